@@ -5,7 +5,7 @@ each verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from pydantic import Field
 from dfnb.files import find
 from dfnb.report.measure import FEWEST_SETS, columns_of, measure
 from dfnb.report.scores import Level, detectors, maps, profile_of, scores, thresholds
-from dfnb.report.statistics import NAN, holm, p_above
+from dfnb.report.statistics import holm, p_above
 from dfnb.report.tables import robustness
 from dfnb.settings import Closed, Name, explained, read_yaml
 
@@ -36,7 +36,7 @@ class Claim(Closed):
     paper: Name
     says: str
     source: str
-    kind: Literal["gain", "no worse", "figure", "shown"]
+    kind: Literal["gain", "no worse", "shown"]
     metric: str
     detector: str
     against: str = ""
@@ -44,8 +44,6 @@ class Claim(Closed):
     level: Level = "video"
     method: str = "all"
     map: str = ""
-    corruption: str = ""
-    published: float = NAN
     only_if: str = ""
     family: bool = True
     registered: str = ""
@@ -95,7 +93,7 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
 
     Returns:
         A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
-        ``source``, ``registered``, ``kind``, ``published``; the number, as of
+        ``source``, ``registered``, ``kind``; the number, as of
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
         by Holm's rule for the claims of the family; and the ``verdict``.
     """
@@ -153,7 +151,8 @@ def _numbers(
         by, mean_over = ["detector", "test_set"], []
     if claim.metric == ROBUSTNESS_KEPT:
         averaged = [*mean_over, "corruption", "severity"]
-        numbers = robustness(rows, by, averaged, kept=True, minus=claim.against)
+        minus = [{"detector": claim.against}] if claim.against else []
+        numbers = robustness(rows, by, averaged, minus)
     elif {*columns_of(claim.metric)} <= {*rows}:
         numbers = measure(rows, claim.metric, by, mean_over, claim.against or (), limits)
     else:  # nothing has been measured for this metric
@@ -186,9 +185,6 @@ def _judged(
         row["verdict"] = "not judged"
     if row["verdict"]:
         return row
-    if claim.kind == "figure":
-        where = "inside" if number["low"] <= claim.published <= number["high"] else "outside"
-        return {**row, "verdict": f"published figure {where} our interval"}
     delta = deltas[_kind_of_delta(claim.metric, within)]
     limit = -delta if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
@@ -251,60 +247,40 @@ def verdict(p: Mapping[str, float]) -> str:
 # ---------------------------------------------------------------- published figures
 
 
-def published(names: Iterable[str]) -> pd.DataFrame:
-    """The rows of ``published.csv`` of the papers with these names; ``paper`` becomes the name.
-
-    A row belongs to a name if its column ``paper``, such as "LAE (1909.05999v2, CIKM20)", begins
-    with it, or if its column ``method`` equals it. The latter is for the baseline, which has no
-    paper of its own there: its figures are in the tables of others, by the name of the detector.
-    Raises :class:`DfnbError` for a file that cannot be read.
-    """
-    path = find("data_manifest") / "published.csv"
-    with explained(path, "as a table of figures", "correct it"):
-        table = pd.read_csv(path, dtype={"value": float})
-    parts = [table.head(0)]  # the columns, where no name is given
-    for name in names:
-        is_named = table["paper"].str.startswith(name)
-        is_named |= table["method"] == name
-        of_paper = table[is_named].assign(paper=name)
-        parts.append(of_paper)
-    return pd.concat(parts, ignore_index=True)
-
-
 def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.DataFrame:
     """Numbers by detector and test set, beside the published AUC of the same paper and level.
 
+    A paper's rows of ``published.csv`` have its name at the beginning of ``paper``, or as
+    ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
+    published backbone and its training set alone; of several, the first in the file counts.
+
     Adds ``published``, ``source``, ``confidence`` (how the figure is known) and ``assumed`` (what
-    the source leaves open); only rows with a published figure are kept. A figure belongs to the
-    published backbone alone. Where several figures match a number, the first in the file counts.
+    the source leaves open); only rows with a published figure are kept. Raises :class:`DfnbError`
+    for a file that cannot be read.
     """
     registry = content()
     ours = {}  # from the names of datasets in published.csv to ours
     for name, theirs in registry.datasets.items():
         ours.update(dict.fromkeys(theirs, name))
-    trained = {}  # detector -> (name in published.csv, training set)
-    for detector in detectors(profile):
-        for run in detector.runs:
-            record = run.record
-            backbone = record.parameters.settings["backbone"]
-            if backbone == record.detector.defaults["backbone"]:
-                trained[detector.name] = (record.detector.published, detector.train_set)
-    figures = published({name for name, _ in trained.values()})
-    # A paper's table also quotes the best of earlier papers.
-    is_of_others = figures["method"].str.startswith("previous best")
-    is_comparable = figures["metric"] == "AUC"
-    is_comparable &= figures["level"] == level
-    figures = figures[is_comparable & ~is_of_others]
+    path = find("data_manifest") / "published.csv"
+    with explained(path, "as a table of figures", "correct it"):
+        figures = pd.read_csv(path)
+    figures = figures[(figures["metric"] == "AUC") & (figures["level"] == level)]
     # The note on a test set also covers its training set, see claims.yaml, so that on the training
     # set counts only where the test set has none.
     notes = figures[["test_set", "train_set"]].map(registry.assumed.get)
     figures = figures.assign(assumed=notes["test_set"].fillna(notes["train_set"]))
     figures = figures.replace({"train_set": ours, "test_set": ours})
-    figures = figures.rename(columns={"value": "published"})
-    figures = figures.drop_duplicates(["paper", "train_set", "test_set"])
-    rows = [(detector, *of_detector) for detector, of_detector in trained.items()]
-    # As text also where there is no row.
-    known = pd.DataFrame(rows, columns=["detector", "paper", "train_set"], dtype=str)
-    columns = ["paper", "train_set", "test_set", "published", "assumed", "source", "confidence"]
-    beside = known.merge(figures[columns], on=["paper", "train_set"])
-    return numbers.merge(beside, on=["detector", "test_set"])
+    figures = figures.astype({"value": float}).rename(columns={"value": "published"})
+    parts = [figures.head(0).assign(detector="")]
+    for detector in detectors(profile):
+        for run in detector.runs[:1]:
+            about = run.record.detector
+            is_own = figures["paper"].str.startswith(about.published)
+            is_own |= figures["method"] == about.published
+            is_own &= figures["train_set"] == run.train_set
+            if run.parameters.settings["backbone"] == about.defaults["backbone"]:
+                of_detector = figures[is_own].drop_duplicates("test_set")
+                parts.append(of_detector.assign(detector=detector.name))
+    columns = ["detector", "test_set", "published", "assumed", "source", "confidence"]
+    return numbers.merge(pd.concat(parts)[columns], on=["detector", "test_set"])

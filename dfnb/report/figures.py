@@ -7,8 +7,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn
-from IPython import display, get_ipython
+from IPython import get_ipython
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
@@ -41,16 +41,16 @@ def style() -> None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
 
 
-def save(
+def show(
     figure: Figure,
     profile: str,
     name: str,
     caption: str,
 ) -> list[Path]:
-    """Save a figure as PNG and PDF, and its caption as text; returns the three paths.
+    """Display a figure, and save it as PNG and PDF with its caption as text; returns the paths.
 
-    The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large.
-    The figure has no layout engine afterwards.
+    The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large;
+    it is what is displayed, with the caption as alternative text. The figure is closed.
     """
     folder = report_folder(profile) / "figures"
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
@@ -67,6 +67,8 @@ def save(
         # The PDF takes over the layout of the PNG, because computing one takes long.
         figure.set_layout_engine("none")
     write_bytes(paths[2], f"{caption}\n".encode())
+    plt.close(figure)  # else the notebook would show it a second time
+    display(Image(filename=paths[0], alt=caption))
     return paths
 
 
@@ -77,20 +79,9 @@ def save_png(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def shown(paths: Sequence[Path]) -> display.Image:
-    """The saved figure for display in a notebook, with its caption as alternative text.
-
-    Args:
-        paths: Those that :func:`save` returned.
-    """
-    plt.close("all")  # else the notebook would show the figure a second time
-    png, _, text = paths
-    return display.Image(filename=png, alt=text.read_text(encoding="utf-8").strip())
-
-
-def source(code: type | Callable) -> display.Markdown:
+def source(code: type | Callable) -> Markdown:
     """The source of a class or function for display in a notebook, so that no cell repeats it."""
-    return display.Markdown(f"```python\n{inspect.getsource(code)}```")
+    return Markdown(f"```python\n{inspect.getsource(code)}```")
 
 
 # ---------------------------------------------------------------- trainings
@@ -166,51 +157,4 @@ def forest(
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
     figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
-    return figure
-
-
-def violins(videos: pd.DataFrame) -> Figure:
-    """The distributions of P(fake) of real and fake videos, of each detector in each place.
-
-    Args:
-        videos: One row per video and seed: ``detector``, ``place`` (its panel, such as "within"),
-            ``label`` ("real" or "fake") and ``score``, P(fake).
-    """
-    # In descending order of letters, "within" comes before "across", and "real" before "fake".
-    videos = videos.sort_values(["place", "label"], ascending=False, kind="stable")
-    height = 1 + 0.5 * videos["detector"].nunique()  # in inches
-    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn has its own layout
-        grid = seaborn.catplot(
-            videos,
-            kind="violin",
-            x="score",
-            y="detector",
-            col="place",
-            hue="label",
-            split=True,
-            inner="quart",
-            palette="pastel",  # on which the lines are visible
-            cut=0,  # no curve where there is no score
-            height=height,
-            aspect=WIDTH / 2 / height,
-        )
-    grid.set_titles("{col_name}")
-    return grid.set_axis_labels("P(fake) of a video", "").figure
-
-
-def heat_map(numbers: pd.DataFrame, across: str, down: str) -> Figure:
-    """Values as colours and numbers: a column per value of ``across``, a line per one of ``down``.
-
-    Args:
-        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric, one per cell.
-        across: A column, such as the detector.
-        down: Another one, such as the test set.
-    """
-    values = numbers.pivot_table("value", down, across, sort=False, observed=True)
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
-    label = {"label": numbers["metric"].iloc[0]}
-    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar_kws=label)
-    titles = ["\n".join(textwrap.wrap(str(name), 16)) for name in values]
-    axis.set(xlabel="", ylabel="")
-    axis.set_xticklabels(titles, rotation=0)
     return figure

@@ -15,6 +15,7 @@ regions or maps. The metadata of the file are the record of the run, its roles i
 detector, or variant of an ablation), and the fingerprints of the test sets.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,12 +264,11 @@ def _files_of(folder: Path, name: str) -> list[Path]:
 def detectors(profile: str) -> list[Detector]:
     """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
 
-    Variants are ordered by notebook, then as in the profile. Raises :class:`DfnbError` when main
-    detectors have different training sets.
+    Variants are ordered by notebook and name. Raises :class:`DfnbError` when main detectors have
+    different training sets.
     """
     folder = report_folder(profile)
-    in_profile = _variants_in_profile(profile)
-    runs_by_place = {}
+    runs_by_place = defaultdict(list)
     tools = []
     for path in _score_files(folder):
         metadata = read_metadata(path)
@@ -279,17 +279,13 @@ def detectors(profile: str) -> list[Detector]:
         for ablation, variant in metadata["roles"]:
             # The variants of STANDING_ALONE are listed beside the main detectors.
             is_variant = ablation not in ("", STANDING_ALONE)
-            notebook = run.record.detector.notebook
-            role = (notebook, ablation, variant)
-            # -1: a main detector, or a variant that the profile does not name any more.
-            position = in_profile.index(role) if role in in_profile else -1
             # Runs with the same place are one detector, and detectors are sorted by place.
-            place = (is_variant, notebook, position, ablation, variant, run.train_set)
-            runs_by_place.setdefault(place, []).append(run)
+            place = (is_variant, run.record.detector.notebook, ablation, variant, run.train_set)
+            runs_by_place[place].append(run)
     found = []
     for place in sorted(runs_by_place):
         runs = sorted(runs_by_place[place], key=lambda run: run.seed)
-        found.append(_detector(place[3], place[4], runs))
+        found.append(_detector(place[2], place[3], runs))
     train_sets = {each.train_set for each in found if not each.ablation}
     if len(train_sets) > 1:
         raise DfnbError(
@@ -297,15 +293,6 @@ def detectors(profile: str) -> list[Detector]:
             f"{', '.join(sorted(train_sets))}; give each a report of its own"
         )
     return [*found, *tools]
-
-
-def _variants_in_profile(profile: str) -> list[tuple[str, str, str]]:
-    """Notebook, ablation and variant of the profile's variants, in its order."""
-    roles = []
-    for notebook, ablations in profile_of(profile).get("ablations", {}).items():
-        for ablation, variants in ablations.items():
-            roles += [(notebook, ablation, variant) for variant in variants]
-    return roles
 
 
 def _detector(ablation: str, variant: str, runs: Sequence[StoredRun]) -> Detector:
@@ -361,30 +348,26 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     found = detectors(profile)
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    frames = _frames(folder, level)
+    frames = _frames(folder)
     stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
     parts = []
     for number, detector in enumerate(found):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             for path in _files_of(folder, run.id if run else detector.name):
                 _check_versions(path, stored)
-                part = _means(read_table(path), frames, of_maps)
+                part = _means(read_table(path), frames, level, of_maps)
                 part["number"] = number
                 part["seed"] = run.seed if run else NO_SEED
                 part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
-    values = pd.concat(parts, ignore_index=True)
-    units = frames.drop_duplicates("unit").set_index("unit")
-    units = units[["test_set", *UNITS[level]]]
-    table = units.loc[values.pop("unit")].reset_index(drop=True)
-    number = values.pop("number")
+    table = pd.concat(parts, ignore_index=True)
+    number = table.pop("number")
+    if len(table):  # else every column would be without a value
+        table = table.dropna(axis=1, how="all")
     for column in ("detector", "paper", "ablation", "variant", "train_set"):
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.
         table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    if len(values):  # else every column would be without a value
-        values = values.dropna(axis=1, how="all")
-    table = table.join(values)
     kinds = [name for name, about in stored.items() if about.get("contrasts")]
     places = _places(profile, table, kinds)
     table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
@@ -404,31 +387,31 @@ def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None
             )
 
 
-def _frames(folder: Path, level: Level) -> pd.DataFrame:
-    """The frames of all test sets, each with the number of its ``unit``, a video or itself.
-
-    Those of validation splits are left out, and so their scores.
-    """
+def _frames(folder: Path) -> pd.DataFrame:
+    """The frames of all test sets; those of validation splits are left out, and so their scores."""
     tables = []
     for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
         if not path.stem.startswith(VALIDATION.format("")):
             table = read_table(path).assign(test_set=path.stem)
             tables.append(table.assign(frame_row=range(len(table))))
     frames = pd.concat(tables, ignore_index=True)
-    frames["unit"] = frames.groupby(["test_set", *UNITS[level]], sort=False).ngroup()
     return frames.astype(dict.fromkeys(CATEGORIES, "category"))
 
 
-def _means(rows: pd.DataFrame, frames: pd.DataFrame, of_maps: bool) -> pd.DataFrame:
+def _means(
+    rows: pd.DataFrame,
+    frames: pd.DataFrame,
+    level: Level,
+    of_maps: bool,
+) -> pd.DataFrame:
     """A row per unit and condition of a score file: the mean of its frames that have a value."""
     rows = rows[(rows["map"] != "") == of_maps]
-    place = ["test_set", "frame_row"]
-    rows = rows.merge(frames[[*place, "unit"]], on=place)
+    rows = frames.merge(rows.astype({"test_set": frames["test_set"].dtype}))  # on frame_row, too
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
-    by = ["unit", "corruption", "severity", "map", "sanity"]
-    rows = rows.drop(columns=place)
-    means = rows.groupby(by, sort=False).mean()
+    by = [*CONDITION, *UNITS[level]]
+    measures = [name for name in rows if name not in [*KEYS, *CONDITION, "frame_row"]]
+    means = rows.groupby(by, sort=False, observed=True)[measures].mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
     return means.round(12).reset_index()
 

@@ -18,7 +18,6 @@ from dfnb.report import statistics
 from dfnb.report.measure import SUMMARY, measure
 from dfnb.report.scores import (
     MAIN,
-    Detector,
     StoredRun,
     detectors,
     test_set_path,
@@ -43,9 +42,13 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
 def main(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of main detectors and other tools, of the frames as they are."""
+    """The scores of main detectors and other tools, of the frames as they are.
+
+    Test sets that compare kinds of images are left out.
+    """
     is_main = scores["ablation"] == ""
-    return scores[is_main & (scores["corruption"] == "")]
+    is_main &= (scores["corruption"] == "") & (scores["place"] != "kinds")
+    return scores[is_main]
 
 
 def by_place(
@@ -76,13 +79,13 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return table.assign(p_holm=statistics.holm(table["p"]))
 
 
-def pairs(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
-    """The differences of every two detectors, later minus earlier ones, see :func:`by_place`."""
+def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
+    """The differences in AUC of every two detectors, later minus earlier ones; see by_place."""
     names = list(scores["detector"].unique())
     parts = []
     for place, name in enumerate(names):
         rows = scores[scores["detector"].isin(names[place:])]
-        parts.append(by_place(rows, metric, minus=name, **options))
+        parts.append(by_place(rows, minus=name, **options))
     return joined(parts)
 
 
@@ -91,8 +94,8 @@ def metrics(scores: pd.DataFrame, names: Sequence[str], **options: Any) -> pd.Da
     return joined([by_place(scores, name, **options) for name in names])
 
 
-def variants(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.DataFrame:
-    """Each variant of an ablation minus the variant MAIN, or else the paper's main detector."""
+def variants(scores: pd.DataFrame) -> pd.DataFrame:
+    """The AUC of each variant of an ablation minus MAIN's, or else the paper's main detector's."""
     parts = []
     groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
     for (paper, ablation), rows in groups:
@@ -104,33 +107,26 @@ def variants(scores: pd.DataFrame, metric: str = "AUC", **options: Any) -> pd.Da
         if ablation and len(bases):
             names = [*rows["detector"].unique(), bases[0]]
             compared = scores[scores["detector"].isin(names)]
-            number = by_place(compared, metric, minus=bases[0], **options)
+            number = by_place(compared, minus=bases[0])
             parts.append(number.assign(paper=paper))
     return joined(parts)
 
 
 def robustness(
     scores: pd.DataFrame,
-    by: Sequence[str] = ("detector", "test_set"),
+    by: Sequence[str] = ("detector",),
     mean_over: Sequence[str] = ("corruption", "severity"),
-    kept: bool = False,
-    minus: str = "",
+    minus: Sequence[Mapping[str, Any]] = (),
 ) -> pd.DataFrame:
-    """The mean AUC of main detectors over corruptions and severities.
+    """The mean AUC over corruptions and severities, minus that of the same videos without them.
 
-    ``kept``: minus the AUC of the same videos without corruption. ``minus``: minus another
-    detector's, too.
+    ``minus``: what else is subtracted, such as another detector's, see :func:`measure`.
     """
-    is_main = scores["ablation"] == ""
-    corrupted = scores[is_main & (scores["corruption"] != "")]
-    subtracted = [{"detector": minus}] if minus else []
-    if kept:
-        clean = main(scores)
-        is_same = clean["test_set"].isin(corrupted["test_set"].unique())
-        is_same &= clean["video"].isin(corrupted["video"].unique())
-        corrupted = pd.concat([corrupted, clean[is_same]])
-        subtracted = [{"corruption": "", "severity": 0}, *subtracted]
-    return measure(corrupted, "AUC", by, mean_over, subtracted)
+    corrupted = scores[scores["corruption"] != ""]
+    is_same = scores["test_set"].isin(corrupted["test_set"].unique())
+    is_same &= scores["video"].isin(corrupted["video"].unique())
+    subtracted = [{"corruption": "", "severity": 0}, *minus]
+    return measure(scores[is_same], "AUC", by, mean_over, subtracted)
 
 
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
@@ -195,28 +191,6 @@ def compared(profile: str) -> pd.DataFrame:
             "started from": records[0].weights_from,
         }
     return pd.DataFrame(rows).T.rename_axis("detector")
-
-
-def overview(found: Sequence[Detector]) -> pd.DataFrame:
-    """One row per run: its initial weights, the version of its paper's file, the chosen epoch, and
-    how many images it saw. Other tools have no run, and so no row.
-
-    There are no times, so that a training that was interrupted gives the same table.
-    """
-    rows = {}
-    for detector in found:
-        for run in detector.runs:
-            record = run.record
-            backbone = record.parameters.settings["backbone"]
-            rows[detector.name, run.seed] = {
-                "start": f"{backbone} from {record.weights_from}",
-                "code": record.parameters.paper_source[:8],
-                "chosen epoch": f"{record.chosen.epoch} of {len(record.log)}",  # a row per epoch
-                "validation AUC": round(record.chosen.auc, 3),
-                "images seen": record.images_seen,
-            }
-    table = pd.DataFrame(rows).T
-    return table.rename_axis(["detector", "seed"]) if rows else table
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
@@ -307,11 +281,10 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
 def claims(judged: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """The claims as text; ``titles``: what each module of a paper is called."""
     table = judged.replace({"paper": titles}).set_index(["paper", "claim", "on"])
-    table["published"] = table["published"].map("{:.3f}".format).replace("nan", "–")
     table["ours"] = cells(table.assign(minus=""))
     table["p gain"] = table["p_gain"].map(p_text)
     table["p worse"] = table["p_worse"].map(p_text)
-    return table[["published", "ours", "verdict", "p gain", "p worse", "registered"]]
+    return table[["ours", "verdict", "p gain", "p worse", "registered"]]
 
 
 # ---------------------------------------------------------------- captions and files
