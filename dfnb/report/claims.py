@@ -57,13 +57,11 @@ class Content(Closed):
         registered: The day on which the claims without a ``registered`` of their own were written
             down.
         datasets: Our name of a dataset -> its names in published.csv.
-        assumed: A dataset's name in published.csv -> what it leaves open, and what is assumed.
     """
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
     datasets: dict[Name, list[str]] = Field({})
-    assumed: dict[str, str] = Field({})
     claims: list[Claim] = Field(min_length=1)
 
 
@@ -254,9 +252,9 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
     ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
     published backbone and its training set alone; of several, the first in the file counts.
 
-    Adds ``published``, ``source``, ``confidence`` (how the figure is known) and ``assumed`` (what
-    the source leaves open); only rows with a published figure are kept. Raises :class:`DfnbError`
-    for a file that cannot be read.
+    Adds ``published``, ``source``, ``confidence`` (how the figure is known), and ``trained_on`` and
+    ``tested_on``, the datasets in the words of the source; only rows with a published figure are
+    kept. Raises :class:`DfnbError` for a file that cannot be read.
     """
     registry = content()
     ours = {}  # from the names of datasets in published.csv to ours
@@ -266,10 +264,7 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
     with explained(path, "as a table of figures", "correct it"):
         figures = pd.read_csv(path)
     figures = figures[(figures["metric"] == "AUC") & (figures["level"] == level)]
-    # The note on a test set also covers its training set, see claims.yaml, so that on the training
-    # set counts only where the test set has none.
-    notes = figures[["test_set", "train_set"]].map(registry.assumed.get)
-    figures = figures.assign(assumed=notes["test_set"].fillna(notes["train_set"]))
+    figures = figures.assign(trained_on=figures["train_set"], tested_on=figures["test_set"])
     figures = figures.replace({"train_set": ours, "test_set": ours})
     figures = figures.astype({"value": float}).rename(columns={"value": "published"})
     parts = [figures.head(0).assign(detector="")]
@@ -282,5 +277,5 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
             if run.parameters.settings["backbone"] == about.defaults["backbone"]:
                 of_detector = figures[is_own].drop_duplicates("test_set")
                 parts.append(of_detector.assign(detector=detector.name))
-    columns = ["detector", "test_set", "published", "assumed", "source", "confidence"]
-    return numbers.merge(pd.concat(parts)[columns], on=["detector", "test_set"])
+    beside = pd.concat(parts).drop(columns=["metric", "level"])
+    return numbers.merge(beside, on=["detector", "test_set"])

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dfnb.files import digest
 from dfnb.report import statistics
 from dfnb.report.scores import NO_SEED
 from dfnb.report.statistics import NAN, REPLICATES, Array
@@ -22,8 +21,8 @@ AT_THRESHOLD = "accuracy at 5% validation FPR"  # balanced, of the two classes
 FALSE_ALARMS = "false alarms"  # the share of real frames above the validation threshold
 CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
-TWO_CLASSES = ("AUC", "EER", "balanced accuracy", AT_THRESHOLD)  # need real and fake units
-METRICS = (*TWO_CLASSES, "Brier", FALSE_ALARMS, CALLED)  # any other is the mean of a column
+TWO_CLASSES = ("AUC", "EER", AT_THRESHOLD)  # need real and fake units
+METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 # Metrics that are one column minus another; "deletion 0" is P(fake) before any deletion.
 GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
@@ -65,7 +64,7 @@ def measure(
     metric: str,
     by: Names,
     mean_over: Names = (),
-    minus: str | Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    minus: str | Sequence[Mapping[str, Any]] = (),
     thresholds: Thresholds | None = None,
 ) -> pd.DataFrame:
     """A metric of each group of scores, with its 95 % interval over people and seeds.
@@ -73,16 +72,15 @@ def measure(
     Args:
         scores: Rows of :func:`dfnb.report.scores.scores` or ``maps``.
         metric: One of :data:`METRICS` or :data:`DIFFERENCES`, or a column: its mean over the fakes
-            that have a value. AUC, EER and Brier are those of ``score``; balanced accuracy is at
-            one half.
+            that have a value. AUC and EER are those of ``score``.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
             against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out.
         minus: What is subtracted from each group: the same group with another value of one or more
-            columns, ``{"method": "composite"}``. A text is the value of ``detector``. Several are
-            subtracted one after the other: differences of differences.
+            columns, ``[{"method": "composite"}]``. Several are subtracted one after the other:
+            differences of differences. A text is the value of ``detector``.
         thresholds: Of :func:`dfnb.report.scores.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
@@ -100,14 +98,13 @@ def measure(
     averaged = _listed(mean_over)
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
-    minus = [minus] if isinstance(minus, Mapping) else minus
     for column in [*names, *columns_of(metric)]:
         if column not in scores:
             known = suggestion(column, [*scores, *METRICS, *DIFFERENCES])
             raise DfnbError(f"the scores have no column {column!r}{known}")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
-    people = {digest(sorted(rows["cluster"].unique())) for rows in by_set}
+    people = {frozenset(rows["cluster"].unique()) for rows in by_set}
     # People who are the same on all test sets move them together. If each set has its own, the
     # differences between sets contain the people's part already.
     resamples_people = not is_random or len(people) == 1
@@ -159,9 +156,9 @@ def _of_test_set(
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))
     if resamples_people:
-        counts = pd.crosstab(scores["cluster"], scores["label"])
-        counts = counts.reindex(columns=[False, True], fill_value=0)
-        reals, fakes = counts.to_numpy().T
+        is_fake = scores["label"]
+        reals = np.bincount(scores["cluster"][~is_fake], minlength=len(clusters))
+        fakes = np.bincount(scores["cluster"][is_fake], minlength=len(clusters))
         weights = statistics.cluster_weights(clusters, reals, fakes)
     estimates = {}
     for key, group in _groups(scores, metric, names):
@@ -180,10 +177,7 @@ def _groups(
 
     A metric that compares fakes with real units takes the same real units for each method.
     """
-    if not names:
-        yield (), scores
-        return
-    is_shared = "method" in names and metric in (*TWO_CLASSES, "Brier")
+    is_shared = "method" in names and metric in TWO_CLASSES
     methods = [name for name in scores["method"].unique() if name != "real"]
     for method in methods if is_shared else [None]:
         rows = scores
@@ -244,13 +238,9 @@ def _values(
         return statistics.auc(value, label, cluster, weights)
     if metric == "EER":
         return statistics.eer(value, label, cluster, weights)
-    if metric == "Brier":
-        value = (value - label) ** 2
-    if metric not in WITH_THRESHOLD and metric != "balanced accuracy":
+    if metric not in WITH_THRESHOLD:
         return statistics.mean(value, cluster, weights)
-    if threshold is None:
-        threshold = np.array([0.5])  # P(fake), as with the argmax of two logits
-    if metric != AT_THRESHOLD and metric != "balanced accuracy":
+    if metric in (FALSE_ALARMS, CALLED):
         return statistics.share_above(value, threshold, cluster, weights)
     above = []
     for of_class in (~label, label):

@@ -221,29 +221,20 @@ def _extended_test_set(
     return frames
 
 
-def remove_replaced(
-    profile: str,
-    run_id: str,
-    record: TrainingRecord,
-    roles: Sequence,
-) -> None:
+def remove_replaced(profile: str, run_id: str) -> None:
     """Remove scores and weights of the runs that a new training replaces.
 
-    They have the same paper, training set and seed and share a role with it, but had other settings
-    or data.
+    They are of the same detector and seed, but had other settings or data. Raises
+    :class:`DfnbError` where :func:`detectors` does.
     """
     folder = report_folder(profile)
-    new = record.parameters
-    for path in _score_files(folder):
-        metadata = read_metadata(path)
-        if path.stem == run_id or "record" not in metadata:
-            continue
-        old = TrainingRecord.check(metadata["record"], path).parameters
-        is_same = (old.paper, old.train_set, old.seed) == (new.paper, new.train_set, new.seed)
-        if is_same and {*map(tuple, metadata["roles"])} & {*map(tuple, roles)}:
-            weights_path(folder, path.stem).unlink(missing_ok=True)
-            for file in _files_of(folder, path.stem):
-                file.unlink()
+    for detector in detectors(profile):
+        seeds = [run.seed for run in detector.runs if run.id == run_id]
+        for run in detector.runs:
+            if run.seed in seeds and run.id != run_id:
+                weights_path(folder, run.id).unlink(missing_ok=True)
+                for file in _files_of(folder, run.id):
+                    file.unlink(missing_ok=True)  # it may have had two roles
 
 
 # ---------------------------------------------------------------- which detectors there are
@@ -277,15 +268,22 @@ def detectors(profile: str) -> list[Detector]:
             continue
         run = StoredRun(path.stem, TrainingRecord.check(metadata["record"], path))
         for ablation, variant in metadata["roles"]:
-            # The variants of STANDING_ALONE are listed beside the main detectors.
+            # The variants of STANDING_ALONE are main detectors, too.
             is_variant = ablation not in ("", STANDING_ALONE)
             # Runs with the same place are one detector, and detectors are sorted by place.
             place = (is_variant, run.record.detector.notebook, ablation, variant, run.train_set)
             runs_by_place[place].append(run)
     found = []
     for place in sorted(runs_by_place):
-        runs = sorted(runs_by_place[place], key=lambda run: run.seed)
-        found.append(_detector(place[2], place[3], runs))
+        is_variant, _, ablation, variant, _ = place
+        runs = tuple(sorted(runs_by_place[place], key=lambda run: run.seed))
+        paper = runs[0].parameters.paper
+        title = runs[0].record.detector.title
+        if is_variant:
+            name = f"{title}, {ablation}: {variant}"
+            found.append(Detector(name, paper, ablation, variant, runs))
+        else:
+            found.append(Detector(variant or title, paper, runs=runs))
     train_sets = {each.train_set for each in found if not each.ablation}
     if len(train_sets) > 1:
         raise DfnbError(
@@ -293,20 +291,6 @@ def detectors(profile: str) -> list[Detector]:
             f"{', '.join(sorted(train_sets))}; give each a report of its own"
         )
     return [*found, *tools]
-
-
-def _detector(ablation: str, variant: str, runs: Sequence[StoredRun]) -> Detector:
-    """The detector of runs that have this role and differ in their seed alone.
-
-    A variant of STANDING_ALONE becomes a main detector: it has neither ablation nor variant.
-    """
-    record = runs[0].record
-    name = record.detector.title
-    if ablation == STANDING_ALONE:
-        name, ablation, variant = variant, "", ""
-    elif ablation:
-        name = f"{name}, {ablation}: {variant}"
-    return Detector(name, record.parameters.paper, ablation, variant, tuple(runs))
 
 
 # ---------------------------------------------------------------- reading
@@ -348,7 +332,7 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     found = detectors(profile)
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    frames = _frames(folder)
+    frames = _frames(folder, level)
     stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
     parts = []
     for number, detector in enumerate(found):
@@ -387,12 +371,12 @@ def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None
             )
 
 
-def _frames(folder: Path) -> pd.DataFrame:
-    """The frames of all test sets; those of validation splits are left out, and so their scores."""
+def _frames(folder: Path, level: Level) -> pd.DataFrame:
+    """The unit of each frame of all test sets, without those of validation splits."""
     tables = []
     for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
         if not path.stem.startswith(VALIDATION.format("")):
-            table = read_table(path).assign(test_set=path.stem)
+            table = read_table(path)[UNITS[level]].assign(test_set=path.stem)
             tables.append(table.assign(frame_row=range(len(table))))
     frames = pd.concat(tables, ignore_index=True)
     return frames.astype(dict.fromkeys(CATEGORIES, "category"))
@@ -410,8 +394,7 @@ def _means(
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
     by = [*CONDITION, *UNITS[level]]
-    measures = [name for name in rows if name not in [*KEYS, *CONDITION, "frame_row"]]
-    means = rows.groupby(by, sort=False, observed=True)[measures].mean()
+    means = rows.drop(columns="frame_row").groupby(by, sort=False, observed=True).mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
     return means.round(12).reset_index()
 

@@ -86,30 +86,33 @@ def auc(
         cluster: (n,) int, the column of ``weights`` that each unit belongs to.
         weights: See :func:`cluster_weights`.
     """
-    of_fake, fakes = np.unique(cluster[label], return_counts=True)
-    of_real, reals = np.unique(cluster[~label], return_counts=True)
-    wins = _wins(score, label, cluster)  # K without the rows and columns that are 0
-    fake_weights = weights[:, of_fake]
-    real_weights = weights[:, of_real]
-    won = np.einsum("ri,ri->r", fake_weights @ wins, real_weights)
-    pairs = (fake_weights @ fakes) * (real_weights @ reals)
+    clusters = weights.shape[1]
+    fakes = np.bincount(cluster[label], minlength=clusters)
+    reals = np.bincount(cluster[~label], minlength=clusters)
+    wins = _wins(score, label, cluster, clusters)
+    won = np.einsum("ri,ri->r", weights @ wins, weights)
+    pairs = (weights @ fakes) * (weights @ reals)
     with np.errstate(invalid="ignore"):
         return won / pairs
 
 
-def _wins(score: Array, label: Array, cluster: Array) -> Array:
-    """K (clusters with fakes, clusters with reals) of :func:`auc`."""
+def _wins(
+    score: Array,
+    label: Array,
+    cluster: Array,
+    clusters: int,
+) -> Array:
+    """K (clusters, clusters) of :func:`auc`."""
     fakes = score[label]
-    _, row = np.unique(cluster[label], return_inverse=True)
     reals = score[~label]
     cluster_of_real = cluster[~label]
-    columns = []
+    wins = np.zeros((clusters, clusters))
     for number in np.unique(cluster_of_real):
         of_cluster = np.sort(reals[cluster_of_real == number])
         won = np.searchsorted(of_cluster, fakes, "left")  # the reals below each fake
         won_or_tied = np.searchsorted(of_cluster, fakes, "right")
-        columns.append(np.bincount(row, (won + won_or_tied) / 2))
-    return np.transpose(columns)
+        wins[:, number] = np.bincount(cluster[label], (won + won_or_tied) / 2, clusters)
+    return wins
 
 
 def mean(values: Array, cluster: Array, weights: Array) -> Array:

@@ -53,7 +53,7 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
 
 def by_place(
     scores: pd.DataFrame,
-    metric: str = "AUC",
+    metric: str | Sequence[str] = "AUC",
     by: Sequence[str] = ("detector",),
     mean_over: Sequence[str] = (),
     **options: Any,
@@ -61,12 +61,14 @@ def by_place(
     """A metric within the dataset, across the others as a mean, and on each other test set.
 
     The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
-    a test set that enters no mean. Arguments are those of :func:`measure`.
+    a test set that enters no mean. Arguments are those of :func:`measure`; several metrics stand
+    one below the other.
     """
     parts = []
-    for place, rows in scores.groupby("place", observed=True):
-        number = measure(rows, metric, by, ["test_set", *mean_over], **options)
-        parts.append(number.assign(place=place))
+    for name in [metric] if isinstance(metric, str) else metric:
+        for place, rows in scores.groupby("place", observed=True):
+            number = measure(rows, name, by, ["test_set", *mean_over], **options)
+            parts.append(number.assign(place=place))
     return joined(parts)
 
 
@@ -87,11 +89,6 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
         rows = scores[scores["detector"].isin(names[place:])]
         parts.append(by_place(rows, minus=name, **options))
     return joined(parts)
-
-
-def metrics(scores: pd.DataFrame, names: Sequence[str], **options: Any) -> pd.DataFrame:
-    """Several metrics, one below the other, see :func:`by_place`."""
-    return joined([by_place(scores, name, **options) for name in names])
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
@@ -131,15 +128,11 @@ def robustness(
 
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The measures of SANITY_LIMITS of each map, a column each, and whether it ``passes`` both."""
-    checked = maps[maps["sanity"]]
-    values = {}
-    for name in SANITY_LIMITS:
-        if name in checked:
-            number = measure(checked, name, ["detector", "map", "test_set"])
-            # A map fails if it fails on any test set.
-            by_map = number.groupby(["detector", "map"], sort=False)
-            values[name] = by_map["value"].max()
-    table = pd.DataFrame(values, columns=list(SANITY_LIMITS))
+    by = ["detector", "map", "test_set"]
+    checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY_LIMITS])
+    by_set = checked.groupby(by, observed=True, sort=False).mean()
+    # A map fails if it fails on any test set.
+    table = by_set.groupby(["detector", "map"], observed=True, sort=False).max()
     is_below = table < pd.Series(SANITY_LIMITS)
     return table.assign(passes=is_below.all(axis=1))
 
@@ -278,9 +271,9 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     return table[["difference", "p, Holm", "verdict", "seeds"]]
 
 
-def claims(judged: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """The claims as text; ``titles``: what each module of a paper is called."""
-    table = judged.replace({"paper": titles}).set_index(["paper", "claim", "on"])
+def claims(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims as text."""
+    table = judged.set_index(["detector", "claim", "on"])
     table["ours"] = cells(table.assign(minus=""))
     table["p gain"] = table["p_gain"].map(p_text)
     table["p worse"] = table["p_worse"].map(p_text)
@@ -304,10 +297,6 @@ def conditions(profile: str, scores: pd.DataFrame) -> str:
         "Checkpoint": [
             record.rule.replace(record.parameters.train_set, record.train_set) for record in records
         ],
-        "Backbone and input": [
-            "{backbone} {image_size} px".format(**record.parameters.settings) for record in records
-        ],
-        "Started from": [record.weights_from for record in records],
         "Tested on": [_about(profile, *each) for each in scores.groupby("test_set", observed=True)],
         "Collapsed runs, left out": [run.id for run in runs if run.record.collapsed],
     }
@@ -329,10 +318,9 @@ def _about(profile: str, test_set: str, scores: pd.DataFrame) -> str:
     unit = "frame" if "frame" in scores else "video"
     keys = [name for name in ("video", "track", "frame") if name in scores]
     units = scores.drop_duplicates(keys)
-    fakes = (units["label"] == 1).sum()
     parts = [
         f"{test_set} {about['fingerprint'][:8]}",
-        f"{len(units) - fakes} real and {fakes} fake {unit}s",
+        f"{(units['label'] == 0).sum()} real and {(units['label'] == 1).sum()} fake {unit}s",
         f"{units['cluster'].nunique()} clusters",
         about.get("compression", ""),
         about.get("crop", ""),

@@ -419,7 +419,7 @@ def train_and_score(job: Training) -> Run:
     record = run.record.model_copy(update={"train_set": job.train_set})
     about = {"record": record.model_dump(mode="json"), "roles": job.roles}
     write_scores(job.profile, run.id, tables, metadata, **about)
-    remove_replaced(job.profile, run.id, record, job.roles)
+    remove_replaced(job.profile, run.id)
     return run
 
 
