@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.files import find
-from dfnb.report.measure import FEWEST_SETS, columns_of, measure
+from dfnb.report.measure import FEWEST_SETS, METRICS, measure
 from dfnb.report.scores import Level, detectors, maps, profile_of, scores, thresholds
 from dfnb.report.statistics import holm, p_above
 from dfnb.report.tables import robustness
@@ -151,7 +151,7 @@ def _numbers(
         averaged = [*mean_over, "corruption", "severity"]
         minus = [{"detector": claim.against}] if claim.against else []
         numbers = robustness(rows, by, averaged, minus)
-    elif {*columns_of(claim.metric)} <= {*rows}:
+    elif claim.metric in [*rows, *METRICS]:
         numbers = measure(rows, claim.metric, by, mean_over, claim.against or (), limits)
     else:  # nothing has been measured for this metric
         numbers = pd.DataFrame(columns=by)

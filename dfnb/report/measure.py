@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb.report import statistics
-from dfnb.report.scores import NO_SEED
+from dfnb.report.scores import DIFFERENCES, NO_SEED
 from dfnb.report.statistics import NAN, REPLICATES, Array
 from dfnb.settings import DfnbError, suggestion
 
@@ -23,10 +23,6 @@ CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", AT_THRESHOLD)  # need real and fake units
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
-# Metrics that are one column minus another; "deletion 0" is P(fake) before any deletion.
-GAIN = "gain in pixel AP"  # over the mean training mask
-LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
-DIFFERENCES = {GAIN: ("pixel_ap", "constant pixel_ap"), LOST: ("deletion 0", "deletion")}
 Names = str | Sequence[str]
 Thresholds = Mapping[tuple[str, int], Array]
 
@@ -71,8 +67,8 @@ def measure(
 
     Args:
         scores: Rows of :func:`dfnb.report.scores.scores` or ``maps``.
-        metric: One of :data:`METRICS` or :data:`DIFFERENCES`, or a column: its mean over the fakes
-            that have a value. AUC and EER are those of ``score``.
+        metric: One of :data:`METRICS`, which are those of ``score``, or a column: its mean over the
+            fakes that have a value.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
             against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
@@ -98,10 +94,12 @@ def measure(
     averaged = _listed(mean_over)
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
-    for column in [*names, *columns_of(metric)]:
-        if column not in scores:
-            known = suggestion(column, [*scores, *METRICS, *DIFFERENCES])
-            raise DfnbError(f"the scores have no column {column!r}{known}")
+    column = "score" if metric in METRICS else metric
+    for name in [*names, column]:
+        if name not in scores:
+            known = suggestion(name, [*scores, *METRICS])
+            raise DfnbError(f"the scores have no column {name!r}{known}")
+    scores = scores.assign(value=scores[column]).dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
     people = {frozenset(rows["cluster"].unique()) for rows in by_set}
@@ -125,11 +123,6 @@ def measure(
     return table.assign(p_holm=statistics.holm(table["p"]))
 
 
-def columns_of(metric: str) -> Sequence[str]:
-    """The columns of a table of scores that a metric is computed from."""
-    return ["score"] if metric in METRICS else DIFFERENCES.get(metric, [metric])
-
-
 def _listed(names: Names) -> list[str]:
     """One name or several as a list."""
     return [names] if isinstance(names, str) else list(names)
@@ -146,13 +139,9 @@ def _of_test_set(
     resamples_people: bool,
 ) -> dict[tuple, Estimate]:
     """The estimate of every group of one test set, by its values in the columns ``names``."""
-    column = scores[columns_of(metric)[0]]
-    if metric in DIFFERENCES:
-        column = column - scores[DIFFERENCES[metric][1]]
-    scores = scores.assign(value=column).dropna(subset="value")
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
-    scores["label"] = scores["label"] == 1
+    scores = scores.assign(label=scores["label"] == 1)
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))
     if resamples_people:

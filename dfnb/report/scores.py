@@ -50,6 +50,10 @@ NO_SEED = -1  # of another tool
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
 MAIN = "main"  # the variant with which the others of its ablation are compared
+# Columns that are one measure minus another; "deletion 0" is P(fake) before any deletion.
+GAIN = "gain in pixel AP"  # over the mean training mask
+LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
+DIFFERENCES = {GAIN: ("pixel_ap", "constant pixel_ap"), LOST: ("deletion 0", "deletion")}
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
 # the threshold is too narrow.
@@ -309,8 +313,8 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
       same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
       the frames as they are;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
-    - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions,
-      NaN where there is no mask.
+    - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions
+      and :data:`DIFFERENCES`, NaN where there is no mask.
 
     Raises :class:`DfnbError` for a report without scores, and where :func:`detectors` does.
     """
@@ -348,6 +352,9 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     number = table.pop("number")
     if len(table):  # else every column would be without a value
         table = table.dropna(axis=1, how="all")
+    for name, (first, second) in DIFFERENCES.items():
+        if first in table:
+            table[name] = table[first] - table[second]
     for column in ("detector", "paper", "ablation", "variant", "train_set"):
         texts = [getattr(each, "name" if column == "detector" else column) for each in found]
         # In the order of the detectors, not of the alphabet.

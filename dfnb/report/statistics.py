@@ -226,11 +226,6 @@ def threshold_replicates(
 # ---------------------------------------------------------------- intervals and tests
 
 
-def t_quantile(degrees: float, probability: float = (1 + LEVEL) / 2) -> float:
-    """The t quantile; by default that of a two-sided 95 % interval."""
-    return float(stdtrit(degrees, probability))
-
-
 def satterthwaite(
     first: float,
     first_degrees: float,
@@ -264,7 +259,7 @@ def interval(
     share below that bound gives k successes out of k with a probability below .025. For 0 it is
     mirrored.
     """
-    half_width = t_quantile(degrees) * error if degrees > 0 else NAN
+    half_width = stdtrit(degrees, (1 + LEVEL) / 2) * error if degrees > 0 else NAN
     if not bounded or np.isnan(half_width):
         return value - half_width, value + half_width
     if min(value, 1 - value) < 1e-12:  # exactly 0 or 1, but for rounding

@@ -154,10 +154,8 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
 
     Only maps that pass their :func:`sanity` check are measured.
     """
-    passing = sanity(maps).query("passes").index
-    rows = maps[~maps["sanity"]]
-    shown = pd.MultiIndex.from_frame(rows[["detector", "map"]])
-    rows = rows[shown.isin(passing)]
+    rows = maps[~maps["sanity"]].join(sanity(maps)["passes"], ["detector", "map"])
+    rows = rows[rows["passes"].eq(True)]  # not NaN, where a map was not checked
     names = [name for name in ("energy", "constant energy") if name in rows]
     return joined([measure(rows, name, ["detector", "map"], "test_set") for name in names])
 
