@@ -169,7 +169,8 @@ def eer(
         with np.errstate(invalid="ignore"):
             fpr = np.append(0, false_positives / false_positives[-1])
             tpr = np.append(0, true_positives / true_positives[-1])
-        rates.append(np.interp(0, fpr + tpr - 1, fpr))  # it rises from -1 to 1 along the curve
+        excess = fpr + tpr - 1  # rises from -1 to 1 along the curve, or is NaN
+        rates.append(np.interp(0, excess, fpr) if excess[-1] == 1 else NAN)
     return np.array(rates)
 
 

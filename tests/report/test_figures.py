@@ -72,44 +72,19 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
     assert figures.forest(numbers("AB")).get_supxlabel() == "AUC"
 
 
-def test_violins_have_a_panel_per_place_and_end_where_the_scores_do():
-    rows = []
-    for place, most in (("across", 0.9), ("within", 0.5)):
-        for label in ("fake", "real"):
-            for score in np.linspace(0.1, most, 9):
-                row = {"place": place, "label": label, "score": score}
-                rows += [{**row, "detector": name} for name in "AB"]
-    figure = figures.violins(pd.DataFrame(rows))
-    assert [axes.get_title() for axes in figure.axes] == ["within", "across"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["A", "B"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["real", "fake"]
-    for axes, most in zip(figure.axes, (0.5, 0.9)):
-        assert len(axes.collections) == 4  # two detectors, real and fake
-        for part in axes.collections:
-            scores = part.get_paths()[0].vertices[:, 0]
-            assert (scores.min(), scores.max()) == (pytest.approx(0.1), pytest.approx(most))
-
-
-def test_a_matrix_has_a_column_per_detector_and_its_values():
-    rows = numbers("AB")
-    axes = figures.heat_map(rows, "detector", "place").axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["A", "B"]
-    texts = [text.get_text() for text in axes.texts]
-    values = rows.sort_values("place", ascending=False, kind="stable")["value"]
-    assert texts == [f"{value:.3f}" for value in values]
-
-
-def test_a_saved_figure_has_the_same_bytes_and_its_caption():
+def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch):
+    displayed = []
+    monkeypatch.setattr(figures, "display", displayed.append)
     saved = []
     for _ in range(2):
         figure, axes = plt.subplots(figsize=(figures.WIDTH, 2))
         axes.plot([1, 2])
-        paths = figures.save(figure, "unit", "a", "What it <shows>.")
+        paths = figures.show(figure, "unit", "a", "What it <shows>.")
         saved.append([path.read_bytes() for path in paths])
     assert saved[0] == saved[1] and saved[0][2] == b"What it <shows>.\n"
     assert [path.name for path in paths] == ["a.png", "a.pdf", "a.txt"]
-    shown = figures.shown(paths)
-    assert shown.alt == "What it <shows>." and shown.data == saved[1][0]
+    assert displayed[1].alt == "What it <shows>." and displayed[1].data == saved[1][0]
+    assert not plt.get_fignums()
 
 
 def test_a_second_phase_goes_on_where_the_first_one_ended():

@@ -9,6 +9,7 @@ from scipy.special import expit
 from dfnb.files import read_metadata, report_folder, write_bytes
 from dfnb.report.scores import (
     FEWEST_VALIDATION,
+    GAIN,
     KEYS,
     NO_SEED,
     Condition,
@@ -43,7 +44,8 @@ def names():
 
 def test_frames_are_read_as_they_were_written():
     far = planted.table(A, 1.5, "far").iloc[::-1].assign(log_odds=np.linspace(20, 40, 90))
-    far["iou"] = np.where(far["label"] == 1, 0.5, np.nan)
+    far["pixel_ap"] = np.where(far["label"] == 1, 0.5, np.nan)
+    far["constant pixel_ap"] = 0.25
     more = {Condition(B, "JPEG", 3): far, Condition(A, map="CAM"): planted.measured(A, energy=0.3)}
     run_id = planted.write("demo", "xception", seed=3, more=more, collapsed=True)
     table = scores("demo", "frame")
@@ -53,8 +55,10 @@ def test_frames_are_read_as_they_were_written():
     assert len(table) == 3 * 90
     rows = table[table["corruption"] == "JPEG"]
     assert (rows["severity"] == 3).all() and (rows["test_set"] == B).all()
-    for name in [*KEYS, "iou"]:  # in the order of the file
+    far = far.iloc[::-1]  # the rows are in the order of the test set
+    for name in [*KEYS, "pixel_ap"]:
         np.testing.assert_array_equal(rows[name].tolist(), far[name].tolist())
+    np.testing.assert_array_equal(rows[GAIN], far["pixel_ap"] - 0.25)
     np.testing.assert_allclose(rows["score"], expit(far["log_odds"]), atol=1e-9)
     measures = maps("demo")
     assert len(measures) == 60 and not measures["sanity"].any()
@@ -84,8 +88,7 @@ def test_places_follow_the_profile():
     assert places == {**expected, planted.KINDS: "kinds"}
 
 
-def test_detectors_stand_in_the_order_of_notebooks_and_of_the_profile():
-    profile("ablations:\n  1_lae:\n    masks: {100 %: {}, 0 %: {}}\n")
+def test_detectors_stand_in_the_order_of_notebooks_and_names():
     planted.write("demo", "lae", 10)
     planted.write("demo", "lae", 2)
     planted.write("demo", "lae", role=("masks", "0 %"))
@@ -95,7 +98,7 @@ def test_detectors_stand_in_the_order_of_notebooks_and_of_the_profile():
     tool = planted.table(A).assign(score=0.5).drop(columns="log_odds")
     about = planted.metadata([Condition(A)])
     write_scores("demo", "tool", {Condition(A): tool}, about, threshold={})
-    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 100 %", "LAE, masks: 0 %", "tool"]
+    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %", "tool"]
     assert names() == expected
     assert [run.seed for run in detectors("demo")[2].runs] == [2, 10]
     table = scores("demo")
@@ -126,7 +129,7 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     record = planted.record("xception", 1)
     facts = {"record": record.model_dump(mode="json"), "roles": [("", "")]}
     write_scores("demo", "new", {}, {}, **facts)
-    remove_replaced("demo", "new", record, [("", "")])
+    remove_replaced("demo", "new")
     assert {path.stem for path in folder.glob("scores/*")} == {"new", other_seed, variant}
     assert not weights_path(folder, old).exists()
     assert read_metadata(score_path(folder, "new"))["roles"] == [["", ""]]
