@@ -7,7 +7,6 @@ each verdict. Published figures are in ``data_manifest/published.csv``.
 import fnmatch
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,8 +22,9 @@ from dfnb.settings import Closed, Name, explained, read_yaml
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
-# What is tested of a claim's value; each hypothesis is adjusted in a family of its own.
-P_VALUES = ("p_gain", "p_worse", "p_small_gain")
+# The p values of what is tested of a claim's value, each adjusted in a family of its own, and the
+# verdict if it is shown; the first one counts.
+VERDICTS = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the same videos clean
 
@@ -46,7 +46,6 @@ class Claim(Closed):
     map: str = ""
     only_if: str = ""
     family: bool = True
-    registered: str = ""
 
 
 class Content(Closed):
@@ -54,8 +53,7 @@ class Content(Closed):
 
     Attributes:
         delta: The least difference that is material, by kind of metric, on the metric's own scale.
-        registered: The day on which the claims without a ``registered`` of their own were written
-            down.
+        registered: The day on which the claims were written down.
         datasets: Our name of a dataset -> its names in published.csv.
     """
 
@@ -65,18 +63,15 @@ class Content(Closed):
     claims: list[Claim] = Field(min_length=1)
 
 
-def content(name: str = "claims") -> Content:
-    """The content of ``<name>.yaml``; raises :class:`DfnbError` that names the field at fault.
-
-    ``name``: a file of ``data_manifest/claims/`` without its suffix, which a profile chooses.
-    """
-    path = find(f"data_manifest/claims/{name}.yaml")
-    return Content.check(read_yaml(path), path)
-
-
 def file_of(profile: str) -> str:
     """The file of claims that a report judges, as a path in the checkout."""
     return f"data_manifest/claims/{profile_of(profile).get('claims', 'claims')}.yaml"
+
+
+def content(file: str = "data_manifest/claims/claims.yaml") -> Content:
+    """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
+    path = find(file)
+    return Content.check(read_yaml(path), path)
 
 
 # ---------------------------------------------------------------- verdicts
@@ -95,7 +90,7 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
         by Holm's rule for the claims of the family; and the ``verdict``.
     """
-    registry = content(Path(file_of(profile)).stem)
+    registry = content(file_of(profile))
     read = cache(lambda what: maps(profile) if what == "maps" else scores(profile, what))
     limits = thresholds(profile)
     rows = []
@@ -110,8 +105,8 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
                 if row.get("p_gain", 1) < LEVEL:
                     supported.add((claim.id, place))
                 about = claim.model_dump(exclude={"sets", "says"})
-                about["registered"] = claim.registered or registry.registered
-                rows.append({**about, "claim": claim.says, "on": place, **row})
+                about |= {"claim": claim.says, "on": place, "registered": registry.registered}
+                rows.append({**about, **row})
     judged = _decided(pd.DataFrame(rows))
     return judged[judged["paper"] == paper] if paper else judged
 
@@ -168,7 +163,7 @@ def _judged(
 ) -> dict[str, Any]:
     """The number and the verdict of a claim in one place: a part of a row of :func:`judge`.
 
-    A claim that is tested also gets one-sided p values of P_VALUES on its true value: gain, it is
+    A claim that is tested also gets one-sided p values on its true value: gain, it is
     above 0 (or, for "no worse", above minus the least material difference); worse, it is below;
     small gain, it is below the least material difference. Its verdict follows from them, see
     :func:`_decided`.
@@ -176,9 +171,8 @@ def _judged(
     if not number:
         names = " minus ".join(filter(None, [claim.detector, claim.against]))
         return {"verdict": f"not testable: no {claim.metric} of {names}"}
-    row = {**number, "verdict": _without_verdict(number)}
-    for name in ("detector", "minus"):  # the claim itself has these
-        row.pop(name, None)
+    # A claim is printed without the sign of a difference.
+    row = {**number, "minus": "", "verdict": _without_verdict(number)}
     if claim.kind == "shown":
         row["verdict"] = "not judged"
     if row["verdict"]:
@@ -221,25 +215,15 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     Each hypothesis is adjusted for the claims of the family; the others keep their p.
     """
     # Where no claim has a number, these columns are missing.
-    missing = {"value", "low", "high", *P_VALUES} - {*judged}
+    missing = {"value", "low", "high", "minus", *VERDICTS} - {*judged}
     judged = judged.reindex(columns=[*judged, *missing])
-    for name in P_VALUES:
+    for name in VERDICTS:
         tested = judged["family"] & judged[name].notna()
         judged.loc[tested, name] = holm(judged.loc[tested, name])
-    is_tested = judged["p_gain"].notna()
-    judged.loc[is_tested, "verdict"] = judged[is_tested].apply(verdict, axis="columns")
+    is_shown = [judged[name] < LEVEL for name in VERDICTS]
+    verdict = np.select(is_shown, [*VERDICTS.values()], "undecided")
+    judged["verdict"] = judged["verdict"].where(judged["p_gain"].isna(), verdict)
     return judged
-
-
-def verdict(p: Mapping[str, float]) -> str:
-    """The verdict of the p values of P_VALUES; the rule is in the head of ``claims.yaml``."""
-    if p["p_gain"] < LEVEL:
-        return "supported"
-    if p["p_worse"] < LEVEL:
-        return "worse"
-    if p["p_small_gain"] < LEVEL:
-        return "no material gain"
-    return "undecided"
 
 
 # ---------------------------------------------------------------- published figures

@@ -272,7 +272,7 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims as text."""
     table = judged.set_index(["detector", "claim", "on"])
-    table["ours"] = cells(table.assign(minus=""))
+    table["ours"] = cells(table)
     table["p gain"] = table["p_gain"].map(p_text)
     table["p worse"] = table["p_worse"].map(p_text)
     return table[["ours", "verdict", "p gain", "p worse", "registered"]]

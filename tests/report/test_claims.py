@@ -135,7 +135,7 @@ def test_claims_are_judged_on_each_place_they_name(judge):
         {"metric": "energy", "map": "CAM", "level": "frame"},
         {"metric": claims.ROBUSTNESS_KEPT, "sets": ["synth-b"], "family": False},
         {"metric": "iou"},
-        {"detector": "Other", "kind": "no worse", "registered": "2026-02-02"},
+        {"detector": "Other", "kind": "no worse"},
     ]
     rows = judge(*changes).set_index(["id", "on"])
     on = ["within", "across", "synth-a", "synth-b", "synth-c"]
@@ -149,7 +149,7 @@ def test_claims_are_judged_on_each_place_they_name(judge):
     assert lost["verdict"] == "worse" and lost["value"] < -0.1
     assert verdicts["c3", "within"] == "not testable: no iou of LAE minus Baseline"
     assert verdicts["c4", "within"] == "not testable: no AUC of Other minus Baseline"
-    assert rows["registered"].tolist() == ["2026-01-01"] * 8 + ["2026-02-02"]
+    assert {*rows["registered"]} == {"2026-01-01"}
     assert judge(*changes, paper="theirs").empty
 
 
@@ -174,7 +174,7 @@ def test_a_mistyped_claim_is_named(judge, changed):
 @pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-photographs"])
 def test_the_committed_claims_have_ids_of_their_own(checkout, monkeypatch, name):
     monkeypatch.setenv("DFNB_HOME", str(checkout))
-    listed = claims.content(name).claims
+    listed = claims.content(f"data_manifest/claims/{name}.yaml").claims
     ids = [claim.id for claim in listed]
     assert len(set(ids)) == len(ids)
     for place, claim in enumerate(listed):
