@@ -45,7 +45,7 @@ UNITS = {
     "video": ["video", "cluster", "label", "method"],
     "frame": list(KEYS),
 }
-CATEGORIES = ("test_set", "video", "cluster", "method")
+CATEGORIES = ("video", "cluster", "method")
 NO_SEED = -1  # of another tool
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
@@ -358,7 +358,7 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     kinds = [name for name, about in stored.items() if about.get("contrasts")]
     places = _places(profile, table, kinds)
     table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
-    return table.astype(dict.fromkeys(["corruption", "map"], "category"))
+    return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
 
 
 def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
@@ -393,7 +393,7 @@ def _means(
 ) -> pd.DataFrame:
     """A row per unit and condition of a score file: the mean of its frames that have a value."""
     rows = rows[(rows["map"] != "") == of_maps]
-    rows = frames.merge(rows.astype({"test_set": frames["test_set"].dtype}))  # on frame_row, too
+    rows = frames.merge(rows)  # on test_set and frame_row
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
     by = [*CONDITION, *UNITS[level]]
