@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from safetensors.numpy import load_file
+from scipy.special import expit, logit
 
 from dfnb.files import read_metadata, report_folder, write_bytes, write_table
 from dfnb.report import statistics
@@ -21,7 +21,6 @@ from dfnb.report.scores import (
     StoredRun,
     detectors,
     test_set_path,
-    weights_path,
 )
 
 # What tables print in place of the names of columns.
@@ -49,6 +48,32 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
     is_main = scores["ablation"] == ""
     is_main &= (scores["corruption"] == "") & (scores["place"] != "kinds")
     return scores[is_main]
+
+
+def averaged(scores: pd.DataFrame, detector: str, size: int = 3) -> pd.DataFrame:
+    """The scores of ensembles of one detector's trainings, as the detector ``<name> × <size>``.
+
+    An ensemble has the mean log-odds of ``size`` seeds: of each seed and those that follow it, the
+    first ones after the last. With fewer seeds than that there are no rows. As the ensembles share
+    trainings, they differ less than independent ones: intervals leave a part of the choice of seeds
+    out. Where each seed has training people of its own, an ensemble has seen those of all.
+    """
+    rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
+    unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
+    # A score that was rounded to 0 or 1 would have infinite log-odds.
+    log_odds = logit(rows["score"].clip(1e-12, 1 - 1e-12))
+    rows = rows.assign(detector=f"{detector} × {size}", log_odds=log_odds)
+    seeds = list(rows["seed"].unique())
+    if len(seeds) < size:
+        return rows.head(0)
+    parts = []
+    for place, seed in enumerate(seeds):
+        members = [*seeds, *seeds][place : place + size]
+        of_members = rows[rows["seed"].isin(members)]
+        mean = of_members.groupby(unit, observed=True)["log_odds"].mean()
+        of_seed = rows[rows["seed"] == seed].set_index(unit)
+        parts.append(of_seed.assign(score=expit(mean)).reset_index())
+    return pd.concat(parts)
 
 
 def by_place(
@@ -164,24 +189,20 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(profile: str) -> pd.DataFrame:
-    """One row per main detector: size of its weights file, images seen, minutes, seeds."""
+    """One row per main detector: images seen and seconds per training, seeds, and the network."""
     rows = {}
     for detector in detectors(profile):
         if detector.ablation or not detector.runs:
             continue
         records = [run.record for run in detector.runs]
-        path = weights_path(report_folder(profile), detector.runs[0].id)
-        sizes = []
-        if path.exists():
-            sizes = [array.size for array in load_file(path).values()]
+        network = "{backbone} {image_size} px".format(**records[0].parameters.settings)
         rows[detector.name] = {
-            "numbers": f"{sum(sizes):,}" if sizes else "–",
-            "images seen": f"{np.mean([record.images_seen for record in records]):,.0f}",
-            "minutes": round(np.median([record.wall_s for record in records]) / 60, 1),
+            "images": round(np.mean([record.images_seen for record in records])),
+            "seconds": round(np.median([record.wall_s for record in records])),
             "seeds": len(records),
-            "started from": records[0].weights_from,
+            "network": f"{network}, started from {records[0].weights_from}",
         }
-    return pd.DataFrame(rows).T.rename_axis("detector")
+    return pd.DataFrame.from_dict(rows, "index").rename_axis("detector")
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:

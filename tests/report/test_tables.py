@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+from scipy.special import expit
 
 from dfnb import report
 from dfnb.files import report_folder
@@ -57,6 +58,20 @@ def test_every_two_detectors_are_compared_once_and_corrected(scores):
     assert tables.pairs(alone).empty
 
 
+def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
+    log_odds = np.array([[0, 1, 5, -2], [3, 2, -9, 4.0]])  # of two videos at four seeds
+    rows = pd.DataFrame({"score": expit(log_odds).ravel(), "seed": [4, 5, 6, 7] * 2})
+    facts = {"detector": "A", "test_set": "a", "collapsed": False}
+    rows = rows.assign(video=["x"] * 4 + ["y"] * 4, **facts)
+    ensembles = tables.averaged(rows, "A").pivot(index="video", columns="seed", values="score")
+    cyclic = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
+    expected = log_odds[:, cyclic].mean(axis=2)
+    np.testing.assert_allclose(ensembles, expit(expected))
+    assert {*tables.averaged(rows, "A")["detector"]} == {"A × 3"}
+    collapsed = rows.assign(collapsed=rows["seed"] < 6)  # the other two are too few
+    assert tables.averaged(collapsed, "A").empty
+
+
 def test_verdicts_are_by_the_interval():
     numbers = pd.DataFrame({"low": [0.1, -0.2, -0.1, NAN], "high": [0.2, -0.1, 0.1, NAN]})
     expected = ["above zero", "below zero", "undecided", "undecided"]
@@ -108,7 +123,8 @@ def test_maps_count_where_they_pass_their_check():
 
 def test_trainings_in_tables():
     compared = tables.compared("hand")
-    assert compared.loc["Baseline", ["numbers", "images seen", "seeds"]].tolist() == ["–", "200", 2]
+    assert compared.loc["Baseline", ["images", "seconds", "seeds"]].tolist() == [200, 1, 2]
+    assert compared.loc["Baseline", "network"] == "small 96 px, started from random weights"
     deviations = tables.deviations(report.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]
     assert "lr" not in deviations.index
