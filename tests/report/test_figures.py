@@ -6,7 +6,6 @@ import planted
 import pytest
 from matplotlib import pyplot as plt
 
-from dfnb.records import TrainingRecord
 from dfnb.report import figures
 from dfnb.report.scores import StoredRun
 
@@ -90,7 +89,6 @@ def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch
 def test_a_second_phase_goes_on_where_the_first_one_ended():
     log = [{"epoch": k, "loss_cls": 1 / k, "validation_auc": 0.5 + k / 10} for k in (1, 2, 3)]
     record = planted.record("xception", log=log, chosen={"epoch": 2, "auc": 0.7})
-    assert isinstance(record, TrainingRecord)
     figure = figures.training_curves([StoredRun("first", record), StoredRun("second", record)])
     curves = [list(line.get_xdata()) for line in figure.axes[1].lines]
     assert curves == [[1, 2, 3, 4, 5, 6], [5, 5]]  # the second is the chosen epoch
