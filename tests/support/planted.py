@@ -71,7 +71,6 @@ def record(paper, seed=0, settings=None, paper_source="", **facts):
         },
         "weights_from": "random weights",
         "weights_sha256": "",
-        "frozen": [],
         "log": [{"epoch": epoch, "loss_cls": 1 / epoch, "validation_auc": 0.8} for epoch in (1, 2)],
         "n": {"train": 100},
         "unpaired": 0,
