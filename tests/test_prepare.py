@@ -24,10 +24,10 @@ from dfnb.data.frames import (
     read_crop,
     read_mask,
 )
-from dfnb.data.loading import as_batch, in_order
+from dfnb.data.loading import as_batch
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
-from dfnb.papers import self_blended_images, xception
+from dfnb.papers import xception
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -130,29 +130,6 @@ def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, dat
     batch = as_batch(table, xception.Settings(pretrained=False))
     assert batch["has_mask"].tolist() == [True] * 10 + [False] * 20
     assert (batch["mask"].sum(dim=(1, 2, 3)) > 0).tolist() == batch["has_mask"].tolist()
-
-
-def test_native_crops_are_no_smaller_than_the_limit(tmp_path, data):
-    video = write(tmp_path / "far.mp4", [draw([(80, 60)], half=(7, 9))] * 2)
-    run(real(video), settings=Settings(size="native", min_face=8))
-    assert {*map(len, map(read_crop, load_frames("set")["path"]))} == {32}
-
-
-def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_path, data):
-    large = [draw([(80, 60)], half=(30, 40))] * 3 + [draw([(80, 60)], half=(30, 39))]
-    videos = [write(tmp_path / "large.mp4", large), write(tmp_path / "small.mp4", moving(4))]
-    mask = write(tmp_path / "mask.mp4", [np.full((120, 160, 3), 255, np.uint8)] * 4)
-    masked = [fake(path, name=f"{path.stem}_fake", mask=mask) for path in videos]
-    run(*map(real, videos), *masked, settings=Settings(size="native", min_face=16))
-    table = load_frames("set")
-    sides = [len(read_crop(path)) for path in table["path"][::4]]  # of each video
-    assert sides == [104, 104, 52, 52]  # 1.3 times the height of the face
-    assert table["scale"].tolist() == pytest.approx([1] * 16, rel=0.06)
-    assert mean_mask(table).shape == (104, 104) and mean_mask(table).min() == 1
-    settings = self_blended_images.Settings(pretrained=False, image_size=64)
-    frames = table[table["label"] == 0]
-    batch = next(in_order(frames, settings, len(frames), seed=1))
-    assert batch["image"].shape == (16, 3, 64, 64) and batch["label"].tolist() == [0, 1] * 8
 
 
 def test_of_several_people_a_video_shows_one_in_every_shot(tmp_path, data):

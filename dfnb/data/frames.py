@@ -221,8 +221,8 @@ def dataset_record(name: str | Path) -> dict:
 def faces_of(name: str | Path) -> dict[str, Any]:
     """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
 
-    ``size`` is the side of a crop in pixels, or "native", see ``prepare.Settings``; ``scale`` is
-    side of a crop / longer side of the face; ``drawn`` is True where the faces are no photographs.
+    ``size`` is the side of a crop in pixels; ``scale`` is side of a crop / longer side of the face;
+    ``drawn`` is True where the faces are no photographs.
     Raises :class:`DfnbError` when the dataset is missing.
     """
     made_with = dataset_record(name)["parameters"]

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
 
 import cv2
 import joblib
@@ -37,7 +36,6 @@ from dfnb.settings import Closed, DfnbError, check_name, check_title
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
-MAX_SIZE = 1024
 MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
@@ -47,9 +45,7 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    # Side of a crop in pixels. native: for each video, the median side of the squares that are cut
-    # out of its frames, clipped to the limits.
-    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)] | Literal["native"] = 256
+    size: int = Field(256, ge=MIN_SIZE, le=1024)  # side of a crop in pixels
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
@@ -87,12 +83,6 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     the rows of the later frames have an empty ``mask``. Raises :class:`Unusable` where no face can
     be cut out, or as :func:`find_faces` does.
     """
-    if settings.size == "native":  # cut small crops first, to learn how large the squares are
-        small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
-        # A row's scale is the crop's side / the square's side, so this gives the squares' sides.
-        sides = [MIN_SIZE / row["scale"] for row in small["rows"]]
-        size = np.clip(np.median(sides), MIN_SIZE, MAX_SIZE)
-        settings = settings.model_copy(update={"size": round(size)})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
