@@ -177,19 +177,6 @@ def report(
 
 
 @commands.command()
-def export(test_sets: list[str], folder: Path) -> None:
-    """Export test sets for another tool: crops as PNG, and the list frames.csv.
-
-    Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
-    of crops and videos are hashes, which prevents accidents, not cheating.
-    """
-    from dfnb.data import export
-
-    table = export.export(test_sets, folder)
-    typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")
-
-
-@commands.command()
 def judge(
     scores: list[Path],
     on: Annotated[
@@ -201,9 +188,9 @@ def judge(
     """Judge another tool by its scores alone, and make a page.
 
     SCORES is a CSV per detector; its name is that of the detector. The columns are test_set, video
-    (its name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame
-    where frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
-    reports/judged-<the first file's name>, and replaces an earlier one of that name.
+    (its name in the dataset), score (high for fakes), and frame where frames are scored. Up to 1 %
+    of the frames of a test set may be missing. The report is reports/judged-<the first file's
+    name>, and replaces an earlier one of that name.
     """
     from dfnb.report import page, tools
 
