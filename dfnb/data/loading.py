@@ -20,7 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfnb.data import augmentation
-from dfnb.data.frames import datasets_of, face_axes, landmarks_array, read_crop, read_mask
+from dfnb.data.frames import datasets_of, landmarks_array, read_crop, read_mask
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
@@ -166,11 +166,7 @@ class FrameDataset(Dataset):
         points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
-            handedness = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
-            if _handedness(points) * handedness < 0:  # mirrored; false where landmarks are NaN
-                # In a mirrored face, right and left eye and mouth corner change places.
-                points = points[augmentation.MIRRORED]
         return {
             "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
             "label": sample.label,
@@ -178,13 +174,6 @@ class FrameDataset(Dataset):
             "mask": mask.as_subclass(Tensor),
             "landmarks": points.as_subclass(Tensor).float(),
         }
-
-
-def _handedness(points: Tensor) -> float:
-    """A number that changes its sign when the face with these landmarks (5, 2) is mirrored."""
-    axes, _ = face_axes(points.as_subclass(Tensor).numpy())
-    (across_x, down_x), (across_y, down_y) = axes.tolist()
-    return across_x * down_y - across_y * down_x  # the cross product of the face's axes
 
 
 # ---------------------------------------------------------------- batches

@@ -73,7 +73,9 @@ class Batch(TypedDict):
     label: Tensor  # (B,) int64, 0 real, 1 fake
     mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged; all zero where unknown
     has_mask: Tensor  # (B,) bool; True for real images, whose mask is all zero
-    landmarks: Tensor  # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN
+    # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN. The person's
+    # right eye and corner come first, also in a mirrored image.
+    landmarks: Tensor
     epoch: int  # from 0
     partner: Tensor | None  # (B,) int64, index of the image mixed into each; None without mixup
     weight: float  # λ, the share of each image itself in the mixture; 1.0 without mixup
