@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dfnb import synth
 from dfnb.cli import commands
 from dfnb.data import faces
-from dfnb.data.audit import audit, look_alikes, shortcuts
+from dfnb.data.audit import audit, shortcuts
 from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
@@ -173,7 +173,7 @@ def test_every_family_is_there_with_the_right_truth(home):
     assert masks.any(axis=(1, 2)).all()
     # No leak: neither a person nor a pair is in two splits, and no person is in two pairs.
     tables = {"synth-a": table}
-    assert (audit(tables, look_alikes(tables)) == 0).all(axis=None)
+    assert (audit(tables) == 0).all(axis=None)
     assert (fakes["source"].astype(str) != fakes["identity"].astype(str)).all()
     assert table.groupby("identity", observed=True)["cluster"].nunique().eq(1).all()
 
