@@ -77,13 +77,6 @@ def test_a_photograph_is_turned_upright(tmp_path):
     np.testing.assert_array_equal(decoded, np.rot90(np.array(image), -1))
 
 
-def test_an_image_of_16_bits_has_the_greys_of_one_of_8(tmp_path):
-    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    Image.fromarray(grey * 257).save(tmp_path / "a.png")
-    (decoded,) = decode(tmp_path / "a.png")
-    np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, axis=2))
-
-
 # ---------------------------------------------------------------- the detector's file
 
 

@@ -156,11 +156,7 @@ def read_image(file: Path) -> np.ndarray:
     Raises :class:`Unusable` where the file is no image, or truncated, or a decompression bomb.
     """
     with explained_as_unusable(), Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
-            # 65535 / 257 = 255
-            upright = Image.fromarray(np.uint8(np.array(upright) // 257))
-        return np.array(upright.convert("RGB"))
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @contextmanager

@@ -233,12 +233,12 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     for path, values in _matches(listing.file, files).items():
         file = files[path]
         if file.suffix == ".json":  # one object per key becomes one row, with the column ``key``
-            table = pd.DataFrame.from_dict(read_json(file), orient="index")
-            table = table.rename_axis("key").reset_index()
+            entries = [{**entry, "key": key} for key, entry in read_json(file).items()]
         else:
             columns = ["name"] if file.suffix == ".txt" else None  # None: the first line names them
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
-        for entry in table.to_dict("records"):
+            entries = table.to_dict("records")
+        for entry in entries:
             row = {**entry, **values}  # values: of the placeholders in the path
             for key in listing.keys:
                 rows[key.format_map(row)] = row

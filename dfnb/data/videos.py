@@ -5,7 +5,6 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 (:mod:`dfnb.data.published`).
 """
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -32,8 +31,6 @@ UNUSED = "not in real/ or fake/, and no mask or original of a fake; left out"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,15 +150,13 @@ def write_csv(file: Path, root: Path) -> list[str]:
 
     The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
     any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
-    CSV are absolute. Files that are neither videos nor images by their suffix are counted in one
-    line of the log.
+    CSV are absolute. Files that are neither videos nor images by their suffix are ignored.
 
-    Returns one sentence about the remaining files that the CSV does not name, or no sentence where
-    it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare.
+    Returns one sentence about the videos and images that the CSV does not name, or no sentence
+    where it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to
+    prepare.
     """
-    files = files_below(root)
-    media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
-    others = [name for name in files if name not in media]
+    media = {name: path for name, path in files_below(root).items() if MEDIA.fullmatch(name)}
     rows = _sorted_rows(media)
     if not rows:
         raise DfnbError(
@@ -174,9 +169,6 @@ def write_csv(file: Path, root: Path) -> list[str]:
     write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
     used = {*table["path"], *table["mask"], *table["original"]}
     unused = [name for name, path in media.items() if path not in used]
-    if others:  # a README or metadata are no problem
-        # One problem gives one sentence, which * passes to log.info as the message.
-        log.info(*sentences({"other files, by their suffix no video or image": others}))
     return sentences({UNUSED: unused}) if unused else []
 
 
