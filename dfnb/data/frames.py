@@ -142,13 +142,9 @@ def write_dataset(
     and masks of each video. It does not hash the parquet file, so it does not depend on the version
     of the library that writes it. ``n`` counts the ``frames`` and ``videos`` of each
     "split/method". ``more`` (such as the quarantine) is added to the record.
-
-    Raises :class:`DfnbError` when there is no video.
     """
     # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
     files = sorted((folder / "videos").rglob("[!.]*/video.json"))
-    if not files:
-        raise DfnbError(f"{folder} has no frame to write: no video gave a usable face")
     path = folder / "frames.parquet"
     originals = originals or {}
     video_digests = []
