@@ -58,7 +58,11 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "nowhere.csv"),
-        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
+        (
+            ("prepare", "uadfv", "--root", "."),
+            "of the 49 published files; access: Ask the authors",
+        ),
+        (("prepare", "gone.csv", "--one-class"), "none of the 1 files is there, such as "),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
         (("prepare", "mine", "dfdc"), "data_manifest/ has a dataset dfdc"),
         (("prepare", "mine", "world-01"), "data_manifest/ has a dataset world-01"),
@@ -69,6 +73,7 @@ def output_of(monkeypatch, capsys):
 def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
+    (own_home / "gone.csv").write_text("path,label\ngone.mp4,real\n")
     status, printed = output_of(*words)
     assert status == 1 and printed.startswith("dfnb: ") and sentence in printed
     assert "Traceback" not in printed

@@ -86,8 +86,12 @@ def test_the_detector_is_fetched_or_its_place_is_named(tmp_path, monkeypatch):
     source = tmp_path / "weights.onnx"
     source.write_bytes(b"weights")
     monkeypatch.setattr(faces, "YUNET_URL", source.as_uri())
-    with pytest.raises(DfnbError, match=f"get {source.as_uri()} and put it at {path}"):
-        faces.detector_path()  # it has another sha256
+    for url in (source.as_uri(), (tmp_path / "gone").as_uri()):  # with another sha256, and none
+        monkeypatch.setattr(faces, "YUNET_URL", url)
+        sentence = rf"could not be downloaded \((?!<).*\); get {url} and put it at {path}"
+        with pytest.raises(DfnbError, match=sentence):
+            faces.detector_path()
+    monkeypatch.setattr(faces, "YUNET_URL", source.as_uri())
     assert list(path.parent.iterdir()) == []
     monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(b"weights").hexdigest())
     assert faces.detector_path().read_bytes() == b"weights"

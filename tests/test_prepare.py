@@ -47,8 +47,8 @@ def fake(path, **more):
     return real(path, label=1, method="swap", **more)
 
 
-def run(*videos, name="set", settings=SMALL, workers=1, **more):
-    return prepare.prepare(name, videos, settings, Blobs(), workers, **more)
+def run(*videos, name="set", settings=SMALL, workers=1, one_class=True):
+    return prepare.prepare(name, videos, settings, Blobs(), workers, one_class)
 
 
 def reasons(record):
@@ -116,14 +116,14 @@ def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
 def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, data):
     video = write(tmp_path / "a.mp4", [draw([(40 + i, 60), (120, 60)]) for i in range(30)])
     masks = np.zeros((10, 120, 160, 3), np.uint8)
-    masks[:, 50:70, 110:130] = 100  # dim
+    masks[:, 50:70, 110:130] = 107  # grey
     short = write(tmp_path / "short.mp4", list(masks))
-    clear = fake(video, mask=short, mask_threshold=50)
+    long = write(tmp_path / "long.mp4", [*masks] * 4)
     small = write(tmp_path / "small.mp4", list(masks[:, :60, :60]))
-    record = run(clear, fake(video, name="dim", mask=short), fake(video, name="small", mask=small))
-    assert {*reasons(record)} == {"dim", "small"}
-    assert "whose pixels above 127 are forged (mask_threshold in" in reasons(record)["dim"]
-    assert "differ in size" in reasons(record)["small"]
+    assert reasons(run(fake(video, mask=long), name="long")) == {}
+    assert len(masked_positions(load_frames("long"))) == 30
+    record = run(fake(video, mask=short), fake(video, name="small", mask=small))
+    assert reasons(record) == {"small": "the pictures of its mask or original have another size"}
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
     assert masked_positions(table).tolist() == [*range(10)] and mean_mask(table).mean() > 0.1
@@ -224,8 +224,12 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     left_out = ["Real/a.mp4", "loose.mp4", "Val/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    (problem,) = write_csv(file, root)
-    assert problem.endswith("left out: 4 (Real/a.mp4, Val/real/a.mp4, loose.mp4)")
+    sentence = r"not read: Real: 1 \(Real/a.mp4\), Val: 1 .*, loose.mp4: 1 .*, mask: 1 "
+    with pytest.raises(DfnbError, match=sentence):
+        write_csv(file, root)
+    for name in left_out:
+        (root / name).unlink()
+    write_csv(file, root)
     videos = {video.name: video for video in read_csv(file, root)}
     assert {*videos} == {name[:-4] for name in used}
     assert videos["train/fake/Swap/a"].split == "train" and videos["real/a,b"].label == 0
@@ -243,7 +247,7 @@ def test_sidecars_are_ignored_and_a_live_photo_must_be_renamed(tmp_path):
     root = tmp_path / "in"
     touch(root, "real/a.mp4", "real/a.json", "real/IMG_1.JPG", "real/IMG_1.MOV")
     touch(root, "metadata.json", "real/Thumbs.db", "fake/README.txt")
-    assert write_csv(tmp_path / "mine.csv", root) == []
+    write_csv(tmp_path / "mine.csv", root)
     videos = read_csv(tmp_path / "mine.csv", root)
     with pytest.raises(DfnbError, match=r"'real/IMG_1' cannot name .* another video is in its way"):
         prepare.check_names(videos)
@@ -257,7 +261,7 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
-    assert write_csv(file, tmp_path / "in") == []
+    write_csv(file, tmp_path / "in")
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
 
@@ -274,14 +278,14 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (root / "empty.mp4").touch()
     shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
-    assert write_csv(file, root.parent) == []
+    write_csv(file, root.parent)
     videos = read_csv(file, root.parent)
     record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
     for name in ("missing", r"real/caf\udce9"):
-        assert "FileNotFoundError" in problems[name]
+        assert problems[name] == "there is no such file"
     assert problems["real/faceless"] == "no face of 16 pixels or more in 12 frames"
     assert len(problems) == 5
     listed = (data / "quarantine.csv").read_text().splitlines()
@@ -317,14 +321,23 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a", "b"}
 
 
-def test_nothing_usable_is_an_error_with_reasons_and_the_list_kept(tmp_path, data):
-    for name in ("empty.mp4", "none.mp4"):
-        (tmp_path / name).touch()
-    reason = r"no video gave a usable face; not used: not a video .*: 2 \(empty, none\)"
+def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data):
+    a = real(write(tmp_path / "a.mp4", moving(10)))
+    with pytest.raises(DfnbError, match=r"set has no fake video .* allow this by --one-class"):
+        run(a, one_class=False)
+    assert not data.exists()
+    (tmp_path / "empty.mp4").touch()
+    empty = fake(tmp_path / "empty.mp4")
+    reason = r"no fake video that can be used; not used: not a video .*: 1 \(empty\)"
     with pytest.raises(DfnbError, match=reason):
-        run(real(tmp_path / "empty.mp4"), real(tmp_path / "none.mp4"))
+        run(a, empty, one_class=False)
     assert "not a video" in (data / "quarantine.csv").read_text()
     assert not (data / "record.json").exists()
+    assert run(a, empty)["n"] == {"test/real": {"frames": 10, "videos": 1}}
+    with pytest.raises(DfnbError, match="no real and no fake video"):
+        run(empty, name="other")
+    with pytest.raises(DfnbError, match=r"none of the 1 files is there, such as .*gone\.mp4"):
+        prepare.prepare("gone", [real(tmp_path / "gone.mp4")], one_class=True)
 
 
 def test_a_repaired_or_relabelled_video_is_prepared_again(tmp_path, data):

@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -445,12 +445,31 @@ def read_crop(path: str) -> np.ndarray:
 def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) bool, resized to ``shape`` = (H, W); all False where ``path`` is empty.
 
-    A pixel is forged where its grey level is above 127. Errors are those of :func:`read_crop`.
+    A pixel is forged where its grey level is above 127, or above half of the largest level where
+    the mask has two levels. Errors are those of :func:`read_crop`.
     """
     if not path:
         return np.zeros(shape, bool)
-    grey = cv2.cvtColor(read_crop(path), cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > 127
+    mask = read_crop(path)
+    threshold = 127 if mask.max() == 255 else half_of_two_levels([mask])  # 127 is fast
+    grey = cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > threshold
+
+
+def half_of_two_levels(masks: Iterable[np.ndarray]) -> int:
+    """Half of the largest grey level in the masks of a video, each (H, W, 3) uint8.
+
+    It separates black from a grey such as 107, or from 1. It is 127 where the masks have more than
+    two levels: where fewer pixels are near the largest level than between it and black.
+    """
+    counts = np.zeros(256, int)  # pixels per grey level
+    for mask in masks:
+        grey = cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)
+        counts += np.bincount(grey.ravel(), minlength=256)
+    largest = counts.nonzero()[0].max(initial=0)
+    near = counts[largest * 3 // 4 + 1 :].sum()
+    between = counts[largest // 4 + 1 : largest * 3 // 4 + 1].sum()
+    return largest // 2 if near >= between else 127
 
 
 def unlabelled(names: Sequence[object]) -> pd.DataFrame:

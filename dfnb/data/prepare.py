@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
@@ -28,7 +28,15 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
-from dfnb.data.frames import TREE, UNKNOWN, images_hash, load_frames, write_dataset, write_video
+from dfnb.data.frames import (
+    TREE,
+    UNKNOWN,
+    half_of_two_levels,
+    images_hash,
+    load_frames,
+    write_dataset,
+    write_video,
+)
 from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
@@ -93,10 +101,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     # choose_faces drops all faces only where a mask, or the difference to an original, covers none.
     # With an original nobody sees this: prepare_video then tries again without the original.
     if chosen.empty:
-        raise Unusable(
-            f"no face under the mask, whose pixels above {video.mask_threshold} are forged "
-            "(mask_threshold in the dataset's manifest)"
-        )
+        raise Unusable("no face under the mask, which is white where the fake is forged")
     rows = chosen[["frame", "scale", "crop_box", "landmarks"]].to_dict("records")
     for row, covered in zip(rows, chosen["covered"]):
         if np.isnan(covered):
@@ -132,25 +137,24 @@ def find_faces(
     without a face everybody has a new number. All faces are in memory at once: 0.3 MB per face at
     256 pixels.
 
-    Raises :class:`Unusable` when the mask or original has frames of another size, when it is
-    longer than the video, when the original is shorter (a mask may be), and when a file cannot be
-    decoded.
+    Where the mask or original is shorter than the video, the region of the later frames is unknown.
+    Raises :class:`Unusable` when its frames have another size, and when a file cannot be decoded.
     """
+    threshold = video.mask_threshold
+    if video.mask:
+        threshold = min(threshold, half_of_two_levels(decode(video.mask)))
     # Frames of the mask or the original.
     others = decode(video.region_file) if video.region_file else ()
     pairs = zip_longest(decode(video.path), others)
     all_faces = []
     last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
-        # After the end of the shorter of both, zip_longest gives None. Its shape () differs from
-        # that of any picture, so different lengths are refused, too, unless a mask is the shorter.
-        mask_ended = video.mask and other is None
-        if video.region_file and not mask_ended and np.shape(image) != np.shape(other):
-            raise Unusable(
-                "the mask or original is longer than the video, or their pictures differ in size"
-            )
+        if image is None:  # the mask or original is longer
+            break
+        if other is not None and image.shape != other.shape:
+            raise Unusable("the pictures of its mask or original have another size")
         if number in wanted:
-            mask = forged_region(video, image, other)
+            mask = forged_region(video, image, other, threshold)
             faces = []
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
@@ -167,11 +171,13 @@ def forged_region(
     video: Video,
     image: np.ndarray,
     other: np.ndarray | None,
+    threshold: int,
 ) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video is real, where it has neither, and after the end of its mask.
+    None where the video is real, where it has neither, and after its end. A mask is forged where
+    its grey level is above the ``threshold``.
 
     With an original, a pixel differs by the channel that differs most. The median over 5 by 5
     pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
@@ -181,7 +187,7 @@ def forged_region(
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-        return np.uint8(grey > video.mask_threshold) * 255
+        return np.uint8(grey > threshold) * 255
     distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
     forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
     return cv2.morphologyEx(forged, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
@@ -368,6 +374,7 @@ def prepare(
     settings: Settings | None = None,
     detector: YuNet | None = None,
     workers: int | None = None,
+    one_class: bool = False,
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
@@ -380,6 +387,7 @@ def prepare(
         settings: How to cut; default: ``Settings()``.
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
+        one_class: Whether a dataset may lack real videos, or fake ones.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
@@ -388,13 +396,18 @@ def prepare(
         of these were without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
-    from other videos, when another process is writing it, and when no video has a face.
+    from other videos, when another process is writing it, and when real or fake videos are missing
+    or none of them has a face.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
-    detector = detector or YuNet()
     check_names(videos)
-    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
+    check_labels(name, {video.label for video in videos}, one_class)
+    if not any(video.path.exists() for video in videos):
+        raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
+    if not all(video.crops for video in videos):  # crops need no detector
+        detector = detector or YuNet()
+    parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
         record = read_record(folder)
         if record and record["parameters"] != parameters:
@@ -420,14 +433,27 @@ def prepare(
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        if not results["frames"].any():
-            reasons = "; ".join(reasons_of(unusable))
-            raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
+        used = {video.label for video, n in zip(videos, results["frames"]) if n}
+        check_labels(name, used, one_class, unusable)
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
         return write_dataset(folder, parameters, originals, **about)
+
+
+def check_labels(
+    name: str,
+    labels: Set[int],
+    one_class: bool,
+    quarantine: Iterable[Mapping] = (),
+) -> None:
+    """Raise :class:`DfnbError` unless the ``labels`` of a dataset are 0 and 1, or one of them."""
+    missing = [kind for kind, label in (("real", 0), ("fake", 1)) if label not in labels]
+    if len(missing) > one_class:
+        problems = reasons_of(quarantine) or ["add some, or allow this by --one-class"]
+        kinds = " and no ".join(missing)
+        raise DfnbError(f"{name} has no {kinds} video that can be used; {'; '.join(problems)}")
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -464,11 +490,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    values = [getattr(video, column) for column in VIDEO_COLUMNS]
-    if video.mask:
-        values.append(video.mask_threshold)
-    if video.crops:
-        values.append(video.crops)  # which crop has which mask, and in which folder they are
+    # Not the folders of the video and its mask: they may be moved.
+    values = [value for value in vars(video).values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
 
 

@@ -7,9 +7,10 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 
 import os
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
@@ -27,7 +28,6 @@ MEDIA = re.compile(
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
-UNUSED = "not in real/ or fake/, and no mask or original of a fake; left out"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
@@ -145,16 +145,15 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     return videos
 
 
-def write_csv(file: Path, root: Path) -> list[str]:
+def write_csv(file: Path, root: Path) -> None:
     """Write the CSV of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/``.
 
     The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
     any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
     CSV are absolute. Files that are neither videos nor images by their suffix are ignored.
 
-    Returns one sentence about the videos and images that the CSV does not name, or no sentence
-    where it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to
-    prepare.
+    Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, and for videos
+    and images that the CSV does not name.
     """
     media = {name: path for name, path in files_below(root).items() if MEDIA.fullmatch(name)}
     rows = _sorted_rows(media)
@@ -163,13 +162,14 @@ def write_csv(file: Path, root: Path) -> list[str]:
             f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
+    used = [row.get(column) for row in rows for column in ("path", "mask", "original")]
+    read = [name for name, path in media.items() if path in used]
+    layout = "[train|val|test/]{real,fake,mask,original}/[<method>/]; a mask has its fake's path"
+    refuse_unread(root, media, read, layout)
     # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
     # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
     write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
-    used = {*table["path"], *table["mask"], *table["original"]}
-    unused = [name for name, path in media.items() if path not in used]
-    return sentences({UNUSED: unused}) if unused else []
 
 
 def _sorted_rows(media: Files) -> list[dict[str, Any]]:
@@ -236,9 +236,23 @@ def media_in(path: Path) -> list[Path]:
     return media
 
 
+def refuse_unread(root: Path, files: Iterable[str], read: Collection[str], layout: str) -> None:
+    """Raise :class:`DfnbError` for videos and images in ``root`` that are not in ``read``."""
+    unread = defaultdict(list)  # folder -> paths
+    for name in files:
+        if MEDIA.fullmatch(PurePosixPath(name).name) and name not in read:
+            unread[name.split("/")[0]].append(name)
+    if unread:
+        raise DfnbError(
+            f"{root} contains videos or images that are not read: {', '.join(sentences(unread))}; "
+            f"move them elsewhere, or sort them: {layout}"
+        )
+
+
 def sentences(problems: Problems) -> list[str]:
     """One sentence per problem: how many files have it, and the names of the first three."""
     lines = []
     for problem, names in problems.items():
-        lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])})")
+        files = f": {len(names)} ({', '.join(names[:3])})" if names else ""
+        lines.append(problem + files)
     return lines
