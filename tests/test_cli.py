@@ -57,7 +57,7 @@ def output_of(monkeypatch, capsys):
         (("synth", "synth-z"), "no embedded dataset is named synth-z; they are"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
-        (("prepare", "nowhere.csv"), "nowhere.csv"),
+        (("prepare", "nowhere.csv"), "there is no file nowhere.csv"),
         (
             ("prepare", "uadfv", "--root", "."),
             "of the 49 published files; access: Ask the authors",
@@ -70,7 +70,8 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
+def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, monkeypatch):
+    monkeypatch.chdir(own_home)
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
     (own_home / "gone.csv").write_text("path,label\ngone.mp4,real\n")

@@ -224,7 +224,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     left_out = ["Real/a.mp4", "loose.mp4", "Val/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    sentence = r"not read: Real: 1 \(Real/a.mp4\), Val: 1 .*, loose.mp4: 1 .*, mask: 1 "
+    sentence = "4 .* not read, such as Real/a.mp4, in Real, Val, loose.mp4, mask;"
     with pytest.raises(DfnbError, match=sentence):
         write_csv(file, root)
     for name in left_out:
@@ -323,18 +323,18 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
 
 def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data):
     a = real(write(tmp_path / "a.mp4", moving(10)))
-    with pytest.raises(DfnbError, match=r"set has no fake video .* allow this by --one-class"):
+    with pytest.raises(DfnbError, match=r"set can use real videos alone; .* by --one-class"):
         run(a, one_class=False)
     assert not data.exists()
     (tmp_path / "empty.mp4").touch()
     empty = fake(tmp_path / "empty.mp4")
-    reason = r"no fake video that can be used; not used: not a video .*: 1 \(empty\)"
+    reason = r"can use real videos alone; not used: not a video .*: 1 \(empty\)"
     with pytest.raises(DfnbError, match=reason):
         run(a, empty, one_class=False)
     assert "not a video" in (data / "quarantine.csv").read_text()
     assert not (data / "record.json").exists()
     assert run(a, empty)["n"] == {"test/real": {"frames": 10, "videos": 1}}
-    with pytest.raises(DfnbError, match="no real and no fake video"):
+    with pytest.raises(DfnbError, match="no video at all"):
         run(empty, name="other")
     with pytest.raises(DfnbError, match=r"none of the 1 files is there, such as .*gone\.mp4"):
         prepare.prepare("gone", [real(tmp_path / "gone.mp4")], one_class=True)

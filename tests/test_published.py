@@ -225,22 +225,19 @@ def test_a_list_that_names_no_file_or_is_damaged_or_missing_is_told(root):
 
 
 @pytest.mark.parametrize(
-    ("tree", "name", "place", "remedy"),
+    ("tree", "name", "place"),
     [
-        ("faceforensics-c40", "faceforensics-c23", ".", "they are of faceforensics-c40"),
-        ("celeb-df-v2", "dfdc", ".", "they are of celeb-df-v1 or celeb-df-v2"),
-        ("dfdc-p", "dfdc-p", "method_A", "name {root} by --root"),
-        ("dfd", "dfd", "..", "name {root} by --root"),
-        ("wilddeepfake", "dfd", "real_train/0", "access: The form of faceforensics-c23; run the"),
+        ("faceforensics-c40", "faceforensics-c23", "."),
+        ("wilddeepfake", "dfd", "."),
+        ("dfdc-p", "dfdc-p", "method_A"),
+        ("dfd", "dfd", ".."),
     ],
 )
-def test_a_wrong_folder_or_name_is_told_what_fits(root, tree, name, place, remedy):
+def test_a_wrong_folder_or_name_is_told_what_fits(root, tree, name, place):
     trees.TREES[tree](root)
-    with pytest.raises(DfnbError) as error:
+    with pytest.raises(DfnbError, match=f"and nothing of {name}; looked for [^{{}}]*/") as error:
         scan(name, (root / place).resolve())
-    message = str(error.value)
-    assert f"and nothing of {name}; looked for " in message
-    assert remedy.format(root=root) in message and "{" not in message.split("access: ")[0]
+    assert f"perhaps you mean `dfnb prepare {tree} --root {root}`" in str(error.value)
 
 
 def test_folders_that_no_rule_reads_are_named(root):
@@ -249,7 +246,7 @@ def test_folders_that_no_rule_reads_are_named(root):
     image = trees.faces(0)[0][0]
     for name in ("AB/0.png", "AB/1.png", "CD/0.png", "test/mask/seen/other.png"):
         trees.image(root / name, image)
-    sentence = r"not read: AB: 2 \(AB/0.png, AB/1.png\), CD: 1 \(CD/0.png\), test: 1 \(test/mask/"
+    sentence = "contains 4 videos or images that are not read, such as AB/0.png, in AB, CD, test;"
     for name in ("face-crops", "lae-inpainting"):
         with pytest.raises(DfnbError, match=sentence):
             scan(name, root)

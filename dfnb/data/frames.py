@@ -464,11 +464,11 @@ def half_of_two_levels(masks: Iterable[np.ndarray]) -> int:
     """
     counts = np.zeros(256, int)  # pixels per grey level
     for mask in masks:
-        grey = cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)
-        counts += np.bincount(grey.ravel(), minlength=256)
+        counts += np.bincount(mask.ravel(), minlength=256)
     largest = counts.nonzero()[0].max(initial=0)
-    near = counts[largest * 3 // 4 + 1 :].sum()
-    between = counts[largest // 4 + 1 : largest * 3 // 4 + 1].sum()
+    quarter = largest // 4
+    between = counts[quarter + 1 : largest - quarter].sum()
+    near = counts[largest - quarter :].sum()
     return largest // 2 if near >= between else 127
 
 
@@ -479,5 +479,4 @@ def unlabelled(names: Sequence[object]) -> pd.DataFrame:
     """
     texts = list(map(str, names))
     table = pd.DataFrame({"video": texts, "cluster": texts, "path": texts})
-    unknown = {"label": math.nan, "method": "", "mask": "", "landmarks": None}
-    return table.assign(**unknown, track=0, frame=0)
+    return table.assign(label=math.nan, method="", mask="", landmarks=None, track=0, frame=0)

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
@@ -402,7 +402,7 @@ def prepare(
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     check_names(videos)
-    check_labels(name, {video.label for video in videos}, one_class)
+    check_classes(name, videos, one_class)
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
     if not all(video.crops for video in videos):  # crops need no detector
@@ -433,8 +433,8 @@ def prepare(
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        used = {video.label for video, n in zip(videos, results["frames"]) if n}
-        check_labels(name, used, one_class, unusable)
+        used = [video for video, n in zip(videos, results["frames"]) if n]
+        check_classes(name, used, one_class, reasons_of(unusable))
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
@@ -442,18 +442,18 @@ def prepare(
         return write_dataset(folder, parameters, originals, **about)
 
 
-def check_labels(
+def check_classes(
     name: str,
-    labels: Set[int],
+    videos: Iterable[Video],
     one_class: bool,
-    quarantine: Iterable[Mapping] = (),
+    reasons: Sequence[str] = (),
 ) -> None:
-    """Raise :class:`DfnbError` unless the ``labels`` of a dataset are 0 and 1, or one of them."""
-    missing = [kind for kind, label in (("real", 0), ("fake", 1)) if label not in labels]
-    if len(missing) > one_class:
-        problems = reasons_of(quarantine) or ["add some, or allow this by --one-class"]
-        kinds = " and no ".join(missing)
-        raise DfnbError(f"{name} has no {kinds} video that can be used; {'; '.join(problems)}")
+    """Raise :class:`DfnbError` unless a dataset has real and fake videos, or one of both."""
+    kinds = {"fake" if video.label else "real" for video in videos}
+    if len(kinds) < 2 - one_class:
+        there = "".join(f"{kind} videos alone" for kind in kinds) or "no video at all"
+        remedy = "add others, or allow one class by --one-class"
+        raise DfnbError("; ".join([f"{name} can use {there}", *reasons, remedy]))
 
 
 def check_names(videos: Sequence[Video]) -> None:

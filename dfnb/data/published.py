@@ -142,31 +142,27 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
     if not videos:
         there = ", ".join(sorted({path.split("/")[0] for path in files})[:9]) or "no file"
         looked_for = " or ".join(_readable(rule.files) for rule in description.rules)
-        better = _better(name, files) or f"access: {description.access}"
+        better = _better(name, root, files) or f"access: {description.access}"
         facts = [f"looked for {looked_for}", *sentences(problems), better]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
 
 
-def _better(name: str, files: Files) -> str:
-    """Which other folders have most kinds of file of ``name``, or whose dataset the files are."""
-    kinds = Counter()  # of the files in a folder
-    for rule in load(name).rules:
-        folders = set()
-        for below_root, path in files.items():
-            for folder in path.parents:
-                relative = path.relative_to(folder).as_posix()
-                if relative != below_root and _matches(rule.files, [relative]):
-                    folders.add(str(folder))
-        kinds.update(folders)
-    if kinds:
-        best = [folder for folder, n in kinds.items() if n == max(kinds.values())]
-        return f"name {' or '.join(sorted(best))} by --root"
-    datasets = []
-    for other in {*dataset_names("real")} - {name}:
-        if all(_matches(rule.files, files) for rule in load(other).rules):
-            datasets.append(other)
-    return f"they are of {' or '.join(sorted(datasets))}" if datasets else ""
+def _better(name: str, root: Path, files: Files) -> str:
+    """The command that reads most kinds of these files, if possible of the dataset ``name``."""
+    one_per_folder = {path.parent: path for path in files.values()}.values()
+    kinds = Counter()  # of the files that a dataset has in a folder
+    for dataset in dataset_names("real"):
+        for rule in load(dataset).rules:
+            for path in one_per_folder:
+                for folder in path.parents:
+                    if _matches(rule.files, [path.relative_to(folder).as_posix()]):
+                        kinds[dataset, folder] += 1
+    del kinds[name, root.absolute()]  # which has failed
+    if not kinds:
+        return ""
+    dataset, folder = max(kinds, key=lambda fit: (fit[0] == name, kinds[fit]))
+    return f"perhaps you mean `dfnb prepare {dataset} --root {folder}`"
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
@@ -217,6 +213,10 @@ def _video(
     values["video"] = filled(rule.video)
     mask_path = filled(rule.mask)
     original_path = filled(rule.original)
+    mask = files.get(mask_path)  # None where the rule names no mask, or the file is missing
+    original = files.get(original_path)
+    if mask_path and not mask:  # a missing mask is not computed from the original instead
+        original = None
     video = Video(
         name=values["video"],
         path=files[path],
@@ -226,10 +226,8 @@ def _video(
         cluster=filled(rule.cluster),
         identity=filled(rule.identity),
         source=filled(rule.source),
-        mask=files.get(mask_path),  # None where the rule names no mask, or the file is missing
-        original=files.get(original_path),
-        # Where the rule names masks, a missing mask is not computed from the original instead.
-        difference=not mask_path,
+        mask=mask,
+        original=original,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         # The ``root`` of scan. As ``path`` is relative to it, it is as many levels above the file's

@@ -7,8 +7,7 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -49,9 +48,8 @@ class Video:
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above this.
-        original: The real video that the fake was made from, frame by frame.
-        difference: Whether a fake without a mask is forged where it differs from the original.
-            False where masks were published, but this video's is missing.
+        original: The real video that the fake was made from, frame by frame. A fake without a mask
+            is forged where it differs from it.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
     """
@@ -67,7 +65,6 @@ class Video:
     mask: Path | None = None
     mask_threshold: int = 127
     original: Path | None = None
-    difference: bool = True
     crops: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,7 +78,7 @@ class Video:
     @property
     def region_file(self) -> Path | None:
         """The video that gives the forged region: the mask, else the original; None: unknown."""
-        return self.mask or (self.original if self.difference else None)
+        return self.mask or self.original
 
 
 class Row(Closed):
@@ -105,6 +102,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     ``root``, without the suffix. Raises :class:`DfnbError` for a file that cannot be read as CSV
     and, naming the line, for impossible values and for paths outside ``root``.
     """
+    if not file.is_file():
+        raise DfnbError(f"there is no file {file}")
     folder = file.parent.absolute()
     root = root.absolute()
     remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
@@ -236,16 +235,15 @@ def media_in(path: Path) -> list[Path]:
     return media
 
 
-def refuse_unread(root: Path, files: Iterable[str], read: Collection[str], layout: str) -> None:
+def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images in ``root`` that are not in ``read``."""
-    unread = defaultdict(list)  # folder -> paths
-    for name in files:
-        if MEDIA.fullmatch(PurePosixPath(name).name) and name not in read:
-            unread[name.split("/")[0]].append(name)
+    media = {name for name in files if MEDIA.fullmatch(PurePosixPath(name).name)}
+    unread = sorted(media - {*read})
     if unread:
+        folders = ", ".join(sorted({name.split("/")[0] for name in unread}))
         raise DfnbError(
-            f"{root} contains videos or images that are not read: {', '.join(sentences(unread))}; "
-            f"move them elsewhere, or sort them: {layout}"
+            f"{root} contains {len(unread)} videos or images that are not read, such as "
+            f"{unread[0]}, in {folders}; move them elsewhere, or sort them: {layout}"
         )
 
 
