@@ -10,6 +10,7 @@ import time
 import wave
 from pathlib import Path
 
+import clips
 import nbformat
 import pandas as pd
 import psutil
@@ -95,6 +96,21 @@ app()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in (1, 2) and done.stdout == "False\n"
     assert "Traceback" not in done.stderr
+
+
+def test_losses_end_with_0_and_what_cannot_be_used_with_1(tmp_path, output_of, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    for name in ("real/a", "fake/swap/b"):
+        clips.write(tmp_path / f"in/{name}.mp4", clips.moving(3))
+    (tmp_path / "in/real/bad.mp4").touch()
+    words = ("prepare", str(tmp_path / "in"), "--set", "min_face=16", "--workers", "1")
+    status, printed = output_of(*words, "lossy")
+    assert status == 0 and "truncated or damaged: 1 (real/bad)" in printed
+    (tmp_path / "in/fake/swap/b.mp4").unlink()
+    status, printed = output_of(*words, "real")
+    assert status == 1 and "real can use real videos alone" in printed
+    assert output_of(*words, "real", "--one-class")[0] == 0
 
 
 def test_help(output_of):
