@@ -450,21 +450,21 @@ def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
     """
     if not path:
         return np.zeros(shape, bool)
-    mask = read_crop(path)
-    threshold = 127 if mask.max() == 255 else half_of_two_levels([mask])  # 127 is fast
-    grey = cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(read_crop(path), cv2.COLOR_RGB2GRAY)
+    threshold = half_of_two_levels([grey])
     return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > threshold
 
 
 def half_of_two_levels(masks: Iterable[np.ndarray]) -> int:
-    """Half of the largest grey level in the masks of a video, each (H, W, 3) uint8.
+    """Half of the largest grey level in the masks of a video, each (H, W) uint8.
 
-    It separates black from a grey such as 107, or from 1. It is 127 where the masks have more than
-    two levels: where fewer pixels are near the largest level than between it and black.
+    It separates black from a grey such as 107, from a colour, or from 1. It is 127 where the masks
+    have more than two levels: where fewer pixels are near the largest one than between it and 0.
     """
-    counts = np.zeros(256, int)  # pixels per grey level
+    counts = np.zeros(256)  # pixels per grey level
     for mask in masks:
-        counts += np.bincount(mask.ravel(), minlength=256)
+        # Ten times as fast as numpy.bincount, and training reads a mask per fake frame.
+        counts += cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
     largest = counts.nonzero()[0].max(initial=0)
     quarter = largest // 4
     between = counts[quarter + 1 : largest - quarter].sum()

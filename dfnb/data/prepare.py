@@ -142,7 +142,8 @@ def find_faces(
     """
     threshold = video.mask_threshold
     if video.mask:
-        threshold = min(threshold, half_of_two_levels(decode(video.mask)))
+        masks = (cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY) for mask in decode(video.mask))
+        threshold = min(threshold, half_of_two_levels(masks))
     # Frames of the mask or the original.
     others = decode(video.region_file) if video.region_file else ()
     pairs = zip_longest(decode(video.path), others)
