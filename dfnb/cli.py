@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,16 +123,13 @@ def score(
     from dfnb.training import scoring
 
     figures.style()
-    # A folder stands for its files; an empty one is refused before scoring.
-    paths = list(chain.from_iterable(map(media_in, images)))
-    if any(path.is_file() for path in paths):
-        detector_path()  # raises DfnbError here once, instead of for each image
+    ending = f"-{detector.id}.png"  # of the panels that this command saves
+    paths = [path for path in media_in(images) if not path.name.endswith(ending)]
+    detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
     for image in paths:
-        if image.name.endswith(f"-{detector.id}.png"):
-            continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
@@ -141,7 +137,7 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
+        panel = Path(files.slug(str(image)) + ending)
         figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
@@ -297,6 +293,8 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
         return published.scan(source, root)
     file = Path(source)
     if file.suffix == ".csv":
+        if not file.is_file():
+            raise DfnbError(f"there is no file {file}")
         return videos.read_csv(file, root or file.parent), []
     listing = files.dataset_folder(name) / "videos.csv"
     videos.write_csv(listing, file)

@@ -410,14 +410,8 @@ def prepare(
         detector = detector or YuNet()
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
-        record = read_record(folder)
-        if record and record["parameters"] != parameters:
-            raise DfnbError(
-                f"{folder} was made with {record['parameters']}; --set them so, or give the new "
-                "dataset another name"
-            )
-        # Also removes the record, which write_dataset writes anew; raises for other videos.
-        remove_leftovers(folder, videos)
+        # Also removes the record, which write_dataset writes anew.
+        remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
@@ -508,11 +502,18 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
         link.symlink_to(roots[0].resolve(), target_is_directory=True)
 
 
-def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
-    """Remove the record, and the temporary files of a killed run; refuse a folder of other videos.
+def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
+    """Remove the record, and the temporary files of a killed run.
 
-    Without its record a dataset counts as unfinished until :func:`prepare` has ended.
+    Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
+    :class:`DfnbError` for a folder that was made with other parameters or from other videos.
     """
+    record = read_record(folder)
+    if record and record["parameters"] != parameters:
+        raise DfnbError(
+            f"{folder} was made with {record['parameters']}; --set them so, or give the new "
+            "dataset another name"
+        )
     # The names that dfnb.files.atomic gives temporary files and folders: .<name>.<random number>. A
     # list, because removing changes the tree that rglob walks. It does not follow the link TREE.
     for path in list(folder.rglob(".*.*")):

@@ -102,8 +102,6 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     ``root``, without the suffix. Raises :class:`DfnbError` for a file that cannot be read as CSV
     and, naming the line, for impossible values and for paths outside ``root``.
     """
-    if not file.is_file():
-        raise DfnbError(f"there is no file {file}")
     folder = file.parent.absolute()
     root = root.absolute()
     remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
@@ -221,18 +219,22 @@ def files_below(root: Path) -> Files:
     return dict(sorted(files.items()))
 
 
-def media_in(path: Path) -> list[Path]:
-    """The images and videos directly in a folder, found by their suffixes, in the order of names.
+def media_in(paths: Iterable[Path]) -> list[Path]:
+    """The paths, each folder replaced by the images and videos directly in it, by their suffixes.
 
-    A path that is no folder is returned alone, whatever its suffix, even if it does not exist.
-    Raises :class:`DfnbError` for a folder without any.
+    Raises :class:`DfnbError` for a folder without any, and where none of the files exists.
     """
-    if not path.is_dir():
-        return [path]
-    media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
-    if not media:
-        raise DfnbError(f"{path} contains no image or video; name files, or another folder")
-    return media
+    found = []
+    for path in paths:
+        media = [path]
+        if path.is_dir():
+            media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
+        if not media:
+            raise DfnbError(f"{path} contains no image or video; name files, or another folder")
+        found += media
+    if not any(file.is_file() for file in found):
+        raise DfnbError(f"there is no file {found[0]}")
+    return found
 
 
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
