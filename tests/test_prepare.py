@@ -429,7 +429,7 @@ def samples():
 
 def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):
     paths = [path for path in (samples / "videos").iterdir() if path.is_file()]
-    record = prepare.prepare("set", [real(path) for path in paths], workers=1)
+    record = prepare.prepare("set", [*map(real, paths)], workers=1, one_class=True)
     assert record["quarantine"] == [] and record["faces"]["test/real"]["without_face"] == 0
     table = load_frames("set")
     nose = landmarks_array(table)[:, 2]
@@ -444,7 +444,8 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     path = min((samples / "portraits").glob("*.jpg"))
     table = prepare_picture(path, {"size": 96, "scale": 1.5})
     assert table["method"].tolist() == [path.name] and list(tmp_path.iterdir()) == []
-    prepare.prepare("set", [real(path)], Settings(size=96, scale=1.5), workers=1)
+    settings = Settings(size=96, scale=1.5)
+    prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
     with pytest.raises(DfnbError, match="there is no file"):
