@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,14 +123,13 @@ def score(
     from dfnb.training import scoring
 
     figures.style()
+    ending = f"-{detector.id}.png"  # of the panels that this command saves
+    paths = [path for path in media_in(images) if not path.name.endswith(ending)]
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
     status = 0
-    # A folder stands for its files; an empty one is refused before scoring.
-    for image in list(chain.from_iterable(map(media_in, images))):
-        if image.name.endswith(f"-{detector.id}.png"):
-            continue  # a panel that this command has saved before
+    for image in paths:
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
@@ -139,7 +137,7 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
+        panel = Path(files.slug(str(image)) + ending)
         figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
@@ -177,19 +175,6 @@ def report(
 
 
 @commands.command()
-def export(test_sets: list[str], folder: Path) -> None:
-    """Export test sets for another tool: crops as PNG, and the list frames.csv.
-
-    Fill in the column score of FOLDER/frames.csv, high for fakes, then `dfnb judge` it. The names
-    of crops and videos are hashes, which prevents accidents, not cheating.
-    """
-    from dfnb.data import export
-
-    table = export.export(test_sets, folder)
-    typer.echo(f"{len(table)} frames; fill in the column score of {folder / export.LIST}")
-
-
-@commands.command()
 def judge(
     scores: list[Path],
     on: Annotated[
@@ -201,9 +186,9 @@ def judge(
     """Judge another tool by its scores alone, and make a page.
 
     SCORES is a CSV per detector; its name is that of the detector. The columns are test_set, video
-    (its name in the dataset or in the list of `dfnb export`), score (high for fakes), and frame
-    where frames are scored. Up to 1 % of the frames of a test set may be missing. The report is
-    reports/judged-<the first file's name>, and replaces an earlier one of that name.
+    (its name in the dataset), score (high for fakes), and frame where frames are scored. Up to 1 %
+    of the frames of a test set may be missing. The report is reports/judged-<the first file's
+    name>, and replaces an earlier one of that name.
     """
     from dfnb.report import page, tools
 
@@ -225,7 +210,7 @@ def synth(
     --name. The datasets photographs and photographs-world-01 to -12 need photographs, and download
     them unless --portraits is given.
 
-    The exit status is 2 when a photograph has no usable face, or the folder has a sub-folder.
+    The exit status is 0 even if photographs have no usable face: they are listed.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb import synth
@@ -233,7 +218,7 @@ def synth(
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes), workers)
-    _print_record_and_exit(record, name, [])
+    _print_record(record, name)
 
 
 @commands.command()
@@ -252,6 +237,9 @@ def prepare(
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
     workers: Workers = None,
+    one_class: Annotated[
+        bool, typer.Option("--one-class", help="Accept real or fake videos alone.")
+    ] = False,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -262,8 +250,11 @@ def prepare(
     directly or below train/, val/ and test/; the CSV is then written first. NAME is the name of
     the new dataset, by default that of SOURCE.
 
-    --set KEY=VALUE changes a setting, such as size, and may be repeated. The exit status is 2 when
-    something is missing or could not be used. After an interruption, the same command continues.
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. After an interruption, the
+    same command continues.
+
+    The exit status is 0 when the dataset can be used, even if files were missing or could not be
+    used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb.data import prepare, published
@@ -284,8 +275,10 @@ def prepare(
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root)
-    record = prepare.prepare(name, videos, checked, workers=workers)
-    _print_record_and_exit(record, name, missing)
+    for problem in missing:
+        typer.echo(problem, err=True)
+    record = prepare.prepare(name, videos, checked, workers=workers, one_class=one_class)
+    _print_record(record, name)
 
 
 def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
@@ -296,23 +289,18 @@ def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], l
     """
     from dfnb.data import published, videos
 
-    file = Path(source)  # a CSV or a folder, unless it is the name of a published dataset
     if source in files.dataset_names("real"):
-        description = published.load(source)
-        found, problems = published.scan(description, root) if root else ([], [])
-        if not found:
-            # Without --root, problems is empty; with it, it says why no video was found.
-            facts = [f"layout: {description.layout}", *problems, f"access: {description.access}"]
-            remedy = "; ".join(facts)
-            raise DfnbError(f"{source} needs --root, the folder that contains its videos; {remedy}")
-        return found, problems
+        return published.scan(source, root)
+    file = Path(source)
     if file.suffix == ".csv":
+        if not file.is_file():
+            raise DfnbError(f"there is no file {file}")
         return videos.read_csv(file, root or file.parent), []
     listing = files.dataset_folder(name) / "videos.csv"
-    problems = videos.write_csv(listing, file)
+    videos.write_csv(listing, file)
     # What the folders do not say, such as who is in a video, can be corrected in the CSV.
     typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
-    return videos.read_csv(listing, file), problems
+    return videos.read_csv(listing, file), []
 
 
 def _stop(*_: Any) -> None:
@@ -321,15 +309,8 @@ def _stop(*_: Any) -> None:
     os._exit(130)
 
 
-def _print_record_and_exit(
-    record: dict[str, Any],
-    name: str,
-    problems: list[str],
-) -> None:
-    """Print a dataset's counts, ``problems``, and why files are unusable; then end the command.
-
-    The exit status is 2 if there is any problem or unusable file, else 0.
-    """
+def _print_record(record: dict[str, Any], name: str) -> None:
+    """Print a dataset's counts, and why files are unusable."""
     from dfnb.data import prepare
 
     # The names in n are "split/method".
@@ -339,10 +320,8 @@ def _print_record_and_exit(
     if "faces" in record:  # a dataset whose faces were detected
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     # The quarantine of a dataset lists the files that could not be used.
-    problems += prepare.reasons_of(record.get("quarantine", []))
-    for problem in problems:
+    for problem in prepare.reasons_of(record.get("quarantine", [])):
         typer.echo(problem, err=True)
-    raise typer.Exit(2 if problems else 0)
 
 
 if __name__ == "__main__":

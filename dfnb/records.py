@@ -231,7 +231,7 @@ class TrainingRecord(Closed):
     frozen: list[str] = Field([])  # empty; part of earlier records
     log: list[dict[str, int | float]]  # one row per epoch
     n: dict[str, int]  # frames per split
-    unpaired: int  # fake frames of n that were not shown
+    unpaired: int = 0  # part of earlier records, like frozen
     collapsed: bool  # whether it learned nothing
     start: str | None  # id of the phase before
     images_seen: int

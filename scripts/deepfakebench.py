@@ -3,6 +3,7 @@
 They stay where they are. NAME becomes a dataset like those of ``dfnb prepare``.
 """
 
+import posixpath
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,7 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
 
     Args:
         file: The JSON.
-        root: The folder in which its paths begin. A path that leads out of it, except by a link,
-            counts as missing.
+        root: The folder in which its paths begin, see :func:`_below`.
         compression: c23 or c40; only FaceForensics++ has several.
 
     Raises :class:`DfnbError` if none of the frames is there.
@@ -39,13 +39,18 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
     for kind, split, name, entry in _entries(read_json(file), compression):
         is_fake = not kind.lower().endswith("real")
         video = f"{kind}/{name}"
-        images = _inside(entry["frames"], root)
-        if len(images) < len(entry["frames"]):
-            total = len(entry["frames"])
-            missing.append(f"{video}: {len(images)} of {total} frames are below {root.name}")
+        found = {written: _below(root, written) for written in entry["frames"]}
+        images = [image for image in found.values() if image]
+        nowhere = [written for written, image in found.items() if not image]
+        if nowhere:
+            missing.append(
+                f"{video}: {len(images)} of {len(found)} frames are below {root.name}, and not "
+                f"{nowhere[0]}"
+            )
         masks = {}
         if is_fake:
-            for mask in _inside(entry.get("masks", []), root):
+            for written in entry.get("masks", []):
+                mask = _below(root, written)
                 masks[Path(mask).stem] = mask
         videos[video] = Video(
             name=video,
@@ -62,7 +67,8 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
     usable = [video for video in videos.values() if video.crops]
     if not usable:
         raise DfnbError(
-            f"{file} lists no frame below {root}; name the folder that its paths begin in as root"
+            f"{file} lists no frame below {root}; name the folder that its paths begin in as root; "
+            f"{'; '.join(missing[:1])}"
         )
     return usable, list(dict.fromkeys(missing))  # once where a video is in several splits
 
@@ -90,27 +96,31 @@ def _entries(
                     yield kind, split, name, entry
 
 
-def _inside(paths: list[str], root: Path) -> list[str]:
-    """The paths that are files below ``root``, with / for each backslash; links are followed."""
-    inside = []
-    for written in paths:
-        path = written.replace("\\", "/")
-        file = root / path
-        leads_out = ".." in file.parts or not file.is_relative_to(root)
-        if file.is_file() and not leads_out:
-            inside.append(path)
-    return inside
+def _below(root: Path, written: str) -> str:
+    """The path of a file below ``root``; empty if there is no such file. Links are followed.
+
+    The JSON may have been written on another machine: backslashes separate folders, too, and the
+    folders that lead to its root, as in /data/rgb/ or ../rgb/, are left out.
+    """
+    normal = posixpath.normpath(written.replace("\\", "/"))
+    parts = [part for part in normal.split("/") if part not in ("", "..")]
+    for start in range(len(parts)):
+        path = "/".join(parts[start:])
+        if (root / path).is_file():
+            return path
+    return ""
 
 
 def main(
     file: Path,
     name: str,
     root: Annotated[Path, typer.Option(help="the folder in which the paths in FILE.json begin")],
+    one_class: Annotated[bool, typer.Option("--one-class", help="accept one class alone")] = False,
 ) -> None:
-    """Use the crops that FILE.json lists where they lie. Exits with 2 when some are missing."""
+    """Use the crops that FILE.json lists where they lie; those that are missing are printed."""
     try:
         videos, missing = listed(file, root)
-        record = prepare.prepare(name, videos)
+        record = prepare.prepare(name, videos, one_class=one_class)
     except DfnbError as error:
         sys.exit(f"deepfakebench.py: {error}")
     typer.echo(prepare.dropouts(record).to_string())
@@ -118,8 +128,6 @@ def main(
         typer.echo(f"missing: {sentence}", err=True)
     for entry in record["quarantine"]:
         typer.echo(f"not used: {entry['video']}: {entry['reason']}", err=True)
-    if missing or record["quarantine"]:
-        raise typer.Exit(2)
 
 
 if __name__ == "__main__":

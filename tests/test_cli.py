@@ -10,6 +10,7 @@ import time
 import wave
 from pathlib import Path
 
+import clips
 import nbformat
 import pandas as pd
 import psutil
@@ -57,8 +58,12 @@ def output_of(monkeypatch, capsys):
         (("synth", "synth-z"), "no embedded dataset is named synth-z; they are"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
-        (("prepare", "nowhere.csv"), "nowhere.csv"),
-        (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
+        (("prepare", "nowhere.csv"), "there is no file nowhere.csv"),
+        (
+            ("prepare", "uadfv", "--root", "."),
+            "of the 49 published files; access: Ask the authors",
+        ),
+        (("prepare", "gone.csv", "--one-class"), "none of the 1 files is there, such as "),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
         (("prepare", "mine", "dfdc"), "data_manifest/ has a dataset dfdc"),
         (("prepare", "mine", "world-01"), "data_manifest/ has a dataset world-01"),
@@ -66,9 +71,11 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
+def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, monkeypatch):
+    monkeypatch.chdir(own_home)
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
+    (own_home / "gone.csv").write_text("path,label\ngone.mp4,real\n")
     status, printed = output_of(*words)
     assert status == 1 and printed.startswith("dfnb: ") and sentence in printed
     assert "Traceback" not in printed
@@ -89,6 +96,21 @@ app()
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode in (1, 2) and done.stdout == "False\n"
     assert "Traceback" not in done.stderr
+
+
+def test_losses_end_with_0_and_what_cannot_be_used_with_1(tmp_path, output_of, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    for name in ("real/a", "fake/swap/b"):
+        clips.write(tmp_path / f"in/{name}.mp4", clips.moving(3))
+    (tmp_path / "in/real/bad.mp4").touch()
+    words = ("prepare", str(tmp_path / "in"), "--set", "min_face=16", "--workers", "1")
+    status, printed = output_of(*words, "lossy")
+    assert status == 0 and "truncated or damaged: 1 (real/bad)" in printed
+    (tmp_path / "in/fake/swap/b.mp4").unlink()
+    status, printed = output_of(*words, "real")
+    assert status == 1 and "real can use real videos alone" in printed
+    assert output_of(*words, "real", "--one-class")[0] == 0
 
 
 def test_help(output_of):

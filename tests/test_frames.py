@@ -88,9 +88,7 @@ def test_a_killed_or_failed_writer_leaves_no_video(folder, table):
     assert not list((folder / "new").iterdir())
 
 
-def test_a_dataset_without_videos_is_refused(folder):
-    with pytest.raises(DfnbError, match="has no frame to write"):
-        frames.write_dataset(folder, {})
+def test_a_dataset_that_was_not_made_is_refused(folder):
     with pytest.raises(DfnbError, match="contains no finished dataset; make it with"):
         load_frames(folder)
 
@@ -202,6 +200,24 @@ def test_the_mean_mask_is_that_of_the_fake_frames(table):
     both = np.concatenate([swap, warp])
     np.testing.assert_allclose(frames.mean_mask(table), both.mean(axis=0))
     assert frames.mean_mask(table[table["label"] == 0]) is None
+
+
+@pytest.mark.parametrize(
+    ("levels", "threshold"),
+    [
+        ([0] * 9 + [107], 53),
+        ([0] * 9 + [1], 0),
+        ([0] * 9 + [120, 250, 255], 127),
+        ([0] * 9 + [1, 1, 2, 3], 127),  # specks of compression
+        (range(108), 127),
+        ([0] * 9, 0),
+    ],
+)
+def test_a_mask_of_two_levels_is_divided_between_them(tmp_path, levels, threshold):
+    grey = np.uint8([levels])
+    path = str(tmp_path / "mask.png")
+    cv2.imwrite(path, grey)
+    np.testing.assert_array_equal(read_mask(path, grey.shape), grey > threshold)
 
 
 def test_drawn_data_are_identified_by_their_parameters_and_others_by_their_bytes():

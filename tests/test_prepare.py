@@ -24,10 +24,10 @@ from dfnb.data.frames import (
     read_crop,
     read_mask,
 )
-from dfnb.data.loading import as_batch, in_order
+from dfnb.data.loading import as_batch
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
-from dfnb.papers import self_blended_images, xception
+from dfnb.papers import xception
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -47,8 +47,8 @@ def fake(path, **more):
     return real(path, label=1, method="swap", **more)
 
 
-def run(*videos, name="set", settings=SMALL, workers=1, **more):
-    return prepare.prepare(name, videos, settings, Blobs(), workers, **more)
+def run(*videos, name="set", settings=SMALL, workers=1, one_class=True):
+    return prepare.prepare(name, videos, settings, Blobs(), workers, one_class)
 
 
 def reasons(record):
@@ -116,43 +116,20 @@ def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):
 def test_where_the_mask_ends_its_person_is_followed_without_a_mask(tmp_path, data):
     video = write(tmp_path / "a.mp4", [draw([(40 + i, 60), (120, 60)]) for i in range(30)])
     masks = np.zeros((10, 120, 160, 3), np.uint8)
-    masks[:, 50:70, 110:130] = 100  # dim
+    masks[:, 50:70, 110:130] = (0, 0, 255)  # a blue of the grey level 29
     short = write(tmp_path / "short.mp4", list(masks))
-    clear = fake(video, mask=short, mask_threshold=50)
+    long = write(tmp_path / "long.mp4", [*masks] * 4)
     small = write(tmp_path / "small.mp4", list(masks[:, :60, :60]))
-    record = run(clear, fake(video, name="dim", mask=short), fake(video, name="small", mask=small))
-    assert {*reasons(record)} == {"dim", "small"}
-    assert "whose pixels above 127 are forged (mask_threshold in" in reasons(record)["dim"]
-    assert "differ in size" in reasons(record)["small"]
+    assert reasons(run(fake(video, mask=long), name="long")) == {}
+    assert len(masked_positions(load_frames("long"))) == 30
+    record = run(fake(video, mask=short), fake(video, name="small", mask=small))
+    assert reasons(record) == {"small": "the pictures of its mask or original have another size"}
     table = load_frames("set")
     assert len(table) == 30 and all(abs(box[0] + box[2] - 240) < 4 for box in table["crop_box"])
     assert masked_positions(table).tolist() == [*range(10)] and mean_mask(table).mean() > 0.1
     batch = as_batch(table, xception.Settings(pretrained=False))
     assert batch["has_mask"].tolist() == [True] * 10 + [False] * 20
     assert (batch["mask"].sum(dim=(1, 2, 3)) > 0).tolist() == batch["has_mask"].tolist()
-
-
-def test_native_crops_are_no_smaller_than_the_limit(tmp_path, data):
-    video = write(tmp_path / "far.mp4", [draw([(80, 60)], half=(7, 9))] * 2)
-    run(real(video), settings=Settings(size="native", min_face=8))
-    assert {*map(len, map(read_crop, load_frames("set")["path"]))} == {32}
-
-
-def test_native_crops_have_the_size_of_their_source_and_are_blended_there(tmp_path, data):
-    large = [draw([(80, 60)], half=(30, 40))] * 3 + [draw([(80, 60)], half=(30, 39))]
-    videos = [write(tmp_path / "large.mp4", large), write(tmp_path / "small.mp4", moving(4))]
-    mask = write(tmp_path / "mask.mp4", [np.full((120, 160, 3), 255, np.uint8)] * 4)
-    masked = [fake(path, name=f"{path.stem}_fake", mask=mask) for path in videos]
-    run(*map(real, videos), *masked, settings=Settings(size="native", min_face=16))
-    table = load_frames("set")
-    sides = [len(read_crop(path)) for path in table["path"][::4]]  # of each video
-    assert sides == [104, 104, 52, 52]  # 1.3 times the height of the face
-    assert table["scale"].tolist() == pytest.approx([1] * 16, rel=0.06)
-    assert mean_mask(table).shape == (104, 104) and mean_mask(table).min() == 1
-    settings = self_blended_images.Settings(pretrained=False, image_size=64)
-    frames = table[table["label"] == 0]
-    batch = next(in_order(frames, settings, len(frames), seed=1))
-    assert batch["image"].shape == (16, 3, 64, 64) and batch["label"].tolist() == [0, 1] * 8
 
 
 def test_of_several_people_a_video_shows_one_in_every_shot(tmp_path, data):
@@ -178,15 +155,11 @@ def test_of_several_people_a_video_shows_one_in_every_shot(tmp_path, data):
 
 def test_frames_without_a_face_are_counted(tmp_path, data):
     away = [draw([(50, 60)] * (not 20 <= i < 40)) for i in range(60)]
-    passing = [draw([(50, 60)] + [(130, 60)] * (20 <= i < 26)) for i in range(40)]
-    videos = [write(tmp_path / "away.mp4", away), write(tmp_path / "passing.mp4", passing)]
-    record = run(*map(real, videos))
-    table = load_frames("set")
-    found = table["frame"][table["video"] == "away"].tolist()
-    assert found == [*range(20), *range(40, 60)]
+    record = run(real(write(tmp_path / "away.mp4", away)))
+    assert load_frames("set")["frame"].tolist() == [*range(20), *range(40, 60)]
     counts = record["faces"]["test/real"]
-    assert (counts["frames"], counts["without_face"]) == (100, 20)
-    assert prepare.dropouts(record)["share"].tolist() == [0.2]
+    assert (counts["frames"], counts["without_face"]) == (60, 20)
+    assert prepare.dropouts(record)["share"].tolist() == [1 / 3]
 
 
 def seen(path, images):
@@ -247,8 +220,12 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     left_out = ["Real/a.mp4", "loose.mp4", "Val/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    (problem,) = write_csv(file, root)
-    assert problem.endswith("left out: 4 (Real/a.mp4, Val/real/a.mp4, loose.mp4)")
+    sentence = "4 .* not read, such as Real/a.mp4, in Real, Val, loose.mp4, mask;"
+    with pytest.raises(DfnbError, match=sentence):
+        write_csv(file, root)
+    for name in left_out:
+        (root / name).unlink()
+    write_csv(file, root)
     videos = {video.name: video for video in read_csv(file, root)}
     assert {*videos} == {name[:-4] for name in used}
     assert videos["train/fake/Swap/a"].split == "train" and videos["real/a,b"].label == 0
@@ -262,14 +239,11 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
             write_csv(file, empty)
 
 
-def test_sidecars_are_counted_once_and_a_live_photo_must_be_renamed(tmp_path, caplog):
-    caplog.set_level("INFO", "dfnb")
+def test_sidecars_are_ignored_and_a_live_photo_must_be_renamed(tmp_path):
     root = tmp_path / "in"
     touch(root, "real/a.mp4", "real/a.json", "real/IMG_1.JPG", "real/IMG_1.MOV")
     touch(root, "metadata.json", "real/Thumbs.db", "fake/README.txt")
-    assert write_csv(tmp_path / "mine.csv", root) == []
-    others = "no video or image: 4 (fake/README.txt, metadata.json, real/Thumbs.db)"
-    assert [message for message in caplog.messages if others in message] == caplog.messages
+    write_csv(tmp_path / "mine.csv", root)
     videos = read_csv(tmp_path / "mine.csv", root)
     with pytest.raises(DfnbError, match=r"'real/IMG_1' cannot name .* another video is in its way"):
         prepare.check_names(videos)
@@ -283,7 +257,7 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
-    assert write_csv(file, tmp_path / "in") == []
+    write_csv(file, tmp_path / "in")
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
 
@@ -300,14 +274,14 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (root / "empty.mp4").touch()
     shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
-    assert write_csv(file, root.parent) == []
+    write_csv(file, root.parent)
     videos = read_csv(file, root.parent)
     record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
     for name in ("missing", r"real/caf\udce9"):
-        assert "FileNotFoundError" in problems[name]
+        assert problems[name] == "there is no such file"
     assert problems["real/faceless"] == "no face of 16 pixels or more in 12 frames"
     assert len(problems) == 5
     listed = (data / "quarantine.csv").read_text().splitlines()
@@ -343,14 +317,23 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a", "b"}
 
 
-def test_nothing_usable_is_an_error_with_reasons_and_the_list_kept(tmp_path, data):
-    for name in ("empty.mp4", "none.mp4"):
-        (tmp_path / name).touch()
-    reason = r"no video gave a usable face; not used: not a video .*: 2 \(empty, none\)"
+def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data):
+    a = real(write(tmp_path / "a.mp4", moving(10)))
+    with pytest.raises(DfnbError, match=r"set can use real videos alone; .* by --one-class"):
+        run(a, one_class=False)
+    assert not data.exists()
+    (tmp_path / "empty.mp4").touch()
+    empty = fake(tmp_path / "empty.mp4")
+    reason = r"can use real videos alone; not used: not a video .*: 1 \(empty\)"
     with pytest.raises(DfnbError, match=reason):
-        run(real(tmp_path / "empty.mp4"), real(tmp_path / "none.mp4"))
+        run(a, empty, one_class=False)
     assert "not a video" in (data / "quarantine.csv").read_text()
     assert not (data / "record.json").exists()
+    assert run(a, empty)["n"] == {"test/real": {"frames": 10, "videos": 1}}
+    with pytest.raises(DfnbError, match="no video at all"):
+        run(empty, name="other")
+    with pytest.raises(DfnbError, match=r"none of the 1 files is there, such as .*gone\.mp4"):
+        prepare.prepare("gone", [real(tmp_path / "gone.mp4")], one_class=True)
 
 
 def test_a_repaired_or_relabelled_video_is_prepared_again(tmp_path, data):
@@ -446,7 +429,7 @@ def samples():
 
 def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):
     paths = [path for path in (samples / "videos").iterdir() if path.is_file()]
-    record = prepare.prepare("set", [real(path) for path in paths], workers=1)
+    record = prepare.prepare("set", [*map(real, paths)], workers=1, one_class=True)
     assert record["quarantine"] == [] and record["faces"]["test/real"]["without_face"] == 0
     table = load_frames("set")
     nose = landmarks_array(table)[:, 2]
@@ -461,7 +444,8 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     path = min((samples / "portraits").glob("*.jpg"))
     table = prepare_picture(path, {"size": 96, "scale": 1.5})
     assert table["method"].tolist() == [path.name] and list(tmp_path.iterdir()) == []
-    prepare.prepare("set", [real(path)], Settings(size=96, scale=1.5), workers=1)
+    settings = Settings(size=96, scale=1.5)
+    prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
     with pytest.raises(DfnbError, match="there is no file"):

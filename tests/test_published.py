@@ -40,12 +40,12 @@ def own_home(tmp_path, monkeypatch):
 
 
 def scan(name, root):
-    return published.scan(published.load(name), root)
+    return published.scan(name, root)
 
 
-def prepared(videos, size=64):
+def prepared(videos, size=64, one_class=False):
     settings = prepare.Settings(size=size, frames_per_video=2)
-    record = prepare.prepare("set", videos, settings, trees.Centre(), 1)
+    record = prepare.prepare("set", videos, settings, trees.Centre(), 1, one_class)
     return record, load_frames("set")
 
 
@@ -121,7 +121,7 @@ def test_each_layout_is_read_and_prepared(root, name):
     videos, problems = scan(name, root)
     rows = {video.name: (video.method, video.split, video.cluster) for video in videos}
     assert rows == expected
-    assert all("missing" in problem or "fewer than" in problem for problem in problems)
+    assert all("missing" in problem or "published files" in problem for problem in problems)
     record, table = prepared(videos)
     assert record["quarantine"] == []
     assert {*table["video"]} == {*expected}
@@ -199,7 +199,8 @@ def test_what_is_missing_is_named_and_the_rest_is_done(root):
     videos, problems = scan("faceforensics-c23", root)
     text = "\n".join(problems)
     listed = "splits/faceforensics_pairs.csv"
-    assert "/c23/videos/{identity}_{source}.mp4: fewer than the 4000 published files: 17 (" in text
+    assert "NeuralTextures>/c23/videos/*_*.mp4: 17 of the 4000 published files" in text
+    assert "no file of the method NeuralTextures" in text
     assert "Face2Face: no masks, because files are missing: 6 (" in text
     assert f"not in the list {listed}; left out: 1 (original_sequences/youtube/c23/videos/1" in text
     assert len(videos) == 30 - 1 - 6
@@ -219,8 +220,36 @@ def test_a_list_that_names_no_file_or_is_damaged_or_missing_is_told(root):
     with pytest.raises(DfnbError, match=r"dataset\.json is not valid JSON"):
         scan("dfdc-p", root)
     (root / "dataset.json").unlink()
-    videos, problems = scan("dfdc-p", root)
-    assert videos == [] and "not in the list dataset.json; left out" in "".join(problems)
+    with pytest.raises(DfnbError, match=r"not in the list dataset.json; left out.*; access: "):
+        scan("dfdc-p", root)
+
+
+@pytest.mark.parametrize(
+    ("tree", "name", "place"),
+    [
+        ("faceforensics-c40", "faceforensics-c23", "."),
+        ("wilddeepfake", "dfd", "."),
+        ("dfdc-p", "dfdc-p", "method_A"),
+        ("dfd", "dfd", ".."),
+    ],
+)
+def test_a_wrong_folder_or_name_is_told_what_fits(root, tree, name, place):
+    trees.TREES[tree](root)
+    with pytest.raises(DfnbError, match=f"and nothing of {name}; looked for [^{{}}]*/") as error:
+        scan(name, (root / place).resolve())
+    assert f"perhaps you mean `dfnb prepare {tree} --root {root}`" in str(error.value)
+
+
+def test_folders_that_no_rule_reads_are_named(root):
+    """A method a folder, beside real/; and a mask without its fake."""
+    trees.lae_images(root)
+    image = trees.faces(0)[0][0]
+    for name in ("AB/0.png", "AB/1.png", "CD/0.png", "test/mask/seen/other.png"):
+        trees.image(root / name, image)
+    sentence = "contains 4 videos or images that are not read, such as AB/0.png, in AB, CD, test;"
+    for name in ("face-crops", "lae-inpainting"):
+        with pytest.raises(DfnbError, match=sentence):
+            scan(name, root)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeypatch):
@@ -263,26 +292,16 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     trees.uadfv(root)
     images, _ = trees.faces(5)
     write(root / "real/0048.mp4", np.concatenate([images, images]))  # longer than its fake
-    trees.clip(root / "fake/0048_fake.mp4", 5, forged=True)
+    write(root / "real/0049.mp4", images[:2])  # shorter
+    write(root / "real/0050.mp4", images[:, :64])  # of another size
+    for number in (48, 49, 50):
+        trees.clip(root / f"fake/00{number}_fake.mp4", 5, forged=True)
     record, table = prepared(scan("uadfv", root)[0], size=trees.SIZE)
-    assert {*masked(table)["video"]} == {"FakeApp/0047_fake"} and record["quarantine"] == []
-    assert agreement(masked(table).iloc[0], 4) > 0.8
-
-
-def test_originals_and_masks_beside_a_sorted_folder(root, home):
-    for number, name in enumerate(("a", "short", "small")):
-        trees.clip(root / f"fake/swap/{name}.mp4", number, forged=True)
-    trees.clip(root / "original/swap/a.mp4", 0)
-    masks = np.zeros((trees.FRAMES, trees.SIZE, trees.SIZE, 3), np.uint8)
-    write(root / "mask/swap/short.mp4", masks[:-2])
-    write(root / "mask/swap/small.mp4", masks[:, :64, :64])
-    assert write_csv(home / "set.csv", root) == []
-    record, table = prepared(read_csv(home / "set.csv", root), size=trees.SIZE)
-    problems = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
-    assert {*problems} == {"fake/swap/short", "fake/swap/small"}
-    assert "no face under the mask" in problems["fake/swap/short"]  # it is black
-    assert "differ in size" in problems["fake/swap/small"]
-    assert {*table["video"]} == {"fake/swap/a"} and agreement(table.iloc[0], 0) > 0.8
+    counts = masked(table)["video"].value_counts()
+    fakes = [counts.get(f"FakeApp/00{number}_fake", 0) for number in (47, 48, 49, 50)]
+    assert fakes == [2, 2, 1, 0] and record["quarantine"] == []
+    for row, number in zip(masked(table).itertuples(), (4, 4, 5, 5, 5)):
+        assert agreement(row._asdict(), number) > 0.8
 
 
 # ---------------------------------------------------------------- DeepfakeBench
@@ -314,14 +333,19 @@ def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, r
     write_json(file, content)
     videos, problems = listed(file, rgb)
     assert [video.split for video in videos if video.name == "FF-real/953"] == ["test"]
-    assert problems == ["FF-real/953: 2 of 3 frames are below rgb"]
-    with pytest.raises(DfnbError, match="name the folder that its paths begin in"):
-        listed(file, tmp_path)
+    assert problems == ["FF-real/953: 2 of 3 frames are below rgb, and not ../../outside.png"]
 
 
-def test_a_linked_tree_of_deepfakebench_is_read(tmp_path, root):
+@pytest.mark.parametrize("above", ["/data/rgb/", "D:\\\\rgb\\\\", ".\\\\", "../rgb/", "./x/../"])
+def test_paths_of_deepfakebench_may_be_those_of_another_machine(tmp_path, root, above):
     file, rgb, expected = trees.deepfakebench(root)
     (rgb / "FaceForensics++").rename(tmp_path / "disk")
     (rgb / "FaceForensics++").symlink_to(tmp_path / "disk", target_is_directory=True)
+    content = file.read_text().replace('"FaceForensics', f'"{above}FaceForensics')
+    file.write_text(content)
     videos, problems = listed(file, rgb)
     assert {video.name for video in videos} == {*expected} and problems == []
+    assert {len(video.crops) for video in videos} == {3} and videos[-1].crops[0][1]
+    sentence = r"lists no frame below .*; name the folder .*3 frames are below real, and not .*Face"
+    with pytest.raises(DfnbError, match=sentence):
+        listed(file, root / "real")

@@ -321,16 +321,6 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         assert torch.equal(batch["image"], mixture)
 
 
-def test_a_training_on_pairs_shows_each_fake_beside_its_original(new_home, monkeypatch):
-    changes = {"pairs": True, "epochs": 1, "augmentation": "none"}
-    batches = shown(monkeypatch, changes=changes)
-    for batch in batches:
-        assert batch["label"].tolist() == [1, 0] * 8
-        points = batch["landmarks"]
-        assert torch.equal(points[::2], points[1::2])  # the same frame of the same film
-    assert trained(changes=changes).record.unpaired == 0
-
-
 @pytest.fixture
 def pairing(monkeypatch):
     """The baseline as a paper that makes a grey fake of every real frame, and sees no others."""
@@ -360,8 +350,6 @@ def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, m
     np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
     with pytest.raises(DfnbError, match="unequal shares; it must be a multiple of 4"):
         trained(changes={"batch_size": 6}, devices=2)
-    with pytest.raises(DfnbError, match="pairs must be false"):
-        xception.Settings.check({"pairs": True}, "mine")
 
 
 def test_a_class_that_a_paper_leaves_out_and_does_not_make_is_missed(

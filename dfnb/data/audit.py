@@ -12,16 +12,12 @@ import pandas as pd
 from scipy.stats import sem, t
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
-from sklearn.neighbors import radius_neighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dfnb.data.codecs import jpeg_file
-from dfnb.data.frames import read_crop, thinned
+from dfnb.data.frames import read_crop
 
-HASHED_FRAMES = 3  # per video; their hashes are compared with those of other videos
-WAVES = 16  # cosine waves per direction; a hash has 16² - 1 bits
-MAX_DIFFERING_BITS = 24  # frames look alike when no more bits of their hashes differ
 PROBED_FRAMES = 1500  # shortcuts are looked for in at least so many frames, up to twice as many
 BORDER = 4  # width of the border of a crop in pixels
 JPEG_QUALITY = 75  # a crop with more detail has a larger JPEG file
@@ -35,29 +31,18 @@ TOO_FEW = "too few videos to tell"
 # ---------------------------------------------------------------- leaks
 
 
-def audit(tables: Mapping[str, pd.DataFrame], pairs: pd.DataFrame) -> pd.DataFrame:
+def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Counts that must be zero, the last only where a paper needs masks.
 
-    Returns one row per check, one column per dataset.
-
-    A person in two splits counts, whether as the target or as the donor of a fake.
-
-    Args:
-        tables: Frames tables by the name of their dataset.
-        pairs: The :func:`look_alikes` of these tables.
+    A person in two splits counts, whether as the target or as the donor of a fake. ``tables`` are
+    frames tables by the name of their dataset. Returns one row per check, one column per dataset.
     """
-    # Each pair has two rows, one per order. The one in the order of the splits' names is counted:
-    # test < train < val, so of a test and a train video that look alike, the test video counts.
-    within = pairs.query("dataset == other_dataset and split < other_split")
     counts = {}
     for name, frames in tables.items():
-        look_alike = within["video"][within["dataset"] == name]  # a video may have several partners
         fakes = frames[frames["label"] == 1]
         counts[name] = {
             "people in more than one split": _count_shared(frames, ["identity", "source"]),
             "clusters in more than one split": _count_shared(frames, ["cluster"]),
-            "videos in more than one split": _count_shared(frames, ["video"]),
-            "videos that look like one of another split": look_alike.nunique(),
             "fake frames without a mask": (fakes["mask"] == "").sum(),
         }
     return pd.DataFrame(counts).rename_axis("check")
@@ -69,67 +54,6 @@ def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
     named = rows.melt("split").query("value != ''")  # an empty name means that there is none
     n_splits = named.groupby("value")["split"].nunique()
     return (n_splits > 1).sum()
-
-
-def shared_videos(pairs: pd.DataFrame, train_set: str, test_set: str) -> int:
-    """How many test videos of ``test_set`` look like a train or val video of ``train_set``.
-
-    ``pairs`` are the :func:`look_alikes` of both datasets, each pair in both orders.
-    """
-    shared = pairs.query(
-        "dataset == @train_set and split != 'test'"
-        " and other_dataset == @test_set and other_split == 'test'"
-    )
-    return shared["other_video"].nunique()
-
-
-def look_alikes(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Pairs of videos in different splits or datasets that look nearly the same.
-
-    A few frames of each video are compared by :func:`perceptual_hash`. A mirrored or strongly
-    shifted copy is not detected.
-
-    Args:
-        tables: Frames tables by the name of their dataset.
-
-    Returns:
-        The columns ``dataset, split, video`` and ``other_dataset, other_split, other_video``; each
-        pair has two rows, one per order.
-    """
-    rows = []  # one per hashed frame, as in ``hashes``: several of each video
-    hashes = []
-    for name, frames in tables.items():
-        for frame in thinned(frames, HASHED_FRAMES).itertuples():
-            hashes.append(perceptual_hash(read_crop(frame.path)))
-            rows.append([name, frame.split, frame.video])
-    videos = pd.DataFrame(rows, columns=["dataset", "split", "video"])
-    bits = np.stack(hashes).astype(np.float32)
-    # The squared Euclidean distance of two vectors of bits is the number of bits that differ. The
-    # half keeps the largest allowed number inside the radius, in spite of rounding.
-    radius = np.sqrt(MAX_DIFFERING_BITS + 0.5)
-    # A sparse matrix (frames, frames): 1 where two frames are near; no frame is its own neighbour.
-    # Its row and col are the positions of the two frames of each pair.
-    near = radius_neighbors_graph(bits, radius).tocoo()
-    first = videos.iloc[near.row].reset_index(drop=True)
-    second = videos.iloc[near.col].reset_index(drop=True)
-    pairs = first.join(second.add_prefix("other_"))
-    leaks = pairs.query("split != other_split or dataset != other_dataset")
-    return leaks.drop_duplicates(ignore_index=True)  # two videos may have several pairs of frames
-
-
-def perceptual_hash(crop: np.ndarray) -> np.ndarray:
-    """The perceptual hash (255,) bool of a crop (H, W, 3) uint8 RGB.
-
-    A bit is True where the coefficient of a cosine wave of the brightness is above the median. The
-    waves are the 16 by 16 of lowest frequency. The method follows Zauner (Implementation and
-    Benchmarking of Perceptual Image Hash Functions, 2010), who uses 8 by 8.
-    """
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
-    grey = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
-    waves = cv2.dct(grey.astype(np.float32))  # (64, 64) coefficients, the lowest frequency first
-    lowest = waves[:WAVES, :WAVES].ravel()
-    lowest = lowest[1:]  # without the mean brightness
-    return lowest > np.median(lowest)
 
 
 # ---------------------------------------------------------------- shortcuts

@@ -8,7 +8,6 @@ DRAWS = 6  # random numbers per image: mirror, shift right, shift down, three ch
 SHIFT = 1 / 16  # of the image's side, at most
 CHANGE = 0.2  # of brightness, contrast and saturation, at most
 GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # shares of red, green, blue in grey
-MIRRORED = [1, 0, 2, 4, 3]  # a mirrored face's right eye is the left one of the face, and so on
 
 
 def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
@@ -68,14 +67,11 @@ def move_points(
     shifts: Tensor,
     side: int,
 ) -> Tensor:
-    """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``.
-
-    In a mirrored face, right and left change places, too: :data:`MIRRORED` reorders the landmarks.
-    """
+    """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``."""
     # x becomes side - 1 - x, and y stays.
     signs = torch.tensor([-1, 1])
     offsets = torch.tensor([side - 1, 0])
-    mirrored = points[:, MIRRORED] * signs + offsets
+    mirrored = points * signs + offsets
     points = torch.where(is_mirrored[:, None, None], mirrored, points)
     return points + shifts[:, None]  # right adds to x, down to y
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dfnb.files import home, verified
-from dfnb.settings import explained
+from dfnb.settings import DfnbError
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
@@ -63,10 +63,15 @@ def detector_path() -> Path:
     default = home() / "models" / YUNET
     path = Path(os.environ.get("DFNB_DETECTOR", default))
     if not path.exists():
-        # "the face detector is not valid here (why); get ... and put it at ...", as a DfnbError
-        with explained("the face detector", "here", f"get {YUNET_URL} and put it at {path}"):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
+        except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
+            reason = getattr(error, "reason", error)  # of an error about a URL
+            raise DfnbError(
+                f"the face detector could not be downloaded ({reason}); get {YUNET_URL} and put it "
+                f"at {path}"
+            ) from None
     return verified(  # the path, or else DfnbError: "<path> is not the released ..."
         path,
         YUNET_SHA256,
@@ -156,11 +161,7 @@ def read_image(file: Path) -> np.ndarray:
     Raises :class:`Unusable` where the file is no image, or truncated, or a decompression bomb.
     """
     with explained_as_unusable(), Image.open(file) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip at 255
-            # 65535 / 257 = 255
-            upright = Image.fromarray(np.uint8(np.array(upright) // 257))
-        return np.array(upright.convert("RGB"))
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 @contextmanager
@@ -168,10 +169,10 @@ def explained_as_unusable() -> Iterator[None]:
     """Turn what FFmpeg and Pillow raise about a file into :class:`Unusable`."""
     try:
         yield
-    except DAMAGED as error:
-        raise Unusable(
-            f"not a video or image, or truncated or damaged ({type(error).__name__})"
-        ) from None
+    except FileNotFoundError:
+        raise Unusable("there is no such file") from None
+    except DAMAGED:
+        raise Unusable("not a video or image, or truncated or damaged") from None
 
 
 # ---------------------------------------------------------------- detecting

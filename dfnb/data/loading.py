@@ -20,14 +20,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfnb.data import augmentation
-from dfnb.data.frames import datasets_of, face_axes, landmarks_array, read_crop, read_mask
+from dfnb.data.frames import datasets_of, landmarks_array, read_crop, read_mask
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB
 Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
-MAX_UNPAIRED = 0.2  # share of fake frames that a training on pairs may leave out
 
 
 class Sample(NamedTuple):
@@ -167,11 +166,7 @@ class FrameDataset(Dataset):
         points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
         image, mask, points = self.resize(image, mask, points)
         if self.transform is not None:
-            handedness = _handedness(points)
             image, mask, points = self.transform(image, mask, points)
-            if _handedness(points) * handedness < 0:  # mirrored; false where landmarks are NaN
-                # In a mirrored face, right and left eye and mouth corner change places.
-                points = points[augmentation.MIRRORED]
         return {
             "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
             "label": sample.label,
@@ -179,13 +174,6 @@ class FrameDataset(Dataset):
             "mask": mask.as_subclass(Tensor),
             "landmarks": points.as_subclass(Tensor).float(),
         }
-
-
-def _handedness(points: Tensor) -> float:
-    """A number that changes its sign when the face with these landmarks (5, 2) is mirrored."""
-    axes, _ = face_axes(points.as_subclass(Tensor).numpy())
-    (across_x, down_x), (across_y, down_y) = axes.tolist()
-    return across_x * down_y - across_y * down_x  # the cross product of the face's axes
 
 
 # ---------------------------------------------------------------- batches
@@ -264,25 +252,19 @@ class EpochSampler(Sampler[list[Index]]):
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. With several processes, set ``world`` to their number and ``rank`` to this one's, counted
-    from 0: it gets every ``world``-th frame, or pair, of every batch. ``n`` is the number of frames
-    in an epoch.
+    from 0: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an
+    epoch.
 
     Args:
         frames: A frames table. It may have a column ``always``, a rank from 0 for some frames and
             -1 for the others: then an eighth of every batch, at least one frame, is drawn from
             those with a rank, in place of as many fakes.
         settings: A paper's ``Settings``; batch_size (images, on all devices together),
-            images_per_epoch, oversampling, images_per_frame and pairs are used.
-            images_per_frame: one frame may give several images, which batch_size and
-            images_per_epoch count. With pairs, the order consists of pairs: a fake frame, and after
-            it the real frame that :func:`_pairs_by_method` finds for it. All methods are shown
-            equally often. ``unpaired`` counts the fakes that are left out, because they have no
-            such frame.
+            images_per_epoch, oversampling and images_per_frame are used. images_per_frame: one
+            frame may give several images, which batch_size and images_per_epoch count.
         seed: The seed of the training.
 
-    Raises :class:`DfnbError` when the frames do not fill one batch; and with pairs, when an option
-    draws fakes and real frames apart, when a batch has an odd number of frames, or when more than a
-    fifth of the fakes have no partner.
+    Raises :class:`DfnbError` when the frames do not fill one batch.
     """
 
     def __init__(
@@ -291,30 +273,18 @@ class EpochSampler(Sampler[list[Index]]):
         settings: Any,
         seed: int,
     ) -> None:
-        pairs = settings.pairs
         self.seed = seed
         self.oversampling = settings.oversampling
         rank = frames.get("always", pd.Series(-1, frames.index)).to_numpy()
         # The places of the frames with a rank, in its order: draws depend on it.
         self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
-        if pairs and (self.oversampling or len(self.always) or self.frames_per_batch % 2):
-            raise DfnbError(
-                "pairs = true needs oversampling = null, an even number of frames in a batch, and "
-                "a paper that shows no frames in every batch; set pairs = false"
-            )
         self.epoch = 0
         self.skip = 0
         self.rank = 0
         self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
-        self.unpaired = 0
-        # Pairs take the place of rows, as if of a single class: (n, 2) arrays of a fake and its
-        # partner.
-        if pairs:
-            self.rows_by_class, self.unpaired = _pairs_by_method(frames)
-        self.together = 2 if pairs else 1  # successive frames that one process gets
         # With oversampling, an epoch draws from a list in which each real frame is repeated.
         # Without it each row appears once, and only the length of the list is used.
         times = np.where(self.is_real, self.oversampling or 1, 1)
@@ -341,11 +311,11 @@ class EpochSampler(Sampler[list[Index]]):
         return order
 
     def _balanced(self, draw: Generator) -> np.ndarray:
-        """An order with equally many frames (or pairs) per class, and per method in a class."""
+        """An order with equally many frames per class, and per method in a class."""
         parts = []
-        # The numbers of frames (or pairs) must add up to n_left. Where they cannot be equal, the
-        # first class has one more, and within a class each of the last methods.
-        n_left = self.n // self.together
+        # The numbers of frames must add up to n_left. Where they cannot be equal, the first class
+        # has one more, and within a class each of the last methods.
+        n_left = self.n
         classes_left = len(self.rows_by_class)
         for rows_by_method in self.rows_by_class:
             n_class = math.ceil(n_left / classes_left)
@@ -354,8 +324,7 @@ class EpochSampler(Sampler[list[Index]]):
             for j, rows in enumerate(rows_by_method):
                 n_method = (n_class + j) // len(rows_by_method)  # these add up to n_class
                 parts.append(_draw_evenly(rows, n_method, draw))
-        # Pairs are rows (fake, partner) of an array (n, 2); ravel puts each partner after its fake.
-        return draw.permutation(np.concatenate(parts)).ravel()
+        return draw.permutation(np.concatenate(parts))
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
@@ -378,9 +347,9 @@ class EpochSampler(Sampler[list[Index]]):
         first = self.skip * size
         for start in range(first, self.n, size):
             positions = range(start, start + size)
-            # This process's share: every world-th frame or, where two stay together, pair. A
-            # position is that in the whole order, so draws do not depend on the process.
-            share = [p for p in positions if p // self.together % self.world == self.rank]
+            # This process's share: every world-th frame. A position is that in the whole order, so
+            # draws do not depend on the process.
+            share = [p for p in positions if p % self.world == self.rank]
             yield [(self.epoch, position, order[position]) for position in share]
 
 
@@ -398,43 +367,8 @@ def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:
     return list(classes.values())
 
 
-def _pairs_by_method(frames: pd.DataFrame) -> tuple[list[list[np.ndarray]], int]:
-    """The pairs of each method, and the number of fakes that have no partner.
-
-    The partner of a fake frame is the frame of its original whose number is nearest. The pairs of a
-    method are rows of the table, (n, 2): those of the fakes and of their partners. They are in a
-    list of one list, as if they were the frames of a single class.
-
-    Raises :class:`DfnbError` when more than a fifth of the fakes have no partner.
-    """
-    rows_by_video = frames.groupby(["label", "video"], observed=True).indices
-    numbers = frames["frame"].to_numpy()
-    pairs = defaultdict(list)
-    unpaired = 0
-    for row, frame in enumerate(frames.itertuples()):
-        # 0: a real video. No video has the name "", which is the original of a real frame.
-        original = (0, frame.original)
-        if original in rows_by_video:
-            candidates = rows_by_video[original]
-            nearest = np.abs(numbers[candidates] - frame.frame).argmin()
-            pairs[frame.method].append([row, candidates[nearest]])
-        elif frame.label == 1:
-            unpaired += 1
-    n_fakes = frames["label"].sum()
-    if unpaired > n_fakes * MAX_UNPAIRED:
-        raise DfnbError(
-            f"{datasets_of(frames)}: {unpaired} of {n_fakes} fake frames have no frame of their "
-            "original in the training split; set pairs = false, or delete frames.parquet and make "
-            "the dataset again, with originals in the list of videos"
-        )
-    return [[np.array(rows) for rows in pairs.values()]], unpaired
-
-
 def _draw_evenly(rows: np.ndarray, n: int, draw: Generator) -> np.ndarray:
-    """Draw n of the ``rows`` without replacement; when all are drawn, start again with all.
-
-    ``rows`` are positions in the table (k,) or, of pairs, (k, 2): then n pairs are drawn.
-    """
+    """Draw n of the ``rows`` without replacement; when all are drawn, start again with all."""
     orders = [draw.permutation(rows) for _ in range(math.ceil(n / len(rows)))]
     # rows[:0] is empty: concatenate needs an array also when n is 0.
     return np.concatenate([rows[:0], *orders])[:n]

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
 
 import cv2
 import joblib
@@ -29,7 +28,15 @@ from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
-from dfnb.data.frames import TREE, UNKNOWN, images_hash, load_frames, write_dataset, write_video
+from dfnb.data.frames import (
+    TREE,
+    UNKNOWN,
+    half_of_two_levels,
+    images_hash,
+    load_frames,
+    write_dataset,
+    write_video,
+)
 from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
@@ -37,7 +44,6 @@ from dfnb.settings import Closed, DfnbError, check_name, check_title
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
-MAX_SIZE = 1024
 MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
@@ -47,9 +53,7 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    # Side of a crop in pixels. native: for each video, the median side of the squares that are cut
-    # out of its frames, clipped to the limits.
-    size: Annotated[int, Field(ge=MIN_SIZE, le=MAX_SIZE)] | Literal["native"] = 256
+    size: int = Field(256, ge=MIN_SIZE, le=1024)  # side of a crop in pixels
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
@@ -87,12 +91,6 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     the rows of the later frames have an empty ``mask``. Raises :class:`Unusable` where no face can
     be cut out, or as :func:`find_faces` does.
     """
-    if settings.size == "native":  # cut small crops first, to learn how large the squares are
-        small = cut_faces(video, settings.model_copy(update={"size": MIN_SIZE}), detector)
-        # A row's scale is the crop's side / the square's side, so this gives the squares' sides.
-        sides = [MIN_SIZE / row["scale"] for row in small["rows"]]
-        size = np.clip(np.median(sides), MIN_SIZE, MAX_SIZE)
-        settings = settings.model_copy(update={"size": round(size)})
     length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     faces = find_faces(video, wanted, settings, detector)
@@ -103,10 +101,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     # choose_faces drops all faces only where a mask, or the difference to an original, covers none.
     # With an original nobody sees this: prepare_video then tries again without the original.
     if chosen.empty:
-        raise Unusable(
-            f"no face under the mask, whose pixels above {video.mask_threshold} are forged "
-            "(mask_threshold in the dataset's manifest)"
-        )
+        raise Unusable("no face under the mask, which is white where the fake is forged")
     rows = chosen[["frame", "scale", "crop_box", "landmarks"]].to_dict("records")
     for row, covered in zip(rows, chosen["covered"]):
         if np.isnan(covered):
@@ -142,25 +137,25 @@ def find_faces(
     without a face everybody has a new number. All faces are in memory at once: 0.3 MB per face at
     256 pixels.
 
-    Raises :class:`Unusable` when the mask or original has frames of another size, when it is
-    longer than the video, when the original is shorter (a mask may be), and when a file cannot be
-    decoded.
+    Where the mask or original is shorter than the video, the region of the later frames is unknown.
+    Raises :class:`Unusable` when its frames have another size, and when a file cannot be decoded.
     """
+    threshold = video.mask_threshold
+    if video.mask:
+        masks = (cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY) for mask in decode(video.mask))
+        threshold = min(threshold, half_of_two_levels(masks))
     # Frames of the mask or the original.
     others = decode(video.region_file) if video.region_file else ()
     pairs = zip_longest(decode(video.path), others)
     all_faces = []
     last_faces = []  # those of the wanted frame before this one
     for number, (image, other) in enumerate(pairs):
-        # After the end of the shorter of both, zip_longest gives None. Its shape () differs from
-        # that of any picture, so different lengths are refused, too, unless a mask is the shorter.
-        mask_ended = video.mask and other is None
-        if video.region_file and not mask_ended and np.shape(image) != np.shape(other):
-            raise Unusable(
-                "the mask or original is longer than the video, or their pictures differ in size"
-            )
+        if image is None:  # the mask or original is longer
+            break
+        if other is not None and image.shape != other.shape:
+            raise Unusable("the pictures of its mask or original have another size")
         if number in wanted:
-            mask = forged_region(video, image, other)
+            mask = forged_region(video, image, other, threshold)
             faces = []
             for detection in detect(image, settings.min_face, detector):
                 face = cut_face(image, mask, detection, settings)
@@ -177,11 +172,13 @@ def forged_region(
     video: Video,
     image: np.ndarray,
     other: np.ndarray | None,
+    threshold: int,
 ) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video is real, where it has neither, and after the end of its mask.
+    None where the video is real, where it has neither, and after its end. A mask is forged where
+    its grey level is above the ``threshold``.
 
     With an original, a pixel differs by the channel that differs most. The median over 5 by 5
     pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
@@ -191,7 +188,7 @@ def forged_region(
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
-        return np.uint8(grey > video.mask_threshold) * 255
+        return np.uint8(grey > threshold) * 255
     distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
     forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
     return cv2.morphologyEx(forged, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
@@ -378,6 +375,7 @@ def prepare(
     settings: Settings | None = None,
     detector: YuNet | None = None,
     workers: int | None = None,
+    one_class: bool = False,
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
@@ -390,6 +388,7 @@ def prepare(
         settings: How to cut; default: ``Settings()``.
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
+        one_class: Whether a dataset may lack real videos, or fake ones.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
@@ -398,22 +397,21 @@ def prepare(
         of these were without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
-    from other videos, when another process is writing it, and when no video has a face.
+    from other videos, when another process is writing it, and when real or fake videos are missing
+    or none of them has a face.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
-    detector = detector or YuNet()
     check_names(videos)
-    parameters = {**settings.model_dump(), "detector_sha256": detector.sha256}
+    check_classes(name, videos, one_class)
+    if not any(video.path.exists() for video in videos):
+        raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
+    if not all(video.crops for video in videos):  # crops need no detector
+        detector = detector or YuNet()
+    parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
-        record = read_record(folder)
-        if record and record["parameters"] != parameters:
-            raise DfnbError(
-                f"{folder} was made with {record['parameters']}; --set them so, or give the new "
-                "dataset another name"
-            )
-        # Also removes the record, which write_dataset writes anew; raises for other videos.
-        remove_leftovers(folder, videos)
+        # Also removes the record, which write_dataset writes anew.
+        remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
@@ -430,14 +428,27 @@ def prepare(
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        if not results["frames"].any():
-            reasons = "; ".join(reasons_of(unusable))
-            raise DfnbError(f"{folder}: no video gave a usable face; {reasons}")
+        used = [video for video, n in zip(videos, results["frames"]) if n]
+        check_classes(name, used, one_class, reasons_of(unusable))
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
         return write_dataset(folder, parameters, originals, **about)
+
+
+def check_classes(
+    name: str,
+    videos: Iterable[Video],
+    one_class: bool,
+    reasons: Sequence[str] = (),
+) -> None:
+    """Raise :class:`DfnbError` unless a dataset has real and fake videos, or one of both."""
+    kinds = {"fake" if video.label else "real" for video in videos}
+    if len(kinds) < 2 - one_class:
+        there = "".join(f"{kind} videos alone" for kind in kinds) or "no video at all"
+        remedy = "add others, or allow one class by --one-class"
+        raise DfnbError("; ".join([f"{name} can use {there}", *reasons, remedy]))
 
 
 def check_names(videos: Sequence[Video]) -> None:
@@ -474,11 +485,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    values = [getattr(video, column) for column in VIDEO_COLUMNS]
-    if video.mask:
-        values.append(video.mask_threshold)
-    if video.crops:
-        values.append(video.crops)  # which crop has which mask, and in which folder they are
+    # Not the folders of the video and its mask: they may be moved.
+    values = [value for value in vars(video).values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
 
 
@@ -494,11 +502,18 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
         link.symlink_to(roots[0].resolve(), target_is_directory=True)
 
 
-def remove_leftovers(folder: Path, videos: Sequence[Video]) -> None:
-    """Remove the record, and the temporary files of a killed run; refuse a folder of other videos.
+def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
+    """Remove the record, and the temporary files of a killed run.
 
-    Without its record a dataset counts as unfinished until :func:`prepare` has ended.
+    Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
+    :class:`DfnbError` for a folder that was made with other parameters or from other videos.
     """
+    record = read_record(folder)
+    if record and record["parameters"] != parameters:
+        raise DfnbError(
+            f"{folder} was made with {record['parameters']}; --set them so, or give the new "
+            "dataset another name"
+        )
     # The names that dfnb.files.atomic gives temporary files and folders: .<name>.<random number>. A
     # list, because removing changes the tree that rglob walks. It does not follow the link TREE.
     for path in list(folder.rglob(".*.*")):

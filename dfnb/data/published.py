@@ -9,18 +9,27 @@ fill the placeholders in the other templates of the rule, such as ``masks/{stem}
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
 
-from dfnb.data.videos import LABELS, Files, Problems, Video, files_below, sentences
+from dfnb.data.videos import (
+    LABELS,
+    Files,
+    Problems,
+    Video,
+    files_below,
+    refuse_unread,
+    sentences,
+)
 from dfnb.files import dataset_names, find, manifest, read_json, verified
-from dfnb.settings import Closed, explained
+from dfnb.settings import Closed, DfnbError, explained
 
 Texts = dict[str, str]  # name of a placeholder -> its value
 
@@ -69,15 +78,15 @@ class Manifest(Closed):
 
     kind: str  # always real: people recorded these videos; those of kind synth are drawn
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
-    access: str = ""  # how to get it
-    space: str = "not known"  # disk space of the download
-    layout: str = "as downloaded"
+    access: str  # how to get it, and which of its folders is the root
+    space: str  # of the download: bytes, or at least the number of files
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
+    own: bool = False  # users sort these files themselves: one that no rule reads is refused
     rules: tuple[Rule, ...] = Field(min_length=1)
 
 
@@ -89,20 +98,25 @@ def load(name: str) -> Manifest:
 def overview() -> pd.DataFrame:
     """The published datasets that have a manifest, one per row.
 
-    Columns: ``access``, how to get it, and ``space``, the disk space of the download.
+    Columns: ``access``, how to get it, and ``space``, the size of the download.
     """
     columns = {"access", "space"}
     rows = {name: load(name).model_dump(include=columns) for name in dataset_names("real")}
     return pd.DataFrame(rows).T.rename_axis("dataset")
 
 
-def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
-    """Find the videos of a dataset that was downloaded into the folder ``root``.
+def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
+    """Find the videos of the dataset ``name``, which was downloaded into the folder ``root``.
 
     Returns them, and one sentence per kind of problem, such as files that no list names. Raises
-    :class:`DfnbError` for a list that cannot be read, or that ships with the manifest and was
-    changed.
+    :class:`DfnbError` for a folder without any of its videos, for a list that cannot be read, or
+    that ships with the manifest and was changed, and for files of one's own that no rule reads.
     """
+    description = load(name)
+    if root is None:
+        raise DfnbError(
+            f"{name} needs --root, the folder of its download; access: {description.access}"
+        )
     files = files_below(root)
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
@@ -110,11 +124,10 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
         # Any error becomes a DfnbError: "the rule ... is not valid here (why); correct it, or ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
+                threshold = description.mask_threshold.get(video.method, video.mask_threshold)
+                video = replace(video, mask_threshold=threshold)
                 if video.split == "train" and re.fullmatch(description.validation, video.cluster):
                     video = replace(video, split="val")
-                if video.method in description.mask_threshold:
-                    threshold = description.mask_threshold[video.method]
-                    video = replace(video, mask_threshold=threshold)
                 # A key comes again in two cases. Each crop comes as a video of one frame with the
                 # path ``root``: crops of one name are joined. Two rules may also find one file:
                 # then the later rule's video is kept, and both have no ``crops`` to join.
@@ -123,19 +136,48 @@ def scan(description: Manifest, root: Path) -> tuple[list[Video], list[str]]:
                     crops = videos[key].crops + video.crops
                     video = replace(video, crops=crops)
                 videos[key] = video
+    if description.own:
+        images = [image for video in videos.values() for image in chain(*video.crops)]
+        refuse_unread(root, files, images, description.access)
+    if not videos:
+        there = ", ".join(sorted({path.split("/")[0] for path in files})[:9]) or "no file"
+        looked_for = " or ".join(_readable(rule.files) for rule in description.rules)
+        better = _better(name, root, files) or f"access: {description.access}"
+        facts = [f"looked for {looked_for}", *sentences(problems), better]
+        raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
+
+
+def _better(name: str, root: Path, files: Files) -> str:
+    """The command that reads most kinds of these files, if possible of the dataset ``name``."""
+    one_per_folder = {path.parent: path for path in files.values()}.values()
+    kinds = Counter()  # of the files that a dataset has in a folder
+    for dataset in dataset_names("real"):
+        for rule in load(dataset).rules:
+            for path in one_per_folder:
+                for folder in path.parents:
+                    if _matches(rule.files, [path.relative_to(folder).as_posix()]):
+                        kinds[dataset, folder] += 1
+    del kinds[name, root.absolute()]  # which has failed
+    if not kinds:
+        return ""
+    dataset, folder = max(kinds, key=lambda fit: (fit[0] == name, kinds[fit]))
+    return f"perhaps you mean `dfnb prepare {dataset} --root {folder}`"
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; problems are added to ``problems``.
 
-    Where files are missing, their names are unknown, so the problem lists those that were found.
+    Where files are missing, their names are unknown, so the problem lists none.
     """
-    shown = re.sub(r":[^{}]*}", "}", rule.files)  # without the regular expressions, for messages
+    shown = _readable(rule.files)
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
-        # += adds the keys of ``matches``, the paths; without any, the problem is still listed.
-        problems[f"{shown}: fewer than the {rule.expected} published files"] += matches
+        problems[f"{shown}: {len(matches)} of the {rule.expected} published files"] = []
+    listed = re.search(r"\{method:(\w+(?:\|\w+)+)\}", rule.files)
+    if listed:
+        missing = {*listed[1].split("|")} - {values["method"] for values in matches.values()}
+        problems.update({f"no file of the method {method}": [] for method in sorted(missing)})
     rows = read_list(rule.list, files) if rule.list else {}
     for path, placeholders in matches.items():
         values = {**placeholders, "path": path, "stem": PurePosixPath(path).stem}
@@ -171,6 +213,10 @@ def _video(
     values["video"] = filled(rule.video)
     mask_path = filled(rule.mask)
     original_path = filled(rule.original)
+    mask = files.get(mask_path)  # None where the rule names no mask, or the file is missing
+    original = files.get(original_path)
+    if mask_path and not mask:  # a missing mask is not computed from the original instead
+        original = None
     video = Video(
         name=values["video"],
         path=files[path],
@@ -180,10 +226,8 @@ def _video(
         cluster=filled(rule.cluster),
         identity=filled(rule.identity),
         source=filled(rule.source),
-        mask=files.get(mask_path),  # None where the rule names no mask, or the file is missing
-        original=files.get(original_path),
-        # Where the rule names masks, a missing mask is not computed from the original instead.
-        difference=not mask_path,
+        mask=mask,
+        original=original,
     )
     if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
         # The ``root`` of scan. As ``path`` is relative to it, it is as many levels above the file's
@@ -196,6 +240,12 @@ def _video(
     if forged_by and forged_by not in files:
         problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
     return video
+
+
+def _readable(template: str) -> str:
+    """A template for messages: ``<a|b>`` where it lists alternatives, else * for a placeholder."""
+    alternatives = re.sub(r"\{\w+:(\w+(\|\w+)+)\}", r"<\1>", template)
+    return re.sub(r"(\{[^{}]*\})+", "*", alternatives)
 
 
 def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
@@ -233,12 +283,12 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     for path, values in _matches(listing.file, files).items():
         file = files[path]
         if file.suffix == ".json":  # one object per key becomes one row, with the column ``key``
-            table = pd.DataFrame.from_dict(read_json(file), orient="index")
-            table = table.rename_axis("key").reset_index()
+            entries = [{**entry, "key": key} for key, entry in read_json(file).items()]
         else:
             columns = ["name"] if file.suffix == ".txt" else None  # None: the first line names them
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
-        for entry in table.to_dict("records"):
+            entries = table.to_dict("records")
+        for entry in entries:
             row = {**entry, **values}  # values: of the placeholders in the path
             for key in listing.keys:
                 rows[key.format_map(row)] = row

@@ -5,12 +5,11 @@ folders, :func:`write_csv` writes this CSV. Published datasets give the same tab
 (:mod:`dfnb.data.published`).
 """
 
-import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
@@ -28,12 +27,9 @@ MEDIA = re.compile(
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
-UNUSED = "not in real/ or fake/, and no mask or original of a fake; left out"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,8 @@ class Video:
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above this.
-        original: The real video that the fake was made from, frame by frame.
-        difference: Whether a fake without a mask is forged where it differs from the original.
-            False where masks were published, but this video's is missing.
+        original: The real video that the fake was made from, frame by frame. A fake without a mask
+            is forged where it differs from it.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
     """
@@ -70,7 +65,6 @@ class Video:
     mask: Path | None = None
     mask_threshold: int = 127
     original: Path | None = None
-    difference: bool = True
     crops: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,7 +78,7 @@ class Video:
     @property
     def region_file(self) -> Path | None:
         """The video that gives the forged region: the mask, else the original; None: unknown."""
-        return self.mask or (self.original if self.difference else None)
+        return self.mask or self.original
 
 
 class Row(Closed):
@@ -148,36 +142,31 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     return videos
 
 
-def write_csv(file: Path, root: Path) -> list[str]:
+def write_csv(file: Path, root: Path) -> None:
     """Write the CSV of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/``.
 
     The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
     any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
-    CSV are absolute. Files that are neither videos nor images by their suffix are counted in one
-    line of the log.
+    CSV are absolute. Files that are neither videos nor images by their suffix are ignored.
 
-    Returns one sentence about the remaining files that the CSV does not name, or no sentence where
-    it names all. Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare.
+    Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, and for videos
+    and images that the CSV does not name.
     """
-    files = files_below(root)
-    media = {name: path for name, path in files.items() if MEDIA.fullmatch(name)}
-    others = [name for name in files if name not in media]
+    media = {name: path for name, path in files_below(root).items() if MEDIA.fullmatch(name)}
     rows = _sorted_rows(media)
     if not rows:
         raise DfnbError(
             f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
+    used = [row.get(column) for row in rows for column in ("path", "mask", "original")]
+    read = [name for name, path in media.items() if path in used]
+    layout = "[train|val|test/]{real,fake,mask,original}/[<method>/]; a mask has its fake's path"
+    refuse_unread(root, media, read, layout)
     # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
     # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
     write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
-    used = {*table["path"], *table["mask"], *table["original"]}
-    unused = [name for name, path in media.items() if path not in used]
-    if others:  # a README or metadata are no problem
-        # One problem gives one sentence, which * passes to log.info as the message.
-        log.info(*sentences({"other files, by their suffix no video or image": others}))
-    return sentences({UNUSED: unused}) if unused else []
 
 
 def _sorted_rows(media: Files) -> list[dict[str, Any]]:
@@ -230,23 +219,40 @@ def files_below(root: Path) -> Files:
     return dict(sorted(files.items()))
 
 
-def media_in(path: Path) -> list[Path]:
-    """The images and videos directly in a folder, found by their suffixes, in the order of names.
+def media_in(paths: Iterable[Path]) -> list[Path]:
+    """The paths, each folder replaced by the images and videos directly in it, by their suffixes.
 
-    A path that is no folder is returned alone, whatever its suffix, even if it does not exist.
-    Raises :class:`DfnbError` for a folder without any.
+    Raises :class:`DfnbError` for a folder without any, and where none of the files exists.
     """
-    if not path.is_dir():
-        return [path]
-    media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
-    if not media:
-        raise DfnbError(f"{path} contains no image or video; name files, or another folder")
-    return media
+    found = []
+    for path in paths:
+        media = [path]
+        if path.is_dir():
+            media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
+        if not media:
+            raise DfnbError(f"{path} contains no image or video; name files, or another folder")
+        found += media
+    if not any(file.is_file() for file in found):
+        raise DfnbError(f"there is no file {found[0]}")
+    return found
+
+
+def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
+    """Raise :class:`DfnbError` for videos and images in ``root`` that are not in ``read``."""
+    media = {name for name in files if MEDIA.fullmatch(PurePosixPath(name).name)}
+    unread = sorted(media - {*read})
+    if unread:
+        folders = ", ".join(sorted({name.split("/")[0] for name in unread}))
+        raise DfnbError(
+            f"{root} contains {len(unread)} videos or images that are not read, such as "
+            f"{unread[0]}, in {folders}; move them elsewhere, or sort them: {layout}"
+        )
 
 
 def sentences(problems: Problems) -> list[str]:
     """One sentence per problem: how many files have it, and the names of the first three."""
     lines = []
     for problem, names in problems.items():
-        lines.append(f"{problem}: {len(names)} ({', '.join(names[:3])})")
+        files = f": {len(names)} ({', '.join(names[:3])})" if names else ""
+        lines.append(problem + files)
     return lines

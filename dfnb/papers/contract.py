@@ -73,7 +73,9 @@ class Batch(TypedDict):
     label: Tensor  # (B,) int64, 0 real, 1 fake
     mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged; all zero where unknown
     has_mask: Tensor  # (B,) bool; True for real images, whose mask is all zero
-    landmarks: Tensor  # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN
+    # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN. The person's
+    # right eye and corner come first, also in a mirrored image.
+    landmarks: Tensor
     epoch: int  # from 0
     partner: Tensor | None  # (B,) int64, index of the image mixed into each; None without mixup
     weight: float  # λ, the share of each image itself in the mixture; 1.0 without mixup
@@ -100,8 +102,6 @@ class Settings(Closed):
             from Beta(mixup_alpha, mixup_alpha), see :class:`Batch`.
         oversampling: None: real and fake frames equally often, all methods equally often; a factor:
             an epoch shows every fake frame once and every real frame this many times.
-        pairs: whether a batch consists of pairs: a fake frame, and the nearest frame of the video
-            that it was made from; all methods equally often. Not with ``oversampling``.
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
@@ -140,7 +140,6 @@ class Settings(Closed):
     cosine_steps: Count | None = None
     optimiser_restarts: Variant = "corrected"
     oversampling: Count | None = None
-    pairs: bool = False
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
@@ -164,11 +163,9 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
-        """Refuse mixup with several views, and pairs where the paper makes a class itself."""
+        """Refuse mixup with several views."""
         if self.views > 1 and self.mixup_probability:
             raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
-        if self.makes_other_class and self.pairs:
-            raise ValueError("pairs must be false: this paper makes the fakes that it trains on")
         return self
 
     @property

@@ -1,14 +1,13 @@
 """The scores of another tool: imported once, as a score file without a training."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dfnb.data import test_sets
-from dfnb.data.export import exported_id
 from dfnb.files import read_metadata, read_table, report_folder, slug, write_json
 from dfnb.report.scores import (
     KEY_TYPES,
@@ -46,8 +45,7 @@ def judged(paths: Sequence[Path], names: Sequence[str], source: str = "") -> str
     tables = {}
     for path in paths:
         tables[path] = {
-            Condition(name): read(path, frames, metadata, name)
-            for name, (frames, metadata) in about.items()
+            Condition(name): read(path, frames, name) for name, (frames, _) in about.items()
         }
     report = f"judged-{slug(paths[0].stem)}"
     shutil.rmtree(report_folder(report), ignore_errors=True)
@@ -72,32 +70,24 @@ def _test_set(name: str, source: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 def read(
     path: Path,
     frames: pd.DataFrame,
-    about: Mapping[str, Any],
     test_set: str,
 ) -> pd.DataFrame:
     """The frames of a test set with another tool's ``score``; a missing one is their median.
 
     Args:
-        path: A CSV with the columns ``test_set``, ``video``, by our name or its
-            :func:`exported_id`, and ``score``, any number, high for fakes. It may have ``frame``;
-            else the score of a video counts for each of its frames. A ``label`` or ``track`` must
-            agree with ours.
+        path: A CSV with the columns ``test_set``, ``video``, by our name, and ``score``, any
+            number, high for fakes. It may have ``frame``; else the score of a video counts for
+            each of its frames. A ``label`` or ``track`` must agree with ours.
         frames: :data:`KEYS`.
-        about: Has the ``fingerprint`` of the test set.
         test_set: Its name in the CSV.
 
     Raises :class:`DfnbError` for a file that cannot be used, and where more than MOST_MISSING of
     the frames have no score.
     """
-    name_of_id = {
-        exported_id(about["fingerprint"], name): name for name in frames["video"].unique()
-    }
     remedy = "it needs the columns test_set, video and score, and each video, or frame, once"
     with explained(path, "as a table of scores", remedy):
         table = pd.read_csv(path, dtype={"video": str, "score": float})  # "007" is no number
         table = table[table["test_set"] == test_set]
-        # An exported id becomes our name; what is no such id is our name already.
-        table = table.assign(video=table["video"].map(name_of_id).fillna(table["video"]))
         # A row of the CSV is the score of the frames with which it agrees in these columns.
         shared = [name for name in ("video", "track", "frame", "label") if name in table]
         keys = frames[list(KEYS)].astype(KEY_TYPES)
@@ -113,6 +103,6 @@ def read(
         raise DfnbError(
             f"{path} has no score of {len(unscored)} of {len(scored)} frames of {test_set}, such "
             f"as of video {first.video} with label {first.label}, and 1 % may be missing; score "
-            "all that `dfnb export` lists"
+            "all of `dfnb.load_dataset`"
         )
     return scored.fillna({"score": scored["score"].median()})

@@ -264,7 +264,6 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
     """
     from dfnb.data import faces  # its detector is loaded only where there are photographs
 
-    detect = faces.YuNet()
     folder = photographs.folder_of(source)
     quarantine = []
     for path in sorted(folder.glob("[!.]*/")):  # all folders but hidden ones
@@ -273,6 +272,7 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
     persons: list[Person] = []
     files = {}
     names = photographs.hashes(source)
+    detect = faces.YuNet() if names else None  # it may have to be downloaded
     # Those of the split test come first, see `cast`: False sorts before True.
     for name in sorted(names, key=lambda name: _split_of(name) != "test"):
         path = folder / name

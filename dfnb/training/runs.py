@@ -99,7 +99,9 @@ class Run(StoredRun):
 def settings_of(parameters: RunParameters) -> "Settings":
     """The settings of a training; raises :class:`DfnbError` when the paper refuses them today."""
     paper = parameters.paper
-    return papers.module(paper).Settings.check(parameters.settings, f"settings of {paper}")
+    settings = dict(parameters.settings)
+    settings.pop("pairs", None)  # False, in records of earlier versions
+    return papers.module(paper).Settings.check(settings, f"settings of {paper}")
 
 
 def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:

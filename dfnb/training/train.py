@@ -142,12 +142,11 @@ def fabric(settings: Settings, devices: int) -> Fabric:
 
     Raises :class:`DfnbError` where the devices cannot share a batch equally.
     """
-    # A frame's images, and a fake and its original, stay on one device.
-    images_together = settings.images_per_frame * (2 if settings.pairs else 1)
-    if settings.batch_size % (devices * images_together):
+    divisor = devices * settings.images_per_frame  # a frame's images stay on one device
+    if settings.batch_size % divisor:
         raise DfnbError(
             f"batch_size {settings.batch_size} gives {devices} devices unequal shares; it must be "
-            f"a multiple of {devices * images_together}"
+            f"a multiple of {divisor}"
         )
     strategy = "auto"
     if devices > 1:

@@ -143,8 +143,6 @@ class Trainer:
         self.steps = len(self.sampler)  # train_epoch later skips some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
-        if self.sampler.unpaired:
-            self._print(f"{self.sampler.unpaired} fake frames without their original are left out")
         # Network.
         network = _initial_network(parameters, self.settings, start)
         self.step_module = fabric.setup(Step(network))
@@ -363,7 +361,6 @@ class Trainer:
             "weights_sha256": digest,
             "log": progress.log,
             "n": {split: len(frames) for split, frames in self.splits.items()},
-            "unpaired": self.sampler.unpaired,
             "collapsed": progress.chosen["auc"] < LEARNED_AUC,
             "start": self.start.id if self.start else None,
             "images_seen": images_before + progress.images_seen,

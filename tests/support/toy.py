@@ -65,7 +65,7 @@ def write(folder, videos=VIDEOS, seed=0, originals=None):
     return write_dataset(folder, {"made": "by a test"}, originals)
 
 
-def table(folder, videos=VIDEOS, originals=None):
+def table(folder, videos=VIDEOS):
     """The frames of the dataset: 6 real, 4 swap, 8 warp."""
-    write(folder, videos, originals=originals)
+    write(folder, videos)
     return load_frames(folder)

@@ -128,7 +128,11 @@ def dfdc(root):
     clip(root / "dfdc_train_part_0/owxbbpjpch.mp4", 2)
     about = {"owxbbpjpch.mp4": {"label": "REAL", "split": "train"}}
     (root / "dfdc_train_part_0/metadata.json").write_text(json.dumps(about))
+    clip(root / "train_sample_videos/aagfhgtpmv.mp4", 3, forged=True)  # Kaggle's sample
+    about = {"aagfhgtpmv.mp4": {"label": "FAKE", "split": "train", "original": "vudstovrck.mp4"}}
+    (root / "train_sample_videos/metadata.json").write_text(json.dumps(about))
     return {
+        "train_sample/aagfhgtpmv": ("DFDC", "train", "train_sample/aagfhgtpmv"),
         "test/aalscayrfi": ("real", "test", "test/aalscayrfi"),
         "test/aayrffkzxn": ("DFDC", "test", "test/aayrffkzxn"),
         "train_0/owxbbpjpch": ("real", "train", "train_0"),
