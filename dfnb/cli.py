@@ -16,20 +16,10 @@ from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 if TYPE_CHECKING:
     from dfnb.data.videos import Video
 
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that share the work, by default one per core."),
-]
-
-
-def _known_profile(name: str) -> str:
-    files.profile_path(name)  # raises DfnbError before anything slow is imported
-    return name
-
 
 ProfileName = Annotated[
     str,
-    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …", callback=_known_profile),
+    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …"),
 ]
 
 commands = typer.Typer(
@@ -37,14 +27,13 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help texts are no markup
     help="Reproduce papers on deepfake detection: make data, run a profile, make its report.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def app() -> None:
     """Run the command that was typed.
 
-    A :class:`DfnbError` becomes one line and status 1, Ctrl-C one line and status 130.
+    A :class:`DfnbError` becomes one line and status 1.
     """
     # force replaces a handler that an imported library may have set.
     logging.basicConfig(format="%(message)s", force=True)
@@ -53,10 +42,6 @@ def app() -> None:
         commands()
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
-    except SystemExit as end:
-        if end.code == 130:  # the status with which typer ends after Ctrl-C
-            print("dfnb: stopped; what is finished is kept", file=sys.stderr)
-        raise
 
 
 @commands.command()
@@ -64,10 +49,6 @@ def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
     main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
-    ablation: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out all ablations but this one; may be repeated."),
-    ] = None,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
@@ -75,10 +56,7 @@ def run(
     """
     from dfnb.running import workflow
 
-    ablations = None  # all
-    if main or ablation:
-        ablations = ablation or []  # --main alone: none
-    workflow.run(profile, cores, ablations)
+    workflow.run(profile, cores, main)
 
 
 @commands.command()
@@ -107,7 +85,7 @@ def score(
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
     For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
-    detector's maps is saved in the current folder. No score is a proof.
+    detector's maps is saved in the folder panels. No score is a proof.
 
     The exit status is 2 when a file could not be used.
     """
@@ -130,8 +108,6 @@ def score(
     status = 0
     # A folder stands for its files; an empty one is refused before scoring.
     for image in list(chain.from_iterable(map(media_in, images))):
-        if image.name.endswith(f"-{detector.id}.png"):
-            continue  # a panel that this command has saved before
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
@@ -139,7 +115,7 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(f"{files.slug(str(image))}-{detector.id}.png")
+        panel = Path("panels", f"{files.slug(str(image))}-{detector.id}.png")
         figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
@@ -216,7 +192,6 @@ def synth(
     preset: str,
     portraits: Path | None = None,
     name: str | None = None,
-    workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark.
 
@@ -232,7 +207,7 @@ def synth(
 
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
-    record = synth.build(name, synth.preset(preset, **changes), workers)
+    record = synth.build(name, synth.preset(preset, **changes))
     _print_record_and_exit(record, name, [])
 
 
@@ -251,7 +226,6 @@ def prepare(
     name: Annotated[str | None, typer.Argument()] = None,
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    workers: Workers = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -269,13 +243,6 @@ def prepare(
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
-    # Profiles and tables take a dataset of such a name for the one that data_manifest/ describes.
-    described = [*files.dataset_names("synth"), *files.dataset_names("real")]
-    if source != name and name in described:
-        raise DfnbError(
-            f"data_manifest/ has a dataset {name}, so yours needs another name: "
-            f"dfnb prepare {source} NAME"
-        )
     values = {}
     if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
@@ -284,7 +251,7 @@ def prepare(
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     videos, missing = _videos(source, name, root)
-    record = prepare.prepare(name, videos, checked, workers=workers)
+    record = prepare.prepare(name, videos, checked)
     _print_record_and_exit(record, name, missing)
 
 

@@ -224,19 +224,8 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
     from pyarrow import parquet
 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    integers = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
-    others = [name for name in arrow.schema.names if name not in integers]
     with atomic(path) as temporary:
-        writer = parquet.ParquetWriter(
-            temporary,
-            arrow.schema,
-            compression="zstd",
-            compression_level=19,
-            write_statistics=False,  # they help only to read a part of the rows
-            use_dictionary=others,  # parquet has a dictionary or another encoding, not both
-            # The differences of row and frame numbers are small, and so take almost no space.
-            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-        )
+        writer = parquet.ParquetWriter(temporary, arrow.schema, compression="zstd")
         with writer:
             writer.write_table(arrow)
             # Not in the schema's metadata, which parquet would store twice.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
@@ -240,12 +240,3 @@ class TrainingRecord(Closed):
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
     train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``
-
-    @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """The record in the folder of a run; None when the training did not finish.
-
-        Raises :class:`DfnbError` when it is damaged, or when another version of dfnb wrote it.
-        """
-        content = read_record(folder)
-        return None if content is None else cls.check(content, folder / "record.json")

@@ -60,9 +60,6 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere.csv"), "nowhere.csv"),
         (("prepare", "uadfv", "--root", "."), "49 published files: 0 (); access: Ask the authors"),
         (("prepare", "nowhere", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
-        (("prepare", "mine", "dfdc"), "data_manifest/ has a dataset dfdc"),
-        (("prepare", "mine", "world-01"), "data_manifest/ has a dataset world-01"),
-        (("prepare", "videos/dfdc"), "another name: dfnb prepare videos/dfdc NAME"),
         (("prepare", "nowhere", "a b"), "'a b': use letters (A-Z, a-z), digits and . _ - only"),
     ],
 )
@@ -74,7 +71,7 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence):
     assert "Traceback" not in printed
 
 
-MISTYPED = ["rnu", "run dmeo", "cost dmeo", "score a.jpg --run x", "synth synth-z", "data x"]
+MISTYPED = ["rnu", "score a.jpg --run x", "synth synth-z", "data x"]
 
 
 @pytest.mark.parametrize("words", MISTYPED)
@@ -93,9 +90,8 @@ app()
 
 def test_help(output_of):
     for words in ((), ("run",), ("prepare",)):
-        short = output_of(*words, "-h")
-        assert short == output_of(*words, "--help") and short[0] == 0
-        assert short[1].startswith("Usage: ")
+        status, printed = output_of(*words, "--help")
+        assert status == 0 and printed.startswith("Usage: ")
 
 
 def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
@@ -114,7 +110,7 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     shown = shown.assign(path=[*map(os.path.realpath, shown["path"])], mask="")
     (own_home / "datasets").unlink()  # the link to them
     monkeypatch.chdir(own_home)
-    for name in ("b.jpg", "a.PNG", "notes.txt", f"a.PNG-{run.id}.png"):
+    for name in ("b.jpg", "a.PNG", "notes.txt"):
         (own_home / name).write_bytes(b"")
     status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
     assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces only" in printed
@@ -126,7 +122,7 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     (own_home / "more/b.jpg").write_bytes(b"")
     output_of("score", "b.jpg", "more/b.jpg", "--run", run.id)
     for name in ("b.jpg", "more-b.jpg"):  # a panel of its own
-        assert (own_home / f"{name}-{run.id}.png").exists()
+        assert (own_home / "panels" / f"{name}-{run.id}.png").exists()
     (own_home / "empty").mkdir()
     assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):
@@ -160,8 +156,8 @@ def test_a_score_for_each_picture_and_a_reason_for_each_file_without_one(
     for name in bad:
         assert f"not scored: {name}: " in printed
     assert "not scored: there is no file nowhere.jpg" in printed
-    panels = {f"{name}-{run.id}.png" for name in ("a.jpg", "a.jpeg")}
-    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg", "a.jpeg", *panels}
+    assert len([*folder.glob(f"panels/a.*-{run.id}.png")]) == 2
+    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg", "a.jpeg", "panels"}
     assert sorted((own_home / "datasets").iterdir()) == datasets
     assert pyplot.get_fignums() == []
     monkeypatch.setenv("DFNB_DETECTOR", str(folder / "a.jpg"))
@@ -176,8 +172,6 @@ def test_a_full_disk_is_explained(tmp_path):
     process = dfnb(
         "synth",
         "smoke-b",
-        "--workers",
-        "1",
         env={**os.environ, "DFNB_HOME": str(tmp_path)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )
@@ -213,14 +207,13 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
         stopped.send_signal(number)
         printed = stopped.communicate()[1].decode()
         assert stopped.returncode == status and "Traceback" not in printed
-        assert ("dfnb: stopped; " in printed) == (number == signal.SIGINT)
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
         assert not any(job.done for job in planned)
     again = dfnb("run", "mine", "--cores", "1", cwd=own_home)
     printed = again.communicate()[0].decode()
     assert again.returncode == 0 and all(job.done for job in planned)
     assert "resumed in epoch" in log.read_text()
-    assert "xception-smoke-a-s0\n" in printed and f"{BASELINE}\n" in printed
+    assert printed.count("report: ") == 1
 
 
 def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(own_home, output_of):

@@ -16,7 +16,7 @@ def test_a_report_has_a_row_per_detector(own_home, monkeypatch):
 
 def test_all_phases_count_and_released_weights_take_no_time(own_home, monkeypatch):
     monkeypatch.setattr(cost, "_hours_of_phase", lambda run, settings: 1.0)
-    by_paper = {job.run.paper: job.run for job in jobs.plan("smoke", []).trainings}
+    by_paper = {job.run.paper: job.run for job in jobs.plan("smoke", main=True).trainings}
     assert cost.hours(by_paper["xception"]) == 1 and cost.hours(by_paper["lae"]) == 2
     run = by_paper["exposing_the_deception"]
     released = run.settings | {"released": "weights/etd.pth", "mixup_probability": 0.0}
@@ -25,7 +25,7 @@ def test_all_phases_count_and_released_weights_take_no_time(own_home, monkeypatc
 
 def test_hours_of_every_detector_are_measured_without_a_training(own_home, monkeypatch):
     monkeypatch.setattr(cost, "STEPS", 1)
-    for job in jobs.plan("smoke", []).trainings:
+    for job in jobs.plan("smoke", main=True).trainings:
         assert cost.hours(job.run) > 0
     assert not (own_home / "runs").exists()
 

@@ -422,7 +422,7 @@ def test_the_number_of_workers_changes_nothing(clips, data):
 
 
 def test_ctrl_c_is_answered_at_once_and_ends_the_workers(tmp_path, data):
-    command = [sys.executable, "-m", "dfnb.cli", "synth", "smoke-a", "--workers", "2"]
+    command = [sys.executable, "-m", "dfnb.cli", "synth", "smoke-a"]
     process = psutil.Popen(command, stderr=subprocess.PIPE)
     while len(workers := process.children()) < 2 and process.poll() is None:
         time.sleep(0.1)

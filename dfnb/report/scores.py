@@ -233,7 +233,7 @@ def remove_replaced(
     """
     folder = report_folder(profile)
     new = record.parameters
-    for path in _score_files(folder):
+    for path in score_files(folder):
         metadata = read_metadata(path)
         if path.stem == run_id or "record" not in metadata:
             continue
@@ -248,10 +248,13 @@ def remove_replaced(
 # ---------------------------------------------------------------- which detectors there are
 
 
-def _score_files(folder: Path) -> list[Path]:
-    """The score files of runs and tools, without what notebooks added."""
+def score_files(folder: Path) -> list[Path]:
+    """The score files of runs and tools in a report or in a folder of reports.
+
+    What notebooks added is left out.
+    """
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
-    paths = sorted(folder.glob("scores/[!.]*.parquet"))
+    paths = sorted(folder.rglob("scores/[!.]*.parquet"))
     return [path for path in paths if "@" not in path.stem]
 
 
@@ -270,7 +273,7 @@ def detectors(profile: str) -> list[Detector]:
     in_profile = _variants_in_profile(profile)
     runs_by_place = {}
     tools = []
-    for path in _score_files(folder):
+    for path in score_files(folder):
         metadata = read_metadata(path)
         if "record" not in metadata:
             tools.append(Detector(path.stem))

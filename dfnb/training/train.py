@@ -30,9 +30,9 @@ def train(parameters: RunParameters) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
-    the training set, or the last one if the paper's ``Settings.chosen`` says so. A paper that
-    leaves one class out of that split (``Settings.visible``) makes samples of both classes from the
-    class that it keeps, such as fakes from real frames; then the AUC is that of these samples. If
+    the training set, or the last one if the paper's ``Settings.chosen`` says so. If a paper makes
+    samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
+    AUC is that of these samples. If
     the training starts from the weights of a previous phase (``Settings.before``), that phase is
     trained first, with the same data and seed. While another process trains the same run, this one
     waits, and then loads it.
