@@ -6,16 +6,12 @@ import signal
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
-
-if TYPE_CHECKING:
-    from dfnb.data.videos import Video
-
 
 ProfileName = Annotated[
     str,
@@ -255,7 +251,7 @@ def prepare(
     _print_record_and_exit(record, name, missing)
 
 
-def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
+def _videos(source: str, name: str, root: Path | None) -> tuple[list, list[str]]:
     """The videos of SOURCE, and sentences about what is missing or left out.
 
     For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder

@@ -38,8 +38,7 @@ def test_without_a_network_the_weights_are_random_and_the_log_says_so(monkeypatc
     model = backbones.create("resnet18", pretrained=True)
     assert model.weights_from == "random weights"
     assert caplog.messages == [
-        "No pretrained weights for resnet18: starting from random weights "
-        "(<urlopen error no route to host>)."
+        "The pretrained weights of resnet18 cannot be fetched (<urlopen error no route to host>)."
     ]
     torch.manual_seed(3)
     random = backbones.create("resnet18", pretrained=False)

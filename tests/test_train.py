@@ -259,7 +259,7 @@ def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
     with monkeypatch.context() as offline:
         offline.setattr(backbones, "start", lambda name, pretrained: backbones.Start())
         with pytest.raises(DfnbError, match="pretrained weights of dfnb_plain7 cannot be fetched"):
-            trained(changes={"pretrained": True}, allow_random=False)
+            trained(changes={"pretrained": True})
     table = frames.load_frames("smoke-a")
     for split in ("train", "val"):
         one_class = table[(table["split"] != split) | (table["label"] == 1)]

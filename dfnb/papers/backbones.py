@@ -127,7 +127,8 @@ class Start(NamedTuple):
 def start(name: str, pretrained: bool) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    If those cannot be had, the start is random weights, and a warning is logged.
+    If those cannot be had, the start is random weights, and a warning says why. A training is then
+    refused by :func:`dfnb.training.train.run_parameters`.
 
     Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
     """
@@ -139,7 +140,7 @@ def start(name: str, pretrained: bool) -> Start:
     try:
         file = _weights_file(config)
     except OSError as error:  # what urllib and huggingface_hub raise without a network
-        log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
+        log.warning("The pretrained weights of %s cannot be fetched (%s).", name, error)
         return Start()
     digest = sha256(file)
     # Without a pin the expected beginning is "", which every digest has.

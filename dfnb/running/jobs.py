@@ -19,7 +19,7 @@ from dfnb import files, papers, records, synth
 from dfnb.attribution import maps, measures
 from dfnb.data import corrupt, test_sets
 from dfnb.data.frames import dataset_record
-from dfnb.records import RunParameters
+from dfnb.records import RunParameters, TrainingOptions
 from dfnb.report.scores import (
     VALIDATION,
     Condition,
@@ -96,7 +96,6 @@ class Profile(Closed):
             order.
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
-        allow_random: whether random weights may replace pretrained ones that cannot be fetched.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
     """
 
@@ -104,7 +103,6 @@ class Profile(Closed):
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
-    allow_random: bool = True
     claims: Name = "claims"
 
 
@@ -175,8 +173,8 @@ class Training(Job):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters with which its paper's notebook shows this training."""
-        shared = set(TrainingParameters.model_fields)
-        values = {**self.run.model_dump(include=shared), **self.run.settings}
+        options = self.run.model_dump(include=set(TrainingOptions.model_fields))
+        values = {**options, **self.run.settings}
         return {"profile": self.profile, "test_sets": self.test_sets, **values}
 
 
@@ -279,7 +277,7 @@ def _training(
     train_set: str,
 ) -> Training:
     """The training with these parameters in a role; ``train_set`` as the profile names it."""
-    run = _run_parameters(p, content)
+    run = _run_parameters(p)
     run_id = train.run_id(run)
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
     grid = content.grid
@@ -300,15 +298,10 @@ def _training(
     )
 
 
-def _run_parameters(p: TrainingParameters, content: Profile) -> RunParameters:
+def _run_parameters(p: TrainingParameters) -> RunParameters:
     """What identifies the training with the parameters of a paper's notebook."""
-    # What both schemas have: paper, training set, seed and so on; without the paper's settings.
-    shared = set(TrainingParameters.model_fields) & set(RunParameters.model_fields)
-    return train.run_parameters(
-        settings=p.settings(),
-        allow_random=content.allow_random,
-        **p.model_dump(include=shared),
-    )
+    options = p.model_dump(include=set(TrainingOptions.model_fields))
+    return train.run_parameters(settings=p.settings(), **options)
 
 
 def _notebook_parameters(
@@ -356,7 +349,7 @@ def trained(p: TrainingParameters) -> Run:
     One that the profile does not plan, because a reader has changed the parameters, is only
     trained: no table of the report has it.
     """
-    run = _run_parameters(p, profile(p.profile))
+    run = _run_parameters(p)
     for job in plan(p.profile).trainings:
         if job.run == run:
             return train_and_score(job)

@@ -75,7 +75,6 @@ def run_parameters(
     paper: str,
     train_set: str,
     settings: Settings,
-    allow_random: bool = True,
     **options: Any,
 ) -> RunParameters:
     """Everything that identifies a training.
@@ -84,11 +83,10 @@ def run_parameters(
         paper: Module name of the paper.
         train_set: A dataset; one of the embedded benchmark need not be built yet.
         settings: The paper's settings.
-        allow_random: Whether random weights may replace pretrained ones that cannot be fetched.
         **options: ``seed``, ``seen_methods`` in any order, ``devices`` and ``frames_per_video``,
-            see :class:`dfnb.records.RunParameters`.
+            see :class:`dfnb.records.TrainingOptions`.
 
-    Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
+    Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
     # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
     # validation split.
@@ -97,11 +95,10 @@ def run_parameters(
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
-    # No file: random weights take the place of pretrained ones that cannot be fetched.
-    if settings.pretrained and weights.file is None and not allow_random:
+    if settings.pretrained and weights.file is None:
         raise DfnbError(
             f"the pretrained weights of {settings.backbone} cannot be fetched; run this once "
-            "with an internet connection, or set allow_random in the profile"
+            "with an internet connection, or set pretrained = false to train from random weights"
         )
     # A digest that identifies the frames. That of the embedded benchmark is computed from the
     # settings of its generator, so the frames need not exist yet.

@@ -24,10 +24,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from dfnb import papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import atomic, sha256, write_json
+from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network, Settings
-from dfnb.records import Clock, RunParameters, TrainingRecord, environment
+from dfnb.records import Clock, RunParameters, write_record
 from dfnb.report.scores import threshold_of
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
@@ -318,23 +318,21 @@ class Trainer:
         self.fabric.print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
-        """Write the record: all that a report says about the training."""
+        """Write the record, a :class:`dfnb.records.TrainingRecord`."""
         progress = self.progress
         paper = papers.module(self.parameters.paper)
         # The defaults of a paper's Settings are its published values.
         published = paper.Settings().model_dump(mode="json")
         weights = self.folder / "best.safetensors"
-        digest = sha256(weights)
         images_before = self.start.record.images_seen if self.start else 0
         values = {
-            "parameters": self.parameters.model_dump(mode="json"),
             "faces": faces_of(self.parameters.train_set),  # to score pictures without the dataset
             "detector": {**paper.PAPER._asdict(), "defaults": published},
             "rule": self._rule(),
             "chosen": progress.chosen,
             "validation_threshold": progress.validation_threshold,
             "weights_from": self.network.weights_from,
-            "weights_sha256": digest,
+            "weights_sha256": sha256(weights),
             "log": progress.log,
             "n": {split: len(frames) for split, frames in self.splits.items()},
             "unpaired": self.sampler.unpaired,
@@ -342,11 +340,9 @@ class Trainer:
             "start": self.start.id if self.start else None,
             "images_seen": images_before + progress.images_seen,
             **self.clock.usage(),
-            "environment": environment(),
-            "outputs": {weights.name: digest},
         }
-        record = TrainingRecord.check(values, self.folder)
-        write_json(self.folder / "record.json", record.model_dump())
+        parameters = self.parameters.model_dump(mode="json")
+        write_record(self.folder / "record.json", parameters, [weights], **values)
 
     def _rule(self) -> str:
         """How the epoch was chosen, in words."""

@@ -82,7 +82,8 @@ def slurm(tmp_path_factory):
             time.sleep(1)
         state = ["sinfo", "-h", "-o", "%T"]
         for _ in range(60):
-            if subprocess.check_output(state, env=environment, text=True).strip() == "idle":
+            shown = subprocess.run(state, env=environment, capture_output=True, text=True)
+            if shown.stdout.strip() == "idle":
                 break
             time.sleep(1)
         yield environment
