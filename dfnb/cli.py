@@ -31,9 +31,11 @@ def app() -> None:
 
     A :class:`DfnbError` becomes one line and status 1.
     """
-    # force replaces a handler that an imported library may have set.
-    logging.basicConfig(format="%(message)s", force=True)
+    # Remarks of libraries are not for users. force replaces a handler that one may have set.
+    logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
+    # After Ctrl-C, joblib's tracker would warn of each object that it cleans up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         commands()
     except DfnbError as error:
@@ -81,7 +83,8 @@ def score(
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
     For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
-    detector's maps is saved in the folder panels. No score is a proof.
+    detector's maps is saved in the folder panels. At the end it says how many files score above
+    the detector's threshold. No score is a proof.
 
     The exit status is 2 when a file could not be used.
     """
@@ -89,6 +92,7 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from scipy.stats import binomtest
 
     from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
@@ -119,6 +123,13 @@ def score(
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
     threshold = detector.record.validation_threshold.threshold
     typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    if rows:
+        above = sum(row["score"] > threshold for row in rows)
+        low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
+        typer.echo(
+            f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
+            "95 % confidence, if they are independent"
+        )
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)

@@ -114,7 +114,11 @@ def _check_text(text: str, pattern: str, source: object) -> str:
 
 
 @contextmanager
-def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
+def explained(
+    source: object,
+    kind: str,
+    remedy: str,
+) -> Iterator[None]:
     """Turn any error while ``source`` is read or used, such as a damaged file, into a DfnbError.
 
     Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is.

@@ -1,5 +1,6 @@
 """The command as a user meets it: bad input, a kill, a full disk, two at once."""
 
+import logging
 import os
 import resource
 import shutil
@@ -10,19 +11,22 @@ import time
 import wave
 from pathlib import Path
 
+import cv2
 import nbformat
 import pandas as pd
 import psutil
 import pytest
+import torch
 from matplotlib import pyplot
-from profiles import BASELINE, SETTINGS, write_profile
+from profiles import BASELINE, GRID, SETTINGS, write_profile
 
 from dfnb import files, records
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
+from dfnb.papers import backbones
 from dfnb.report.page import REPORT
-from dfnb.running import jobs
+from dfnb.running import cost, jobs
 
 
 def dfnb(*words, **options):
@@ -120,34 +124,70 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
         assert output_of("score", "b.jpg", "--run", name) == (1, sentence)
 
 
-@pytest.mark.skipif(
-    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
-    reason="needs DFNB_REAL_DATA (portraits/) and DFNB_DETECTOR (YuNet's .onnx)",
-)
-def test_a_score_for_each_picture_and_a_reason_for_each_file_without_one(
+def test_offline_a_run_is_refused_in_one_line_and_its_cost_is_known(
     own_home, output_of, monkeypatch
 ):
+    asked = []
+
+    def offline(url):
+        asked.append(url)
+        logging.getLogger("a library").warning("retrying")
+        raise OSError("no network")
+
+    monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda repository, name: None)
+    monkeypatch.setattr(cost, "STEPS", 1)
+    backbone = {**SETTINGS, "backbone": "resnet10t"}
+    write_profile(own_home, {**GRID, "seeds": [0, 1]}, {BASELINE: backbone})
+    status, printed = output_of("cost", "mine")
+    assert status == 0 and printed.split()[-3:-1] == ["xception", "2"] and not asked
+    status, printed = output_of("run", "mine")
+    sentence = "dfnb: the pretrained weights of resnet10t cannot be fetched (no network); run this"
+    assert status == 1 and printed.startswith(sentence) and "\n" not in printed
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(
+    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
+    reason="needs DFNB_REAL_DATA (portraits/, videos/) and DFNB_DETECTOR (YuNet's .onnx)",
+)
+def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
+    own_home, output_of, monkeypatch
+):
+    """With the same scores on any number of threads."""
     write_profile(own_home)
     run = jobs.train_and_score(jobs.plan("mine").trainings[0])
     folder = own_home / "pictures"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    portraits = (Path(os.environ["DFNB_REAL_DATA"]) / "portraits").glob("*.jpg")
-    content = next(portraits).read_bytes()
+    real = Path(os.environ["DFNB_REAL_DATA"])
+    content = next(real.glob("portraits/*.jpg")).read_bytes()
     bad = {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"no video", "sound.wav": b""}
-    for name, part in {**bad, "a.jpg": content, "a.jpeg": content}.items():
+    for name, part in {**bad, "a.jpg": content}.items():
         (folder / name).write_bytes(part)
     with wave.open("sound.wav", "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(8000))
     datasets = sorted((own_home / "datasets").iterdir())
-    status, printed = output_of("score", *bad, "a.jpg", "a.jpeg", "nowhere.jpg", "--run", run.id)
-    assert status == 2 and printed.count("P(fake)") == 2
+    scored = ["a.jpg", str(next(real.glob("videos/*.mpg")))]
+    cores = cv2.getNumThreads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        words = ("score", *bad, *scored, "nowhere.jpg", "--run", run.id, "--csv", f"../{threads}")
+        status, printed = output_of(*words)
+        assert status == 2 and printed.count("P(fake)") == 2
+    torch.set_num_threads(1)
+    cv2.setNumThreads(cores)
+    scores = pd.read_csv("../1")["score"]
+    assert scores.equals(pd.read_csv("../2")["score"])
+    above = (scores > run.record.validation_threshold.threshold).sum()
+    wilson = ["0% to 66%", "9% to 91%", "34% to 100%"][above]  # of 0: z² / (n + z²) = .658
+    assert f"{above} of 2 files do: {wilson} of files of this kind" in printed
     for name in bad:
         assert f"not scored: {name}: " in printed
     assert "not scored: there is no file nowhere.jpg" in printed
-    assert len([*folder.glob(f"panels/a.*-{run.id}.png")]) == 2
-    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg", "a.jpeg", "panels"}
+    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg", "panels"}
     assert sorted((own_home / "datasets").iterdir()) == datasets
     assert pyplot.get_fignums() == []
     monkeypatch.setenv("DFNB_DETECTOR", str(folder / "a.jpg"))

@@ -12,7 +12,7 @@ import profiles
 import pytest
 import torch
 import toy
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.multiprocessing import ProcessExitedException
 
 from dfnb import papers, report
@@ -190,6 +190,10 @@ def test_damaged_checkpoints_and_weights_are_refused(new_home, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(DfnbError, match="is missing or is not what the record describes"):
         run.network()
+    save_file({"other": torch.zeros(1)}, weights)
+    record = run.record.model_copy(update={"weights_sha256": sha256(weights)})
+    with pytest.raises(DfnbError, match=f"{weights} is not valid as weights of xception .*other"):
+        Run(run.id, record).network()
     with pytest.raises(DfnbError, match="there is no finished run 'unknown'; known are"):
         Run.open("unknown")
 

@@ -7,7 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebo
 files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -202,19 +202,29 @@ class Plan(Closed):
         return by_name[name]
 
 
-def plan(name: str, main: bool = False) -> Plan:
-    """The jobs of a profile, whether done or not; with ``main`` without those of its ablations.
+def plan(
+    name: str,
+    main: bool = False,
+    **changes: Any,
+) -> Plan:
+    """The jobs of a profile, whether done or not.
 
     All parameters are checked here, before anything runs. Test sets and variants whose real
     datasets are not prepared are left out. Pretrained weights may be fetched, because the run ids
     have their sha256.
 
-    Raises :class:`DfnbError` for wrong parameters, and where the main training set is not there.
+    Args:
+        name: The name of the profile.
+        main: Whether to leave out the trainings of all ablations.
+        **changes: Parameters that all trainings have in place of the profile's.
+
+    Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
+    weights are not there.
     """
     content = profile(name)
     by_id: dict[str, Training] = {}
     for notebook in content.notebooks:
-        for job in _trainings(name, content, notebook):
+        for job in _trainings(name, content, notebook, changes):
             same = by_id.get(job.run_id)
             if same:  # another role needs an equal training: it gets this role and its test sets
                 roles = [*same.roles, *job.roles]
@@ -243,7 +253,12 @@ def missing_datasets(name: str) -> list[str]:
     return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
 
 
-def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]:
+def _trainings(
+    name: str,
+    content: Profile,
+    notebook: str,
+    changes: Mapping[str, Any],
+) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
     Ablations take the grid's first seed unless they name others, and are left out where their
@@ -259,7 +274,7 @@ def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]
     for ablation, by_title in content.ablations.get(notebook, {}).items():
         variants.update({(ablation, title): variant for title, variant in by_title.items()})
     for role, variant in variants.items():
-        values = {**shared, **variant.model_extra}
+        values = {**shared, **variant.model_extra, **changes}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)

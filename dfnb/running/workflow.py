@@ -16,7 +16,11 @@ from dfnb.running.jobs import Job
 from dfnb.settings import DfnbError
 
 
-def run(profile: str, cores: int, main: bool = False) -> None:
+def run(
+    profile: str,
+    cores: int,
+    main: bool = False,
+) -> None:
     """Run the unfinished jobs of a profile, then print where its report is.
 
     Raises :class:`DfnbError` when a job failed, after a line for each job that did.

@@ -88,6 +88,12 @@ def run_parameters(
 
     Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
+    # A digest that identifies the frames. That of the embedded benchmark is computed from the
+    # settings of its generator, so the frames need not exist yet.
+    if train_set in dataset_names("synth"):
+        data = synth.identity(train_set)
+    else:
+        data = identity(dataset_record(train_set))
     # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
     # validation split.
     if settings.released:
@@ -97,15 +103,10 @@ def run_parameters(
         weights = backbones.start(settings.backbone, settings.pretrained)
     if settings.pretrained and weights.file is None:
         raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; run this once "
-            "with an internet connection, or set pretrained = false to train from random weights"
+            f"the pretrained weights of {settings.backbone} cannot be fetched ({weights.problem}); "
+            "run this once with an internet connection, or set pretrained = false to train from "
+            "random weights"
         )
-    # A digest that identifies the frames. That of the embedded benchmark is computed from the
-    # settings of its generator, so the frames need not exist yet.
-    if train_set in dataset_names("synth"):
-        data = synth.identity(train_set)
-    else:
-        data = identity(dataset_record(train_set))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(
