@@ -92,7 +92,6 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
-    from scipy.stats import binomtest
 
     from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
@@ -122,17 +121,24 @@ def score(
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
     threshold = detector.record.validation_threshold.threshold
-    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
-    if rows:
-        above = sum(row["score"] > threshold for row in rows)
-        low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
-        typer.echo(
-            f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
-            "95 % confidence, if they are independent"
-        )
+    _print_share([row["score"] for row in rows], threshold)
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
+
+
+def _print_share(scores: list[float], threshold: float) -> None:
+    """Print how many scores of files are above the threshold, with Wilson's interval."""
+    from scipy.stats import binomtest
+
+    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    if scores:
+        above = sum(score > threshold for score in scores)
+        low, high = binomtest(above, len(scores)).proportion_ci(method="wilson")
+        typer.echo(
+            f"{above} of {len(scores)} files do: {low:.0%} to {high:.0%} of files of this kind, "
+            "with 95 % confidence, if they are independent"
+        )
 
 
 @commands.command()
