@@ -5,30 +5,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from dfnb import files
 from dfnb.settings import DfnbError, check_name, explained, parse_yaml
 
-if TYPE_CHECKING:
-    from dfnb.data.videos import Video
-
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes that share the work, by default one per core."),
-]
-
-
-def _known_profile(name: str) -> str:
-    files.profile_path(name)  # raises DfnbError before anything slow is imported
-    return name
-
-
 ProfileName = Annotated[
     str,
-    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …", callback=_known_profile),
+    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …"),
 ]
 
 commands = typer.Typer(
@@ -36,26 +22,23 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help texts are no markup
     help="Reproduce papers on deepfake detection: make data, run a profile, make its report.",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def app() -> None:
     """Run the command that was typed.
 
-    A :class:`DfnbError` becomes one line and status 1, Ctrl-C one line and status 130.
+    A :class:`DfnbError` becomes one line and status 1.
     """
-    # force replaces a handler that an imported library may have set.
-    logging.basicConfig(format="%(message)s", force=True)
+    # Remarks of libraries are not for users. force replaces a handler that one may have set.
+    logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
+    # After Ctrl-C, joblib's tracker would warn of each object that it cleans up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         commands()
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
-    except SystemExit as end:
-        if end.code == 130:  # the status with which typer ends after Ctrl-C
-            print("dfnb: stopped; what is finished is kept", file=sys.stderr)
-        raise
 
 
 @commands.command()
@@ -63,10 +46,6 @@ def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
     main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
-    ablation: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave out all ablations but this one; may be repeated."),
-    ] = None,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
@@ -74,10 +53,7 @@ def run(
     """
     from dfnb.running import workflow
 
-    ablations = None  # all
-    if main or ablation:
-        ablations = ablation or []  # --main alone: none
-    workflow.run(profile, cores, ablations)
+    workflow.run(profile, cores, main)
 
 
 @commands.command()
@@ -106,7 +82,8 @@ def score(
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
     For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
-    detector's maps is saved in the current folder. No score is a proof.
+    detector's maps is saved in the folder panels. At the end it says how many files score above
+    the detector's threshold. No score is a proof.
 
     The exit status is 2 when a file could not be used.
     """
@@ -137,17 +114,31 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path(files.slug(str(image)) + ending)
+        panel = Path("panels", files.slug(str(image)) + ending)
         figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
     threshold = detector.record.validation_threshold.threshold
-    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    _print_share([row["score"] for row in rows], threshold)
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)
+
+
+def _print_share(scores: list[float], threshold: float) -> None:
+    """Print how many scores of files are above the threshold, with Wilson's interval."""
+    from scipy.stats import binomtest
+
+    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    if scores:
+        above = sum(score > threshold for score in scores)
+        low, high = binomtest(above, len(scores)).proportion_ci(method="wilson")
+        typer.echo(
+            f"{above} of {len(scores)} files do: {low:.0%} to {high:.0%} of files of this kind, "
+            "with 95 % confidence, if they are independent"
+        )
 
 
 @commands.command()
@@ -201,7 +192,6 @@ def synth(
     preset: str,
     portraits: Path | None = None,
     name: str | None = None,
-    workers: Workers = None,
 ) -> None:
     """Make a dataset of the embedded benchmark.
 
@@ -217,7 +207,7 @@ def synth(
 
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
-    record = synth.build(name, synth.preset(preset, **changes), workers)
+    record = synth.build(name, synth.preset(preset, **changes))
     _print_record(record, name)
 
 
@@ -236,7 +226,6 @@ def prepare(
     name: Annotated[str | None, typer.Argument()] = None,
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    workers: Workers = None,
     one_class: Annotated[
         bool, typer.Option("--one-class", help="Accept real or fake videos alone.")
     ] = False,
@@ -260,13 +249,6 @@ def prepare(
     from dfnb.data import prepare, published
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
-    # Profiles and tables take a dataset of such a name for the one that data_manifest/ describes.
-    described = [*files.dataset_names("synth"), *files.dataset_names("real")]
-    if source != name and name in described:
-        raise DfnbError(
-            f"data_manifest/ has a dataset {name}, so yours needs another name: "
-            f"dfnb prepare {source} NAME"
-        )
     values = {}
     if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
@@ -277,11 +259,11 @@ def prepare(
     videos, missing = _videos(source, name, root)
     for problem in missing:
         typer.echo(problem, err=True)
-    record = prepare.prepare(name, videos, checked, workers=workers, one_class=one_class)
+    record = prepare.prepare(name, videos, checked, one_class=one_class)
     _print_record(record, name)
 
 
-def _videos(source: str, name: str, root: Path | None) -> tuple[list["Video"], list[str]]:
+def _videos(source: str, name: str, root: Path | None) -> tuple[list, list[str]]:
     """The videos of SOURCE, and sentences about what is missing or left out.
 
     For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder

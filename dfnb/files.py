@@ -203,7 +203,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     return path
 
 
-def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 1) -> None:
+def write_json(
+    path: Path,
+    content: Mapping[str, Any],
+    indent: int | None = 1,
+) -> None:
     """Write a JSON object atomically; ``indent`` None writes it in one line."""
     text = json.dumps(content, indent=indent, default=plain)
     write_bytes(path, f"{text}\n".encode())
@@ -215,7 +219,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_mapping(path, json.loads, "JSON", remedy)
 
 
-def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) -> None:
+def write_table(
+    path: Path,
+    table: pd.DataFrame,
+    metadata: Mapping[str, Any],
+) -> None:
     """Write a table as parquet, atomically. ``metadata`` is kept in the file as JSON.
 
     The index of the table is not written. The same table gives the same bytes.
@@ -224,19 +232,8 @@ def write_table(path: Path, table: pd.DataFrame, metadata: Mapping[str, Any]) ->
     from pyarrow import parquet
 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    integers = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
-    others = [name for name in arrow.schema.names if name not in integers]
     with atomic(path) as temporary:
-        writer = parquet.ParquetWriter(
-            temporary,
-            arrow.schema,
-            compression="zstd",
-            compression_level=19,
-            write_statistics=False,  # they help only to read a part of the rows
-            use_dictionary=others,  # parquet has a dictionary or another encoding, not both
-            # The differences of row and frame numbers are small, and so take almost no space.
-            column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED"),
-        )
+        writer = parquet.ParquetWriter(temporary, arrow.schema, compression="zstd")
         with writer:
             writer.write_table(arrow)
             # Not in the schema's metadata, which parquet would store twice.
@@ -277,7 +274,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verified(path: Path, expected: str, problem: str) -> Path:
+def verified(
+    path: Path,
+    expected: str,
+    problem: str,
+) -> Path:
     """Return ``path`` when its bytes have the ``expected`` sha256, else raise DfnbError.
 
     The message is "<path> <problem>".

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
@@ -163,31 +163,39 @@ def finish(
 # ---------------------------------------------------------------- trainings
 
 
-class RunParameters(Closed):
-    """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
+class TrainingOptions(Closed):
+    """What a reader may choose of any training, besides the settings of its paper.
 
     Attributes:
         paper: Module name of the paper.
         train_set: A dataset with the splits train and val.
-        data: A digest that identifies its frames.
-        settings: Of the paper, whose schema checks them.
         seed: Of the weights, the order of the images, augmentation, mixup and dropout.
-        seen_methods: Manipulation methods to train on, sorted; None: all.
+        seen_methods: Manipulation methods to train on; None: all.
         devices: More than one trains with DDP, one process per device; not inside a notebook.
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
+    """
+
+    paper: Name
+    train_set: Name
+    seed: int = Field(0, ge=0)
+    seen_methods: list[str] | None = Field(None, min_length=1)
+    devices: int = Field(1, ge=1)
+    frames_per_video: int | None = Field(None, ge=1)
+
+
+class RunParameters(TrainingOptions):
+    """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
+
+    Attributes:
+        data: A digest that identifies the frames of the training set.
+        settings: Of the paper, whose schema checks them.
         start_weights: sha256 of the pretrained weights; empty: random ones.
         paper_source: A digest of the paper's file.
         numbers: See :data:`dfnb.training.train.NUMBERS`.
     """
 
-    paper: Name
-    train_set: str
     data: str
     settings: dict[str, Any]
-    seed: int = 0
-    seen_methods: list[str] | None = None
-    devices: int = 1
-    frames_per_video: int | None = None
     start_weights: str
     paper_source: str
     numbers: int
@@ -240,12 +248,3 @@ class TrainingRecord(Closed):
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
     train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``
-
-    @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """The record in the folder of a run; None when the training did not finish.
-
-        Raises :class:`DfnbError` when it is damaged, or when another version of dfnb wrote it.
-        """
-        content = read_record(folder)
-        return None if content is None else cls.check(content, folder / "record.json")

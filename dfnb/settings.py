@@ -70,7 +70,6 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
     for problem in error.errors():
         # ``loc`` is the path of a value, such as ("grid", "seeds", 0); empty: all values together.
         field = ".".join(map(str, problem["loc"])) or "value"
-        message = problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
             # Inside an entry, such as ``grid``, other names are allowed than those of ``schema``.
             is_at_top = len(problem["loc"]) == 1
@@ -78,12 +77,10 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             yield f"there is no parameter {field!r}{known}"
         elif problem["type"] == "value_error":  # the sentence of a validator of this package
             yield str(problem["ctx"]["error"])
-        elif problem["type"] == "missing":  # it has no value that could be shown
-            yield f"{field}: {message}"
         else:
             # ``ctx`` has a pattern only where a text does not match it.
             pattern = problem.get("ctx", {}).get("pattern")
-            message = PATTERN_RULES.get(pattern, message)
+            message = PATTERN_RULES.get(pattern, problem["msg"].lower())
             value = textwrap.shorten(repr(problem["input"]), 80)
             yield f"{field} = {value}: {message}"
 
@@ -117,7 +114,11 @@ def _check_text(text: str, pattern: str, source: object) -> str:
 
 
 @contextmanager
-def explained(source: object, kind: str, remedy: str) -> Iterator[None]:
+def explained(
+    source: object,
+    kind: str,
+    remedy: str,
+) -> Iterator[None]:
     """Turn any error while ``source`` is read or used, such as a damaged file, into a DfnbError.
 
     Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is.

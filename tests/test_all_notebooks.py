@@ -21,10 +21,8 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     plan = jobs.plan("smoke")
     planned = plan.jobs
-    lines = done.stdout.splitlines()
     report = home / "reports" / "smoke"
-    assert sorted(lines[:-1]) == sorted(job.name for job in planned)
-    assert lines[-1] == f"report: {report / 'index.html'}"
+    assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     for job in plan.notebooks:
         check_executed(report / "notebooks" / f"{job.name}.ipynb")
@@ -32,7 +30,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     check_links(report / "index.html")
     times = {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
     again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout.splitlines() == lines[-1:]
+    assert again.returncode == 0 and again.stdout == done.stdout
     assert times == {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
 
 
@@ -45,7 +43,7 @@ def check_executed(path):
     text = json.dumps(outputs)
     assert not any(output["output_type"] == "error" for output in outputs), path
     assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path
-    assert not re.search(r"Warning\b|seed \d+: (starting from|resumed in|epoch \d)", text), path
+    assert not re.search(r"Warning\b|: starting from |resumed in epoch ", text), path
 
 
 def check_links(page):

@@ -289,5 +289,6 @@ def test_the_large_transformer_has_its_shapes_and_needs_its_weights(home, blocks
     # The scale and shift of two norms per block, one before and one after; then the head.
     assert sum(tuned) == 2 * 1024 * (2 * 24 + 2) + 2 * 1024 + 2
     monkeypatch.setattr(backbones, "start", lambda name, pretrained: backbones.Start())
+    settings = settings.model_copy(update={"pretrained": True})
     with pytest.raises(DfnbError, match="weights of vit_large_patch14_clip_quickgelu_224"):
-        jobs.plan("tuned")
+        train.run_parameters("tuned_vit", "smoke-a", settings)

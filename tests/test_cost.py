@@ -1,31 +1,44 @@
 """The estimate of what a profile takes."""
 
 import pytest
-from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
+import torch
+from profiles import BASELINE, SETTINGS, write_profile
 
 from dfnb.running import cost, jobs
+from dfnb.settings import DfnbError
 
 
-def test_a_report_has_a_row_per_detector(own_home, monkeypatch):
-    write_profile(own_home, {**GRID, "seeds": [1, 2]}, {BASELINE: SETTINGS, LOCATE: SETTINGS})
-    hours = {"xception": 0.25, "locate_and_verify": 1.5}
-    monkeypatch.setattr(cost, "hours", lambda run: hours[run.paper])
-    rows = {line.split()[0]: line.split()[1:] for line in cost.report("mine").splitlines()}
-    assert rows["xception"] == ["2", "0.5"] and rows["locate_and_verify"] == ["2", "3.0"]
-
-
-def test_all_phases_count_and_released_weights_take_no_time(own_home, monkeypatch):
-    monkeypatch.setattr(cost, "_hours_of_phase", lambda run, settings: 1.0)
-    by_paper = {job.run.paper: job.run for job in jobs.plan("smoke", []).trainings}
-    assert cost.hours(by_paper["xception"]) == 1 and cost.hours(by_paper["lae"]) == 2
-    run = by_paper["exposing_the_deception"]
+def test_hours_of_all_phases_are_added_by_detector(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "_timed", lambda run, settings: 1.0)
+    rows = {line.split()[0]: line.split()[1:] for line in cost.report("smoke").splitlines()}
+    assert rows["xception"] == ["1", "1.0"] and rows["lae"] == ["3", "6.0"]
+    run = next(job.run for job in jobs.plan("smoke").trainings if "branches" in job.run.settings)
     released = run.settings | {"released": "weights/etd.pth", "mixup_probability": 0.0}
     assert cost.hours(run.model_copy(update={"settings": released})) == 0
 
 
+def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, capsys):
+    monkeypatch.setattr(cost, "DEVICE", "cuda")
+    room = 8
+
+    def timed(run, settings):
+        if settings.batch_size > room:
+            raise torch.OutOfMemoryError
+        return settings.batch_size
+
+    monkeypatch.setattr(cost, "_timed", timed)
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "batch_size": 32}})
+    (training,) = jobs.plan("mine").trainings
+    assert cost.hours(training.run) == room
+    assert "32 images do not fit the memory, timing 16\n" in capsys.readouterr().out
+    room = 1
+    with pytest.raises(DfnbError, match="xception does not fit the memory of cuda"):
+        cost.hours(training.run)
+
+
 def test_hours_of_every_detector_are_measured_without_a_training(own_home, monkeypatch):
     monkeypatch.setattr(cost, "STEPS", 1)
-    for job in jobs.plan("smoke", []).trainings:
+    for job in jobs.plan("smoke", main=True).trainings:
         assert cost.hours(job.run) > 0
     assert not (own_home / "runs").exists()
 

@@ -65,8 +65,6 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
         ({"epochs": "many"}, "epochs = 'many': input should be a valid integer"),
         ({"epochs": True}, "epochs = True"),
         ({"lr": "1e-4"}, "lr = '1e-4': input should be a valid number"),
-        ({"lr": 0.0}, "lr = 0.0: input should be greater than 0"),
-        ({"schedule": "linear"}, "schedule = 'linear'"),
         ({"profile": "../x"}, "profile = '../x'"),
         ({"test_sets": []}, r"test_sets = \[\]: list should have at least 1 item"),
     ],
@@ -85,11 +83,6 @@ def test_every_injected_name_is_checked_and_other_variables_are_not():
     cells.append("# Parameters\nno_such_name = 1\n")
     with pytest.raises(DfnbError, match="there is no parameter 'no_such_name'"):
         parameters.check(LOCATE, {**namespace, "no_such_name": 1})
-
-
-def test_a_mistyped_name_is_answered_by_the_one_that_was_meant():
-    with pytest.raises(DfnbError, match=r"no parameter 'image_siz'; did you mean image_size\?$"):
-        papers.module("xception").Settings.check({"image_siz": 96}, "profile.yaml")
 
 
 def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
@@ -164,24 +157,11 @@ def test_a_training_with_two_roles_is_tested_on_all_that_they_name(own_home):
     assert job.test_sets == ["smoke-b", "smoke-a"] and len(job.roles) == 2
 
 
-def test_a_notebook_shows_what_the_first_job_of_its_paper_trained():
-    planned = {job.name: job for job in jobs.plan("smoke").jobs}
-    assert planned["03_lae"].parameters == planned["lae-smoke-a-s0"].parameters
-
-
-def test_the_main_detectors_are_trained_alone_or_with_some_ablations(own_home):
-    learning = {"main": {}, "slow": {"lr": 0.001}}
-    more = {"2": {"epochs": 2}}
-    write_profile(own_home, ablations={BASELINE: {"learning": learning, "more": more}})
-
-    def roles(*chosen):
-        return [job.roles for job in jobs.plan("mine", *chosen).trainings]
-
-    main = [jobs.MAIN, ("learning", "main")]  # all roles, whatever is chosen: they are in its file
-    assert len(roles()) == 3 and roles([]) == [main]
-    assert roles(["learning"]) == [main, [("learning", "slow")]]
-    with pytest.raises(DfnbError, match="no ablation 'slow'; known are learning, more"):
-        roles(["slow"])
+def test_the_main_detectors_are_trained_alone(own_home):
+    write_profile(own_home, ablations={BASELINE: {"learning": {"main": {}, "slow": {"lr": 0.001}}}})
+    (job,) = jobs.plan("mine", main=True).trainings
+    assert job.roles == [jobs.MAIN, ("learning", "main")]  # all roles: they are in its file
+    assert len(trainings()) == 2
 
 
 def test_what_is_not_prepared_is_left_out(own_home):
@@ -193,26 +173,16 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert jobs.missing_datasets("mine") == ["dfdc"]
 
 
-def test_a_training_is_named_by_what_its_numbers_depend_on(own_home):
-    write_profile(own_home)
-    (before,) = trainings()
-    write_profile(own_home, {**GRID, "test_sets": ["smoke-a"]}, description="another")
-    assert trainings()[0].run_id == before.run_id
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "lr": 0.003}})
-    assert trainings()[0].run_id != before.run_id
-
-
 WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
-    ({"grid": {**GRID, "seeds": []}}, "seeds"),
+    ({"grid": {**GRID, "sedes": [1]}}, "there is no parameter 'grid.sedes'"),
     ({"notebooks": {BASELINE: {**SETTINGS, "seeds": [3]}}}, "there is no parameter 'seeds'"),
     ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
     ({"grid": {**GRID, "train_set": "$(touch x)"}}, "use letters"),
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
     ({"ablations": {BASELINE: {"g": {"v": {"epocs": 3}}}}}, "there is no parameter 'epocs'"),
     ({"ablations": {BASELINE: {"g'; touch x": {"v": {}}}}}, "use letters"),
-    ({"ablations": {BASELINE: {"g": {"v": {"train_set": "../x"}}}}}, "use letters"),
 ]
 
 
@@ -222,12 +192,6 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
-
-
-def test_the_names_of_the_file_are_not_offered_for_a_part_of_it(own_home):
-    write_profile(own_home, {**GRID, "sedes": [1]})
-    with pytest.raises(DfnbError, match=r"there is no parameter 'grid\.sedes'$"):
-        jobs.plan("mine")
 
 
 @pytest.mark.parametrize("text", ["grid:\n\t- x", "grid: {}\ngrid: {}"])
@@ -254,7 +218,7 @@ def done(smoke_home, tmp_path_factory):
     grid = {
         **GRID,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
-        "maps": {**maps, "variants": False},
+        "maps": maps,
     }
     write_profile(home, grid, {BASELINE: {**SETTINGS, "seen_methods": ["mouth"]}})
     with pytest.MonkeyPatch.context() as patch:
@@ -296,27 +260,20 @@ def test_an_unreadable_crop_fails_the_job_instead_of_losing_its_maps(trained_aga
     assert not trained_again.done
 
 
-def test_a_report_is_gone_on_with_on_another_machine(done, own_home):
-    """From its files alone: nothing is trained again, and the first seed's network is there."""
+def test_a_report_is_gone_on_with_from_what_is_there(done, own_home):
+    """Nothing is trained again, and a reader's own training is in no table."""
     for name in ("reports", "notebooks"):
         shutil.copytree(done / name, own_home / name)
     (job,) = trainings()
     run = jobs.trained(parameters.check(BASELINE, job.parameters))
-    assert job.done and not (own_home / "runs").exists()
-    assert run.network().state_dict().keys()
     jobs.ensure_trained("mine")
-    assert not (own_home / "runs").exists()
-
-
-def test_a_notebook_trains_what_is_missing_and_a_training_of_its_own_is_in_no_table(done, own_home):
-    for name in ("reports", "notebooks", "runs"):
-        shutil.copytree(done / name, own_home / name)
-    (job,) = trainings()
+    assert run.network().state_dict().keys() and not (own_home / "runs").exists()
+    shutil.copytree(done / "runs", own_home / "runs")
     (own_home / job.output).unlink()
-    before = (own_home / "runs" / job.run_id / "record.json").stat().st_mtime_ns
+    record = own_home / "runs" / job.run_id / "record.json"
+    before = record.stat().st_mtime_ns
     jobs.ensure_trained("mine")
-    assert job.done
-    assert (own_home / "runs" / job.run_id / "record.json").stat().st_mtime_ns == before
+    assert job.done and record.stat().st_mtime_ns == before
     other = jobs.trained(parameters.check(BASELINE, {**job.parameters, "seed": 7}))
     assert other.id != job.run_id and Run.open(other.id).seed == 7
     (detector,) = detectors("mine")

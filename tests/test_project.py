@@ -177,7 +177,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
 
     assert "faceforensics-c23" in dfnb("data").stdout
     assert "did you mean demo?" in dfnb("run", "dmeo").stderr
-    made = dfnb("synth", "smoke-b", "--workers", "1")
+    made = dfnb("synth", "smoke-b")
     assert (empty / "datasets" / "smoke-b" / "record.json").exists(), made.stderr
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
 

@@ -1,12 +1,9 @@
 """Scores: those of the network for each frame, in any order; unsound ones are refused."""
 
 import numpy as np
-import planted
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from dfnb import files
 from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
@@ -14,7 +11,6 @@ from dfnb.papers import locate_and_verify
 from dfnb.report.scores import KEYS
 from dfnb.settings import DfnbError
 from dfnb.training import scoring
-from dfnb.training.runs import Run
 
 SETTINGS = locate_and_verify.Settings(
     backbone="dfnb_plain7",
@@ -84,21 +80,6 @@ def test_scores_under_corruption(home):
         assert "iou" not in corrupted
         distances.append((corrupted["log_odds"] - clean["log_odds"]).abs().mean())
     assert 0 < distances[0] < distances[1]
-
-
-def test_weights_that_lack_a_tensor_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    file = files.run_folder("x") / "best.safetensors"
-    file.parent.mkdir(parents=True)
-    weights = UntrainedRun().network().state_dict()
-    name, _ = weights.popitem()
-    save_file(weights, file)
-    record = planted.record("locate_and_verify", 0, SETTINGS.model_dump(mode="json"))
-    run = Run("x", record.model_copy(update={"weights_sha256": files.sha256(file)}))
-    with pytest.raises(DfnbError, match=f"{file} is not valid as weights of locate") as error:
-        run.network()
-    sentence = str(error.value)
-    assert name in sentence and "\n" not in sentence and "delete" not in sentence
 
 
 def test_nan_is_refused(home, monkeypatch):

@@ -338,7 +338,7 @@ def portraits(home, monkeypatch):
 def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_0(portraits):
     def status(name, preset="smoke-a"):
         """Exit code and output of ``dfnb synth``."""
-        words = ["synth", preset, "--portraits", str(portraits), "--name", name, "--workers", "1"]
+        words = ["synth", preset, "--portraits", str(portraits), "--name", name]
         result = CliRunner().invoke(commands, words)
         return result.exit_code, result.output
 

@@ -5,13 +5,13 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from timm.layers import ConvNormAct, create_classifier
 from timm.models import (
     PretrainedCfg,
@@ -27,8 +27,6 @@ from torch.utils.checkpoint import checkpoint
 
 from dfnb.files import sha256
 from dfnb.settings import DfnbError, explained
-
-log = logging.getLogger(__name__)
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
@@ -117,17 +115,20 @@ class Start(NamedTuple):
         weights_from: "random weights", "ImageNet", or the name of one of our own starts.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
+        problem: why there are no pretrained weights; empty where there are, or none were asked for.
     """
 
     weights_from: str = "random weights"
     file: Path | None = None
     sha256: str = ""
+    problem: str = ""
 
 
 def start(name: str, pretrained: bool) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    If those cannot be had, the start is random weights, and a warning is logged.
+    If those cannot be had, the start is random weights, and ``problem`` says why. A training is
+    then refused by :func:`dfnb.training.train.run_parameters`.
 
     Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
     """
@@ -138,9 +139,8 @@ def start(name: str, pretrained: bool) -> Start:
         return Start()
     try:
         file = _weights_file(config)
-    except OSError as error:  # what urllib and huggingface_hub raise without a network
-        log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
-        return Start()
+    except Exception as error:  # without a network; each version of the hub has its own
+        return Start(problem=str(error))
     digest = sha256(file)
     # Without a pin the expected beginning is "", which every digest has.
     if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
@@ -155,11 +155,19 @@ def start(name: str, pretrained: bool) -> Start:
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
-    """The local file of a model's weights; OSError if there is none or it cannot be downloaded."""
+    """The local file of a model's weights.
+
+    Raises what timm and the hub raise where there is none or it cannot be downloaded.
+    """
     if config.file:  # one of our own, see default_cfgs above
         return Path(config.file)
     if config.hf_hub_id:
-        return Path(download_from_hf(config.hf_hub_id, "model.safetensors"))
+        place = (config.hf_hub_id, "model.safetensors")
+        if cached := try_to_load_from_cache(*place):
+            return Path(cached)
+        # This asks the hub once. Without a network the download asks six times, with pauses.
+        get_hf_file_metadata(hf_hub_url(*place))
+        return Path(download_from_hf(*place))
     if config.url:
         return Path(download_cached_file(config.url))  # its name has the beginning of its hash
     raise FileNotFoundError("timm has none for it")

@@ -186,9 +186,9 @@ class Settings(Closed):
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended; ``start`` is the run
-        of that phase, None if there is none, and ``seed`` that of the training. The paper may leave
-        out a class if it ``makes_other_class``; if that leaves one class in the val split, the
-        checkpoint is chosen on what :meth:`samples` makes of it. The paper may add a column
+        of that phase, None if there is none, and ``seed`` that of the training. A paper that
+        ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
+        :meth:`samples` makes of the val split. A paper may add a column
         ``always``, see :class:`dfnb.data.loading.EpochSampler`; every batch then shows some of the
         frames with a rank.
         """

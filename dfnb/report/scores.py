@@ -244,6 +244,16 @@ def remove_replaced(profile: str, run_id: str) -> None:
 # ---------------------------------------------------------------- which detectors there are
 
 
+def score_files(folder: Path) -> list[Path]:
+    """The score files of runs and tools in a report or in a folder of reports.
+
+    What notebooks added is left out.
+    """
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    paths = sorted(folder.rglob("scores/[!.]*.parquet"))
+    return [path for path in paths if "@" not in path.stem]
+
+
 def _files_of(folder: Path, name: str) -> list[Path]:
     """The score file of a run or tool, and those that notebooks added."""
     return sorted([score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")])
@@ -258,10 +268,7 @@ def detectors(profile: str) -> list[Detector]:
     folder = report_folder(profile)
     runs_by_place = defaultdict(list)
     tools = []
-    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
-    for path in sorted(folder.glob("scores/[!.]*.parquet")):
-        if "@" in path.stem:  # what a notebook added
-            continue
+    for path in score_files(folder):
         metadata = read_metadata(path)
         if "record" not in metadata:
             tools.append(Detector(path.stem))

@@ -5,10 +5,12 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters
 from dfnb.running import jobs
+from dfnb.settings import DfnbError
 from dfnb.training import train
 from dfnb.training.runs import settings_of
 from dfnb.training.scoring import DEVICE, single_thread
@@ -25,7 +27,8 @@ def report(profile: str) -> str:
     notebooks are not counted.
     """
     rows = []
-    for job in jobs.plan(profile).trainings:
+    # Random weights are as fast as pretrained ones, and need no download.
+    for job in jobs.plan(profile, pretrained=False).trainings:
         jobs.ensure_datasets(job.run.train_set)
         rows.append({"paper": job.run.paper, "hours": hours(job.run)})
     by_paper = pd.DataFrame(rows).groupby("paper", sort=False)["hours"]
@@ -42,15 +45,26 @@ def hours(run: RunParameters) -> float:
     return total
 
 
-@single_thread()  # as in a training
 def _hours_of_phase(run: RunParameters, settings: Settings) -> float:
-    """The hours of one phase, loading included."""
-    # Random weights are as fast as pretrained ones, and need no download. A schedule may refuse
-    # more steps than the training has.
-    changes = {"pretrained": False, "schedule": "constant"}
+    """The hours of one phase; smaller batches are timed where the published ones do not fit."""
+    # A schedule may refuse more steps than the training has.
+    settings = settings.model_copy(update={"schedule": "constant"})
     if DEVICE == "cpu":
-        changes["batch_size"] = CPU_BATCH
-    settings = settings.model_copy(update=changes)
+        settings = settings.model_copy(update={"batch_size": CPU_BATCH})
+    while True:
+        try:
+            return _timed(run, settings)
+        except torch.OutOfMemoryError:
+            smaller = settings.batch_size // 2
+        if smaller < CPU_BATCH:
+            raise DfnbError(f"{run.paper} does not fit the memory of {DEVICE}")
+        print(f"{run.paper}: {settings.batch_size} images do not fit the memory, timing {smaller}")
+        settings = settings.model_copy(update={"batch_size": smaller})
+
+
+@single_thread()  # as in a training
+def _timed(run: RunParameters, settings: Settings) -> float:
+    """The hours of one phase with these settings, loading included."""
     run = run.model_copy(update={"settings": settings.model_dump(mode="json")})
     splits = train.visible_splits(run, settings, None)
     trainer = Trainer(train.fabric(settings, 1), Path(run.paper), run, splits, None)

@@ -7,8 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebo
 files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from dfnb import files, papers, records, synth
 from dfnb.attribution import maps, measures
 from dfnb.data import corrupt, test_sets
 from dfnb.data.frames import dataset_record
-from dfnb.records import RunParameters
+from dfnb.records import RunParameters, TrainingOptions
 from dfnb.report.scores import (
     VALIDATION,
     Condition,
@@ -52,7 +51,7 @@ class Corruptions(Closed):
 
 
 class Maps(Closed):
-    """Which attribution maps are measured, and on how many frames."""
+    """Which attribution maps of main detectors are measured, and on how many frames."""
 
     test_sets: Names
     frames: int = Field(ge=1)  # forged frames of each test set, about so many
@@ -60,7 +59,6 @@ class Maps(Closed):
     # first seed. Trainings measure Grad-CAM, named here or not: the notebook only checks it.
     names: list[str] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
-    variants: bool  # whether the maps of the ablations' variants are measured, too
 
 
 class Grid(Closed):
@@ -98,7 +96,6 @@ class Profile(Closed):
             order.
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
-        allow_random: whether random weights may replace pretrained ones that cannot be fetched.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
     """
 
@@ -106,7 +103,6 @@ class Profile(Closed):
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
-    allow_random: bool = True
     claims: Name = "claims"
 
 
@@ -159,7 +155,7 @@ class Training(Job):
     Attributes:
         run: what identifies the training.
         run_id: its name.
-        roles: the pairs of ablation and variant under which the report shows it; none: in no table.
+        roles: the pairs of ablation and variant under which the report shows it.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         test_sets: the datasets that it is scored on.
         corruptions: the corrupted frames that it is scored on, too.
@@ -177,8 +173,8 @@ class Training(Job):
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters with which its paper's notebook shows this training."""
-        shared = set(TrainingParameters.model_fields)
-        values = {**self.run.model_dump(include=shared), **self.run.settings}
+        options = self.run.model_dump(include=set(TrainingOptions.model_fields))
+        values = {**options, **self.run.settings}
         return {"profile": self.profile, "test_sets": self.test_sets, **values}
 
 
@@ -206,7 +202,11 @@ class Plan(Closed):
         return by_name[name]
 
 
-def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
+def plan(
+    name: str,
+    main: bool = False,
+    **changes: Any,
+) -> Plan:
     """The jobs of a profile, whether done or not.
 
     All parameters are checked here, before anything runs. Test sets and variants whose real
@@ -215,15 +215,16 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
 
     Args:
         name: The name of the profile.
-        ablations: The ablations that are trained beside the main detectors; None: all.
+        main: Whether to leave out the trainings of all ablations.
+        **changes: Parameters that all trainings have in place of the profile's.
 
-    Raises :class:`DfnbError` for wrong parameters, for an ablation that the profile lacks, and
-    where the main training set is not there.
+    Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
+    weights are not there.
     """
     content = profile(name)
     by_id: dict[str, Training] = {}
     for notebook in content.notebooks:
-        for job in _trainings(name, content, notebook):
+        for job in _trainings(name, content, notebook, changes):
             same = by_id.get(job.run_id)
             if same:  # another role needs an equal training: it gets this role and its test sets
                 roles = [*same.roles, *job.roles]
@@ -231,14 +232,8 @@ def plan(name: str, ablations: Sequence[str] | None = None) -> Plan:
                 job = same.model_copy(update={"roles": roles, "test_sets": test_sets})
             by_id[job.run_id] = job
     trainings = list(by_id.values())
-    if ablations is not None:
-        known = sorted({title for titles in content.ablations.values() for title in titles})
-        for title in ablations:
-            if title not in known:
-                remedy = suggestion(title, known)
-                raise DfnbError(f"profile {name} has no ablation {title!r}{remedy}")
-        wanted = {MAIN[0], *ablations}
-        trainings = [job for job in trainings if wanted & {title for title, _ in job.roles}]
+    if main:
+        trainings = [job for job in trainings if MAIN in job.roles]
     notebooks = []
     for notebook in content.notebooks:
         values = _notebook_parameters(name, content, notebook, trainings)
@@ -258,7 +253,12 @@ def missing_datasets(name: str) -> list[str]:
     return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
 
 
-def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]:
+def _trainings(
+    name: str,
+    content: Profile,
+    notebook: str,
+    changes: Mapping[str, Any],
+) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
     Ablations take the grid's first seed unless they name others, and are left out where their
@@ -274,7 +274,7 @@ def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]
     for ablation, by_title in content.ablations.get(notebook, {}).items():
         variants.update({(ablation, title): variant for title, variant in by_title.items()})
     for role, variant in variants.items():
-        values = {**shared, **variant.model_extra}
+        values = {**shared, **variant.model_extra, **changes}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
@@ -282,49 +282,41 @@ def _trainings(name: str, content: Profile, notebook: str) -> Iterator[Training]
             present = [dataset for dataset in p.test_sets if _is_available(dataset)]
             if role == MAIN or (present and _is_available(p.train_set)):
                 p = p.model_copy(update={"test_sets": present})
-                yield _training(p, content, [role], train_set)
+                yield _training(p, content, role, train_set)
 
 
 def _training(
     p: TrainingParameters,
     content: Profile,
-    roles: list[Role],
+    role: Role,
     train_set: str,
 ) -> Training:
-    """The training with these parameters in a role, or in none; ``train_set`` as in the profile."""
-    # What both schemas have: paper, training set, seed and so on; without the paper's settings.
-    shared = set(TrainingParameters.model_fields) & set(RunParameters.model_fields)
-    options = p.model_dump(include=shared)
-    run = train.run_parameters(
-        settings=p.settings(),
-        allow_random=content.allow_random,
-        **options,
-    )
+    """The training with these parameters in a role; ``train_set`` as the profile names it."""
+    run = _run_parameters(p)
     run_id = train.run_id(run)
-    role = roles[0] if roles else MAIN
     words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
-    corruptions = content.grid.corruptions
-    if MAIN not in roles or (corruptions and not _is_available(corruptions.test_set)):
-        corruptions = None
-    grid = content.grid.maps if roles else None
-    if grid and MAIN not in roles and not grid.variants:
-        grid = None
-    # A variant with a training set of its own is measured there: the methods that it was trained on
-    # need not be in the other datasets.
-    if grid and train_set != content.grid.train_set:
-        grid = grid.model_copy(update={"test_sets": [p.train_set]})
+    grid = content.grid
+    corruptions = None
+    if role == MAIN and grid.corruptions and _is_available(grid.corruptions.test_set):
+        corruptions = grid.corruptions
     return Training(
         name="-".join(filter(None, words)),  # MAIN is two empty words
         profile=p.profile,
         output=score_path(Path("reports", p.profile), run_id),
         run=run,
         run_id=run_id,
-        roles=roles,
+        roles=[role],
         train_set=train_set,
         test_sets=p.test_sets,
         corruptions=corruptions,
-        maps=grid,
+        maps=grid.maps if role == MAIN else None,
     )
+
+
+def _run_parameters(p: TrainingParameters) -> RunParameters:
+    """What identifies the training with the parameters of a paper's notebook."""
+    options = p.model_dump(include=set(TrainingOptions.model_fields))
+    return train.run_parameters(settings=p.settings(), **options)
 
 
 def _notebook_parameters(
@@ -367,32 +359,29 @@ def ensure_datasets(*names: str) -> None:
 
 
 def trained(p: TrainingParameters) -> Run:
-    """The training of a paper's notebook, with its scores in the report.
+    """The training of a paper's notebook, see :func:`train_and_score`.
 
-    If the report already has its scores, the run is only opened, by its id. Else it is loaded from
-    ``runs/``, resumed or trained, and then scored: one that the profile plans on the profile's test
-    sets, any other on those of ``p``. A training that the profile does not plan is in no table of
-    its report.
+    One that the profile does not plan, because a reader has changed the parameters, is only
+    trained: no table of the report has it.
     """
-    # The parameters may be a reader's own: then this run stays out of the report, and has no role.
-    job = _training(p, profile(p.profile), [], p.train_set)
-    for planned in plan(p.profile).trainings:
-        if planned.run_id == job.run_id:
-            job = planned
-    if job.done:  # the report has its scores
-        return Run.open(job.run_id)
-    return train_and_score(job)
+    run = _run_parameters(p)
+    for job in plan(p.profile).trainings:
+        if job.run == run:
+            return train_and_score(job)
+    ensure_datasets(p.train_set, *p.test_sets)
+    return train.train(run)
 
 
 def ensure_trained(name: str) -> None:
     """Train the main detectors that the report of a profile lacks, for notebooks opened by hand."""
-    for job in plan(name).trainings:
-        if MAIN in job.roles and not job.done:
-            train_and_score(job)
+    for job in plan(name, main=True).trainings:
+        train_and_score(job)
 
 
 def train_and_score(job: Training) -> Run:
     """Train, and score the test sets; where the job says so, also corrupted frames and maps.
+
+    If the report already has the scores, the run is only opened, by its id.
 
     The validation split is scored as one more test set, whatever the paper saw of it: a threshold
     needs its real frames.
@@ -401,6 +390,8 @@ def train_and_score(job: Training) -> Run:
     weights: notebooks need them to draw maps on a machine without ``runs/``. The score file is
     written last, and proves that the job ended.
     """
+    if job.done:
+        return Run.open(job.run_id)
     report = files.report_folder(job.profile)
     ensure_datasets(job.run.train_set, *job.test_sets)
     run = train.train(job.run)  # a finished training is only loaded
@@ -443,12 +434,7 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
     for name in filter(_is_available, job.maps.test_sets):
         ensure_datasets(name)
         frames = measures.sample(name, job.maps.frames, run.parameters.seen_methods)
-        if frames.empty:
-            print(f"{run.id}: no maps on {name}, which has no fake of a method it has seen")
+        if frames.empty:  # no fake of a method that it has seen
             continue
         for map_name in maps.names(run.network()):
             yield Condition(name, map=map_name), measures.measure(run, frames, map_name)
-
-
-if __name__ == "__main__":  # python -m dfnb.running.jobs PROFILE > FILE, for Snakemake by hand
-    print(plan(sys.argv[1]).model_dump_json(indent=1))

@@ -26,16 +26,10 @@ class Parameters(Closed):
     profile: Name = "smoke"
 
 
-class TrainingParameters(Parameters):
+class TrainingParameters(Parameters, records.TrainingOptions):
     """The parameters of a paper's notebook, besides the settings of the paper."""
 
-    paper: Name
-    train_set: Name
     test_sets: Names
-    seed: int = Field(0, ge=0)
-    seen_methods: list[str] | None = Field(None, min_length=1)  # to train on; None: all
-    devices: int = Field(1, ge=1)
-    frames_per_video: int | None = Field(None, ge=1)  # of the splits train and val; None: all
 
     def settings(self) -> Settings:
         """The part of the parameters that belongs to the paper."""

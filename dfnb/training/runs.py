@@ -15,7 +15,7 @@ from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import RunParameters, TrainingRecord, read_record
-from dfnb.report.scores import StoredRun
+from dfnb.report.scores import StoredRun, score_files
 from dfnb.settings import DfnbError, explained, suggestion
 
 if TYPE_CHECKING:
@@ -32,19 +32,16 @@ class Run(StoredRun):
         Raises :class:`DfnbError` when there is no such run, with the nearest ids, or when it is not
         finished.
         """
-        record = TrainingRecord.read(run_folder(run_id))
-        if record is not None:
-            return cls(run_id, record)
-        # Neither the unfinished files of files.atomic, whose names begin with a dot, nor what
-        # notebooks added, <run id>@<what>. Several reports may have the run; any will do.
-        paths = home().glob("reports/*/scores/[!.]*.parquet")
-        stored = {path.stem: path for path in paths if "@" not in path.stem}
-        if run_id in stored:
+        content = read_record(run_folder(run_id))
+        if content is None:
+            # Several reports may have the run; any will do.
+            stored = {path.stem: path for path in score_files(home() / "reports")}
+            if run_id not in stored:
+                known = {*stored, *(path.parent.name for path in home().glob("runs/*/record.json"))}
+                remedy = suggestion(run_id, sorted(known))
+                raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
             content = read_metadata(stored[run_id]).get("record")  # None: of another tool
-            return cls(run_id, TrainingRecord.check(content, stored[run_id]))
-        known = {*stored, *(path.parent.name for path in home().glob("runs/*/record.json"))}
-        remedy = suggestion(run_id, sorted(known))
-        raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
+        return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
 
     @property
     def folder(self) -> Path:

@@ -30,9 +30,9 @@ def train(parameters: RunParameters) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
-    the training set, or the last one if the paper's ``Settings.chosen`` says so. A paper that
-    leaves one class out of that split (``Settings.visible``) makes samples of both classes from the
-    class that it keeps, such as fakes from real frames; then the AUC is that of these samples. If
+    the training set, or the last one if the paper's ``Settings.chosen`` says so. If a paper makes
+    samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
+    AUC is that of these samples. If
     the training starts from the weights of a previous phase (``Settings.before``), that phase is
     trained first, with the same data and seed. While another process trains the same run, this one
     waits, and then loads it.
@@ -75,7 +75,6 @@ def run_parameters(
     paper: str,
     train_set: str,
     settings: Settings,
-    allow_random: bool = True,
     **options: Any,
 ) -> RunParameters:
     """Everything that identifies a training.
@@ -84,12 +83,17 @@ def run_parameters(
         paper: Module name of the paper.
         train_set: A dataset; one of the embedded benchmark need not be built yet.
         settings: The paper's settings.
-        allow_random: Whether random weights may replace pretrained ones that cannot be fetched.
         **options: ``seed``, ``seen_methods`` in any order, ``devices`` and ``frames_per_video``,
-            see :class:`dfnb.records.RunParameters`.
+            see :class:`dfnb.records.TrainingOptions`.
 
-    Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
+    Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
+    # A digest that identifies the frames. That of the embedded benchmark is computed from the
+    # settings of its generator, so the frames need not exist yet.
+    if train_set in dataset_names("synth"):
+        data = synth.identity(train_set)
+    else:
+        data = identity(dataset_record(train_set))
     # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
     # validation split.
     if settings.released:
@@ -97,18 +101,12 @@ def run_parameters(
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
-    # No file: random weights take the place of pretrained ones that cannot be fetched.
-    if settings.pretrained and weights.file is None and not allow_random:
+    if settings.pretrained and weights.file is None:
         raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched; run this once "
-            "with an internet connection, or set allow_random in the profile"
+            f"the pretrained weights of {settings.backbone} cannot be fetched ({weights.problem}); "
+            "run this once with an internet connection, or set pretrained = false to train from "
+            "random weights"
         )
-    # A digest that identifies the frames. That of the embedded benchmark is computed from the
-    # settings of its generator, so the frames need not exist yet.
-    if train_set in dataset_names("synth"):
-        data = synth.identity(train_set)
-    else:
-        data = identity(dataset_record(train_set))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(

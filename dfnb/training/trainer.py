@@ -20,15 +20,14 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from dfnb import papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
-from dfnb.files import atomic, sha256, write_json
+from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network, Settings
-from dfnb.records import Clock, RunParameters, TrainingRecord, environment
+from dfnb.records import Clock, RunParameters, write_record
 from dfnb.report.scores import threshold_of
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
@@ -36,7 +35,6 @@ from dfnb.training.runs import Run, settings_of
 from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
-BAR_S = 30  # seconds between two lines of the progress bar: a log or a notebook keeps them all
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 
 
@@ -152,24 +150,12 @@ class Trainer:
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
         self.saved_at = time.monotonic()  # none is due yet
-        self._print(f"starting from {network.weights_from} on {fabric.device}")
+        fabric.print(f"{folder.name}: starting from {network.weights_from} on {fabric.device}")
 
     def initial_optimisers(self) -> tuple[list[Optimizer], LRScheduler]:
         """The optimisers and their schedule, as they are before the first step."""
         optimisers, scheduler = self.settings.optimisation(self.network, self.steps)
         return [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers], scheduler
-
-    def _print(self, text: str) -> None:
-        """Print a line that begins with the run's id, by the first process alone."""
-        self.fabric.print(f"{self.folder.name}: {text}")
-
-    @property
-    def makes_samples(self) -> bool:
-        """Whether validation scores what the paper makes of its frames, which have one class only.
-
-        Such a paper left out the other class, see ``Settings.visible``.
-        """
-        return self.splits["val"]["label"].nunique() == 1
 
     # ------------------------------------------------------------ an epoch
 
@@ -183,19 +169,11 @@ class Trainer:
         self.step_module.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        bar = tqdm(
-            self.loader,
-            "steps of the training",  # of all epochs, with the time left for them
-            initial=progress.epoch * self.steps + progress.step,
-            total=self.settings.epochs * self.steps,
-            mininterval=BAR_S,
-            maxinterval=BAR_S,
-            disable=not self.fabric.is_global_zero,
-        )
-        for batch in bar:
+        for batch in self.loader:
             self.train_step(batch)
             if time.monotonic() - self.saved_at > CHECKPOINT_S:
                 self.save()
+                self.fabric.print(f"epoch {progress.epoch + 1}, step {progress.step}: saved")
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite.
@@ -285,7 +263,7 @@ class Trainer:
         progress = self.progress
         epoch = progress.epoch + 1
         # With a seed, predict scores the samples that the paper makes; without, the stored frames.
-        seed = self.parameters.seed if self.makes_samples else None
+        seed = self.parameters.seed if self.settings.makes_other_class else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
         # One NaN or infinite score makes the sum so.
@@ -301,10 +279,8 @@ class Trainer:
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
-        self._print(
-            f"epoch {epoch} of {self.settings.epochs}: loss {losses.get('loss_total', 0):.3f}, "
-            f"validation AUC {auc:.3f}"
-        )
+        loss = losses.get("loss_total", 0)
+        print(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.3f}, validation AUC {auc:.3f}")
 
     # ------------------------------------------------------------ checkpoint and record
 
@@ -339,37 +315,33 @@ class Trainer:
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
-        self._print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        self.fabric.print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
-        """Write the record: all that a report says about the training."""
+        """Write the record, a :class:`dfnb.records.TrainingRecord`."""
         progress = self.progress
         paper = papers.module(self.parameters.paper)
         # The defaults of a paper's Settings are its published values.
         published = paper.Settings().model_dump(mode="json")
         weights = self.folder / "best.safetensors"
-        digest = sha256(weights)
         images_before = self.start.record.images_seen if self.start else 0
         values = {
-            "parameters": self.parameters.model_dump(mode="json"),
             "faces": faces_of(self.parameters.train_set),  # to score pictures without the dataset
             "detector": {**paper.PAPER._asdict(), "defaults": published},
             "rule": self._rule(),
             "chosen": progress.chosen,
             "validation_threshold": progress.validation_threshold,
             "weights_from": self.network.weights_from,
-            "weights_sha256": digest,
+            "weights_sha256": sha256(weights),
             "log": progress.log,
             "n": {split: len(frames) for split, frames in self.splits.items()},
             "collapsed": progress.chosen["auc"] < LEARNED_AUC,
             "start": self.start.id if self.start else None,
             "images_seen": images_before + progress.images_seen,
             **self.clock.usage(),
-            "environment": environment(),
-            "outputs": {weights.name: digest},
         }
-        record = TrainingRecord.check(values, self.folder)
-        write_json(self.folder / "record.json", record.model_dump())
+        parameters = self.parameters.model_dump(mode="json")
+        write_record(self.folder / "record.json", parameters, [weights], **values)
 
     def _rule(self) -> str:
         """How the epoch was chosen, in words."""
@@ -377,7 +349,7 @@ class Trainer:
             return "the authors' choice, perhaps on test sets"
         if self.settings.chosen == "last":
             return "the last epoch"
-        judged = "the paper's own samples of " if self.makes_samples else ""
+        judged = "the paper's own samples of " if self.settings.makes_other_class else ""
         train_set = self.parameters.train_set
         return f"highest frame AUC on {judged}the validation split of {train_set}"
 

@@ -1,5 +1,5 @@
-"""What is installed from the network for a release: the list of ``environment.yml`` alone, into an
-empty environment.
+"""What is installed from the network for a release: the list of ``environment.yml`` alone, and the
+oldest versions that ``pyproject.toml`` allows, each into an empty environment.
 
 Several GB are fetched, so the suite leaves it out: ``make test-release``. With conda, mamba or
 micromamba the file is given to it as users do; without one, its packages, which have the same names
@@ -56,4 +56,14 @@ def test_the_list_for_conda_is_enough_by_itself(tmp_path):
     where = call(python, "-c", "import dfnb; print(dfnb.__file__)", cwd=tmp_path)
     assert str(CHECKOUT) in where
     assert "faceforensics-c23" in call(python.with_name("dfnb"), "data", cwd=tmp_path)
-    call(python, "-m", "pytest", "tests/test_metrics.py", "-q", cwd=CHECKOUT)
+    call(python, "-m", "pytest", "tests/report/test_statistics.py", "-q", cwd=CHECKOUT)
+
+
+def test_the_oldest_versions_run_the_smoke_profile(tmp_path):
+    call(sys.executable, "-m", "venv", tmp_path / "environment")
+    python = tmp_path / "environment" / "bin" / "python"
+    install = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--python", python]
+    call(*install, "--resolution", "lowest-direct", CHECKOUT)
+    (tmp_path / "home").mkdir()
+    call(python.with_name("dfnb"), "run", "smoke", cwd=tmp_path / "home")
+    assert (tmp_path / "home" / "reports" / "smoke" / "index.html").exists()
