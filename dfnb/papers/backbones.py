@@ -32,16 +32,6 @@ log = logging.getLogger(__name__)
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
-# Tags of the pretrained weights of SMALL, which scripts/pretrain.py made; the first is the default.
-START_TAGS = ("drawn_faces", "home_faces")
-
-
-# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
-# those are published. Other files are not checked.
-PINNED = {
-    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
-    "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-}
 
 # ---------------------------------------------------------------- the small network
 
@@ -90,20 +80,26 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-# The normalisation and interpolation of the images that the weights were made with.
-_INPUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
-_configs = {}
-for _tag in START_TAGS:
-    _file = str(STARTS / f"{_tag}.safetensors")
-    # num_classes 0: the file has no weights for the classifier.
-    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc", **_INPUT}
-# @register_model looks for the configurations of pretrained weights under this name.
-default_cfgs = generate_default_cfgs(_configs)
+# The pretrained weights, which scripts/pretrain.py made. @register_model looks for their
+# configuration under this name.
+default_cfgs = generate_default_cfgs(
+    {
+        f"{SMALL}.drawn_faces": {
+            "file": str(STARTS / "drawn_faces.safetensors"),
+            "num_classes": 0,  # the file has no weights for the classifier
+            "classifier": "fc",
+            # Of the images that the weights were made with.
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "interpolation": "bilinear",
+        }
+    }
+)
 
 
 @register_model
 def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` under its timm name; the tags of its weights are :data:`START_TAGS`."""
+    """:class:`Plain7` under its timm name; the tag of its weights is ``drawn_faces``."""
     return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
 
 
@@ -114,7 +110,7 @@ class Start(NamedTuple):
     """The initial weights of a model, which are part of a run's identity.
 
     Attributes:
-        weights_from: "random weights", "ImageNet", or the name of one of our own starts.
+        weights_from: "random weights", "ImageNet", or "drawn faces" of our own.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
     """
@@ -129,7 +125,7 @@ def start(name: str, pretrained: bool) -> Start:
 
     If those cannot be had, the start is random weights, and a warning is logged.
 
-    Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
+    Raises :class:`DfnbError` where timm has no such model.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -141,17 +137,9 @@ def start(name: str, pretrained: bool) -> Start:
     except OSError as error:  # what urllib and huggingface_hub raise without a network
         log.warning("No pretrained weights for %s: starting from random weights (%s).", name, error)
         return Start()
-    digest = sha256(file)
-    # Without a pin the expected beginning is "", which every digest has.
-    if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
-        raise DfnbError(
-            f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
-            "fetched again"
-        )
-    # Only our own configurations name a file, and their tag says what the weights were trained on.
-    # All others count as ImageNet's, as most of timm's are.
-    weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
-    return Start(weights_from, file, digest)
+    # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
+    weights_from = "drawn faces" if config.file else "ImageNet"
+    return Start(weights_from, file, sha256(file))
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -187,7 +175,10 @@ def create(
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
-    with explained(name, "as a backbone here", "choose another image_size or backbone"):
+    remedy = "choose another image_size or backbone"
+    if initial.file:
+        remedy += f"; or delete {initial.file}, if it is damaged, and it is fetched again"
+    with explained(name, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     return model
