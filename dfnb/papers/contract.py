@@ -6,7 +6,7 @@ A paper is one module with
 - ``Settings``, a subclass of :class:`Settings`: its published settings as defaults. It may also
   override the methods for its phases, its augmentation, its own samples and the data it may see;
 - ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses. It
-  may also have maps of where an image is forged, and pictures that explain it.
+  may also have maps of where an image is forged.
 
 Training, scores, maps and tables know nothing else about a paper.
 """
@@ -291,10 +291,6 @@ class Network(nn.Module):
         ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
         ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
-        return {}
-
-    def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Pictures (B, h, w) by name that figures show between the frames and their maps."""
         return {}
 
     def moved(self) -> AbstractContextManager | None:
