@@ -236,15 +236,18 @@ def test_a_map_gets_its_channels_first_and_loses_tokens_without_a_position():
         assert torch.equal(seen[0], expected)
 
 
-TRANSFORMERS = [
+FAMILIES = [
+    ("test_resnet", 96, 3, "layer4"),
+    ("test_efficientnet", 96, 3, "bn2"),
+    ("test_convnext", 96, 3, "stages.3"),
     ("hiera_tiny_224", 224, 7, "blocks.11.norm1"),
     ("swin_tiny_patch4_window7_224", 96, 3, "layers.3"),
     ("test_vit", 96, 6, "blocks.5.norm1"),
 ]
 
 
-@pytest.mark.parametrize(("model", "side", "cells", "layer"), TRANSFORMERS)
-def test_the_last_map_of_a_transformer_is_in_the_order_of_the_image(model, side, cells, layer):
+@pytest.mark.parametrize(("model", "side", "cells", "layer"), FAMILIES)
+def test_the_last_map_of_a_backbone_is_in_the_order_of_the_image(model, side, cells, layer):
     network = backbones.create(model, False, side).eval()
     seen = []
     grid = watched(seen)
