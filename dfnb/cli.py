@@ -145,8 +145,8 @@ def score(
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    threshold = detector.record.validation_threshold.threshold
-    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
+    if own := detector.record.validation_threshold:
+        typer.echo(f"5 % of its own real validation frames score above {own.threshold:.2f}")
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)

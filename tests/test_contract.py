@@ -112,9 +112,7 @@ def test_it_stands_in_the_tables(report):
 def test_its_claim_is_judged(report):
     judged = claims.judge("mine", "frequency")
     assert judged["id"].tolist() == ["frequency-width"] and judged["value"].notna().all()
-    assert (
-        judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
-    )
+    assert judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
 
 
 def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path):

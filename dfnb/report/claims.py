@@ -14,11 +14,19 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dfnb.files import find
+from dfnb.files import find, read_metadata, read_table, report_folder
 from dfnb.report.measure import FEWEST_SETS, columns_of, measure
-from dfnb.report.scores import Level, detectors, maps, profile_of, scores, thresholds
+from dfnb.report.scores import (
+    Level,
+    detectors,
+    maps,
+    profile_of,
+    scores,
+    test_set_path,
+    thresholds,
+)
 from dfnb.report.statistics import NAN, holm, p_above
-from dfnb.report.tables import robustness
+from dfnb.report.tables import cells, main, robustness
 from dfnb.settings import Closed, Name, explained, read_yaml
 
 FEWEST_SEEDS = 5  # for a verdict
@@ -271,25 +279,50 @@ def published(names: Iterable[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.DataFrame:
-    """Numbers by detector and test set, beside the published AUC of the same paper and level.
+def published_and_ours(profile: str) -> pd.DataFrame:
+    """Every published AUC that a detector of a report can be compared with, beside ours, as text.
 
-    Adds ``published``, ``source``, ``confidence`` (how the figure is known) and ``assumed`` (what
-    the source leaves open); only rows with a published figure are kept. A figure belongs to the
-    published backbone alone. Where several figures match a number, the first in the file counts.
+    Each row says what the figure is of, and how ours was made: ``level``, ``frames`` that were
+    scored, their ``crop``, and ``checkpoint``, the rule by which it was chosen.
+    """
+    by = ["detector", "test_set"]
+    parts = {}
+    for level, aggregation in (("video", "video, the mean of its frames"), ("frame", "frame")):
+        figures = published_for(profile, level)
+        rows = main(scores(profile, level)).merge(figures[by])
+        parts[aggregation] = measure(rows, "AUC", by).merge(figures)
+    table = pd.concat(parts, names=["level"]).droplevel(1)
+    table["ours"] = cells(table)
+    folder = report_folder(profile)
+    paths = [test_set_path(folder, name) for name in table["test_set"]]
+    table["frames"] = [len(read_table(path)) for path in paths]
+    table["crop"] = [read_metadata(path)["crop"] for path in paths]
+    columns = [*by, "published", "ours", "frames", "crop", "checkpoint", "source", "confidence"]
+    return table.reindex(columns=[*columns, "assumed"])
+
+
+def published_for(profile: str, level: Level) -> pd.DataFrame:
+    """The published AUC of each detector of a report on each dataset: of its paper and level.
+
+    Columns: ``detector``, ``test_set``, ``published``, ``source``, ``confidence`` (how the figure
+    is known), ``assumed`` (what the source leaves open) and ``checkpoint``, the rule by which ours
+    was chosen. A figure belongs to the published backbone alone. Where several figures match, the
+    first in the file counts.
     """
     registry = content()
     ours = {}  # from the names of datasets in published.csv to ours
     for name, theirs in registry.datasets.items():
         ours.update(dict.fromkeys(theirs, name))
-    trained = {}  # detector -> (name in published.csv, training set)
+    trained = []
     for detector in detectors(profile):
-        for run in detector.runs:
+        for run in detector.runs[:1]:  # none of another tool
             record = run.record
-            backbone = record.parameters.settings["backbone"]
-            if backbone == record.detector.defaults["backbone"]:
-                trained[detector.name] = (record.detector.published, detector.train_set)
-    figures = published({name for name, _ in trained.values()})
+            about = [detector.name, record.detector.published, detector.train_set, record.rule]
+            if record.parameters.settings["backbone"] == record.detector.defaults["backbone"]:
+                trained.append(about)
+    names = ["detector", "paper", "train_set", "checkpoint"]
+    known = pd.DataFrame(trained, columns=names, dtype=str)  # as text also where there is no row
+    figures = published(known["paper"].unique())
     # A paper's table also quotes the best of earlier papers.
     is_of_others = figures["method"].str.startswith("previous best")
     is_comparable = figures["metric"] == "AUC"
@@ -302,9 +335,5 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
     figures = figures.replace({"train_set": ours, "test_set": ours})
     figures = figures.rename(columns={"value": "published"})
     figures = figures.drop_duplicates(["paper", "train_set", "test_set"])
-    rows = [(detector, *of_detector) for detector, of_detector in trained.items()]
-    # As text also where there is no row.
-    known = pd.DataFrame(rows, columns=["detector", "paper", "train_set"], dtype=str)
     columns = ["paper", "train_set", "test_set", "published", "assumed", "source", "confidence"]
-    beside = known.merge(figures[columns], on=["paper", "train_set"])
-    return numbers.merge(beside, on=["detector", "test_set"])
+    return known.merge(figures[columns], on=["paper", "train_set"])

@@ -153,6 +153,8 @@ def _of_test_set(
     if metric in DIFFERENCES:
         column = column - scores[DIFFERENCES[metric][1]]
     scores = scores.assign(value=column).dropna(subset="value")
+    if metric in WITH_THRESHOLD:
+        scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
     scores["label"] = scores["label"] == 1

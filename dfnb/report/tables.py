@@ -207,12 +207,14 @@ def overview(found: Sequence[Detector]) -> pd.DataFrame:
     for detector in found:
         for run in detector.runs:
             record = run.record
+            chosen = record.chosen
             backbone = record.parameters.settings["backbone"]
             rows[detector.name, run.seed] = {
                 "start": f"{backbone} from {record.weights_from}",
                 "code": record.parameters.paper_source[:8],
-                "chosen epoch": f"{record.chosen.epoch} of {len(record.log)}",  # a row per epoch
-                "validation AUC": round(record.chosen.auc, 3),
+                # The log has a row per epoch; released weights have none.
+                "chosen epoch": f"{chosen.epoch} of {len(record.log)}" if chosen else "–",
+                "validation AUC": round(chosen.auc, 3) if chosen else "–",
                 "images seen": record.images_seen,
             }
     table = pd.DataFrame(rows).T

@@ -12,14 +12,14 @@ from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
-from dfnb.files import dataset_names, digest, locked, run_folder
+from dfnb.files import dataset_folder, dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
 from dfnb.settings import DfnbError
 from dfnb.training.runs import Run, frames_of, settings_of
 from dfnb.training.scoring import DEVICE
-from dfnb.training.trainer import fit
+from dfnb.training.trainer import adopt, fit
 
 # Part of every run's id. A change of code outside the papers' files that changes the numbers of a
 # training must increase it.
@@ -56,8 +56,10 @@ def train(parameters: RunParameters) -> Run:
         )
     folder = run_folder(run_id(parameters))
     with locked(folder, wait_s=-1):  # waits without end
-        if read_record(folder) is None:  # not trained to the end yet
-            settings = settings_of(parameters)
+        settings = settings_of(parameters)
+        if read_record(folder) is None and settings.released:
+            adopt(folder, parameters)
+        elif read_record(folder) is None:  # not trained to the end yet
             start = None  # the run of the previous phase
             before = settings.before()
             if before is not None:
@@ -90,10 +92,8 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
-    # validation split.
-    if settings.released:
-        settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
+    if settings.released:  # the authors' weights replace all others
+        settings = settings.model_copy(update={"pretrained": False})
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
@@ -107,6 +107,8 @@ def run_parameters(
     # settings of its generator, so the frames need not exist yet.
     if train_set in dataset_names("synth"):
         data = synth.identity(train_set)
+    elif settings.released and read_record(dataset_folder(train_set)) is None:
+        data = ""  # what is not trained needs no training set
     else:
         data = identity(dataset_record(train_set))
     if options.get("seen_methods"):  # their order does not change the training

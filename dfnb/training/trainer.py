@@ -32,7 +32,7 @@ from dfnb.records import Clock, RunParameters, TrainingRecord, environment
 from dfnb.report.scores import threshold_of
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
-from dfnb.training.runs import Run, settings_of
+from dfnb.training.runs import Run, frames_of, settings_of
 from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
@@ -78,8 +78,7 @@ class Progress:
 def fit(fabric: Fabric, *inputs: Any) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
-    Each process of a training calls it. Released weights are not trained, but judged once, like
-    those after an epoch: their settings have one epoch, see ``run_parameters``.
+    Each process of a training calls it.
 
     Args:
         fabric: The device of this process, and its connection to the others.
@@ -88,8 +87,7 @@ def fit(fabric: Fabric, *inputs: Any) -> None:
     trainer = Trainer(fabric, *inputs)
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
-        if not trainer.settings.released:
-            trainer.train_epoch()
+        trainer.train_epoch()
         trainer.end_epoch()
     if fabric.is_global_zero:
         trainer.write_record()
@@ -299,7 +297,7 @@ class Trainer:
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, str(temporary))
-        # Means over the epoch's steps; released weights have no losses, because nothing is trained.
+        # Means over the epoch's steps.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
@@ -346,38 +344,26 @@ class Trainer:
     def write_record(self) -> None:
         """Write the record: all that a report says about the training."""
         progress = self.progress
-        paper = papers.module(self.parameters.paper)
-        # The defaults of a paper's Settings are its published values.
-        published = paper.Settings().model_dump(mode="json")
-        weights = self.folder / "best.safetensors"
-        digest = sha256(weights)
         images_before = self.start.record.images_seen if self.start else 0
-        values = {
-            "parameters": self.parameters.model_dump(mode="json"),
-            "faces": faces_of(self.parameters.train_set),  # to score pictures without the dataset
-            "detector": {**paper.PAPER._asdict(), "defaults": published},
-            "rule": self._rule(),
-            "chosen": progress.chosen,
-            "validation_threshold": progress.validation_threshold,
-            "weights_from": self.network.weights_from,
-            "weights_sha256": digest,
-            "log": progress.log,
-            "n": {split: len(frames) for split, frames in self.splits.items()},
-            "unpaired": self.sampler.unpaired,
-            "collapsed": progress.chosen["auc"] < LEARNED_AUC,
-            "start": self.start.id if self.start else None,
-            "images_seen": images_before + progress.images_seen,
-            **self.clock.usage(),
-            "environment": environment(),
-            "outputs": {weights.name: digest},
-        }
-        record = TrainingRecord.check(values, self.folder)
-        write_json(self.folder / "record.json", record.model_dump())
+        write_record(
+            self.folder,
+            self.parameters,
+            self.clock,
+            faces=faces_of(self.parameters.train_set),  # to score pictures without the dataset
+            rule=self._rule(),
+            chosen=progress.chosen,
+            validation_threshold=progress.validation_threshold,
+            weights_from=self.network.weights_from,
+            log=progress.log,
+            n={split: len(frames) for split, frames in self.splits.items()},
+            unpaired=self.sampler.unpaired,
+            collapsed=progress.chosen["auc"] < LEARNED_AUC,
+            start=self.start.id if self.start else None,
+            images_seen=images_before + progress.images_seen,
+        )
 
     def _rule(self) -> str:
         """How the epoch was chosen, in words."""
-        if self.settings.released:
-            return "the authors' choice, perhaps on test sets"
         if self.settings.chosen == "last":
             return "the last epoch"
         judged = "the paper's own samples of " if self.makes_samples else ""
@@ -396,9 +382,56 @@ def _initial_network(
     network = paper.Network(settings)
     if start:  # its network has the same layers
         network.load_state_dict(start.network().state_dict())
-    if settings.released:
-        released_weights.load(network, settings.released, paper)
     return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+
+
+def write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
+    """Write the record of a run that has its weights; ``values`` are its other entries."""
+    paper = papers.module(parameters.paper)
+    # The defaults of a paper's Settings are its published values.
+    published = paper.Settings().model_dump(mode="json")
+    weights = folder / "best.safetensors"
+    digest = sha256(weights)
+    entries = {
+        "parameters": parameters.model_dump(mode="json"),
+        "detector": {**paper.PAPER._asdict(), "defaults": published},
+        "weights_sha256": digest,
+        "outputs": {weights.name: digest},
+        "environment": environment(),
+        **clock.usage(),
+        **values,
+    }
+    record = TrainingRecord.check(entries, folder)
+    write_json(folder / "record.json", record.model_dump())
+
+
+def adopt(folder: Path, parameters: RunParameters) -> None:
+    """Make a run of the authors' weights: nothing is trained, and no dataset is needed.
+
+    The validation split of the training set, where that is prepared, gives the threshold.
+    """
+    clock = Clock()
+    settings = settings_of(parameters)
+    paper = papers.module(parameters.paper)
+    network = paper.Network(settings)
+    released_weights.load(network, settings.released, paper)
+    with atomic(folder / "best.safetensors") as temporary:
+        save_model(network, str(temporary))
+    faces = {"drawn": False}
+    threshold = None
+    if parameters.data:  # the training set is prepared
+        faces = faces_of(parameters.train_set)
+        frames = frames_of(parameters, "val")
+        threshold = threshold_of(predict(network.to(DEVICE), frames, settings, locate=False))
+    write_record(
+        folder,
+        parameters,
+        clock,
+        faces=faces,
+        rule="the authors' choice, perhaps on test sets",
+        validation_threshold=threshold,
+        weights_from=network.weights_from,
+    )
 
 
 class Step(nn.Module):

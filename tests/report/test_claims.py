@@ -202,12 +202,13 @@ def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_pa
         of_paper = {"title": paper, "notebook": paper, "published": name}
         of_paper["defaults"] = {"backbone": "small"}
         planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
-    sets = ["celeb-df-v1", "uadfv", "nowhere", "dfd"]
-    numbers = pd.DataFrame({"detector": ["xception"] * 3 + ["locate_and_verify"], "test_set": sets})
-    beside = claims.published_beside(numbers, "demo", "frame")
-    assert beside["published"].tolist() == [0.7794, 0.9379, 0.955]
-    assert beside["assumed"].fillna("").tolist() == ["", "", "compression not stated; c23 assumed"]
+    figures = claims.published_for("demo", "frame").set_index(["detector", "test_set"])
+    assert figures.loc[("xception", "celeb-df-v1"), "published"] == 0.7794
+    assert figures.loc[("xception", "uadfv"), "published"] == 0.9379
+    figure = figures.loc["locate_and_verify", "dfd"]
+    assert figure["published"] == 0.955
+    assert figure["assumed"] == "compression not stated; c23 assumed"
     of_paper["defaults"] = {"backbone": "large"}
     planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
-    beside = claims.published_beside(numbers, "demo", "frame")
-    assert {*beside["detector"]} == {"xception"}  # the other has another backbone than published
+    figures = claims.published_for("demo", "frame")
+    assert {*figures["detector"]} == {"xception"}  # the other has another backbone than published
