@@ -224,8 +224,8 @@ class TrainingRecord(Closed):
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
-    chosen: Chosen | None = None  # None: released weights, which were not trained here
-    validation_threshold: Threshold | None  # None: released weights, without the training set
+    chosen: Chosen | None = None  # None, as the next: released weights, which no dataset has chosen
+    validation_threshold: Threshold | None = None
     weights_from: str
     weights_sha256: str
     frozen: list[str] = Field([])  # empty; part of earlier records

@@ -197,7 +197,7 @@ def test_grad_cam_is_zero_at_a_layer_without_effect_on_the_decision():
 def test_one_or_two_logits_give_the_log_odds():
     for outputs in ([[1.0, 4.0]], [[3.0]], [3.0]):
         assert maps.evidence(nn.Identity(), torch.tensor(outputs)).tolist() == [3]
-    with pytest.raises(DfnbError, match="5 logits are not real and fake"):
+    with pytest.raises(DfnbError, match=r"shape \(2, 5\) for 2 images; return logits"):
         maps.evidence(nn.Identity(), torch.zeros(2, 5))
 
 

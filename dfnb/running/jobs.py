@@ -424,9 +424,8 @@ def train_and_score(job: Training) -> Run:
     written last, and proves that the job ended.
     """
     report = files.report_folder(job.profile)
-    has_train_set = job.run.data != ""  # released weights do not need theirs
     ensure_datasets(*job.test_sets)
-    if has_train_set:
+    if job.run.data:  # empty of released weights, which need no training set
         ensure_datasets(job.run.train_set)
     run = train.train(job.run)  # a finished training is only loaded
     files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
@@ -435,7 +434,7 @@ def train_and_score(job: Training) -> Run:
         files.write_bytes(weights_path(report, run.id), weights)
     tables = dict(_tables(run, job))
     metadata = {name: test_sets.metadata(name) for name, *_ in tables}
-    if has_train_set:
+    if job.run.data:
         validation = VALIDATION.format(job.run.train_set)
         network = run.network().to(scoring.DEVICE)
         frames = frames_of(job.run, "val")

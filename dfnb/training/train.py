@@ -12,7 +12,7 @@ from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
-from dfnb.files import dataset_folder, dataset_names, digest, locked, run_folder
+from dfnb.files import dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
@@ -92,7 +92,7 @@ def run_parameters(
 
     Raises :class:`DfnbError` when a dataset is missing, or pretrained weights that are required.
     """
-    if settings.released:  # the authors' weights replace all others
+    if settings.released:  # the authors' weights replace all others, and are not trained
         settings = settings.model_copy(update={"pretrained": False})
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
@@ -105,10 +105,10 @@ def run_parameters(
         )
     # A digest that identifies the frames. That of the embedded benchmark is computed from the
     # settings of its generator, so the frames need not exist yet.
-    if train_set in dataset_names("synth"):
+    if settings.released:
+        data = ""  # none is needed
+    elif train_set in dataset_names("synth"):
         data = synth.identity(train_set)
-    elif settings.released and read_record(dataset_folder(train_set)) is None:
-        data = ""  # what is not trained needs no training set
     else:
         data = identity(dataset_record(train_set))
     if options.get("seen_methods"):  # their order does not change the training

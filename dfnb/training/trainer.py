@@ -32,7 +32,7 @@ from dfnb.records import Clock, RunParameters, TrainingRecord, environment
 from dfnb.report.scores import threshold_of
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
-from dfnb.training.runs import Run, frames_of, settings_of
+from dfnb.training.runs import Run, settings_of
 from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
@@ -406,10 +406,7 @@ def write_record(folder: Path, parameters: RunParameters, clock: Clock, **values
 
 
 def adopt(folder: Path, parameters: RunParameters) -> None:
-    """Make a run of the authors' weights: nothing is trained, and no dataset is needed.
-
-    The validation split of the training set, where that is prepared, gives the threshold.
-    """
+    """Make a run of the authors' weights: nothing is trained, and no dataset is needed."""
     clock = Clock()
     settings = settings_of(parameters)
     paper = papers.module(parameters.paper)
@@ -417,19 +414,12 @@ def adopt(folder: Path, parameters: RunParameters) -> None:
     released_weights.load(network, settings.released, paper)
     with atomic(folder / "best.safetensors") as temporary:
         save_model(network, str(temporary))
-    faces = {"drawn": False}
-    threshold = None
-    if parameters.data:  # the training set is prepared
-        faces = faces_of(parameters.train_set)
-        frames = frames_of(parameters, "val")
-        threshold = threshold_of(predict(network.to(DEVICE), frames, settings, locate=False))
     write_record(
         folder,
         parameters,
         clock,
-        faces=faces,
+        faces={"drawn": False},
         rule="the authors' choice, perhaps on test sets",
-        validation_threshold=threshold,
         weights_from=network.weights_from,
     )
 
