@@ -265,23 +265,6 @@ def test_the_last_map_of_a_backbone_is_in_the_order_of_the_image(model, side, ce
     assert difference.argmax() == 32 // cell * cells + 64 // cell
 
 
-LAYERS = [
-    ("xception", "", "backbone.features"),
-    ("lae", "", "encoder.features"),
-    ("locate_and_verify", "rgb", "rgb.5"),
-    ("locate_and_verify", "", "srm.6"),
-    ("exposing_the_deception", "branches.1", "branches.1.features"),
-    ("exposing_the_deception", "", "branches.2.features"),
-]
-
-
-@pytest.mark.parametrize(("paper", "part", "layer"), LAYERS)
-def test_grad_cam_is_taken_at_the_last_map_of_the_last_backbone(paper, part, layer):
-    network = small(paper)
-    last = backbones.last_map(network.get_submodule(part))
-    assert last is network.get_submodule(layer)
-
-
 def test_a_paper_without_a_backbone_has_no_grad_cam():
     network = Planted()
     assert maps.names(network) == ["marks", "red stream", "union", "Grad-CAM"]

@@ -201,7 +201,13 @@ def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_pa
     for paper, name in names.items():
         of_paper = {"title": paper, "notebook": paper, "published": name}
         of_paper["defaults"] = {"backbone": "small"}
-        planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
+        about = {"detector": of_paper, "train_set": "faceforensics-c23"}
+        more = {Condition("celeb-df-v1"): planted.table("celeb-df-v1", key=paper)}
+        planted.write("demo", paper, more=more, **about)
+    beside = claims.published_and_ours("demo")
+    assert beside["published"].tolist() == [0.847, 0.7794]  # of videos, of frames
+    assert beside["ours"].str.match(r"0\.\d+.\[").all() and set(beside["frames"]) == {90}
+    assert set(beside["crop"]) == {planted.CROP} and set(beside["checkpoint"]) == {"best epoch"}
     figures = claims.published_for("demo", "frame").set_index(["detector", "test_set"])
     assert figures.loc[("xception", "celeb-df-v1"), "published"] == 0.7794
     assert figures.loc[("xception", "uadfv"), "published"] == 0.9379
