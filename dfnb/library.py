@@ -113,9 +113,9 @@ def predict(
         position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
         of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
 
-    Warns where all outputs of a module are in [0, 1], as probabilities are. Raises
-    :class:`DfnbError` for data that cannot be read, for a picture without a face, and for outputs
-    that are not finite, of another shape or, of a function, outside [0, 1].
+    Warns where all log-odds of a module are in [-1, 1], as if it returned probabilities, (B,) or
+    (B, 2). Raises :class:`DfnbError` for data that cannot be read, for a picture without a face,
+    and for outputs that are not finite, of another shape or, of a function, outside [0, 1].
 
     Example::
 
@@ -137,8 +137,8 @@ def predict(
         outputs += _outputs(model, crops, transform)
     scores = np.array(outputs)
     if isinstance(model, nn.Module):
-        if ((scores >= 0) & (scores <= 1)).all():
-            log.warning("All outputs are in [0, 1], as if they were no logits but probabilities.")
+        if (np.abs(scores) <= 1).all():
+            log.warning("All log-odds are in [-1, 1]: are the outputs probabilities, not logits?")
         scores = expit(scores)
     return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
