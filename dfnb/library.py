@@ -4,6 +4,7 @@ They read the datasets and trained detectors of :func:`dfnb.files.home`, and lea
 and your model as they are.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy.special import expit
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+from dfnb.attribution import maps
 from dfnb.data import test_sets
 from dfnb.data.frames import (
     load_frames,
@@ -23,11 +26,14 @@ from dfnb.data.frames import (
 )
 from dfnb.data.loading import StoredFrames
 from dfnb.data.prepare import prepare_picture
+from dfnb.data.videos import media_in
 from dfnb.report.measure import measure
 from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
 from dfnb.settings import DfnbError, explained
 from dfnb.training import scoring
 from dfnb.training.runs import Run
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
 FRAMES_OF_CLIP = 8
@@ -87,10 +93,14 @@ def predict(
 
     Args:
         model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
-            module in evaluation mode: images (B, 3, H, W) to logits, (B,) of being fake or (B, 2),
-            real first. Or a function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) in [0, 1].
-        data: A dataset of :func:`load_dataset`; arrays (H, W, 3) uint8 RGB, stacked or in a list; a
-            path or paths of images. Arrays and images are crops of faces, unless ``detect`` is set.
+            module in evaluation mode: images (B, 3, H, W) to logits, (B,) or (B, 1) of being fake
+            or (B, 2), real first; or to a dict or an object with such ``logits`` or ``cls``. Or a
+            function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) or (B, 1) in [0, 1], or to
+            (B, 2), P(real) and P(fake).
+        data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``,
+            of which its dataset counts; arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
+            images, one or a list; a path or paths of images, or a folder of them. Arrays and images
+            are crops of faces, unless ``detect`` is set.
         transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
             of torchvision and timm do. Runs and functions ignore ``transform``.
         detect: Find the face in each picture or clip, given by its path, and cut it out: for a run
@@ -102,57 +112,80 @@ def predict(
         position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
         of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
 
-    Raises :class:`DfnbError` for data that cannot be read, for a picture without a face, and for
-    outputs that are NaN, outside [0, 1] or of another shape.
+    Warns where all log-odds of a module are in [-1, 1], as if it returned probabilities, (B,) or
+    (B, 2). Raises :class:`DfnbError` for data that cannot be read, for a picture without a face,
+    and for outputs that are not finite, of another shape or, of a function, outside [0, 1].
 
     Example::
 
         scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
     """
-    frames = data if isinstance(data, StoredFrames) else _stored(data, model, detect)
+    frames = _stored(data, model, detect)
     if isinstance(model, Run):
         network = model.network().to(scoring.DEVICE)
         return scoring.predict(network, frames.table, model.settings, frames.read)
-    scores = []
+    if isinstance(model, type) or not callable(model):
+        raise DfnbError(
+            f"{model!r:.80} is no detector: give a run of create_model, an instance of a torch "
+            "module, or a function of crops, such as one that calls predict_proba"
+        )
+    outputs = []
     # collate_fn=list: samples as they are, since crops may differ in size.
     for samples in DataLoader(frames, AT_ONCE, collate_fn=list):
         crops = [sample.image for sample in samples]
-        scores += _probabilities(model, crops, transform)
+        outputs += _outputs(model, crops, transform)
+    scores = np.array(outputs)
+    if isinstance(model, nn.Module):
+        if (np.abs(scores) <= 1).all():
+            log.warning("All log-odds are in [-1, 1]: are the outputs probabilities, not logits?")
+        scores = expit(scores)
     return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
 
 def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
-    """Arrays or paths as frames without labels, see :func:`predict`."""
-    items = [data] if isinstance(data, (str, Path)) else list(data)
-    if not items:
-        raise DfnbError("there is nothing to score: data is empty")
-    are_paths = isinstance(items[0], (str, Path))
-    if detect and not are_paths:
-        raise DfnbError("arrays are crops of faces already; give paths, or leave out detect=True")
-    if detect:
-        # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
-        crop = model.record.faces if isinstance(model, Run) else {}
-        faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
-        return StoredFrames(pd.concat(faces, ignore_index=True))
-    if are_paths:
-        return StoredFrames(unlabelled(items))
-    images = {}
-    for number, image in enumerate(map(np.asarray, items)):
-        if image.dtype != np.uint8 or image.shape[2:] != (3,):
-            raise DfnbError(
-                f"image {number} is {image.dtype} {image.shape}; images must be uint8 (H, W, 3) in "
-                "RGB"
-            )
-        images[str(number)] = image
+    """The data of :func:`predict` as frames; those of arrays and paths have no labels."""
+    remedy = (
+        "give a dataset of load_dataset; paths of images; or uint8 (H, W, 3) arrays in RGB or such "
+        "PIL images"
+    )
+    with explained("data", "as images", remedy):
+        data = data.dataset if isinstance(data, DataLoader) else data
+        if isinstance(data, Subset):
+            whole = data.dataset
+            data = StoredFrames(whole.table.iloc[data.indices], whole.read)
+        if isinstance(data, StoredFrames):
+            return data
+        items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
+        if not items:
+            raise DfnbError("there is nothing to score: data is empty")
+        are_paths = isinstance(items[0], (str, Path))
+        if detect and not are_paths:
+            raise DfnbError("arrays are crops of faces already; leave out detect=True")
+        if are_paths:
+            items = media_in(map(Path, items))
+        if detect:
+            # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
+            crop = model.record.faces if isinstance(model, Run) else {}
+            faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
+            return StoredFrames(pd.concat(faces, ignore_index=True))
+        if are_paths:
+            return StoredFrames(unlabelled(items))
+        images = {}
+        for number, item in enumerate(items):
+            # A copy in C order, because torch refuses a flipped view such as image[..., ::-1].
+            image = np.array(item, order="C")
+            if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+                raise DfnbError(f"image {number} is {image.dtype} {image.shape}; {remedy}")
+            images[str(number)] = image
     return StoredFrames(unlabelled(images), images.__getitem__)
 
 
-def _probabilities(
+def _outputs(
     model: Callable,
     crops: Sequence[np.ndarray],
     transform: Callable | None,
 ) -> list[float]:
-    """P(fake) of crops (H, W, 3) uint8 by a module or function, see :func:`predict`."""
+    """Of crops (H, W, 3) uint8: a module's log-odds, a function's P(fake), see :func:`predict`."""
     is_module = isinstance(model, nn.Module)
     if is_module and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
@@ -161,27 +194,34 @@ def _probabilities(
     with explained("a list of images", "as one batch", remedy):
         if is_module:
             batch = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
-            # On the device of the module's first parameter; without one, the images stay here.
-            batch = batch.to(next(model.parameters(), batch).device)
         else:
             batch = np.stack(crops)
     with torch.inference_mode():
-        outputs = model(batch)
-    remedy = (
-        "return one number per image: a function P(fake) in [0, 1], (B,); a module logits, (B,) of "
-        "being fake or (B, 2), real first"
-    )
-    with explained("the detector's output", "as scores", remedy):
-        values = torch.as_tensor(outputs, dtype=torch.float64)
-        if values.shape[1:] == (2,):
-            values = values[:, 1] - values[:, 0]  # log-odds
         if is_module:
-            values = values.sigmoid()
-        is_valid = values.shape == (len(crops),) and values.min() >= 0 and values.max() <= 1
-        if not is_valid:  # NaN is not, either
-            shape = tuple(values.shape)
-            raise ValueError(f"shape {shape}, {values.min():.2f} to {values.max():.2f}")
+            if not batch.is_floating_point():
+                raise DfnbError(f"transform leaves {batch.dtype}; let it scale images to floats")
+            # Of the type and on the device of the module's first parameter, if it has one.
+            batch = batch.to(next(model.parameters(), batch))
+            values = maps.evidence(model, batch).double()
+            is_valid = values.isfinite()
+        else:
+            values = _probabilities(model(batch))
+            is_valid = (values >= 0) & (values <= 1)  # not of NaN
+    if values.shape != (len(crops),) or not is_valid.all():
+        shape = tuple(values.shape)
+        raise DfnbError(
+            f"the detector returns shape {shape}, {values.min():.2f} to {values.max():.2f}, for "
+            f"{len(crops)} images; return one number per image: a function P(fake) in [0, 1], a "
+            "module finite logits"
+        )
     return values.tolist()
+
+
+def _probabilities(outputs: Any) -> torch.Tensor:
+    """What a function returns as P(fake): numbers (B,) or (B, 1), or the last of (B, 2)."""
+    with explained("the detector's output", "as scores", "return one number per image"):
+        values = torch.as_tensor(outputs, dtype=torch.float64)
+    return values[:, -1] if values.shape[1:] in {(1,), (2,)} else values
 
 
 # ---------------------------------------------------------------- numbers
@@ -191,9 +231,10 @@ def auc(table: pd.DataFrame) -> pd.Series:
     """The AUC of videos with its 95 % interval over clusters.
 
     Args:
-        table: Of :func:`predict`. Where that knew no labels, set ``table["label"]``, 0 real, 1
-            fake. The score of a video is the mean over its frames; videos that share people must
-            have one ``cluster``, by which the interval is made.
+        table: Of :func:`predict`, or any other with the columns ``video``, ``label``, 0 real, 1
+            fake, and ``score``. The score of a video is the mean over its frames; videos that share
+            people must have one ``cluster``, by which the interval is made. Without this column,
+            each video is its own, and a warning says so.
 
     Returns:
         ``value`` in [0, 1]; ``low`` and ``high``, the ends of the interval, NaN where a class has
@@ -232,7 +273,16 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """The videos of a score table, which is checked first, as scores of the detector ``name``."""
-    frames = table.reindex(columns=[*KEYS, "score"])
+    remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
+    with explained("the table", "as a table of scores", remedy):
+        frames = pd.DataFrame(table).reindex(columns=[*KEYS, "score"])
+        frames = frames.astype({"score": float, "label": float})
+    if frames["cluster"].isna().all():
+        log.warning("The table has no clusters: each video counts as independent of all others.")
+        frames["cluster"] = frames["video"]
+    if frames["frame"].isna().all():
+        frames["frame"] = frames.groupby("video").cumcount()
+    frames = frames.fillna({"track": 0})
     # The check demands methods that agree with the labels, which the user may have assigned later.
     # AUC needs no finer methods than these two.
     frames["method"] = frames["label"].map({0: "real", 1: "fake"})

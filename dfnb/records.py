@@ -232,17 +232,17 @@ class TrainingRecord(Closed):
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
-    chosen: Chosen
-    validation_threshold: Threshold
+    chosen: Chosen | None = None  # None, as the next: released weights, which no dataset has chosen
+    validation_threshold: Threshold | None = None
     weights_from: str
     weights_sha256: str
     frozen: list[str] = Field([])  # empty; part of earlier records
-    log: list[dict[str, int | float]]  # one row per epoch
-    n: dict[str, int]  # frames per split
+    log: list[dict[str, int | float]] = Field([])  # one row per epoch
+    n: dict[str, int] = Field({})  # frames per split
     unpaired: int = 0  # part of earlier records, like frozen
-    collapsed: bool  # whether it learned nothing
-    start: str | None  # id of the phase before
-    images_seen: int
+    collapsed: bool = False  # whether it learned nothing
+    start: str | None = None  # id of the phase before
+    images_seen: int = 0
     wall_s: float
     peak_memory_mb: int
     environment: dict[str, Any]

@@ -10,90 +10,14 @@ import papermill
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
 
 from dfnb import papers
-from dfnb.data import frames, test_sets
-from dfnb.data.frames import load_frames, select
-from dfnb.data.loading import FrameDataset
+from dfnb.data import frames
 from dfnb.papers import backbones, contract
-from dfnb.report import claims, detectors, scores, tables
-from dfnb.report.scores import KEYS, Condition, write_scores
+from dfnb.report import claims, scores, tables
 from dfnb.running import jobs
-from dfnb.seeds import rng
+from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError, parse_yaml
-from dfnb.training import runs, train
-
-PAIRS = '''"""The same, trained on real frames and on fakes that it makes of them."""
-
-from typing import ClassVar
-
-import cv2
-import numpy as np
-
-from dfnb.papers import contract
-from dfnb.papers.home import frequency
-from dfnb.papers.home.frequency import Network
-
-PAPER = contract.Paper("Frequency pairs", "13_pairs", "Frequency pairs")
-
-
-class Settings(frequency.Settings):
-    """Every real frame is shown together with a fake made of it."""
-
-    makes_other_class: ClassVar[bool] = True
-
-    def visible(self, frames, seed, start):
-        return frames[frames["label"] == 0]
-
-    def samples(self, sample, draw):
-        mask = np.zeros_like(sample.mask)
-        top, left = draw.integers(0, 40, 2)
-        mask[top : top + 48, left : left + 48] = True
-        image = np.where(mask[..., None], cv2.blur(sample.image, (5, 5)), sample.image)
-        return [sample, sample._replace(image=image, mask=mask, label=1, has_mask=True)]
-'''
-
-CORE = '''"""CORE (Ni et al., CVPR Workshops 2022): two views of a frame give the same features."""
-
-from typing import Annotated, ClassVar
-
-from pydantic import Field
-from torch import nn
-
-from dfnb.papers import backbones, contract
-
-PAPER = contract.Paper("CORE", "14_consistency", "CORE")
-
-
-class Settings(contract.Settings):
-    """The weight of the consistency."""
-
-    views: ClassVar[int] = 2
-
-    consistency: Annotated[float, Field(ge=0)] = 1.0
-
-
-class Network(contract.Network):
-    """A classifier that also returns its features."""
-
-    def __init__(self, settings):
-        super().__init__()
-        self.encoder = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
-        self.head = nn.Linear(self.encoder.num_features, 2)
-        self.weights_from = self.encoder.weights_from
-        self.consistency = settings.consistency
-
-    def forward(self, images):
-        features = self.encoder(images)
-        return {"cls": self.head(features), "features": features}
-
-    def losses(self, outputs, batch):
-        first, second = outputs["features"].unflatten(0, (-1, 2)).unbind(1)
-        cosine = 1 - nn.functional.cosine_similarity(first, second).mean()
-        cls = contract.cross_entropy(outputs["cls"], batch["label"], batch)
-        return {"cls": cls, "cosine": cosine, "total": cls + self.consistency * cosine}
-'''
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +33,7 @@ def blocks(checkout):
 
 @pytest.fixture(scope="module")
 def home(smoke_home, tmp_path_factory, checkout, blocks):
-    """A home with what the example adds, one more paper, and nothing else but data."""
+    """A home with what the examples add, and nothing else but data."""
     home = tmp_path_factory.mktemp("contract")
     (home / "datasets").symlink_to(smoke_home / "datasets")
     shutil.copytree(checkout / "data_manifest", home / "data_manifest")
@@ -120,8 +44,6 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
     for name, code in blocks.items():
         if name.startswith(("papers/", "notebooks/")):
             (home / name).write_text(code, encoding="utf-8")
-    for name, code in (("frequency_pairs", PAIRS), ("consistency", CORE)):
-        (home / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
     shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
     subprocess.run(["bash", "-c", blocks["sed"]], cwd=home, check=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +62,7 @@ def report(home):
 def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["14_frequency"] == "frequency"
-    assert {*papers.modules()} >= {"frequency", "frequency_pairs", "tuned_vit", "consistency"}
+    assert {*papers.modules()} >= {"frequency", "tuned_vit"}
     assert [job.name for job in jobs.plan("mine").jobs] == [
         "frequency-smoke-a-s0",
         "frequency-smoke-a-s1",
@@ -186,22 +108,10 @@ def test_it_stands_in_the_tables(report):
     assert {*tables.variants(report)["detector"]} == {"Frequency, widths: narrow"}
 
 
-@pytest.mark.parametrize("gain, result", [(1.5, "supported"), (-1.5, "worse")])
-def test_its_claim_is_judged(report, home, gain, result):
-    frames = test_sets.load("smoke-a")
-    record = detectors("mine")[0].runs[0].record
-    profile = f"planted-{result}"
-    for role, shift in ((("", ""), gain), (("widths", "narrow"), 0.0)):
-        for seed in range(5):
-            noise = rng("frames").normal(size=len(frames))
-            noise += 0.2 * rng(*role, seed).normal(size=len(frames))
-            planted = frames[list(KEYS)].assign(log_odds=noise + shift * frames["label"])
-            seeded = record.parameters.model_copy(update={"seed": seed})
-            changed = record.model_copy(update={"parameters": seeded, "collapsed": False})
-            about = {"record": changed.model_dump(mode="json"), "roles": [role]}
-            made = {Condition("smoke-a"): planted}, {"smoke-a": test_sets.metadata("smoke-a")}
-            write_scores(profile, f"{role[1]}{seed}", *made, **about)
-    assert claims.judge(profile, "frequency")["verdict"].tolist() == [result]
+def test_its_claim_is_judged(report):
+    judged = claims.judge("mine", "frequency")
+    assert judged["id"].tolist() == ["frequency-width"] and judged["value"].notna().all()
+    assert judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
 
 
 def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path):
@@ -218,33 +128,6 @@ def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path):
     assert "class Network(contract.Network)" in str(outputs)
 
 
-def test_a_paper_may_make_its_own_samples(home):
-    settings = papers.module("frequency_pairs").Settings(
-        image_size=96, epochs=1, batch_size=16, images_per_epoch=32
-    )
-    real = settings.visible(select(load_frames("smoke-a"), "train"), 0, None)
-    shown = FrameDataset(real, settings, seed=0)[[(0, 0, 0)]]
-    assert shown["label"].tolist() == [0, 1]
-    run = train.train(train.run_parameters("frequency_pairs", "smoke-a", settings))
-    assert run.record.n["train"] == len(real) and run.record.images_seen == 32
-    assert "samples" in run.record.rule and 0 < run.log["loss_total"].iloc[-1] < 2
-
-
-def test_a_paper_may_compare_two_views_of_a_frame(home):
-    assert len(CORE.splitlines()) <= 45
-    small = {"backbone": "dfnb_plain7", "image_size": 96, "epochs": 2, "images_per_epoch": 64}
-    small |= {"pretrained": False, "optimiser": "adamw", "lr": 0.002}
-    last = {}
-    for weight in (0.0, 10.0):
-        settings = papers.module("consistency").Settings(**small, consistency=weight)
-        run = train.train(train.run_parameters("consistency", "smoke-a", settings))
-        assert run.record.images_seen == 2 * 64
-        last[weight] = run.log["loss_cosine"].iloc[-1]
-    assert 0 < last[10.0] < last[0.0] < 2
-    with pytest.raises(DfnbError, match="mixup_probability must be 0: this paper compares 2 views"):
-        papers.module("consistency").Settings.check({"mixup_probability": 0.5}, "core")
-
-
 # ---------------------------------------------------------------- the second example
 
 
@@ -252,28 +135,17 @@ def test_the_tuned_transformer_trains_and_has_maps_on_its_grid(home, blocks):
     assert len(blocks["papers/tuned_vit.py"].splitlines()) <= 60
     run = jobs.train_and_score(jobs.plan("tuned-small").trainings[0])
     assert run.record.weights_from == "random weights"
+    torch.manual_seed(torch_seed("init", 0))
+    initial = papers.module("tuned_vit").Network(run.settings)
+    for before, after in zip(initial.parameters(), run.network().parameters()):
+        assert torch.equal(before, after) != before.requires_grad  # the norms and the head
     losses = run.log.iloc[-1]
     assert losses["loss_alignment"] > 0 > losses["loss_uniformity"]
     encoder = run.network().encoder
     assert backbones.last_map(encoder) is encoder.blocks[-1].norm1  # tokens on the grid of patches
 
 
-def test_the_tuned_transformer_trains_its_norms_alone(home, tmp_path, monkeypatch):
-    torch.manual_seed(1)
-    weights = timm.create_model("test_vit").state_dict()
-    save_file(weights, tmp_path / "test_vit.safetensors")
-    start = backbones.Start("ImageNet", tmp_path / "test_vit.safetensors", "of a test")
-    monkeypatch.setattr(backbones, "start", lambda name, pretrained: start)
-    (job,) = jobs.plan("tuned-small").trainings
-    settings = runs.settings_of(job.run).model_copy(update={"pretrained": True})
-    run = train.train(train.run_parameters("tuned_vit", "smoke-a", settings))
-    stored = load_file(run.folder / "best.safetensors")
-    assert not torch.equal(stored["encoder.norm.weight"], weights["norm.weight"])
-    frozen = run.network().encoder.blocks[0].mlp.fc1.weight
-    assert torch.equal(frozen, weights["blocks.0.mlp.fc1.weight"])
-
-
-def test_the_large_transformer_has_its_shapes_and_needs_its_weights(home, blocks, monkeypatch):
+def test_the_large_transformer_has_its_shapes(home, blocks):
     entry = parse_yaml(blocks["notebooks/profiles/tuned.yaml"])["notebooks"]["13_tuned_vit"]
     del entry["frames_per_video"]
     paper = papers.module("tuned_vit")
@@ -288,7 +160,3 @@ def test_the_large_transformer_has_its_shapes_and_needs_its_weights(home, blocks
     tuned = [weights.numel() for weights in network.parameters() if weights.requires_grad]
     # The scale and shift of two norms per block, one before and one after; then the head.
     assert sum(tuned) == 2 * 1024 * (2 * 24 + 2) + 2 * 1024 + 2
-    monkeypatch.setattr(backbones, "start", lambda name, pretrained: backbones.Start())
-    settings = settings.model_copy(update={"pretrained": True})
-    with pytest.raises(DfnbError, match="weights of vit_large_patch14_clip_quickgelu_224"):
-        train.run_parameters("tuned_vit", "smoke-a", settings)

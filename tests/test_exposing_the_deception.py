@@ -115,9 +115,7 @@ def test_released_channels_are_blue_first():
 
 
 def test_smaller_images_are_not_smoothed_as_released(tmp_path):
-    """Other papers' images have less of a detail that is finer than the new pixels."""
     table = toy.table(tmp_path).head(3)
-    sharpness = {}
     for paper in ("exposing_the_deception", "xception"):
         settings = recipe(paper, image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         shown = torch.tensor(pictures(as_batch(table, settings), settings)).permute(0, 3, 1, 2)
@@ -126,8 +124,6 @@ def test_smaller_images_are_not_smoothed_as_released(tmp_path):
         smoothed = paper == "xception"
         expected = F.interpolate(crops, (32, 32), mode="bilinear", antialias=smoothed)
         assert (shown - expected).abs().max() <= 1  # grey levels, rounded
-        sharpness[paper] = shown.float().std().item()
-    assert sharpness["exposing_the_deception"] > 1.05 * sharpness["xception"]
 
 
 # ---------------------------------------------------------------- how much branches differ

@@ -133,7 +133,7 @@ def test_a_table_without_a_column_is_refused(folder, table):
 def test_a_file_that_cannot_be_read_is_named(folder, name):
     (folder / "broken.png").parent.mkdir()
     (folder / "broken.png").write_bytes(b"not an image")
-    with pytest.raises(DfnbError, match=rf"{name} cannot be read; restore it, or delete"):
+    with pytest.raises(DfnbError, match=rf"{name} cannot be read as an image; restore it"):
         read_crop(str(folder / name))
     with pytest.raises(DfnbError, match=rf"{name} cannot be read"):
         read_mask(str(folder / name), (SIZE, SIZE))

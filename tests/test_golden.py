@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from goldens import (
@@ -125,6 +126,38 @@ def test_exposing_the_deception_is_the_released_network(seed):
     outputs.pop("balance")  # without learned weights, the fixed ones of the settings count
     network.settings = settings
     assert off(network.losses(outputs, batch)["total"], golden["total_hyper"]) < OUTPUTS
+
+
+def renamed(network, name_of):
+    """Weights by the rule for a network, and the same under the names of the released code."""
+    weights = {}
+    for name, value in network.state_dict().items():
+        weights[name] = golden_tensor(name, tuple(value.shape))
+    network.load_state_dict(weights)
+    return {name_of(name): value for name, value in weights.items()}
+
+
+def check_classifier(paper, released, weights, size):
+    """Our network with the released weights gives the logits of the released network."""
+    network = loaded(paper.Network(paper.Settings(pretrained=False)), weights)
+    images = torch.tensor(normal(0, 2, 3, size, size)).float()
+    with torch.no_grad():
+        expected = released.eval()(images).numpy()
+        assert off(network(images)["cls"], expected) < OUTPUTS
+
+
+def test_self_blended_images_is_the_b4_of_efficientnet_pytorch():
+    package = pytest.importorskip("efficientnet_pytorch")  # of the extra ``test``
+    released = package.EfficientNet.from_name("efficientnet-b4", num_classes=2)
+    weights = {"model": renamed(released, "net.{}".format), "epoch": 1}
+    check_classifier(papers.module("self_blended_images"), released, weights, 380)
+
+
+def test_deepfakebench_s_xception_is_timm_s():
+    released = timm.create_model("legacy_xception", num_classes=2)
+    weights = renamed(released, lambda name: f"backbone.{name.replace('fc.', 'last_linear.')}")
+    weights["backbone.adjust_channel.0.bias"] = torch.zeros(512)
+    check_classifier(papers.module("xception"), released, weights, 256)
 
 
 # ---------------------------------------------------------------- training steps

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import clips
 import cv2
@@ -13,11 +14,12 @@ import planted
 import pytest
 import torch
 from networks import recipe
+from PIL import Image
 from safetensors.torch import save_file
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
 import dfnb
@@ -32,15 +34,16 @@ TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 class Redness(nn.Module):
-    """Logits that tell red crops from others; ``outputs``: one per image, or one per class."""
+    """Logits that tell red crops from others; ``output`` makes what it returns of them."""
 
-    def __init__(self, outputs):
+    def __init__(self, output):
         super().__init__()
-        self.outputs = outputs
+        self.weight = nn.Parameter(torch.tensor(9.0))
+        self.output = output
+        self.eval()
 
     def forward(self, images):
-        red = 9 * images[:, 0].mean((1, 2)) - 3
-        return red if self.outputs == 1 else torch.stack([red * 0 + 1, red + 1], dim=1)
+        return self.output(self.weight * images[:, 0].mean((1, 2)) - 3)
 
 
 def redness(images):
@@ -84,30 +87,55 @@ def test_a_run_scores_as_in_a_report(run, dataset):
 
 
 @pytest.mark.parametrize(
-    ("model", "transform"),
-    [(Redness(1).eval(), TO_TENSOR), (Redness(2).eval(), TO_TENSOR), (redness, None)],
+    "model",
+    [
+        Redness(lambda red: red),
+        Redness(lambda red: red[:, None]),
+        Redness(lambda red: torch.stack([red * 0 + 1, red + 1], dim=1)),
+        Redness(lambda red: {"logits": red}),
+        Redness(lambda red: SimpleNamespace(cls=red, features=None)),
+        Redness(lambda red: red).half(),
+        Redness(lambda red: red).double(),
+        redness,
+        lambda images: redness(images)[:, None],
+        lambda images: np.stack([1 - redness(images), redness(images)], axis=1),
+    ],
 )
-def test_modules_and_functions_give_one_score_per_frame(dataset, model, transform):
-    table = dfnb.predict(model, dataset, transform=transform)
+def test_modules_and_functions_give_one_score_per_frame(dataset, model):
+    table = dfnb.predict(model, dataset, transform=TO_TENSOR)
     expected = [redness(sample.image[None])[0] for sample in dataset]
-    np.testing.assert_allclose(table["score"], expected, atol=1e-6)
+    np.testing.assert_allclose(table["score"], expected, atol=2e-3)
     assert table["video"].tolist() == dataset.table["video"].tolist()
 
 
-@pytest.mark.parametrize("kind", ["array", "list", "paths", "path"])
-def test_arrays_and_images_are_scored_as_the_frames_of_a_dataset(run, dataset, tmp_path, kind):
+KINDS = ["array", "flipped", "PIL", "slice", "subset", "loader", "folder", "paths", "path"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, tmp_path, kind):
     images = [dataset[i].image for i in range(3)]
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, image in zip(paths, images):
         cv2.imwrite(str(path), image[..., ::-1])
-    data = {"array": np.stack(images), "list": images, "paths": paths, "path": str(paths[0])}[kind]
-    for model in (run, redness):
-        table = dfnb.predict(model, data)
-        scores = dfnb.predict(model, dataset)["score"].tolist()
+    data = {
+        "array": np.stack(images),
+        "flipped": [image[..., ::-1].copy()[..., ::-1] for image in images],
+        "PIL": Image.fromarray(images[0]),
+        "slice": dataset[:3],
+        "subset": Subset(dataset, range(3)),
+        "loader": DataLoader(dataset, 2),
+        "folder": tmp_path,
+        "paths": paths,
+        "path": str(paths[0]),
+    }[kind]
+    for model in (run, redness, Redness(lambda red: red)):
+        table = dfnb.predict(model, data, transform=TO_TENSOR)
+        scores = dfnb.predict(model, dataset, transform=TO_TENSOR)["score"].tolist()
         assert table["score"].tolist() == pytest.approx(scores[: len(table)], abs=1e-6)
-        names = [str(path) for path in paths] if "path" in kind else ["0", "1", "2"]
-        assert table["video"].tolist() == names[: len(table)]
-        assert table["label"].isna().all()
+    assert len(table) == {"PIL": 1, "path": 1, "loader": len(dataset)}.get(kind, 3)
+    if kind in ("folder", "paths", "path"):
+        assert table["video"].tolist() == [str(path) for path in paths][: len(table)]
+    assert table["label"].isna().all() == (kind not in ("slice", "subset", "loader"))
 
 
 def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
@@ -129,7 +157,7 @@ def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
 def test_nothing_global_changes(run, dataset, monkeypatch):
     """Also by a run that reads frames in another process."""
     monkeypatch.setattr(scoring, "WORKERS", 1)
-    module = Redness(2).eval()
+    module = Redness(lambda red: red)
     cv2.setNumThreads(2)
     torch.set_num_threads(2)
     before = torch.get_rng_state()
@@ -154,8 +182,14 @@ def constant(value):
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
         (lambda images: 0.5, r"shape \(\)"),
         (lambda images: None, "NoneType"),
+        (lambda images: ["real"] * len(images), "as scores"),
         (nn.Flatten().eval(), r"shape \(48, 27648\)"),
-        (Redness(1).train(), "training mode"),
+        (Redness(lambda red: (red, red)), "tuple of shape"),
+        (Redness(lambda red: red / 0), "inf"),
+        (Redness(lambda red: red).train(), "training mode"),
+        (Redness, "is no detector"),
+        ("xception", "is no detector"),
+        (SimpleNamespace(predict_proba=redness), "is no detector"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
@@ -167,6 +201,10 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
     ("data", "sentence"),
     [
         ([], "nothing to score"),
+        (None, "give a dataset of load_dataset"),
+        (5, "give a dataset of load_dataset"),
+        ([np.zeros((0, 8, 3), np.uint8)], r"image 0 is uint8 \(0, 8, 3\)"),
+        (Image.new("L", (8, 8)), r"image 0 is uint8 \(8, 8\)"),
         (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
         (np.zeros((8, 8, 3), np.uint8), r"image 0 is uint8 \(8, 3\)"),
         ([np.zeros((side, 8, 3), np.uint8) for side in (8, 9)], "one size"),
@@ -178,9 +216,22 @@ def test_data_that_are_no_images_are_refused(data, sentence):
         dfnb.predict(redness, data)
 
 
-def test_a_module_needs_a_transform(dataset):
-    with pytest.raises(DfnbError, match="needs transform="):
-        dfnb.predict(Redness(1).eval(), dataset)
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [(None, "needs transform="), (v2.ToImage(), "leaves torch.uint8"), (np.asarray, "one batch")],
+)
+def test_a_transform_makes_floats(dataset, transform, sentence):
+    with pytest.raises(DfnbError, match=sentence):
+        dfnb.predict(Redness(lambda red: red), dataset, transform=transform)
+
+
+def test_probabilities_of_a_module_are_noticed(dataset, caplog):
+    dfnb.predict(Redness(lambda red: red), dataset, transform=TO_TENSOR)
+    assert not caplog.messages
+    for output in (torch.sigmoid, lambda red: torch.stack([-red, red], dim=1).softmax(1)):
+        caplog.clear()
+        dfnb.predict(Redness(output), dataset, transform=TO_TENSOR)
+        assert "are the outputs probabilities" in caplog.text
 
 
 def test_unknown_names_are_answered_by_the_nearest(run):
@@ -209,9 +260,7 @@ def test_numbers_are_those_of_the_report(run, dataset):
     number = dfnb.auc(noisy)
     assert number["value"] == expected["value"] < 1
     assert number[["low", "high"]].tolist() == expected[["low", "high"]].tolist()
-    difference = dfnb.difference(dfnb.predict(run, dataset), noisy)
-    assert difference["value"] == dfnb.auc(table)["value"] - number["value"]
-    assert difference["low"] < difference["value"] < difference["high"]
+    assert dfnb.difference(table, noisy)["value"] == dfnb.auc(table)["value"] - number["value"]
 
 
 def table_of(labels, scores):
@@ -228,6 +277,13 @@ def test_an_auc_of_labels_that_are_assigned_later():
     assert number.low < number.value < number.high and number.clusters == 6
 
 
+def test_a_table_needs_three_columns_alone(caplog):
+    table = table_of([0, 0, 0, 1, 1, 1], [0.1, 0.4, 0.7, 0.3, 0.8, 0.9])
+    few = table[["video", "label", "score"]].astype({"score": str, "label": bool})
+    assert dfnb.auc(few).equals(dfnb.auc(table))
+    assert "no clusters: each video" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("labels", "scores", "sentence"),
     [
@@ -240,8 +296,20 @@ def test_an_auc_of_labels_that_are_assigned_later():
 def test_tables_that_give_no_auc_are_refused(labels, scores, sentence):
     with pytest.raises(DfnbError, match=sentence):
         dfnb.auc(table_of(labels, scores))
-    with pytest.raises(DfnbError, match="needs labels"):
-        dfnb.auc(pd.DataFrame({"label": [0, 1], "score": [0.1, 0.9]}))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"label": [0, 1], "score": [0.1, 0.9]},
+        {"video": ["a", "b"], "label": [0, 1], "score": [0.1]},
+        {"video": ["a", "b"], "label": [0, 1], "score": ["low", "high"]},
+        {"video": ["a", "b"], "label": ["real", "fake"], "score": [0.1, 0.9]},
+    ],
+)
+def test_what_is_no_table_of_scores_is_refused(table):
+    with pytest.raises(DfnbError, match="0 real and 1 fake"):
+        dfnb.auc(table)
 
 
 def test_a_difference_needs_the_same_videos():

@@ -40,7 +40,6 @@ def test_each_module_can_be_left_out(modules):
     network.losses(network(batch["image"]), batch)["total"].backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     assert ("SRM stream" in network.maps()) == ("second_stream" in modules)
-    assert ("SRM residual" in network.panel({}, batch)) == ("srm" in modules)
 
 
 def test_sspsl_with_mixup_is_refused():
@@ -164,7 +163,6 @@ def test_sspsl_without_an_anchor_ignores_the_fakes(name, value):
     fake = batch["label"] == 1
     assert (labels[fake] == IGNORED).all()
     assert (labels[~fake] == 0).all()
-    assert network.panel(outputs, batch)["pseudo-labels"][3].isnan().all()
 
 
 def test_masks_teach_where_they_are_known_and_pseudo_labels_elsewhere():

@@ -99,19 +99,6 @@ def test_a_mixed_batch_has_the_mixture_of_the_losses(paper):
         assert value.item() == pytest.approx(mixture, rel=1e-5)
 
 
-@pytest.mark.parametrize("paper, spares_norms", [("xception", False), ("locate_and_verify", True)])
-def test_weight_decay_spares_norms_only_where_released(paper, spares_norms):
-    network = small(paper)
-    parameters = []
-    decayed = []
-    for group in network.parameter_groups(0.1):
-        parameters += group["params"]
-        if group["weight_decay"]:
-            decayed += group["params"]
-    assert len(parameters) == len(list(network.parameters()))
-    assert all(parameter.ndim > 1 for parameter in decayed) == spares_norms
-
-
 # ---------------------------------------------------------------- settings
 
 NAMES = ("lr", "weight_decay", "epochs", "batch_size", "optimiser", "schedule", "image_size")

@@ -19,7 +19,7 @@ from dfnb import papers, report
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, run_folder, sha256
-from dfnb.papers import backbones, xception
+from dfnb.papers import backbones, released_weights, xception
 from dfnb.running import jobs
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
@@ -476,7 +476,7 @@ def test_released_weights_are_scored_and_not_trained(released):
     assert record.parameters.settings["released"] == "weights/etd.pth"
     assert record.parameters.start_weights == sha256(file)
     assert record.images_seen == 0 and record.weights_from == "the authors' weights"
-    assert "authors' choice" in record.rule and 0 < record.validation_threshold.threshold < 1
+    assert "authors' choice" in record.rule and record.validation_threshold is None
 
 
 def test_released_weights_that_do_not_fit_are_refused(released):
@@ -494,8 +494,29 @@ def test_released_weights_that_do_not_fit_are_refused(released):
     file.write_bytes(b"PK and no more")
     with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
         jobs.train_and_score(jobs.plan("mine").trainings[-1])
-    with pytest.raises(DfnbError, match=r"xception\.yaml.*leave the parameter released out"):
-        run_id({"released": str(file)})
+    with pytest.raises(DfnbError, match=r"lae\.yaml.*leave the parameter released out"):
+        released_weights.start(str(file), papers.module("lae"))
+
+
+def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
+    small = {**profiles.SETTINGS, "pretrained": False, "released": "weights/*.pth"}
+    grid = {**profiles.GRID, "train_set": "faceforensics-c23"}
+    profiles.write_profile(own_home, grid, {profiles.BASELINE: small})
+    with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/\*\.pth"):
+        jobs.plan("mine")
+    (own_home / "weights").mkdir()
+    paper = papers.module("xception")
+    network = paper.Network(paper.Settings(backbone="dfnb_plain7", pretrained=False))
+    for name in ("first", "second"):
+        torch.save(network.state_dict(), own_home / "weights" / f"{name}.pth")
+    plan = jobs.plan("mine")
+    assert plan.notebooks == [] and len(plan.trainings) == 2
+    for job in plan.trainings:
+        jobs.train_and_score(job)
+    scores = report.scores("mine", "frame")
+    assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
+    assert report.thresholds("mine") == {}  # nobody has published one
+    assert report.measure(scores, "false alarms", "detector").empty
 
 
 # ---------------------------------------------------------------- several processes

@@ -8,7 +8,9 @@ The methods here explain any module that returns logits. A paper declares its ow
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -33,15 +35,25 @@ def evidence(network: nn.Module, images: Tensor) -> Tensor:
 
     P(fake) itself would not do, because its gradient vanishes where a detector is sure. A module
     that is no paper's network returns this number, (n,) or (n, 1), or two logits (n, 2), real
-    first. Raises :class:`DfnbError` for other outputs.
+    first; or a dict or an object that has such ``logits``, or ``cls``. Raises :class:`DfnbError`
+    for other outputs.
     """
     outputs = network(images)
     if isinstance(network, Network):
         return network.log_odds(outputs).to(images.dtype)  # log_odds computes in float64
-    logits = outputs.reshape(len(images), -1)
-    if logits.shape[1] > 2:
-        raise DfnbError(f"{logits.shape[1]} logits are not real and fake; a detector has 1 or 2")
-    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+    if isinstance(outputs, Mapping):
+        outputs = SimpleNamespace(**outputs)
+    logits = getattr(outputs, "logits", getattr(outputs, "cls", outputs))
+    n = len(images)
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape in ((n,), (n, 1)):
+        return logits.flatten()
+    if shape == (n, 2):
+        return logits[:, 1] - logits[:, 0]
+    raise DfnbError(
+        f"the detector returns {type(logits).__name__} of shape {shape} for {n} images; return "
+        "logits: (B,) or (B, 1) of being fake, or (B, 2), real first"
+    )
 
 
 # ---------------------------------------------------------------- methods

@@ -80,10 +80,10 @@ def frames_panel(
     frames: pd.DataFrame,
     shown_maps: Sequence[str] = (),
 ) -> Figure:
-    """Frames with their true masks and P(fake), the network's own pictures of them, and maps.
+    """Frames with their true masks and P(fake), and maps of them.
 
-    A frame is a column. The rows are the frames, the pictures of ``Network.panel``, the map of
-    ``Network.localise``, and ``shown_maps``.
+    A frame is a column. The rows are the frames, the map of ``Network.localise``, and
+    ``shown_maps``.
 
     Args:
         run: A finished training.
@@ -93,13 +93,9 @@ def frames_panel(
     network = run.network()
     batch = as_batch(frames, run.settings)
     with torch.inference_mode():
-        outputs = outputs_of(network, batch["image"])
-        scores = network.score(outputs)  # (n,) P(fake)
-        panel_pictures = network.panel(outputs, batch)  # (n, h, w) by name
+        scores = network.score(outputs_of(network, batch["image"]))  # (n,) P(fake)
     masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
     rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
-    for name, values in panel_pictures.items():
-        rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     # Network.maps says how each map is made; "localise": by the network's method of that name.
     located = [name for name, origin in network.maps().items() if origin == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):  # each name once

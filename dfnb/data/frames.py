@@ -438,7 +438,8 @@ def read_crop(path: str) -> np.ndarray:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fails at None: the file is no image
     except (OSError, cv2.error):
         raise DfnbError(
-            f"{path} cannot be read; restore it, or delete the dataset's folder and make it again"
+            f"{path} cannot be read as an image; restore it, or, if a dataset has it, delete the "
+            "dataset's folder and make it again"
         ) from None
 
 

@@ -61,8 +61,10 @@ class StoredFrames(Dataset):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, row: int) -> Sample:
-        """The frame in this row of the table, read from disk."""
+    def __getitem__(self, row: int | slice) -> "Sample | StoredFrames":
+        """The frame in this row of the table, read from disk; of a slice, all its frames."""
+        if isinstance(row, slice):
+            return StoredFrames(self.table.iloc[row], self.read)
         image = self.read(self.paths[row])
         mask_path = self.mask_paths[row]
         mask = read_mask(mask_path, image.shape[:2])

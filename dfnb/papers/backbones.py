@@ -30,10 +30,6 @@ from dfnb.settings import DfnbError, explained
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
-# Tags of the pretrained weights of SMALL, which scripts/pretrain.py made; the first is the default.
-START_TAGS = ("drawn_faces", "home_faces")
-
-
 # By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
 # those are published. Other files are not checked.
 PINNED = {
@@ -88,20 +84,26 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-# The normalisation and interpolation of the images that the weights were made with.
-_INPUT = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
-_configs = {}
-for _tag in START_TAGS:
-    _file = str(STARTS / f"{_tag}.safetensors")
-    # num_classes 0: the file has no weights for the classifier.
-    _configs[f"{SMALL}.{_tag}"] = {"file": _file, "num_classes": 0, "classifier": "fc", **_INPUT}
-# @register_model looks for the configurations of pretrained weights under this name.
-default_cfgs = generate_default_cfgs(_configs)
+# The pretrained weights, which scripts/pretrain.py made. @register_model looks for their
+# configuration under this name.
+default_cfgs = generate_default_cfgs(
+    {
+        f"{SMALL}.drawn_faces": {
+            "file": str(STARTS / "drawn_faces.safetensors"),
+            "num_classes": 0,  # the file has no weights for the classifier
+            "classifier": "fc",
+            # Of the images that the weights were made with.
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "interpolation": "bilinear",
+        }
+    }
+)
 
 
 @register_model
 def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` under its timm name; the tags of its weights are :data:`START_TAGS`."""
+    """:class:`Plain7` under its timm name; the tag of its weights is ``drawn_faces``."""
     return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
 
 
@@ -112,7 +114,7 @@ class Start(NamedTuple):
     """The initial weights of a model, which are part of a run's identity.
 
     Attributes:
-        weights_from: "random weights", "ImageNet", or the name of one of our own starts.
+        weights_from: "random weights", "ImageNet", or "drawn faces" of our own.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
         problem: why there are no pretrained weights; empty where there are, or none were asked for.
@@ -148,9 +150,8 @@ def start(name: str, pretrained: bool) -> Start:
             f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
             "fetched again"
         )
-    # Only our own configurations name a file, and their tag says what the weights were trained on.
-    # All others count as ImageNet's, as most of timm's are.
-    weights_from = config.tag.replace("_", " ") if config.file else "ImageNet"
+    # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
+    weights_from = "drawn faces" if config.file else "ImageNet"
     return Start(weights_from, file, digest)
 
 
@@ -195,7 +196,10 @@ def create(
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
-    with explained(name, "as a backbone here", "choose another image_size or backbone"):
+    remedy = "choose another image_size or backbone"
+    if initial.file:
+        remedy += f"; or delete {initial.file}, if it is damaged, and it is fetched again"
+    with explained(name, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     return model

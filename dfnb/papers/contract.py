@@ -6,7 +6,7 @@ A paper is one module with
 - ``Settings``, a subclass of :class:`Settings`: its published settings as defaults. It may also
   override the methods for its phases, its augmentation, its own samples and the data it may see;
 - ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses. It
-  may also have maps of where an image is forged, and pictures that explain it.
+  may also have maps of where an image is forged.
 
 Training, scores, maps and tables know nothing else about a paper.
 """
@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -44,15 +44,13 @@ OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": partial(SGD, momentum=0.9)}
 # ``lr: LearningRate = 2e-4``.
 ImageSize = Annotated[int, Field(ge=32, le=2048)]
 Colour = tuple[float, float, float]  # red, green, blue
-Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
+Count = Epochs = PositiveInt
 BatchSize = Annotated[int, Field(ge=2)]
-Count = Annotated[int, Field(ge=1)]
 Optimiser = Literal["adam", "adamw", "sgd"]
-LearningRate = Annotated[float, Field(gt=0, le=10)]
-WeightDecay = Annotated[float, Field(ge=0, le=10)]
+LearningRate = MixupAlpha = PositiveFloat
+WeightDecay = NonNegativeFloat
 Schedule = Literal["constant", "step", "onecycle", "cosine"]
 Probability = Annotated[float, Field(ge=0, le=1)]
-MixupAlpha = Annotated[float, Field(gt=0, le=100)]
 Augmentation = Literal["none", "light", "released"]
 # Where the released code departs from its paper: as that code does it, or as the paper means it.
 Variant = Literal["released", "corrected"]
@@ -290,10 +288,6 @@ class Network(nn.Module):
         ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
         ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
-        return {}
-
-    def panel(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Pictures (B, h, w) by name that figures show between the frames and their maps."""
         return {}
 
     def moved(self) -> AbstractContextManager | None:

@@ -586,22 +586,6 @@ class Network(contract.Network):
             maps["SRM stream"] = "srm"
         return maps
 
-    def panel(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Further pictures for figures, by title, each only if the settings use its part.
-
-        - ``SRM residual`` (B, H, W): its absolute value in [0, 3], the mean over the channels;
-        - ``pseudo-labels`` (B, g, g) of this batch: 1 forged, 0 real, NaN where unknown.
-        """
-        pictures = {}
-        if "srm" in self.settings.modules:
-            residual = srm_residual(batch["image"])
-            pictures["SRM residual"] = residual.abs().mean(1)
-        if self.settings.sspsl:
-            labels = self.pseudo(outputs, batch)
-            is_unknown = labels == IGNORED
-            pictures["pseudo-labels"] = labels.float().masked_fill(is_unknown, torch.nan)
-        return pictures
-
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """No decay on norms, biases and γ, as in the released code."""
         # timm recognises them by their single axis, or by a name that ends with .bias.

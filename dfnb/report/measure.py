@@ -139,6 +139,8 @@ def _of_test_set(
     resamples_people: bool,
 ) -> dict[tuple, Estimate]:
     """The estimate of every group of one test set, by its values in the columns ``names``."""
+    if metric in WITH_THRESHOLD:
+        scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
     scores = scores.assign(label=scores["label"] == 1)

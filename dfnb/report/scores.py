@@ -482,6 +482,8 @@ def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
             metadata = read_metadata(score_path(report_folder(profile), detector.name))
             stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
         for seed, of_seed in stored.items():
+            if of_seed is None:  # released weights
+                continue
             replicates = []
             if of_seed.threshold_clusters >= FEWEST_VALIDATION:
                 replicates = np.resize(of_seed.threshold_replicates, REPLICATES)

@@ -8,6 +8,7 @@ files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from glob import glob
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from dfnb.data import corrupt, test_sets
 from dfnb.data.frames import dataset_record
 from dfnb.records import RunParameters, TrainingOptions
 from dfnb.report.scores import (
+    STANDING_ALONE,
     VALIDATION,
     Condition,
     Role,
@@ -31,7 +33,7 @@ from dfnb.report.scores import (
 )
 from dfnb.running import parameters
 from dfnb.running.parameters import DataParameters, Names, Seeds, TrainingParameters
-from dfnb.settings import Closed, DfnbError, Name, Title, read_yaml, suggestion
+from dfnb.settings import Closed, DfnbError, Name, Title, check_title, read_yaml, suggestion
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of
 
@@ -235,7 +237,14 @@ def plan(
     if main:
         trainings = [job for job in trainings if MAIN in job.roles]
     notebooks = []
-    for notebook in content.notebooks:
+    for notebook, changes in content.notebooks.items():
+        if changes and changes.get("released"):  # it would explain a training, and there is none
+            if not trainings:
+                raise DfnbError(
+                    f"profile {name} has nothing to score: put weights into {changes['released']} "
+                    "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
+                )
+            continue
         values = _notebook_parameters(name, content, notebook, trainings)
         output = records.notebook_record(name, notebook)  # written last
         notebooks.append(Notebook(name=notebook, profile=name, output=output, parameters=values))
@@ -263,6 +272,7 @@ def _trainings(
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
+    Where the notebook names released weights, each of these files takes the place of its trainings.
     """
     if notebook not in papers.notebooks():
         return
@@ -271,6 +281,8 @@ def _trainings(
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
     variants = {MAIN: Variant(seeds=grid.seeds)}  # by role
+    if shared.get("released"):
+        variants = _released(papers.notebooks()[notebook], shared["released"])
     for ablation, by_title in content.ablations.get(notebook, {}).items():
         variants.update({(ablation, title): variant for title, variant in by_title.items()})
     for role, variant in variants.items():
@@ -280,9 +292,19 @@ def _trainings(
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
             present = [dataset for dataset in p.test_sets if _is_available(dataset)]
-            if role == MAIN or (present and _is_available(p.train_set)):
+            can_start = p.released or _is_available(p.train_set)
+            if role == MAIN or (present and can_start):
                 p = p.model_copy(update={"test_sets": present})
                 yield _training(p, content, role, train_set)
+
+
+def _released(paper: str, pattern: str) -> dict[Role, Variant]:
+    """A variant for each file of a paper's released weights, with the detector's name."""
+    variants = {}
+    for file in sorted(glob(pattern, root_dir=files.home())):  # noqa: PTH207, may be absolute
+        title = f"{papers.module(paper).PAPER.title}, {Path(file).stem}"
+        variants[STANDING_ALONE, check_title(title, file)] = Variant(released=file)
+    return variants
 
 
 def _training(
@@ -393,7 +415,9 @@ def train_and_score(job: Training) -> Run:
     if job.done:
         return Run.open(job.run_id)
     report = files.report_folder(job.profile)
-    ensure_datasets(job.run.train_set, *job.test_sets)
+    ensure_datasets(*job.test_sets)
+    if job.run.data:  # empty of released weights, which need no training set
+        ensure_datasets(job.run.train_set)
     run = train.train(job.run)  # a finished training is only loaded
     files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
     if MAIN in job.roles and run.seed == profile(job.profile).grid.seeds[0]:
@@ -401,12 +425,13 @@ def train_and_score(job: Training) -> Run:
         files.write_bytes(weights_path(report, run.id), weights)
     tables = dict(_tables(run, job))
     metadata = {name: test_sets.metadata(name) for name, *_ in tables}
-    validation = VALIDATION.format(job.run.train_set)
-    network = run.network().to(scoring.DEVICE)
-    frames = frames_of(job.run, "val")
-    scores = scoring.predict(network, frames, run.settings, locate=False)
-    tables[Condition(validation)] = scores
-    metadata[validation] = test_sets.metadata(job.run.train_set)
+    if job.run.data:
+        validation = VALIDATION.format(job.run.train_set)
+        network = run.network().to(scoring.DEVICE)
+        frames = frames_of(job.run, "val")
+        scores = scoring.predict(network, frames, run.settings, locate=False)
+        tables[Condition(validation)] = scores
+        metadata[validation] = test_sets.metadata(job.run.train_set)
     record = run.record.model_copy(update={"train_set": job.train_set})
     about = {"record": record.model_dump(mode="json"), "roles": job.roles}
     write_scores(job.profile, run.id, tables, metadata, **about)

@@ -19,7 +19,7 @@ from dfnb.records import RunParameters, read_record
 from dfnb.settings import DfnbError
 from dfnb.training.runs import Run, frames_of, settings_of
 from dfnb.training.scoring import DEVICE
-from dfnb.training.trainer import fit
+from dfnb.training.trainer import adopt, fit
 
 # Part of every run's id. A change of code outside the papers' files that changes the numbers of a
 # training must increase it.
@@ -56,8 +56,10 @@ def train(parameters: RunParameters) -> Run:
         )
     folder = run_folder(run_id(parameters))
     with locked(folder, wait_s=-1):  # waits without end
-        if read_record(folder) is None:  # not trained to the end yet
-            settings = settings_of(parameters)
+        settings = settings_of(parameters)
+        if read_record(folder) is None and settings.released:
+            adopt(folder, parameters)
+        elif read_record(folder) is None:  # not trained to the end yet
             start = None  # the run of the previous phase
             before = settings.before()
             if before is not None:
@@ -88,16 +90,8 @@ def run_parameters(
 
     Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
-    # A digest that identifies the frames. That of the embedded benchmark is computed from the
-    # settings of its generator, so the frames need not exist yet.
-    if train_set in dataset_names("synth"):
-        data = synth.identity(train_set)
-    else:
-        data = identity(dataset_record(train_set))
-    # The authors' weights replace all others, and are not trained: the one "epoch" only scores the
-    # validation split.
-    if settings.released:
-        settings = settings.model_copy(update={"pretrained": False, "epochs": 1})
+    if settings.released:  # the authors' weights replace all others, and are not trained
+        settings = settings.model_copy(update={"pretrained": False})
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
@@ -107,6 +101,14 @@ def run_parameters(
             "run this once with an internet connection, or set pretrained = false to train from "
             "random weights"
         )
+    # A digest that identifies the frames. That of the embedded benchmark is computed from the
+    # settings of its generator, so the frames need not exist yet.
+    if settings.released:
+        data = ""  # none is needed
+    elif train_set in dataset_names("synth"):
+        data = synth.identity(train_set)
+    else:
+        data = identity(dataset_record(train_set))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(

@@ -76,8 +76,7 @@ class Progress:
 def fit(fabric: Fabric, *inputs: Any) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
-    Each process of a training calls it. Released weights are not trained, but judged once, like
-    those after an epoch: their settings have one epoch, see ``run_parameters``.
+    Each process of a training calls it.
 
     Args:
         fabric: The device of this process, and its connection to the others.
@@ -86,8 +85,7 @@ def fit(fabric: Fabric, *inputs: Any) -> None:
     trainer = Trainer(fabric, *inputs)
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
-        if not trainer.settings.released:
-            trainer.train_epoch()
+        trainer.train_epoch()
         trainer.end_epoch()
     if fabric.is_global_zero:
         trainer.write_record()
@@ -275,7 +273,7 @@ class Trainer:
             progress.validation_threshold = threshold_of(validation)
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, str(temporary))
-        # Means over the epoch's steps; released weights have no losses, because nothing is trained.
+        # Means over the epoch's steps.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
@@ -320,33 +318,25 @@ class Trainer:
     def write_record(self) -> None:
         """Write the record, a :class:`dfnb.records.TrainingRecord`."""
         progress = self.progress
-        paper = papers.module(self.parameters.paper)
-        # The defaults of a paper's Settings are its published values.
-        published = paper.Settings().model_dump(mode="json")
-        weights = self.folder / "best.safetensors"
         images_before = self.start.record.images_seen if self.start else 0
-        values = {
-            "faces": faces_of(self.parameters.train_set),  # to score pictures without the dataset
-            "detector": {**paper.PAPER._asdict(), "defaults": published},
-            "rule": self._rule(),
-            "chosen": progress.chosen,
-            "validation_threshold": progress.validation_threshold,
-            "weights_from": self.network.weights_from,
-            "weights_sha256": sha256(weights),
-            "log": progress.log,
-            "n": {split: len(frames) for split, frames in self.splits.items()},
-            "collapsed": progress.chosen["auc"] < LEARNED_AUC,
-            "start": self.start.id if self.start else None,
-            "images_seen": images_before + progress.images_seen,
-            **self.clock.usage(),
-        }
-        parameters = self.parameters.model_dump(mode="json")
-        write_record(self.folder / "record.json", parameters, [weights], **values)
+        _write_record(
+            self.folder,
+            self.parameters,
+            self.clock,
+            faces=faces_of(self.parameters.train_set),  # to score pictures without the dataset
+            rule=self._rule(),
+            chosen=progress.chosen,
+            validation_threshold=progress.validation_threshold,
+            weights_from=self.network.weights_from,
+            log=progress.log,
+            n={split: len(frames) for split, frames in self.splits.items()},
+            collapsed=progress.chosen["auc"] < LEARNED_AUC,
+            start=self.start.id if self.start else None,
+            images_seen=images_before + progress.images_seen,
+        )
 
     def _rule(self) -> str:
         """How the epoch was chosen, in words."""
-        if self.settings.released:
-            return "the authors' choice, perhaps on test sets"
         if self.settings.chosen == "last":
             return "the last epoch"
         judged = "the paper's own samples of " if self.settings.makes_other_class else ""
@@ -365,9 +355,43 @@ def _initial_network(
     network = paper.Network(settings)
     if start:  # its network has the same layers
         network.load_state_dict(start.network().state_dict())
-    if settings.released:
-        released_weights.load(network, settings.released, paper)
     return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+
+
+def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
+    """Write the record of a run that has its weights; ``values`` are its other entries."""
+    paper = papers.module(parameters.paper)
+    # The defaults of a paper's Settings are its published values.
+    published = paper.Settings().model_dump(mode="json")
+    weights = folder / "best.safetensors"
+    write_record(
+        folder / "record.json",
+        parameters.model_dump(mode="json"),
+        [weights],
+        detector={**paper.PAPER._asdict(), "defaults": published},
+        weights_sha256=sha256(weights),
+        **clock.usage(),
+        **values,
+    )
+
+
+def adopt(folder: Path, parameters: RunParameters) -> None:
+    """Make a run of the authors' weights: nothing is trained, and no dataset is needed."""
+    clock = Clock()
+    settings = settings_of(parameters)
+    paper = papers.module(parameters.paper)
+    network = paper.Network(settings)
+    released_weights.load(network, settings.released, paper)
+    with atomic(folder / "best.safetensors") as temporary:
+        save_model(network, str(temporary))
+    _write_record(
+        folder,
+        parameters,
+        clock,
+        faces={"drawn": False},
+        rule="the authors' choice, perhaps on test sets",
+        weights_from=network.weights_from,
+    )
 
 
 class Step(nn.Module):

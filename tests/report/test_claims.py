@@ -185,7 +185,12 @@ def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_pa
     for paper, name in names.items():
         of_paper = {"title": paper, "notebook": paper, "published": name}
         of_paper["defaults"] = {"backbone": "small"}
-        planted.write("demo", paper, detector=of_paper, train_set="faceforensics-c23")
+        more = {Condition("celeb-df-v1"): planted.table("celeb-df-v1", key=paper)}
+        planted.write("demo", paper, more=more, detector=of_paper, train_set="faceforensics-c23")
+    both = claims.published_and_ours("demo")
+    assert both["published"].tolist() == [0.847, 0.7794]  # of videos, of frames
+    assert both["ours"].str.match(r"0\.\d+.\[").all() and set(both["frames"]) == {90}
+    assert set(both["crop"]) == {planted.CROP} and set(both["checkpoint"]) == {"best epoch"}
     sets = ["celeb-df-v1", "uadfv", "nowhere", "dfd"]
     numbers = pd.DataFrame({"detector": ["xception"] * 3 + ["locate_and_verify"], "test_set": sets})
     beside = claims.published_beside(numbers, "demo", "frame")
