@@ -16,12 +16,17 @@ from dfnb.data import test_sets
 from dfnb.data.export import exported_id
 from dfnb.files import find, read_metadata, read_table, report_folder
 from dfnb.report.scores import KEYS, NO_SEED, check_scores, detectors, test_set_path
-from dfnb.settings import DfnbError, check_title, suggestion
+from dfnb.settings import DfnbError, suggestion
 
 NOTEBOOK = "12_judge"
 Missing = Literal["refuse", "drop", "real", "fake"]
-OverFrames = Literal["mean", "median", "max"]
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
+FATES = {  # of frames without a score
+    "refuse": "get the median score",
+    "drop": "are left out for all detectors",
+    "real": "count as real",
+    "fake": "count as fake",
+}
 # What replaces a missing score, as pandas calls it.
 REPLACEMENTS = {"refuse": "median", "real": "min", "fake": "max"}
 FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
@@ -72,7 +77,7 @@ def scored_frames(
     remarks = []
     parts = []
     for path in paths:
-        if check_title(path.stem, path) in taken:
+        if path.stem in taken:
             raise DfnbError(f"{path} has the name of another detector; rename it")
         taken.append(path.stem)
         rows = read(path, names, name_of_id)
@@ -85,11 +90,10 @@ def scored_frames(
     table = pd.concat(parts)
     # All detectors have the same index, and are judged on the same frames.
     incomplete = table.index[table["score"].isna()]
-    table = table.drop(index=incomplete).reset_index(drop=True)
-    classes = table[["test_set", "label"]].drop_duplicates()
-    if len(classes) < 2 * frames["test_set"].nunique():
-        raise DfnbError("a test set has no scores of real, or none of fake videos; give both")
-    return table, remarks
+    complete = frames.drop(index=incomplete).assign(score=0)
+    for name in frames["test_set"].unique():
+        check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
+    return table.drop(index=incomplete).reset_index(drop=True), remarks
 
 
 # ---------------------------------------------------------------- files
@@ -125,7 +129,7 @@ def read(path: Path, names: Sequence[str], name_of_id: Mapping[str, str]) -> pd.
             )
     table.loc[table["label"] == 0, "method"] = "real"
     table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
-    table["video"] = table["video"].map(name_of_id).fillna(table["video"])
+    table["video"] = table["video"].map(lambda name: name_of_id.get(name, name))
     table = table.drop_duplicates()
     again = table.loc[table.duplicated(FRAME), "video"]
     if len(again):
@@ -139,6 +143,8 @@ def read(path: Path, names: Sequence[str], name_of_id: Mapping[str, str]) -> pd.
 
 def _columns(path: Path) -> pd.DataFrame:
     """The COLUMNS of a CSV as texts, NaN where it is empty. The index plus 1 is the line."""
+    if not path.is_file():
+        raise DfnbError(f"there is no file {path}; name one CSV per detector")
     try:
         with path.open(encoding="utf-8-sig") as file:
             separator = max(",;\t", key=file.readline().count)
@@ -160,9 +166,11 @@ def _columns(path: Path) -> pd.DataFrame:
         if count > 1 or (count == 0 and name in ("video", "score")):
             raise DfnbError(
                 f"{path} has {count} columns {name} in place of one; its first line must name the "
-                "columns, such as video,label,score"
+                "columns, such as video,label,score, with commas, semicolons or tabs between them"
             )
     table = table.loc[1:].dropna(how="all").set_axis(header, axis=1)
+    if table.empty:
+        raise DfnbError(f"{path} has no rows; write one per video or frame")
     return pd.DataFrame({name: table.get(name) for name in COLUMNS})
 
 
@@ -195,20 +203,21 @@ def _test_set(name: str, source: str, name_of_id: dict[str, str]) -> pd.DataFram
 
 def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFrame:
     """The frames of a file with labels."""
-    frames = rows.drop(columns="score").fillna({"track": 0, "frame": 0, "method": "fake"})
-    if frames["cluster"].isna().any():
+    unlabelled = rows["label"].isna().sum()
+    if unlabelled:
+        raise DfnbError(
+            f"{path} has no label in {unlabelled} of {len(rows)} rows; fill in its column label, 0 "
+            "real or 1 fake, or name a prepared test set by --on"
+        )
+    if rows["cluster"].isna().any():
         remarks.append(
             "Without the column cluster, each video is a cluster of its own, or with up to "
             f"{MOST_CLUSTERS} of them each group of videos: intervals are too narrow if people "
             "appear in several videos."
         )
-    number = frames.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
-    frames["cluster"] = frames["cluster"].fillna("of video " + number.astype(str))
-    for name, of_set in frames.groupby("test_set"):
-        check_scores(of_set.assign(score=0), f"{path}, test set {name}")
-    for text in {*frames["method"], *frames["test_set"]}:
-        check_title(text, path)
-    return frames
+    number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
+    rows = rows.fillna({"cluster": "of video " + number.astype(str), "method": "fake"})
+    return rows.drop(columns="score").fillna({"track": 0, "frame": 0})
 
 
 def _scores_of(
@@ -225,7 +234,7 @@ def _scores_of(
             raise DfnbError(f"{path} has no row of the test set {name}{suggestion(name, given)}")
     # A row is the score of the frames with which it agrees in these columns.
     shared = list(rows[FRAME].dropna(axis=1, how="all"))
-    rows = rows[[*shared, "label", "score"]]
+    rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
     found = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
     wrong = found[found["label_of_file"].notna() & (found["label"] != found["label_of_file"])]
     if len(wrong):
@@ -239,14 +248,14 @@ def _scores_of(
     if unscored.empty:
         return found["score"]
     share = found["score"].isna().groupby(found["test_set"]).mean().max()
-    counted = f"{path} has no score of {len(unscored)} of {len(found)} frames"
+    counted = f"no score of {len(unscored)} of {len(found)} frames"
     if missing == "refuse" and share > MOST_MISSING:
         first = unscored.iloc[0]
         raise DfnbError(
-            f"{counted}, such as of video {first['video']} of {first['test_set']}, and 1 % of a "
-            "test set may be missing; score them, or say by --missing what becomes of them"
+            f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "
+            "1 % of a test set may be missing; score them, or say by --missing what becomes of them"
         )
-    remarks.append(f"{counted} (--missing {missing}).")
+    remarks.append(f"{path.stem} has {counted}, which {FATES[missing]}.")
     if missing == "drop":
         return found["score"]
     return found["score"].fillna(found["score"].agg(REPLACEMENTS[missing]))
