@@ -73,7 +73,7 @@ def scored_frames(
         raise DfnbError(f"say by --on which test sets of the report {source} were scored")
     taken = [each.name for each in detectors(source)] if source else []
     name_of_id = {}
-    sets = [_test_set(name, source, name_of_id) for name in names]
+    sets = [_test_set(name, source, name_of_id) for name in dict.fromkeys(names)]
     remarks = []
     parts = []
     for path in paths:
@@ -258,4 +258,5 @@ def _scores_of(
     remarks.append(f"{path.stem} has {counted}, which {FATES[missing]}.")
     if missing == "drop":
         return found["score"]
-    return found["score"].fillna(found["score"].agg(REPLACEMENTS[missing]))
+    of_set = found.groupby("test_set")["score"]
+    return found["score"].fillna(of_set.transform(REPLACEMENTS[missing]))
