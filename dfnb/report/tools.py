@@ -21,14 +21,13 @@ from dfnb.settings import DfnbError, suggestion
 NOTEBOOK = "12_judge"
 Missing = Literal["refuse", "drop", "real", "fake"]
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
-FATES = {  # of frames without a score
-    "refuse": "get the median score",
-    "drop": "are left out for all detectors",
-    "real": "count as real",
-    "fake": "count as fake",
+# What becomes of frames without a score: its replacement, as pandas calls it, and how that is said.
+FATES = {
+    "refuse": ("median", "get the median score"),
+    "drop": ("", "are left out for all detectors"),
+    "real": ("min", "count as real"),
+    "fake": ("max", "count as fake"),
 }
-# What replaces a missing score, as pandas calls it.
-REPLACEMENTS = {"refuse": "median", "real": "min", "fake": "max"}
 FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
 COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
 OWN_LABELS = "own labels"  # the test set of rows that name none
@@ -149,9 +148,13 @@ def _columns(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             separator = max(",;\t", key=file.readline().count)
             file.seek(0)
-            # header=None, so that a column that occurs twice is seen.
-            options = {"header": None, "dtype": str, "skip_blank_lines": False}
-            table = pd.read_csv(file, sep=separator, **options)
+            table = pd.read_csv(
+                file,
+                sep=separator,
+                header=None,  # so that a column that occurs twice is seen
+                dtype=str,
+                skip_blank_lines=False,  # so that messages can name the number of a line
+            )
     except (OSError, ValueError):
         raise DfnbError(
             f"{path} cannot be read as a table; save it as CSV in UTF-8, with the names of columns "
@@ -177,9 +180,9 @@ def _columns(path: Path) -> pd.DataFrame:
 def _probabilities(score: pd.Series) -> tuple[str, pd.Series]:
     """What scores are taken for, by their range, and the probabilities that this makes of them."""
     low, high = score.min(), score.max()
-    if low >= 0 and high < 1 + 1e-6:  # float32 rounds
-        return "probabilities", score.clip(upper=1)
-    if low >= 0 and high <= 100:
+    if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
+        return "probabilities", score.clip(0, 1)
+    if low >= 0 and 10 < high <= 100:
         return "percent", score / 100
     if low < 0 and max(-low, high) < 25:  # as probabilities, larger ones would become equal
         return "logits", expit(score)
@@ -255,8 +258,8 @@ def _scores_of(
             f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "
             "1 % of a test set may be missing; score them, or say by --missing what becomes of them"
         )
-    remarks.append(f"{path.stem} has {counted}, which {FATES[missing]}.")
-    if missing == "drop":
+    replacement, fate = FATES[missing]
+    remarks.append(f"{path.stem} has {counted}, which {fate}.")
+    if not replacement:
         return found["score"]
-    of_set = found.groupby("test_set")["score"]
-    return found["score"].fillna(of_set.transform(REPLACEMENTS[missing]))
+    return found["score"].fillna(found.groupby("test_set")["score"].transform(replacement))

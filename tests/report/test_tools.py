@@ -16,7 +16,6 @@ from dfnb import report
 from dfnb.cli import app
 from dfnb.files import digest, report_folder
 from dfnb.report import tools
-from dfnb.report.scores import Condition, write_scores
 from dfnb.settings import DfnbError
 
 A, B = planted.SETS
@@ -30,11 +29,11 @@ def home(tmp_path, monkeypatch):
     planted.write("hand", "xception")
 
 
-def their(path, names=(A,), by="frame", **options):
+def their(path, names=(A,), by="frame"):
     """A CSV with scores of these test sets, by video and frame or by video; no probabilities."""
     parts = []
     for name in names:
-        table = planted.table(name, key=path.stem, **options).assign(test_set=name)
+        table = planted.table(name, key=path.stem).assign(test_set=name)
         parts.append(table[["test_set", "video", "frame", "label", "log_odds"]])
     table = pd.concat(parts).rename(columns={"log_odds": "score"})
     if by == "video":
@@ -98,23 +97,6 @@ def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path, judg
     aucs = [roc_auc_score(both["label"], both[name]) for name in ("score", "score_hand")]
     (row,) = [line for line in lines if line.startswith("mine     Baseline")]
     assert len(frames) == 80 and f"{aucs[0] - aucs[1]:+.2f}" in row
-
-
-@pytest.mark.parametrize("level", ["frame", "video"])
-def test_half_a_percent_may_be_missing_and_two_percent_may_not(tmp_path, level):
-    table = planted.table(A, clusters=100).drop(columns="log_odds").assign(score=0.5)
-    about = planted.metadata([Condition(A)])
-    write_scores("large", "nobody", {Condition(A): table}, about, threshold={})
-    path = their(tmp_path / "mine.csv", by=level, clusters=100)
-    whole = pd.read_csv(path)
-    whole.drop(index=range(len(whole) // 200)).to_csv(path, index=False)
-    frames, remarks = tools.scored_frames([path], [A], "large")
-    assert len(frames) == 600 and (frames["score"] == frames["score"].median()).sum() == 4
-    assert "of 600 frames, which get the median score" in remarks[-1]
-    whole.loc[: len(whole) // 50 - 1, "score"] = None
-    whole.to_csv(path, index=False)
-    with pytest.raises(DfnbError, match=r"of 12 of 600 frames, .* and 1 % of a test set may"):
-        tools.scored_frames([path], [A], "large")
 
 
 @pytest.mark.parametrize(
@@ -183,8 +165,9 @@ app()
         ("\ufeffid;Label;SCORE\na;REAL;0,1\nb;Fake;0,9\nc;0.0;0,3\nd;1.0;0,2", "probabilities"),
         ('score\tlabel\tvideo\n\n.1\t0\t"a\tb"\n.9\t1\tb\n.3\t0\t01\n.2\t1\t1', "probabilities"),
         (f"{OWN} a , 0 ,.10,,\n".replace("score", "score,,"), "probabilities"),
-        (OWN.replace(".9", "1.0000001"), "probabilities"),
-        (OWN.replace(".", "9."), "percent"),
+        (OWN.replace(".9", "1.0000001").replace(".1", "-1e-9"), "probabilities"),
+        (OWN.replace(".9", "4.5"), "numbers of an unknown scale"),
+        (OWN.replace(".", "50."), "percent"),
         (OWN.replace(".1", "10%").replace(".", "30."), "percent"),
         (OWN.replace(".1", "-9e-1"), "logits"),
         (OWN.replace(".1", "-99"), "numbers of an unknown scale"),
@@ -244,6 +227,16 @@ def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expe
     assert frames.query("detector == 'mine'")["score"].tolist() == expected
     assert len(frames) == 2 * len(expected)  # the same videos of both
     assert remarks[-1].startswith("mine has no score of 1 of 4 frames, which ")
+
+
+def test_one_percent_of_the_scores_may_be_missing(tmp_path):
+    rows = [f"{number},{number % 2},.{number}" for number in range(100, 397)]
+    text = "\n".join(["video,label,score", *rows, "a,0,", "b,0,", "c,0,"])
+    frames, remarks = tools.scored_frames([own(tmp_path / "mine.csv", text)])
+    assert frames["score"].tolist()[-3:] == [0.248] * 3  # the median
+    assert remarks[-1] == "mine has no score of 3 of 300 frames, which get the median score."
+    with pytest.raises(DfnbError, match=r"no score of 4 of 301 frames, .* and 1 % of a test set"):
+        tools.scored_frames([own(tmp_path / "mine.csv", f"{text}\nd,0,")])
 
 
 @pytest.mark.parametrize("clusters", ["abcd", "aabb", "abab", "aaab", "abbb", "abcc", "aaaa"])
