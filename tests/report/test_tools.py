@@ -246,7 +246,7 @@ def test_intervals_of_few_clusters_are_numbers_in_order_or_none(clusters):
     rows = pd.concat([rows, rows.assign(detector="B", score=[0.2, 0.1, 0.3, 0.9])])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        parts = [report.measure(rows, name, "detector") for name in ("AUC", "EER", "Brier")]
+        parts = [report.measure(rows, name, "detector") for name in ("AUC", "EER", "score")]
         parts.append(report.measure(rows, "AUC", "detector", minus="A"))
     numbers = pd.concat(parts)
     has_interval = numbers["low"].notna()
