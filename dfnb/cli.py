@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -170,22 +170,44 @@ def report(
 def judge(
     scores: list[Path],
     on: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="A test set, may be repeated; the first sets the threshold."),
-    ],
+    ] = None,
     report: Annotated[str, typer.Option(help="Compare with the detectors of reports/REPORT.")] = "",
+    missing: Annotated[
+        Literal["refuse", "drop", "real", "fake"],
+        typer.Option(help="What frames without a score become; refuse accepts 1 %."),
+    ] = "refuse",
+    over_frames: Annotated[
+        Literal["mean", "median", "max"],
+        typer.Option(help="Makes the score of a video of those of its frames."),
+    ] = "mean",
+    page: Annotated[bool, typer.Option("--page", help="Make a page of the tables, too.")] = False,
 ) -> None:
-    """Judge another tool by its scores alone, and make a page.
+    """Judge detectors by their scores alone: AUC, EER, false alarms, calibration, differences.
 
-    SCORES is a CSV per detector; its name is that of the detector. The columns are test_set, video
-    (its name in the dataset), score (high for fakes), and frame where frames are scored. Up to 1 %
-    of the frames of a test set may be missing. The report is reports/judged-<the first file's
-    name>, and replaces an earlier one of that name.
+    SCORES is a CSV per detector; its name is that of the detector. The columns are video, score
+    (high for fakes) and label (0 or real, 1 or fake); and if there are such, test_set, method,
+    cluster (of videos that share people), and frame where frames are scored. With --on, labels are
+    those of a prepared test set.
+
+    Tables are written to reports/judged-<the first file's name>, in place of earlier ones.
     """
-    from dfnb.report import page, tools
+    from dfnb.report import tools
 
-    name = tools.judged(scores, on, report)
-    typer.echo(f"report, in place of any earlier one: {page.rebuild(name, page.JUDGE)}")
+    parameters = {
+        "profile": f"judged-{files.slug(scores[0].stem)}",
+        "files": [str(path.absolute()) for path in scores],
+        "test_sets": on or [],
+        "compared": report,
+        "missing": missing,
+        "over_frames": over_frames,
+    }
+    tools.print_judged(parameters)
+    if page:
+        from dfnb.report import page as pages
+
+        typer.echo(f"page: {pages.rebuild(notebook=tools.NOTEBOOK, **parameters)}")
 
 
 @commands.command()

@@ -208,7 +208,7 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
         (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
         (np.zeros((8, 8, 3), np.uint8), r"image 0 is uint8 \(8, 3\)"),
         ([np.zeros((side, 8, 3), np.uint8) for side in (8, 9)], "one size"),
-        ("nowhere.png", "nowhere.png cannot be read"),
+        ("nowhere.png", "there is no file nowhere.png"),
     ],
 )
 def test_data_that_are_no_images_are_refused(data, sentence):

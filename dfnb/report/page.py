@@ -10,7 +10,6 @@ from dfnb.files import find, report_folder, write_bytes
 from dfnb.settings import DfnbError
 
 REPORT = "11_report"  # the notebook that is the report
-JUDGE = "12_judge"  # of other tools
 STYLE = Path(__file__).with_suffix(".css")
 
 
@@ -83,7 +82,7 @@ def export(profile: str, notebook: str) -> Path:
     return write_bytes(folder / "index.html", page.encode())
 
 
-def rebuild(profile: str, notebook: str = REPORT) -> Path:
+def rebuild(profile: str, notebook: str = REPORT, **parameters: object) -> Path:
     """Execute a notebook on a report and export it; returns the path of the page."""
-    execute(profile, notebook)
+    execute(profile, notebook, **parameters)
     return export(profile, notebook)

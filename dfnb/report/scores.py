@@ -482,10 +482,14 @@ def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
             metadata = read_metadata(score_path(report_folder(profile), detector.name))
             stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
         for seed, of_seed in stored.items():
-            if of_seed is None:  # released weights
-                continue
-            replicates = []
-            if of_seed.threshold_clusters >= FEWEST_VALIDATION:
-                replicates = np.resize(of_seed.threshold_replicates, REPLICATES)
-            found[detector.name, seed] = np.append(of_seed.threshold, replicates)
+            if of_seed is not None:  # of released weights it is None
+                found[detector.name, seed] = with_replicates(of_seed)
     return found
+
+
+def with_replicates(chosen: Threshold) -> np.ndarray:
+    """A threshold, then its replicates in turn, if there are any; see :func:`thresholds`."""
+    replicates = []
+    if chosen.threshold_clusters >= FEWEST_VALIDATION:
+        replicates = np.resize(chosen.threshold_replicates, REPLICATES)
+    return np.append(chosen.threshold, replicates)

@@ -1,108 +1,258 @@
-"""The scores of another tool: imported once, as a score file without a training."""
+"""Scores of other tools, from CSV files to the table of scores that notebook 12 judges.
 
-import shutil
-from collections.abc import Sequence
+Which videos are fake, a test set of ours says, or the first file itself.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+import nbformat
+import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from dfnb.data import test_sets
-from dfnb.files import read_metadata, read_table, report_folder, slug, write_json
-from dfnb.report.scores import (
-    KEY_TYPES,
-    KEYS,
-    Condition,
-    detectors,
-    profile_of,
-    test_set_path,
-    threshold_of,
-    write_scores,
-)
-from dfnb.settings import DfnbError, check_title, explained
+from dfnb.files import find, read_table, report_folder
+from dfnb.report.scores import KEYS, NO_SEED, check_scores, detectors, test_set_path
+from dfnb.settings import DfnbError, suggestion
 
+NOTEBOOK = "12_judge"
+Missing = Literal["refuse", "drop", "real", "fake"]
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
+# What becomes of frames without a score: its replacement, as pandas calls it, and how that is said.
+FATES = {
+    "refuse": ("median", "get the median score"),
+    "drop": ("", "are left out for all detectors"),
+    "real": ("min", "count as real"),
+    "fake": ("max", "count as fake"),
+}
+FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
+COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
+OWN_LABELS = "own labels"  # the test set of rows that name none
+MOST_CLUSTERS = 1000  # where videos have no cluster; more would cost memory
 
 
-def judged(paths: Sequence[Path], names: Sequence[str], source: str = "") -> str:
-    """Make the report ``judged-<first file>`` of other tools' scores, in place of an earlier one.
+def print_judged(parameters: Mapping[str, object]) -> None:
+    """Run notebook 12 in this process, and print its headings and outputs as text.
+
+    A kernel of Jupyter, which makes the page, takes longer to start than the tables take.
+    """
+    names = {}
+    for cell in nbformat.read(find(f"notebooks/{NOTEBOOK}.ipynb"), as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+        else:
+            print(f"\n{cell.source.splitlines()[0]}")
+        if "parameters" in cell.metadata.get("tags", []):
+            names.update(parameters)
+
+
+def scored_frames(
+    paths: Sequence[Path],
+    names: Sequence[str] = (),
+    source: str = "",
+    missing: Missing = "refuse",
+) -> tuple[pd.DataFrame, list[str]]:
+    """The scores of frames, like those of :func:`dfnb.report.scores.scores`, and remarks on them.
 
     Args:
-        paths: One CSV per detector, see :func:`read`, with a column ``test_set``.
-        names: The test sets; the threshold of 5 % false alarms is chosen on the first. They are
-            read from the ``source``, or must be prepared if there is none.
-        source: A report with which the detectors are compared; empty: none.
+        paths: One CSV per detector, which is named like the file; see :func:`read`.
+        names: The test sets. They are read from the report ``source``, or must be prepared if that
+            is empty. Without names, the test sets and labels are those of the first file.
+        source: Name of a report.
+        missing: What becomes of frames without a score. "refuse": up to MOST_MISSING of them get
+            the median, more are refused. "drop": they are left out, for all detectors. "real" and
+            "fake": they get the lowest or the highest score.
 
-    Returns the name of the report. Raises :class:`DfnbError` for files and test sets that cannot be
-    used; nothing is written then.
+    Raises :class:`DfnbError` for files and test sets that cannot be used.
     """
-    taken = [slug(each.name) for each in detectors(source)] if source else []
+    if source and not names:
+        raise DfnbError(f"say by --on which test sets of the report {source} were scored")
+    taken = [each.name for each in detectors(source)] if source else []
+    sets = [_test_set(name, source) for name in dict.fromkeys(names)]
+    remarks = []
+    parts = []
     for path in paths:
-        if slug(check_title(path.stem, path)) in taken:
+        if path.stem in taken:
             raise DfnbError(f"{path} has the name of another detector; rename it")
-        taken.append(slug(path.stem))
-    about = {name: _test_set(name, source) for name in names}
-    tables = {}
-    for path in paths:
-        tables[path] = {
-            Condition(name): read(path, frames, name) for name, (frames, _) in about.items()
-        }
-    report = f"judged-{slug(paths[0].stem)}"
-    shutil.rmtree(report_folder(report), ignore_errors=True)
-    for path, of_tool in tables.items():
-        metadata = {name: about[name][1] for name in names}
-        threshold = threshold_of(of_tool[Condition(names[0])])
-        write_scores(report, path.stem, of_tool, metadata, threshold=threshold)
-    grid = profile_of(source).get("grid", {}) if source else {}
-    content = {"grid": {**grid, "test_sets": list(names)}, "compared": source}
-    write_json(report_folder(report) / "profile.yaml", content)  # JSON is YAML, too
-    return report
+        taken.append(path.stem)
+        rows = read(path, names)
+        sets = sets or [_labelled(path, rows, remarks)]
+        frames = pd.concat(sets, ignore_index=True)
+        kind, rows["score"] = _probabilities(rows["score"])
+        remarks.append(f"The scores of {path.stem} are taken for {kind}.")
+        frames["score"] = _scores_of(path, rows, frames, missing, remarks)
+        parts.append(frames.assign(detector=path.stem, seed=NO_SEED, collapsed=False))
+    table = pd.concat(parts)
+    # All detectors have the same index, and are judged on the same frames.
+    incomplete = table.index[table["score"].isna()]
+    complete = frames.drop(index=incomplete).assign(score=0)
+    for name in frames["test_set"].unique():
+        check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
+    return table.drop(index=incomplete).reset_index(drop=True), remarks
 
 
-def _test_set(name: str, source: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The frames of a test set, and what reports keep about it; see :func:`judged`."""
-    if not source:
-        return test_sets.load(name), test_sets.metadata(name)
-    path = test_set_path(report_folder(source), name)
-    return read_table(path), read_metadata(path)
+# ---------------------------------------------------------------- files
 
 
-def read(
-    path: Path,
-    frames: pd.DataFrame,
-    test_set: str,
-) -> pd.DataFrame:
-    """The frames of a test set with another tool's ``score``; a missing one is their median.
+def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of a CSV with the scores of a detector, NaN in the COLUMNS that it lacks.
+
+    It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
+    columns, in any order, are ``video`` or ``id``; ``score``, high for fakes; and where there are
+    such, ``label`` (0 or real, 1 or fake), ``test_set``, ``method``, ``cluster``, ``track`` and
+    ``frame``. Without ``frame``, a score counts for all frames of a video. Without ``test_set``,
+    all rows are of the one test set in ``names``.
 
     Args:
-        path: A CSV with the columns ``test_set``, ``video``, by our name, and ``score``, any
-            number, high for fakes. It may have ``frame``; else the score of a video counts for
-            each of its frames. A ``label`` or ``track`` must agree with ours.
-        frames: :data:`KEYS`.
-        test_set: Its name in the CSV.
+        path: The CSV.
+        names: Of the test sets.
 
-    Raises :class:`DfnbError` for a file that cannot be used, and where more than MOST_MISSING of
-    the frames have no score.
+    Raises :class:`DfnbError` for files that cannot be used.
     """
-    remedy = "it needs the columns test_set, video and score, and each video, or frame, once"
-    with explained(path, "as a table of scores", remedy):
-        table = pd.read_csv(path, dtype={"video": str, "score": float})  # "007" is no number
-        table = table[table["test_set"] == test_set]
-        # A row of the CSV is the score of the frames with which it agrees in these columns.
-        shared = [name for name in ("video", "track", "frame", "label") if name in table]
-        keys = frames[list(KEYS)].astype(KEY_TYPES)
-        scored = keys.merge(
-            table[[*shared, "score"]],
-            how="left",
-            on=shared,
-            validate="many_to_one",  # raises an error if the CSV has a video or frame twice
+    table = _columns(path)
+    table["label"] = table["label"].str.lower().replace({"real": "0", "fake": "1"})
+    for name in ("label", "score", "track", "frame"):
+        text = table[name]
+        table[name] = pd.to_numeric(text.str.rstrip("%").str.replace(",", "."), errors="coerce")
+        is_wrong = text.notna() & ~np.isfinite(table[name])
+        if is_wrong.any():
+            line = is_wrong.idxmax()
+            raise DfnbError(
+                f"{path}, line {line + 1}: {name} = {text[line]!r} is no finite number; write one, "
+                "of a label 0, 1, real or fake, or nothing where it is unknown"
+            )
+    table.loc[table["label"] == 0, "method"] = "real"
+    table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
+    table = table.drop_duplicates()
+    again = table.loc[table.duplicated(FRAME), "video"]
+    if len(again):
+        raise DfnbError(
+            f"{path} has {len(again)} videos or frames twice, with another score or label, such as "
+            f"{again.iloc[0]}; keep one row of each, number frames in a column frame, and name a "
+            "fake by its method, too, as in swap/000_003"
         )
-    unscored = scored[scored["score"].isna()]
-    if len(unscored) > MOST_MISSING * len(scored):
+    return table
+
+
+def _columns(path: Path) -> pd.DataFrame:
+    """The COLUMNS of a CSV as texts, NaN where it is empty. The index plus 1 is the line."""
+    if not path.is_file():
+        raise DfnbError(f"there is no file {path}; name one CSV per detector")
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            separator = max(",;\t", key=file.readline().count)
+            file.seek(0)
+            table = pd.read_csv(
+                file,
+                sep=separator,
+                header=None,  # so that a column that occurs twice is seen
+                dtype=str,
+                skip_blank_lines=False,  # so that messages can name the number of a line
+            )
+    except (OSError, ValueError):
+        raise DfnbError(
+            f"{path} cannot be read as a table; save it as CSV in UTF-8, with the names of columns "
+            "in the first line, and no more fields in any other"
+        ) from None
+    table = table.apply(lambda column: column.str.strip())
+    header = table.loc[0].str.lower()
+    if "video" not in header.values:
+        header = header.replace("id", "video")
+    for name in COLUMNS:
+        count = (header == name).sum()
+        if count > 1 or (count == 0 and name in ("video", "score")):
+            raise DfnbError(
+                f"{path} has {count} columns {name} in place of one; its first line must name the "
+                "columns, such as video,label,score, with commas, semicolons or tabs between them"
+            )
+    table = table.loc[1:].dropna(how="all").set_axis(header, axis=1)
+    if table.empty:
+        raise DfnbError(f"{path} has no rows; write one per video or frame")
+    return pd.DataFrame({name: table.get(name) for name in COLUMNS})
+
+
+def _probabilities(score: pd.Series) -> tuple[str, pd.Series]:
+    """What scores are taken for, by their range, and the probabilities that this makes of them."""
+    low, high = score.min(), score.max()
+    if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
+        return "probabilities", score.clip(0, 1)
+    if low >= 0 and 10 < high <= 100:
+        return "percent", score / 100
+    if low < 0 and max(-low, high) < 25:  # as probabilities, larger ones would become equal
+        return "logits", expit(score)
+    return "numbers of an unknown scale", score
+
+
+# ---------------------------------------------------------------- test sets
+
+
+def _test_set(name: str, source: str) -> pd.DataFrame:
+    """The frames of a test set, as the report ``source`` has them, or of the prepared one."""
+    if source:
+        frames = read_table(test_set_path(report_folder(source), name))
+    else:
+        frames = test_sets.load(name)
+    return frames[list(KEYS)].assign(test_set=name)
+
+
+def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFrame:
+    """The frames of a file with labels."""
+    unlabelled = rows["label"].isna().sum()
+    if unlabelled:
+        raise DfnbError(
+            f"{path} has no label in {unlabelled} of {len(rows)} rows; fill in its column label, 0 "
+            "real or 1 fake, or name a prepared test set by --on"
+        )
+    if rows["cluster"].isna().any():
+        remarks.append(
+            "Without the column cluster, each video is a cluster of its own, or with up to "
+            f"{MOST_CLUSTERS} of them each group of videos: intervals are too narrow if people "
+            "appear in several videos."
+        )
+    number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
+    rows = rows.fillna({"cluster": "of video " + number.astype(str), "method": "fake"})
+    return rows.drop(columns="score").fillna({"track": 0, "frame": 0})
+
+
+def _scores_of(
+    path: Path,
+    rows: pd.DataFrame,
+    frames: pd.DataFrame,
+    missing: Missing,
+    remarks: list[str],
+) -> pd.Series:
+    """The score that a file has of each frame, NaN where it has none and ``missing`` is "drop"."""
+    given = rows["test_set"].unique()
+    for name in frames["test_set"].unique():
+        if name not in given:
+            raise DfnbError(f"{path} has no row of the test set {name}{suggestion(name, given)}")
+    # A row is the score of the frames with which it agrees in these columns.
+    shared = list(rows[FRAME].dropna(axis=1, how="all"))
+    rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
+    found = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
+    wrong = found[found["label_of_file"].notna() & (found["label"] != found["label_of_file"])]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise DfnbError(
+            f"{path} has another label than the test set for {len(wrong)} of {len(found)} frames, "
+            f"such as of video {first['video']}, which has {first['label']}; correct the labels, "
+            "or leave the column out"
+        )
+    unscored = found[found["score"].isna()]
+    if unscored.empty:
+        return found["score"]
+    share = found["score"].isna().groupby(found["test_set"]).mean().max()
+    counted = f"no score of {len(unscored)} of {len(found)} frames"
+    if missing == "refuse" and share > MOST_MISSING:
         first = unscored.iloc[0]
         raise DfnbError(
-            f"{path} has no score of {len(unscored)} of {len(scored)} frames of {test_set}, such "
-            f"as of video {first.video} with label {first.label}, and 1 % may be missing; score "
-            "all of `dfnb.load_dataset`"
+            f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "
+            "1 % of a test set may be missing; score them, or say by --missing what becomes of them"
         )
-    return scored.fillna({"score": scored["score"].median()})
+    replacement, fate = FATES[missing]
+    remarks.append(f"{path.stem} has {counted}, which {fate}.")
+    if not replacement:
+        return found["score"]
+    return found["score"].fillna(found.groupby("test_set")["score"].transform(replacement))

@@ -11,8 +11,8 @@ import planted
 import pytest
 from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
+from sklearn.metrics import roc_auc_score
 
-from dfnb import report
 from dfnb.files import report_folder, sha256
 from dfnb.report import page, tools
 from dfnb.settings import DfnbError
@@ -69,7 +69,7 @@ def test_a_cell_that_fails_is_named_in_one_sentence(home, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=r"12_judge\.ipynb: there are no scores$"):
-        page.rebuild("demo", page.JUDGE)
+        page.rebuild("demo", tools.NOTEBOOK)
     assert not (report_folder("demo") / "index.html").exists()
 
 
@@ -82,12 +82,14 @@ def test_another_tool_is_judged_from_its_scores_to_the_page(home):
     table = planted.table(A, key="mine").rename(columns={"log_odds": "score"})
     path = home / "mine.csv"
     table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
-    name = tools.judged([path], [A], "hand")
-    text = page.rebuild(name, page.JUDGE).read_text(encoding="utf-8")
+    parameters = {"files": [str(path)], "test_sets": [A], "compared": "hand"}
+    text = page.rebuild("judged-mine", tools.NOTEBOOK, **parameters).read_text(encoding="utf-8")
     assert not LOADS.search(text) and "read_csv" not in text and str(home) not in text
     text = html.unescape(text).replace("\u00a0", " ")
-    auc = report.measure(report.scores(name), "AUC", "detector").iloc[0]
-    assert f"On {A}, mine has an AUC of {auc['value']:.2f} [" in text
+    scored = tools.scored_frames([path], [A], "hand")[0]
+    videos = scored.groupby(["video", "label"], as_index=False)["score"].mean()
+    auc = roc_auc_score(videos["label"], videos["score"])
+    assert f"On {A}, mine has an AUC of {auc:.2f} [" in text
     assert "<td>Baseline</td>" in text or "<th>Baseline</th>" in text
-    saved = {path.stem for path in report_folder(name).glob("tables/*.md")}
-    assert saved == {"judged", "differences", "false_alarms", "methods"}
+    saved = {path.stem for path in report_folder("judged-mine").glob("tables/*.md")}
+    assert saved == {"judged", "differences", "called_fake", "methods", "calibration"}

@@ -1,17 +1,25 @@
-"""Other tools' scores: what of a CSV is read, what is refused, and the report that is made."""
+"""Other tools' scores: what of a CSV is read and what is refused, and how they are judged."""
+
+import io
+import re
+import subprocess
+import sys
+import warnings
 
 import pandas as pd
 import planted
 import pytest
-import yaml
+from scipy.special import expit
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from dfnb import report
-from dfnb.files import read_metadata, report_folder
+from dfnb.cli import app
+from dfnb.files import report_folder
 from dfnb.report import tools
-from dfnb.report.scores import FALSE_ALARM_RATE, NO_SEED, Condition, score_path, write_scores
 from dfnb.settings import DfnbError
 
 A, B = planted.SETS
+OWN = "video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n"
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +29,11 @@ def home(tmp_path, monkeypatch):
     planted.write("hand", "xception")
 
 
-def their(path, names=(A,), by="frame", **options):
+def their(path, names=(A,), by="frame"):
     """A CSV with scores of these test sets, by video and frame or by video; no probabilities."""
     parts = []
     for name in names:
-        table = planted.table(name, key=path.stem, **options).assign(test_set=name)
+        table = planted.table(name, key=path.stem).assign(test_set=name)
         parts.append(table[["test_set", "video", "frame", "label", "log_odds"]])
     table = pd.concat(parts).rename(columns={"log_odds": "score"})
     if by == "video":
@@ -34,95 +42,207 @@ def their(path, names=(A,), by="frame", **options):
     return path
 
 
-def test_scores_by_frame_are_kept_and_the_report_is_one_of_a_tool(tmp_path):
+def own(path, content=OWN):
+    """A CSV that has its own labels."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture
+def judge(monkeypatch, capsys):
+    """What ``dfnb judge`` prints, by lines; and the status with which it ends."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["dfnb", "judge", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            app()
+        return capsys.readouterr().out.splitlines(), end.value.code
+
+    return run
+
+
+# ---------------------------------------------------------------- with labels of a test set
+
+
+def test_scores_by_frame_are_those_of_the_test_sets(tmp_path):
     paths = [their(tmp_path / name, [A, B]) for name in ("Their tool.csv", "other.csv")]
-    name = tools.judged(paths, [A, B], "hand")
-    assert name == "judged-their-tool"
-    assert [each.name for each in report.detectors(name)] == ["Their tool", "other"]
-    frames = report.scores(name, "frame").query("detector == 'other' and test_set == @B")
+    frames, _ = tools.scored_frames(paths, [A, B], "hand")
+    assert frames["detector"].unique().tolist() == ["Their tool", "other"]
+    frames = frames.query("detector == 'other' and test_set == @B")
     expected = planted.table(B, key="other")
-    assert frames["score"].tolist() == pytest.approx(expected["log_odds"].tolist())
-    assert frames["video"].tolist() == expected["video"].tolist()
-    assert {*frames["seed"]} == {NO_SEED} and {*frames["place"]} == {B}
-    # The threshold is that of the first test set.
-    real = planted.table(A, key="other").query("label == 0")["log_odds"]
-    threshold = read_metadata(score_path(report_folder(name), "other"))["threshold"]["threshold"]
-    assert (real > threshold).sum() == int(FALSE_ALARM_RATE * len(real))
-    profile = yaml.safe_load((report_folder(name) / "profile.yaml").read_text(encoding="utf-8"))
-    assert profile == {"grid": {"test_sets": [A, B]}, "compared": "hand"}
+    assert frames["score"].tolist() == pytest.approx(expit(expected["log_odds"]))
+    assert frames["cluster"].tolist() == expected["cluster"].tolist()
 
 
 def test_a_video_s_score_counts_for_its_frames(tmp_path):
-    name = tools.judged([their(tmp_path / "mine.csv", by="video")], [A], "hand")
-    scores = report.scores(name, "frame").set_index(["video", "frame"])["score"]
-    assert len(scores) == 90 and (scores.unstack().nunique(axis=1) == 1).all()
+    by_name = their(tmp_path / "names.csv", by="video")
+    frames, _ = tools.scored_frames([by_name], [A], "hand")
+    scores = frames.pivot(index="video", columns="frame", values="score")
+    assert scores.size == 90 and (scores.nunique(axis=1) == 1).all()
 
 
-def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path):
-    name = tools.judged([their(tmp_path / "mine.csv")], [A], "hand")
-    both = pd.concat([report.scores(name), report.scores("hand").query("test_set == @A")])
-    number = report.measure(both, "AUC", "detector", minus="Baseline").iloc[0]
-    frames = planted.table(A, key="mine").assign(score=lambda rows: rows["log_odds"])
-    videos = frames.groupby(["video", "cluster", "label"], as_index=False)["score"].mean()
-    about = {"detector": "mine", "seed": 0, "test_set": A, "collapsed": False, "method": ""}
-    ours = report.scores("hand").query("test_set == @A")
-    expected = report.measure(pd.concat([videos.assign(**about), ours]), "AUC", "detector")
-    expected = expected.set_index("detector")["value"]
-    assert number["value"] == pytest.approx(expected["mine"] - expected["Baseline"])
-    assert 0 < number["error"] < 0.2 and number["seeds"] == 1
-
-
-@pytest.mark.parametrize("level", ["frame", "video"])
-def test_half_a_percent_may_be_missing_and_two_percent_may_not(tmp_path, level):
-    table = planted.table(A, clusters=100).drop(columns="log_odds").assign(score=0.5)
-    about = planted.metadata([Condition(A)])
-    write_scores("large", "nobody", {Condition(A): table}, about, threshold={})
-    path = their(tmp_path / "mine.csv", by=level, clusters=100)
-    whole = pd.read_csv(path)
-    whole.drop(index=range(len(whole) // 200)).to_csv(path, index=False)
-    scores = report.scores(tools.judged([path], [A], "large"), "frame")["score"]
-    given = scores[scores != scores.median()]
-    assert len(scores) == 600 and scores.notna().all() and len(given) >= 590
-    whole.loc[: len(whole) // 50 - 1, "score"] = None
-    whole.to_csv(path, index=False)
-    with pytest.raises(DfnbError, match=r"of 12 of 600 frames .* and 1 % may be missing"):
-        tools.judged([path], [A], "large")
+def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path, judge):
+    path = their(tmp_path / "mine.csv")
+    pd.read_csv(path)[10:].to_csv(path, index=False)
+    lines, _ = judge(path, "--on", A, "--report", "hand", "--missing", "drop")
+    frames, _ = tools.scored_frames([path], [A], "hand", "drop")
+    both = frames.merge(report.scores("hand", "frame"), on=tools.FRAME, suffixes=("", "_hand"))
+    both = both.groupby(["video", "label"], as_index=False)[["score", "score_hand"]].mean()
+    aucs = [roc_auc_score(both["label"], both[name]) for name in ("score", "score_hand")]
+    (row,) = [line for line in lines if line.startswith("mine     Baseline")]
+    assert len(frames) == 80 and f"{aucs[0] - aucs[1]:+.2f}" in row
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda table: table.drop(columns="score"), r"mine\.csv is not valid as a table of scores"),
-        (lambda table: table.drop(columns="test_set"), "KeyError: 'test_set'"),
-        (lambda table: table.assign(score="high"), "could not convert string to float"),
-        (lambda table: pd.concat([table, table]), "each video, or frame, once"),
-        (lambda table: table.assign(label=1 - table["label"]), "90 of 90 .* video real/0 with la"),
-        (lambda table: table.assign(test_set="other"), "of 90 of 90 frames of synth-a, such as of"),
-        (lambda table: table.assign(video="x" + table["video"]), "of 90 of 90 frames"),
+        ({"label": [1] * 90}, "for 30 of 90 frames, such as of video real/0, which has 0"),
+        ({"test_set": "SYNTH-A"}, "no row of the test set synth-a; known are SYNTH-A"),
+        ({"test_set": "synth-a1"}, r"set synth-a; did you mean synth-a1\?"),
+        ({"video": "x"}, "has 88 videos or frames twice"),
+        ({"frame": range(90)}, "no score of 88 of 90 frames"),
     ],
 )
-def test_a_bad_file_is_explained_in_one_sentence_and_costs_no_earlier_report(
-    tmp_path, change, problem
+def test_a_file_that_does_not_fit_the_test_set_is_explained(tmp_path, change, problem):
+    path = their(tmp_path / "mine.csv")
+    pd.read_csv(path).assign(**change).to_csv(path, index=False)
+    with pytest.raises(DfnbError, match=problem):
+        tools.scored_frames([path], [A], "hand")
+
+
+@pytest.mark.parametrize(
+    ("other", "names", "source", "problem"),
+    [
+        ("mine", [A], "hand", "mine.csv has the name of another detector; rename it"),
+        ("Baseline", [A], "hand", "Baseline.csv has the name of another detector; rename it"),
+        ("other", [], "hand", "say by --on which test sets"),
+        ("other", [A], "", "no finished dataset"),
+        ("other", ["nowhere"], "hand", r"there is no .*nowhere\.parquet"),
+    ],
+)
+def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, other, names, source, problem):
+    paths = [their(tmp_path / f"{name}.csv") for name in ("mine", other)]
+    with pytest.raises(DfnbError, match=problem):
+        tools.scored_frames(paths, names, source)
+
+
+# ---------------------------------------------------------------- with labels of their own
+
+
+def test_files_with_labels_are_judged_without_a_dataset_and_without_torch(tmp_path):
+    rows = planted.table(A, clusters=30).assign(score=lambda table: expit(table["log_odds"]))
+    rows.to_csv(tmp_path / "mine.csv", index=False)
+    rows.assign(score=1 - rows["score"]).drop(columns="label").to_csv(tmp_path / "b.csv")
+    code = """
+import atexit, sys
+atexit.register(lambda: print("torch" in sys.modules))
+from dfnb.cli import app
+app()
+"""
+    words = ["judge", "mine.csv", "b.csv", "--over-frames", "max"]
+    command = [sys.executable, "-W", "error", "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stderr
+    videos = rows.groupby(["video", "label"], as_index=False)["score"].max()
+    auc = roc_auc_score(videos["label"], videos["score"])
+    brier = brier_score_loss(videos["label"], videos["score"])
+    assert f"On own labels, mine has an AUC of {auc:.2f}\u00a0[" in done.stdout
+    assert f" {brier:.3f}\u00a0[" in done.stdout and "below one half: the sign" in done.stdout
+    saved = {path.stem for path in report_folder("judged-mine").glob("tables/*.csv")}
+    assert saved == {"calibration", "called_fake", "differences", "judged", "methods"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (OWN, "probabilities"),
+        ("\ufeffid;Label;SCORE\na;REAL;0,1\nb;Fake;0,9\nc;0.0;0,3\nd;1.0;0,2", "probabilities"),
+        ('score\tlabel\tvideo\n\n.1\t0\t"a\tb"\n.9\t1\tb\n.3\t0\t01\n.2\t1\t1', "probabilities"),
+        (f"{OWN} a , 0 ,.10,,\n".replace("score", "score,,"), "probabilities"),
+        (OWN.replace(".9", "1.0000001").replace(".1", "-1e-9"), "probabilities"),
+        (OWN.replace(".9", "4.5"), "numbers of an unknown scale"),
+        (OWN.replace(".", "50."), "percent"),
+        (OWN.replace(".1", "10%").replace(".", "30."), "percent"),
+        (OWN.replace(".1", "-9e-1"), "logits"),
+        (OWN.replace(".1", "-99"), "numbers of an unknown scale"),
+        (OWN.replace(".9", "123"), "numbers of an unknown scale"),
+    ],
+)
+def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
+    frames, remarks = tools.scored_frames([own(tmp_path / "mine.csv", text)])
+    assert remarks[0].startswith("Without the column cluster, each video is a cluster of its own")
+    assert remarks[1:] == [f"The scores of mine are taken for {kind}."]
+    assert frames["label"].tolist() == [0, 1, 0, 1] and frames["cluster"].is_unique
+    assert frames["score"].rank().tolist() == [1, 4, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "cannot be read as a table"),
+        (OWN.encode("utf-16"), "cannot be read as a table; save it as CSV in UTF-8"),
+        (OWN.replace("a", "ä").encode("latin-1"), "cannot be read as a table"),
+        ("video,score", "has no rows"),
+        ("video,label,score\na,0,0,1\nb,1,0,9", "cannot be read as a table"),
+        ("video|label|score\na|0|.1", "has 0 columns score in place of one; .* commas, semicolons"),
+        ("video,Video,label,score\na,a,0,.1", "has 2 columns video in place of one"),
+        ("video,truth,score\na,0,.1\nb,1,.9", "no label in 2 of 2 rows; fill in .* --on"),
+        ("video,label,score\na,spoof,.1", "line 2: label = 'spoof' is no finite number; write one"),
+        ("video,label,score\na,2,.1", ", test set own .* that is not 0 real and 1 fake"),
+        ("video,label,score\na,1,.1", ", test set own labels, lacks real or fake frames"),
+        ("video,label,score\na,0,.1\n\nb,1,high", "line 4: score = 'high' is no finite number"),
+        ("video,label,score\na,0,inf", "line 2: score = 'inf' is no finite number"),
+        ("video,label,score\na,0,.1\nb,1,", "no score of 1 of 2 frames, such as of video b of own"),
+        (f"{OWN}a,0,.2", "has 1 videos or frames twice, .* such as a; keep one row of each"),
+        (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a; keep one row of each"),
+        (f"{OWN},1,.1", ", test set own labels, has 1 rows with no video"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_sentence_and_costs_no_earlier_tables(
+    tmp_path, judge, content, problem
 ):
-    path = their(tmp_path / "mine.csv")
-    name = tools.judged([path], [A], "hand")
-    change(pd.read_csv(path)).to_csv(path, index=False)
-    with pytest.raises(DfnbError, match=problem) as error:
-        tools.judged([path], [A], "hand")
-    assert "\n" not in str(error.value) and len(report.scores(name)) == 45
+    path = own(tmp_path / "mine.csv")
+    assert judge(path)[1] == 0
+    kept = sorted(report_folder("judged-mine").rglob("*"))
+    message = judge(own(path, content))[1]
+    assert re.match(f"dfnb: {tmp_path}/mine.csv.*{problem}", message)
+    assert "\n" not in message and "Error" not in message
+    assert kept and sorted(report_folder("judged-mine").rglob("*")) == kept
 
 
-def test_names_that_would_be_mistaken_for_others_are_refused(tmp_path):
-    path = their(tmp_path / "mine.csv")
-    for other in ("baseline.csv", "mine_.csv", "<b>.csv"):
-        alike = path.with_name(other)
-        alike.write_bytes(path.read_bytes())
-        with pytest.raises(DfnbError, match=r"name of another detector; rename it|use letters"):
-            tools.judged([path, alike], [A], "hand")
-    name = tools.judged([path], [A], "hand")
-    with pytest.raises(DfnbError, match="name of another detector"):
-        tools.judged([path], [A], name)
-    with pytest.raises(DfnbError, match="no finished dataset"):
-        tools.judged([path], [A])
-    with pytest.raises(DfnbError, match=r"there is no .*nowhere\.parquet"):
-        tools.judged([path], ["nowhere"], "hand")
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("drop", [0.1, 0.9, 0.2]), ("real", [0.1, 0.9, 0.1, 0.2]), ("fake", [0.1, 0.9, 0.9, 0.2])],
+)
+def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expected):
+    whole = own(tmp_path / "whole.csv")
+    lacking = own(tmp_path / "mine.csv", OWN.replace(".3", ""))
+    frames, remarks = tools.scored_frames([whole, lacking], missing=missing)
+    assert frames.query("detector == 'mine'")["score"].tolist() == expected
+    assert len(frames) == 2 * len(expected)  # the same videos of both
+    assert remarks[-1].startswith("mine has no score of 1 of 4 frames, which ")
+
+
+def test_one_percent_of_the_scores_may_be_missing(tmp_path):
+    rows = [f"{number},{number % 2},.{number}" for number in range(100, 397)]
+    text = "\n".join(["video,label,score", *rows, "a,0,", "b,0,", "c,0,"])
+    frames, remarks = tools.scored_frames([own(tmp_path / "mine.csv", text)])
+    assert frames["score"].tolist()[-3:] == [0.248] * 3  # the median
+    assert remarks[-1] == "mine has no score of 3 of 300 frames, which get the median score."
+    with pytest.raises(DfnbError, match=r"no score of 4 of 301 frames, .* and 1 % of a test set"):
+        tools.scored_frames([own(tmp_path / "mine.csv", f"{text}\nd,0,")])
+
+
+@pytest.mark.parametrize("clusters", ["abcd", "aabb", "abab", "aaab", "abbb", "abcc", "aaaa"])
+def test_intervals_of_few_clusters_are_numbers_in_order_or_none(clusters):
+    rows = pd.read_csv(io.StringIO(OWN)).assign(cluster=list(clusters), test_set="a", method="")
+    rows = rows.assign(detector="A", seed=-1, collapsed=False)
+    rows = pd.concat([rows, rows.assign(detector="B", score=[0.2, 0.1, 0.3, 0.9])])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = [report.measure(rows, name, "detector") for name in ("AUC", "EER", "score")]
+        parts.append(report.measure(rows, "AUC", "detector", minus="A"))
+    numbers = pd.concat(parts)
+    has_interval = numbers["low"].notna()
+    assert (numbers["error"][has_interval] >= 0).all()
+    assert numbers["value"].between(numbers["low"], numbers["high"])[has_interval].all()
