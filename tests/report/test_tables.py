@@ -57,8 +57,8 @@ def test_every_two_detectors_are_compared_once_and_corrected(scores):
     assert tables.pairs(alone).empty
 
 
-def test_verdicts_are_by_the_interval():
-    numbers = pd.DataFrame({"low": [0.1, -0.2, -0.1, NAN], "high": [0.2, -0.1, 0.1, NAN]})
+def test_verdicts_are_those_after_the_correction():
+    numbers = pd.DataFrame({"value": [0.1, -0.1, 0.1, 0.1], "p_holm": [0.01, 0.01, 0.2, NAN]})
     expected = ["above zero", "below zero", "undecided", "undecided"]
     assert tables.verdicts(numbers).tolist() == expected
 
