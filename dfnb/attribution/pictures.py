@@ -82,8 +82,8 @@ def frames_panel(
 ) -> Figure:
     """Frames with their true masks and P(fake), the network's own pictures of them, and maps.
 
-    A frame is a column. The rows are the frames, the pictures of ``Network.panel``, the map of
-    ``Network.localise``, and ``shown_maps``.
+    A frame is a column. The rows are the frames, without and with the outline, the pictures of
+    ``Network.panel``, the map of ``Network.localise``, and ``shown_maps``.
 
     Args:
         run: A finished training.
@@ -97,7 +97,8 @@ def frames_panel(
         scores = network.score(outputs)  # (n,) P(fake)
         panel_pictures = network.panel(outputs, batch)  # (n, h, w) by name
     masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
-    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
+    crops = pictures(batch, run.settings)
+    rows = [("frame", crops, 0 * masks, {}), ("true mask", crops, masks, {})]
     for name, values in panel_pictures.items():
         rows.append((name, values.numpy(), masks, {"cmap": "gray", "vmin": 0}))
     # Network.maps says how each map is made; "localise": by the network's method of that name.
