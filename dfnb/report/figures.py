@@ -18,7 +18,7 @@ from dfnb.report.scores import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # Keywords of imshow for attribution maps.
-MAP = {"cmap": "mako", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+MAP = {"cmap": "Blues_r", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 
 
 # ---------------------------------------------------------------- style and files
@@ -214,7 +214,7 @@ def heat_map(numbers: pd.DataFrame, across: str, down: str) -> Figure:
     values = numbers.pivot_table("value", down, across, sort=False, observed=True)
     figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.2 * len(values)))
     label = {"label": numbers["metric"].iloc[0]}
-    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="mako", cbar_kws=label)
+    seaborn.heatmap(values, annot=True, fmt=".3f", cmap="cividis", cbar_kws=label)
     titles = ["\n".join(textwrap.wrap(str(name), 16)) for name in values]
     axis.set(xlabel="", ylabel="")
     axis.set_xticklabels(titles, rotation=0)
