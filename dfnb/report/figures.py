@@ -89,8 +89,9 @@ def shown(paths: Sequence[Path]) -> display.Image:
 
 
 def source(code: type | Callable) -> display.Markdown:
-    """The source of a class or function for display in a notebook, so that no cell repeats it."""
-    return display.Markdown(f"```python\n{inspect.getsource(code)}```")
+    """The source of a class or function, folded, so that no cell of a notebook repeats it."""
+    text = f"```python\n{inspect.getsource(code)}```"
+    return display.Markdown(f"<details><summary>{code.__name__}</summary>\n\n{text}\n</details>")
 
 
 # ---------------------------------------------------------------- trainings
