@@ -67,8 +67,7 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
     is the first of its video, and no video is shown twice.
     """
-    frames = select(load_frames(name), "test")
-    first_frames = frames.drop_duplicates("video")
+    first_frames = select(load_frames(name), "test").drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
@@ -120,8 +119,7 @@ def sample_grid(name: str, split: str = "test") -> Figure:
     A row has the first frames of up to two videos. Each frame is shown twice: plain, and then with
     the outline of its mask.
     """
-    frames = select(load_frames(name), split)
-    first_frames = frames.drop_duplicates("video")
+    first_frames = select(load_frames(name), split).drop_duplicates("video")
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):

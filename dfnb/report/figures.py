@@ -26,9 +26,7 @@ MAP = {"cmap": "Blues_r", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 
 def style() -> None:
     """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
-    pd.set_option("display.max_colwidth", 300)
-    pd.set_option("display.max_columns", 40)
-    pd.set_option("display.max_rows", 200)
+    pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
         "seaborn-v0_8-whitegrid",
@@ -106,11 +104,10 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     log = pd.concat([run.log for run in phases], ignore_index=True)
     log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
     log = log.filter(regex="loss_|validation_auc")
-    rows = -(-len(log.columns) // 4)
     panels = log.plot(
         subplots=True,  # a panel for each, as terms differ in size and some are equal
-        layout=(rows, 4),
-        figsize=(WIDTH, 1.9 * rows),
+        layout=(-1, 4),
+        figsize=(WIDTH, 1 + 0.4 * len(log.columns)),
         title=list(log),
         xlabel="epoch",
         legend=False,

@@ -270,8 +270,7 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 
     It is decided where p after Holm's correction is below .05; without an interval there is no p.
     """
-    is_above = differences["value"] > 0
-    sides = np.where(is_above, "above zero", "below zero")
+    sides = np.where(differences["value"] > 0, "above zero", "below zero")
     return pd.Series(sides, differences.index).where(differences["p_holm"] < 0.05, "undecided")
 
 
