@@ -1,6 +1,7 @@
-"""Draw the picture of README: of each dataset of the embedded benchmark, real and forged frames.
+"""Draw the picture of README: faces of the study on drawn faces, their forgeries, and the masks.
 
-The masks of the forged frames are outlined. ``python scripts/readme_figure.py [TARGET.png]``
+Each column shows one manipulation, in another dataset of the study.
+``python scripts/readme_figure.py [TARGET.png]``
 """
 
 import os
@@ -17,36 +18,44 @@ from dfnb.data.loading import StoredFrames
 from dfnb.files import atomic
 from dfnb.report import figures
 
-COLUMNS = 5  # pairs of a real frame and its forgery
+# Dataset of the study -> the manipulation that is shown of it.
+SHOWN = {"bed": "swap", "world-02": "resynthesis", "world-04": "texture", "world-08": "reshape"}
+PEOPLE = 20  # with fewer, the skin tones of a pair differ more
 
 
-def row(name: str) -> pictures.Row:
-    """The row of a dataset: frames of its first test people, real and forged in turn.
+def pair(name: str, method: str) -> list:
+    """A real and a forged frame of one test person, as :class:`dfnb.data.loading.Sample`.
 
-    A row of a panel is a title, crops (H, W, 3), masks (H, W) whose outlines are drawn, and options
-    of ``imshow``. The dataset is built in ``DFNB_HOME``.
+    The dataset is built in ``DFNB_HOME``, with one real and one forged video per person.
     """
-    # Each person has one real and one forged video of one frame. Only the first COLUMNS people are
-    # shown; with the others, donors have a more similar skin tone.
-    identities = {"train": 0, "val": 0, "test": 2 * COLUMNS}
+    identities = {"train": 0, "val": 0, "test": PEOPLE}
     preset = synth.preset(name, identities=identities, videos=1, frames=1)
     synth.build(name, preset, workers=1)
-    frames = load_frames(name).sort_values(["identity", "label"], kind="stable").head(2 * COLUMNS)
-    crops, masks, *_ = zip(*StoredFrames(frames))
-    return name, crops, masks, {}
+    frames = load_frames(name)
+    person = frames.loc[frames["method"] == method, "identity"].iloc[0]
+    of_person = frames[frames["identity"] == person].sort_values("label")
+    return list(StoredFrames(of_person))
 
 
 def main(target: Path) -> None:
-    """Make small versions of the four datasets in a temporary home, and save the picture as PNG."""
+    """Make small versions of the datasets in a temporary home, and save the picture as PNG."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["DFNB_HOME"] = home
         figures.style()
-        rows = [row(f"synth-{letter}") for letter in "abcd"]
-        figure = pictures.panel(rows, ["real", "forged"] * COLUMNS)
-        with atomic(target) as temporary:
-            # Without the name of matplotlib's version, the same picture has the same bytes.
-            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-        plt.close(figure)
+        pairs = [pair(name, method) for name, method in SHOWN.items()]
+    reals = [real.image for real, _ in pairs]
+    fakes = [fake.image for _, fake in pairs]
+    masks = [fake.mask for _, fake in pairs]
+    none = [0 * mask for mask in masks]
+    # A row of a panel: its title, pictures, masks that are outlined, and options of imshow.
+    rows = [("a face", reals, none, {}), ("forged", fakes, none, {}), ("where", fakes, masks, {})]
+    titles = [f"{name}: {method}" for name, method in SHOWN.items()]
+    figure = pictures.panel(rows, titles)
+    figure.set_size_inches(figures.WIDTH, 5.1)
+    with atomic(target) as temporary:
+        # Without the name of matplotlib's version, the same picture has the same bytes.
+        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})
+    plt.close(figure)
 
 
 if __name__ == "__main__":

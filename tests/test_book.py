@@ -11,7 +11,7 @@ import pytest
 def site(checkout, tmp_path_factory):
     """The folder of the source."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(checkout / "docs")
+        patch.syspath_prepend(checkout / "docs" / "site")
         import stage
 
         folder = tmp_path_factory.mktemp("site")
@@ -36,7 +36,8 @@ def test_every_link_of_the_site_leads_somewhere(checkout, site):
         for target in re.findall(r"\]\(([^)\s#]+)", prose):
             linked = path.parent / target
             if linked.parent.name == "api":  # made by Sphinx, a page per module
-                linked = checkout / f"{linked.stem.replace('.', '/')}.py"
+                linked = checkout / linked.stem.replace(".", "/")
+                linked = linked / "__init__.py" if linked.is_dir() else linked.with_suffix(".py")
             outside = "://" in target or target == "api/modules.rst"
             assert outside or linked.is_file(), f"{path} links to {target}"
 
@@ -70,12 +71,19 @@ def test_words_link_to_the_glossary_once_per_page(site):
         assert len(linked) == len(set(linked)) and set(linked) <= words, path.name
 
 
-def test_papers_show_cost_numbers_and_bibtex(site):
+def test_papers_show_a_picture_cost_numbers_and_bibtex(site):
     text = (site / "papers.md").read_text(encoding="utf-8")
     for section in text.split("\n## ")[1:]:
+        picture = re.search(r"!\[[^\]]*\]\(([^)]+)\)", section)[1]
+        assert (site / picture).is_file() and "*not reproduced*" in section
         assert re.search(r"Cost:\*\* [\d,]+ images per training", section)
         assert re.search(r"video AUC 0\.\d{3}\s\[0\.\d{3},\s0\.\d{3}\]", section)
         assert "```bibtex\n@" in section
+
+
+def test_functions_lead_to_the_notebooks_that_use_them(site):
+    text = (site / "functions.md").read_text(encoding="utf-8")
+    assert re.search(r"`measure`.*\(notebooks/07_cross_dataset.ipynb\)", text)
 
 
 def test_the_first_page_has_the_finding_and_says_how_to_open_colab(site):

@@ -22,8 +22,9 @@ from dfnb.settings import DfnbError, parse_yaml
 
 @pytest.fixture(scope="module")
 def blocks(checkout):
-    """The code blocks of CONTRIBUTING, by the place in their first line or by their first word."""
-    text = (checkout / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The code blocks of the documents, by the place in their first line or by their first word."""
+    names = ("CONTRIBUTING.md", "docs/extending.md")
+    text = "\n".join((checkout / name).read_text(encoding="utf-8") for name in names)
     pattern = r"^```\w+\n(?:# (\S+\.\w+[^\n]*)\n)?(.*?)^```"
     result = {}
     for place, code in re.findall(pattern, text, re.DOTALL | re.MULTILINE):

@@ -67,8 +67,7 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
     Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
     is the first of its video, and no video is shown twice.
     """
-    frames = select(load_frames(name), "test")
-    first_frames = frames.drop_duplicates("video")
+    first_frames = select(load_frames(name), "test").drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
@@ -82,8 +81,8 @@ def frames_panel(
 ) -> Figure:
     """Frames with their true masks and P(fake), and maps of them.
 
-    A frame is a column. The rows are the frames, the map of ``Network.localise``, and
-    ``shown_maps``.
+    A frame is a column. The rows are the frames, without and with the outline, the map of
+    ``Network.localise``, and ``shown_maps``.
 
     Args:
         run: A finished training.
@@ -95,7 +94,8 @@ def frames_panel(
     with torch.inference_mode():
         scores = network.score(outputs_of(network, batch["image"]))  # (n,) P(fake)
     masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
-    rows = [("frame, true mask", pictures(batch, run.settings), masks, {})]
+    crops = pictures(batch, run.settings)
+    rows = [("frame", crops, 0 * masks, {}), ("true mask", crops, masks, {})]
     # Network.maps says how each map is made; "localise": by the network's method of that name.
     located = [name for name, origin in network.maps().items() if origin == "localise"]
     for name in dict.fromkeys([*located, *shown_maps]):  # each name once
@@ -115,8 +115,7 @@ def sample_grid(name: str, split: str = "test") -> Figure:
     A row has the first frames of up to two videos. Each frame is shown twice: plain, and then with
     the outline of its mask.
     """
-    frames = select(load_frames(name), split)
-    first_frames = frames.drop_duplicates("video")
+    first_frames = select(load_frames(name), split).drop_duplicates("video")
     rows = []
     # Grouped by label, too, because real frames (label 0) then come first.
     for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):

@@ -18,7 +18,7 @@ from dfnb.report.scores import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # Keywords of imshow for attribution maps.
-MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+MAP = {"cmap": "Blues_r", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 
 
 # ---------------------------------------------------------------- style and files
@@ -26,9 +26,7 @@ MAP = {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 
 def style() -> None:
     """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
-    pd.set_option("display.max_colwidth", 300)
-    pd.set_option("display.max_columns", 40)
-    pd.set_option("display.max_rows", 200)
+    pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
         "seaborn-v0_8-whitegrid",
@@ -80,8 +78,9 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def source(code: type | Callable) -> Markdown:
-    """The source of a class or function for display in a notebook, so that no cell repeats it."""
-    return Markdown(f"```python\n{inspect.getsource(code)}```")
+    """The source of a class or function, folded, so that no cell of a notebook repeats it."""
+    text = f"```python\n{inspect.getsource(code)}```"
+    return Markdown(f"<details><summary>{code.__name__}</summary>\n\n{text}\n</details>")
 
 
 # ---------------------------------------------------------------- trainings
@@ -95,10 +94,14 @@ def training_curves(phases: Sequence[StoredRun]) -> Figure:
     """
     log = pd.concat([run.log for run in phases], ignore_index=True)
     log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
-    panels = log.filter(regex="loss_|validation_auc").plot(
+    log = log.filter(regex="loss_|validation_auc")
+    panels = log.plot(
         subplots=True,  # a panel for each, as terms differ in size and some are equal
         layout=(-1, 4),
-        figsize=(WIDTH, 4),
+        figsize=(WIDTH, 1 + 0.4 * len(log.columns)),
+        title=list(log),
+        xlabel="epoch",
+        legend=False,
         marker=".",
         color="C0",
     )

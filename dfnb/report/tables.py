@@ -252,13 +252,12 @@ def p_text(p: float) -> str:
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
-    """Whether the interval of each difference is "above zero" or "below zero"; else "undecided".
+    """Whether each difference is "above zero" or "below zero"; else "undecided".
 
-    Differences without an interval (NaN) are undecided, too.
+    It is decided where p after Holm's correction is below .05; without an interval there is no p.
     """
-    is_decided = [differences["low"] > 0, differences["high"] < 0]
-    verdict = np.select(is_decided, ["above zero", "below zero"], "undecided")
-    return pd.Series(verdict, differences.index)
+    sides = np.where(differences["value"] > 0, "above zero", "below zero")
+    return pd.Series(sides, differences.index).where(differences["p_holm"] < 0.05, "undecided")
 
 
 def cells(numbers: pd.DataFrame) -> list[str]:

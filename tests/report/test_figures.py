@@ -92,5 +92,5 @@ def test_a_second_phase_goes_on_where_the_first_one_ended():
     figure = figures.training_curves([StoredRun("first", record), StoredRun("second", record)])
     curves = [list(line.get_xdata()) for line in figure.axes[1].lines]
     assert curves == [[1, 2, 3, 4, 5, 6], [5, 5]]  # the second is the chosen epoch
-    names = [axes.get_legend().get_texts()[0].get_text() for axes in figure.axes[:2]]
+    names = [axes.get_title() for axes in figure.axes[:2]]
     assert names == ["loss_cls", "validation_auc"]

@@ -72,8 +72,8 @@ def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
     assert tables.averaged(collapsed, "A").empty
 
 
-def test_verdicts_are_by_the_interval():
-    numbers = pd.DataFrame({"low": [0.1, -0.2, -0.1, NAN], "high": [0.2, -0.1, 0.1, NAN]})
+def test_verdicts_are_those_after_the_correction():
+    numbers = pd.DataFrame({"value": [0.1, -0.1, 0.1, 0.1], "p_holm": [0.01, 0.01, 0.2, NAN]})
     expected = ["above zero", "below zero", "undecided", "undecided"]
     assert tables.verdicts(numbers).tolist() == expected
 

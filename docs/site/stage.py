@@ -1,7 +1,7 @@
-"""Write the source of the site from committed files: ``python docs/stage.py FOLDER``.
+"""Write the source of the site from committed files: ``python docs/site/stage.py FOLDER``.
 
 A file has the same path in the source as in the checkout, so that most links lead where they did.
-Exceptions: the pages of ``docs/`` are at the root, and ``notebooks/`` has the notebooks as the
+Exceptions: the pages of ``docs/site/`` are at the root, and ``notebooks/`` has the notebooks as the
 study executed them. Nothing is executed, and Sphinx is not needed.
 """
 
@@ -10,12 +10,13 @@ import posixpath
 import re
 import shutil
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import nbformat
 import pages
 from nbformat import NotebookNode
-from pages import CHECKOUT, DOCS, PHOTOGRAPHS, STUDY
+from pages import CHECKOUT, PHOTOGRAPHS, SITE, STUDY
 
 from dfnb import papers
 
@@ -24,6 +25,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "data_manifest/README.md",
+    "docs/extending.md",
     "docs/findings.md",
     "docs/numbers.md",
     "docs/own.md",
@@ -101,7 +103,7 @@ class Site:
             path = "api/" + path.removesuffix(".py").replace("/", ".") + ".rst"
         elif (CHECKOUT / path).is_dir():
             return ""
-        elif not path.endswith(PAGES):
+        elif not path.endswith(PAGES) and not path.startswith("pictures/"):
             copy = self.folder / path
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(CHECKOUT / path, copy)
@@ -113,7 +115,7 @@ def stage(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     site = Site(folder)
     for stem, added in pages.ADDED.items():
-        path = DOCS / f"{stem}.md"
+        path = SITE / f"{stem}.md"
         text = path.read_text(encoding="utf-8") + added()
         shown = text if path.stem == "glossary" else site.prose(text, path.name, set())
         site.write(path.name, shown)
@@ -130,9 +132,20 @@ def stage(folder: Path) -> None:
         executed = STUDY / "notebooks" / path.name
         if executed.exists():
             notebook = with_outputs(nbformat.read(executed, as_version=4), source)
+            write_picture(notebook, folder / pages.PICTURE.format(path.stem))
         prepare(notebook, site, f"notebooks/{path.name}")
         add_expectation(notebook, path.stem, titles.get(path.stem))
         site.write(f"notebooks/{path.name}", nbformat.writes(notebook))
+
+
+def write_picture(notebook: NotebookNode, path: Path) -> None:
+    """Write the first picture among the outputs of a notebook; nothing without one."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for kind in ("image/png", "image/jpeg"):
+                if kind in output.get("data", {}) and not path.exists():
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes(b64decode(output["data"][kind]))
 
 
 def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:

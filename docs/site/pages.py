@@ -3,12 +3,15 @@
 Each function returns Markdown. Links in it are relative to the root of the site.
 """
 
+import ast
 import os
 import re
 import statistics
 import tomllib
+from collections import defaultdict
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 
@@ -17,10 +20,11 @@ from dfnb.report import detectors
 from dfnb.report.scores import StoredRun
 from dfnb.settings import DfnbError
 
-DOCS = Path(__file__).resolve().parent
-CHECKOUT = DOCS.parent
+SITE = Path(__file__).resolve().parent
+CHECKOUT = SITE.parents[1]
 STUDY = CHECKOUT / "reports" / "study-bed"
 PHOTOGRAPHS = CHECKOUT / "reports" / "study-photographs"
+PICTURE = "pictures/{}.png"  # of a notebook, whichever format the file has
 
 
 def finding() -> str:
@@ -90,23 +94,35 @@ def badge(text: str) -> str:
 
 def bibliography() -> dict[str, str]:
     """The BibTeX entries of ``papers.bib``, by their keys, which are the names of the papers."""
-    text = (DOCS / "papers.bib").read_text(encoding="utf-8")
+    text = (SITE / "papers.bib").read_text(encoding="utf-8")
     # Both patterns match the same entries, in their order.
     keys = re.findall(r"^@\w+\{(\w+),.*?^\}", text, re.MULTILINE | re.DOTALL)
     entries = re.findall(r"^@\w+\{.*?^\}", text, re.MULTILINE | re.DOTALL)
     return dict(zip(keys, entries))
 
 
+# How far the method of each paper is reproduced, in the words of ReScience C.
+REPRODUCED = {
+    "xception": "*partial*: the network and DeepfakeBench's settings",
+    "lae": "*partial*: an interpretation of the abstract",
+    "locate_and_verify": "*full*: equal to the released code",
+    "exposing_the_deception": "*full*: equal to the released code",
+    "self_blended_images": "*partial*: an interpretation",
+}
+
+
 def paper_pages() -> str:
-    """A section per paper: its notebook, cost, number to expect and BibTeX entry."""
+    """A section per paper: picture, notebook, cost, number to expect and BibTeX entry."""
     bibtex = bibliography()
     sections = []
     for notebook, paper in papers.notebooks().items():
         if paper not in bibtex:
-            raise DfnbError(f"docs/papers.bib has no entry {paper!r}; add one")
+            raise DfnbError(f"docs/site/papers.bib has no entry {paper!r}; add one")
         title = papers.module(paper).PAPER.title
         sections.append(
-            f"## {title}\n\n[The notebook](notebooks/{notebook}.ipynb)\n\n"
+            f"## {title}\n\n**[Re]** Published numbers: *not reproduced*. Method: "
+            f"{REPRODUCED[paper]}. [The notebook](notebooks/{notebook}.ipynb)\n\n"
+            f"![The first picture of the notebook]({PICTURE.format(notebook)})\n\n"
             f"{expected(title)}\n\n```bibtex\n{bibtex[paper]}\n```\n"
         )
     return "\n".join(sections)
@@ -183,11 +199,39 @@ def table_page(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-# What is added at the end of docs/<name>.md.
+def function_pages() -> str:
+    """A line per function or class of the package that notebooks name, with their links."""
+    notebooks_of = defaultdict(list)
+    for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        for module, name in sorted(used(ast.parse(code))):
+            notebooks_of[module, name].append(f"[{path.stem[:2]}](notebooks/{path.name})")
+    lines = ["| module | function or class | notebooks |", "|---|---|---|"]
+    for (module, name), links in sorted(notebooks_of.items()):
+        lines.append(f"| [{module}](api/{module}.rst) | `{name}` | {' '.join(links)} |")
+    return "\n".join(lines) + "\n"
+
+
+def used(tree: ast.Module) -> set[tuple[str, str]]:
+    """Module and name of each function or class of the package that the code names."""
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {}
+    exec(compile(ast.Module(imports, []), "imports", "exec"), imported)
+    named = [value for value in imported.values() if not isinstance(value, ModuleType)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            named.append(getattr(imported.get(node.value.id), node.attr, None))
+    found = {(getattr(each, "__module__", ""), getattr(each, "__name__", "")) for each in named}
+    return {(module, name) for module, name in found if f"{module}".startswith("dfnb") and name}
+
+
+# What is added at the end of docs/site/<name>.md.
 ADDED = {
     "index": finding,
     "papers": paper_pages,
     "datasets": dataset_pages,
+    "functions": function_pages,
     "glossary": glossary_page,
     "report": partial(report_page, STUDY),
     "photographs": partial(report_page, PHOTOGRAPHS),

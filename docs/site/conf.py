@@ -1,4 +1,4 @@
-"""Configuration of the site for Sphinx. ``make book`` builds it from what ``docs/stage.py`` wrote.
+"""Configuration of the site for Sphinx. ``make book`` builds it from what ``stage.py`` wrote.
 
 Nothing is executed: the pages show the outputs of the committed notebooks.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dfnb
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT.get("urls", {}).get("Repository", "")
 # The package ships all of MathJax; this one file draws the equations, also without a network.
@@ -41,7 +41,7 @@ myst_heading_anchors = 3
 # Paths of modules are relative to this file, destinations to the source of the site.
 apidoc_modules = [
     {
-        "path": "../dfnb",
+        "path": "../../dfnb",
         "destination": "api",
         "separate_modules": True,
         "module_first": True,
