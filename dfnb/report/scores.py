@@ -6,6 +6,7 @@ The report's folder has everything that is needed to make the report again::
                       test_sets/<name>.parquet          one row per frame: KEYS
                       scores/<run id>.parquet           of a training, written by it
                       scores/<run id>@<what>.parquet    what a notebook adds beside it
+                      scores/<tool>.parquet             of another tool, which has no training
                       weights/<run id>.safetensors      of the main detectors' first seeds
 
 The rows of a score file name their :class:`Condition` and, in ``frame_row``, their place in the
@@ -102,22 +103,22 @@ class StoredRun:
 
 
 class Detector(NamedTuple):
-    """Trainings that differ in their seed alone."""
+    """Trainings that differ in their seed alone; or another tool, which has none."""
 
     name: str  # in tables, unique in a report
     paper: str = ""
-    ablation: str = ""  # both are empty for main detectors
+    ablation: str = ""  # both are empty for main detectors and for other tools
     variant: str = ""
     runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
 
     @property
     def train_set(self) -> str:
-        """That of the runs."""
-        return self.runs[0].train_set
+        """That of the runs; empty for another tool."""
+        return self.runs[0].train_set if self.runs else ""
 
 
 def score_path(folder: Path, name: str) -> Path:
-    """The score file of a run in a report's ``folder``."""
+    """The score file of a run or tool in a report's ``folder``."""
     return folder / "scores" / f"{name}.parquet"
 
 
@@ -154,12 +155,12 @@ def write_scores(
 
     Args:
         profile: Name of the report.
-        name: Of the file: the id of a run.
+        name: Of the file: the id of a run, or the name of another tool.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
         test_sets: What is kept about each test set, see :func:`dfnb.data.test_sets.metadata`; its
             ``fingerprint`` changes with its frames.
         what: Name of a notebook's addition beside the file of the training; empty for that file.
-        metadata: The ``record`` and the ``roles`` of the training.
+        metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
@@ -185,8 +186,8 @@ def _stored_rows(
     """The rows of a score file for a table; adds its frames to the stored test set.
 
     In place of :data:`KEYS` they have ``frame_row``, the frame's place in the stored test set.
-    ``score`` is left out: log-odds give it. float32 is finer than any difference of log-odds that
-    matters.
+    ``score`` is left out where log-odds give it; other tools have a score alone. float32 is finer
+    than any difference of log-odds that matters.
     """
     keys = table[list(KEYS)].astype(KEY_TYPES)
     frames = _extended_test_set(folder, condition.test_set, keys, about)
@@ -244,7 +245,7 @@ def remove_replaced(profile: str, run_id: str) -> None:
 
 
 def score_files(folder: Path) -> list[Path]:
-    """The score files of runs in a report or in a folder of reports.
+    """The score files of runs and tools in a report or in a folder of reports.
 
     What notebooks added is left out.
     """
@@ -254,21 +255,25 @@ def score_files(folder: Path) -> list[Path]:
 
 
 def _files_of(folder: Path, name: str) -> list[Path]:
-    """The score file of a run, and those that notebooks added."""
+    """The score file of a run or tool, and those that notebooks added."""
     return sorted([score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")])
 
 
 def detectors(profile: str) -> list[Detector]:
-    """The detectors of a report: main ones in the order of their notebooks, then variants.
+    """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
 
     Variants are ordered by notebook and name. Raises :class:`DfnbError` when main detectors have
     different training sets.
     """
     folder = report_folder(profile)
     runs_by_place = defaultdict(list)
+    tools = []
     for path in score_files(folder):
         metadata = read_metadata(path)
-        run = StoredRun(path.stem, TrainingRecord.check(metadata.get("record"), path))
+        if "record" not in metadata:
+            tools.append(Detector(path.stem))
+            continue
+        run = StoredRun(path.stem, TrainingRecord.check(metadata["record"], path))
         for ablation, variant in metadata["roles"]:
             # The variants of STANDING_ALONE are main detectors, too.
             is_variant = ablation not in ("", STANDING_ALONE)
@@ -292,7 +297,7 @@ def detectors(profile: str) -> list[Detector]:
             f"{folder} has main detectors of several training sets, "
             f"{', '.join(sorted(train_sets))}; give each a report of its own"
         )
-    return found
+    return [*found, *tools]
 
 
 # ---------------------------------------------------------------- reading
@@ -304,7 +309,8 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
     Columns:
 
     - ``detector``, unique in the report; its ``paper``, ``ablation`` and ``variant``, empty where
-      it is a main one; ``seed``; ``collapsed``, whether the training learned nothing;
+      it is a main one; ``seed``, NO_SEED for another tool; ``collapsed``, whether the training
+      learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
       same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
@@ -337,13 +343,13 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
     parts = []
     for number, detector in enumerate(found):
-        for run in detector.runs:
-            for path in _files_of(folder, run.id):
+        for run in detector.runs or [None]:  # another tool has one file, of its name
+            for path in _files_of(folder, run.id if run else detector.name):
                 _check_versions(path, stored)
                 part = _means(read_table(path), frames, level, of_maps)
                 part["number"] = number
-                part["seed"] = run.seed
-                part["collapsed"] = run.record.collapsed
+                part["seed"] = run.seed if run else NO_SEED
+                part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     number = table.pop("number")
@@ -395,7 +401,7 @@ def _means(
     """A row per unit and condition of a score file: the mean of its frames that have a value."""
     rows = rows[(rows["map"] != "") == of_maps]
     rows = frames.merge(rows)  # on test_set and frame_row
-    if "log_odds" in rows:  # maps have none
+    if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
     by = [*CONDITION, *UNITS[level]]
     means = rows.drop(columns="frame_row").groupby(by, sort=False, observed=True).mean()
@@ -407,10 +413,11 @@ def _places(profile: str, table: pd.DataFrame, kinds: Sequence[str]) -> np.ndarr
     """The ``place`` of each row of :func:`scores`; ``kinds``: the test sets that compare them."""
     grid = profile_of(profile).get("grid", {})
     averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
+    is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
     within = table["test_set"].isin(grid.get("within", []))
     within |= table["test_set"].astype(object) == table["train_set"].astype(object)
-    is_across = table["test_set"].isin(averaged)
-    conditions = [table["test_set"].isin(kinds), within, is_across]
+    is_across = table["test_set"].isin(averaged) & is_trained
+    conditions = [table["test_set"].isin(kinds), within & is_trained, is_across]
     return np.select(conditions, ["kinds", "within", "across"], table["test_set"].astype(object))
 
 
@@ -471,6 +478,9 @@ def thresholds(profile: str) -> dict[tuple[str, int], np.ndarray]:
     found = {}
     for detector in detectors(profile):
         stored = {run.seed: run.record.validation_threshold for run in detector.runs}
+        if not detector.runs:
+            metadata = read_metadata(score_path(report_folder(profile), detector.name))
+            stored = {NO_SEED: Threshold.check(metadata["threshold"], detector.name)}
         for seed, of_seed in stored.items():
             if of_seed is not None:  # of released weights it is None
                 found[detector.name, seed] = with_replicates(of_seed)

@@ -41,7 +41,7 @@ SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
 
 
 def main(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of main detectors, of the frames as they are.
+    """The scores of main detectors and other tools, of the frames as they are.
 
     Test sets that compare kinds of images are left out.
     """
@@ -166,7 +166,7 @@ def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
     """The AUC of variants MAIN on each manipulation that their training left out."""
     parts = []
     for detector in detectors(profile):
-        seen = detector.runs[0].parameters.seen_methods
+        seen = detector.runs[0].parameters.seen_methods if detector.runs else None
         if detector.variant == MAIN and seen:
             rows = scores[scores["detector"] == detector.name]
             rows = rows[~rows["method"].isin(seen)]
@@ -192,7 +192,7 @@ def compared(profile: str) -> pd.DataFrame:
     """One row per main detector: images seen and seconds per training, seeds, and the network."""
     rows = {}
     for detector in detectors(profile):
-        if detector.ablation:
+        if detector.ablation or not detector.runs:
             continue
         records = [run.record for run in detector.runs]
         network = "{backbone} {image_size} px".format(**records[0].parameters.settings)

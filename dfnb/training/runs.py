@@ -40,7 +40,7 @@ class Run(StoredRun):
                 known = {*stored, *(path.parent.name for path in home().glob("runs/*/record.json"))}
                 remedy = suggestion(run_id, sorted(known))
                 raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
-            content = read_metadata(stored[run_id])["record"]
+            content = read_metadata(stored[run_id]).get("record")  # None: of another tool
         return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
 
     @property

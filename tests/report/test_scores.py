@@ -11,6 +11,7 @@ from dfnb.report.scores import (
     FEWEST_VALIDATION,
     GAIN,
     KEYS,
+    NO_SEED,
     Condition,
     check_scores,
     detectors,
@@ -94,11 +95,15 @@ def test_detectors_stand_in_the_order_of_notebooks_and_names():
     planted.write("demo", "lae", role=("masks", "100 %"))
     planted.write("demo", "xception")
     planted.write("demo", "xception", role=("baselines", "ResNet"))
-    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %"]
+    tool = planted.table(A).assign(score=0.5).drop(columns="log_odds")
+    about = planted.metadata([Condition(A)])
+    write_scores("demo", "tool", {Condition(A): tool}, about, threshold={})
+    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %", "tool"]
     assert names() == expected
     assert [run.seed for run in detectors("demo")[2].runs] == [2, 10]
     table = scores("demo")
     assert table["detector"].cat.categories.tolist() == expected
+    assert {*table.loc[table["detector"] == "tool", "seed"]} == {NO_SEED}
     planted.write("demo", "xception", 1, train_set="b")
     with pytest.raises(DfnbError, match="several training sets, b, synth-a"):
         names()
@@ -139,8 +144,7 @@ def test_another_version_of_a_test_set_is_refused():
         write_scores("demo", "other", tables, about)
     for path in report_folder("demo").glob("test_sets/*.parquet"):
         path.unlink()
-    record = planted.record("lae").model_dump(mode="json")
-    write_scores("demo", "other", tables, about, record=record, roles=[("", "")])
+    write_scores("demo", "other", tables, about, threshold={})
     with pytest.raises(DfnbError, match=rf"xception.*parquet is of another version of {A}"):
         scores("demo")
 
