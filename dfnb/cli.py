@@ -120,9 +120,8 @@ def score(
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    if detector.record.validation_threshold:  # none of released weights
-        threshold = detector.record.validation_threshold.threshold
-        _print_share([row["score"] for row in rows], threshold)
+    if own := detector.record.validation_threshold:  # None of released weights
+        _print_share([row["score"] for row in rows], own.threshold)
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(status)

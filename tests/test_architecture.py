@@ -23,8 +23,8 @@ library
 running
 cli
 """
-MOST_GENERAL = 51_950  # tokens and words; the aim is 47,000
-MOST_OF_TESTS = 84_100  # tokens; the aim is 80,000
+MOST_GENERAL = 51_510  # tokens and words; the aim is 47,000
+MOST_OF_TESTS = 81_800  # tokens; the aim is 80,000
 PER_LINE = 9  # tokens, on average
 
 

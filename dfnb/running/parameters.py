@@ -7,14 +7,17 @@ values in one sentence; papermill itself only warns of an unknown name.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
-from dfnb.papers.contract import Settings
+from dfnb.report.tools import Missing
 from dfnb.settings import Closed, DfnbError, Name
+
+if TYPE_CHECKING:
+    from dfnb.papers.contract import Settings
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -31,7 +34,7 @@ class TrainingParameters(Parameters, records.TrainingOptions):
 
     test_sets: Names
 
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The part of the parameters that belongs to the paper."""
         schema = papers.module(self.paper).Settings
         # These parameters are of the class that :func:`schema` makes, which has the settings, too.
@@ -56,6 +59,16 @@ class SeamsParameters(Parameters):
     test_set: Name = "seams"
 
 
+class JudgeParameters(Parameters):
+    """The parameters of notebook 12, see :func:`dfnb.report.tools.scored_frames`."""
+
+    files: Annotated[list[str], Field(min_length=1)]
+    test_sets: list[Name] = Field([])
+    compared: str = ""
+    missing: Missing = "refuse"
+    over_frames: Literal["mean", "median", "max"] = "mean"
+
+
 # All notebooks but those of the papers.
 NOTEBOOKS = {
     "00_start_here": Parameters,
@@ -65,7 +78,7 @@ NOTEBOOKS = {
     "09_robustness": Parameters,
     "10_what_detectors_detect": SeamsParameters,
     "11_report": Parameters,
-    "12_judge": Parameters,
+    "12_judge": JudgeParameters,
 }
 
 
@@ -75,15 +88,15 @@ def schema(notebook: str) -> type[Parameters]:
     That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` when there
     is no notebook of that name.
     """
+    if notebook in NOTEBOOKS:
+        return NOTEBOOKS[notebook]  # without importing the papers, and so torch
     paper_notebooks = papers.notebooks()
-    if notebook in paper_notebooks:
-        paper = paper_notebooks[notebook]
-        bases = (TrainingParameters, papers.module(paper).Settings)
-        # (type, default): ``paper`` can only be this paper, and need not be stated.
-        return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
-    if notebook not in NOTEBOOKS:
+    if notebook not in paper_notebooks:
         raise DfnbError(f"there is no notebook {notebook!r}")
-    return NOTEBOOKS[notebook]
+    paper = paper_notebooks[notebook]
+    bases = (TrainingParameters, papers.module(paper).Settings)
+    # (type, default): ``paper`` can only be this paper, and need not be stated.
+    return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
 
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
