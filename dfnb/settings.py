@@ -128,7 +128,7 @@ def explained(
     except DfnbError:
         raise
     except Exception as error:
-        problem = textwrap.shorten(str(error) or type(error).__name__, 300)
+        problem = textwrap.shorten(str(error) or repr(error), 300)
         raise DfnbError(f"{source} is not valid {kind} ({problem}); {remedy}") from None
 
 

@@ -256,8 +256,8 @@ def published_and_ours(profile: str) -> pd.DataFrame:
     paths = [test_set_path(folder, name) for name in table["test_set"]]
     table["frames"] = [len(read_table(path)) for path in paths]
     table["crop"] = [read_metadata(path)["crop"] for path in paths]
-    made = ["trained_on", "tested_on", "frames", "crop", "checkpoint"]
-    return table.reindex(columns=[*by, "published", "ours", *made, "source", "confidence"])
+    made = ["trained_on", "tested_on", "frames", "crop", "checkpoint", "source", "confidence"]
+    return table[[*by, "published", "ours", *made]]
 
 
 def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.DataFrame:

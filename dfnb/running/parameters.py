@@ -62,7 +62,7 @@ class SeamsParameters(Parameters):
 class JudgeParameters(Parameters):
     """The parameters of notebook 12, see :func:`dfnb.report.tools.scored_frames`."""
 
-    files: Annotated[list[str], Field(min_length=1)]
+    files: list[str] = Field(min_length=1)
     test_sets: list[Name] = Field([])
     compared: str = ""
     missing: Missing = "refuse"
