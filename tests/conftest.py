@@ -39,8 +39,14 @@ def home(smoke_home, monkeypatch):
 
 
 @pytest.fixture
-def own_home(smoke_home, tmp_path, monkeypatch):
-    """A home of the test's own as ``DFNB_HOME``, with the two smoke datasets."""
+def empty_home(tmp_path, monkeypatch):
+    """A home of the test's own as ``DFNB_HOME``, without anything."""
     monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
     return tmp_path
+
+
+@pytest.fixture
+def own_home(smoke_home, empty_home):
+    """A home of the test's own, with the two smoke datasets."""
+    (empty_home / "datasets").symlink_to(smoke_home / "datasets")
+    return empty_home

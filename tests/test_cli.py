@@ -99,16 +99,15 @@ app()
     assert "Traceback" not in done.stderr
 
 
-def test_losses_end_with_0_and_what_cannot_be_used_with_1(tmp_path, output_of, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+def test_losses_end_with_0_and_what_cannot_be_used_with_1(empty_home, output_of, monkeypatch):
     monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
     for name in ("real/a", "fake/swap/b"):
-        clips.write(tmp_path / f"in/{name}.mp4", clips.moving(3))
-    (tmp_path / "in/real/bad.mp4").touch()
-    words = ("prepare", str(tmp_path / "in"), "--set", "min_face=16")
+        clips.write(empty_home / f"in/{name}.mp4", clips.moving(3))
+    (empty_home / "in/real/bad.mp4").touch()
+    words = ("prepare", str(empty_home / "in"), "--set", "min_face=16")
     status, printed = output_of(*words, "lossy")
     assert status == 0 and "truncated or damaged: 1 (real/bad)" in printed
-    (tmp_path / "in/fake/swap/b.mp4").unlink()
+    (empty_home / "in/fake/swap/b.mp4").unlink()
     status, printed = output_of(*words, "real")
     assert status == 1 and "real can use real videos alone" in printed
     assert output_of(*words, "real", "--one-class")[0] == 0

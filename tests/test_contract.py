@@ -72,18 +72,17 @@ def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     ]
 
 
-def test_a_file_of_the_home_hides_and_replaces_nothing(home, blocks, monkeypatch, tmp_path):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    (tmp_path / "papers").mkdir()
+def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
+    (empty_home / "papers").mkdir()
     collection = papers.modules()
     for name in ("contract", "frames", "core"):  # two are modules of the package, too
         code = blocks["papers/frequency.py"].replace("Frequency", name).replace("14_", f"15_{name}")
-        (tmp_path / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
+        (empty_home / "papers" / f"{name}.py").write_text(code, encoding="utf-8")
     found = papers.modules()
     assert set(found) - set(collection) == {"contract", "frames", "core"}
     assert found["frames"].PAPER.title == "frames" and hasattr(frames, "load_frames")
     assert found["contract"].Settings.__mro__[1] is contract.Settings
-    copy = tmp_path / "papers" / "core_2.py"
+    copy = empty_home / "papers" / "core_2.py"
     for text in (code, code.replace("15_core", "16_core"), code.replace('"core"', '"another"')):
         copy.write_text(text, encoding="utf-8")
         sys.modules.pop("dfnb.papers.home.core_2", None)  # as in a new process

@@ -106,12 +106,12 @@ def test_a_name_that_papermill_injects_is_checked():
 
 
 @pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-photographs"])
-def test_a_plan_survives_its_file_and_papermill(name, tmp_path, monkeypatch):
+def test_a_plan_survives_its_file_and_papermill(name, empty_home):
     """No dataset has to be there."""
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     plan = jobs.plan(name)
-    files.write_json(tmp_path / "plan.json", plan.model_dump(mode="json"))
-    assert jobs.Plan.check(files.read_json(tmp_path / "plan.json"), "plan.json") == plan
+    path = empty_home / "plan.json"
+    files.write_json(path, plan.model_dump(mode="json"))
+    assert jobs.Plan.check(files.read_json(path), path) == plan
     for job in plan.notebooks:
         passed = yaml.safe_load(yaml.safe_dump(job.parameters))  # as papermill gets them
         checked = parameters.check(job.name, passed)

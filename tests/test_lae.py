@@ -278,10 +278,10 @@ def test_a_size_that_the_decoder_cannot_reach_is_refused():
 
 
 def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
-    home, tmp_path, monkeypatch
+    smoke_home, empty_home
 ):
-    shutil.copytree(home / "datasets" / "smoke-a", tmp_path / "datasets" / "smoke-a")
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    data = empty_home / "datasets" / "smoke-a"
+    shutil.copytree(smoke_home / "datasets" / "smoke-a", data)
     still = settings(lr=1e-12)
     first = train.train(train.run_parameters("lae", "smoke-a", still.before(), seed=3))
     frames = load_frames("smoke-a")
@@ -289,7 +289,7 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
     others = set(frames["mask"]) - set(visible["mask"])
     assert others
     for path in others:
-        (tmp_path / "datasets" / "smoke-a" / path).unlink()
+        (data / path).unlink()
     run = train.train(train.run_parameters("lae", "smoke-a", still, seed=3))
     assert run.record.start == first.id
     assert "loss_attention" in run.log and "loss_attention" not in first.log

@@ -94,7 +94,6 @@ def test_a_run_scores_as_in_a_report(run, dataset):
         Redness(lambda red: torch.stack([red * 0 + 1, red + 1], dim=1)),
         Redness(lambda red: {"logits": red}),
         Redness(lambda red: SimpleNamespace(cls=red, features=None)),
-        Redness(lambda red: red).half(),
         Redness(lambda red: red).double(),
         redness,
         lambda images: redness(images)[:, None],
@@ -104,8 +103,15 @@ def test_a_run_scores_as_in_a_report(run, dataset):
 def test_modules_and_functions_give_one_score_per_frame(dataset, model):
     table = dfnb.predict(model, dataset, transform=TO_TENSOR)
     expected = [redness(sample.image[None])[0] for sample in dataset]
-    np.testing.assert_allclose(table["score"], expected, atol=2e-3)
+    np.testing.assert_allclose(table["score"], expected, atol=1e-6)
     assert table["video"].tolist() == dataset.table["video"].tolist()
+
+
+def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
+    module = Redness(lambda red: red).half()
+    table = dfnb.predict(module, dataset, transform=TO_TENSOR)
+    images = torch.stack([TO_TENSOR(sample.image) for sample in dataset])
+    np.testing.assert_allclose(table["score"], expit(module(images.half()).tolist()), atol=1e-6)
 
 
 KINDS = ["array", "flipped", "PIL", "slice", "subset", "loader", "folder", "paths", "path"]

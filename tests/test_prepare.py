@@ -33,10 +33,9 @@ from dfnb.settings import DfnbError
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(empty_home):
     """The folder of the dataset "set" in a home of its own."""
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    return tmp_path / "datasets" / "set"
+    return empty_home / "datasets" / "set"
 
 
 def real(path, **more):

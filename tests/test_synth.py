@@ -36,10 +36,7 @@ STUDIED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 def make(name="synth-a", workers=1, **changes):
@@ -65,15 +62,15 @@ def masks_of(table):
 # ---------------------------------------------------------------- building
 
 
-def test_the_seed_alone_decides_the_bytes(home, monkeypatch):
+def test_the_seed_alone_decides_the_bytes(empty_home, monkeypatch):
     fingerprints = []
     for place, workers, seed in (("one", 1, 0), ("two", 2, 0), ("three", 1, 1)):
-        monkeypatch.setenv("DFNB_HOME", str(home / place))
+        monkeypatch.setenv("DFNB_HOME", str(empty_home / place))
         fingerprints.append(make(workers=workers, seed=seed)["fingerprint"])
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_a_killed_build_goes_on_where_it_was(home):
+def test_a_killed_build_goes_on_where_it_was():
     first = make()
     folder = dataset_folder("synth-a")
     lost, kept, *_ = sorted((folder / "videos/real").iterdir())
@@ -84,7 +81,7 @@ def test_a_killed_build_goes_on_where_it_was(home):
     assert (kept / "000.png").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
+def test_a_finished_dataset_is_kept_and_other_settings_are_refused():
     first = make()
     assert make() == first  # also its wall time
     with pytest.raises(DfnbError, match=r"made from other settings \(seed\); delete the folder"):
@@ -97,14 +94,14 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused(home):
 
 
 @pytest.mark.parametrize("name", dataset_names("synth"))
-def test_every_preset_builds(home, name):
+def test_every_preset_builds(name):
     if name.startswith("photographs"):
         pytest.skip("needs photographs, which are fetched; see the tests of portraits below")
     settings = synth.preset(name, identities={"test": 2}, frames=1)
     assert synth.build(name, settings, 1)["n"]
 
 
-def test_a_dataset_is_identified_before_it_is_built(home):
+def test_a_dataset_is_identified_before_it_is_built():
     assert synth.identity("smoke-b") == identity(synth.build("smoke-b"))
     assert {name: synth.identity(name) for name in STUDIED} == STUDIED
 
@@ -119,8 +116,8 @@ def test_a_dataset_is_identified_before_it_is_built(home):
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
     ],
 )
-def test_a_mistake_is_explained_in_one_sentence(home, monkeypatch, preset, changes, message):
-    monkeypatch.chdir(home)
+def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, preset, changes, message):
+    monkeypatch.chdir(empty_home)
     with pytest.raises(DfnbError) as error:
         synth.cast("mine", synth.preset(preset, **changes))
     assert message in str(error.value)
@@ -158,7 +155,7 @@ def test_what_replaces_the_whole_frame_has_no_other_colours(method):
 # ---------------------------------------------------------------- datasets
 
 
-def test_every_family_is_there_with_the_right_truth(home):
+def test_every_family_is_there_with_the_right_truth():
     make(identities={"train": 7, "val": 4, "test": 5})
     table = load_frames("synth-a")
     assert {*table["method"]} == {"real", "swap", "resynthesis", "warp", "mouth"}
@@ -186,7 +183,7 @@ def test_two_datasets_share_no_person():
     assert not {person.tone for person in first} & {person.tone for person in second}
 
 
-def test_seams_show_the_test_people_of_another_dataset_in_every_kind(home):
+def test_seams_show_the_test_people_of_another_dataset_in_every_kind():
     make()
     settings = synth.preset("seams", **FEW)
     synth.build("seams", settings, workers=1)
@@ -207,7 +204,7 @@ def test_seams_show_the_test_people_of_another_dataset_in_every_kind(home):
     assert (swapped == masks_of(table[table["method"] == "composite"])).all()
 
 
-def test_a_mark_tells_the_label_as_often_as_the_cue_says(home):
+def test_a_mark_tells_the_label_as_often_as_the_cue_says():
     make(identities={"test": 60}, videos=1, frames=1, cue=0.9, seed=4)
     table = load_frames("synth-a")
     crops = np.stack([*map(read_crop, table["path"])])
@@ -219,7 +216,7 @@ def test_a_mark_tells_the_label_as_often_as_the_cue_says(home):
     assert 0.85 < (is_warm == (table["label"] == 1)).mean() <= 1  # (1 + 0.9) / 2 = 0.95 by the cue
 
 
-def test_nothing_but_the_face_tells_real_from_fake(home, monkeypatch):
+def test_nothing_but_the_face_tells_real_from_fake(monkeypatch):
     """No property beside the face, such as brightness or file size, separates the two.
 
     The audit's limit is made as strict as the number of videos allows: every interval of an AUC
@@ -234,10 +231,10 @@ def test_nothing_but_the_face_tells_real_from_fake(home, monkeypatch):
 # ---------------------------------------------------------------- the test bed
 
 
-def test_the_place_of_a_forgery_does_not_depend_on_its_method(home, monkeypatch):
+def test_the_place_of_a_forgery_does_not_depend_on_its_method(empty_home, monkeypatch):
     masks = []
     for method in synth.preset("bed").methods:
-        monkeypatch.setenv("DFNB_HOME", str(home / method))
+        monkeypatch.setenv("DFNB_HOME", str(empty_home / method))
         few = {"identities": {"test": 12}, "frames": 1, "methods": [method]}
         synth.build("bed", synth.preset("bed", **few), 1)
         masks.append(masks_of(load_frames("bed").query("label == 1")))
@@ -245,7 +242,7 @@ def test_the_place_of_a_forgery_does_not_depend_on_its_method(home, monkeypatch)
     assert masks[0].any(axis=(1, 2)).all()
 
 
-def test_the_mean_mask_of_training_guesses_few_masks(home):
+def test_the_mean_mask_of_training_guesses_few_masks():
     people = {"train": 32, "test": 32}
     synth.build("bed", synth.preset("bed", identities=people, frames=1))
     frames = load_frames("bed")
@@ -296,7 +293,7 @@ REAL = os.environ.get("DFNB_REAL_DATA")
     not (REAL and os.environ.get("DFNB_DETECTOR")),
     reason="DFNB_REAL_DATA (folder with portraits/) or DFNB_DETECTOR (YuNet's .onnx) is not set",
 )
-def test_every_portrait_is_used_or_listed(home):
+def test_every_portrait_is_used_or_listed():
     folder = Path(REAL) / "portraits"
     settings = synth.preset("synth-a", portraits=str(folder), videos=1, frames=1)
     record = synth.build("photographs", settings)
@@ -314,16 +311,16 @@ def test_every_portrait_is_used_or_listed(home):
         ([[*FACE[:-1], 99, 0.9]], 96, "the face is cut by the frame"),
     ],
 )
-def test_an_unusable_portrait_is_listed_with_the_reason(home, detected, size, reason):
-    cv2.imwrite(str(home / "grey.png"), np.zeros((99, 99)))
+def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, size, reason):
+    cv2.imwrite(str(empty_home / "grey.png"), np.zeros((99, 99)))
     faces_there = np.float64(detected).reshape(-1, 15)
-    assert people.inspect(home / "grey.png", lambda image: faces_there, size) == reason
+    assert people.inspect(empty_home / "grey.png", lambda image: faces_there, size) == reason
 
 
 @pytest.fixture
-def portraits(home, monkeypatch):
+def portraits(empty_home, monkeypatch):
     """A folder of 24 grey portraits, in which a face is detected without the detector."""
-    folder = home / "faces"
+    folder = empty_home / "faces"
     folder.mkdir()
     for number in range(24):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((99, 99, 3), 100 + number, np.uint8))
@@ -374,15 +371,15 @@ def test_test_people_are_the_same_pairs_in_every_dataset(portraits):
     assert tested("photographs") == tested("photographs-world-01") != {}
 
 
-def test_photographs_identify_a_dataset_wherever_they_are(portraits, home):
+def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home):
     def identity_of(folder):
         settings = synth.preset("smoke-b", portraits=str(folder), frames=1, videos=1)
         return identity(synth.build(f"of-{folder.name}", settings, 1))
 
-    shutil.copytree(portraits, home / "there" / "faces")
+    shutil.copytree(portraits, empty_home / "there" / "faces")
     first = identity_of(portraits)
     shutil.rmtree(dataset_folder("of-faces"))
-    assert identity_of(home / "there" / "faces") == first
+    assert identity_of(empty_home / "there" / "faces") == first
     (portraits / "0.png").write_bytes((portraits / "1.png").read_bytes())
     with pytest.raises(DfnbError, match=r"made from other settings \(portraits\)"):
         identity_of(portraits)
@@ -393,12 +390,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_listed_photographs_are_fetched_once_and_checked(portraits, home, monkeypatch):
+def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, monkeypatch):
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Quiet, directory=str(portraits))
     )
     monkeypatch.setattr(photographs, "URL", f"http://127.0.0.1:{server.server_port}")
-    manifests = home / "data_manifest"
+    manifests = empty_home / "data_manifest"
     shutil.copytree(find("data_manifest"), manifests)
     listed = {
         f"{number}.png": photographs.hashes(str(portraits))[f"{number}.png"] for number in range(24)
@@ -410,8 +407,8 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, home, monkey
     try:
         record = synth.build("photographs-world-01", workers=1)
         assert identity(record) == identity_before
-        assert photographs.hashes(str(home / "photographs")) == listed
-        (home / "photographs" / "3.png").unlink()
+        assert photographs.hashes(str(empty_home / "photographs")) == listed
+        (empty_home / "photographs" / "3.png").unlink()
         (portraits / "3.png").write_bytes(b"another")
         with pytest.raises(DfnbError, match=r"3\.png is not valid as a listed photograph"):
             photographs.folder_of("portraits.sha256")
@@ -423,14 +420,14 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, home, monkey
     assert "\n" not in str(error.value)
 
 
-def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(home):
+def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
     """A white dot at each landmark stays there."""
     landmarks = np.float32([[80, 90], [120, 90], [100, 115], [85, 140], [115, 140]])
     image = np.zeros((200, 200))
     for x, y in landmarks.astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
-    cv2.imwrite(str(home / "dots.png"), image)
-    portrait = people.Portrait(str(home / "dots.png"), landmarks, 0.0)
+    cv2.imwrite(str(empty_home / "dots.png"), image)
+    portrait = people.Portrait(str(empty_home / "dots.png"), landmarks, 0.0)
     for shot in people.move(portrait, people.motion(rng(0), rng(1), 5), 128):
         for x, y in shot.landmarks.round().astype(int):
             assert shot.image[y, x].min() > 0.5

@@ -102,9 +102,8 @@ def test_each_hypothesis_is_adjusted_for_the_claims_of_the_family():
 
 
 @pytest.fixture
-def judge(tmp_path, monkeypatch):
+def judge(empty_home):
     """Judges claims on a planted report: LAE has stronger scores than Baseline on both sets."""
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     for seed in range(5):
         more = {Condition("synth-c"): planted.table("synth-c", 3, f"l{seed}")}
         more[Condition("synth-b", "blur", 1)] = planted.table("synth-b", 1, f"blur{seed}")
@@ -113,8 +112,8 @@ def judge(tmp_path, monkeypatch):
         more[Condition("synth-c")] = planted.table("synth-c", 1, f"x{seed}")
         planted.write("demo", "xception", seed, strength=1, more=more)
     content = "claims: mine\ngrid: {test_sets: [synth-b, synth-c]}\n"
-    write_bytes(tmp_path / "reports/demo/profile.yaml", content.encode())
-    path = tmp_path / "data_manifest/claims/mine.yaml"
+    write_bytes(empty_home / "reports/demo/profile.yaml", content.encode())
+    path = empty_home / "data_manifest/claims/mine.yaml"
 
     def judge(*changes, paper=""):
         usual = {"detector": "LAE", "against": "Baseline"}
@@ -178,9 +177,8 @@ def test_the_committed_claims_have_ids_of_their_own(checkout, monkeypatch, name)
         assert not claim.only_if or claim.only_if in ids[:place]
 
 
-def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    shutil.copytree(checkout / "data_manifest", tmp_path / "data_manifest")
+def test_ours_stands_beside_what_was_published_for_the_backbone(checkout, empty_home):
+    shutil.copytree(checkout / "data_manifest", empty_home / "data_manifest")
     names = {"xception": "Xception (Xception)", "locate_and_verify": "Locate and Verify"}
     for paper, name in names.items():
         of_paper = {"title": paper, "notebook": paper, "published": name}

@@ -11,8 +11,7 @@ from dfnb.report.scores import StoredRun
 
 
 @pytest.fixture(autouse=True)
-def styled(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+def styled(empty_home):
     figures.style()
     yield
     plt.close("all")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t
+from scipy.stats import t, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
@@ -274,6 +274,14 @@ def test_a_mean_over_three_sets_covers_others_and_one_over_two_does_not():
     errors = measure(scores, "AUC", ["detector", "test_set"])["error"][:2]
     assert two["error"] == pytest.approx((errors**2).sum() ** 0.5 / 2, rel=0.08)
     assert two["degrees"] == 11
+
+
+def test_a_difference_of_means_over_sets_is_a_t_test_over_the_sets():
+    scores = own_people(SETS, detectors="AB", seeds=[0])
+    of_sets = aucs(scores)["A"].to_numpy() - aucs(scores)["B"].to_numpy()
+    number = only(measure(scores, "AUC", "detector", "test_set", minus="B"))
+    assert number["value"] == pytest.approx(of_sets.mean())
+    assert number["p"] == pytest.approx(ttest_1samp(of_sets, 0).pvalue, rel=0.2)
 
 
 def test_people_who_are_the_same_on_all_sets_are_resampled_with_them():

@@ -23,10 +23,7 @@ LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)
 MODULES = "claims figures measure page scores statistics tables tools"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 def executed(started):
@@ -63,7 +60,7 @@ def test_the_same_results_give_the_same_bytes_at_any_time():
     assert len(hashes) == 1
 
 
-def test_a_cell_that_fails_is_named_in_one_sentence(home, monkeypatch):
+def test_a_cell_that_fails_is_named_in_one_sentence(monkeypatch):
     def fail(*_, **__):
         raise PapermillExecutionError(0, 1, "source", "DfnbError", "there are no scores", ["..."])
 
@@ -73,18 +70,18 @@ def test_a_cell_that_fails_is_named_in_one_sentence(home, monkeypatch):
     assert not (report_folder("demo") / "index.html").exists()
 
 
-def test_another_tool_is_judged_from_its_scores_to_the_page(home):
+def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home):
     """The one test that runs a kernel; the modules of a report need no torch."""
     code = f"import sys\nfrom dfnb.report import {', '.join(MODULES.split())}\n"
     command = [sys.executable, "-c", f"{code}print('torch' in sys.modules)"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
     planted.write("hand", "xception")
     table = planted.table(A, key="mine").rename(columns={"log_odds": "score"})
-    path = home / "mine.csv"
+    path = empty_home / "mine.csv"
     table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
     parameters = {"files": [str(path)], "test_sets": [A], "compared": "hand"}
     text = page.rebuild("judged-mine", tools.NOTEBOOK, **parameters).read_text(encoding="utf-8")
-    assert not LOADS.search(text) and "read_csv" not in text and str(home) not in text
+    assert not LOADS.search(text) and "read_csv" not in text and str(empty_home) not in text
     text = html.unescape(text).replace("\u00a0", " ")
     scored = tools.scored_frames([path], [A], "hand")[0]
     videos = scored.groupby(["video", "label"], as_index=False)["score"].mean()

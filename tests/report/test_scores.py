@@ -29,9 +29,7 @@ from dfnb.settings import DfnbError
 A, B = planted.SETS
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 def profile(text):

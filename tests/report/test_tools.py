@@ -23,9 +23,8 @@ OWN = "video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def home(empty_home):
     """A home with the report ``hand``, and without any dataset."""
-    monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     planted.write("hand", "xception")
 
 
