@@ -44,14 +44,14 @@ def evidence(network: nn.Module, images: Tensor) -> Tensor:
     if isinstance(outputs, Mapping):
         outputs = SimpleNamespace(**outputs)
     logits = getattr(outputs, "logits", getattr(outputs, "cls", outputs))
-    n = len(images)
+    count = len(images)
     shape = tuple(getattr(logits, "shape", ()))
-    if shape in ((n,), (n, 1)):
+    if shape in ((count,), (count, 1)):
         return logits.flatten()
-    if shape == (n, 2):
+    if shape == (count, 2):
         return logits[:, 1] - logits[:, 0]
     raise DfnbError(
-        f"the detector returns {type(logits).__name__} of shape {shape} for {n} images; return "
+        f"the detector returns {type(logits).__name__} of shape {shape} for {count} images; return "
         "logits: (B,) or (B, 1) of being fake, or (B, 2), real first"
     )
 

@@ -32,10 +32,9 @@ def train(parameters: RunParameters) -> Run:
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
     the training set, or the last one if the paper's ``Settings.chosen`` says so. If a paper makes
     samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
-    AUC is that of these samples. If
-    the training starts from the weights of a previous phase (``Settings.before``), that phase is
-    trained first, with the same data and seed. While another process trains the same run, this one
-    waits, and then loads it.
+    AUC is that of these samples. If the training starts from the weights of a previous phase
+    (``Settings.before``), that phase is trained first, with the same data and seed. While another
+    process trains the same run, this one waits, and then loads it.
 
     Example::
 
