@@ -324,7 +324,7 @@ def waiting(precision: str, settings: Settings, count: int) -> dict[str, Any]:
     settings = settings.model_copy(update=changes)
     run = train.run_parameters("locate_and_verify", DATASET, settings)
     splits = train.visible_splits(run, settings, None)
-    trainer = Trainer(train.fabric(settings, 1), Path("loader"), run, splits, None)
+    trainer = Trainer(Path("loader"), run, splits, None)
     batches = iter(trainer.loader)
     wait_s = []
     whole_s = []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -171,7 +171,6 @@ class TrainingOptions(Closed):
         train_set: A dataset with the splits train and val.
         seed: Of the weights, the order of the images, augmentation, mixup and dropout.
         seen_methods: Manipulation methods to train on; None: all.
-        devices: More than one trains with DDP, one process per device; not inside a notebook.
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
     """
 
@@ -179,7 +178,6 @@ class TrainingOptions(Closed):
     train_set: Name
     seed: int = Field(0, ge=0)
     seen_methods: list[str] | None = Field(None, min_length=1)
-    devices: int = Field(1, ge=1)
     frames_per_video: int | None = Field(None, ge=1)
 
 
@@ -192,6 +190,7 @@ class RunParameters(TrainingOptions):
         start_weights: sha256 of the pretrained weights; empty: random ones.
         paper_source: A digest of the paper's file.
         numbers: See :data:`dfnb.training.train.NUMBERS`.
+        devices: One; part of the ids of runs since there could be more.
     """
 
     data: str
@@ -199,6 +198,7 @@ class RunParameters(TrainingOptions):
     start_weights: str
     paper_source: str
     numbers: int
+    devices: Literal[1] = 1
 
 
 class TrainedPaper(Closed):

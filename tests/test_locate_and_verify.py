@@ -186,30 +186,3 @@ def test_real_patches_count_once_more_in_the_first_epochs():
     torch.testing.assert_close(losses["warm"], real)
     torch.testing.assert_close(losses["total"], losses["cls"] + losses["seg"] + real)
     assert "warm" not in network.losses(outputs, batch)
-
-
-def shared_case():
-    draw = torch.Generator().manual_seed(0)
-    projection = F.normalize(torch.randn(8, 6, 3, 3, generator=draw), dim=1)
-    region = torch.rand(8, 3, 3, generator=draw) > 0.6
-    label = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])  # the first process sees no fake
-    return projection, label, region
-
-
-def label_in_one_of_two_processes(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-    )
-    share = [values[4 * rank : 4 * rank + 4] for values in shared_case()]
-    torch.save(lv.pseudo_labels(*share, together=True), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_processes_share_their_anchors(tmp_path):
-    torch.multiprocessing.start_processes(
-        label_in_one_of_two_processes, (str(tmp_path),), 2, start_method="fork"
-    )
-    labels = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)])
-    whole = lv.pseudo_labels(*shared_case())
-    assert torch.equal(labels, whole)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from networks import batch_of, small
 from torchvision import tv_tensors
 
@@ -48,8 +47,7 @@ def test_losses_reach_every_weight(paper):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_losses_are_in_float32_where_the_network_is_not(paper):
-    fabric = Fabric(accelerator="cpu", precision="bf16-mixed")
-    losses = fabric.setup(trainer.Step(small(paper)))(batch_of())
+    losses = trainer.losses_of(small(paper), batch_of(), "bf16-mixed")
     for name, value in losses.items():
         assert value.dtype == torch.float32 and torch.isfinite(value), name
 

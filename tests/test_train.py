@@ -13,7 +13,6 @@ import pytest
 import torch
 import toy
 from safetensors.torch import load_file, save_file
-from torch.multiprocessing import ProcessExitedException
 
 from dfnb import papers, report
 from dfnb.data import frames, loading
@@ -256,8 +255,6 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
 
 
 def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
-    with pytest.raises(DfnbError, match="batch_size 16 gives 3 devices unequal"):
-        trained(devices=3)
     with pytest.raises(DfnbError, match=r"annotated = 0\.001 is none"):
         trained("locate_and_verify", changes={"annotated": 0.001})
     with monkeypatch.context() as offline:
@@ -352,8 +349,8 @@ def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, m
     assert scores["frame"].tolist() == validation["frame"].repeat(2).tolist()
     threshold = run.record.validation_threshold.threshold
     np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
-    with pytest.raises(DfnbError, match="unequal shares; it must be a multiple of 4"):
-        trained(changes={"batch_size": 6}, devices=2)
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 2"):
+        settings(batch_size=7)
 
 
 # ---------------------------------------------------------------- epochs and records
@@ -517,50 +514,3 @@ def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     assert report.thresholds("mine") == {}  # nobody has published one
     assert report.measure(scores, "false alarms", "detector").empty
-
-
-# ---------------------------------------------------------------- several processes
-
-
-@pytest.fixture
-def two_processes(monkeypatch):
-    """DDP on the CPU with gloo, in processes that start faster."""
-    strategy = train.DDPStrategy
-
-    def forking(find_unused_parameters, start_method):
-        return strategy(find_unused_parameters=find_unused_parameters, start_method=START)
-
-    monkeypatch.setattr(train, "DDPStrategy", forking)
-
-
-def test_two_processes_reach_the_weights_of_one_without_batch_norm(new_home, two_processes):
-    """With batch norm each process has statistics of its own half, as in the released codes."""
-    changes = {"backbone": "test_convnext", "lr": 1e-4, "epochs": 1}
-    one = trained(changes=changes)
-    two = trained(changes=changes, devices=2)
-    torch.manual_seed(torch_seed("init", 0))
-    initial = xception.Network(settings(**changes)).state_dict()
-    a = load_file(one.folder / "best.safetensors")
-    b = load_file(two.folder / "best.safetensors")
-    moved = torch.cat([(a[name] - initial[name]).flatten() for name in a])
-    apart = torch.cat([(a[name] - b[name]).flatten() for name in a])
-    # Adam divides a gradient near zero by itself, so single weights differ by more than rounding.
-    assert one.id != two.id and apart.norm() < 1e-3 * moved.norm()
-
-
-def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(
-    new_home, last_chosen, two_processes, monkeypatch
-):
-    straight = outcome(trained(devices=2))
-    new_home("second")
-    monkeypatch.setattr(trainer, "CHECKPOINT_S", 0)
-
-    def kill_the_second():
-        if torch.distributed.get_rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with monkeypatch.context() as patch:
-        before_loss(patch, xception.Network, 3, kill_the_second)
-        with pytest.raises(ProcessExitedException, match="process 1 terminated with signal"):
-            trained(devices=2)
-    assert_same(straight, outcome(trained(devices=2)))

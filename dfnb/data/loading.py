@@ -1,7 +1,7 @@
 """Batches of frames for training and scoring: reading, augmenting, and the order of an epoch.
 
 Every random draw depends on (seed, epoch, position in the epoch), never on the process that makes
-it. So a resumed training, and any number of workers or devices, sees the same images.
+it. So a resumed training, and any number of workers, sees the same images.
 """
 
 import math
@@ -253,15 +253,13 @@ class EpochSampler(Sampler[list[Index]]):
     batches.
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
-    seen. With several processes, set ``world`` to their number and ``rank`` to this one's, counted
-    from 0: it gets every ``world``-th frame of every batch. ``n`` is the number of frames in an
-    epoch.
+    seen. ``n`` is the number of frames in an epoch.
 
     Args:
         frames: A frames table. It may have a column ``always``, a rank from 0 for some frames and
             -1 for the others: then an eighth of every batch, at least one frame, is drawn from
             those with a rank, in place of as many fakes.
-        settings: A paper's ``Settings``; batch_size (images, on all devices together),
+        settings: A paper's ``Settings``; batch_size (images),
             images_per_epoch, oversampling and images_per_frame are used. images_per_frame: one
             frame may give several images, which batch_size and images_per_epoch count.
         seed: The seed of the training.
@@ -283,8 +281,6 @@ class EpochSampler(Sampler[list[Index]]):
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
         self.epoch = 0
         self.skip = 0
-        self.rank = 0
-        self.world = 1
         self.is_real = (frames["label"] == 0).to_numpy()
         self.rows_by_class = _rows_by_class_and_method(frames)
         # With oversampling, an epoch draws from a list in which each real frame is repeated.
@@ -346,13 +342,9 @@ class EpochSampler(Sampler[list[Index]]):
     def __iter__(self) -> Iterator[list[Index]]:
         order = self.order(self.epoch).tolist()
         size = self.frames_per_batch
-        first = self.skip * size
-        for start in range(first, self.n, size):
+        for start in range(self.skip * size, self.n, size):
             positions = range(start, start + size)
-            # This process's share: every world-th frame. A position is that in the whole order, so
-            # draws do not depend on the process.
-            share = [p for p in positions if p % self.world == self.rank]
-            yield [(self.epoch, position, order[position]) for position in share]
+            yield [(self.epoch, position, order[position]) for position in positions]
 
 
 def _rows_by_class_and_method(frames: pd.DataFrame) -> list[list[np.ndarray]]:

@@ -88,7 +88,7 @@ class Settings(Closed):
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
             timm states for its weights.
-        batch_size: images of a batch, on all devices together.
+        batch_size: images of a batch.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -161,9 +161,11 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
-        """Refuse mixup with several views."""
+        """Refuse mixup with several views, and batches that would part the images of a frame."""
         if self.views > 1 and self.mixup_probability:
             raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
+        if self.batch_size % self.images_per_frame:
+            raise ValueError(f"batch_size must be a multiple of {self.images_per_frame}")
         return self
 
     @property
@@ -197,8 +199,7 @@ class Settings(Closed):
 
         By default the frame itself. Called in the loader's workers before resizing and
         augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for
-        the frame. The samples of one frame are in the same batch, on the same device, and are
-        augmented alike.
+        the frame. The samples of one frame are in the same batch, and are augmented alike.
         """
         return [sample]
 

@@ -219,7 +219,6 @@ class Network(contract.Network):
                 left_out.append(head(torch.cat(others, 1)))
             outputs["left_out"] = torch.stack(left_out)
         if self.balance is not None:
-            # An output, because DDP finds the parameters in use through the forward pass.
             outputs["balance"] = self.balance.square()
         return outputs
 

@@ -563,17 +563,13 @@ class Network(contract.Network):
         return {**terms, "total": sum(terms.values())}
 
     def pseudo(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks.
-
-        In training on several devices, the anchors are means over the batches of all processes.
-        """
+        """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks."""
         projection = outputs["projection"]
         image_size = batch["image"].shape[-2:]
         grid = projection.shape[-2:]
         part = self.settings.reference
         region = reference_region(batch["landmarks"], image_size, grid, part)
-        # Outside training one process may be here alone, and would wait for the others without end.
-        return pseudo_labels(projection, batch["label"], region, together=self.training)
+        return pseudo_labels(projection, batch["label"], region)
 
     def localise(self, outputs: Outputs) -> Tensor:
         """P(forged) of each patch, (B, g, g)."""
@@ -664,9 +660,7 @@ def middles(side: int, cells: int) -> Tensor:
 
 
 @torch.no_grad()
-def pseudo_labels(
-    projection: Tensor, label: Tensor, region: Tensor, together: bool = False
-) -> Tensor:
+def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor) -> Tensor:
     """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged; as in the released code.
 
     The fake anchor f̄ is the mean of the fakes' patches in ``region``, the real anchor r̄ the mean
@@ -678,7 +672,6 @@ def pseudo_labels(
         projection: (B, C, h, w), of length 1 at each patch.
         label: (B,), 1 where fake.
         region: The reference region (B, h, w), bool, also of real images, where it has no effect.
-        together: Compute the anchors over the batches of all processes; all must then call this.
     """
     patches = projection.float().permute(0, 2, 3, 1)
     is_real = (label == 0)[:, None, None].expand_as(region)
@@ -687,9 +680,6 @@ def pseudo_labels(
     fake_sum = patches[is_reference].sum(0)
     anchors = torch.stack([real_sum, fake_sum])  # (2, C)
     counts = torch.stack([is_real.sum(), is_reference.sum()])
-    if together and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(anchors)
-        torch.distributed.all_reduce(counts)
     # ``anchors`` are sums, r̄ and f̄ times their counts: a cosine is the same for sum and mean.
     directions = F.normalize(anchors, dim=1)
     # cos(p, r̄) and cos(p, f̄), (B, h, w): scalar products, as patches and directions have length 1

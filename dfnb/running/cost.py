@@ -36,7 +36,7 @@ def report(profile: str) -> str:
 
 
 def hours(run: RunParameters) -> float:
-    """The hours of all phases of a training on one device; 0 with released weights."""
+    """The hours of all phases of a training; 0 with released weights."""
     total = 0.0
     settings = settings_of(run)  # of the last phase; before() gives those of the phase before
     while settings is not None and not settings.released:
@@ -67,7 +67,7 @@ def _timed(run: RunParameters, settings: Settings) -> float:
     """The hours of one phase with these settings, loading included."""
     run = run.model_copy(update={"settings": settings.model_dump(mode="json")})
     splits = train.visible_splits(run, settings, None)
-    trainer = Trainer(train.fabric(settings, 1), Path(run.paper), run, splits, None)
+    trainer = Trainer(Path(run.paper), run, splits, None)
     batches = cycle(trainer.loader)
     trainer.train_step(next(batches))  # the first one is slower
     start = time.monotonic()

@@ -36,9 +36,8 @@ def run(
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.
     plan_file = Path(".snakemake", f"{profile}-plan.json")
-    # with_gpus.py lets Snakemake end when this process does. Its argument 0 is the number of GPUs:
-    # Snakemake needs none itself, and its jobs request their own.
-    command = [sys.executable, files.find("workflow/with_gpus.py"), "0", sys.executable]
+    # with_gpu.py lets Snakemake end when this process does. 0: Snakemake waits for no GPU itself.
+    command = [sys.executable, files.find("workflow/with_gpu.py"), "0", sys.executable]
     command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
     # cpu_count heeds the limits of this process, such as those of a container.

@@ -7,8 +7,6 @@ epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.train
 from typing import Any
 
 import pandas as pd
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
@@ -18,7 +16,6 @@ from dfnb.papers.contract import Settings
 from dfnb.records import RunParameters, read_record
 from dfnb.settings import DfnbError
 from dfnb.training.runs import Run, frames_of, settings_of
-from dfnb.training.scoring import DEVICE
 from dfnb.training.trainer import adopt, fit
 
 # Part of every run's id. A change of code outside the papers' files that changes the numbers of a
@@ -44,9 +41,9 @@ def train(parameters: RunParameters) -> Run:
     Args:
         parameters: Made by :func:`run_parameters`, perhaps by another process.
 
-    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, when the devices
-    cannot share a batch equally, when the loss or a validation score is no longer finite, and when
-    the paper's code has changed since the parameters were made.
+    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, when the loss or a
+    validation score is no longer finite, and when the paper's code has changed since the parameters
+    were made.
     """
     if papers.source_digest(parameters.paper) != parameters.paper_source:
         raise DfnbError(
@@ -64,11 +61,7 @@ def train(parameters: RunParameters) -> Run:
             if before is not None:
                 phase = {"settings": before.model_dump(mode="json")}
                 start = train(parameters.model_copy(update=phase))
-            processes = fabric(settings, parameters.devices)
-            splits = visible_splits(parameters, settings, start)
-            # launch calls fit with the fabric and these arguments, here or in each process that it
-            # starts, one per device.
-            processes.launch(fit, folder, parameters, splits, start)
+            fit(folder, parameters, visible_splits(parameters, settings, start), start)
     return Run.open(folder.name)
 
 
@@ -84,8 +77,8 @@ def run_parameters(
         paper: Module name of the paper.
         train_set: A dataset; one of the embedded benchmark need not be built yet.
         settings: The paper's settings.
-        **options: ``seed``, ``seen_methods`` in any order, ``devices`` and ``frames_per_video``,
-            see :class:`dfnb.records.TrainingOptions`.
+        **options: ``seed``, ``seen_methods`` in any order, and ``frames_per_video``, see
+            :class:`dfnb.records.TrainingOptions`.
 
     Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
@@ -134,29 +127,6 @@ def run_id(parameters: RunParameters) -> str:
     changed = settings_of(p).model_dump(mode="json", exclude_defaults=True)
     hashed = digest({**p.model_dump(), "settings": changed}, 8)  # 8 hexadecimal digits
     return f"{p.paper}-{p.train_set}-s{p.seed}-{hashed}"
-
-
-def fabric(settings: Settings, devices: int) -> Fabric:
-    """The processes and devices of a training.
-
-    Raises :class:`DfnbError` where the devices cannot share a batch equally.
-    """
-    divisor = devices * settings.images_per_frame  # a frame's images stay on one device
-    if settings.batch_size % divisor:
-        raise DfnbError(
-            f"batch_size {settings.batch_size} gives {devices} devices unequal shares; it must be "
-            f"a multiple of {divisor}"
-        )
-    strategy = "auto"
-    if devices > 1:
-        # Not every loss uses every weight, and CUDA does not survive a fork.
-        strategy = DDPStrategy(find_unused_parameters=True, start_method="spawn")
-    return Fabric(
-        accelerator=DEVICE,
-        strategy=strategy,
-        devices=devices,
-        precision=settings.precision,
-    )
 
 
 def visible_splits(

@@ -1,4 +1,4 @@
-"""The training loop of all papers.
+"""The training loop of all papers, on one device.
 
 Interrupted at any step and started again, a training ends in the same weights: the images of an
 epoch are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and the
@@ -15,11 +15,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from safetensors.torch import save_model
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import Tensor
 
 from dfnb import papers
 from dfnb.data.frames import faces_of
@@ -36,6 +33,7 @@ from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
+FIRST_DEVICE = 0  # part of the seeds of each step since trainings could run on several devices
 
 
 @contextmanager
@@ -63,7 +61,7 @@ class Progress:
 
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch that is under way
-    images_seen: int = 0  # all samples of a frame, all devices and all epochs together
+    images_seen: int = 0  # all samples of a frame, all epochs together
     sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over these steps
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
@@ -73,30 +71,29 @@ class Progress:
 
 @single_thread()  # the rounding of sums depends on the number of threads
 @_reproducible()
-def fit(fabric: Fabric, *inputs: Any) -> None:
+def fit(
+    folder: Path,
+    parameters: RunParameters,
+    splits: dict[str, pd.DataFrame],
+    start: Run | None,
+) -> None:
     """Train to the end, from the start or from the checkpoint, and write the record.
 
-    Each process of a training calls it.
-
-    Args:
-        fabric: The device of this process, and its connection to the others.
-        *inputs: The other arguments of a :class:`Trainer`.
+    The arguments are those of :class:`Trainer`.
     """
-    trainer = Trainer(fabric, *inputs)
+    trainer = Trainer(folder, parameters, splits, start)
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
         trainer.train_epoch()
         trainer.end_epoch()
-    if fabric.is_global_zero:
-        trainer.write_record()
-        trainer.checkpoint.unlink()  # the record is there, so nothing will be resumed
+    trainer.write_record()
+    trainer.checkpoint.unlink()  # the record is there, so nothing will be resumed
 
 
 class Trainer:
-    """The state of a training in one process, and its steps; :func:`fit` takes them to the end.
+    """The state of a training, and its steps; :func:`fit` takes them to the end.
 
     Args:
-        fabric: The device of this process, and its connection to the others.
         folder: Of the run.
         parameters: What identifies the training.
         splits: The frames of train and val, as the paper may see them.
@@ -108,8 +105,7 @@ class Trainer:
         sampler: The batches of an epoch in their order.
         loader: Loads them.
         steps: Batches per epoch.
-        step_module: The :class:`Step` as Fabric wraps it.
-        network: The network in it, with its parameters but without the wrapper.
+        network: The network, on DEVICE.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When it was last written, by the clock ``time.monotonic``.
@@ -118,13 +114,11 @@ class Trainer:
 
     def __init__(
         self,
-        fabric: Fabric,
         folder: Path,
         parameters: RunParameters,
         splits: dict[str, pd.DataFrame],
         start: Run | None,
     ) -> None:
-        self.fabric = fabric
         self.folder = folder
         self.parameters = parameters
         self.splits = splits
@@ -134,26 +128,17 @@ class Trainer:
         self.progress = Progress()
         # Data.
         self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
-        self.sampler.rank = fabric.global_rank  # its share of each batch is this device's
-        self.sampler.world = fabric.world_size
         self.steps = len(self.sampler)  # train_epoch later skips some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
         self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
         # Network.
-        network = _initial_network(parameters, self.settings, start)
-        self.step_module = fabric.setup(Step(network))
-        self.network: Network = self.step_module.module.network
+        self.network = _initial_network(parameters, self.settings, start)
         # Optimisers.
-        self.optimisers, self.scheduler = self.initial_optimisers()
+        self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
         self.saved_at = time.monotonic()  # none is due yet
-        fabric.print(f"{folder.name}: starting from {network.weights_from} on {fabric.device}")
-
-    def initial_optimisers(self) -> tuple[list[Optimizer], LRScheduler]:
-        """The optimisers and their schedule, as they are before the first step."""
-        optimisers, scheduler = self.settings.optimisation(self.network, self.steps)
-        return [self.fabric.setup_optimizers(optimiser) for optimiser in optimisers], scheduler
+        print(f"{folder.name}: starting from {self.network.weights_from} on {DEVICE}")
 
     # ------------------------------------------------------------ an epoch
 
@@ -163,21 +148,20 @@ class Trainer:
         # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
         # resumed after its first step, they are those of the checkpoint.
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
-            self.optimisers, self.scheduler = self.initial_optimisers()
-        self.step_module.train()
+            self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
+        self.network.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
         for batch in self.loader:
             self.train_step(batch)
             if time.monotonic() - self.saved_at > CHECKPOINT_S:
                 self.save()
-                self.fabric.print(f"epoch {progress.epoch + 1}, step {progress.step}: saved")
+                print(f"epoch {progress.epoch + 1}, step {progress.step}: saved")
 
     def train_step(self, batch: dict[str, Tensor]) -> None:
         """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite.
 
-        The losses that are logged are those of the first pass and, on several devices, those of the
-        first device's share of the batch.
+        The losses that are logged are those of the first pass.
         """
         progress = self.progress
         global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
@@ -204,9 +188,9 @@ class Trainer:
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
-        tensors = self.fabric.to_device(tensors)
+        tensors = {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in tensors.items()}
         batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
-        draw = rng("mixup", self.parameters.seed, global_step, self.fabric.global_rank)
+        draw = rng("mixup", self.parameters.seed, global_step, FIRST_DEVICE)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -222,12 +206,11 @@ class Trainer:
         Returns the losses by name. ``global_step`` seeds dropout.
         """
         # The seed is that of the step, so that a second pass drops the same units as the first.
-        rank = self.fabric.global_rank
-        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, rank))
-        losses = self.step_module(batch)
+        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, FIRST_DEVICE))
+        losses = losses_of(self.network, batch, self.settings.precision)
         self._check_finite(losses["total"].item(), "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.
-        self.fabric.backward(losses["total"] + losses.get("adversary", 0))
+        (losses["total"] + losses.get("adversary", 0)).backward()
         return losses
 
     def _check_finite(self, value: float, what: str) -> None:
@@ -241,14 +224,9 @@ class Trainer:
     # ------------------------------------------------------------ after an epoch
 
     def end_epoch(self) -> None:
-        """Judge the weights, begin the next epoch, and save.
-
-        The first process judges alone. The others wait for it in their next step, because DDP
-        exchanges buffers and gradients in every step.
-        """
+        """Judge the weights, begin the next epoch, and save."""
         progress = self.progress
-        if self.fabric.is_global_zero:
-            self._judge()
+        self._judge()
         progress.epoch += 1
         progress.step = 0
         progress.sums = {}
@@ -283,20 +261,15 @@ class Trainer:
     # ------------------------------------------------------------ checkpoint and record
 
     def save(self) -> None:
-        """Write the checkpoint, by the first process alone.
-
-        Weights, optimisers and schedule are the same in all processes. Sums and log of the progress
-        are not: those of the first process count.
-        """
+        """Write the checkpoint."""
         self.saved_at = time.monotonic()
-        if self.fabric.is_global_zero:
-            state = {
-                "progress": asdict(self.progress),
-                "network": self.network.state_dict(),
-                "others": [part.state_dict() for part in (self.scheduler, *self.optimisers)],
-            }
-            with atomic(self.checkpoint) as temporary:
-                torch.save(state, temporary)
+        state = {
+            "progress": asdict(self.progress),
+            "network": self.network.state_dict(),
+            "others": [part.state_dict() for part in (self.scheduler, *self.optimisers)],
+        }
+        with atomic(self.checkpoint) as temporary:
+            torch.save(state, temporary)
 
     def load(self) -> None:
         """Go on from the checkpoint, if there is one.
@@ -313,7 +286,7 @@ class Trainer:
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
-        self.fabric.print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
+        print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
         """Write the record, a :class:`dfnb.records.TrainingRecord`."""
@@ -344,6 +317,14 @@ class Trainer:
         return f"highest frame AUC on {judged}the validation split of {train_set}"
 
 
+def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tensor]:
+    """The losses of a batch by name, in float32 whatever the precision of the forward pass."""
+    images = batch["image"].contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        outputs = network(images)
+    return network.losses({name: value.float() for name, value in outputs.items()}, batch)
+
+
 def _initial_network(
     parameters: RunParameters,
     settings: Settings,
@@ -355,7 +336,8 @@ def _initial_network(
     network = paper.Network(settings)
     if start:  # its network has the same layers
         network.load_state_dict(start.network().state_dict())
-    return network.to(memory_format=torch.channels_last)  # in which convolutions are faster
+    # With channels last, convolutions are faster.
+    return network.to(DEVICE, memory_format=torch.channels_last)
 
 
 def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
@@ -392,21 +374,3 @@ def adopt(folder: Path, parameters: RunParameters) -> None:
         rule="the authors' choice, perhaps on test sets",
         weights_from=network.weights_from,
     )
-
-
-class Step(nn.Module):
-    """Forward pass and losses as one module: DDP must see all uses of a parameter in one call."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses by name, in float32 whatever the precision of the network."""
-        outputs = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
-        with torch.autocast(batch["image"].device.type, enabled=False):
-            outputs = {name: value.float() for name, value in outputs.items()}
-            # Fabric converts the batch to the network's precision, too.
-            for name in ("image", "mask", "landmarks"):
-                batch[name] = batch[name].float()
-            return self.network.losses(outputs, batch)
