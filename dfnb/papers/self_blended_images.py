@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchvision.transforms import v2
 
+from dfnb.data import faces
 from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
 from dfnb.data.loading import Sample
@@ -52,8 +53,7 @@ AVERAGE_FACE = np.float32(
     ]
 )
 # A pair is the range from which a number is drawn, unless its comment says otherwise.
-# The ellipse of the mask, in the units of face_coordinates [O]; the released code takes the hull of
-# the face.
+# The ellipse of the mask, in the units of face_coordinates [O].
 HALF_WIDTH = (1.6, 2.2)
 FOREHEAD = (-1.6, -1.2)  # upper end of masks with the forehead
 BROWS = (-0.8, -0.4)  # upper end of the other masks
@@ -101,6 +101,9 @@ class Settings(contract.Settings):
             geometry (the source resized and shifted) [A in kind].
         reduction: the frequency transform divides the resolution by one of these, and enlarges
             again, both by nearest neighbours [M].
+        region: what the mask covers before it is deformed: ``hull``, the hull of the face's mesh,
+            for photographs (the released code takes the hull of 81 landmarks [T]); or ``ellipse``,
+            from forehead or brows to chin, placed by five landmarks, which drawn faces have [O].
         deformation: standard deviation of the displacements that deform the mask, in pixels of a
             crop of 380 [M].
         ratios: the blending ratio, the opacity of the source where the mask is one, is drawn from
@@ -134,6 +137,7 @@ class Settings(contract.Settings):
         "geometry",
     )
     reduction: Annotated[tuple[Reduction, ...], Field(min_length=1)] = (2.0, 4.0)
+    region: Literal["hull", "ellipse"] = "ellipse"
     deformation: Annotated[float, Field(ge=0, le=40)] = 1.2
     ratios: Annotated[tuple[Ratio, ...], Field(min_length=1)] = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
     jpeg_probability: contract.Probability = 0.5
@@ -147,7 +151,12 @@ class Settings(contract.Settings):
         seed: int,
         start: Run | None,
     ) -> pd.DataFrame:
-        """The real frames alone, in training and in validation."""
+        """The real frames alone, in training and in validation.
+
+        Raises :class:`DfnbError` where the face mesh is needed and cannot be had.
+        """
+        if self.region == "hull":
+            faces.mesh_path()
         return frames[frames["label"] == 0]
 
     def optimisation(
@@ -241,7 +250,7 @@ def self_blended(
     else:
         source = frame
         target = transformed
-    mask = soft_mask(landmarks, image.shape[:2], settings.deformation, draw)
+    mask = soft_mask(landmarks, image, settings, draw)
     if "geometry" in settings.transforms:
         source, mask = displaced(source, mask, draw)
     opacity = mask * draw.choice(settings.ratios)  # M: the mask times one blending ratio
@@ -364,46 +373,56 @@ def drawn_outline(draw: Generator) -> Outline:
 
 def soft_mask(
     landmarks: np.ndarray,
-    shape: tuple[int, int],
-    deformation: float,
+    image: np.ndarray,
+    settings: Settings,
     draw: Generator,
 ) -> np.ndarray:
-    """Draw a mask (H, W) in [0, 1]: an ellipse from forehead or brows to chin, deformed, softened.
+    """Draw a mask (H, W) in [0, 1] on the face of an image (H, W, 3) uint8: deformed and softened.
 
-    ``deformation`` is the standard deviation of the displacements, in pixels of a crop of side
-    :data:`REFERENCE_SIDE`. If the landmarks (5, 2) give no mask, because they are unknown, span no
-    face or put it outside the image, those of an average crop (:data:`AVERAGE_FACE`) replace them.
+    If the landmarks (5, 2) give no mask, because they are unknown, span no face or put it outside
+    the image, those of an average crop (:data:`AVERAGE_FACE`) replace them.
     """
     outline = drawn_outline(draw)
-    deviation = deformation * shape[1] / REFERENCE_SIDE
-    mask = mask_on_face(outline, landmarks, shape, deviation)
+    mask = mask_on_face(outline, landmarks, image, settings)
     if not mask.any():
-        size = np.float32(shape[::-1])  # width and height, for landmarks (x, y)
-        mask = mask_on_face(outline, AVERAGE_FACE * size, shape, deviation)
+        height, width = image.shape[:2]
+        mask = mask_on_face(outline, AVERAGE_FACE * np.float32([width, height]), image, settings)
     return mask
 
 
 def mask_on_face(
     outline: Outline,
     landmarks: np.ndarray,
-    shape: tuple[int, int],
-    deviation: float,
+    image: np.ndarray,
+    settings: Settings,
 ) -> np.ndarray:
-    """The mask (H, W) of an outline on the face with these landmarks; all zero without a face.
+    """The mask (H, W) of an outline on the face with these landmarks; all zero without a face."""
+    region = ellipse(outline, landmarks, image.shape[:2])
+    if not region.any():  # unknown landmarks, or a face outside the image
+        return np.zeros(image.shape[:2], np.float32)
+    if settings.region == "hull":
+        region = hull(image, landmarks)
+    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))  # in pixels
+    deviation = settings.deformation * image.shape[1] / REFERENCE_SIDE  # in pixels
+    mask = deformed(region.astype(np.float32), deviation, outline.waves)
+    return softened(mask, outline.blurs * eye_distance)
 
-    ``deviation`` is the standard deviation of its displacements, in pixels.
-    """
+
+def ellipse(outline: Outline, landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The ellipse of an outline on a face: (H, W) bool."""
     s, t = face_coordinates(landmarks, shape)  # each (H, W)
     middle = (outline.top + outline.bottom) / 2
     half_height = (outline.bottom - outline.top) / 2
     # Inside the ellipse, (s / half width)² + ((t − middle) / half height)² < 1; NaN is outside.
     radius = np.hypot(s / outline.half_width, (t - middle) / half_height)
-    ellipse = radius < 1
-    if not ellipse.any():  # unknown landmarks, or a face outside the image
-        return np.zeros(shape, np.float32)
-    eye_distance = float(np.linalg.norm(landmarks[1] - landmarks[0]))  # in pixels
-    mask = deformed(ellipse.astype(np.float32), deviation, outline.waves)
-    return softened(mask, outline.blurs * eye_distance)
+    return radius < 1
+
+
+def hull(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The convex hull of the mesh of a face: (H, W) bool."""
+    corners = cv2.convexHull(faces.face_mesh(image, landmarks))
+    filled = np.zeros(image.shape[:2], np.uint8)
+    return cv2.fillConvexPoly(filled, corners.round().astype(np.int32), 1) > 0
 
 
 def face_coordinates(landmarks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
