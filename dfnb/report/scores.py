@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
 from dfnb.records import RunParameters, Threshold, TrainingRecord
-from dfnb.report.statistics import REPLICATES, threshold_replicates
+from dfnb.report.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
 from dfnb.settings import DfnbError, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -459,13 +459,20 @@ def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
     clusters. ``frames`` has label, score and cluster.
     """
     real = frames[frames["label"] == 0]
-    threshold, replicates = threshold_replicates(
-        real["score"].to_numpy(), real["cluster"].astype(str), FALSE_ALARM_RATE
-    )
+    code, names = pd.factorize(real["cluster"].astype(str))
+    one_stratum = np.zeros(len(names), int)
+    weights = cluster_weights(names, one_stratum)[: 1 + THRESHOLD_REPLICATES]
+    order = np.argsort(real["score"].to_numpy(), kind="stable")
+    # (1 + THRESHOLD_REPLICATES, n): the weight of each score and all below it, in ascending order.
+    up_to = weights[:, code[order]].cumsum(axis=1)
+    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
+    limit = (1 - FALSE_ALARM_RATE - 1e-9) * up_to[:, -1:]
+    place = (up_to < limit).sum(axis=1)
+    threshold, *replicates = real["score"].to_numpy()[order][place].tolist()
     return {
         "threshold": threshold,
-        "threshold_clusters": real["cluster"].nunique(),
-        "threshold_replicates": replicates.tolist(),
+        "threshold_clusters": len(names),
+        "threshold_replicates": replicates,
     }
 
 

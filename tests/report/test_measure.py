@@ -136,8 +136,7 @@ def test_a_column_is_averaged_where_it_has_values():
 
 def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named():
     scores = tables()
-    nothing = measure(scores.head(0), "AUC", "detector", "test_set", "B")
-    assert nothing.empty and nothing["value"].dtype == float and nothing["seeds"].dtype == int
+    assert measure(scores.head(0), "AUC", "detector", "test_set", "B").empty
     assert measure(scores[scores["label"] == 1], "AUC", "detector").empty
     with pytest.raises(DfnbError, match=r"no column 'detecter'; did you mean detector\?"):
         measure(scores, "AUC", "detecter")
@@ -164,7 +163,11 @@ def test_one_seed_has_an_interval_over_people_alone():
     five = only(measure(same, "AUC", "detector"))  # equal seeds add nothing
     assert one["degrees"] == 11 and one["error"] == pytest.approx(five["error"])
     more = only(measure(tables(), "AUC", "detector"))
-    assert more["degrees"] != 11 and more["seeds"] == 5
+    # Satterthwaite: the seeds' part of the variance has 4 degrees of freedom, the people's 11.
+    of_seeds = aucs(tables()).var() / 5
+    of_people = more["error"] ** 2 - of_seeds
+    expected = more["error"] ** 4 / (of_seeds**2 / 4 + of_people**2 / 11)
+    assert more["degrees"] == pytest.approx(expected, rel=0.05) and more["seeds"] == 5
 
 
 # ---------------------------------------------------------------- differences

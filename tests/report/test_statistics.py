@@ -22,8 +22,8 @@ def clustered(clusters=12):
     score = rng("clustered").integers(0, 12, 5 * clusters) / 12
     label = np.tile([True, False, True, False, False], clusters)
     cluster = np.arange(clusters).repeat(5)
-    reals, fakes = (np.bincount(cluster[rows], minlength=clusters) for rows in (~label, label))
-    return score, label, cluster, statistics.cluster_weights(list("abcdefghijkl"), reals, fakes)
+    weights = statistics.cluster_weights(list("abcdefghijkl"), np.zeros(12, int))
+    return score, label, cluster, weights
 
 
 # ---------------------------------------------------------------- metrics
@@ -43,7 +43,7 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
     score, label, cluster, weights = clustered()
     aucs = statistics.auc(score, label, cluster, weights)
     means = statistics.mean(score, cluster, weights)
-    shares = statistics.share_above(score, np.full(1001, 0.5), cluster, weights)
+    shares = statistics.mean(score, cluster, weights, np.full(1001, 0.5))
     eers = statistics.eer(score, label, cluster, weights)
     for place in (0, 1, 2, 1000):
         of_units = weights[place][cluster]
@@ -75,47 +75,31 @@ def test_eer_lies_on_the_lines_between_points_of_the_curve():
 
 
 def test_share_above_a_threshold_of_each_replicate():
-    shares = statistics.share_above(SCORE, np.array([0.35, 0.85]), ALONE, np.ones((1, 8)))
-    assert shares.tolist() == [5 / 8, 1 / 8]
-    assert statistics.share_above(SCORE, np.array([0.8]), ALONE, ONCE) == 1 / 8  # .8 is not above
-
-
-def test_a_threshold_is_exceeded_by_no_more_than_the_share():
-    names = np.arange(40).repeat(5).astype(str)
-    score = rng("validation").permutation(200) / 200
-    threshold, replicates = statistics.threshold_replicates(score, names, 0.05)
-    assert threshold == 189 / 200 and (score > threshold).sum() == 10
-    assert replicates.shape == (statistics.THRESHOLD_REPLICATES,)
-    assert replicates.min() < threshold < replicates.max()
-    _, paired = statistics.threshold_replicates(score + 1, names, 0.05)
-    np.testing.assert_allclose(paired, replicates + 1)  # the same people are drawn
+    shares = statistics.mean(SCORE, ALONE, ONCE, np.array([0.35, 0.85, 0.8]))
+    assert shares.tolist() == [5 / 8, 1 / 8, 1 / 8]  # .8 is not above .8
 
 
 # ---------------------------------------------------------------- what is drawn
 
 
 def test_strata_keep_both_classes_in_every_replicate():
-    # Two clusters with reals only, three with fakes only, two with both.
-    reals, fakes = np.array([[2, 3, 0, 0, 0, 1, 1], [0, 0, 2, 2, 2, 1, 1]])
-    weights = statistics.cluster_weights(list("abcdefg"), reals, fakes)
+    weights = statistics.cluster_weights(list("abcdefg"), np.array([0, 0, 1, 1, 1, 2, 2]))
     assert (weights[0] == 1).all() and weights.shape == (1 + statistics.REPLICATES, 7)
     for stratum in (slice(2), slice(2, 5), slice(5, 7)):
         clusters = weights[:, stratum]
         np.testing.assert_allclose(clusters.sum(axis=1), clusters.shape[1])
         assert clusters.std() > 0
     # A cluster that would be alone in its stratum is drawn with the others.
-    weights = statistics.cluster_weights(list("abc"), np.array([1, 1, 1]), np.array([0, 0, 1]))
+    weights = statistics.cluster_weights(list("abc"), np.array([0, 0, 1]))
     np.testing.assert_allclose(weights.sum(axis=1), 3)
     assert weights[:, 2].std() > 0
 
 
 def test_equal_people_are_drawn_together_and_others_are_not():
-    people = np.ones(6)
-    weights = statistics.cluster_weights(list("abcdef"), people, people)
-    again = statistics.cluster_weights(list("abcdef"), 2 * people, people)
-    others = statistics.cluster_weights(list("ghijkl"), people, people)
+    one_stratum = np.zeros(6, int)
+    weights, again = (statistics.cluster_weights(list("abcdef"), one_stratum) for _ in range(2))
     np.testing.assert_array_equal(weights, again)
-    assert (weights != others).any()
+    assert (weights != statistics.cluster_weights(list("ghijkl"), one_stratum)).any()
     assert (statistics.draws(1, "alone") == 1).all()  # one thing alone does not vary
 
 
@@ -155,11 +139,6 @@ def test_a_mean_has_the_interval_and_p_of_the_t_test():
     assert statistics.p_above(sample.mean(), error, 11) == pytest.approx(one_sided.pvalue)
     assert statistics.p_above(0, 0, 11) == 0.5
     assert np.isnan(statistics.p_above(1, NAN, 11))
-
-
-def test_degrees_of_freedom_of_a_sum_by_hand():
-    assert statistics.satterthwaite(2, 10, 1, 4) == pytest.approx(9 / (4 / 10 + 1 / 4))
-    assert statistics.satterthwaite(0, 0, 1, 9) == 9 and statistics.satterthwaite(0, 4, 0, 9) == 9
 
 
 def test_holm_by_hand():
