@@ -16,7 +16,7 @@ detector, or variant of an ablation), and the fingerprints of the test sets.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -45,7 +45,8 @@ UNITS = {
     "video": ["video", "cluster", "label", "method"],
     "frame": list(KEYS),
 }
-CATEGORIES = ("video", "cluster", "method")
+# The fields of a Detector, but its runs, as the columns of a table of scores.
+DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
 NO_SEED = -1  # of another tool
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
@@ -109,12 +110,8 @@ class Detector(NamedTuple):
     paper: str = ""
     ablation: str = ""  # both are empty for main detectors and for other tools
     variant: str = ""
+    train_set: str = ""  # that of the runs
     runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
-
-    @property
-    def train_set(self) -> str:
-        """That of the runs; empty for another tool."""
-        return self.runs[0].train_set if self.runs else ""
 
 
 def score_path(folder: Path, name: str) -> Path:
@@ -166,12 +163,13 @@ def write_scores(
     """
     folder = report_folder(profile)
     path = score_path(folder, f"{name}@{what}" if what else name)
-    parts = [pd.DataFrame(columns=CONDITION)]  # where no test set is there, a file without rows
+    parts = []
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
             about = test_sets[condition.test_set]
             parts.append(_stored_rows(folder, condition, table, about))
-        rows = pd.concat(parts[1:] or parts)
+        # Where no test set is there, a file without rows.
+        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         fingerprints = {test_set: about["fingerprint"] for test_set, about in test_sets.items()}
         write_table(path, rows, {**metadata, "fingerprints": fingerprints})
     return path
@@ -183,46 +181,34 @@ def _stored_rows(
     table: pd.DataFrame,
     about: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """The rows of a score file for a table; adds its frames to the stored test set.
+    """The rows of a score file for a table; appends its frames to the stored test set.
 
     In place of :data:`KEYS` they have ``frame_row``, the frame's place in the stored test set.
     ``score`` is left out where log-odds give it; other tools have a score alone. float32 is finer
     than any difference of log-odds that matters.
-    """
-    keys = table[list(KEYS)].astype(KEY_TYPES)
-    frames = _extended_test_set(folder, condition.test_set, keys, about)
-    frames["frame_row"] = np.arange(len(frames), dtype="int32")
-    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
-    rows = table.drop(columns=list(KEYS))
-    if "log_odds" in rows:
-        rows = rows.drop(columns="score", errors="ignore")
-        rows = rows.astype(dict.fromkeys(rows.select_dtypes("number"), "float32"))
-    return rows.assign(**condition._asdict(), frame_row=frame_row)
-
-
-def _extended_test_set(
-    folder: Path,
-    name: str,
-    keys: pd.DataFrame,
-    about: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Append the frames of ``keys`` that the stored test set lacks; return all its frames.
 
     Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
     """
-    path = test_set_path(folder, name)
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    path = test_set_path(folder, condition.test_set)
     stored = keys.head(0)  # none yet, with the same types
     if path.exists():
         if read_metadata(path)["fingerprint"] != about["fingerprint"]:
             raise DfnbError(
-                f"{path} is of another version of {name}; move the folders scores and test_sets "
-                f"of {folder} away, then run the profile again"
+                f"{path} is of another version of {condition.test_set}; move the folders scores "
+                f"and test_sets of {folder} away, then run the profile again"
             )
         stored = read_table(path)
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
         write_table(path, frames, about)
-    return frames
+    frames["frame_row"] = np.arange(len(frames), dtype="int32")
+    rows = table.drop(columns=list(KEYS))
+    if "log_odds" in rows:
+        rows = rows.drop(columns="score", errors="ignore")
+        rows = rows.astype(dict.fromkeys(rows.select_dtypes("number"), "float32"))
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
+    return rows.assign(**condition._asdict(), frame_row=frame_row)
 
 
 def remove_replaced(profile: str, run_id: str) -> None:
@@ -231,14 +217,12 @@ def remove_replaced(profile: str, run_id: str) -> None:
     They are of the same detector and seed, but had other settings or data. Raises
     :class:`DfnbError` where :func:`detectors` does.
     """
-    folder = report_folder(profile)
     for detector in detectors(profile):
         seeds = [run.seed for run in detector.runs if run.id == run_id]
         for run in detector.runs:
             if run.seed in seeds and run.id != run_id:
-                weights_path(folder, run.id).unlink(missing_ok=True)
-                for file in _files_of(folder, run.id):
-                    file.unlink(missing_ok=True)  # it may have had two roles
+                for path in report_folder(profile).glob(f"*/{run.id}[.@]*"):
+                    path.unlink()
 
 
 # ---------------------------------------------------------------- which detectors there are
@@ -252,11 +236,6 @@ def score_files(folder: Path) -> list[Path]:
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     paths = sorted(folder.rglob("scores/[!.]*.parquet"))
     return [path for path in paths if "@" not in path.stem]
-
-
-def _files_of(folder: Path, name: str) -> list[Path]:
-    """The score file of a run or tool, and those that notebooks added."""
-    return sorted([score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")])
 
 
 def detectors(profile: str) -> list[Detector]:
@@ -281,16 +260,16 @@ def detectors(profile: str) -> list[Detector]:
             place = (is_variant, run.record.detector.notebook, ablation, variant, run.train_set)
             runs_by_place[place].append(run)
     found = []
-    for place in sorted(runs_by_place):
-        is_variant, _, ablation, variant, _ = place
-        runs = tuple(sorted(runs_by_place[place], key=lambda run: run.seed))
+    for place, runs in sorted(runs_by_place.items()):  # no two places are equal
+        is_variant, _, ablation, variant, train_set = place
+        runs = tuple(sorted(runs, key=lambda run: run.seed))
         paper = runs[0].parameters.paper
         title = runs[0].record.detector.title
         if is_variant:
             name = f"{title}, {ablation}: {variant}"
-            found.append(Detector(name, paper, ablation, variant, runs))
+            found.append(Detector(name, paper, ablation, variant, train_set, runs))
         else:
-            found.append(Detector(variant or title, paper, runs=runs))
+            found.append(Detector(variant or title, paper, "", "", train_set, runs))
     train_sets = {each.train_set for each in found if not each.ablation}
     if len(train_sets) > 1:
         raise DfnbError(
@@ -339,86 +318,92 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     found = detectors(profile)
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    frames = _frames(folder, level)
-    stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
+    paths = sorted(folder.glob("test_sets/[!.]*.parquet"))
+    about = {path.stem: read_metadata(path) for path in paths}
+    frames = _frames(folder, about, UNITS[level])
     parts = []
-    for number, detector in enumerate(found):
+    for detector in found:
+        texts = dict(zip(DETECTOR_COLUMNS, detector))
         for run in detector.runs or [None]:  # another tool has one file, of its name
-            for path in _files_of(folder, run.id if run else detector.name):
-                _check_versions(path, stored)
-                part = _means(read_table(path), frames, level, of_maps)
-                part["number"] = number
+            name = run.id if run else detector.name
+            for path in [score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")]:
+                part = _means(path, about, frames, of_maps).assign(**texts)
                 part["seed"] = run.seed if run else NO_SEED
                 part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
     table = pd.concat(parts, ignore_index=True)
-    number = table.pop("number")
     if len(table):  # else every column would be without a value
         table = table.dropna(axis=1, how="all")
     for name, (first, second) in DIFFERENCES.items():
         if first in table:
             table[name] = table[first] - table[second]
-    for column in ("detector", "paper", "ablation", "variant", "train_set"):
-        texts = [getattr(each, "name" if column == "detector" else column) for each in found]
-        # In the order of the detectors, not of the alphabet.
-        table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    kinds = [name for name, about in stored.items() if about.get("contrasts")]
-    places = _places(profile, table, kinds)
-    table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
+    table["place"] = _places(profile_of(profile), table, about)
+    order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
+    order["place"] = list(dict.fromkeys(["within", "across", *table["place"]]))
+    for name, values in order.items():
+        table[name] = pd.Categorical(table[name], values)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
 
 
-def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
+def _frames(folder: Path, names: Iterable[str], unit: list[str]) -> pd.DataFrame:
+    """The columns ``unit`` of each frame of the test sets, without those of validation splits."""
+    tables = []
+    for name in names:
+        if not name.startswith(VALIDATION.format("")):
+            table = read_table(test_set_path(folder, name))[unit]
+            tables.append(table.assign(test_set=name, frame_row=range(len(table))))
+    frames = pd.concat(tables, ignore_index=True)
+    return frames.astype(dict.fromkeys(["video", "cluster", "method"], "category"))
 
-    ``stored``: the metadata of each stored test set.
+
+def _means(
+    path: Path,
+    about: Mapping[str, Mapping[str, Any]],
+    frames: pd.DataFrame,
+    of_maps: bool,
+) -> pd.DataFrame:
+    """A row per unit and condition of a score file: the mean of its frames that have a value.
+
+    Args:
+        path: The score file.
+        about: The metadata of each stored test set.
+        frames: The unit of each of their frames, see :func:`_frames`.
+        of_maps: Whether to read the rows of maps or the others.
+
+    Raises :class:`DfnbError` where the file is of other frames than the stored test sets.
     """
     for name, fingerprint in read_metadata(path)["fingerprints"].items():
-        if stored.get(name, {}).get("fingerprint") != fingerprint:
+        if about.get(name, {}).get("fingerprint") != fingerprint:
             raise DfnbError(
                 f"{path} is of another version of {name} than the report; delete it, then run the "
                 "profile again"
             )
-
-
-def _frames(folder: Path, level: Level) -> pd.DataFrame:
-    """The unit of each frame of all test sets, without those of validation splits."""
-    tables = []
-    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
-        if not path.stem.startswith(VALIDATION.format("")):
-            table = read_table(path)[UNITS[level]].assign(test_set=path.stem)
-            tables.append(table.assign(frame_row=range(len(table))))
-    frames = pd.concat(tables, ignore_index=True)
-    return frames.astype(dict.fromkeys(CATEGORIES, "category"))
-
-
-def _means(
-    rows: pd.DataFrame,
-    frames: pd.DataFrame,
-    level: Level,
-    of_maps: bool,
-) -> pd.DataFrame:
-    """A row per unit and condition of a score file: the mean of its frames that have a value."""
-    rows = rows[(rows["map"] != "") == of_maps]
-    rows = frames.merge(rows)  # on test_set and frame_row
+    rows = read_table(path)
+    by = [*CONDITION, *frames.columns.difference([*CONDITION, "frame_row"], sort=False)]
+    rows = frames.merge(rows[(rows["map"] != "") == of_maps])  # on test_set and frame_row
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
-    by = [*CONDITION, *UNITS[level]]
     means = rows.drop(columns="frame_row").groupby(by, sort=False, observed=True).mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
     return means.round(12).reset_index()
 
 
-def _places(profile: str, table: pd.DataFrame, kinds: Sequence[str]) -> np.ndarray:
-    """The ``place`` of each row of :func:`scores`; ``kinds``: the test sets that compare them."""
-    grid = profile_of(profile).get("grid", {})
+def _places(
+    profile: Mapping[str, Any],
+    table: pd.DataFrame,
+    about: Mapping[str, Mapping[str, Any]],
+) -> np.ndarray:
+    """The ``place`` of each row of :func:`scores`; ``about``: the metadata of each test set."""
+    grid = profile.get("grid", {})
     averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
-    is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
-    within = table["test_set"].isin(grid.get("within", []))
-    within |= table["test_set"].astype(object) == table["train_set"].astype(object)
-    is_across = table["test_set"].isin(averaged) & is_trained
-    conditions = [table["test_set"].isin(kinds), within & is_trained, is_across]
-    return np.select(conditions, ["kinds", "within", "across"], table["test_set"].astype(object))
+    kinds = [name for name in about if about[name].get("contrasts")]
+    test_set = table["test_set"].astype(object)
+    train_set = table["train_set"].astype(object)
+    is_trained = train_set != ""  # nobody knows what another tool was trained on
+    is_within = is_trained & (test_set.isin(grid.get("within", [])) | (test_set == train_set))
+    is_across = is_trained & test_set.isin(averaged)
+    conditions = [test_set.isin(kinds), is_within, is_across]
+    return np.select(conditions, ["kinds", "within", "across"], test_set)
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
