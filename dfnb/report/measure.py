@@ -302,21 +302,20 @@ def _error(
     those of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
     """
     sets, seeds, _ = values.shape
-    ones_of_seeds = np.ones((1 + REPLICATES, seeds))
-    ones_of_sets = np.ones((1 + REPLICATES, sets))
-    draws_of_seeds = statistics.draws(seeds, "seeds")
-    draws_of_sets = statistics.draws(sets, "test sets") if is_random else ones_of_sets
     sample = np.broadcast_to(values[:, :, :1], values.shape)
-    resampled = [
-        (ones_of_sets, draws_of_seeds, sample),
-        (draws_of_sets, ones_of_seeds, sample),
-        (ones_of_sets, ones_of_seeds, values),
-        (draws_of_sets, draws_of_seeds, values),
-    ]
+    seed_weights = statistics.draws(seeds, "seeds").T
+    set_weights = np.ones((sets, 1, 1))
+    if is_random:
+        set_weights = statistics.draws(sets, "test sets").T[:, np.newaxis]
     variances = []
-    for set_weights, seed_weights, replicates in resampled:
-        sums = np.einsum("rs,rk,skr->r", set_weights, seed_weights, replicates)
-        variances.append(np.nanvar(sums[1:] / (sets * seeds), ddof=1))
+    for resampled in (
+        sample * seed_weights,
+        sample * set_weights,
+        values,
+        values * seed_weights * set_weights,
+    ):
+        means = resampled.mean(axis=(0, 1))
+        variances.append(np.nanvar(means[1:], ddof=1))
     of_seeds, of_sets, of_people, of_all = variances
     total = 2 * (of_seeds + of_sets + of_people) - of_all
     # A difference of estimates may fall below one of its parts.

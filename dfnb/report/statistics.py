@@ -151,26 +151,15 @@ def eer(
     return np.array(rates)
 
 
-def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """AUC and AP of scores (n,) and labels (n,) bool.
+def average_precision(score: Array, label: Array) -> float:
+    """The AP of scores (n,) and labels (n,) bool, as scikit-learn's, which takes ten times longer.
 
-    They are NaN where a label does not occur, except that AP is 1 where only label 0 is absent. AUC
-    and AP are those of scikit-learn, which is too slow for thousands of masks.
+    It is the mean, over the fakes, of the precision at the threshold of each one's score.
     """
-    # Which of the distinct scores each unit has, (n,) int; 0 is the highest, hence the minus.
-    _, rank = np.unique(-score, return_inverse=True)
-    # How many units have at least each distinct score; first none, where the curves begin.
-    true_positives = np.append(0, np.bincount(rank, label).cumsum())
-    false_positives = np.append(0, np.bincount(rank, ~label).cumsum())
-    with np.errstate(invalid="ignore"):
-        tpr = true_positives / true_positives[-1]
-        fpr = false_positives / false_positives[-1]
-    positives = true_positives + false_positives
-    precision = true_positives[1:] / positives[1:]
-    return {
-        "AUC": float(np.trapezoid(tpr, fpr)),
-        "AP": float(np.diff(tpr) @ precision),  # the precision at each gain in recall
-    }
+    fakes = np.sort(score[label])
+    true_positives = len(fakes) - np.searchsorted(fakes, fakes, "left")
+    positives = len(score) - np.searchsorted(np.sort(score), fakes, "left")
+    return float((true_positives / positives).mean())
 
 
 # ---------------------------------------------------------------- intervals and tests
