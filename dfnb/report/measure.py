@@ -263,22 +263,22 @@ def _summary(
     seeds = min(len(each.values) for each in estimates)  # of every part the same
     collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
     kept = collapsed if collapsed.all() else ~collapsed
-    by_set = defaultdict(list)
-    counts = {}  # the people of a test set count once
-    for test_set, estimate in parts:
-        by_set[test_set].append(estimate.values[:seeds][kept])
-        counts.setdefault(test_set, estimate.counts)
-    values = np.array([np.mean(of_set, axis=0) for of_set in by_set.values()])
-    sets = len(values)
+    values = np.array([each.values[:seeds][kept] for each in estimates])
+    counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
+    *counts, independent = sum(counts_of_set.values())
+    sets = len(counts_of_set)
+    set_weights = np.ones((1, 1, 1))
+    if is_random:
+        places = [[*counts_of_set].index(test_set) for test_set, _ in parts]
+        set_weights = statistics.draws(sets, "test sets").T[places, np.newaxis]
     of_sample = values[:, :, 0]
     value = of_sample.mean()
-    *counts, independent = sum(counts.values())
     fewest = [each.fewest for each in estimates]
     # What is drawn beside seeds: test sets or, without them, the people of the scarcer class.
     drawn = sets if is_random else min(fewest)
     error, degrees = NAN, drawn - 1
     if drawn > 1 and max(fewest) > 1:
-        error, degrees = _error(values, drawn - 1, is_random)
+        error, degrees = _error(values, set_weights, drawn - 1)
     is_signed = is_signed or np.abs(of_sample - 0.5).max() > 0.5  # not in [0, 1]
     low, high = statistics.interval(value, error, degrees, not is_signed, independent)
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
@@ -287,26 +287,28 @@ def _summary(
 
 def _error(
     values: Array,
+    set_weights: Array,
     degrees: int,
-    is_random: bool,
 ) -> tuple[float, float]:
-    """The standard error of the mean of values (sets, seeds, 1 + REPLICATES), and its degrees.
+    """The standard error of the mean of values (parts, seeds, 1 + REPLICATES), and its degrees.
 
-    Seeds, people (in the replicates of ``values``) and, where ``is_random``, test sets are
-    resampled. What two of them do together, an interaction, is resampled with each alone and, three
-    times, with both. It must count once, so twice the sum of what each does alone, minus what all
-    do, is taken.
+    Seeds, people (in the replicates of ``values``) and test sets are resampled. What two of them do
+    together, an interaction, is resampled with each alone and, three times, with both. It must
+    count once, so twice the sum of what each does alone, minus what all do, is taken.
 
     The seeds' part of the variance has seeds - 1 degrees of freedom; the rest has ``degrees``,
     those of the test sets or, without them, of the clusters of the scarcer class. Their sum has
     those of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
+
+    Args:
+        values: A row per seed of each part.
+        set_weights: (parts, 1, 1 + REPLICATES), of the test set of each part; (1, 1, 1) where test
+            sets are not resampled.
+        degrees: See above.
     """
-    sets, seeds, _ = values.shape
+    seeds = values.shape[1]
     sample = np.broadcast_to(values[:, :, :1], values.shape)
     seed_weights = statistics.draws(seeds, "seeds").T
-    set_weights = np.ones((sets, 1, 1))
-    if is_random:
-        set_weights = statistics.draws(sets, "test sets").T[:, np.newaxis]
     variances = []
     for resampled in (
         sample * seed_weights,

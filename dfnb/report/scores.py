@@ -16,7 +16,7 @@ detector, or variant of an ablation), and the fingerprints of the test sets.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -321,13 +321,16 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     paths = sorted(folder.glob("test_sets/[!.]*.parquet"))
     about = {path.stem: read_metadata(path) for path in paths}
     frames = _frames(folder, about, UNITS[level])
+    grid = profile_of(profile).get("grid", {})
     parts = []
     for detector in found:
         texts = dict(zip(DETECTOR_COLUMNS, detector))
+        places = {name: _place(name, detector.train_set, grid, about[name]) for name in about}
         for run in detector.runs or [None]:  # another tool has one file, of its name
             name = run.id if run else detector.name
             for path in [score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")]:
-                part = _means(path, about, frames, of_maps).assign(**texts)
+                part = _means(path, about, frames, level, of_maps).assign(**texts)
+                part["place"] = part["test_set"].map(places)
                 part["seed"] = run.seed if run else NO_SEED
                 part["collapsed"] = run is not None and run.record.collapsed
                 parts.append(part)
@@ -337,9 +340,8 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     for name, (first, second) in DIFFERENCES.items():
         if first in table:
             table[name] = table[first] - table[second]
-    table["place"] = _places(profile_of(profile), table, about)
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
-    order["place"] = list(dict.fromkeys(["within", "across", *table["place"]]))
+    order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
     for name, values in order.items():
         table[name] = pd.Categorical(table[name], values)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
@@ -360,6 +362,7 @@ def _means(
     path: Path,
     about: Mapping[str, Mapping[str, Any]],
     frames: pd.DataFrame,
+    level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
     """A row per unit and condition of a score file: the mean of its frames that have a value.
@@ -368,6 +371,7 @@ def _means(
         path: The score file.
         about: The metadata of each stored test set.
         frames: The unit of each of their frames, see :func:`_frames`.
+        level: Of the units.
         of_maps: Whether to read the rows of maps or the others.
 
     Raises :class:`DfnbError` where the file is of other frames than the stored test sets.
@@ -379,7 +383,7 @@ def _means(
                 "profile again"
             )
     rows = read_table(path)
-    by = [*CONDITION, *frames.columns.difference([*CONDITION, "frame_row"], sort=False)]
+    by = [*CONDITION, *UNITS[level]]
     rows = frames.merge(rows[(rows["map"] != "") == of_maps])  # on test_set and frame_row
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
@@ -388,22 +392,22 @@ def _means(
     return means.round(12).reset_index()
 
 
-def _places(
-    profile: Mapping[str, Any],
-    table: pd.DataFrame,
-    about: Mapping[str, Mapping[str, Any]],
-) -> np.ndarray:
-    """The ``place`` of each row of :func:`scores`; ``about``: the metadata of each test set."""
-    grid = profile.get("grid", {})
-    averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
-    kinds = [name for name in about if about[name].get("contrasts")]
-    test_set = table["test_set"].astype(object)
-    train_set = table["train_set"].astype(object)
-    is_trained = train_set != ""  # nobody knows what another tool was trained on
-    is_within = is_trained & (test_set.isin(grid.get("within", [])) | (test_set == train_set))
-    is_across = is_trained & test_set.isin(averaged)
-    conditions = [test_set.isin(kinds), is_within, is_across]
-    return np.select(conditions, ["kinds", "within", "across"], test_set)
+def _place(
+    test_set: str,
+    train_set: str,
+    grid: Mapping[str, Sequence[str]],
+    about: Mapping[str, Any],
+) -> str:
+    """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata."""
+    if about.get("contrasts"):
+        return "kinds"
+    if not train_set:  # nobody knows what another tool was trained on
+        return test_set
+    if test_set == train_set or test_set in grid.get("within", []):
+        return "within"
+    is_averaged = test_set in grid.get("test_sets", [])
+    is_averaged &= test_set not in grid.get("not_averaged", [])
+    return "across" if is_averaged else test_set
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
