@@ -174,10 +174,24 @@ def _estimate(
     threshold = None
     has_interval = True
     for seed, rows in group.groupby("seed"):
+        value = rows["value"].to_numpy()
+        label = rows["label"].to_numpy()
+        cluster = rows["cluster"].to_numpy()
         if metric in WITH_THRESHOLD:
             threshold = thresholds[rows["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1
-        of_seed = _values(metric, rows, weights, threshold)
+        if metric == "AUC":
+            of_seed = statistics.auc(value, label, cluster, weights)
+        elif metric == "EER":
+            of_seed = statistics.eer(value, label, cluster, weights)
+        elif metric == AT_THRESHOLD:
+            called = [
+                statistics.mean(value[of_class], cluster[of_class], weights, threshold)
+                for of_class in (~label, label)
+            ]
+            of_seed = (1 - called[0] + called[1]) / 2
+        else:
+            of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
         collapsed.append(rows["collapsed"].iloc[0])
     # Every seed has the same units: those of the last are counted.
@@ -193,27 +207,6 @@ def _estimate(
         counts=np.array([len(rows) - n_fake, n_fake, clusters, independent]),
         fewest=fewest if has_interval else 1,
     )
-
-
-def _values(
-    metric: str,
-    rows: pd.DataFrame,
-    weights: Array,
-    threshold: Array | None,
-) -> Array:
-    """The metric of one group at one seed, under each row of ``weights``."""
-    value = rows["value"].to_numpy()
-    label = rows["label"].to_numpy()
-    cluster = rows["cluster"].to_numpy()
-    if metric == "AUC":
-        return statistics.auc(value, label, cluster, weights)
-    if metric == "EER":
-        return statistics.eer(value, label, cluster, weights)
-    if metric == AT_THRESHOLD:
-        by_class = [rows[~label], rows[label]]
-        false_alarms, found = (_values(CALLED, each, weights, threshold) for each in by_class)
-        return (1 - false_alarms + found) / 2
-    return statistics.mean(value, cluster, weights, threshold)
 
 
 # ---------------------------------------------------------------- differences and means

@@ -16,7 +16,7 @@ detector, or variant of an ablation), and the fingerprints of the test sets.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -318,9 +318,14 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     found = detectors(profile)
     if not found:
         raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    paths = sorted(folder.glob("test_sets/[!.]*.parquet"))
-    about = {path.stem: read_metadata(path) for path in paths}
-    frames = _frames(folder, about, UNITS[level])
+    about = {}  # the metadata of each test set
+    frames = []
+    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
+        about[path.stem] = read_metadata(path)
+        if not path.stem.startswith(VALIDATION.format("")):
+            units = read_table(path)[UNITS[level]]
+            frames.append(units.assign(test_set=path.stem, frame_row=range(len(units))))
+    frames = pd.concat(frames).astype(dict.fromkeys(["video", "cluster", "method"], "category"))
     grid = profile_of(profile).get("grid", {})
     parts = []
     for detector in found:
@@ -337,25 +342,11 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)
     if len(table):  # else every column would be without a value
         table = table.dropna(axis=1, how="all")
-    for name, (first, second) in DIFFERENCES.items():
-        if first in table:
-            table[name] = table[first] - table[second]
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
     for name, values in order.items():
         table[name] = pd.Categorical(table[name], values)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
-
-
-def _frames(folder: Path, names: Iterable[str], unit: list[str]) -> pd.DataFrame:
-    """The columns ``unit`` of each frame of the test sets, without those of validation splits."""
-    tables = []
-    for name in names:
-        if not name.startswith(VALIDATION.format("")):
-            table = read_table(test_set_path(folder, name))[unit]
-            tables.append(table.assign(test_set=name, frame_row=range(len(table))))
-    frames = pd.concat(tables, ignore_index=True)
-    return frames.astype(dict.fromkeys(["video", "cluster", "method"], "category"))
 
 
 def _means(
@@ -370,7 +361,7 @@ def _means(
     Args:
         path: The score file.
         about: The metadata of each stored test set.
-        frames: The unit of each of their frames, see :func:`_frames`.
+        frames: The unit of each of their frames, with ``test_set`` and ``frame_row``.
         level: Of the units.
         of_maps: Whether to read the rows of maps or the others.
 
@@ -389,7 +380,11 @@ def _means(
         rows["score"] = expit(rows.pop("log_odds").astype(float))
     means = rows.drop(columns="frame_row").groupby(by, sort=False, observed=True).mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    return means.round(12).reset_index()
+    means = means.round(12).reset_index()
+    for name, (first, second) in DIFFERENCES.items():
+        if first in means:
+            means[name] = means[first] - means[second]
+    return means
 
 
 def _place(
