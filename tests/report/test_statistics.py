@@ -36,7 +36,8 @@ def test_auc_and_eer_by_hand():
     # The fake .2 alone wins one of four pairs, and twice the fake .9 wins all.
     weights = np.array([[0, 0, 0, 1, 1, 1, 1, 1], [2, 0, 0, 1, 1, 1, 1, 1]])
     np.testing.assert_allclose(statistics.auc(SCORE, LABEL, ALONE, weights), [1 / 4, 9 / 12])
-    assert np.isnan(statistics.auc(SCORE, LABEL, ALONE, ONCE * ~LABEL))  # no fake is drawn
+    for metric in (statistics.auc, statistics.eer):
+        assert np.isnan(metric(SCORE, LABEL, ALONE, ONCE * ~LABEL))  # no fake is drawn
 
 
 def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
@@ -45,32 +46,18 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
     assert statistics.average_precision(score, label) == pytest.approx(expected, abs=1e-12)
     aucs = statistics.auc(score, label, cluster, weights)
     means = statistics.mean(score, cluster, weights)
-    shares = statistics.mean(score, cluster, weights, np.full(1001, 0.5))
+    thresholds = np.arange(1001) / 1000
+    shares = statistics.mean(score, cluster, weights, thresholds)
     eers = statistics.eer(score, label, cluster, weights)
-    for place in (0, 1, 2, 1000):
+    for place in (0, 1, 500, 1000):  # .5 is a threshold and a score
         of_units = weights[place][cluster]
         expected = roc_auc_score(label, score, sample_weight=of_units)
         assert aucs[place] == pytest.approx(expected, abs=1e-12)
         assert means[place] == pytest.approx(np.average(score, weights=of_units))
-        assert shares[place] == pytest.approx(np.average(score > 0.5, weights=of_units))
+        is_above = score > thresholds[place]
+        assert shares[place] == pytest.approx(np.average(is_above, weights=of_units))
         fpr, tpr, _ = roc_curve(label, score, sample_weight=of_units)
         assert eers[place] == pytest.approx(np.interp(0, fpr + tpr - 1, fpr), abs=1e-12)
-
-
-def test_eer_lies_on_the_lines_between_points_of_the_curve():
-    # ROC (0, 0), (0, .5), (1/3, .5), (1/3, 1): the step up at FPR 1/3 crosses FPR = 1 - TPR.
-    score = np.array([0.9, 0.4, 0.6, 0.3, 0.2])
-    label = np.array([1, 1, 0, 0, 0], bool)
-    once = np.ones((1, 5))
-    assert statistics.eer(score, label, np.arange(5), once) == pytest.approx(1 / 3)
-    # All tied: the line from (0, 0) to (1, 1).
-    assert statistics.eer(np.full(5, 0.5), label, np.arange(5), once) == pytest.approx(0.5)
-    assert np.isnan(statistics.eer(score, label, np.arange(5), once * ~label))
-
-
-def test_share_above_a_threshold_of_each_replicate():
-    shares = statistics.mean(SCORE, ALONE, ONCE, np.array([0.35, 0.85, 0.8]))
-    assert shares.tolist() == [5 / 8, 1 / 8, 1 / 8]  # .8 is not above .8
 
 
 # ---------------------------------------------------------------- what is drawn
