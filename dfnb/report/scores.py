@@ -143,7 +143,6 @@ def write_scores(
     name: str,
     tables: Mapping[Condition, pd.DataFrame],
     test_sets: Mapping[str, Mapping[str, Any]],
-    what: str = "",
     **metadata: Any,
 ) -> Path:
     """Write a score file into a report; returns its path.
@@ -152,17 +151,17 @@ def write_scores(
 
     Args:
         profile: Name of the report.
-        name: Of the file: the id of a run, or the name of another tool.
+        name: Of the file: the id of a run, ``<id>@<what>`` for what a notebook adds beside it, or
+            the name of another tool.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
         test_sets: What is kept about each test set, see :func:`dfnb.data.test_sets.metadata`; its
             ``fingerprint`` changes with its frames.
-        what: Name of a notebook's addition beside the file of the training; empty for that file.
         metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    path = score_path(folder, f"{name}@{what}" if what else name)
+    path = score_path(folder, name)
     parts = []
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
@@ -282,10 +281,15 @@ def detectors(profile: str) -> list[Detector]:
 # ---------------------------------------------------------------- reading
 
 
-def scores(profile: str, level: Level = "video") -> pd.DataFrame:
+def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.DataFrame:
     """All scores of a report as one table, a row per detector, seed and video (or frame).
 
-    Columns:
+    Args:
+        profile: Name of the report.
+        level: "video" or "frame".
+        of_maps: Whether to read the measures of maps in place of scores, see :func:`maps`.
+
+    Returns a table with the columns
 
     - ``detector``, unique in the report; its ``paper``, ``ablation`` and ``variant``, empty where
       it is a main one; ``seed``, NO_SEED for another tool; ``collapsed``, whether the training
@@ -300,20 +304,6 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
 
     Raises :class:`DfnbError` for a report without scores, and where :func:`detectors` does.
     """
-    return _read(profile, level, of_maps=False)
-
-
-def maps(profile: str) -> pd.DataFrame:
-    """The measures of attribution maps, a row per detector, seed, map and forged frame.
-
-    Columns are those of :func:`scores` without ``score``; and ``map``, the name of the map;
-    ``sanity``, whether it was compared with that of random weights; and the measures.
-    """
-    return _read(profile, "frame", of_maps=True)
-
-
-def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
-    """The rows of all score files, those of maps or the others; see :func:`scores`."""
     folder = report_folder(profile)
     found = detectors(profile)
     if not found:
@@ -347,6 +337,15 @@ def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
     for name, values in order.items():
         table[name] = pd.Categorical(table[name], values)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
+
+
+def maps(profile: str) -> pd.DataFrame:
+    """The measures of attribution maps, a row per detector, seed, map and forged frame.
+
+    Columns are those of :func:`scores` without ``score``; and ``map``, the name of the map;
+    ``sanity``, whether it was compared with that of random weights; and the measures.
+    """
+    return scores(profile, "frame", of_maps=True)
 
 
 def _means(

@@ -110,7 +110,7 @@ def test_detectors_stand_in_the_order_of_notebooks_and_names():
 def test_what_a_notebook_adds_is_read_with_the_run():
     run_id = planted.write("demo", "xception")
     added = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    write_scores("demo", run_id, added, planted.metadata(added), "attribution")
+    write_scores("demo", f"{run_id}@attribution", added, planted.metadata(added))
     assert names() == ["Baseline"] and (maps("demo")["map"] == "edges").all()
     planted.write("demo", "xception")  # scored once more
     assert len(maps("demo")) == 60
@@ -122,7 +122,7 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     other_seed = planted.write("demo", "xception", 0)
     variant = planted.write("demo", "xception", 1, ("loss", "CE"))
     added = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    write_scores("demo", old, added, planted.metadata(added), "attribution")
+    write_scores("demo", f"{old}@attribution", added, planted.metadata(added))
     write_bytes(weights_path(folder, old), b"weights")
     record = planted.record("xception", 1)
     facts = {"record": record.model_dump(mode="json"), "roles": [("", "")]}
