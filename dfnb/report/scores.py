@@ -264,11 +264,10 @@ def detectors(profile: str) -> list[Detector]:
         runs = tuple(sorted(runs, key=lambda run: run.seed))
         paper = runs[0].parameters.paper
         title = runs[0].record.detector.title
-        if is_variant:
-            name = f"{title}, {ablation}: {variant}"
-            found.append(Detector(name, paper, ablation, variant, train_set, runs))
-        else:
-            found.append(Detector(variant or title, paper, "", "", train_set, runs))
+        name = f"{title}, {ablation}: {variant}"
+        if not is_variant:
+            name, ablation, variant = variant or title, "", ""
+        found.append(Detector(name, paper, ablation, variant, train_set, runs))
     train_sets = {each.train_set for each in found if not each.ablation}
     if len(train_sets) > 1:
         raise DfnbError(
@@ -407,16 +406,14 @@ def _place(
 def check_scores(scores: pd.DataFrame, source: object) -> None:
     """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
     label = scores["label"]
-    # A video with one label and one cluster has one row here.
-    videos = scores[["video", "label", "cluster"]].drop_duplicates()
-    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    of_video = scores.groupby("video")[["label", "cluster"]].transform("nunique")
     problems = {  # what is wrong: (rows,) bool, which rows have this problem
         "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
         # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
-        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+        "a video of more than one label or cluster": (of_video > 1).any(axis=1),
     }
     for problem, is_wrong in problems.items():
         if is_wrong.any():

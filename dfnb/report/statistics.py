@@ -18,7 +18,6 @@ from dfnb.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
-LEVEL = 0.95  # of intervals
 NAN = float("nan")
 Array = np.ndarray
 
@@ -180,7 +179,7 @@ def interval(
     share below that bound gives k successes out of k with a probability below .025. For 0 it is
     mirrored.
     """
-    half_width = stdtrit(degrees, (1 + LEVEL) / 2) * error if degrees > 0 else NAN
+    half_width = stdtrit(degrees, 0.975) * error
     if not bounded or np.isnan(half_width):
         return value - half_width, value + half_width
     if min(value, 1 - value) < 1e-12:  # exactly 0 or 1, but for rounding
