@@ -115,15 +115,14 @@ def measure(
         test_set = key[names.index("test_set")] if "test_set" in averaged else ""
         groups[key[: len(by)]].append((test_set, estimate))
     most = max(map(len, groups.values()), default=0)
-    is_signed = bool(minus) or metric in DIFFERENCES
     rows = []
     for group, parts in groups.items():
         if len(parts) == most:  # else the group lacks one of the averaged values
-            rows.append([*group, *_summary(parts, is_random, is_signed)])
+            numbers = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
+            rows.append([*group, *numbers])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
-    table = table.assign(metric=metric, minus=", ".join(values))
-    return table.assign(p_holm=statistics.holm(table["p"]))
+    return table.assign(metric=metric, minus=", ".join(values), p_holm=statistics.holm(table["p"]))
 
 
 # ---------------------------------------------------------------- one test set
@@ -174,9 +173,7 @@ def _estimate(
     threshold = None
     has_interval = True
     for seed, rows in group.groupby("seed"):
-        value = rows["value"].to_numpy()
-        label = rows["label"].to_numpy()
-        cluster = rows["cluster"].to_numpy()
+        value, label, cluster = (rows[name].to_numpy() for name in ("value", "label", "cluster"))
         if metric in WITH_THRESHOLD:
             threshold = thresholds[rows["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1
@@ -185,11 +182,9 @@ def _estimate(
         elif metric == "EER":
             of_seed = statistics.eer(value, label, cluster, weights)
         elif metric == AT_THRESHOLD:
-            called = [
-                statistics.mean(value[of_class], cluster[of_class], weights, threshold)
-                for of_class in (~label, label)
-            ]
-            of_seed = (1 - called[0] + called[1]) / 2
+            false_alarms = statistics.mean(value[~label], cluster[~label], weights, threshold)
+            found = statistics.mean(value[label], cluster[label], weights, threshold)
+            of_seed = (1 - false_alarms + found) / 2
         else:
             of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
