@@ -406,14 +406,16 @@ def _place(
 def check_scores(scores: pd.DataFrame, source: object) -> None:
     """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
     label = scores["label"]
-    of_video = scores.groupby("video")[["label", "cluster"]].transform("nunique")
+    # A video with one label and one cluster has one row here.
+    videos = scores[["video", "label", "cluster"]].drop_duplicates()
+    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
     problems = {  # what is wrong: (rows,) bool, which rows have this problem
         "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
         # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
         "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
-        "a video of more than one label or cluster": (of_video > 1).any(axis=1),
+        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }
     for problem, is_wrong in problems.items():
         if is_wrong.any():
