@@ -196,7 +196,7 @@ def judge(
 
     parameters = {
         "profile": f"judged-{files.slug(scores[0].stem)}",
-        "files": [str(path.absolute()) for path in scores],
+        "files": list(map(str, scores)),
         "test_sets": on or [],
         "compared": report,
         "missing": missing,

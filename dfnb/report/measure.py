@@ -5,7 +5,7 @@ three or more; :mod:`dfnb.report.statistics` has the metrics and the interval.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,31 +28,30 @@ Thresholds = Mapping[tuple[str, int], Array]
 
 
 class Estimate(NamedTuple):
-    """A metric of one group at each of its seeds, in the sample and in each replicate."""
+    """A metric of one group on one test set, in the sample and in each replicate."""
 
     values: Array  # (seeds, 1 + REPLICATES): the first is that of the sample
     collapsed: Array  # (seeds,) bool, which trainings learned nothing
     has_seeds: bool  # not so another tool
-    counts: Array  # (3,) real units, fake units, clusters
-    fewest: int  # clusters of the scarcer class
-    independent: int  # independent observations behind a value of exactly 0 or 1
-    has_interval: bool
+    counts: Array  # (4,) real units, fake units, clusters, independent observations
+    fewest: int  # clusters of the scarcer class; 1 where there is no interval
 
 
-SUMMARY = {
-    "value": float,
-    "low": float,
-    "high": float,
-    "error": float,
-    "degrees": float,
-    "p": float,
-    "n_real": int,
-    "n_fake": int,
-    "clusters": int,
-    "seeds": int,
-    "collapsed": int,
-    "sets": int,
-}
+# What a number is, in this order, before its correction for other numbers.
+SUMMARY = (
+    "value",
+    "low",
+    "high",
+    "error",
+    "degrees",
+    "p",
+    "n_real",
+    "n_fake",
+    "clusters",
+    "seeds",
+    "collapsed",
+    "sets",
+)
 
 
 def measure(
@@ -90,8 +89,8 @@ def measure(
 
         measure(scores, "AUC", by="detector", mean_over="test_set", minus="Baseline")
     """
-    by = _listed(by)
-    averaged = _listed(mean_over)
+    by = [by] if isinstance(by, str) else list(by)
+    averaged = [mean_over] if isinstance(mean_over, str) else list(mean_over)
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
     column = "score" if metric in METRICS else metric
@@ -111,21 +110,19 @@ def measure(
         estimates.update(_of_test_set(rows, metric, names, thresholds or {}, resamples_people))
     for part in minus:
         estimates = _subtracted(estimates, names, part)
+    groups = defaultdict(list)  # the estimates of each group, and the test set of each
+    for key, estimate in estimates.items():
+        test_set = key[names.index("test_set")] if "test_set" in averaged else ""
+        groups[key[: len(by)]].append((test_set, estimate))
+    most = max(map(len, groups.values()), default=0)
     rows = []
-    for group, parts in _averaged(estimates, by, averaged).items():
-        row = dict(zip(by, group))
-        row.update(_summary(parts, is_random, bool(minus) or metric in DIFFERENCES))
-        rows.append(row)
-    # Types, so that a table without rows can be added to another one.
-    table = pd.DataFrame(rows, columns=[*by, *SUMMARY]).astype(SUMMARY)
+    for group, parts in groups.items():
+        if len(parts) == most:  # else the group lacks one of the averaged values
+            numbers = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
+            rows.append([*group, *numbers])
+    table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
-    table = table.assign(metric=metric, minus=", ".join(values))
-    return table.assign(p_holm=statistics.holm(table["p"]))
-
-
-def _listed(names: Names) -> list[str]:
-    """One name or several as a list."""
-    return [names] if isinstance(names, str) else list(names)
+    return table.assign(metric=metric, minus=", ".join(values), p_holm=statistics.holm(table["p"]))
 
 
 # ---------------------------------------------------------------- one test set
@@ -147,36 +144,21 @@ def _of_test_set(
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))
     if resamples_people:
-        is_fake = scores["label"]
-        reals = np.bincount(scores["cluster"][~is_fake], minlength=len(clusters))
-        fakes = np.bincount(scores["cluster"][is_fake], minlength=len(clusters))
-        weights = statistics.cluster_weights(clusters, reals, fakes)
+        # 0: the cluster has real units only, 1: both, 2: fake units only.
+        stratum = scores.groupby("cluster")["label"].agg(["any", "all"]).sum(axis=1)
+        weights = statistics.cluster_weights(clusters, stratum)
+    if "method" in names and metric in TWO_CLASSES:  # the same real units for each method
+        is_real = scores["method"] == "real"
+        parts = [scores.head(0)]
+        for method in scores.loc[~is_real, "method"].unique():
+            of_method = scores[is_real | (scores["method"] == method)]
+            parts.append(of_method.assign(method=method))
+        scores = pd.concat(parts)
     estimates = {}
-    for key, group in _groups(scores, metric, names):
-        has_both = group["label"].nunique() == 2
-        if has_both or (metric not in TWO_CLASSES and len(group)):
+    for key, group in scores.groupby(list(names), observed=True, sort=False):
+        if metric not in TWO_CLASSES or group["label"].nunique() == 2:
             estimates[key] = _estimate(group, metric, weights, thresholds)
     return estimates
-
-
-def _groups(
-    scores: pd.DataFrame,
-    metric: str,
-    names: Sequence[str],
-) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """The values in the columns ``names`` of each group, and its rows.
-
-    A metric that compares fakes with real units takes the same real units for each method.
-    """
-    is_shared = "method" in names and metric in TWO_CLASSES
-    methods = [name for name in scores["method"].unique() if name != "real"]
-    for method in methods if is_shared else [None]:
-        rows = scores
-        if is_shared:
-            is_real = scores["method"] == "real"
-            is_forged = scores["method"] == method
-            rows = scores[is_real | is_forged].assign(method=method)
-        yield from rows.groupby(list(names), observed=True, sort=False)
 
 
 def _estimate(
@@ -188,57 +170,38 @@ def _estimate(
     """The metric of one group at each of its seeds, under each row of ``weights``."""
     values = []
     collapsed = []
+    threshold = None
     has_interval = True
     for seed, rows in group.groupby("seed"):
-        threshold = None
+        value, label, cluster = (rows[name].to_numpy() for name in ("value", "label", "cluster"))
         if metric in WITH_THRESHOLD:
             threshold = thresholds[rows["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1
-        of_seed = _values(metric, rows, weights, threshold)
+        if metric == "AUC":
+            of_seed = statistics.auc(value, label, cluster, weights)
+        elif metric == "EER":
+            of_seed = statistics.eer(value, label, cluster, weights)
+        elif metric == AT_THRESHOLD:
+            false_alarms = statistics.mean(value[~label], cluster[~label], weights, threshold)
+            found = statistics.mean(value[label], cluster[label], weights, threshold)
+            of_seed = (1 - false_alarms + found) / 2
+        else:
+            of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
         collapsed.append(rows["collapsed"].iloc[0])
     # Every seed has the same units: those of the last are counted.
-    clusters = rows["cluster"].nunique()
-    per_class = rows.groupby("label")["cluster"].nunique()
-    independent = clusters
+    n_fake = rows["label"].sum()
+    clusters = independent = rows["cluster"].nunique()
+    fewest = rows.groupby("label")["cluster"].nunique().min()
     if metric in TWO_CLASSES:  # a pair takes its real and its fake unit from two clusters
-        independent = min(per_class.min(), clusters // 2)
-    n_fake = int(rows["label"].sum())
+        independent = min(fewest, clusters // 2)
     return Estimate(
         values=np.array(values),
         collapsed=np.array(collapsed),
         has_seeds=seed != NO_SEED,
-        counts=np.array([len(rows) - n_fake, n_fake, clusters]),
-        fewest=int(per_class.min()),
-        independent=int(independent),
-        has_interval=has_interval,
+        counts=np.array([len(rows) - n_fake, n_fake, clusters, independent]),
+        fewest=fewest if has_interval else 1,
     )
-
-
-def _values(
-    metric: str,
-    rows: pd.DataFrame,
-    weights: Array,
-    threshold: Array | None,
-) -> Array:
-    """The metric of one group at one seed, under each row of ``weights``."""
-    value = rows["value"].to_numpy()
-    label = rows["label"].to_numpy()
-    cluster = rows["cluster"].to_numpy()
-    if metric == "AUC":
-        return statistics.auc(value, label, cluster, weights)
-    if metric == "EER":
-        return statistics.eer(value, label, cluster, weights)
-    if metric not in WITH_THRESHOLD:
-        return statistics.mean(value, cluster, weights)
-    if metric in (FALSE_ALARMS, CALLED):
-        return statistics.share_above(value, threshold, cluster, weights)
-    above = []
-    for of_class in (~label, label):
-        score, of_unit = value[of_class], cluster[of_class]
-        above.append(statistics.share_above(score, threshold, of_unit, weights))
-    false_alarms, found = above
-    return (1 - false_alarms + found) / 2
 
 
 # ---------------------------------------------------------------- differences and means
@@ -249,130 +212,105 @@ def _subtracted(
     names: Sequence[str],
     minus: Mapping[str, Any],
 ) -> dict[tuple, Estimate]:
-    """Each estimate minus that of the same group with the values of ``minus``; others leave."""
+    """Each estimate minus that of the same group with the values of ``minus``; others leave.
+
+    Replicate by replicate: a paired comparison. Seeds are paired by their order; a tool without a
+    seed is subtracted from each. A pair with a collapsed run counts as collapsed.
+    """
     differences = {}
     for key, first in estimates.items():
         other = tuple(minus.get(name, value) for name, value in zip(names, key))
-        if other != key and other in estimates:
-            differences[key] = _difference(first, estimates[other])
+        if other == key or other not in estimates:
+            continue
+        second = estimates[other]
+        seeds = None  # all: those of one side, or the same of both
+        if first.has_seeds and second.has_seeds:
+            seeds = min(len(first.values), len(second.values))
+        # A side of exactly 0 or 1 has no error: the interval would be too narrow.
+        of_sample = [side.values[:, 0].mean() for side in (first, second)]
+        is_exact = 0 in of_sample or 1 in of_sample
+        differences[key] = first._replace(
+            values=first.values[:seeds] - second.values[:seeds],
+            collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
+            has_seeds=first.has_seeds or second.has_seeds,
+            fewest=1 if is_exact else min(first.fewest, second.fewest),
+        )
     return differences
 
 
-def _difference(first: Estimate, second: Estimate) -> Estimate:
-    """The first estimate minus the second, replicate by replicate: a paired comparison.
-
-    Seeds are paired by their order; a tool without a seed is subtracted from each. A pair with a
-    collapsed run counts as collapsed.
-    """
-    seeds = None  # all: those of one side, or the same of both
-    if first.has_seeds and second.has_seeds:
-        seeds = min(len(first.values), len(second.values))
-    # A side of exactly 0 or 1 has no error: the interval would be too narrow.
-    of_sample = [side.values[:, 0].mean() for side in (first, second)]
-    is_exact = 0 in of_sample or 1 in of_sample
-    return first._replace(
-        values=first.values[:seeds] - second.values[:seeds],
-        collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
-        has_seeds=first.has_seeds or second.has_seeds,
-        fewest=min(first.fewest, second.fewest),
-        has_interval=first.has_interval and second.has_interval and not is_exact,
-    )
-
-
-def _averaged(
-    estimates: Mapping[tuple, Estimate],
-    by: Sequence[str],
-    averaged: Sequence[str],
-) -> dict[tuple, list[Estimate]]:
-    """The estimates of each group, one per test set that is averaged, at the same seeds.
-
-    Other columns that are averaged have fixed values: their mean is taken here.
-    """
-    groups = defaultdict(dict)  # group -> the values that are averaged -> estimate
-    for key, estimate in estimates.items():
-        groups[key[: len(by)]][key[len(by) :]] = estimate
-    most = max(map(len, groups.values()), default=0)
-    means = {}
-    for group, parts in groups.items():
-        if len(parts) < most:  # the group lacks one of the averaged values
-            continue
-        seeds = min(len(part.values) for part in parts.values())
-        by_set = defaultdict(list)
-        for values, part in parts.items():
-            test_set = dict(zip(averaged, values)).get("test_set")
-            by_set[test_set].append(part)
-        means[group] = [_mean(of_set, seeds) for of_set in by_set.values()]
-    return means
-
-
-def _mean(parts: Sequence[Estimate], seeds: int) -> Estimate:
-    """The mean of estimates on one test set, at the first seeds."""
-    return parts[0]._replace(
-        values=np.mean([part.values[:seeds] for part in parts], axis=0),
-        collapsed=np.any([part.collapsed[:seeds] for part in parts], axis=0),
-        fewest=min(part.fewest for part in parts),
-        has_interval=all(part.has_interval for part in parts),
-    )
-
-
 def _summary(
-    parts: Sequence[Estimate],
+    parts: Sequence[tuple[str, Estimate]],
     is_random: bool,
     is_signed: bool,
-) -> dict[str, Any]:
-    """The mean over seeds and test sets, with its interval; ``parts``: one per test set."""
-    collapsed = np.any([part.collapsed for part in parts], axis=0)
+) -> list[float]:
+    """The SUMMARY of the mean over seeds and ``parts``: test sets and estimates on them.
+
+    Several parts of one test set are fixed values of other columns, such as severities.
+    """
+    estimates = [estimate for _, estimate in parts]
+    seeds = min(len(each.values) for each in estimates)  # of every part the same
+    collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
     kept = collapsed if collapsed.all() else ~collapsed
-    values = np.array([part.values[kept] for part in parts])  # (sets, seeds, 1 + REPLICATES)
-    sets, seeds, _ = values.shape
+    values = np.array([each.values[:seeds][kept] for each in estimates])
+    counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
+    *counts, independent = sum(counts_of_set.values())
+    sets = len(counts_of_set)
+    set_weights = np.ones((1, 1, 1))
+    if is_random:
+        places = [[*counts_of_set].index(test_set) for test_set, _ in parts]
+        set_weights = statistics.draws(sets, "test sets").T[places, np.newaxis]
     of_sample = values[:, :, 0]
-    value = float(of_sample.mean())
-    fewest = sets if is_random else min(part.fewest for part in parts)
-    has_interval = (any if is_random else all)(part.has_interval for part in parts)
-    variance = of_seeds = NAN
-    if has_interval and fewest > 1:
-        variance, of_seeds = _variance(values, is_random)
-    # Satterthwaite: the seeds' part of the variance has seeds - 1 degrees of freedom, the rest
-    # those of the test sets or, without them, of the clusters of the scarcer class.
-    rest = max(variance - of_seeds, 0.0)
-    degrees = statistics.satterthwaite(of_seeds, seeds - 1, rest, fewest - 1)
-    error = variance**0.5
-    is_signed = is_signed or bool(np.abs(of_sample - 0.5).max() > 0.5)  # not in [0, 1]
-    independent = sum(part.independent for part in parts)
+    value = of_sample.mean()
+    fewest = [each.fewest for each in estimates]
+    # What is drawn beside seeds: test sets or, without them, the people of the scarcer class.
+    drawn = sets if is_random else min(fewest)
+    error, degrees = NAN, drawn - 1
+    if drawn > 1 and max(fewest) > 1:
+        error, degrees = _error(values, set_weights, drawn - 1)
+    is_signed = is_signed or np.abs(of_sample - 0.5).max() > 0.5  # not in [0, 1]
     low, high = statistics.interval(value, error, degrees, not is_signed, independent)
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
-    counts = np.sum([part.counts for part in parts], axis=0)
-    n_collapsed = int(collapsed.sum())
-    shown = [value, low, high, error, degrees, p, *counts, seeds, n_collapsed, sets]
-    return dict(zip(SUMMARY, shown))
+    return [value, low, high, error, degrees, p, *counts, kept.sum(), collapsed.sum(), sets]
 
 
-def _variance(values: Array, is_random: bool) -> tuple[float, float]:
-    """The variance of the mean of values (sets, seeds, 1 + REPLICATES), and the seeds' part of it.
+def _error(
+    values: Array,
+    set_weights: Array,
+    degrees: int,
+) -> tuple[float, float]:
+    """The standard error of the mean of values (parts, seeds, 1 + REPLICATES), and its degrees.
 
-    Seeds, people (in the replicates of ``values``) and, where ``is_random``, test sets are
-    resampled. What two of them do together, an interaction, is resampled with each alone and, three
-    times, with both; it must count once, so twice the sum of the two minus both is taken.
+    Seeds, people (in the replicates of ``values``) and test sets are resampled. What two of them do
+    together, an interaction, is resampled with each alone and, three times, with both. It must
+    count once, so twice the sum of what each does alone, minus what all do, is taken.
+
+    The seeds' part of the variance has seeds - 1 degrees of freedom; the rest has ``degrees``,
+    those of the test sets or, without them, of the clusters of the scarcer class. Their sum has
+    those of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
+
+    Args:
+        values: A row per seed of each part.
+        set_weights: (parts, 1, 1 + REPLICATES), of the test set of each part; (1, 1, 1) where test
+            sets are not resampled.
+        degrees: See above.
     """
-    sets, seeds, _ = values.shape
-    ones_of_seeds = np.ones((1 + REPLICATES, seeds))
-    ones_of_sets = np.ones((1 + REPLICATES, sets))
-    draws_of_seeds = statistics.draws(seeds, "seeds")
-    draws_of_sets = statistics.draws(sets, "test sets") if is_random else ones_of_sets
+    seeds = values.shape[1]
     sample = np.broadcast_to(values[:, :, :1], values.shape)
-
-    def variance(set_weights: Array, seed_weights: Array, values: Array) -> float:
-        """The variance of the mean over its replicates, under these weights."""
-        sums = np.einsum("rs,rk,skr->r", set_weights, seed_weights, values)
-        return float(np.nanvar(sums[1:] / (sets * seeds), ddof=1))
-
-    of_seeds = variance(ones_of_sets, draws_of_seeds, sample)
-    of_sets = variance(draws_of_sets, ones_of_seeds, sample)
-    of_people = variance(ones_of_sets, ones_of_seeds, values)
-    of_rest = variance(draws_of_sets, ones_of_seeds, values)  # people and test sets
-    of_all = variance(draws_of_sets, draws_of_seeds, values)
-    rest = 2 * (of_sets + of_people) - of_rest
-    total = of_seeds + rest - (of_all - of_seeds - of_rest)
+    seed_weights = statistics.draws(seeds, "seeds").T
+    variances = []
+    for resampled in (
+        sample * seed_weights,
+        sample * set_weights,
+        values,
+        values * seed_weights * set_weights,
+    ):
+        means = resampled.mean(axis=(0, 1))
+        variances.append(np.nanvar(means[1:], ddof=1))
+    of_seeds, of_sets, of_people, of_all = variances
+    total = 2 * (of_seeds + of_sets + of_people) - of_all
     # A difference of estimates may fall below one of its parts.
     total = max(total, of_seeds, of_sets, of_people)
-    return total, of_seeds
+    rest = total - of_seeds
+    # One seed has a variance of 0.
+    parts = of_seeds**2 / max(seeds - 1, 1) + rest**2 / degrees
+    return total**0.5, total**2 / parts if parts > 0 else degrees

@@ -30,7 +30,6 @@ def execute(profile: str, notebook: str, **parameters: object) -> Path:
             path,
             {"profile": profile, **parameters},
             progress_bar=False,
-            cwd=source.parent,
         )
     except PapermillExecutionError as error:
         raise DfnbError(f"{path}: {error.evalue or error.ename}") from None

@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from dfnb.files import locked, read_metadata, read_table, report_folder, write_table
 from dfnb.records import RunParameters, Threshold, TrainingRecord
-from dfnb.report.statistics import REPLICATES, threshold_replicates
+from dfnb.report.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
 from dfnb.settings import DfnbError, read_yaml
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -45,7 +45,8 @@ UNITS = {
     "video": ["video", "cluster", "label", "method"],
     "frame": list(KEYS),
 }
-CATEGORIES = ("video", "cluster", "method")
+# The fields of a Detector, but its runs, as the columns of a table of scores.
+DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
 NO_SEED = -1  # of another tool
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
 STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
@@ -109,12 +110,8 @@ class Detector(NamedTuple):
     paper: str = ""
     ablation: str = ""  # both are empty for main detectors and for other tools
     variant: str = ""
+    train_set: str = ""  # that of the runs
     runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
-
-    @property
-    def train_set(self) -> str:
-        """That of the runs; empty for another tool."""
-        return self.runs[0].train_set if self.runs else ""
 
 
 def score_path(folder: Path, name: str) -> Path:
@@ -146,7 +143,6 @@ def write_scores(
     name: str,
     tables: Mapping[Condition, pd.DataFrame],
     test_sets: Mapping[str, Mapping[str, Any]],
-    what: str = "",
     **metadata: Any,
 ) -> Path:
     """Write a score file into a report; returns its path.
@@ -155,23 +151,24 @@ def write_scores(
 
     Args:
         profile: Name of the report.
-        name: Of the file: the id of a run, or the name of another tool.
+        name: Of the file: the id of a run, ``<id>@<what>`` for what a notebook adds beside it, or
+            the name of another tool.
         tables: For each condition a table with :data:`KEYS` and ``log_odds``, measures, or both.
         test_sets: What is kept about each test set, see :func:`dfnb.data.test_sets.metadata`; its
             ``fingerprint`` changes with its frames.
-        what: Name of a notebook's addition beside the file of the training; empty for that file.
         metadata: The ``record`` and the ``roles`` of a training; the ``threshold`` of a tool.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
     folder = report_folder(profile)
-    path = score_path(folder, f"{name}@{what}" if what else name)
-    parts = [pd.DataFrame(columns=CONDITION)]  # where no test set is there, a file without rows
+    path = score_path(folder, name)
+    parts = []
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
             about = test_sets[condition.test_set]
             parts.append(_stored_rows(folder, condition, table, about))
-        rows = pd.concat(parts[1:] or parts)
+        # Where no test set is there, a file without rows.
+        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         fingerprints = {test_set: about["fingerprint"] for test_set, about in test_sets.items()}
         write_table(path, rows, {**metadata, "fingerprints": fingerprints})
     return path
@@ -183,46 +180,34 @@ def _stored_rows(
     table: pd.DataFrame,
     about: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """The rows of a score file for a table; adds its frames to the stored test set.
+    """The rows of a score file for a table; appends its frames to the stored test set.
 
     In place of :data:`KEYS` they have ``frame_row``, the frame's place in the stored test set.
     ``score`` is left out where log-odds give it; other tools have a score alone. float32 is finer
     than any difference of log-odds that matters.
-    """
-    keys = table[list(KEYS)].astype(KEY_TYPES)
-    frames = _extended_test_set(folder, condition.test_set, keys, about)
-    frames["frame_row"] = np.arange(len(frames), dtype="int32")
-    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
-    rows = table.drop(columns=list(KEYS))
-    if "log_odds" in rows:
-        rows = rows.drop(columns="score", errors="ignore")
-        rows = rows.astype(dict.fromkeys(rows.select_dtypes("number"), "float32"))
-    return rows.assign(**condition._asdict(), frame_row=frame_row)
-
-
-def _extended_test_set(
-    folder: Path,
-    name: str,
-    keys: pd.DataFrame,
-    about: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Append the frames of ``keys`` that the stored test set lacks; return all its frames.
 
     Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
     """
-    path = test_set_path(folder, name)
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    path = test_set_path(folder, condition.test_set)
     stored = keys.head(0)  # none yet, with the same types
     if path.exists():
         if read_metadata(path)["fingerprint"] != about["fingerprint"]:
             raise DfnbError(
-                f"{path} is of another version of {name}; move the folders scores and test_sets "
-                f"of {folder} away, then run the profile again"
+                f"{path} is of another version of {condition.test_set}; move the folders scores "
+                f"and test_sets of {folder} away, then run the profile again"
             )
         stored = read_table(path)
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
         write_table(path, frames, about)
-    return frames
+    frames["frame_row"] = np.arange(len(frames), dtype="int32")
+    rows = table.drop(columns=list(KEYS))
+    if "log_odds" in rows:
+        rows = rows.drop(columns="score", errors="ignore")
+        rows = rows.astype(dict.fromkeys(rows.select_dtypes("number"), "float32"))
+    frame_row = keys.merge(frames, how="left")["frame_row"].to_numpy()  # on all KEYS
+    return rows.assign(**condition._asdict(), frame_row=frame_row)
 
 
 def remove_replaced(profile: str, run_id: str) -> None:
@@ -231,14 +216,12 @@ def remove_replaced(profile: str, run_id: str) -> None:
     They are of the same detector and seed, but had other settings or data. Raises
     :class:`DfnbError` where :func:`detectors` does.
     """
-    folder = report_folder(profile)
     for detector in detectors(profile):
         seeds = [run.seed for run in detector.runs if run.id == run_id]
         for run in detector.runs:
             if run.seed in seeds and run.id != run_id:
-                weights_path(folder, run.id).unlink(missing_ok=True)
-                for file in _files_of(folder, run.id):
-                    file.unlink(missing_ok=True)  # it may have had two roles
+                for path in report_folder(profile).glob(f"*/{run.id}[.@]*"):
+                    path.unlink()
 
 
 # ---------------------------------------------------------------- which detectors there are
@@ -252,11 +235,6 @@ def score_files(folder: Path) -> list[Path]:
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     paths = sorted(folder.rglob("scores/[!.]*.parquet"))
     return [path for path in paths if "@" not in path.stem]
-
-
-def _files_of(folder: Path, name: str) -> list[Path]:
-    """The score file of a run or tool, and those that notebooks added."""
-    return sorted([score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")])
 
 
 def detectors(profile: str) -> list[Detector]:
@@ -281,16 +259,15 @@ def detectors(profile: str) -> list[Detector]:
             place = (is_variant, run.record.detector.notebook, ablation, variant, run.train_set)
             runs_by_place[place].append(run)
     found = []
-    for place in sorted(runs_by_place):
-        is_variant, _, ablation, variant, _ = place
-        runs = tuple(sorted(runs_by_place[place], key=lambda run: run.seed))
+    for place, runs in sorted(runs_by_place.items()):  # no two places are equal
+        is_variant, _, ablation, variant, train_set = place
+        runs = tuple(sorted(runs, key=lambda run: run.seed))
         paper = runs[0].parameters.paper
         title = runs[0].record.detector.title
-        if is_variant:
-            name = f"{title}, {ablation}: {variant}"
-            found.append(Detector(name, paper, ablation, variant, runs))
-        else:
-            found.append(Detector(variant or title, paper, runs=runs))
+        name = f"{title}, {ablation}: {variant}"
+        if not is_variant:
+            name, ablation, variant = variant or title, "", ""
+        found.append(Detector(name, paper, ablation, variant, train_set, runs))
     train_sets = {each.train_set for each in found if not each.ablation}
     if len(train_sets) > 1:
         raise DfnbError(
@@ -303,10 +280,15 @@ def detectors(profile: str) -> list[Detector]:
 # ---------------------------------------------------------------- reading
 
 
-def scores(profile: str, level: Level = "video") -> pd.DataFrame:
+def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.DataFrame:
     """All scores of a report as one table, a row per detector, seed and video (or frame).
 
-    Columns:
+    Args:
+        profile: Name of the report.
+        level: "video" or "frame".
+        of_maps: Whether to read the measures of maps in place of scores, see :func:`maps`.
+
+    Returns a table with the columns
 
     - ``detector``, unique in the report; its ``paper``, ``ablation`` and ``variant``, empty where
       it is a main one; ``seed``, NO_SEED for another tool; ``collapsed``, whether the training
@@ -321,7 +303,39 @@ def scores(profile: str, level: Level = "video") -> pd.DataFrame:
 
     Raises :class:`DfnbError` for a report without scores, and where :func:`detectors` does.
     """
-    return _read(profile, level, of_maps=False)
+    folder = report_folder(profile)
+    found = detectors(profile)
+    if not found:
+        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
+    about = {}  # the metadata of each test set
+    frames = []
+    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
+        about[path.stem] = read_metadata(path)
+        if not path.stem.startswith(VALIDATION.format("")):
+            units = read_table(path)[UNITS[level]]
+            frames.append(units.assign(test_set=path.stem, frame_row=range(len(units))))
+    frames = pd.concat(frames).astype(dict.fromkeys(["video", "cluster", "method"], "category"))
+    grid = profile_of(profile).get("grid", {})
+    parts = []
+    for detector in found:
+        texts = dict(zip(DETECTOR_COLUMNS, detector))
+        places = {name: _place(name, detector.train_set, grid, about[name]) for name in about}
+        for run in detector.runs or [None]:  # another tool has one file, of its name
+            name = run.id if run else detector.name
+            for path in [score_path(folder, name), *folder.glob(f"scores/{name}@*.parquet")]:
+                part = _means(path, about, frames, level, of_maps).assign(**texts)
+                part["place"] = part["test_set"].map(places)
+                part["seed"] = run.seed if run else NO_SEED
+                part["collapsed"] = run is not None and run.record.collapsed
+                parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    if len(table):  # else every column would be without a value
+        table = table.dropna(axis=1, how="all")
+    order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
+    order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
+    for name, values in order.items():
+        table[name] = pd.Categorical(table[name], values)
+    return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
 
 
 def maps(profile: str) -> pd.DataFrame:
@@ -330,95 +344,63 @@ def maps(profile: str) -> pd.DataFrame:
     Columns are those of :func:`scores` without ``score``; and ``map``, the name of the map;
     ``sanity``, whether it was compared with that of random weights; and the measures.
     """
-    return _read(profile, "frame", of_maps=True)
-
-
-def _read(profile: str, level: Level, of_maps: bool) -> pd.DataFrame:
-    """The rows of all score files, those of maps or the others; see :func:`scores`."""
-    folder = report_folder(profile)
-    found = detectors(profile)
-    if not found:
-        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
-    frames = _frames(folder, level)
-    stored = {path.stem: read_metadata(path) for path in folder.glob("test_sets/[!.]*.parquet")}
-    parts = []
-    for number, detector in enumerate(found):
-        for run in detector.runs or [None]:  # another tool has one file, of its name
-            for path in _files_of(folder, run.id if run else detector.name):
-                _check_versions(path, stored)
-                part = _means(read_table(path), frames, level, of_maps)
-                part["number"] = number
-                part["seed"] = run.seed if run else NO_SEED
-                part["collapsed"] = run is not None and run.record.collapsed
-                parts.append(part)
-    table = pd.concat(parts, ignore_index=True)
-    number = table.pop("number")
-    if len(table):  # else every column would be without a value
-        table = table.dropna(axis=1, how="all")
-    for name, (first, second) in DIFFERENCES.items():
-        if first in table:
-            table[name] = table[first] - table[second]
-    for column in ("detector", "paper", "ablation", "variant", "train_set"):
-        texts = [getattr(each, "name" if column == "detector" else column) for each in found]
-        # In the order of the detectors, not of the alphabet.
-        table[column] = pd.Categorical(texts, dict.fromkeys(texts))[number]
-    kinds = [name for name, about in stored.items() if about.get("contrasts")]
-    places = _places(profile, table, kinds)
-    table["place"] = pd.Categorical(places, dict.fromkeys(["within", "across", *places]))
-    return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
-
-
-def _check_versions(path: Path, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise :class:`DfnbError` where a score file is of other frames than the stored test sets.
-
-    ``stored``: the metadata of each stored test set.
-    """
-    for name, fingerprint in read_metadata(path)["fingerprints"].items():
-        if stored.get(name, {}).get("fingerprint") != fingerprint:
-            raise DfnbError(
-                f"{path} is of another version of {name} than the report; delete it, then run the "
-                "profile again"
-            )
-
-
-def _frames(folder: Path, level: Level) -> pd.DataFrame:
-    """The unit of each frame of all test sets, without those of validation splits."""
-    tables = []
-    for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
-        if not path.stem.startswith(VALIDATION.format("")):
-            table = read_table(path)[UNITS[level]].assign(test_set=path.stem)
-            tables.append(table.assign(frame_row=range(len(table))))
-    frames = pd.concat(tables, ignore_index=True)
-    return frames.astype(dict.fromkeys(CATEGORIES, "category"))
+    return scores(profile, "frame", of_maps=True)
 
 
 def _means(
-    rows: pd.DataFrame,
+    path: Path,
+    about: Mapping[str, Mapping[str, Any]],
     frames: pd.DataFrame,
     level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
-    """A row per unit and condition of a score file: the mean of its frames that have a value."""
-    rows = rows[(rows["map"] != "") == of_maps]
-    rows = frames.merge(rows)  # on test_set and frame_row
+    """A row per unit and condition of a score file: the mean of its frames that have a value.
+
+    Args:
+        path: The score file.
+        about: The metadata of each stored test set.
+        frames: The unit of each of their frames, with ``test_set`` and ``frame_row``.
+        level: Of the units.
+        of_maps: Whether to read the rows of maps or the others.
+
+    Raises :class:`DfnbError` where the file is of other frames than the stored test sets.
+    """
+    for name, fingerprint in read_metadata(path)["fingerprints"].items():
+        if about.get(name, {}).get("fingerprint") != fingerprint:
+            raise DfnbError(
+                f"{path} is of another version of {name} than the report; delete it, then run the "
+                "profile again"
+            )
+    rows = read_table(path)
+    by = [*CONDITION, *UNITS[level]]
+    rows = frames.merge(rows[(rows["map"] != "") == of_maps])  # on test_set and frame_row
     if "log_odds" in rows:  # another tool has scores
         rows["score"] = expit(rows.pop("log_odds").astype(float))
-    by = [*CONDITION, *UNITS[level]]
     means = rows.drop(columns="frame_row").groupby(by, sort=False, observed=True).mean()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    return means.round(12).reset_index()
+    means = means.round(12).reset_index()
+    for name, (first, second) in DIFFERENCES.items():
+        if first in means:
+            means[name] = means[first] - means[second]
+    return means
 
 
-def _places(profile: str, table: pd.DataFrame, kinds: Sequence[str]) -> np.ndarray:
-    """The ``place`` of each row of :func:`scores`; ``kinds``: the test sets that compare them."""
-    grid = profile_of(profile).get("grid", {})
-    averaged = {*grid.get("test_sets", [])} - {*grid.get("not_averaged", [])}
-    is_trained = table["train_set"] != ""  # nobody knows what another tool was trained on
-    within = table["test_set"].isin(grid.get("within", []))
-    within |= table["test_set"].astype(object) == table["train_set"].astype(object)
-    is_across = table["test_set"].isin(averaged) & is_trained
-    conditions = [table["test_set"].isin(kinds), within & is_trained, is_across]
-    return np.select(conditions, ["kinds", "within", "across"], table["test_set"].astype(object))
+def _place(
+    test_set: str,
+    train_set: str,
+    grid: Mapping[str, Sequence[str]],
+    about: Mapping[str, Any],
+) -> str:
+    """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata."""
+    if about.get("contrasts"):
+        return "kinds"
+    if not train_set:  # nobody knows what another tool was trained on
+        return test_set
+    if test_set == train_set or test_set in grid.get("within", []):
+        return "within"
+    is_averaged = test_set in grid.get("test_sets", [])
+    is_averaged &= test_set not in grid.get("not_averaged", [])
+    return "across" if is_averaged else test_set
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
@@ -459,13 +441,20 @@ def threshold_of(frames: pd.DataFrame) -> dict[str, Any]:
     clusters. ``frames`` has label, score and cluster.
     """
     real = frames[frames["label"] == 0]
-    threshold, replicates = threshold_replicates(
-        real["score"].to_numpy(), real["cluster"].astype(str), FALSE_ALARM_RATE
-    )
+    code, names = pd.factorize(real["cluster"].astype(str))
+    one_stratum = np.zeros(len(names), int)
+    weights = cluster_weights(names, one_stratum)[: 1 + THRESHOLD_REPLICATES]
+    order = np.argsort(real["score"].to_numpy(), kind="stable")
+    # (1 + THRESHOLD_REPLICATES, n): the weight of each score and all below it, in ascending order.
+    up_to = weights[:, code[order]].cumsum(axis=1)
+    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
+    limit = (1 - FALSE_ALARM_RATE - 1e-9) * up_to[:, -1:]
+    place = (up_to < limit).sum(axis=1)
+    threshold, *replicates = real["score"].to_numpy()[order][place].tolist()
     return {
         "threshold": threshold,
-        "threshold_clusters": real["cluster"].nunique(),
-        "threshold_replicates": replicates.tolist(),
+        "threshold_clusters": len(names),
+        "threshold_replicates": replicates,
     }
 
 

@@ -18,7 +18,6 @@ from dfnb.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
-LEVEL = 0.95  # of intervals
 NAN = float("nan")
 Array = np.ndarray
 
@@ -41,19 +40,18 @@ def draws(count: int, key: str) -> Array:
     return weights
 
 
-def cluster_weights(names: Sequence[str], reals: Array, fakes: Array) -> Array:
+def cluster_weights(names: Sequence[str], stratum: Array) -> Array:
     """Bootstrap weights (1 + REPLICATES, clusters), see :func:`draws`.
 
-    There are three strata, clusters with real units only, with fake units only, and with both, so
-    that each replicate has both classes. If a stratum has a single cluster, all form one stratum.
-    Equal names give equal weights: two test sets that show the same people are resampled together.
+    Clusters are drawn within their strata: those with real units only, with fake units only, and
+    with both. So each replicate has both classes. If a stratum has a single cluster, all form one
+    stratum. Equal names give equal weights: two test sets that show the same people are resampled
+    together.
 
     Args:
         names: Of the clusters.
-        reals: (clusters,) the number of real units of each.
-        fakes: (clusters,) the number of fake units of each.
+        stratum: (clusters,) int, the number of the stratum of each.
     """
-    stratum = (reals > 0) + 2 * (fakes > 0)
     if 1 in np.bincount(stratum):
         stratum = np.zeros_like(stratum)
     weights = np.empty((1 + REPLICATES, len(names)))
@@ -87,63 +85,41 @@ def auc(
         weights: See :func:`cluster_weights`.
     """
     clusters = weights.shape[1]
-    fakes = np.bincount(cluster[label], minlength=clusters)
-    reals = np.bincount(cluster[~label], minlength=clusters)
-    wins = _wins(score, label, cluster, clusters)
-    won = np.einsum("ri,ri->r", weights @ wins, weights)
-    pairs = (weights @ fakes) * (weights @ reals)
-    with np.errstate(invalid="ignore"):
-        return won / pairs
-
-
-def _wins(
-    score: Array,
-    label: Array,
-    cluster: Array,
-    clusters: int,
-) -> Array:
-    """K (clusters, clusters) of :func:`auc`."""
-    fakes = score[label]
-    reals = score[~label]
+    cluster_of_fake = cluster[label]
     cluster_of_real = cluster[~label]
-    wins = np.zeros((clusters, clusters))
+    wins = np.zeros((clusters, clusters))  # K
     for number in np.unique(cluster_of_real):
-        of_cluster = np.sort(reals[cluster_of_real == number])
-        won = np.searchsorted(of_cluster, fakes, "left")  # the reals below each fake
-        won_or_tied = np.searchsorted(of_cluster, fakes, "right")
-        wins[:, number] = np.bincount(cluster[label], (won + won_or_tied) / 2, clusters)
-    return wins
-
-
-def mean(values: Array, cluster: Array, weights: Array) -> Array:
-    """The mean of ``values`` (n,) under each row of ``weights``; arguments as in :func:`auc`."""
-    clusters = weights.shape[1]
-    sums = np.bincount(cluster, values, clusters)
-    counts = np.bincount(cluster, minlength=clusters)
-    total = weights @ sums
-    units = weights @ counts
+        reals = np.sort(score[~label][cluster_of_real == number])
+        below = np.searchsorted(reals, score[label], "left")  # how many of them each fake beats
+        below_or_tied = np.searchsorted(reals, score[label], "right")
+        wins[:, number] = np.bincount(cluster_of_fake, (below + below_or_tied) / 2, clusters)
+    won = np.einsum("ri,ri->r", weights @ wins, weights)
+    of_fakes = weights @ np.bincount(cluster_of_fake, minlength=clusters)
+    of_reals = weights @ np.bincount(cluster_of_real, minlength=clusters)
     with np.errstate(invalid="ignore"):
-        return total / units
+        return won / (of_fakes * of_reals)
 
 
-def share_above(
-    score: Array,
-    thresholds: Array,
+def mean(
+    values: Array,
     cluster: Array,
     weights: Array,
+    thresholds: Array | None = None,
 ) -> Array:
-    """The share of units above ``thresholds[r]`` under ``weights[r]``, for every r.
+    """The mean of ``values`` (n,) under each row of ``weights``; arguments as in :func:`auc`.
 
-    ``thresholds`` is (1 + REPLICATES,); ``weights`` may have one row, which then counts for all.
+    With ``thresholds`` (R,), one per row, it is the share of values above the row's threshold;
+    weights or thresholds that have one row count for all rows of the other.
     """
     clusters = weights.shape[1]
-    distinct, place = np.unique(thresholds, return_inverse=True)
-    above = [np.bincount(cluster, score > threshold, clusters) for threshold in distinct]
-    counts = np.bincount(cluster, minlength=clusters)
-    total = (weights * np.array(above)[place]).sum(axis=1)
-    units = weights @ counts
+    sums = np.bincount(cluster, values, clusters)
+    if thresholds is not None:
+        distinct, place = np.unique(thresholds, return_inverse=True)
+        above = [np.bincount(cluster, values > threshold, clusters) for threshold in distinct]
+        sums = np.array(above)[place]
+    units = weights @ np.bincount(cluster, minlength=clusters)
     with np.errstate(invalid="ignore"):
-        return total / units
+        return (weights * sums).sum(axis=1) / units
 
 
 def eer(
@@ -174,75 +150,18 @@ def eer(
     return np.array(rates)
 
 
-def curve_metrics(score: Array, label: Array) -> dict[str, float]:
-    """AUC and AP of scores (n,) and labels (n,) bool.
+def average_precision(score: Array, label: Array) -> float:
+    """The AP of scores (n,) and labels (n,) bool, as scikit-learn's, which takes ten times longer.
 
-    They are NaN where a label does not occur, except that AP is 1 where only label 0 is absent. AUC
-    and AP are those of scikit-learn, which is too slow for thousands of masks.
+    It is the mean, over the fakes, of the precision at the threshold of each one's score.
     """
-    # Which of the distinct scores each unit has, (n,) int; 0 is the highest, hence the minus.
-    _, rank = np.unique(-score, return_inverse=True)
-    # How many units have at least each distinct score; first none, where the curves begin.
-    true_positives = np.append(0, np.bincount(rank, label).cumsum())
-    false_positives = np.append(0, np.bincount(rank, ~label).cumsum())
-    with np.errstate(invalid="ignore"):
-        tpr = true_positives / true_positives[-1]
-        fpr = false_positives / false_positives[-1]
-    positives = true_positives + false_positives
-    precision = true_positives[1:] / positives[1:]
-    return {
-        "AUC": float(np.trapezoid(tpr, fpr)),
-        "AP": float(np.diff(tpr) @ precision),  # the precision at each gain in recall
-    }
-
-
-def threshold_replicates(
-    score: Array,
-    cluster: Array,
-    share: float,
-) -> tuple[float, Array]:
-    """The lowest score that at most ``share`` of the units exceed, and replicates of it.
-
-    A replicate is the same of weighted scores, so with the weights of equal clusters those of two
-    detectors are paired.
-
-    Args:
-        score: (n,) of real frames.
-        cluster: (n,) the name of each one's cluster.
-        share: In [0, 1].
-    """
-    order = np.argsort(score, kind="stable")
-    code, names = pd.factorize(np.asarray(cluster))
-    reals = np.bincount(code)
-    weights = cluster_weights(names, reals, 0 * reals)[: 1 + THRESHOLD_REPLICATES]
-    # (1 + THRESHOLD_REPLICATES, n): the weight of each score and all below it, in ascending order.
-    up_to = weights[:, code[order]].cumsum(axis=1)
-    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
-    limit = (1 - share - 1e-9) * up_to[:, -1:]
-    place = (up_to < limit).sum(axis=1)
-    thresholds = np.asarray(score)[order][place]
-    return float(thresholds[0]), thresholds[1:]
+    fakes = np.sort(score[label])
+    true_positives = len(fakes) - np.searchsorted(fakes, fakes, "left")
+    positives = len(score) - np.searchsorted(np.sort(score), fakes, "left")
+    return float((true_positives / positives).mean())
 
 
 # ---------------------------------------------------------------- intervals and tests
-
-
-def satterthwaite(
-    first: float,
-    first_degrees: float,
-    second: float,
-    second_degrees: float,
-) -> float:
-    """The degrees of freedom of the sum of two estimated variances.
-
-    F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946. A variance of 0 has no part in them.
-    """
-    total = first + second
-    parts = 0.0
-    for variance, degrees in ((first, first_degrees), (second, second_degrees)):
-        if variance > 0 and degrees > 0:
-            parts += variance**2 / degrees
-    return total**2 / parts if parts else second_degrees
 
 
 def interval(
@@ -260,7 +179,7 @@ def interval(
     share below that bound gives k successes out of k with a probability below .025. For 0 it is
     mirrored.
     """
-    half_width = stdtrit(degrees, (1 + LEVEL) / 2) * error if degrees > 0 else NAN
+    half_width = stdtrit(degrees, 0.975) * error
     if not bounded or np.isnan(half_width):
         return value - half_width, value + half_width
     if min(value, 1 - value) < 1e-12:  # exactly 0 or 1, but for rounding

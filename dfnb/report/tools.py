@@ -20,13 +20,7 @@ from dfnb.settings import DfnbError, suggestion
 NOTEBOOK = "12_judge"
 Missing = Literal["refuse", "drop", "real", "fake"]
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
-# What becomes of frames without a score: its replacement, as pandas calls it, and how that is said.
-FATES = {
-    "refuse": ("median", "get the median score"),
-    "drop": ("", "are left out for all detectors"),
-    "real": ("min", "count as real"),
-    "fake": ("max", "count as fake"),
-}
+REPLACEMENTS = {"real": "min", "fake": "max"}  # of missing scores, as pandas calls them
 FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
 COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
 OWN_LABELS = "own labels"  # the test set of rows that name none
@@ -61,8 +55,8 @@ def scored_frames(
         names: The test sets. They are read from the report ``source``, or must be prepared if that
             is empty. Without names, the test sets and labels are those of the first file.
         source: Name of a report.
-        missing: What becomes of frames without a score. "refuse": up to MOST_MISSING of them get
-            the median, more are refused. "drop": they are left out, for all detectors. "real" and
+        missing: What becomes of frames without a score. "drop": they are left out, for all
+            detectors. "refuse": so, too, but more than MOST_MISSING of them are refused. "real" and
             "fake": they get the lowest or the highest score.
 
     Raises :class:`DfnbError` for files and test sets that cannot be used.
@@ -70,7 +64,13 @@ def scored_frames(
     if source and not names:
         raise DfnbError(f"say by --on which test sets of the report {source} were scored")
     taken = [each.name for each in detectors(source)] if source else []
-    sets = [_test_set(name, source) for name in dict.fromkeys(names)]
+    sets = []
+    for name in dict.fromkeys(names):
+        if source:
+            of_set = read_table(test_set_path(report_folder(source), name))
+        else:
+            of_set = test_sets.load(name)
+        sets.append(of_set[list(KEYS)].assign(test_set=name))
     remarks = []
     parts = []
     for path in paths:
@@ -138,8 +138,6 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 def _columns(path: Path) -> pd.DataFrame:
     """The COLUMNS of a CSV as texts, NaN where it is empty. The index plus 1 is the line."""
-    if not path.is_file():
-        raise DfnbError(f"there is no file {path}; name one CSV per detector")
     try:
         with path.open(encoding="utf-8-sig") as file:
             separator = max(",;\t", key=file.readline().count)
@@ -153,8 +151,8 @@ def _columns(path: Path) -> pd.DataFrame:
             )
     except (OSError, ValueError):
         raise DfnbError(
-            f"{path} cannot be read as a table; save it as CSV in UTF-8, with the names of columns "
-            "in the first line, and no more fields in any other"
+            f"{path} is missing or cannot be read as a table; save it as CSV in UTF-8, with the "
+            "names of columns in the first line, and no more fields in any other"
         ) from None
     table = table.apply(lambda column: column.str.strip())
     header = table.loc[0].str.lower()
@@ -185,16 +183,7 @@ def _probabilities(score: pd.Series) -> tuple[str, pd.Series]:
     return "numbers of an unknown scale", score
 
 
-# ---------------------------------------------------------------- test sets
-
-
-def _test_set(name: str, source: str) -> pd.DataFrame:
-    """The frames of a test set, as the report ``source`` has them, or of the prepared one."""
-    if source:
-        frames = read_table(test_set_path(report_folder(source), name))
-    else:
-        frames = test_sets.load(name)
-    return frames[list(KEYS)].assign(test_set=name)
+# ---------------------------------------------------------------- frames
 
 
 def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFrame:
@@ -240,10 +229,11 @@ def _scores_of(
             f"such as of video {first['video']}, which has {first['label']}; correct the labels, "
             "or leave the column out"
         )
-    unscored = found[found["score"].isna()]
+    score = found["score"]
+    unscored = found[score.isna()]
     if unscored.empty:
-        return found["score"]
-    share = found["score"].isna().groupby(found["test_set"]).mean().max()
+        return score
+    share = score.isna().groupby(found["test_set"]).mean().max()
     counted = f"no score of {len(unscored)} of {len(found)} frames"
     if missing == "refuse" and share > MOST_MISSING:
         first = unscored.iloc[0]
@@ -251,8 +241,8 @@ def _scores_of(
             f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "
             "1 % of a test set may be missing; score them, or say by --missing what becomes of them"
         )
-    replacement, fate = FATES[missing]
-    remarks.append(f"{path.stem} has {counted}, which {fate}.")
-    if not replacement:
-        return found["score"]
-    return found["score"].fillna(found.groupby("test_set")["score"].transform(replacement))
+    if missing not in REPLACEMENTS:
+        remarks.append(f"{path.stem} has {counted}, which are left out for all detectors.")
+        return score
+    remarks.append(f"{path.stem} has {counted}, which count as {missing}.")
+    return score.fillna(score.groupby(found["test_set"]).transform(REPLACEMENTS[missing]))

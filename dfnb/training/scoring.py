@@ -17,7 +17,7 @@ from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
 from dfnb.report.scores import KEYS, check_scores
-from dfnb.report.statistics import curve_metrics
+from dfnb.report.statistics import auc, average_precision
 from dfnb.settings import DfnbError
 from dfnb.training.runs import Run
 
@@ -138,7 +138,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
     resized = resized.round(6)
-    curve = curve_metrics(resized.ravel(), forged.ravel())
+    pixels = resized.ravel(), forged.ravel()
+    one_cluster = np.zeros(forged.size, int)
     above = resized > 0.5
     intersection = (above & forged).sum()
     union = (above | forged).sum()
@@ -149,8 +150,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         energy = resized[forged].sum(dtype=float) / total
     return {
         "iou": float(intersection / union),
-        "pixel_auc": curve["AUC"],
-        "pixel_ap": min(curve["AP"], 1.0),  # a sum of steps, which rounding can lift above 1
+        "pixel_auc": float(auc(*pixels, one_cluster, np.ones((1, 1)))[0]),
+        "pixel_ap": average_precision(*pixels),
         "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
     }

@@ -1,5 +1,7 @@
 """Groups of a table of scores: values by hand, what is paired, averaged and left out."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,14 +99,12 @@ def test_replicates_of_a_threshold_widen_the_interval():
     scores = tables(seeds=[0])
     fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
     varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
-    for metric in (AT_THRESHOLD, FALSE_ALARMS, CALLED):
+    for metric in (FALSE_ALARMS, CALLED):
         one, other = (
             only(measure(scores, metric, "detector", thresholds=limits))
             for limits in (fixed, varied)
         )
-        assert one["value"] == other["value"] and one["error"] > 0
-        if metric != AT_THRESHOLD:  # there, what one class loses the other gains
-            assert one["error"] < other["error"]
+        assert one["value"] == other["value"] and 0 < one["error"] < other["error"]
 
 
 def test_real_units_are_shared_by_all_methods():
@@ -136,8 +136,7 @@ def test_a_column_is_averaged_where_it_has_values():
 
 def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named():
     scores = tables()
-    nothing = measure(scores.head(0), "AUC", "detector", "test_set", "B")
-    assert nothing.empty and nothing["value"].dtype == float and nothing["seeds"].dtype == int
+    assert measure(scores.head(0), "AUC", "detector", "test_set", "B").empty
     assert measure(scores[scores["label"] == 1], "AUC", "detector").empty
     with pytest.raises(DfnbError, match=r"no column 'detecter'; did you mean detector\?"):
         measure(scores, "AUC", "detecter")
@@ -157,6 +156,19 @@ def test_a_perfect_detector_and_a_class_with_one_cluster():
     assert np.isnan(only(measure(scores, "AUC", "detector"))["low"])
 
 
+@pytest.mark.parametrize("clusters", ["abcd", "aabb", "abab", "aaab", "abbb", "abcc", "aaaa"])
+def test_intervals_of_few_clusters_are_numbers_in_order_or_none(clusters):
+    videos = [0, 1, 3, 4]  # of each detector two real ones and two fakes
+    rows = pd.concat([table(name).iloc[videos].assign(cluster=list(clusters)) for name in "AB"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = [measure(rows, name, "detector") for name in ("AUC", "EER", "score")]
+        parts.append(measure(rows, "AUC", "detector", minus="A"))
+    numbers = pd.concat(parts).dropna(subset="low")
+    assert (numbers["error"] >= 0).all()
+    assert numbers["value"].between(numbers["low"], numbers["high"]).all()
+
+
 def test_one_seed_has_an_interval_over_people_alone():
     scores = tables(seeds=[0])
     one = only(measure(scores, "AUC", "detector"))
@@ -164,7 +176,11 @@ def test_one_seed_has_an_interval_over_people_alone():
     five = only(measure(same, "AUC", "detector"))  # equal seeds add nothing
     assert one["degrees"] == 11 and one["error"] == pytest.approx(five["error"])
     more = only(measure(tables(), "AUC", "detector"))
-    assert more["degrees"] != 11 and more["seeds"] == 5
+    # Satterthwaite: the seeds' part of the variance has 4 degrees of freedom, the people's 11.
+    of_seeds = aucs(tables()).var() / 5
+    of_people = more["error"] ** 2 - of_seeds
+    expected = more["error"] ** 4 / (of_seeds**2 / 4 + of_people**2 / 11)
+    assert more["degrees"] == pytest.approx(expected, rel=0.05) and more["seeds"] == 5
 
 
 # ---------------------------------------------------------------- differences
@@ -186,12 +202,6 @@ def test_differences_are_paired():
     assert (turned["low"], turned["p"]) == pytest.approx((-number["high"], number["p"]))
 
 
-def test_p_is_corrected_for_the_rows_of_the_table():
-    numbers = measure(tables("ABCD"), "AUC", "detector", minus="A")
-    smallest = numbers["p"].idxmin()
-    assert numbers["p_holm"][smallest] == pytest.approx(min(3 * numbers["p"].min(), 1))
-
-
 def test_seeds_are_paired_in_their_order():
     scores = pd.concat([tables("A", seeds=range(3)), tables("B", seeds=[5, 6])])
     number = only(measure(scores, "AUC", "detector", minus="B"))
@@ -208,6 +218,8 @@ def test_a_tool_without_a_seed_is_compared_with_every_seed():
     assert numbers.loc["A", ["value", "seeds"]].tolist() == [pytest.approx(difference), 5]
     between_tools = of_seeds["C", NO_SEED] - of_seeds["B", NO_SEED]
     assert numbers.loc["C", ["value", "seeds"]].tolist() == [pytest.approx(between_tools), 1]
+    # For each of the two rows, p is corrected.
+    assert numbers["p_holm"].min() == min(2 * numbers["p"].min(), 1)
 
 
 def test_collapsed_runs_are_left_out_in_pairs_unless_all_collapsed():
@@ -225,32 +237,21 @@ def test_collapsed_runs_are_left_out_in_pairs_unless_all_collapsed():
     assert (every["seeds"], every["collapsed"]) == (5, 5)
 
 
-def corrupted(detectors="A"):
-    """Clean scores of all videos, and two severities of two corruptions on half of the people."""
-    clean = tables(detectors)
-    parts = [
-        tables(detectors, corruption=name, severity=severity).query("cluster < '2'")
-        for name in ("JPEG", "blur")
-        for severity in (1, 5)
-    ]
-    return clean, pd.concat(parts)
-
-
-def test_severities_are_fixed_and_averaged_within_a_seed():
-    _, scores = corrupted()
-    number = only(measure(scores, "AUC", "detector", ["corruption", "severity"]))
-    of_each = aucs(scores, ["corruption", "severity", "seed"])
-    assert number["value"] == pytest.approx(of_each.mean())
+def test_severities_are_averaged_and_robustness_is_a_difference_of_differences():
+    """Two severities of two corruptions, on half of the people."""
+    clean = tables("AB")
+    conditions = [("JPEG", 1), ("JPEG", 5), ("blur", 1), ("blur", 5)]
+    parts = [tables("AB", corruption=name, severity=severity) for name, severity in conditions]
+    scores = pd.concat(parts).query("cluster < '2'")
+    numbers = measure(scores, "AUC", "detector", ["corruption", "severity"]).set_index("detector")
+    of_each = aucs(scores, ["detector", "corruption", "severity", "seed"])
+    of_corrupted = of_each.groupby("detector").mean()
+    np.testing.assert_allclose(numbers["value"], of_corrupted[numbers.index])
     # The same people in four conditions are no more people.
-    assert (number["n_real"], number["clusters"], number["sets"]) == (4, 4, 1)
-
-
-def test_robustness_is_a_difference_of_differences_on_the_same_videos():
-    clean, scores = corrupted("AB")
+    assert (numbers[["n_real", "clusters", "sets"]] == [4, 4, 1]).all(axis=None)
     number = only(robustness(pd.concat([clean, scores]), minus=[{"detector": "B"}]))
     same = clean[clean["video"].isin(scores["video"])]
-    lost = aucs(scores, ["detector", "corruption", "severity", "seed"]).groupby("detector").mean()
-    lost -= aucs(same, ["detector", "seed"]).groupby("detector").mean()
+    lost = of_corrupted - aucs(same, ["detector", "seed"]).groupby("detector").mean()
     assert number["value"] == pytest.approx(lost["A"] - lost["B"])
     assert number["p"] < 1 and number["seeds"] == 5
 
