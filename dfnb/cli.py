@@ -64,8 +64,8 @@ def train(
 ) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
-    interruption, the same command continues.
+    JOB is the id of its run; a wrong one prints the nearest, or else all. After an interruption,
+    the same command continues.
     """
     from dfnb.running import jobs
 

@@ -27,7 +27,8 @@ from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
 from dfnb.report.page import REPORT
-from dfnb.running import cost, jobs
+from dfnb.running import cost, jobs, workflow
+from dfnb.settings import DfnbError
 
 
 def dfnb(*words, **options):
@@ -245,8 +246,9 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
     record = records.notebook_record("mine", BASELINE)
     code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
     write_notebook(own_home, BASELINE, code)
-    planned = jobs.plan("mine").jobs
-    log = planned[0].log
+    plan = jobs.plan("mine")
+    planned = [*plan.trainings, *plan.notebooks]
+    log = own_home / "reports" / "mine" / "logs" / f"{planned[0].name}.txt"
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         log.unlink(missing_ok=True)
         stopped = dfnb("run", "mine", "--cores", "1", cwd=own_home)
@@ -267,14 +269,15 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
     assert printed.count("report: ") == 1
 
 
-def test_a_failed_job_is_shown_and_a_second_run_waits_for_none(own_home, output_of):
+def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_home, capfd):
     write_profile(own_home, notebooks={REPORT: None})  # trains nothing
     code = "from dfnb.settings import DfnbError; raise DfnbError('a sentence')"
     write_notebook(own_home, REPORT, code)
-    status, printed = output_of("run", "mine", "--cores", "1")
-    log = own_home / "reports" / "mine" / "logs" / f"{REPORT}.txt"
-    assert status == 1
-    assert f"{REPORT} failed: DfnbError: a sentence; its log is {log}\n" in printed
-    with files.locked(own_home / ".snakemake"):
-        status, printed = output_of("run", "mine")
-    assert status == 1 and "another process is writing" in printed
+    with pytest.raises(DfnbError, match="mine did not finish"):
+        workflow.run("mine", cores=1)
+    log = f"reports/mine/logs/{REPORT}.txt"
+    assert log in capfd.readouterr().err
+    assert (own_home / log).read_text().endswith("DfnbError: a sentence\n")
+    message = "another process is writing"
+    with files.locked(own_home / ".snakemake"), pytest.raises(DfnbError, match=message):
+        workflow.run("mine", cores=1)

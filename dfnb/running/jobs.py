@@ -122,33 +122,24 @@ def profile(name: str) -> Profile:
 
 
 class Job(Closed):
-    """One step of a profile.
+    """One step of a profile: a notebook that papermill executes, or a :class:`Training`.
 
     Attributes:
-        name: of the notebook; of a training, as in messages and for ``dfnb train``.
+        name: of the notebook; of a training, the id of its run.
         profile: the name of the profile.
         output: the file that proves that the job ended, relative to the home.
+        parameters: of the notebook; of a training, those with which its paper's notebook shows it.
     """
 
     name: str
     profile: Name
     output: Path
+    parameters: dict[str, Any]
 
     @property
     def done(self) -> bool:
         """Whether the output exists."""
         return (files.home() / self.output).exists()
-
-    @property
-    def log(self) -> Path:
-        """The file for what the job prints."""
-        return files.report_folder(self.profile) / "logs" / f"{self.name}.txt"
-
-
-class Notebook(Job):
-    """A notebook that papermill executes with these parameters."""
-
-    parameters: dict[str, Any]
 
 
 class Training(Job):
@@ -156,7 +147,6 @@ class Training(Job):
 
     Attributes:
         run: what identifies the training.
-        run_id: its name.
         roles: the pairs of ablation and variant under which the report shows it.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         test_sets: the datasets that it is scored on.
@@ -165,19 +155,11 @@ class Training(Job):
     """
 
     run: RunParameters
-    run_id: str
     roles: list[Role]
     train_set: str
     test_sets: list[str]
     corruptions: Corruptions | None
     maps: Maps | None
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters with which its paper's notebook shows this training."""
-        options = self.run.model_dump(include=set(TrainingOptions.model_fields))
-        values = {**options, **self.run.settings}
-        return {"profile": self.profile, "test_sets": self.test_sets, **values}
 
 
 class Plan(Closed):
@@ -188,12 +170,7 @@ class Plan(Closed):
 
     profile: Name
     trainings: list[Training]
-    notebooks: list[Notebook]
-
-    @property
-    def jobs(self) -> list[Job]:
-        """All jobs, in an order in which they can run."""
-        return [*self.trainings, *self.notebooks]
+    notebooks: list[Job]
 
     def training(self, name: str) -> Training:
         """The training of that name; raises :class:`DfnbError` with the nearest for another."""
@@ -227,12 +204,12 @@ def plan(
     by_id: dict[str, Training] = {}
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook, changes):
-            same = by_id.get(job.run_id)
+            same = by_id.get(job.name)
             if same:  # another role needs an equal training: it gets this role and its test sets
                 roles = [*same.roles, *job.roles]
                 test_sets = list(dict.fromkeys([*same.test_sets, *job.test_sets]))
                 job = same.model_copy(update={"roles": roles, "test_sets": test_sets})
-            by_id[job.run_id] = job
+            by_id[job.name] = job
     trainings = list(by_id.values())
     if main:
         trainings = [job for job in trainings if MAIN in job.roles]
@@ -247,19 +224,14 @@ def plan(
             continue
         values = _notebook_parameters(name, content, notebook, trainings)
         output = records.notebook_record(name, notebook)  # written last
-        notebooks.append(Notebook(name=notebook, profile=name, output=output, parameters=values))
+        notebooks.append(Job(name=notebook, profile=name, output=output, parameters=values))
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
-def _is_available(dataset: str) -> bool:
+def is_available(dataset: str) -> bool:
     """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
     folder = files.dataset_folder(dataset)
     return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
-
-
-def missing_datasets(name: str) -> list[str]:
-    """The datasets of a profile's grid that are left out, because they are not prepared."""
-    return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
 
 
 def _trainings(
@@ -291,8 +263,8 @@ def _trainings(
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
-            present = [dataset for dataset in p.test_sets if _is_available(dataset)]
-            can_start = p.released or _is_available(p.train_set)
+            present = [dataset for dataset in p.test_sets if is_available(dataset)]
+            can_start = p.released or is_available(p.train_set)
             if role == MAIN or (present and can_start):
                 p = p.model_copy(update={"test_sets": present})
                 yield _training(p, content, role, train_set)
@@ -316,17 +288,16 @@ def _training(
     """The training with these parameters in a role; ``train_set`` as the profile names it."""
     run = _run_parameters(p)
     run_id = train.run_id(run)
-    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
     grid = content.grid
     corruptions = None
-    if role == MAIN and grid.corruptions and _is_available(grid.corruptions.test_set):
+    if role == MAIN and grid.corruptions and is_available(grid.corruptions.test_set):
         corruptions = grid.corruptions
     return Training(
-        name="-".join(filter(None, words)),  # MAIN is two empty words
+        name=run_id,
         profile=p.profile,
         output=score_path(Path("reports", p.profile), run_id),
+        parameters=p.model_dump(mode="json"),
         run=run,
-        run_id=run_id,
         roles=[role],
         train_set=train_set,
         test_sets=p.test_sets,
@@ -413,7 +384,7 @@ def train_and_score(job: Training) -> Run:
     written last, and proves that the job ended.
     """
     if job.done:
-        return Run.open(job.run_id)
+        return Run.open(job.name)
     report = files.report_folder(job.profile)
     ensure_datasets(*job.test_sets)
     if job.run.data:  # empty of released weights, which need no training set
@@ -456,7 +427,7 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
             yield Condition(name, corruption, severity), table
     if not job.maps:
         return
-    for name in filter(_is_available, job.maps.test_sets):
+    for name in filter(is_available, job.maps.test_sets):
         ensure_datasets(name)
         frames = measures.sample(name, job.maps.frames, run.parameters.seen_methods)
         if frames.empty:  # no fake of a method that it has seen
