@@ -97,20 +97,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(known) or 'none'}"
 
 
-def check_name(name: str, source: object) -> str:
-    """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`."""
-    return _check_text(name, NAME, source)
+def check_name(name: str, source: object, pattern: str = NAME) -> str:
+    """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`.
 
-
-def check_title(title: str, source: object) -> str:
-    """Return ``title`` if every format of tables can show it, else raise :class:`DfnbError`."""
-    return _check_text(title, TITLE, source)
-
-
-def _check_text(text: str, pattern: str, source: object) -> str:
-    if not re.fullmatch(pattern, text):
-        raise DfnbError(f"{source}: {text!r}: {PATTERN_RULES[pattern]}")
-    return text
+    With the ``pattern`` TITLE, if every format of tables can show it.
+    """
+    if not re.fullmatch(pattern, name):
+        raise DfnbError(f"{source}: {name!r}: {PATTERN_RULES[pattern]}")
+    return name
 
 
 @contextmanager

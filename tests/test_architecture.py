@@ -134,10 +134,9 @@ def test_the_package_starts_without_what_windows_lacks():
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({lacking}))
-from dfnb import cli, records
-print(records.Clock().usage()["peak_memory_mb"])
+import dfnb.cli, dfnb.records
 """
-    assert run(code) == "0\n"
+    assert run(code) == ""
 
 
 with_its_tokenize = pytest.mark.skipif(

@@ -30,12 +30,6 @@ from dfnb.settings import DfnbError, explained
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
-# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
-# those are published. Other files are not checked.
-PINNED = {
-    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
-    "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-}
 
 # ---------------------------------------------------------------- the small network
 
@@ -117,22 +111,17 @@ class Start(NamedTuple):
         weights_from: "random weights", "ImageNet", or "drawn faces" of our own.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
-        problem: why there are no pretrained weights; empty where there are, or none were asked for.
     """
 
     weights_from: str = "random weights"
     file: Path | None = None
     sha256: str = ""
-    problem: str = ""
 
 
 def start(name: str, pretrained: bool) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    If those cannot be had, the start is random weights, and ``problem`` says why. A training is
-    then refused by :func:`dfnb.training.train.run_parameters`.
-
-    Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
+    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -142,17 +131,13 @@ def start(name: str, pretrained: bool) -> Start:
     try:
         file = _weights_file(config)
     except Exception as error:  # without a network; each version of the hub has its own
-        return Start(problem=str(error))
-    digest = sha256(file)
-    # Without a pin the expected beginning is "", which every digest has.
-    if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
         raise DfnbError(
-            f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
-            "fetched again"
-        )
+            f"the pretrained weights of {name} cannot be fetched ({error}); run this once with an "
+            "internet connection, or set pretrained = false to start from random weights"
+        ) from None
     # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
     weights_from = "drawn faces" if config.file else "ImageNet"
-    return Start(weights_from, file, digest)
+    return Start(weights_from, file, sha256(file))
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -170,7 +155,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
         get_hf_file_metadata(hf_hub_url(*place))
         return Path(download_from_hf(*place))
     if config.url:
-        return Path(download_cached_file(config.url))  # its name has the beginning of its hash
+        return Path(download_cached_file(config.url))  # checks the hash in the file's name
     raise FileNotFoundError("timm has none for it")
 
 
@@ -182,10 +167,9 @@ def create(
 ) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights depend on ``torch.manual_seed`` before the call alone: they are the same whether
-    they were chosen or replace pretrained weights that cannot be had. A model that accepts one size
-    of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
-    the size of its weights.
+    Random weights depend on ``torch.manual_seed`` before the call alone. A model that accepts one
+    size of images only, as most transformers do, is built for ``image_size``, or, if that is None,
+    for the size of its weights.
 
     Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """

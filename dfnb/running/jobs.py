@@ -32,8 +32,8 @@ from dfnb.report.scores import (
     write_scores,
 )
 from dfnb.running import parameters
-from dfnb.running.parameters import DataParameters, Names, Seeds, TrainingParameters
-from dfnb.settings import Closed, DfnbError, Name, Title, check_title, read_yaml, suggestion
+from dfnb.running.parameters import Names, Seeds, TrainingParameters
+from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of
 
@@ -215,14 +215,15 @@ def plan(
         trainings = [job for job in trainings if MAIN in job.roles]
     notebooks = []
     for notebook, changes in content.notebooks.items():
-        if changes and changes.get("released"):  # it would explain a training, and there is none
+        changes = changes or {}  # None where the profile changes nothing
+        if changes.get("released"):  # it would explain a training, and there is none
             if not trainings:
                 raise DfnbError(
                     f"profile {name} has nothing to score: put weights into {changes['released']} "
                     "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
                 )
             continue
-        values = _notebook_parameters(name, content, notebook, trainings)
+        values = _notebook_parameters(name, notebook, changes, trainings)
         output = records.notebook_record(name, notebook)  # written last
         notebooks.append(Job(name=notebook, profile=name, output=output, parameters=values))
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
@@ -267,7 +268,7 @@ def _trainings(
             can_start = p.released or is_available(p.train_set)
             if role == MAIN or (present and can_start):
                 p = p.model_copy(update={"test_sets": present})
-                yield _training(p, content, role, train_set)
+                yield _training(p, grid, role, train_set)
 
 
 def _released(paper: str, pattern: str) -> dict[Role, Variant]:
@@ -275,23 +276,19 @@ def _released(paper: str, pattern: str) -> dict[Role, Variant]:
     variants = {}
     for file in sorted(glob(pattern, root_dir=files.home())):  # noqa: PTH207, may be absolute
         title = f"{papers.module(paper).PAPER.title}, {Path(file).stem}"
-        variants[STANDING_ALONE, check_title(title, file)] = Variant(released=file)
+        variants[STANDING_ALONE, check_name(title, file, TITLE)] = Variant(released=file)
     return variants
 
 
 def _training(
     p: TrainingParameters,
-    content: Profile,
+    grid: Grid,
     role: Role,
     train_set: str,
 ) -> Training:
     """The training with these parameters in a role; ``train_set`` as the profile names it."""
     run = _run_parameters(p)
     run_id = train.run_id(run)
-    grid = content.grid
-    corruptions = None
-    if role == MAIN and grid.corruptions and is_available(grid.corruptions.test_set):
-        corruptions = grid.corruptions
     return Training(
         name=run_id,
         profile=p.profile,
@@ -301,7 +298,7 @@ def _training(
         roles=[role],
         train_set=train_set,
         test_sets=p.test_sets,
-        corruptions=corruptions,
+        corruptions=grid.corruptions if role == MAIN else None,
         maps=grid.maps if role == MAIN else None,
     )
 
@@ -314,26 +311,18 @@ def _run_parameters(p: TrainingParameters) -> RunParameters:
 
 def _notebook_parameters(
     name: str,
-    content: Profile,
     notebook: str,
+    changes: Mapping[str, Any],
     trainings: Sequence[Training],
 ) -> dict[str, Any]:
-    """The parameters of a notebook; a paper's are those of its first training, which it shows.
-
-    The notebook on data shows all datasets of the trainings unless the profile names some.
-    """
+    """The parameters of a notebook; a paper's are those of its first training, which it shows."""
     paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
     for job in trainings:
         if job.run.paper == paper:
             return job.parameters
     schema = parameters.schema(notebook)
-    values = {"profile": name, **(content.notebooks[notebook] or {})}
-    if schema is DataParameters:
-        names = []  # of the datasets, with repetitions
-        for job in trainings:
-            names += [job.run.train_set, *job.test_sets]
-        values.setdefault("datasets", list(dict.fromkeys(names)))
-    return schema.check(values, f"profile {name}, {notebook}").model_dump(mode="json")
+    checked = schema.check({"profile": name, **changes}, f"profile {name}, {notebook}")
+    return checked.model_dump(mode="json")
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call
@@ -418,7 +407,7 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
     """
     for name in job.test_sets:
         yield Condition(name), scoring.score(run, name)
-    if job.corruptions:
+    if job.corruptions and is_available(job.corruptions.test_set):
         name = job.corruptions.test_set
         videos = job.corruptions.videos
         ensure_datasets(name)

@@ -59,8 +59,8 @@ def run(
     report = files.report_folder(profile)
     if process.returncode:  # Snakemake has named the log of each job that failed
         raise DfnbError(
-            f"profile {profile} did not finish; the logs in {report / 'logs'} say why in their last "
-            "lines, and the same command continues"
+            f"profile {profile} did not finish; the logs in {report / 'logs'} end with the "
+            "reasons, and the same command continues"
         )
     for path in report.glob("notebooks/*.ipynb"):
         page.strip_times(path)
