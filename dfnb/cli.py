@@ -81,9 +81,9 @@ def score(
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
-    For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
-    detector's maps is saved in the folder panels. At the end it says how many files score above
-    the detector's threshold. No score is a proof.
+    For each file, the longest-visible face is scored, in eight frames of a clip. At the end it
+    says how many files score above the detector's threshold. No score is a proof. Notebook
+    08_attribution shows the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """
@@ -92,16 +92,12 @@ def score(
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
 
-    from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
-    from dfnb.report import figures
     from dfnb.training import scoring
 
-    figures.style()
-    ending = f"-{detector.id}.png"  # of the panels that this command saves
-    paths = [path for path in media_in(images) if not path.name.endswith(ending)]
+    paths = media_in(images)
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
@@ -114,10 +110,8 @@ def score(
             status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path("panels", files.slug(str(image)) + ending)
-        figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
-        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
+        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
     if own := detector.record.validation_threshold:  # None of released weights
@@ -272,39 +266,39 @@ def prepare(
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = {}
+    missing = []  # sentences about what is missing or left out
     if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
+        videos, missing = published.scan(source, root)
+    else:
+        videos = _videos(source, name, root)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
-    videos, missing = _videos(source, name, root)
     for problem in missing:
         typer.echo(problem, err=True)
     record = prepare.prepare(name, videos, checked, one_class=one_class)
     _print_record(record, name)
 
 
-def _videos(source: str, name: str, root: Path | None) -> tuple[list, list[str]]:
-    """The videos of SOURCE, and sentences about what is missing or left out.
+def _videos(source: str, name: str, root: Path | None) -> list:
+    """The videos of SOURCE, a CSV with paths relative to ``root``, or a folder.
 
-    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder
-    with the videos of a published dataset or of a CSV.
+    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first.
     """
-    from dfnb.data import published, videos
+    from dfnb.data import videos
 
-    if source in files.dataset_names("real"):
-        return published.scan(source, root)
     file = Path(source)
     if file.suffix == ".csv":
         if not file.is_file():
             raise DfnbError(f"there is no file {file}")
-        return videos.read_csv(file, root or file.parent), []
+        return videos.read_csv(file, root or file.parent)
     listing = files.dataset_folder(name) / "videos.csv"
     videos.write_csv(listing, file)
     # What the folders do not say, such as who is in a video, can be corrected in the CSV.
     typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
-    return videos.read_csv(listing, file), []
+    return videos.read_csv(listing, file)
 
 
 def _stop(*_: Any) -> None:

@@ -204,12 +204,11 @@ def plan(
     by_id: dict[str, Training] = {}
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook, changes):
-            same = by_id.get(job.name)
-            if same:  # another role needs an equal training: it gets this role and its test sets
-                roles = [*same.roles, *job.roles]
-                test_sets = list(dict.fromkeys([*same.test_sets, *job.test_sets]))
-                job = same.model_copy(update={"roles": roles, "test_sets": test_sets})
-            by_id[job.name] = job
+            same = by_id.setdefault(job.name, job)
+            if same is not job:  # another role needs an equal training: it gets its test sets, too
+                same.roles.extend(job.roles)
+                more = [dataset for dataset in job.test_sets if dataset not in same.test_sets]
+                same.test_sets.extend(more)
     trainings = list(by_id.values())
     if main:
         trainings = [job for job in trainings if MAIN in job.roles]
