@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
@@ -119,12 +118,3 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     values = {name: namespace[name] for name in names & namespace.keys()}
     return expected.check(values, notebook)
-
-
-def resolved(parameters: Parameters) -> pd.DataFrame:
-    """The parameters that differ from their defaults, and the environment, one per row, as text.
-
-    The column is ``value``; the index names a nested entry with points, ``packages.torch``.
-    """
-    values = {**parameters.model_dump(exclude_defaults=True), **records.environment()}
-    return pd.json_normalize(values).map(str).T.set_axis(["value"], axis="columns")
