@@ -126,11 +126,10 @@ def predict(
     outputs = np.concatenate(batches)
     scores = outputs[:, -1]
     if isinstance(model, nn.Module):
-        has_two = outputs.shape[1] == 2
-        sums = outputs.sum(axis=1) if has_two else 1
-        if outputs.min() >= 0 and outputs.max() <= 1 and np.allclose(sums, 1):
+        if outputs.min() >= 0 and outputs.max() <= 1:
             log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
-        scores = expit(scores - outputs[:, 0] if has_two else scores)
+        # The logit of being fake minus that of being real, which is 0 where there is none.
+        scores = expit(np.diff(outputs, prepend=0)[:, -1])
     return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
 

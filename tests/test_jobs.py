@@ -11,8 +11,6 @@ import nbformat
 import pytest
 import yaml
 from conftest import CHECKOUT
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, papers, records
@@ -75,30 +73,12 @@ def test_wrong_values_are_refused_in_one_sentence(change, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_every_injected_name_is_checked_and_other_variables_are_not():
-    source = "\n".join(f"{name} = {value!r}" for name, value in NAMESPACE.items())
-    cells = [source, "my_own = 3", "# Parameters\nseed = 3\n"]
-    namespace = {**NAMESPACE, "my_own": 3, "seed": 3, "In": cells}
-    assert parameters.check(LOCATE, namespace).seed == 3
-    cells.append("# Parameters\nno_such_name = 1\n")
-    with pytest.raises(DfnbError, match="there is no parameter 'no_such_name'"):
-        parameters.check(LOCATE, {**namespace, "no_such_name": 1})
-
-
 def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
     p = parameters.check(LOCATE, {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
     assert p.paper == "locate_and_verify" and p.settings().modules == ("mpff",)
     for name in papers.modules():
         settings = set(papers.module(name).Settings.model_fields)
         assert not settings & set(parameters.TrainingParameters.model_fields)
-
-
-def test_a_name_that_papermill_injects_is_checked():
-    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{BASELINE}.ipynb"))
-    injected = parameterize_notebook(notebook, {"epocs": 1}).cells
-    sources = [cell.source for cell in injected if cell.cell_type == "code"]
-    with pytest.raises(DfnbError, match="no parameter 'epocs'"):
-        parameters.check(BASELINE, {"In": sources, "epocs": 1})
 
 
 # ---------------------------------------------------------------- the plan

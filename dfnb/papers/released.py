@@ -16,6 +16,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dfnb.data import codecs
+
 
 def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
     """Make a transform from a change of colours; it leaves masks and landmarks as they are.
@@ -58,8 +60,15 @@ def one_colour(limit: float = 0.2) -> v2.Transform:
 
 
 def jpeg(lowest: int) -> v2.Transform:
-    """Compression as JPEG, with a quality drawn from ``lowest`` to 100."""
-    return v2.JPEG((lowest, 100))
+    """Compression by OpenCV's JPEG, with a quality drawn from ``lowest`` to 100."""
+    return recolour(partial(_compressed, lowest))
+
+
+def _compressed(lowest: int, pixels: Tensor) -> Tensor:
+    """Pixels (3, H, W) in [0, 255], written as JPEG and read again as uint8."""
+    quality = int(torch.randint(lowest, 101, ()))
+    image = pixels.byte().permute(1, 2, 0).numpy()  # from uint8, so nothing is cut off
+    return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
 def blur(size: int) -> v2.Transform:

@@ -7,7 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebo
 files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -202,8 +202,10 @@ def plan(
     """
     content = profile(name)
     by_id: dict[str, Training] = {}
+    shown = {}  # the parameters of notebooks; those of a paper show its first training
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook, changes):
+            shown.setdefault(notebook, job.parameters)
             same = by_id.setdefault(job.name, job)
             if same is not job:  # another role needs an equal training: it gets its test sets, too
                 same.roles.extend(job.roles)
@@ -222,9 +224,13 @@ def plan(
                     "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
                 )
             continue
-        values = _notebook_parameters(name, notebook, changes, trainings)
+        if notebook not in shown:
+            values = {"profile": name, **changes}
+            checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
+            shown[notebook] = checked.model_dump(mode="json")
         output = records.notebook_record(name, notebook)  # written last
-        notebooks.append(Job(name=notebook, profile=name, output=output, parameters=values))
+        job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
+        notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
@@ -306,22 +312,6 @@ def _run_parameters(p: TrainingParameters) -> RunParameters:
     """What identifies the training with the parameters of a paper's notebook."""
     options = p.model_dump(include=set(TrainingOptions.model_fields))
     return train.run_parameters(settings=p.settings(), **options)
-
-
-def _notebook_parameters(
-    name: str,
-    notebook: str,
-    changes: Mapping[str, Any],
-    trainings: Sequence[Training],
-) -> dict[str, Any]:
-    """The parameters of a notebook; a paper's are those of its first training, which it shows."""
-    paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
-    for job in trainings:
-        if job.run.paper == paper:
-            return job.parameters
-    schema = parameters.schema(notebook)
-    checked = schema.check({"profile": name, **changes}, f"profile {name}, {notebook}")
-    return checked.model_dump(mode="json")
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call

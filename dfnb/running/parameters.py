@@ -1,11 +1,10 @@
 """The parameters of the notebooks: their schemas, and how they are checked.
 
 A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
-notebook's namespace to :func:`check`, which refuses unknown names, wrong types and impossible
-values in one sentence; papermill itself only warns of an unknown name.
+notebook's namespace to :func:`check`, which refuses wrong types and impossible values in one
+sentence.
 """
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -101,20 +100,14 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
-    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read.
-
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
-        namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
-            the executed cells.
+        namespace: Its variables, ``globals()``; those with the name of a parameter are read.
+            :func:`dfnb.running.jobs.plan` refuses other names in a profile, and papermill warns of
+            them on its command line.
 
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
-    names = set(expected.model_fields)
-    for cell in namespace.get("In", ()):
-        if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
-            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
-    values = {name: namespace[name] for name in names & namespace.keys()}
+    values = {name: namespace[name] for name in expected.model_fields if name in namespace}
     return expected.check(values, notebook)
