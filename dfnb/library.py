@@ -1,4 +1,4 @@
-"""Five functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
+"""Four functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
 
 They read the datasets and trained detectors of :func:`dfnb.files.home`, and leave torch's settings
 and your model as they are.
@@ -205,48 +205,42 @@ def _outputs(
 # ---------------------------------------------------------------- numbers
 
 
-def auc(table: pd.DataFrame) -> pd.Series:
-    """The AUC of videos with its 95 % interval over clusters.
+def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
+    """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
 
     Args:
         table: Of :func:`predict`, or any other with the columns ``video``, ``label``, 0 real, 1
             fake, and ``score``. The score of a video is the mean over its frames; videos that share
             people must have one ``cluster``, by which the interval is made. Without this column,
             each video is its own, and a warning says so.
+        minus: The scores of another detector for the same videos, in such a table: its AUC is
+            subtracted. What is hard for both cancels, so that the interval is narrower than from
+            two AUCs.
 
     Returns:
-        ``value`` in [0, 1]; ``low`` and ``high``, the ends of the interval, NaN where a class has
-        a single cluster; ``p``, NaN, because nothing is tested; and the number of ``clusters``.
+        ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
+        interval, NaN where a class has a single cluster; ``p`` of no difference, two-sided, NaN
+        without ``minus``; and the number of ``clusters``.
 
-    Raises :class:`DfnbError` for missing labels, and for scores that are NaN or outside [0, 1].
-
-    Example::
-
-        dfnb.auc(dfnb.predict(detector, dataset)).value
-    """
-    return _number(measure(_videos(table, "a"), "AUC", "detector"))
-
-
-def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """The AUC of ``a`` minus that of ``b``, paired: both are tables of the same videos.
-
-    What is hard for both detectors cancels, so that the interval is narrower than from two AUCs.
-    Arguments, errors and what is returned are those of :func:`auc`; but ``value`` is in [-1, 1],
-    and ``p`` is that of no difference, two-sided. Raises :class:`DfnbError` also when the videos,
-    labels or clusters of the two tables differ.
+    Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and
+    when the videos, labels or clusters of the two tables differ.
 
     Example::
 
-        dfnb.difference(dfnb.predict(mine, dataset), dfnb.predict(detector, dataset)).p
+        dfnb.auc(dfnb.predict(mine, dataset), minus=dfnb.predict(detector, dataset)).p
     """
-    both = pd.concat([_videos(a, "a"), _videos(b, "b")], ignore_index=True)
-    once = both[~both.duplicated(UNITS["video"], keep=False)]
-    if len(once):
-        raise DfnbError(
-            f"the two tables cannot be compared: {len(once)} videos with their label and cluster "
-            f"are in only one of them (first: {once['video'].iloc[0]}); score both on one test set"
-        )
-    return _number(measure(both, "AUC", "detector", minus="b"))
+    videos = _videos(table, "a")
+    if minus is not None:
+        videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
+        once = videos[~videos.duplicated(UNITS["video"], keep=False)]
+        if len(once):
+            raise DfnbError(
+                f"the two tables cannot be compared: {len(once)} videos with their label and "
+                f"cluster are in only one of them (first: {once['video'].iloc[0]}); score both on "
+                "one test set"
+            )
+    numbers = measure(videos, "AUC", "detector", minus=None if minus is None else "b")
+    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
 
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -268,8 +262,3 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     frames = frames.astype(KEY_TYPES)
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
     return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")
-
-
-def _number(numbers: pd.DataFrame) -> pd.Series:
-    """What :func:`auc` and :func:`difference` return: the only row of the numbers."""
-    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]

@@ -1,4 +1,4 @@
-"""The five functions for a notebook of one's own: any detector, any data, the report's numbers."""
+"""The four functions for a notebook of one's own: any detector, any data, the report's numbers."""
 
 import os
 import re
@@ -256,7 +256,7 @@ def test_numbers_are_those_of_the_report(run, dataset):
     number = dfnb.auc(noisy)
     assert number["value"] == expected["value"] < 1
     assert number[["low", "high"]].tolist() == expected[["low", "high"]].tolist()
-    assert dfnb.difference(table, noisy)["value"] == dfnb.auc(table)["value"] - number["value"]
+    assert dfnb.auc(table, minus=noisy)["value"] == dfnb.auc(table)["value"] - number["value"]
 
 
 def table_of(labels, scores):
@@ -311,7 +311,7 @@ def test_what_is_no_table_of_scores_is_refused(table):
 def test_a_difference_needs_the_same_videos():
     first = table_of([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4])
     with pytest.raises(DfnbError, match="cannot be compared"):
-        dfnb.difference(first, first.assign(label=[0, 1, 0, 1]))
+        dfnb.auc(first, minus=first.assign(label=[0, 1, 0, 1]))
 
 
 # ---------------------------------------------------------------- as it is typed

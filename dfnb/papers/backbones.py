@@ -20,7 +20,6 @@ from timm.models import (
     register_model,
 )
 from timm.models._hub import download_cached_file, download_from_hf
-from timm.models.efficientnet import EfficientNet
 from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -193,13 +192,11 @@ def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
     The backbone is a timm model, or one of :func:`stages`; of several, the one that the network
-    defines last. Its layer is the last one in timm's list ``feature_info``. EfficientNet has a
-    convolution behind that. Of a vision transformer it is the first norm of the last block, because
-    after this block the class token alone may count. A network without a timm model may have a list
-    of its own, ``feature_info = [{"module": NAME}]``. None: there is no backbone.
+    defines last. Its layer is the last one in timm's list ``feature_info``; of a vision transformer
+    it is the first norm of the last block, because after this block the class token alone may
+    count. A network without a timm model may have a list of its own, ``feature_info = [{"module":
+    NAME}]``. None: there is no backbone.
     """
-    if isinstance(network, EfficientNet):
-        return network.bn2
     # Blocks of EfficientNet have a method of this name, which is no list of layers.
     if isinstance(getattr(network, "feature_info", None), list):
         layer = network.get_submodule(network.feature_info[-1]["module"])

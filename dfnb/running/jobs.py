@@ -250,7 +250,6 @@ def _trainings(
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
-    Where the notebook names released weights, each of these files takes the place of its trainings.
     """
     if notebook not in papers.notebooks():
         return
@@ -258,12 +257,7 @@ def _trainings(
     schema = parameters.schema(notebook)
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
-    variants = {MAIN: Variant(seeds=grid.seeds)}  # by role
-    if shared.get("released"):
-        variants = _released(papers.notebooks()[notebook], shared["released"])
-    for ablation, by_title in content.ablations.get(notebook, {}).items():
-        variants.update({(ablation, title): variant for title, variant in by_title.items()})
-    for role, variant in variants.items():
+    for role, variant in _variants(content, notebook, shared.get("released")).items():
         values = {**shared, **variant.model_extra, **changes}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
@@ -271,41 +265,41 @@ def _trainings(
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
             present = [dataset for dataset in p.test_sets if is_available(dataset)]
             can_start = p.released or is_available(p.train_set)
-            if role == MAIN or (present and can_start):
-                p = p.model_copy(update={"test_sets": present})
-                yield _training(p, grid, role, train_set)
+            if role != MAIN and not (present and can_start):
+                continue
+            p = p.model_copy(update={"test_sets": present})
+            run = _run_parameters(p)
+            run_id = train.run_id(run)
+            yield Training(
+                name=run_id,
+                profile=name,
+                output=score_path(Path("reports", name), run_id),
+                parameters=p.model_dump(mode="json"),
+                run=run,
+                roles=[role],
+                train_set=train_set,
+                test_sets=present,
+                corruptions=grid.corruptions if role == MAIN else None,
+                maps=grid.maps if role == MAIN else None,
+            )
 
 
-def _released(paper: str, pattern: str) -> dict[Role, Variant]:
-    """A variant for each file of a paper's released weights, with the detector's name."""
-    variants = {}
-    for file in sorted(glob(pattern, root_dir=files.home())):  # noqa: PTH207, may be absolute
-        title = f"{papers.module(paper).PAPER.title}, {Path(file).stem}"
-        variants[STANDING_ALONE, check_name(title, file, TITLE)] = Variant(released=file)
+def _variants(content: Profile, notebook: str, released: str | None) -> dict[Role, Variant]:
+    """The variants of a paper by role: its training in the grid, then those of its ablations.
+
+    Each file that the pattern ``released`` matches is a variant with the authors' weights. They
+    take the place of the training in the grid.
+    """
+    variants = {MAIN: Variant(seeds=content.grid.seeds)}
+    if released:
+        variants.clear()
+        paper = papers.module(papers.notebooks()[notebook]).PAPER.title
+        for file in sorted(glob(released, root_dir=files.home())):  # noqa: PTH207, may be absolute
+            title = check_name(f"{paper}, {Path(file).stem}", file, TITLE)
+            variants[STANDING_ALONE, title] = Variant(released=file)
+    for ablation, by_title in content.ablations.get(notebook, {}).items():
+        variants.update({(ablation, title): variant for title, variant in by_title.items()})
     return variants
-
-
-def _training(
-    p: TrainingParameters,
-    grid: Grid,
-    role: Role,
-    train_set: str,
-) -> Training:
-    """The training with these parameters in a role; ``train_set`` as the profile names it."""
-    run = _run_parameters(p)
-    run_id = train.run_id(run)
-    return Training(
-        name=run_id,
-        profile=p.profile,
-        output=score_path(Path("reports", p.profile), run_id),
-        parameters=p.model_dump(mode="json"),
-        run=run,
-        roles=[role],
-        train_set=train_set,
-        test_sets=p.test_sets,
-        corruptions=grid.corruptions if role == MAIN else None,
-        maps=grid.maps if role == MAIN else None,
-    )
 
 
 def _run_parameters(p: TrainingParameters) -> RunParameters:
