@@ -91,6 +91,7 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from scipy.stats import binomtest
 
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
@@ -101,38 +102,29 @@ def score(
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
-    status = 0
     for image in paths:
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
-            status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    if own := detector.record.validation_threshold:  # None of released weights
-        _print_share([row["score"] for row in rows], own.threshold)
+    own = detector.record.validation_threshold  # None of released weights
+    if own and rows:
+        above = sum(row["score"] > own.threshold for row in rows)
+        low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
+        typer.echo(
+            f"5 % of the detector's own real validation frames score above {own.threshold:.2f}; "
+            f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
+            "95 % confidence, if they are independent"
+        )
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
-    raise typer.Exit(status)
-
-
-def _print_share(scores: list[float], threshold: float) -> None:
-    """Print how many scores of files are above the threshold, with Wilson's interval."""
-    from scipy.stats import binomtest
-
-    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
-    if scores:
-        above = sum(score > threshold for score in scores)
-        low, high = binomtest(above, len(scores)).proportion_ci(method="wilson")
-        typer.echo(
-            f"{above} of {len(scores)} files do: {low:.0%} to {high:.0%} of files of this kind, "
-            "with 95 % confidence, if they are independent"
-        )
+    raise typer.Exit(2 if len(rows) < len(paths) else 0)
 
 
 @commands.command()
