@@ -265,18 +265,15 @@ def table_of(labels, scores):
     return pd.DataFrame({**keys, "method": "", "score": scores})
 
 
-def test_an_auc_of_labels_that_are_assigned_later():
+def test_an_auc_of_labels_that_are_assigned_later_needs_three_columns_alone(caplog):
     labels = [0, 0, 0, 1, 1, 1]
     scores = [0.1, 0.4, 0.7, 0.3, 0.8, 0.9]
-    number = dfnb.auc(table_of(labels, scores))
+    table = table_of(labels, scores)
+    number = dfnb.auc(table)
     assert number.value == pytest.approx(roc_auc_score(labels, scores))
     assert number.low < number.value < number.high and number.clusters == 6
-
-
-def test_a_table_needs_three_columns_alone(caplog):
-    table = table_of([0, 0, 0, 1, 1, 1], [0.1, 0.4, 0.7, 0.3, 0.8, 0.9])
     few = table[["video", "label", "score"]].astype({"score": str, "label": bool})
-    assert dfnb.auc(few).equals(dfnb.auc(table))
+    assert dfnb.auc(few).equals(number)
     assert "no clusters: each video" in caplog.text
 
 

@@ -184,20 +184,6 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
 
 
-def test_the_line_for_work_sheets_leaves_out_the_solutions(checkout, tmp_path):
-    readme = (checkout / "docs" / "own.md").read_text(encoding="utf-8")
-    words = re.search(r"^jupyter (nbconvert .*)", readme, re.MULTILINE)[1].split()
-    notebook = nbformat.read(checkout / words[-1], 4)
-    notebook.cells[-1].metadata["tags"] = ["solution"]
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    source = tmp_path / words[-1]
-    source.parent.mkdir()
-    nbformat.write(notebook, source)
-    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True, capture_output=True)
-    sheet = nbformat.read(tmp_path / "sheets" / source.name, 4)
-    assert len(sheet.cells) == sum("solution" not in each for each in tags)
-
-
 def test_a_run_leaves_the_checkout_clean(checkout):
     """What it writes is ignored by git, but for the evidence that is committed."""
     if not (checkout / ".git").exists():
