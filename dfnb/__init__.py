@@ -4,14 +4,12 @@ For a notebook of your own there are four functions, see :mod:`dfnb.library`. Th
 they are first used, because torch and pandas take seconds.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfnb.library import auc, create_model, load_dataset, predict
 
 __all__ = ["auc", "create_model", "load_dataset", "predict"]
-__version__ = version("dfnb")
 
 
 # Python calls this for a name that the module lacks (PEP 562).

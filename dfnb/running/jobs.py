@@ -236,8 +236,9 @@ def plan(
 
 def is_available(dataset: str) -> bool:
     """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
-    folder = files.dataset_folder(dataset)
-    return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
+    if dataset in files.dataset_names("synth"):
+        return True
+    return records.read_record(files.dataset_folder(dataset)) is not None
 
 
 def _trainings(
@@ -327,13 +328,12 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, see :func:`train_and_score`.
 
     One that the profile does not plan, because a reader has changed the parameters, is only
-    trained: no table of the report has it.
+    trained, on datasets that are there: no table of the report has it.
     """
     run = _run_parameters(p)
     for job in plan(p.profile).trainings:
         if job.run == run:
             return train_and_score(job)
-    ensure_datasets(p.train_set, *p.test_sets)
     return train.train(run)
 
 

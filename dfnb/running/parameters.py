@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
-from dfnb.report.tools import Missing
 from dfnb.settings import Closed, DfnbError, Name
 
 if TYPE_CHECKING:
@@ -57,17 +56,7 @@ class SeamsParameters(Parameters):
     test_set: Name = "seams"
 
 
-class JudgeParameters(Parameters):
-    """The parameters of notebook 12, see :func:`dfnb.report.tools.scored_frames`."""
-
-    files: list[str] = Field(min_length=1)
-    test_sets: list[Name] = Field([])
-    compared: str = ""
-    missing: Missing = "refuse"
-    over_frames: Literal["mean", "median", "max"] = "mean"
-
-
-# All notebooks but those of the papers.
+# All notebooks but those of the papers, and 12_judge: `dfnb judge` checks its parameters.
 NOTEBOOKS = {
     "00_start_here": Parameters,
     "01_data": DataParameters,
@@ -76,7 +65,6 @@ NOTEBOOKS = {
     "09_robustness": Parameters,
     "10_what_detectors_detect": SeamsParameters,
     "11_report": Parameters,
-    "12_judge": JudgeParameters,
 }
 
 
