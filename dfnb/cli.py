@@ -45,11 +45,12 @@ def app() -> None:
 def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
-    main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
+    main: bool = False,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
-    Finished jobs are not repeated. After an interruption, the same command continues.
+    Finished jobs are not repeated. After an interruption, the same command continues. --main leaves
+    out all ablations.
     """
     from dfnb.running import workflow
 
@@ -60,12 +61,12 @@ def run(
 def train(
     profile: ProfileName,
     job: str,
-    plan: Annotated[Path | None, typer.Option(help="The plan, if a file has it already.")] = None,
+    plan: Path | None = None,
 ) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    JOB is the id of its run; a wrong one prints the nearest, or else all. After an interruption,
-    the same command continues.
+    JOB is the id of its run; a wrong one prints the nearest, or else all. --plan is a file with the
+    plan, if there is one already. After an interruption, the same command continues.
     """
     from dfnb.running import jobs
 
@@ -77,13 +78,13 @@ def train(
 def score(
     images: list[Path],
     run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
-    csv: Annotated[Path | None, typer.Option(help="A file to write the scores to.")] = None,
+    csv: Path | None = None,
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
     For each file, the longest-visible face is scored, in eight frames of a clip. At the end it
-    says how many files score above the detector's threshold. No score is a proof. Notebook
-    08_attribution shows the detectors' maps of a picture or clip.
+    says how many files score above the detector's threshold. No score is a proof. --csv FILE gets
+    the scores. Notebook 08_attribution shows the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """
@@ -158,7 +159,7 @@ def judge(
         list[str] | None,
         typer.Option(help="A test set, may be repeated; the first sets the threshold."),
     ] = None,
-    report: Annotated[str, typer.Option(help="Compare with the detectors of reports/REPORT.")] = "",
+    report: str = "",
     missing: Annotated[
         Literal["refuse", "drop", "real", "fake"],
         typer.Option(help="What frames without a score become; refuse accepts 1 %."),
@@ -167,16 +168,17 @@ def judge(
         Literal["mean", "median", "max"],
         typer.Option(help="Makes the score of a video of those of its frames."),
     ] = "mean",
-    page: Annotated[bool, typer.Option("--page", help="Make a page of the tables, too.")] = False,
+    page: bool = False,
 ) -> None:
     """Judge detectors by their scores alone: AUC, EER, false alarms, calibration, differences.
 
     SCORES is a CSV per detector; its name is that of the detector. The columns are video, score
     (high for fakes) and label (0 or real, 1 or fake); and if there are such, test_set, method,
     cluster (of videos that share people), and frame where frames are scored. With --on, labels are
-    those of a prepared test set.
+    those of a prepared test set; with --report R, the detectors of reports/R are compared, too.
 
-    Tables are written to reports/judged-<the first file's name>, in place of earlier ones.
+    Tables are written to reports/judged-<the first file's name>, in place of earlier ones; --page
+    makes a page of them, too.
     """
     from dfnb.report import tools
 
@@ -234,9 +236,7 @@ def prepare(
     name: Annotated[str | None, typer.Argument()] = None,
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    one_class: Annotated[
-        bool, typer.Option("--one-class", help="Accept real or fake videos alone.")
-    ] = False,
+    one_class: bool = False,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -247,8 +247,8 @@ def prepare(
     directly or below train/, val/ and test/; the CSV is then written first. NAME is the name of
     the new dataset, by default that of SOURCE.
 
-    --set KEY=VALUE changes a setting, such as size, and may be repeated. After an interruption, the
-    same command continues.
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
+    or fake videos alone. After an interruption, the same command continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.

@@ -113,10 +113,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    for name in record["outputs"]:
-        if not (folder / name).exists():
-            return None
-    return record
+    is_whole = all((folder / name).exists() for name in record["outputs"])
+    return record if is_whole else None
 
 
 def notebook_record(profile: str, notebook: str) -> Path:
@@ -143,8 +141,7 @@ def finish(
     Returns the record.
     """
     path = home() / notebook_record(p.profile, notebook)
-    values = p.model_dump(mode="json")
-    return write_record(path, values, outputs, **entries, **clock.usage())
+    return write_record(path, p.model_dump(mode="json"), outputs, **entries, **clock.usage())
 
 
 # ---------------------------------------------------------------- trainings

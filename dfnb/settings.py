@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,12 +85,11 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             yield f"{field} = {value}: {message}"
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones.
 
     Perhaps meant are names that contain it, else those spelled alike; three at most.
     """
-    known = list(known)
     similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
     if similar:
         return f"; did you mean {' or '.join(similar)}?"

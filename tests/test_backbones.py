@@ -63,7 +63,7 @@ def test_fetched_weights_are_loaded_and_reported(fetched):
 
 def test_damaged_weights_are_refused(fetched):
     fetched.write_bytes(fetched.read_bytes()[:-1])
-    with pytest.raises(DfnbError, match=f"delete {fetched}, if it is damaged"):
+    with pytest.raises(DfnbError, match=f"from {fetched}, is not valid"):
         backbones.create("test_resnet", pretrained=True)
 
 

@@ -88,7 +88,7 @@ def write_video(
             _write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
-        write_json(temporary / "video.json", content, indent=None)  # compact
+        write_json(temporary / "video.json", content)
 
 
 def _write_images(folder: Path, name: str, images: np.ndarray) -> None:

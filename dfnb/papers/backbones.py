@@ -135,8 +135,7 @@ def start(name: str, pretrained: bool) -> Start:
             "internet connection, or set pretrained = false to start from random weights"
         ) from None
     # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
-    weights_from = "drawn faces" if config.file else "ImageNet"
-    return Start(weights_from, file, sha256(file))
+    return Start("drawn faces" if config.file else "ImageNet", file, sha256(file))
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -179,10 +178,9 @@ def create(
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
-    remedy = "choose another image_size or backbone"
-    if initial.file:
-        remedy += f"; or delete {initial.file}, if it is damaged, and it is fetched again"
-    with explained(name, "as a backbone here", remedy):
+    source = f"{name}, from {initial.file or initial.weights_from},"
+    remedy = "choose another image_size or backbone, or delete damaged weights, to fetch them again"
+    with explained(source, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     return model

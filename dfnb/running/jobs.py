@@ -176,8 +176,9 @@ class Plan(Closed):
         """The training of that name; raises :class:`DfnbError` with the nearest for another."""
         by_name = {job.name: job for job in self.trainings}
         if name not in by_name:
-            nearest = suggestion(name, by_name)
-            raise DfnbError(f"profile {self.profile} has no training {name!r}{nearest}")
+            raise DfnbError(
+                f"profile {self.profile} has no training {name!r}{suggestion(name, by_name)}"
+            )
         return by_name[name]
 
 
@@ -211,9 +212,7 @@ def plan(
                 same.roles.extend(job.roles)
                 more = [dataset for dataset in job.test_sets if dataset not in same.test_sets]
                 same.test_sets.extend(more)
-    trainings = list(by_id.values())
-    if main:
-        trainings = [job for job in trainings if MAIN in job.roles]
+    trainings = [job for job in by_id.values() if MAIN in job.roles or not main]
     notebooks = []
     for notebook, changes in content.notebooks.items():
         changes = changes or {}  # None where the profile changes nothing
@@ -376,8 +375,8 @@ def train_and_score(job: Training) -> Run:
         tables[Condition(validation)] = scores
         metadata[validation] = test_sets.metadata(job.run.train_set)
     record = run.record.model_copy(update={"train_set": job.train_set})
-    about = {"record": record.model_dump(mode="json"), "roles": job.roles}
-    write_scores(job.profile, run.id, tables, metadata, **about)
+    about = record.model_dump(mode="json")
+    write_scores(job.profile, run.id, tables, metadata, record=about, roles=job.roles)
     remove_replaced(job.profile, run.id)
     return run
 

@@ -6,15 +6,12 @@ sentence.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
 from dfnb.settings import Closed, DfnbError, Name
-
-if TYPE_CHECKING:
-    from dfnb.papers.contract import Settings
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -31,8 +28,8 @@ class TrainingParameters(Parameters, records.TrainingOptions):
 
     test_sets: Names
 
-    def settings(self) -> "Settings":
-        """The part of the parameters that belongs to the paper."""
+    def settings(self) -> Closed:
+        """The part of the parameters that belongs to the paper, of its class ``Settings``."""
         schema = papers.module(self.paper).Settings
         # These parameters are of the class that :func:`schema` makes, which has the settings, too.
         return schema(**self.model_dump(include=set(schema.model_fields)))
@@ -76,10 +73,9 @@ def schema(notebook: str) -> type[Parameters]:
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without importing the papers, and so torch
-    paper_notebooks = papers.notebooks()
-    if notebook not in paper_notebooks:
+    paper = papers.notebooks().get(notebook)
+    if paper is None:
         raise DfnbError(f"there is no notebook {notebook!r}")
-    paper = paper_notebooks[notebook]
     bases = (TrainingParameters, papers.module(paper).Settings)
     # (type, default): ``paper`` can only be this paper, and need not be stated.
     return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
