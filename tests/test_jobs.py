@@ -112,6 +112,8 @@ def test_a_profile_trains_its_grid_and_its_ablations(own_home):
     main, slow = planned[0].parameters, planned[3].parameters
     assert {name for name in main if main[name] != slow[name]} == {"lr"}
     assert len({job.output for job in planned}) == len({job.name for job in planned}) == 5
+    # The main detectors alone keep all roles, which are in their score files.
+    assert jobs.plan("mine", main=True).trainings == planned[:2]
 
 
 def test_the_name_of_a_training_set_may_have_the_seed(own_home):
@@ -131,13 +133,6 @@ def test_a_training_with_two_roles_is_tested_on_all_that_they_name(own_home):
     write_profile(own_home, ablations=ablations)
     (job,) = trainings()
     assert job.test_sets == ["smoke-b", "smoke-a"] and len(job.roles) == 2
-
-
-def test_the_main_detectors_are_trained_alone(own_home):
-    write_profile(own_home, ablations={BASELINE: {"learning": {"main": {}, "slow": {"lr": 0.001}}}})
-    (job,) = jobs.plan("mine", main=True).trainings
-    assert job.roles == [jobs.MAIN, ("learning", "main")]  # all roles: they are in its file
-    assert len(trainings()) == 2
 
 
 def test_what_is_not_prepared_is_left_out(own_home):
