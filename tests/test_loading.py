@@ -156,29 +156,23 @@ def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
 
 
 @pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
-def test_the_samples_of_a_frame_are_augmented_alike_and_its_views_are_not(table, settings):
-    settings.views = 2
+def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
     batch = FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]]
-    assert batch["label"].tolist() == [1] * 8
+    assert batch["label"].tolist() == [1] * 4
     for name in ("mask", "landmarks"):
-        one, view, same, same_view, other, *_ = batch[name]
-        assert torch.equal(one, same) and torch.equal(view, same_view)
-        assert not torch.equal(one, view)
-        assert not torch.equal(one, other)
+        one, same, other, _ = batch[name]
+        assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("options", [{"transform": LIGHT}, {"augmentation": "light"}])
-def test_the_views_of_a_frame_lie_side_by_side_with_mask_and_landmarks(table, options):
-    indices = [(0, 0, 8), (0, 1, 12)]
+def test_an_image_is_augmented_with_its_mask_in_training_alone(table, options):
+    indices = [(0, 0, 8), (0, 1, 8)]
     settings = Painted(**options)
-    single = FrameDataset(table, settings, seed=0)[indices]
-    settings.views = 2
     batch = FrameDataset(table, settings, seed=0)[indices]
     assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
-    for name in ("image", "mask", "landmarks"):
-        assert torch.equal(batch[name][::2], single[name])  # a second view changes no draw
-        assert not torch.equal(batch[name][0], batch[name][1])
-    assert len(FrameDataset(table, settings, seed=0, split="val")[indices]["label"]) == 2
+    assert not torch.equal(batch["mask"][0], batch["mask"][1])
+    validation = FrameDataset(table, settings, seed=0, split="val")[indices]["mask"]
+    assert torch.equal(validation[0], validation[1])
 
 
 def test_light_augmentation_moves_image_mask_and_landmarks_together():

@@ -77,8 +77,7 @@ class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is a batch, given a list of indices.
 
     With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
-    train split are augmented; each has as many views, independent draws of the augmentation, as the
-    settings state. Without a seed, the only sample of a frame is the frame as stored.
+    train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
 
     An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
     The position, not the row, seeds samples and augmentation, so that a frame that an epoch shows
@@ -87,7 +86,7 @@ class FrameDataset(Dataset):
     Args:
         frames: A frames table.
         settings: A paper's ``Settings``; image_size, interpolation, antialias, mean, std, samples,
-            views, augmentation and transform are used.
+            augmentation and transform are used.
         seed: The seed of the training, or None.
         split: The split of the frames: only train is augmented, and each split has samples of its
             own.
@@ -115,7 +114,6 @@ class FrameDataset(Dataset):
         # Augments one image. None: no augmentation, or the light one, which is for whole batches.
         self.transform = settings.transform() if is_training else None
         self.is_light = is_training and settings.augmentation == "light"
-        self.views = settings.views if is_training else 1
 
     def __getitem__(self, indices: Sequence[Index]) -> Tensors:
         """The samples of these frames as one batch: the tensors of a ``papers.contract.Batch``.
@@ -134,7 +132,7 @@ class FrameDataset(Dataset):
         return {**batch, "image": images, "mask": batch["mask"].float()}
 
     def _items(self, index: Index) -> list[dict[str, Any]]:
-        """All views of a frame's samples, each resized and transformed by :meth:`_item`.
+        """A frame's samples, each resized and transformed by :meth:`_item`.
 
         With a seed, ``draws`` (6,) are the numbers in [0, 1) of the light augmentation.
         """
@@ -146,14 +144,14 @@ class FrameDataset(Dataset):
         key = ("samples", self.split, self.seed, epoch, position)
         # All samples of a frame are augmented alike: none has draws or a seed of its own.
         place = ("augment", self.seed, epoch, position)
-        draws = rng(*place).random((self.views, augmentation.DRAWS))
+        draws = rng(*place).random(augmentation.DRAWS)
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
             torch.default_generator.manual_seed(torch_seed(*key))
             for sample in self.settings.samples(stored, rng(*key)):
-                for view in range(self.views):
-                    torch.default_generator.manual_seed(torch_seed(*place, view))
-                    items.append({**self._item(sample), "draws": draws[view]})
+                # 0: once, several augmentations of an image could be in a batch.
+                torch.default_generator.manual_seed(torch_seed(*place, 0))
+                items.append({**self._item(sample), "draws": draws})
         return items
 
     def _item(self, sample: Sample) -> dict[str, Any]:

@@ -106,16 +106,12 @@ class Settings(Closed):
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        views: how many views of an image a training shows: independent draws of the augmentation,
-            with masks and landmarks. They are adjacent in the batch: with two views, images 0 and 1
-            are of one frame, 2 and 3 of the next. Not with mixup, which would part them.
         makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
-            other class. The views of the first precede those of the second.
+            other class, which follows it in the batch.
         antialias: whether a crop that is made smaller is smoothed first.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    views: ClassVar[int] = 1
     makes_other_class: ClassVar[bool] = False
     antialias: ClassVar[bool] = True
 
@@ -161,9 +157,7 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_images(self) -> Self:
-        """Refuse mixup with several views, and batches that would part the images of a frame."""
-        if self.views > 1 and self.mixup_probability:
-            raise ValueError(f"mixup_probability must be 0: this paper compares {self.views} views")
+        """Refuse batches that would part the images of a frame."""
         if self.batch_size % self.images_per_frame:
             raise ValueError(f"batch_size must be a multiple of {self.images_per_frame}")
         return self
@@ -171,7 +165,7 @@ class Settings(Closed):
     @property
     def images_per_frame(self) -> int:
         """How many images of a batch, which ``batch_size`` counts, are made of one frame."""
-        return self.views * (2 if self.makes_other_class else 1)
+        return 2 if self.makes_other_class else 1
 
     def before(self) -> Settings | None:
         """The settings of the previous phase, which gives the initial weights; None without one."""

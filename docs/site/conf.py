@@ -50,6 +50,8 @@ apidoc_modules = [
 ]
 suppress_warnings = ["ref.python"]  # each paper has its own Settings and Network
 autodoc_member_order = "bysource"
+# A function of dfnb.report is documented in its module, which has the same name.
+autodoc_default_options = {"ignore-module-all": True}
 napoleon_use_ivar = True  # else an attribute is documented twice, by its class and by itself
 
 html_theme = "sphinx_book_theme"

@@ -13,7 +13,6 @@ class Settings:
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
-    views = 1
     interpolation = "bilinear"
     antialias = True
 
