@@ -239,7 +239,7 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
                 f"cluster are in only one of them (first: {once['video'].iloc[0]}); score both on "
                 "one test set"
             )
-    numbers = measure(videos, "AUC", "detector", minus=None if minus is None else "b")
+    numbers = measure(videos, "AUC", "detector", minus=() if minus is None else "b")
     return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
 
 

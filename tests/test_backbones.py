@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb import papers
 from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
@@ -92,8 +91,3 @@ def test_another_backbone_brings_the_input_of_its_weights():
     small = Settings(backbone="dfnb_plain7")  # as the study's trainings, which keep their names
     assert small.model_dump(exclude_defaults=True) == {"backbone": "dfnb_plain7"}
     assert Settings(backbone="no_such_network").mean == (0.5, 0.5, 0.5)
-
-
-def test_an_unknown_paper_is_explained():
-    with pytest.raises(DfnbError, match="no paper 'locate'; did you mean locate_and_verify"):
-        papers.module("locate")

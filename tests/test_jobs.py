@@ -182,13 +182,16 @@ def done(smoke_home, tmp_path_factory):
     """A home in which the training of ``mine`` is done, with all that a grid may ask for."""
     home = tmp_path_factory.mktemp("done")
     (home / "datasets").symlink_to(smoke_home / "datasets")
-    # seams-smoke has no fake of the method that is trained on: no map is measured there.
-    measured = ["smoke-a", "seams-smoke"]
-    maps = {"test_sets": measured, "frames": 2, "names": ["edges"], "sanity_frames": 2}
     grid = {
         **GRID,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
-        "maps": maps,
+        "maps": {
+            # seams-smoke has no fake of the method that is trained on: no map is measured there.
+            "test_sets": ["smoke-a", "seams-smoke"],
+            "frames": 2,
+            "names": ["edges"],
+            "sanity_frames": 2,
+        },
     }
     write_profile(home, grid, {BASELINE: {**SETTINGS, "seen_methods": ["mouth"]}})
     with pytest.MonkeyPatch.context() as patch:
