@@ -1,17 +1,15 @@
 """Deepfake detection papers, reproduced in notebooks that run.
 
-For a notebook of your own there are five functions, see :mod:`dfnb.library`. They are imported when
+For a notebook of your own there are four functions, see :mod:`dfnb.library`. They are imported when
 they are first used, because torch and pandas take seconds.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfnb.library import auc, create_model, difference, load_dataset, predict
+    from dfnb.library import auc, create_model, load_dataset, predict
 
-__all__ = ["auc", "create_model", "difference", "load_dataset", "predict"]
-__version__ = version("dfnb")
+__all__ = ["auc", "create_model", "load_dataset", "predict"]
 
 
 # Python calls this for a name that the module lacks (PEP 562).

@@ -45,11 +45,12 @@ def app() -> None:
 def run(
     profile: ProfileName = "smoke",
     cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
-    main: Annotated[bool, typer.Option("--main", help="Leave out all ablations.")] = False,
+    main: bool = False,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
-    Finished jobs are not repeated. After an interruption, the same command continues.
+    Finished jobs are not repeated. After an interruption, the same command continues. --main leaves
+    out all ablations.
     """
     from dfnb.running import workflow
 
@@ -60,12 +61,12 @@ def run(
 def train(
     profile: ProfileName,
     job: str,
-    plan: Annotated[Path | None, typer.Option(help="The plan, if a file has it already.")] = None,
+    plan: Path | None = None,
 ) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    JOB is the name of the training; a wrong name prints the nearest ones, or else all. After an
-    interruption, the same command continues.
+    JOB is the id of its run; a wrong one prints the nearest, or else all. --plan is a file with the
+    plan, if there is one already. After an interruption, the same command continues.
     """
     from dfnb.running import jobs
 
@@ -77,13 +78,13 @@ def train(
 def score(
     images: list[Path],
     run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
-    csv: Annotated[Path | None, typer.Option(help="A file to write the scores to.")] = None,
+    csv: Path | None = None,
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
-    For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
-    detector's maps is saved in the folder panels. At the end it says how many files score above
-    the detector's threshold. No score is a proof.
+    For each file, the longest-visible face is scored, in eight frames of a clip. At the end it
+    says how many files score above the detector's threshold. No score is a proof. --csv FILE gets
+    the scores. Notebook 08_attribution shows the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """
@@ -91,54 +92,40 @@ def score(
 
     detector = runs.Run.open(run)  # raises DfnbError before torch is imported
     import pandas as pd
+    from scipy.stats import binomtest
 
-    from dfnb.attribution import maps, pictures
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
-    from dfnb.report import figures
     from dfnb.training import scoring
 
-    figures.style()
-    ending = f"-{detector.id}.png"  # of the panels that this command saves
-    paths = [path for path in media_in(images) if not path.name.endswith(ending)]
+    paths = media_in(images)
     detector_path()  # raises DfnbError here once, instead of for each image
     network = detector.network().to(scoring.DEVICE)
     rows = []
-    status = 0
     for image in paths:
         try:  # cut like the faces that the detector was trained on; a row per frame
             faces = prepare_picture(image, detector.record.faces, frames=8)
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
-            status = 2
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        panel = Path("panels", files.slug(str(image)) + ending)
-        figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
-        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
+        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    if own := detector.record.validation_threshold:  # None of released weights
-        _print_share([row["score"] for row in rows], own.threshold)
+    own = detector.record.validation_threshold  # None of released weights
+    if own and rows:
+        above = sum(row["score"] > own.threshold for row in rows)
+        low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
+        typer.echo(
+            f"5 % of the detector's own real validation frames score above {own.threshold:.2f}; "
+            f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
+            "95 % confidence, if they are independent"
+        )
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
-    raise typer.Exit(status)
-
-
-def _print_share(scores: list[float], threshold: float) -> None:
-    """Print how many scores of files are above the threshold, with Wilson's interval."""
-    from scipy.stats import binomtest
-
-    typer.echo(f"5 % of the detector's own real validation frames score above {threshold:.2f}")
-    if scores:
-        above = sum(score > threshold for score in scores)
-        low, high = binomtest(above, len(scores)).proportion_ci(method="wilson")
-        typer.echo(
-            f"{above} of {len(scores)} files do: {low:.0%} to {high:.0%} of files of this kind, "
-            "with 95 % confidence, if they are independent"
-        )
+    raise typer.Exit(2 if len(rows) < len(paths) else 0)
 
 
 @commands.command()
@@ -172,7 +159,7 @@ def judge(
         list[str] | None,
         typer.Option(help="A test set, may be repeated; the first sets the threshold."),
     ] = None,
-    report: Annotated[str, typer.Option(help="Compare with the detectors of reports/REPORT.")] = "",
+    report: str = "",
     missing: Annotated[
         Literal["refuse", "drop", "real", "fake"],
         typer.Option(help="What frames without a score become; refuse accepts 1 %."),
@@ -181,16 +168,17 @@ def judge(
         Literal["mean", "median", "max"],
         typer.Option(help="Makes the score of a video of those of its frames."),
     ] = "mean",
-    page: Annotated[bool, typer.Option("--page", help="Make a page of the tables, too.")] = False,
+    page: bool = False,
 ) -> None:
     """Judge detectors by their scores alone: AUC, EER, false alarms, calibration, differences.
 
     SCORES is a CSV per detector; its name is that of the detector. The columns are video, score
     (high for fakes) and label (0 or real, 1 or fake); and if there are such, test_set, method,
     cluster (of videos that share people), and frame where frames are scored. With --on, labels are
-    those of a prepared test set.
+    those of a prepared test set; with --report R, the detectors of reports/R are compared, too.
 
-    Tables are written to reports/judged-<the first file's name>, in place of earlier ones.
+    Tables are written to reports/judged-<the first file's name>, in place of earlier ones; --page
+    makes a page of them, too.
     """
     from dfnb.report import tools
 
@@ -248,9 +236,7 @@ def prepare(
     name: Annotated[str | None, typer.Argument()] = None,
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    one_class: Annotated[
-        bool, typer.Option("--one-class", help="Accept real or fake videos alone.")
-    ] = False,
+    one_class: bool = False,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -261,8 +247,8 @@ def prepare(
     directly or below train/, val/ and test/; the CSV is then written first. NAME is the name of
     the new dataset, by default that of SOURCE.
 
-    --set KEY=VALUE changes a setting, such as size, and may be repeated. After an interruption, the
-    same command continues.
+    --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
+    or fake videos alone. After an interruption, the same command continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
@@ -272,39 +258,39 @@ def prepare(
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = {}
+    missing = []  # sentences about what is missing or left out
     if source in files.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
+        videos, missing = published.scan(source, root)
+    else:
+        videos = _videos(source, name, root)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
-    videos, missing = _videos(source, name, root)
     for problem in missing:
         typer.echo(problem, err=True)
     record = prepare.prepare(name, videos, checked, one_class=one_class)
     _print_record(record, name)
 
 
-def _videos(source: str, name: str, root: Path | None) -> tuple[list, list[str]]:
-    """The videos of SOURCE, and sentences about what is missing or left out.
+def _videos(source: str, name: str, root: Path | None) -> list:
+    """The videos of SOURCE, a CSV with paths relative to ``root``, or a folder.
 
-    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``root`` is the folder
-    with the videos of a published dataset or of a CSV.
+    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first.
     """
-    from dfnb.data import published, videos
+    from dfnb.data import videos
 
-    if source in files.dataset_names("real"):
-        return published.scan(source, root)
     file = Path(source)
     if file.suffix == ".csv":
         if not file.is_file():
             raise DfnbError(f"there is no file {file}")
-        return videos.read_csv(file, root or file.parent), []
+        return videos.read_csv(file, root or file.parent)
     listing = files.dataset_folder(name) / "videos.csv"
     videos.write_csv(listing, file)
     # What the folders do not say, such as who is in a video, can be corrected in the CSV.
     typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
-    return videos.read_csv(listing, file), []
+    return videos.read_csv(listing, file)
 
 
 def _stop(*_: Any) -> None:

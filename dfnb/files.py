@@ -203,13 +203,9 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     return path
 
 
-def write_json(
-    path: Path,
-    content: Mapping[str, Any],
-    indent: int | None = 1,
-) -> None:
-    """Write a JSON object atomically; ``indent`` None writes it in one line."""
-    text = json.dumps(content, indent=indent, default=plain)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically."""
+    text = json.dumps(content, indent=1, default=plain)
     write_bytes(path, f"{text}\n".encode())
 
 

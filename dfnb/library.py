@@ -1,4 +1,4 @@
-"""Five functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
+"""Four functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
 
 They read the datasets and trained detectors of :func:`dfnb.files.home`, and leave torch's settings
 and your model as they are.
@@ -19,13 +19,8 @@ from torch.utils.data import DataLoader, Subset
 
 from dfnb.attribution import maps
 from dfnb.data import test_sets
-from dfnb.data.frames import (
-    load_frames,
-    select,
-    unlabelled,
-)
+from dfnb.data.frames import load_frames, select, unlabelled
 from dfnb.data.loading import StoredFrames
-from dfnb.data.prepare import prepare_picture
 from dfnb.data.videos import media_in
 from dfnb.report.measure import measure
 from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
@@ -36,7 +31,6 @@ from dfnb.training.runs import Run
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
-FRAMES_OF_CLIP = 8
 
 
 def load_dataset(name: str, split: str = "test") -> StoredFrames:
@@ -82,12 +76,11 @@ def create_model(name: str) -> Run:
 # ---------------------------------------------------------------- scores
 
 
-@torch.random.fork_rng(devices=[])  # a DataLoader draws from torch's generator: its state is kept
+@torch.random.fork_rng(devices=[])  # of a run, workers that read frames draw from torch's generator
 def predict(
     model: Run | nn.Module | Callable,
     data: StoredFrames | np.ndarray | Sequence | str | Path,
     transform: Callable | None = None,
-    detect: bool = False,
 ) -> pd.DataFrame:
     """P(fake) of each frame, by any detector.
 
@@ -99,28 +92,25 @@ def predict(
             (B, 2), P(real) and P(fake).
         data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``,
             of which its dataset counts; arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
-            images, one or a list; a path or paths of images, or a folder of them. Arrays and images
-            are crops of faces, unless ``detect`` is set.
+            images, one or a list; a path or paths of images, or a folder of them. All are crops of
+            faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures and clips.
         transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
             of torchvision and timm do. Runs and functions ignore ``transform``.
-        detect: Find the face in each picture or clip, given by its path, and cut it out: for a run
-            like the faces of its training set, else as ``dfnb prepare`` does by default. Of a clip,
-            eight frames are scored.
 
     Returns:
         One row per frame, in the order of ``data``: ``video`` (of a path the path, of an array its
         position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
         of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
 
-    Warns where all log-odds of a module are in [-1, 1], as if it returned probabilities, (B,) or
-    (B, 2). Raises :class:`DfnbError` for data that cannot be read, for a picture without a face,
-    and for outputs that are not finite, of another shape or, of a function, outside [0, 1].
+    Warns where all outputs of a module are in [0, 1], as if it returned probabilities. Raises
+    :class:`DfnbError` for data that cannot be read, and for outputs that are not finite, of another
+    shape or, of a function, outside [0, 1].
 
     Example::
 
         scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
     """
-    frames = _stored(data, model, detect)
+    frames = _stored(data)
     if isinstance(model, Run):
         network = model.network().to(scoring.DEVICE)
         return scoring.predict(network, frames.table, model.settings, frames.read)
@@ -129,20 +119,21 @@ def predict(
             f"{model!r:.80} is no detector: give a run of create_model, an instance of a torch "
             "module, or a function of crops, such as one that calls predict_proba"
         )
-    outputs = []
-    # collate_fn=list: samples as they are, since crops may differ in size.
-    for samples in DataLoader(frames, AT_ONCE, collate_fn=list):
-        crops = [sample.image for sample in samples]
-        outputs += _outputs(model, crops, transform)
-    scores = np.array(outputs)
+    batches = []
+    for start in range(0, len(frames), AT_ONCE):
+        crops = [sample.image for sample in frames[start : start + AT_ONCE]]
+        batches.append(_outputs(model, crops, transform))
+    outputs = np.concatenate(batches)
+    scores = outputs[:, -1]
     if isinstance(model, nn.Module):
-        if (np.abs(scores) <= 1).all():
-            log.warning("All log-odds are in [-1, 1]: are the outputs probabilities, not logits?")
-        scores = expit(scores)
+        if outputs.min() >= 0 and outputs.max() <= 1:
+            log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
+        # The logit of being fake minus that of being real, which is 0 where there is none.
+        scores = expit(np.diff(outputs, prepend=0)[:, -1])
     return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
 
-def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
+def _stored(data: Any) -> StoredFrames:
     """The data of :func:`predict` as frames; those of arrays and paths have no labels."""
     remedy = (
         "give a dataset of load_dataset; paths of images; or uint8 (H, W, 3) arrays in RGB or such "
@@ -158,18 +149,8 @@ def _stored(data: Any, model: Any, detect: bool) -> StoredFrames:
         items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
         if not items:
             raise DfnbError("there is nothing to score: data is empty")
-        are_paths = isinstance(items[0], (str, Path))
-        if detect and not are_paths:
-            raise DfnbError("arrays are crops of faces already; leave out detect=True")
-        if are_paths:
-            items = media_in(map(Path, items))
-        if detect:
-            # {} gives no size and scale: then those of ``dfnb prepare`` by default are used.
-            crop = model.record.faces if isinstance(model, Run) else {}
-            faces = [prepare_picture(path, crop, FRAMES_OF_CLIP) for path in items]
-            return StoredFrames(pd.concat(faces, ignore_index=True))
-        if are_paths:
-            return StoredFrames(unlabelled(items))
+        if isinstance(items[0], (str, Path)):
+            return StoredFrames(unlabelled(media_in(map(Path, items))))
         images = {}
         for number, item in enumerate(items):
             # A copy in C order, because torch refuses a flipped view such as image[..., ::-1].
@@ -184,8 +165,11 @@ def _outputs(
     model: Callable,
     crops: Sequence[np.ndarray],
     transform: Callable | None,
-) -> list[float]:
-    """Of crops (H, W, 3) uint8: a module's log-odds, a function's P(fake), see :func:`predict`."""
+) -> np.ndarray:
+    """What a module or function returns for crops (H, W, 3) uint8: (B, 1), or (B, 2), real first.
+
+    :func:`predict` says what the numbers are.
+    """
     is_module = isinstance(model, nn.Module)
     if is_module and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
@@ -202,73 +186,61 @@ def _outputs(
                 raise DfnbError(f"transform leaves {batch.dtype}; let it scale images to floats")
             # Of the type and on the device of the module's first parameter, if it has one.
             batch = batch.to(next(model.parameters(), batch))
-            values = maps.evidence(model, batch).double()
-            is_valid = values.isfinite()
+            outputs = maps.logits(model, batch)
         else:
-            values = _probabilities(model(batch))
-            is_valid = (values >= 0) & (values <= 1)  # not of NaN
-    if values.shape != (len(crops),) or not is_valid.all():
-        shape = tuple(values.shape)
+            outputs = model(batch)
+    with explained("the detector's output", "as scores", "return one number per image"):
+        values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
+    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # not of NaN
+    count = len(crops)
+    if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
         raise DfnbError(
-            f"the detector returns shape {shape}, {values.min():.2f} to {values.max():.2f}, for "
-            f"{len(crops)} images; return one number per image: a function P(fake) in [0, 1], a "
+            f"the detector returns shape {values.shape}, {values.min():.2f} to {values.max():.2f}, "
+            f"for {count} images; return one number per image: a function P(fake) in [0, 1], a "
             "module finite logits"
         )
-    return values.tolist()
-
-
-def _probabilities(outputs: Any) -> torch.Tensor:
-    """What a function returns as P(fake): numbers (B,) or (B, 1), or the last of (B, 2)."""
-    with explained("the detector's output", "as scores", "return one number per image"):
-        values = torch.as_tensor(outputs, dtype=torch.float64)
-    return values[:, -1] if values.shape[1:] in {(1,), (2,)} else values
+    return values.reshape(count, -1)
 
 
 # ---------------------------------------------------------------- numbers
 
 
-def auc(table: pd.DataFrame) -> pd.Series:
-    """The AUC of videos with its 95 % interval over clusters.
+def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
+    """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
 
     Args:
         table: Of :func:`predict`, or any other with the columns ``video``, ``label``, 0 real, 1
             fake, and ``score``. The score of a video is the mean over its frames; videos that share
             people must have one ``cluster``, by which the interval is made. Without this column,
             each video is its own, and a warning says so.
+        minus: The scores of another detector for the same videos, in such a table: its AUC is
+            subtracted. What is hard for both cancels, so that the interval is narrower than from
+            two AUCs.
 
     Returns:
-        ``value`` in [0, 1]; ``low`` and ``high``, the ends of the interval, NaN where a class has
-        a single cluster; ``p``, NaN, because nothing is tested; and the number of ``clusters``.
+        ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
+        interval, NaN where a class has a single cluster; ``p`` of no difference, two-sided, NaN
+        without ``minus``; and the number of ``clusters``.
 
-    Raises :class:`DfnbError` for missing labels, and for scores that are NaN or outside [0, 1].
-
-    Example::
-
-        dfnb.auc(dfnb.predict(detector, dataset)).value
-    """
-    return _number(measure(_videos(table, "a"), "AUC", "detector"))
-
-
-def difference(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
-    """The AUC of ``a`` minus that of ``b``, paired: both are tables of the same videos.
-
-    What is hard for both detectors cancels, so that the interval is narrower than from two AUCs.
-    Arguments, errors and what is returned are those of :func:`auc`; but ``value`` is in [-1, 1],
-    and ``p`` is that of no difference, two-sided. Raises :class:`DfnbError` also when the videos,
-    labels or clusters of the two tables differ.
+    Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and
+    when the videos, labels or clusters of the two tables differ.
 
     Example::
 
-        dfnb.difference(dfnb.predict(mine, dataset), dfnb.predict(detector, dataset)).p
+        dfnb.auc(dfnb.predict(mine, dataset), minus=dfnb.predict(detector, dataset)).p
     """
-    both = pd.concat([_videos(a, "a"), _videos(b, "b")], ignore_index=True)
-    once = both[~both.duplicated(UNITS["video"], keep=False)]
-    if len(once):
-        raise DfnbError(
-            f"the two tables cannot be compared: {len(once)} videos with their label and cluster "
-            f"are in only one of them (first: {once['video'].iloc[0]}); score both on one test set"
-        )
-    return _number(measure(both, "AUC", "detector", minus="b"))
+    videos = _videos(table, "a")
+    if minus is not None:
+        videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
+        once = videos[~videos.duplicated(UNITS["video"], keep=False)]
+        if len(once):
+            raise DfnbError(
+                f"the two tables cannot be compared: {len(once)} videos with their label and "
+                f"cluster are in only one of them (first: {once['video'].iloc[0]}); score both on "
+                "one test set"
+            )
+    numbers = measure(videos, "AUC", "detector", minus=() if minus is None else "b")
+    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
 
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -290,8 +262,3 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     frames = frames.astype(KEY_TYPES)
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
     return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")
-
-
-def _number(numbers: pd.DataFrame) -> pd.Series:
-    """What :func:`auc` and :func:`difference` return: the only row of the numbers."""
-    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]

@@ -7,10 +7,8 @@ exit status 0, so nothing else counts.
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -35,25 +33,14 @@ PACKAGES = (
 
 
 class Clock:
-    """Wall time of a step, from the clock's construction on, and peak memory of this process."""
+    """Wall time of a step, from the clock's construction on."""
 
     def __init__(self) -> None:
         self.start = time.monotonic()
 
     def usage(self) -> dict[str, float]:
-        """The cost of the step: ``wall_s``, seconds, and ``peak_memory_mb`` (MiB).
-
-        The memory is the peak of this process since it began, which may be before the clock's
-        construction; 0 on Windows, which does not count it.
-        """
-        peak_bytes = 0
-        with suppress(ImportError):  # Windows has no such module
-            import resource
-
-            unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes or KiB
-            peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        seconds = round(time.monotonic() - self.start, 2)
-        return {"wall_s": seconds, "peak_memory_mb": round(peak_bytes / 2**20)}
+        """The cost of the step: ``wall_s``, seconds."""
+        return {"wall_s": round(time.monotonic() - self.start, 2)}
 
 
 def environment() -> dict[str, Any]:
@@ -126,10 +113,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    for name in record["outputs"]:
-        if not (folder / name).exists():
-            return None
-    return record
+    is_whole = all((folder / name).exists() for name in record["outputs"])
+    return record if is_whole else None
 
 
 def notebook_record(profile: str, notebook: str) -> Path:
@@ -156,8 +141,7 @@ def finish(
     Returns the record.
     """
     path = home() / notebook_record(p.profile, notebook)
-    values = p.model_dump(mode="json")
-    return write_record(path, values, outputs, **entries, **clock.usage())
+    return write_record(path, p.model_dump(mode="json"), outputs, **entries, **clock.usage())
 
 
 # ---------------------------------------------------------------- trainings
@@ -225,8 +209,11 @@ class Threshold(Closed):
     threshold_replicates: list[float]
 
 
-class TrainingRecord(Closed):
-    """All that a report says about a training; the trainer writes it at the end."""
+class TrainingRecord(Closed, extra="ignore"):
+    """All that a report says about a training; the trainer writes it at the end.
+
+    Entries that only earlier records have are ignored.
+    """
 
     parameters: RunParameters
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
@@ -236,15 +223,12 @@ class TrainingRecord(Closed):
     validation_threshold: Threshold | None = None
     weights_from: str
     weights_sha256: str
-    frozen: list[str] = Field([])  # empty; part of earlier records
     log: list[dict[str, int | float]] = Field([])  # one row per epoch
     n: dict[str, int] = Field({})  # frames per split
-    unpaired: int = 0  # part of earlier records, like frozen
     collapsed: bool = False  # whether it learned nothing
     start: str | None = None  # id of the phase before
     images_seen: int = 0
     wall_s: float
-    peak_memory_mb: int
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
     train_set: str = ""  # in a score file: as the profile names it, ``bed-{seed}``

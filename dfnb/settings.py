@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,32 +85,25 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             yield f"{field} = {value}: {message}"
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones.
 
     Perhaps meant are names that contain it, else those spelled alike; three at most.
     """
-    known = list(known)
     similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
     return f"; known are {', '.join(known) or 'none'}"
 
 
-def check_name(name: str, source: object) -> str:
-    """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`."""
-    return _check_text(name, NAME, source)
+def check_name(name: str, source: object, pattern: str = NAME) -> str:
+    """Return ``name`` if files and folders may be named so, else raise :class:`DfnbError`.
 
-
-def check_title(title: str, source: object) -> str:
-    """Return ``title`` if every format of tables can show it, else raise :class:`DfnbError`."""
-    return _check_text(title, TITLE, source)
-
-
-def _check_text(text: str, pattern: str, source: object) -> str:
-    if not re.fullmatch(pattern, text):
-        raise DfnbError(f"{source}: {text!r}: {PATTERN_RULES[pattern]}")
-    return text
+    With the ``pattern`` TITLE, if every format of tables can show it.
+    """
+    if not re.fullmatch(pattern, name):
+        raise DfnbError(f"{source}: {name!r}: {PATTERN_RULES[pattern]}")
+    return name
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     plan = jobs.plan("smoke")
-    planned = plan.jobs
+    planned = [*plan.trainings, *plan.notebooks]
     report = home / "reports" / "smoke"
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())

@@ -47,17 +47,6 @@ for name in {READERS}:
     assert run(code) == ""
 
 
-def test_the_command_starts_without_torch_and_pandas():
-    code = """
-import atexit, sys
-atexit.register(lambda: print([name for name in ("torch", "pandas") if name in sys.modules]))
-sys.argv = ["dfnb", "--help"]
-from dfnb.cli import app
-app()
-"""
-    assert run(code).endswith("[]\n")
-
-
 def test_importing_changes_nothing(tmp_path):
     """Neither torch's threads and flags nor where modules are found."""
     (tmp_path / "papers").mkdir()
@@ -134,10 +123,9 @@ def test_the_package_starts_without_what_windows_lacks():
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({lacking}))
-from dfnb import cli, records
-print(records.Clock().usage()["peak_memory_mb"])
+import dfnb.cli, dfnb.records
 """
-    assert run(code) == "0\n"
+    assert run(code) == ""
 
 
 with_its_tokenize = pytest.mark.skipif(

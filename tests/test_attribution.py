@@ -238,7 +238,7 @@ def test_a_map_gets_its_channels_first_and_loses_tokens_without_a_position():
 
 FAMILIES = [
     ("test_resnet", 96, 3, "layer4"),
-    ("test_efficientnet", 96, 3, "bn2"),
+    ("test_efficientnet", 96, 3, "blocks.4"),
     ("test_convnext", 96, 3, "stages.3"),
     ("hiera_tiny_224", 224, 7, "blocks.11.norm1"),
     ("swin_tiny_patch4_window7_224", 96, 3, "layers.3"),

@@ -1,4 +1,4 @@
-"""The five functions for a notebook of one's own: any detector, any data, the report's numbers."""
+"""The four functions for a notebook of one's own: any detector, any data, the report's numbers."""
 
 import os
 import re
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import clips
 import cv2
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from torchvision.transforms import v2
 
 import dfnb
 from dfnb import files, papers, report
-from dfnb.data import prepare, test_sets
+from dfnb.data import test_sets
 from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.report.scores import KEYS, Condition, write_scores
 from dfnb.settings import DfnbError
@@ -144,22 +143,6 @@ def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, t
     assert table["label"].isna().all() == (kind not in ("slice", "subset", "loader"))
 
 
-def test_faces_are_found_in_pictures_and_clips(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
-    clip = clips.write(tmp_path / "clip.mp4", clips.moving(12))
-    picture = tmp_path / "picture.png"
-    cv2.imwrite(str(picture), clips.draw([(40, 60)])[..., ::-1])
-    table = dfnb.predict(redness, [picture, clip], detect=True)
-    assert table["video"].tolist() == [str(picture)] + 8 * [str(clip)]
-    whole = dfnb.predict(redness, picture)["score"][0]
-    assert table["score"].min() > whole + 0.05  # a crop is redder than the picture
-    assert len(dfnb.predict(run, clip, detect=True)) == 8
-    with pytest.raises(DfnbError, match="crops of faces already"):
-        dfnb.predict(run, [np.zeros((9, 9, 3), "uint8")], detect=True)
-    table["label"] = [0] + 8 * [1]
-    assert dfnb.auc(table).clusters == 2
-
-
 def test_nothing_global_changes(run, dataset, monkeypatch):
     """Also by a run that reads frames in another process."""
     monkeypatch.setattr(scoring, "WORKERS", 1)
@@ -190,7 +173,7 @@ def constant(value):
         (lambda images: None, "NoneType"),
         (lambda images: ["real"] * len(images), "as scores"),
         (nn.Flatten().eval(), r"shape \(48, 27648\)"),
-        (Redness(lambda red: (red, red)), "tuple of shape"),
+        (Redness(lambda red: (red, red)), "as scores"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
         (Redness, "is no detector"),
@@ -231,13 +214,20 @@ def test_a_transform_makes_floats(dataset, transform, sentence):
         dfnb.predict(Redness(lambda red: red), dataset, transform=transform)
 
 
-def test_probabilities_of_a_module_are_noticed(dataset, caplog):
-    dfnb.predict(Redness(lambda red: red), dataset, transform=TO_TENSOR)
-    assert not caplog.messages
-    for output in (torch.sigmoid, lambda red: torch.stack([-red, red], dim=1).softmax(1)):
-        caplog.clear()
-        dfnb.predict(Redness(output), dataset, transform=TO_TENSOR)
-        assert "are the outputs probabilities" in caplog.text
+@pytest.mark.parametrize(
+    ("output", "warns"),
+    [
+        (torch.sigmoid, True),
+        (lambda red: torch.stack([-red, red], dim=1).softmax(1), True),
+        (lambda red: red / 100, False),
+        (lambda red: torch.stack([red / 100 + 0.1, red / 100], dim=1), False),
+    ],
+)
+def test_probabilities_of_a_module_are_noticed_and_small_logits_are_none(
+    dataset, caplog, output, warns
+):
+    dfnb.predict(Redness(output), dataset, transform=TO_TENSOR)
+    assert ("are they probabilities" in caplog.text) == warns
 
 
 def test_unknown_names_are_answered_by_the_nearest(run):
@@ -266,7 +256,7 @@ def test_numbers_are_those_of_the_report(run, dataset):
     number = dfnb.auc(noisy)
     assert number["value"] == expected["value"] < 1
     assert number[["low", "high"]].tolist() == expected[["low", "high"]].tolist()
-    assert dfnb.difference(table, noisy)["value"] == dfnb.auc(table)["value"] - number["value"]
+    assert dfnb.auc(table, minus=noisy)["value"] == dfnb.auc(table)["value"] - number["value"]
 
 
 def table_of(labels, scores):
@@ -275,18 +265,15 @@ def table_of(labels, scores):
     return pd.DataFrame({**keys, "method": "", "score": scores})
 
 
-def test_an_auc_of_labels_that_are_assigned_later():
+def test_an_auc_of_labels_that_are_assigned_later_needs_three_columns_alone(caplog):
     labels = [0, 0, 0, 1, 1, 1]
     scores = [0.1, 0.4, 0.7, 0.3, 0.8, 0.9]
-    number = dfnb.auc(table_of(labels, scores))
+    table = table_of(labels, scores)
+    number = dfnb.auc(table)
     assert number.value == pytest.approx(roc_auc_score(labels, scores))
     assert number.low < number.value < number.high and number.clusters == 6
-
-
-def test_a_table_needs_three_columns_alone(caplog):
-    table = table_of([0, 0, 0, 1, 1, 1], [0.1, 0.4, 0.7, 0.3, 0.8, 0.9])
     few = table[["video", "label", "score"]].astype({"score": str, "label": bool})
-    assert dfnb.auc(few).equals(dfnb.auc(table))
+    assert dfnb.auc(few).equals(number)
     assert "no clusters: each video" in caplog.text
 
 
@@ -321,7 +308,7 @@ def test_what_is_no_table_of_scores_is_refused(table):
 def test_a_difference_needs_the_same_videos():
     first = table_of([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4])
     with pytest.raises(DfnbError, match="cannot be compared"):
-        dfnb.difference(first, first.assign(label=[0, 1, 0, 1]))
+        dfnb.auc(first, minus=first.assign(label=[0, 1, 0, 1]))
 
 
 # ---------------------------------------------------------------- as it is typed

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from dfnb import cli, papers
 from dfnb.papers import contract
-from dfnb.report import tables
+from dfnb.report import tables, tools
 from dfnb.running import parameters
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
@@ -160,7 +160,7 @@ def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):
 
 def test_every_paper_and_notebook_of_the_schemas_is_there(checkout):
     notebooks = {path.stem for path in checkout.glob("notebooks/*.ipynb")}
-    assert notebooks == {*papers.notebooks(), *parameters.NOTEBOOKS}
+    assert notebooks == {*papers.notebooks(), *parameters.NOTEBOOKS, tools.NOTEBOOK}
 
 
 def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
@@ -182,20 +182,6 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     made = dfnb("synth", "smoke-b")
     assert (empty / "datasets" / "smoke-b" / "record.json").exists(), made.stderr
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
-
-
-def test_the_line_for_work_sheets_leaves_out_the_solutions(checkout, tmp_path):
-    readme = (checkout / "docs" / "own.md").read_text(encoding="utf-8")
-    words = re.search(r"^jupyter (nbconvert .*)", readme, re.MULTILINE)[1].split()
-    notebook = nbformat.read(checkout / words[-1], 4)
-    notebook.cells[-1].metadata["tags"] = ["solution"]
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    source = tmp_path / words[-1]
-    source.parent.mkdir()
-    nbformat.write(notebook, source)
-    subprocess.run([sys.executable, "-m", *words], cwd=tmp_path, check=True, capture_output=True)
-    sheet = nbformat.read(tmp_path / "sheets" / source.name, 4)
-    assert len(sheet.cells) == sum("solution" not in each for each in tags)
 
 
 def test_a_run_leaves_the_checkout_clean(checkout):

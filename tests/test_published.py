@@ -237,7 +237,7 @@ def test_a_wrong_folder_or_name_is_told_what_fits(root, tree, name, place):
     trees.TREES[tree](root)
     with pytest.raises(DfnbError, match=f"and nothing of {name}; looked for [^{{}}]*/") as error:
         scan(name, (root / place).resolve())
-    assert f"perhaps you mean `dfnb prepare {tree} --root {root}`" in str(error.value)
+    assert f"perhaps you mean `dfnb prepare {tree} [NAME] --root {root}`" in str(error.value)
 
 
 def test_folders_that_no_rule_reads_are_named(root):

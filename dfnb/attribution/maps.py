@@ -33,27 +33,34 @@ AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need me
 def evidence(network: nn.Module, images: Tensor) -> Tensor:
     """The number that maps explain: log(P(fake) / P(real)), (n,), of images (n, 3, H, W).
 
-    P(fake) itself would not do, because its gradient vanishes where a detector is sure. A module
-    that is no paper's network returns this number, (n,) or (n, 1), or two logits (n, 2), real
-    first; or a dict or an object that has such ``logits``, or ``cls``. Raises :class:`DfnbError`
-    for other outputs.
+    P(fake) itself would not do, because its gradient vanishes where a detector is sure. Raises
+    :class:`DfnbError` for outputs of another shape than :func:`logits` says.
+    """
+    values = logits(network, images)
+    count = len(images)
+    shape = tuple(getattr(values, "shape", ()))
+    if shape in ((count,), (count, 1)):
+        return values.flatten()
+    if shape == (count, 2):
+        return values[:, 1] - values[:, 0]
+    raise DfnbError(
+        f"the detector returns {type(values).__name__} of shape {shape} for {count} images; return "
+        "logits: (B,) or (B, 1) of being fake, or (B, 2), real first"
+    )
+
+
+def logits(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits of images (n, 3, H, W), of a paper's network its log-odds (n,).
+
+    Another module returns logits, (n,) or (n, 1) of being fake or (n, 2), real first; or a dict or
+    an object that has such ``logits``, or ``cls``. They are returned unchecked.
     """
     outputs = network(images)
     if isinstance(network, Network):
         return network.log_odds(outputs).to(images.dtype)  # log_odds computes in float64
     if isinstance(outputs, Mapping):
         outputs = SimpleNamespace(**outputs)
-    logits = getattr(outputs, "logits", getattr(outputs, "cls", outputs))
-    count = len(images)
-    shape = tuple(getattr(logits, "shape", ()))
-    if shape in ((count,), (count, 1)):
-        return logits.flatten()
-    if shape == (count, 2):
-        return logits[:, 1] - logits[:, 0]
-    raise DfnbError(
-        f"the detector returns {type(logits).__name__} of shape {shape} for {count} images; return "
-        "logits: (B,) or (B, 1) of being fake, or (B, 2), real first"
-    )
+    return getattr(outputs, "logits", getattr(outputs, "cls", outputs))
 
 
 # ---------------------------------------------------------------- methods

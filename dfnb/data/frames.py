@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import DfnbError, check_title, explained, suggestion
+from dfnb.settings import TITLE, DfnbError, check_name, explained, suggestion
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -88,7 +88,7 @@ def write_video(
             _write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
-        write_json(temporary / "video.json", content, indent=None)  # compact
+        write_json(temporary / "video.json", content)
 
 
 def _write_images(folder: Path, name: str, images: np.ndarray) -> None:
@@ -249,7 +249,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
         self_destruct=True,
     )
     for method in frames["method"].unique():
-        check_title(method, f"{path}, a method")
+        check_name(method, f"{path}, a method", TITLE)
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")

@@ -40,7 +40,7 @@ from dfnb.data.frames import (
 from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
-from dfnb.settings import Closed, DfnbError, check_name, check_title
+from dfnb.settings import TITLE, Closed, DfnbError, check_name
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
@@ -460,7 +460,8 @@ def check_names(videos: Sequence[Video]) -> None:
         path = PurePosixPath(video.name)
         taken.update([path, *path.parents])
     for video in videos:
-        check_title(video.method, f"{video.path}, its method")  # tables must be able to show it
+        # Tables must be able to show it.
+        check_name(video.method, f"{video.path}, its method", TITLE)
         is_taken = taken[PurePosixPath(video.name)] > 1
         if is_taken or not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(

@@ -162,7 +162,7 @@ def _better(name: str, root: Path, files: Files) -> str:
     if not kinds:
         return ""
     dataset, folder = max(kinds, key=lambda fit: (fit[0] == name, kinds[fit]))
-    return f"perhaps you mean `dfnb prepare {dataset} --root {folder}`"
+    return f"perhaps you mean `dfnb prepare {dataset} [NAME] --root {folder}`"
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:

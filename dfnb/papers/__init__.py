@@ -23,7 +23,7 @@ SAME_NUMBERS = {
     "96bc9971c4b8": "cc64c1b4ea1f",  # locate_and_verify
     "764bc596ce84": "29581a235f9b",  # self_blended_images
 }
-MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def notebooks() -> dict[str, str]:

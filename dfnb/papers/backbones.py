@@ -20,7 +20,6 @@ from timm.models import (
     register_model,
 )
 from timm.models._hub import download_cached_file, download_from_hf
-from timm.models.efficientnet import EfficientNet
 from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -30,12 +29,6 @@ from dfnb.settings import DfnbError, explained
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 STARTS = Path(__file__).with_name("starts")
-# By model and tag, the sha256 that timm's file of weights must have, or its first digits where only
-# those are published. Other files are not checked.
-PINNED = {
-    "legacy_xception.tf_in1k": "43020ad28",  # published as part of the file's name
-    "resnet18.tv_in1k": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-}
 
 # ---------------------------------------------------------------- the small network
 
@@ -117,22 +110,17 @@ class Start(NamedTuple):
         weights_from: "random weights", "ImageNet", or "drawn faces" of our own.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
-        problem: why there are no pretrained weights; empty where there are, or none were asked for.
     """
 
     weights_from: str = "random weights"
     file: Path | None = None
     sha256: str = ""
-    problem: str = ""
 
 
 def start(name: str, pretrained: bool) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    If those cannot be had, the start is random weights, and ``problem`` says why. A training is
-    then refused by :func:`dfnb.training.train.run_parameters`.
-
-    Raises :class:`DfnbError` where timm has no such model, or the file is not the pinned one.
+    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
@@ -142,17 +130,12 @@ def start(name: str, pretrained: bool) -> Start:
     try:
         file = _weights_file(config)
     except Exception as error:  # without a network; each version of the hub has its own
-        return Start(problem=str(error))
-    digest = sha256(file)
-    # Without a pin the expected beginning is "", which every digest has.
-    if not digest.startswith(PINNED.get(f"{config.architecture}.{config.tag}", "")):
         raise DfnbError(
-            f"{file.resolve()} is damaged or not timm's {config.tag}; delete it, and it is "
-            "fetched again"
-        )
+            f"the pretrained weights of {name} cannot be fetched ({error}); run this once with an "
+            "internet connection, or set pretrained = false to start from random weights"
+        ) from None
     # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
-    weights_from = "drawn faces" if config.file else "ImageNet"
-    return Start(weights_from, file, digest)
+    return Start("drawn faces" if config.file else "ImageNet", file, sha256(file))
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -170,7 +153,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
         get_hf_file_metadata(hf_hub_url(*place))
         return Path(download_from_hf(*place))
     if config.url:
-        return Path(download_cached_file(config.url))  # its name has the beginning of its hash
+        return Path(download_cached_file(config.url))  # checks the hash in the file's name
     raise FileNotFoundError("timm has none for it")
 
 
@@ -182,10 +165,9 @@ def create(
 ) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights depend on ``torch.manual_seed`` before the call alone: they are the same whether
-    they were chosen or replace pretrained weights that cannot be had. A model that accepts one size
-    of images only, as most transformers do, is built for ``image_size``, or, if that is None, for
-    the size of its weights.
+    Random weights depend on ``torch.manual_seed`` before the call alone. A model that accepts one
+    size of images only, as most transformers do, is built for ``image_size``, or, if that is None,
+    for the size of its weights.
 
     Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """
@@ -196,10 +178,9 @@ def create(
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
-    remedy = "choose another image_size or backbone"
-    if initial.file:
-        remedy += f"; or delete {initial.file}, if it is damaged, and it is fetched again"
-    with explained(name, "as a backbone here", remedy):
+    source = f"{name}, from {initial.file or initial.weights_from},"
+    remedy = "choose another image_size or backbone, or delete damaged weights, to fetch them again"
+    with explained(source, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     return model
@@ -209,13 +190,11 @@ def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
     The backbone is a timm model, or one of :func:`stages`; of several, the one that the network
-    defines last. Its layer is the last one in timm's list ``feature_info``. EfficientNet has a
-    convolution behind that. Of a vision transformer it is the first norm of the last block, because
-    after this block the class token alone may count. A network without a timm model may have a list
-    of its own, ``feature_info = [{"module": NAME}]``. None: there is no backbone.
+    defines last. Its layer is the last one in timm's list ``feature_info``; of a vision transformer
+    it is the first norm of the last block, because after this block the class token alone may
+    count. A network without a timm model may have a list of its own, ``feature_info = [{"module":
+    NAME}]``. None: there is no backbone.
     """
-    if isinstance(network, EfficientNet):
-        return network.bn2
     # Blocks of EfficientNet have a method of this name, which is no list of layers.
     if isinstance(getattr(network, "feature_info", None), list):
         layer = network.get_submodule(network.feature_info[-1]["module"])

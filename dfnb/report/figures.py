@@ -70,13 +70,6 @@ def show(
     return paths
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG, complete or not at all, and free its memory."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary)
-    plt.close(figure)
-
-
 def source(code: type | Callable) -> Markdown:
     """The source of a class or function, folded, so that no cell of a notebook repeats it."""
     text = f"```python\n{inspect.getsource(code)}```"

@@ -7,7 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebo
 files, or train by :func:`trained` what is missing when they are opened by hand.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -32,8 +32,8 @@ from dfnb.report.scores import (
     write_scores,
 )
 from dfnb.running import parameters
-from dfnb.running.parameters import DataParameters, Names, Seeds, TrainingParameters
-from dfnb.settings import Closed, DfnbError, Name, Title, check_title, read_yaml, suggestion
+from dfnb.running.parameters import Names, Seeds, TrainingParameters
+from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of
 
@@ -122,33 +122,24 @@ def profile(name: str) -> Profile:
 
 
 class Job(Closed):
-    """One step of a profile.
+    """One step of a profile: a notebook that papermill executes, or a :class:`Training`.
 
     Attributes:
-        name: of the notebook; of a training, as in messages and for ``dfnb train``.
+        name: of the notebook; of a training, the id of its run.
         profile: the name of the profile.
         output: the file that proves that the job ended, relative to the home.
+        parameters: of the notebook; of a training, those with which its paper's notebook shows it.
     """
 
     name: str
     profile: Name
     output: Path
+    parameters: dict[str, Any]
 
     @property
     def done(self) -> bool:
         """Whether the output exists."""
         return (files.home() / self.output).exists()
-
-    @property
-    def log(self) -> Path:
-        """The file for what the job prints."""
-        return files.report_folder(self.profile) / "logs" / f"{self.name}.txt"
-
-
-class Notebook(Job):
-    """A notebook that papermill executes with these parameters."""
-
-    parameters: dict[str, Any]
 
 
 class Training(Job):
@@ -156,7 +147,6 @@ class Training(Job):
 
     Attributes:
         run: what identifies the training.
-        run_id: its name.
         roles: the pairs of ablation and variant under which the report shows it.
         train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         test_sets: the datasets that it is scored on.
@@ -165,19 +155,11 @@ class Training(Job):
     """
 
     run: RunParameters
-    run_id: str
     roles: list[Role]
     train_set: str
     test_sets: list[str]
     corruptions: Corruptions | None
     maps: Maps | None
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters with which its paper's notebook shows this training."""
-        options = self.run.model_dump(include=set(TrainingOptions.model_fields))
-        values = {**options, **self.run.settings}
-        return {"profile": self.profile, "test_sets": self.test_sets, **values}
 
 
 class Plan(Closed):
@@ -188,19 +170,15 @@ class Plan(Closed):
 
     profile: Name
     trainings: list[Training]
-    notebooks: list[Notebook]
-
-    @property
-    def jobs(self) -> list[Job]:
-        """All jobs, in an order in which they can run."""
-        return [*self.trainings, *self.notebooks]
+    notebooks: list[Job]
 
     def training(self, name: str) -> Training:
         """The training of that name; raises :class:`DfnbError` with the nearest for another."""
         by_name = {job.name: job for job in self.trainings}
         if name not in by_name:
-            nearest = suggestion(name, by_name)
-            raise DfnbError(f"profile {self.profile} has no training {name!r}{nearest}")
+            raise DfnbError(
+                f"profile {self.profile} has no training {name!r}{suggestion(name, by_name)}"
+            )
         return by_name[name]
 
 
@@ -225,41 +203,41 @@ def plan(
     """
     content = profile(name)
     by_id: dict[str, Training] = {}
+    shown = {}  # the parameters of notebooks; those of a paper show its first training
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook, changes):
-            same = by_id.get(job.run_id)
-            if same:  # another role needs an equal training: it gets this role and its test sets
-                roles = [*same.roles, *job.roles]
-                test_sets = list(dict.fromkeys([*same.test_sets, *job.test_sets]))
-                job = same.model_copy(update={"roles": roles, "test_sets": test_sets})
-            by_id[job.run_id] = job
-    trainings = list(by_id.values())
-    if main:
-        trainings = [job for job in trainings if MAIN in job.roles]
+            shown.setdefault(notebook, job.parameters)
+            same = by_id.setdefault(job.name, job)
+            if same is not job:  # another role needs an equal training: it gets its test sets, too
+                same.roles.extend(job.roles)
+                more = [dataset for dataset in job.test_sets if dataset not in same.test_sets]
+                same.test_sets.extend(more)
+    trainings = [job for job in by_id.values() if MAIN in job.roles or not main]
     notebooks = []
     for notebook, changes in content.notebooks.items():
-        if changes and changes.get("released"):  # it would explain a training, and there is none
+        changes = changes or {}  # None where the profile changes nothing
+        if changes.get("released"):  # it would explain a training, and there is none
             if not trainings:
                 raise DfnbError(
                     f"profile {name} has nothing to score: put weights into {changes['released']} "
                     "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
                 )
             continue
-        values = _notebook_parameters(name, content, notebook, trainings)
+        if notebook not in shown:
+            values = {"profile": name, **changes}
+            checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
+            shown[notebook] = checked.model_dump(mode="json")
         output = records.notebook_record(name, notebook)  # written last
-        notebooks.append(Notebook(name=notebook, profile=name, output=output, parameters=values))
+        job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
+        notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
-def _is_available(dataset: str) -> bool:
+def is_available(dataset: str) -> bool:
     """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
-    folder = files.dataset_folder(dataset)
-    return dataset in files.dataset_names("synth") or records.read_record(folder) is not None
-
-
-def missing_datasets(name: str) -> list[str]:
-    """The datasets of a profile's grid that are left out, because they are not prepared."""
-    return [dataset for dataset in profile(name).grid.test_sets if not _is_available(dataset)]
+    if dataset in files.dataset_names("synth"):
+        return True
+    return records.read_record(files.dataset_folder(dataset)) is not None
 
 
 def _trainings(
@@ -272,7 +250,6 @@ def _trainings(
 
     Ablations take the grid's first seed unless they name others, and are left out where their
     datasets are missing. The grid's trainings stay, so that a missing training set is an error.
-    Where the notebook names released weights, each of these files takes the place of its trainings.
     """
     if notebook not in papers.notebooks():
         return
@@ -280,89 +257,55 @@ def _trainings(
     schema = parameters.schema(notebook)
     shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
-    variants = {MAIN: Variant(seeds=grid.seeds)}  # by role
-    if shared.get("released"):
-        variants = _released(papers.notebooks()[notebook], shared["released"])
-    for ablation, by_title in content.ablations.get(notebook, {}).items():
-        variants.update({(ablation, title): variant for title, variant in by_title.items()})
-    for role, variant in variants.items():
+    for role, variant in _variants(content, notebook, shared.get("released")).items():
         values = {**shared, **variant.model_extra, **changes}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
-            present = [dataset for dataset in p.test_sets if _is_available(dataset)]
-            can_start = p.released or _is_available(p.train_set)
-            if role == MAIN or (present and can_start):
-                p = p.model_copy(update={"test_sets": present})
-                yield _training(p, content, role, train_set)
+            present = [dataset for dataset in p.test_sets if is_available(dataset)]
+            can_start = p.released or is_available(p.train_set)
+            if role != MAIN and not (present and can_start):
+                continue
+            p = p.model_copy(update={"test_sets": present})
+            run = _run_parameters(p)
+            run_id = train.run_id(run)
+            yield Training(
+                name=run_id,
+                profile=name,
+                output=score_path(Path("reports", name), run_id),
+                parameters=p.model_dump(mode="json"),
+                run=run,
+                roles=[role],
+                train_set=train_set,
+                test_sets=present,
+                corruptions=grid.corruptions if role == MAIN else None,
+                maps=grid.maps if role == MAIN else None,
+            )
 
 
-def _released(paper: str, pattern: str) -> dict[Role, Variant]:
-    """A variant for each file of a paper's released weights, with the detector's name."""
-    variants = {}
-    for file in sorted(glob(pattern, root_dir=files.home())):  # noqa: PTH207, may be absolute
-        title = f"{papers.module(paper).PAPER.title}, {Path(file).stem}"
-        variants[STANDING_ALONE, check_title(title, file)] = Variant(released=file)
+def _variants(content: Profile, notebook: str, released: str | None) -> dict[Role, Variant]:
+    """The variants of a paper by role: its training in the grid, then those of its ablations.
+
+    Each file that the pattern ``released`` matches is a variant with the authors' weights. They
+    take the place of the training in the grid.
+    """
+    variants = {MAIN: Variant(seeds=content.grid.seeds)}
+    if released:
+        variants.clear()
+        paper = papers.module(papers.notebooks()[notebook]).PAPER.title
+        for file in sorted(glob(released, root_dir=files.home())):  # noqa: PTH207, may be absolute
+            title = check_name(f"{paper}, {Path(file).stem}", file, TITLE)
+            variants[STANDING_ALONE, title] = Variant(released=file)
+    for ablation, by_title in content.ablations.get(notebook, {}).items():
+        variants.update({(ablation, title): variant for title, variant in by_title.items()})
     return variants
-
-
-def _training(
-    p: TrainingParameters,
-    content: Profile,
-    role: Role,
-    train_set: str,
-) -> Training:
-    """The training with these parameters in a role; ``train_set`` as the profile names it."""
-    run = _run_parameters(p)
-    run_id = train.run_id(run)
-    words = [p.paper, p.train_set, *map(files.slug, role), f"s{p.seed}"]
-    grid = content.grid
-    corruptions = None
-    if role == MAIN and grid.corruptions and _is_available(grid.corruptions.test_set):
-        corruptions = grid.corruptions
-    return Training(
-        name="-".join(filter(None, words)),  # MAIN is two empty words
-        profile=p.profile,
-        output=score_path(Path("reports", p.profile), run_id),
-        run=run,
-        run_id=run_id,
-        roles=[role],
-        train_set=train_set,
-        test_sets=p.test_sets,
-        corruptions=corruptions,
-        maps=grid.maps if role == MAIN else None,
-    )
 
 
 def _run_parameters(p: TrainingParameters) -> RunParameters:
     """What identifies the training with the parameters of a paper's notebook."""
     options = p.model_dump(include=set(TrainingOptions.model_fields))
     return train.run_parameters(settings=p.settings(), **options)
-
-
-def _notebook_parameters(
-    name: str,
-    content: Profile,
-    notebook: str,
-    trainings: Sequence[Training],
-) -> dict[str, Any]:
-    """The parameters of a notebook; a paper's are those of its first training, which it shows.
-
-    The notebook on data shows all datasets of the trainings unless the profile names some.
-    """
-    paper = papers.notebooks().get(notebook)  # None if it trains nothing: no job has this paper
-    for job in trainings:
-        if job.run.paper == paper:
-            return job.parameters
-    schema = parameters.schema(notebook)
-    values = {"profile": name, **(content.notebooks[notebook] or {})}
-    if schema is DataParameters:
-        names = []  # of the datasets, with repetitions
-        for job in trainings:
-            names += [job.run.train_set, *job.test_sets]
-        values.setdefault("datasets", list(dict.fromkeys(names)))
-    return schema.check(values, f"profile {name}, {notebook}").model_dump(mode="json")
 
 
 # ---------------------------------------------------------------- what jobs and notebooks call
@@ -384,13 +327,12 @@ def trained(p: TrainingParameters) -> Run:
     """The training of a paper's notebook, see :func:`train_and_score`.
 
     One that the profile does not plan, because a reader has changed the parameters, is only
-    trained: no table of the report has it.
+    trained, on datasets that are there: no table of the report has it.
     """
     run = _run_parameters(p)
     for job in plan(p.profile).trainings:
         if job.run == run:
             return train_and_score(job)
-    ensure_datasets(p.train_set, *p.test_sets)
     return train.train(run)
 
 
@@ -413,7 +355,7 @@ def train_and_score(job: Training) -> Run:
     written last, and proves that the job ended.
     """
     if job.done:
-        return Run.open(job.run_id)
+        return Run.open(job.name)
     report = files.report_folder(job.profile)
     ensure_datasets(*job.test_sets)
     if job.run.data:  # empty of released weights, which need no training set
@@ -433,8 +375,8 @@ def train_and_score(job: Training) -> Run:
         tables[Condition(validation)] = scores
         metadata[validation] = test_sets.metadata(job.run.train_set)
     record = run.record.model_copy(update={"train_set": job.train_set})
-    about = {"record": record.model_dump(mode="json"), "roles": job.roles}
-    write_scores(job.profile, run.id, tables, metadata, **about)
+    about = record.model_dump(mode="json")
+    write_scores(job.profile, run.id, tables, metadata, record=about, roles=job.roles)
     remove_replaced(job.profile, run.id)
     return run
 
@@ -447,7 +389,7 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
     """
     for name in job.test_sets:
         yield Condition(name), scoring.score(run, name)
-    if job.corruptions:
+    if job.corruptions and is_available(job.corruptions.test_set):
         name = job.corruptions.test_set
         videos = job.corruptions.videos
         ensure_datasets(name)
@@ -456,7 +398,7 @@ def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]
             yield Condition(name, corruption, severity), table
     if not job.maps:
         return
-    for name in filter(_is_available, job.maps.test_sets):
+    for name in filter(is_available, job.maps.test_sets):
         ensure_datasets(name)
         frames = measures.sample(name, job.maps.frames, run.parameters.seen_methods)
         if frames.empty:  # no fake of a method that it has seen

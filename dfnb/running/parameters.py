@@ -1,23 +1,17 @@
 """The parameters of the notebooks: their schemas, and how they are checked.
 
 A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
-notebook's namespace to :func:`check`, which refuses unknown names, wrong types and impossible
-values in one sentence; papermill itself only warns of an unknown name.
+notebook's namespace to :func:`check`, which refuses wrong types and impossible values in one
+sentence.
 """
 
-import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import Field, NonNegativeInt, create_model
 
 from dfnb import papers, records
-from dfnb.report.tools import Missing
 from dfnb.settings import Closed, DfnbError, Name
-
-if TYPE_CHECKING:
-    from dfnb.papers.contract import Settings
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
@@ -34,8 +28,8 @@ class TrainingParameters(Parameters, records.TrainingOptions):
 
     test_sets: Names
 
-    def settings(self) -> "Settings":
-        """The part of the parameters that belongs to the paper."""
+    def settings(self) -> Closed:
+        """The part of the parameters that belongs to the paper, of its class ``Settings``."""
         schema = papers.module(self.paper).Settings
         # These parameters are of the class that :func:`schema` makes, which has the settings, too.
         return schema(**self.model_dump(include=set(schema.model_fields)))
@@ -59,17 +53,7 @@ class SeamsParameters(Parameters):
     test_set: Name = "seams"
 
 
-class JudgeParameters(Parameters):
-    """The parameters of notebook 12, see :func:`dfnb.report.tools.scored_frames`."""
-
-    files: list[str] = Field(min_length=1)
-    test_sets: list[Name] = Field([])
-    compared: str = ""
-    missing: Missing = "refuse"
-    over_frames: Literal["mean", "median", "max"] = "mean"
-
-
-# All notebooks but those of the papers.
+# All notebooks but those of the papers, and 12_judge: `dfnb judge` checks its parameters.
 NOTEBOOKS = {
     "00_start_here": Parameters,
     "01_data": DataParameters,
@@ -78,7 +62,6 @@ NOTEBOOKS = {
     "09_robustness": Parameters,
     "10_what_detectors_detect": SeamsParameters,
     "11_report": Parameters,
-    "12_judge": JudgeParameters,
 }
 
 
@@ -90,10 +73,9 @@ def schema(notebook: str) -> type[Parameters]:
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without importing the papers, and so torch
-    paper_notebooks = papers.notebooks()
-    if notebook not in paper_notebooks:
+    paper = papers.notebooks().get(notebook)
+    if paper is None:
         raise DfnbError(f"there is no notebook {notebook!r}")
-    paper = paper_notebooks[notebook]
     bases = (TrainingParameters, papers.module(paper).Settings)
     # (type, default): ``paper`` can only be this paper, and need not be stated.
     return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
@@ -102,29 +84,14 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
-    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read.
-
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
-        namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
-            the executed cells.
+        namespace: Its variables, ``globals()``; those with the name of a parameter are read.
+            :func:`dfnb.running.jobs.plan` refuses other names in a profile, and papermill warns of
+            them on its command line.
 
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
-    names = set(expected.model_fields)
-    for cell in namespace.get("In", ()):
-        if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
-            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
-    values = {name: namespace[name] for name in names & namespace.keys()}
+    values = {name: namespace[name] for name in expected.model_fields if name in namespace}
     return expected.check(values, notebook)
-
-
-def resolved(parameters: Parameters) -> pd.DataFrame:
-    """The parameters that differ from their defaults, and the environment, one per row, as text.
-
-    The column is ``value``; the index names a nested entry with points, ``packages.torch``.
-    """
-    values = {**parameters.model_dump(exclude_defaults=True), **records.environment()}
-    return pd.json_normalize(values).map(str).T.set_axis(["value"], axis="columns")

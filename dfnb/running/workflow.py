@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import joblib
@@ -12,7 +11,6 @@ import joblib
 from dfnb import files
 from dfnb.report import page
 from dfnb.running import jobs
-from dfnb.running.jobs import Job
 from dfnb.settings import DfnbError
 
 
@@ -23,7 +21,7 @@ def run(
 ) -> None:
     """Run the unfinished jobs of a profile, then print where its report is.
 
-    Raises :class:`DfnbError` when a job failed, after a line for each job that did.
+    Raises :class:`DfnbError` when a job failed, after Snakemake has named its log.
 
     Args:
         profile: Its name.
@@ -31,8 +29,9 @@ def run(
         main: Whether to leave out the trainings of all ablations.
     """
     plan = jobs.plan(profile, main)
-    for dataset in jobs.missing_datasets(profile):
-        print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
+    for dataset in jobs.profile(profile).grid.test_sets:
+        if not jobs.is_available(dataset):
+            print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.
     plan_file = Path(".snakemake", f"{profile}-plan.json")
@@ -45,8 +44,6 @@ def run(
     command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
-        for job in plan.jobs:  # a log that exists from now on means that its job has begun
-            job.log.unlink(missing_ok=True)
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
         process = subprocess.Popen(command, start_new_session=True)
@@ -59,21 +56,14 @@ def run(
             raise
         finally:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
-    if process.returncode:
-        _print_failures(plan.jobs)
-        raise DfnbError(f"profile {profile} did not finish; the same command continues")
     report = files.report_folder(profile)
+    if process.returncode:  # Snakemake has named the log of each job that failed
+        raise DfnbError(
+            f"profile {profile} did not finish; the logs in {report / 'logs'} end with the "
+            "reasons, and the same command continues"
+        )
     for path in report.glob("notebooks/*.ipynb"):
         page.strip_times(path)
     if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
-
-
-def _print_failures(planned: Sequence[Job]) -> None:
-    """Print the last line of the log of each job that began and did not finish: its error."""
-    for job in planned:
-        if job.log.exists() and not job.done:
-            text = job.log.read_text(encoding="utf-8", errors="replace")
-            last_line = text.strip().rpartition("\n")[-1]
-            print(f"{job.name} failed: {last_line}; its log is {job.log}", file=sys.stderr)

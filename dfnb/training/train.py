@@ -87,12 +87,6 @@ def run_parameters(
         weights = released_weights.start(settings.released, papers.module(paper))
     else:
         weights = backbones.start(settings.backbone, settings.pretrained)
-    if settings.pretrained and weights.file is None:
-        raise DfnbError(
-            f"the pretrained weights of {settings.backbone} cannot be fetched ({weights.problem}); "
-            "run this once with an internet connection, or set pretrained = false to train from "
-            "random weights"
-        )
     # A digest that identifies the frames. That of the embedded benchmark is computed from the
     # settings of its generator, so the frames need not exist yet.
     if settings.released:

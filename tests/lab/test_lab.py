@@ -108,8 +108,6 @@ def lab(browser, home):
         "--no-browser",
         "--allow-root",
         f"--ServerApp.port={port}",
-    ]
-    command += [
         f"--ServerApp.root_dir={home}",
         f"--IdentityProvider.token={token}",
         "--LabApp.expose_app_in_browser=True",

@@ -73,12 +73,10 @@ def record(paper, seed=0, settings=None, paper_source="", **facts):
         "weights_sha256": "",
         "log": [{"epoch": epoch, "loss_cls": 1 / epoch, "validation_auc": 0.8} for epoch in (1, 2)],
         "n": {"train": 100},
-        "unpaired": 0,
         "collapsed": False,
         "start": None,
         "images_seen": 200,
         "wall_s": 1.0,
-        "peak_memory_mb": 1,
         "environment": {},
         "outputs": {},
     }
