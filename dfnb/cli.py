@@ -115,7 +115,7 @@ def score(
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
         panel = Path("panels", files.slug(str(image)) + ending)
-        figures.save_png(pictures.frames_panel(detector, faces, maps.names(network)), panel)
+        figures.save_png(pictures.frames_panel(faces, detector, maps.names(network)), panel)
         rows.append({"file": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames; maps: {panel}")
     if csv:
