@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dfnb.files import find, read_metadata, read_table, report_folder
+from dfnb.files import find
 from dfnb.report.measure import FEWEST_SETS, METRICS, measure
 from dfnb.report.scores import (
     Level,
@@ -21,12 +21,11 @@ from dfnb.report.scores import (
     maps,
     profile_of,
     scores,
-    test_set_path,
     thresholds,
 )
 from dfnb.report.statistics import holm, p_above
 from dfnb.report.tables import cells, main, robustness
-from dfnb.settings import Closed, Name, explained, read_yaml
+from dfnb.settings import Closed, Name, read_yaml
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
@@ -240,49 +239,22 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
 def published_and_ours(profile: str) -> pd.DataFrame:
     """Every published AUC that a detector of a report can be compared with, beside ours, as text.
 
-    Each row says what the figure is of, and how ours was made: ``level``, ``frames`` that were
-    scored, their ``crop``, and ``checkpoint``, the rule by which it was chosen.
-    """
-    by = ["detector", "test_set"]
-    parts = {}
-    for level, aggregation in (("video", "video, the mean of its frames"), ("frame", "frame")):
-        rows = main(scores(profile, level))
-        figures = published_beside(rows[by].drop_duplicates(), profile, level)
-        numbers = measure(rows.merge(figures[by]), "AUC", by)
-        parts[aggregation] = numbers.merge(figures, on=by)
-    table = pd.concat(parts, names=["level"]).droplevel(1)
-    table["ours"] = cells(table)
-    folder = report_folder(profile)
-    paths = [test_set_path(folder, name) for name in table["test_set"]]
-    table["frames"] = [len(read_table(path)) for path in paths]
-    table["crop"] = [read_metadata(path)["crop"] for path in paths]
-    made = ["trained_on", "tested_on", "frames", "crop", "checkpoint", "source", "confidence"]
-    return table[[*by, "published", "ours", *made]]
-
-
-def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.DataFrame:
-    """Numbers by detector and test set, beside the published AUC of the same paper and level.
-
     A paper's rows of ``published.csv`` have its name at the beginning of ``paper``, or as
     ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
     published backbone and its training set alone; of several, the first in the file counts.
 
-    Adds ``published``, ``source``, ``confidence`` (how the figure is known), ``checkpoint`` (the
-    rule by which ours was chosen), and ``trained_on`` and ``tested_on``, the datasets in the words
-    of the source; only rows with a published figure are kept. Raises :class:`DfnbError` for a file
-    that cannot be read.
+    Columns beside detector and test set: ``level``, ``published``, ``ours``, ``trained_on`` and
+    ``tested_on`` (the datasets in the words of the source), ``checkpoint`` (the rule by which ours
+    was chosen), ``source`` and ``confidence`` (how the figure is known).
     """
-    registry = content()
     ours = {}  # from the names of datasets in published.csv to ours
-    for name, theirs in registry.datasets.items():
+    for name, theirs in content().datasets.items():
         ours.update(dict.fromkeys(theirs, name))
-    path = find("data_manifest") / "published.csv"
-    with explained(path, "as a table of figures", "correct it"):
-        figures = pd.read_csv(path)
-    figures = figures[(figures["metric"] == "AUC") & (figures["level"] == level)]
+    figures = pd.read_csv(find("data_manifest/published.csv"))
+    figures = figures[figures.pop("metric") == "AUC"]
     figures = figures.assign(trained_on=figures["train_set"], tested_on=figures["test_set"])
     figures = figures.replace({"train_set": ours, "test_set": ours})
-    figures = figures.astype({"value": float}).rename(columns={"value": "published"})
+    figures = figures.rename(columns={"value": "published"})
     parts = [figures.head(0).assign(detector="", checkpoint="")]
     for detector in detectors(profile):
         for run in detector.runs[:1]:
@@ -291,8 +263,17 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
             is_own |= figures["method"] == about.published
             is_own &= figures["train_set"] == run.train_set
             if run.parameters.settings["backbone"] == about.defaults["backbone"]:
-                of_detector = figures[is_own].drop_duplicates("test_set")
+                of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
                 made = {"detector": detector.name, "checkpoint": run.record.rule}
                 parts.append(of_detector.assign(**made))
-    beside = pd.concat(parts).drop(columns=["metric", "level"])
-    return numbers.merge(beside, on=["detector", "test_set"])
+    figures = pd.concat(parts)
+    by = ["detector", "test_set"]
+    parts = []
+    for level in ("video", "frame"):
+        of_level = figures[figures["level"] == level]
+        rows = main(scores(profile, level)).merge(of_level[by])
+        parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
+    table = pd.concat(parts)
+    table["ours"] = cells(table)
+    made = ["trained_on", "tested_on", "checkpoint", "source", "confidence"]
+    return table[[*by, "level", "published", "ours", *made]]
