@@ -2,7 +2,7 @@
 
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 
-from dfnb.files import atomic, report_folder, write_bytes
+from dfnb.files import atomic, report_folder
 from dfnb.report.scores import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
@@ -45,16 +45,16 @@ def show(
     name: str,
     caption: str,
 ) -> list[Path]:
-    """Display a figure, and save it as PNG and PDF with its caption as text; returns the paths.
+    """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large;
     it is what is displayed, with the caption as alternative text. The figure is closed.
     """
     folder = report_folder(profile) / "figures"
-    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     # These entries would change with the time or the versions of libraries. None leaves them out.
     metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
-    for path in paths[:2]:
+    for path in paths:
         with atomic(path) as temporary:
             figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
             if path.suffix == ".png":
@@ -64,7 +64,6 @@ def show(
                 picture.quantize().save(temporary, optimize=True)
         # The PDF takes over the layout of the PNG, because computing one takes long.
         figure.set_layout_engine("none")
-    write_bytes(paths[2], f"{caption}\n".encode())
     plt.close(figure)  # else the notebook would show it a second time
     display(Image(filename=paths[0], alt=caption))
     return paths
@@ -86,30 +85,20 @@ def source(code: type | Callable) -> Markdown:
 # ---------------------------------------------------------------- trainings
 
 
-def training_curves(phases: Sequence[StoredRun]) -> Figure:
-    """Each loss term and the validation AUC by epoch; dotted: the chosen epoch of the last phase.
-
-    Args:
-        phases: One training, or several in order, each started from the weights of the one before.
-    """
-    log = pd.concat([run.log for run in phases], ignore_index=True)
-    log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
-    log = log.filter(regex="loss_|validation_auc")
+def training_curves(run: StoredRun) -> Figure:
+    """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch."""
+    log = run.log.set_index("epoch").filter(regex="loss_|validation_auc")
     panels = log.plot(
         subplots=True,  # a panel for each, as terms differ in size and some are equal
         layout=(-1, 4),
         figsize=(WIDTH, 1 + 0.4 * len(log.columns)),
         title=list(log),
-        xlabel="epoch",
         legend=False,
         marker=".",
         color="C0",
     )
-    last = phases[-1]
-    chosen = last.record.chosen  # its epoch is counted from 1 within the phase
     for axis in panels.flat:
-        # The epochs of the phases before, and those of the last phase up to the chosen one.
-        axis.axvline(len(log) - len(last.log) + chosen.epoch, linestyle=":")
+        axis.axvline(run.record.chosen.epoch, linestyle=":")
     return panels.flat[0].figure
 
 

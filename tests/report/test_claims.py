@@ -29,7 +29,8 @@ def judged(number, within=True, **changes):
     """The row of one claim with the number that it is about, its verdict included."""
     checked = claims.Claim.check(claim(**changes), "test")
     row = claims._judged(checked, number, within, DELTA)
-    return claims._decided(pd.DataFrame([{"family": True, **row}])).iloc[0]
+    row = {**claims.WITHOUT_NUMBER, "family": True, **row}
+    return claims._decided(pd.DataFrame([row])).iloc[0]
 
 
 def number(low, high, **columns):
@@ -89,6 +90,7 @@ def test_p_values_are_one_sided():
 def test_each_hypothesis_is_adjusted_for_the_claims_of_the_family():
     rows = {"family": [True, True, False, True], "verdict": ["", "", "", "not judged"]}
     rows |= {"p_gain": [0.02, 0.01, 0.02, np.nan], "p_worse": [0.5, 0.9, 0.5, np.nan]}
+    rows["p_small_gain"] = [np.nan] * 4
     decided = claims._decided(pd.DataFrame(rows))
     assert decided["p_gain"].tolist()[:3] == [0.02, 0.02, 0.02]
     assert decided["p_worse"].tolist()[:3] == [1.0, 1.0, 0.5]
@@ -170,7 +172,7 @@ def test_a_mistyped_claim_is_named(judge, changed):
 @pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-photographs"])
 def test_the_committed_claims_have_ids_of_their_own(checkout, monkeypatch, name):
     monkeypatch.setenv("DFNB_HOME", str(checkout))
-    listed = claims.content(f"data_manifest/claims/{name}.yaml").claims
+    listed = claims.content(name).claims
     ids = [claim.id for claim in listed]
     assert len(set(ids)) == len(ids)
     for place, claim in enumerate(listed):
