@@ -1,7 +1,6 @@
 """The figures of a report, in one style: of numbers and training logs, without any network."""
 
 import inspect
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,7 +108,6 @@ def forest(
     numbers: pd.DataFrame,
     by_seed: pd.DataFrame | None = None,
     across: str = "place",
-    down: str = "detector",
     material: float = 0,
 ) -> Figure:
     """A forest plot: each value with its interval, and one grey dot per seed below it.
@@ -117,33 +115,31 @@ def forest(
     Args:
         numbers: Of :func:`dfnb.report.measure.measure`, all of one metric.
         by_seed: The same numbers with a row per seed; None draws no dots.
-        across: There is one panel per value of this column, such as the place.
-        down: A panel has one line per value of this column, such as the detector.
+        across: There is one panel per value of this column; each has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
     """
-    panels = numbers[across].astype(str).unique()
-    lines = list(numbers[down].astype(str).unique())
+    lines = list(numbers["detector"].unique())
     figure, axes = plt.subplots(
         1,
-        len(panels),
+        numbers[across].nunique(),
         figsize=(WIDTH, 0.7 + 0.25 * len(lines)),
         sharey=True,
         squeeze=False,
     )
     subtracted = numbers["minus"].iloc[0]  # of differences, else empty
-    for axis, panel in zip(axes[0], panels):
+    panels = numbers.groupby(across, sort=False, observed=True)
+    for axis, (panel, rows) in zip(axes[0], panels):
         if subtracted:
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.axvspan(-material, material, color="0.92", linewidth=0)
-        rows = numbers[numbers[across] == panel]
-        height = [lines.index(name) for name in rows[down]]
+        height = [lines.index(name) for name in rows["detector"]]
         if by_seed is not None:
             dots = by_seed[by_seed[across] == panel]
-            dot_height = [lines.index(name) + 0.25 for name in dots[down]]
+            dot_height = [lines.index(name) + 0.25 for name in dots["detector"]]
             axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
         axis.hlines(height, rows["low"], rows["high"])
         axis.plot(rows["value"], height, "o")
-        axis.set_title("\n".join(textwrap.wrap(panel, 16)))
+        axis.set_title(panel.replace(" ", "\n"))
         axis.locator_params(axis="x", nbins=3)
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin

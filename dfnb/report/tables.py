@@ -14,7 +14,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.special import expit, logit
 
-from dfnb.files import read_metadata, report_folder, write_bytes, write_table
+from dfnb.files import read_metadata, report_folder, write_bytes
 from dfnb.report import statistics
 from dfnb.report.measure import SUMMARY, measure
 from dfnb.report.scores import (
@@ -79,19 +79,19 @@ def averaged(scores: pd.DataFrame, detector: str, size: int = 3) -> pd.DataFrame
 
 def by_place(
     scores: pd.DataFrame,
-    metric: str | Sequence[str] = "AUC",
+    metrics: Sequence[str] = ("AUC",),
     by: Sequence[str] = ("detector",),
     mean_over: Sequence[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
-    """A metric within the dataset, across the others as a mean, and on each other test set.
+    """Metrics within the dataset, across the others as a mean, and on each other test set.
 
     The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
     a test set that enters no mean. Arguments are those of :func:`measure`; several metrics stand
     one below the other.
     """
     parts = []
-    for name in [metric] if isinstance(metric, str) else metric:
+    for name in metrics:
         for place, rows in scores.groupby("place", observed=True):
             number = measure(rows, name, by, ["test_set", *mean_over], **options)
             parts.append(number.assign(place=place))
@@ -171,16 +171,15 @@ def compared(profile: str) -> pd.DataFrame:
     """One row per main detector: images seen and seconds per training, seeds, and the network."""
     rows = {}
     for detector in detectors(profile):
-        if detector.ablation or not detector.runs:
-            continue
         records = [run.record for run in detector.runs]
-        network = "{backbone} {image_size} px".format(**records[0].parameters.settings)
-        rows[detector.name] = {
-            "images": round(np.mean([record.images_seen for record in records])),
-            "seconds": round(np.median([record.wall_s for record in records])),
-            "seeds": len(records),
-            "network": f"{network}, started from {records[0].weights_from}",
-        }
+        if records and not detector.ablation:
+            rows[detector.name] = {
+                "images": round(np.mean([record.images_seen for record in records])),
+                "seconds": round(np.median([record.wall_s for record in records])),
+                "seeds": len(records),
+                "network": "{backbone}, {image_size} px".format(**records[0].parameters.settings),
+                "started from": records[0].weights_from,
+            }
     return pd.DataFrame.from_dict(rows, "index").rename_axis("detector")
 
 
@@ -302,7 +301,7 @@ def show(
     title: str,
     caption: str = "",
 ) -> list[Path]:
-    """Display a table of texts, and save it as CSV, Markdown and LaTeX; returns the paths.
+    """Display a table of texts, and save it as CSV and Markdown; returns the paths.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
@@ -317,31 +316,7 @@ def show(
     display(table)
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
-    texts = {
-        "csv": table.to_csv(index=False),
-        "md": f"# {title}\n\n{markdown}\n\n{caption}\n",
-        "tex": table.to_latex(index=False, escape=True),
-    }
-    folder = report_folder(profile) / "tables"
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(write_bytes(folder / f"{name}.{suffix}", text.encode()))
-    return paths
-
-
-def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
-    """Write ``results.parquet``: the numbers of several tables, named by the column ``table``."""
-    # A table without rows would make objects of the numbers of the others.
-    parts = [numbers.assign(table=name) for name, numbers in tables.items() if len(numbers)]
-    path = report_folder(profile) / "results.parquet"
-    write_table(path, pd.concat(parts, ignore_index=True), {})
-    return path
-
-
-def further(profile: str) -> str:
-    """A list of links, in Markdown, to the tables of a report."""
-    links = []
-    for path in sorted(report_folder(profile).glob("tables/*.md")):
-        heading = path.read_text(encoding="utf-8").partition("\n")[0]
-        links.append(f"- [{heading.removeprefix('# ')}](../tables/{path.name})")
-    return "\n".join(links)
+    markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
+    path = report_folder(profile) / "tables" / f"{name}.csv"
+    write_bytes(path, table.to_csv(index=False).encode())
+    return [path, write_bytes(path.with_suffix(".md"), markdown.encode())]

@@ -7,7 +7,6 @@ import pytest
 from scipy.special import expit
 
 from dfnb import report
-from dfnb.files import report_folder
 from dfnb.report import tables
 from dfnb.report.statistics import NAN
 
@@ -113,7 +112,7 @@ def test_maps_count_where_they_pass_their_check():
 def test_trainings_in_tables():
     compared = tables.compared("hand")
     assert compared.loc["Baseline", ["images", "seconds", "seeds"]].tolist() == [200, 1, 2]
-    assert compared.loc["Baseline", "network"] == "small 96 px, started from random weights"
+    assert compared.loc["Baseline", "network"] == "small, 96 px"
     deviations = tables.deviations(report.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]
     assert "lr" not in deviations.index
@@ -128,28 +127,14 @@ def test_captions_name_the_conditions(scores):
     assert "Made again by `dfnb report hand`" in text
 
 
-def test_a_table_is_shown_and_saved_for_spreadsheets_markdown_and_latex(monkeypatch):
+def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch):
     displayed = []
     monkeypatch.setattr(tables, "display", displayed.append)
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
     files = tables.show(table, "hand", "hard", "A title", "A caption_with 5 %.")
-    csv, markdown, tex = (path.read_text(encoding="utf-8") for path in files)
+    csv, markdown = (path.read_text(encoding="utf-8") for path in files)
     assert csv == "row,a_b\nr,50 % & #1\ns,–\n"
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
-    assert tex.startswith("\\begin{tabular}") and r"50 \% \& \#1" in tex
     assert tables.show(pd.DataFrame(), "hand", "none", "Nothing") == []
     assert displayed[0] is table and displayed[1] is tables.NOTHING
-    assert tables.further("hand") == "- [A title](../tables/hard.md)"
-
-
-def test_the_numbers_of_several_tables_are_one_file_and_stay_numbers(scores):
-    numbers = tables.by_place(tables.main(scores))
-    empty = tables.variants(tables.main(scores))
-    shown = {"one": numbers, "two": numbers.assign(verdict="worse"), "none": empty}
-    path = tables.write_results("hand", shown)
-    table = pd.read_parquet(path)
-    assert path == report_folder("hand") / "results.parquet"
-    assert table["table"].tolist() == ["one"] * len(numbers) + ["two"] * len(numbers)
-    np.testing.assert_array_equal(table["value"], [*numbers["value"]] * 2)
-    assert {*table["verdict"].dropna()} == {"worse"}
