@@ -142,17 +142,6 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     return table.assign(passes=(table < SANITY_LIMIT).all(axis=1))
 
 
-def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """The AUC of variants MAIN on each manipulation that their training left out."""
-    parts = []
-    for detector in detectors(profile):
-        seen = detector.runs[0].parameters.seen_methods if detector.variant == MAIN else None
-        if seen:
-            is_unseen = (scores["detector"] == detector.name) & ~scores["method"].isin(seen)
-            parts.append(by_place(scores[is_unseen], by=["detector", "method"]))
-    return joined(parts)
-
-
 def explained(maps: pd.DataFrame) -> pd.DataFrame:
     """The share of each map on forged pixels, and that of the mean training mask.
 
