@@ -94,9 +94,9 @@ def frames_panel(
     rows = [("frame", crops, no_masks, {}), ("true mask", crops, masks, {})]
     titles = frames["method"].astype(str)
     if run:
-        network = run.network()
-        scores = predict(network, frames, run.settings, locate=False)["score"]
+        # Another network than that of the maps: in inference mode its weights get no gradients.
+        scores = predict(run.network(), frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
         for name in map_names:
-            rows.append((name, maps.of(run, frames, name, network), masks, MAP))
+            rows.append((name, maps.of(run, frames, name), masks, MAP))
     return panel(rows, titles)
