@@ -263,9 +263,8 @@ def test_maps_are_made_in_inference_mode_too(planted, frames):
 
 
 def test_maps_that_are_not_there_are_named(planted, images):
-    for name in ("DeepLift", "relu"):
-        with pytest.raises(DfnbError, match=f"no map '{name}'; it has marks.*, random"):
-            maps.compute(planted.network(), images, name)
+    with pytest.raises(DfnbError, match=r"no map 'relu'; it has marks.*, random"):
+        maps.compute(planted.network(), images, "relu")
 
 
 # ---------------------------------------------------------------- measures

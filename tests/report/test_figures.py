@@ -46,7 +46,9 @@ def test_names_and_labels_are_inside(count):
 def test_values_intervals_and_seeds_are_drawn_where_they_are():
     rows = numbers("AB").iloc[:3]
     by_seed = pd.concat([rows.assign(value=rows["value"] + error) for error in (-0.01, 0.01)])
-    for panel, of_place in zip(figures.forest(rows, by_seed).axes, ("within", "across")):
+    figure = figures.forest(rows, by_seed)
+    assert figure.get_supxlabel() == "AUC"
+    for panel, of_place in zip(figure.axes, ("within", "across")):
         expected = rows[rows["place"] == of_place]
         heights = ["AB".index(name) for name in expected["detector"]]
         assert panel.get_ylim() == (1.5, -0.5)  # the first detector is above
@@ -67,7 +69,6 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
         assert [*axes.lines[0].get_xdata()] == [0, 0]
         assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).width > 0
     assert figure.get_supxlabel() == "difference in AUC"
-    assert figures.forest(numbers("AB")).get_supxlabel() == "AUC"
 
 
 def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch):
