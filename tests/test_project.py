@@ -106,10 +106,9 @@ def table_of(text):
 
 
 @pytest.mark.parametrize(
-    ("heading", "minus", "sign"),
-    [("## Video AUC", "", ""), ("# The findings", "Baseline", "+")],
+    ("heading", "minus"), [("## Video AUC", ""), ("# The findings", "Baseline")]
 )
-def test_documents_have_the_numbers_of_the_committed_reports(checkout, heading, minus, sign):
+def test_documents_have_the_numbers_of_the_committed_reports(checkout, heading, minus):
     text = (checkout / "docs" / "findings.md").read_text(encoding="utf-8")
     _, _, section = text.partition(heading)
     shown = table_of(section.partition("\n## ")[0])
@@ -120,7 +119,7 @@ def test_documents_have_the_numbers_of_the_committed_reports(checkout, heading, 
         for row in results[results["minus"] == minus].itertuples():
             detector = row.detector.partition(", ")[0]
             place = "unseen" if row.table == "unseen" else row.place
-            cell = tables.cell(row.value, row.low, row.high, sign).replace("\u00a0", " ")
+            cell = tables.cell(row.value, row.low, row.high, minus).replace("\u00a0", " ")
             if place != "unseen" or (row.place, row.method) == ("across", "reshape"):
                 texts[detector, f"{faces}: {place}"] = cell
     for detector, row in shown.iterrows():

@@ -87,14 +87,13 @@ def measure(
     images = batch["image"].to(DEVICE)
     masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W); all False: the frame has no mask
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
-    rows = []
-    for image, frame_map, mask in zip(images, frame_maps, masks):
-        row = localisation(frame_map, mask)
-        if mean_mask is not None:
-            for measure_name, value in localisation(mean_mask, mask).items():
-                row[f"constant {measure_name}"] = value
-        rows.append({**row, **deletion(network, image, frame_map)})
-    table = pd.concat([forged[list(KEYS)], pd.DataFrame(rows)], axis=1)
+    located = [localisation(*each) for each in zip(frame_maps, masks)]
+    table = forged[list(KEYS)].join(pd.DataFrame(located))
+    if mean_mask is not None:
+        constant = pd.DataFrame([localisation(mean_mask, mask) for mask in masks])
+        table = table.join(constant.add_prefix("constant "))
+    curves = [deletion(network, *each) for each in zip(images, frame_maps)]
+    table = table.join(pd.DataFrame(curves))
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
         part_maps = [maps.of(run, forged, part, network) for part in parts]
@@ -159,7 +158,7 @@ def sanity(
     - ``empty``, 1 if the map has the same value everywhere, else 0.
 
     A map fails if the mean of a column over the frames reaches its limit, 0.5 for both
-    (:data:`dfnb.report.tables.SANITY_LIMITS`). Arguments are those of :func:`measure`.
+    (:data:`dfnb.report.tables.SANITY_LIMIT`). Arguments are those of :func:`measure`.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     network = run.network()  # loaded anew, so that randomising it changes no other network
@@ -168,8 +167,7 @@ def sanity(
     random_network_maps = maps.of(run, forged, name, network)
     is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
     similar = similarity(frame_maps, random_network_maps)
-    values = pd.DataFrame({"all": similar, "empty": is_empty.astype(float)})
-    return pd.concat([forged[list(KEYS)], values], axis=1)
+    return forged[list(KEYS)].assign(all=similar, empty=is_empty.astype(float))
 
 
 @torch.no_grad()

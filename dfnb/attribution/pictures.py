@@ -6,15 +6,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
-from dfnb.data.loading import StoredFrames, as_batch, pictures
-from dfnb.papers.contract import outputs_of
+from dfnb.data.loading import StoredFrames
 from dfnb.report.figures import MAP, WIDTH
 from dfnb.training.runs import Run
+from dfnb.training.scoring import predict
 
 # A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords
 # of imshow. A picture may have another size than its mask, as a map has.
@@ -61,13 +60,13 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
-    """About ``columns`` frames of a dataset's test split: some of each method, real ones last.
+def panel_frames(name: str, columns: int = 6, split: str = "test") -> pd.DataFrame:
+    """About ``columns`` frames of a split of a dataset: some of each method, real ones last.
 
     Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
     is the first of its video, and no video is shown twice.
     """
-    first_frames = select(load_frames(name), "test").drop_duplicates("video")
+    first_frames = select(load_frames(name), split).drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)
@@ -75,56 +74,29 @@ def panel_frames(name: str, columns: int = 6) -> pd.DataFrame:
 
 
 def frames_panel(
-    run: Run,
     frames: pd.DataFrame,
-    shown_maps: Sequence[str] = (),
+    run: Run | None = None,
+    map_names: Sequence[str] = (),
 ) -> Figure:
-    """Frames with their true masks and P(fake), and maps of them.
+    """Frames without and with the outlines of their true masks; with a run, its scores and maps.
 
-    A frame is a column. The rows are the frames, without and with the outline, the map of
-    ``Network.localise``, and ``shown_maps``.
+    A frame is a column: its method and P(fake), the frame twice, and a row per map.
 
     Args:
-        run: A finished training.
         frames: A small frames table.
-        shown_maps: Names of maps for :func:`dfnb.attribution.maps.of`.
+        run: A finished training; without one there are no scores and maps.
+        map_names: For :func:`dfnb.attribution.maps.of`.
     """
-    network = run.network()
-    batch = as_batch(frames, run.settings)
-    with torch.inference_mode():
-        scores = network.score(outputs_of(network, batch["image"]))  # (n,) P(fake)
-    masks = batch["mask"][:, 0].numpy()  # (n, H, W), all zero where unknown or real
-    crops = pictures(batch, run.settings)
-    rows = [("frame", crops, 0 * masks, {}), ("true mask", crops, masks, {})]
-    # Network.maps says how each map is made; "localise": by the network's method of that name.
-    located = [name for name, origin in network.maps().items() if origin == "localise"]
-    for name in dict.fromkeys([*located, *shown_maps]):  # each name once
-        frame_maps = maps.of(run, frames, name, network)
-        rows.append((name, frame_maps, masks, MAP))
-    titles = []
-    for method, score, mask, has_mask in zip(frames["method"], scores, masks, batch["has_mask"]):
-        # Real frames have a mask, which is all zero; a fake without one has an unknown region.
-        forged = f"{mask.mean():.0%} forged" if has_mask else "no mask"
-        titles.append(f"{method}\nP(fake) {score:.2f}\n{forged}")
+    samples = list(StoredFrames(frames))
+    crops = [sample.image for sample in samples]
+    masks = [sample.mask for sample in samples]  # all zero where unknown or real
+    no_masks = [0 * mask for mask in masks]
+    rows = [("frame", crops, no_masks, {}), ("true mask", crops, masks, {})]
+    titles = frames["method"].astype(str)
+    if run:
+        # Another network than that of the maps: in inference mode its weights get no gradients.
+        scores = predict(run.network(), frames, run.settings, locate=False)["score"]
+        titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
+        for name in map_names:
+            rows.append((name, maps.of(run, frames, name), masks, MAP))
     return panel(rows, titles)
-
-
-def sample_grid(name: str, split: str = "test") -> Figure:
-    """Frames of a dataset without and with their true masks: one row per method, real first.
-
-    A row has the first frames of up to two videos. Each frame is shown twice: plain, and then with
-    the outline of its mask.
-    """
-    first_frames = select(load_frames(name), split).drop_duplicates("video")
-    rows = []
-    # Grouped by label, too, because real frames (label 0) then come first.
-    for (_, method), of_method in first_frames.groupby(["label", "method"], observed=True):
-        crops = []
-        masks = []
-        for sample in StoredFrames(of_method.head(2)):
-            crops += [sample.image, sample.image]
-            # panel draws no outline of a mask that is all 0. The first picture gets such a mask;
-            # the second has one anyway if its frame is real, or is a fake without a mask.
-            masks += [0 * sample.mask, sample.mask]
-        rows.append((method, crops, masks, {}))
-    return panel(rows)

@@ -61,7 +61,7 @@ class Paper(NamedTuple):
 
     title: str  # in tables and figures
     notebook: str  # file name of its notebook, without .ipynb
-    published: str  # its name in published.csv, see dfnb.report.claims.published_beside
+    published: str  # its name in published.csv, see dfnb.report.claims.published_and_ours
 
 
 class Batch(TypedDict):

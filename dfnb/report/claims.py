@@ -5,7 +5,7 @@ each verdict. Published figures are in ``data_manifest/published.csv``.
 """
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal
 
@@ -13,26 +13,26 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from dfnb.files import find, read_metadata, read_table, report_folder
-from dfnb.report.measure import FEWEST_SETS, METRICS, measure
+from dfnb.files import find
+from dfnb.report.measure import FEWEST_SETS, METRICS, Thresholds, measure
 from dfnb.report.scores import (
     Level,
     detectors,
     maps,
     profile_of,
     scores,
-    test_set_path,
     thresholds,
 )
-from dfnb.report.statistics import holm, p_above
-from dfnb.report.tables import cells, main, robustness
-from dfnb.settings import Closed, Name, explained, read_yaml
+from dfnb.report.statistics import NAN, holm, p_above
+from dfnb.report.tables import cells, main
+from dfnb.settings import Closed, Name, read_yaml
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
 # The p values of what is tested of a claim's value, each adjusted in a family of its own, and the
 # verdict if it is shown; the first one counts.
 VERDICTS = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
+WITHOUT_NUMBER = {**dict.fromkeys(["value", "low", "high", *VERDICTS], NAN), "minus": ""}
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the same videos clean
 
@@ -71,14 +71,9 @@ class Content(Closed):
     claims: list[Claim] = Field(min_length=1)
 
 
-def file_of(profile: str) -> str:
-    """The file of claims that a report judges, as a path in the checkout."""
-    return f"data_manifest/claims/{profile_of(profile).get('claims', 'claims')}.yaml"
-
-
-def content(file: str = "data_manifest/claims/claims.yaml") -> Content:
+def content(name: str = "claims") -> Content:
     """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
-    path = find(file)
+    path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)
 
 
@@ -98,24 +93,25 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
         by Holm's rule for the claims of the family; and the ``verdict``.
     """
-    registry = content(file_of(profile))
+    registry = content(profile_of(profile).get("claims", "claims"))
     read = cache(lambda what: maps(profile) if what == "maps" else scores(profile, what))
     limits = thresholds(profile)
-    rows = []
+    judged = []
     supported = set()  # id and place of premises; these count before Holm's correction
     for claim in registry.claims:
-        of_claim = _rows(claim, read("maps" if claim.map else claim.level))
-        for name in claim.sets:
-            for place, number in _numbers(claim, name, of_claim, limits).items():
-                row = _judged(claim, number, place == "within", registry.delta)
-                if claim.only_if and (claim.only_if, place) not in supported:
-                    row = {"verdict": f"not judged: {claim.only_if} is not supported"}
-                if row.get("p_gain", 1) < LEVEL:
-                    supported.add((claim.id, place))
-                about = claim.model_dump(exclude={"sets", "says"})
-                about |= {"claim": claim.says, "on": place, "registered": registry.registered}
-                rows.append({**about, **row})
-    judged = _decided(pd.DataFrame(rows))
+        rows = _rows(claim, read("maps" if claim.map else claim.level))
+        for place, of_place in _places(claim, rows):
+            row = {**WITHOUT_NUMBER, **claim.model_dump(exclude={"sets", "says"})}
+            row |= {"claim": claim.says, "on": place, "registered": registry.registered}
+            if claim.only_if and (claim.only_if, place) not in supported:
+                row["verdict"] = f"not judged: {claim.only_if} is not supported"
+            else:
+                number = _number(claim, of_place, limits)
+                row |= _judged(claim, number, place == "within", registry.delta)
+            if row["p_gain"] < LEVEL:
+                supported.add((claim.id, place))
+            judged.append(row)
+    judged = _decided(pd.DataFrame(judged))
     return judged[judged["paper"] == paper] if paper else judged
 
 
@@ -126,41 +122,42 @@ def _rows(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     if claim.method != "all":
         keep &= table["method"].isin([claim.method, "real"])
     if claim.metric != ROBUSTNESS_KEPT:
-        keep &= table["corruption"] == ""
-        keep &= ~table["sanity"]
+        keep &= (table["corruption"] == "") & ~table["sanity"]
     return table[keep]
 
 
-def _numbers(
-    claim: Claim,
-    name: str,
-    rows: pd.DataFrame,
-    limits: Mapping[tuple[str, int], np.ndarray],
-) -> dict[str, dict[str, Any]]:
-    """The numbers that a claim is about, by place; an empty one where the report has none.
+def _places(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The places of ``Claim.sets``, each with its rows: none where the report has none.
 
-    ``name``: of ``Claim.sets``: ``within``, ``cross`` (the mean over all other datasets), or that
-    of a test set, in which * may replace a part.
+    A set is ``within``, ``cross`` (the mean over all other datasets), or the name of a test set, in
+    which * may replace a part.
     """
-    place = {"cross": "across"}.get(name, name)
-    if place in ("within", "across"):
-        rows = rows[rows["place"] == place]
-        by, mean_over = ["detector"], ["test_set"]
-    else:
-        names = fnmatch.filter(rows["test_set"].unique(), name)
-        rows = rows[rows["test_set"].isin(names)]
-        by, mean_over = ["detector", "test_set"], []
-    if claim.metric == ROBUSTNESS_KEPT:
-        averaged = [*mean_over, "corruption", "severity"]
-        minus = [{"detector": claim.against}] if claim.against else []
-        numbers = robustness(rows, by, averaged, minus)
-    elif claim.metric in [*rows, *METRICS]:
-        numbers = measure(rows, claim.metric, by, mean_over, claim.against or (), limits)
-    else:  # nothing has been measured for this metric
-        numbers = pd.DataFrame(columns=by)
+    for name in claim.sets:
+        if name in ("within", "cross"):
+            place = "across" if name == "cross" else name
+            yield place, rows[rows["place"] == place]
+        else:
+            for test_set in fnmatch.filter(rows["test_set"].unique(), name) or [name]:
+                yield test_set, rows[rows["test_set"] == test_set]
+
+
+def _number(claim: Claim, rows: pd.DataFrame, limits: Thresholds) -> dict[str, Any]:
+    """The number that a claim is about, of the rows of one place; empty if there is none."""
+    metric = claim.metric
+    averaged = ["test_set"]
+    minus = [{"detector": claim.against}] if claim.against else []
+    if metric == ROBUSTNESS_KEPT:
+        metric = "AUC"
+        averaged += ["corruption", "severity"]
+        minus = [{"corruption": "", "severity": 0}, *minus]
+        # Only the videos that were corrupted, too.
+        corrupted = rows.loc[rows["corruption"] != "", ["test_set", "video"]]
+        rows = rows.merge(corrupted.drop_duplicates())
+    if metric not in [*rows, *METRICS]:  # it has not been measured
+        return {}
+    numbers = measure(rows, metric, "detector", averaged, minus, limits)
     numbers = numbers[numbers["detector"] == claim.detector]
-    places = numbers["test_set"] if "test_set" in numbers else [place] * len(numbers)
-    return dict(zip(places, numbers.to_dict("records"))) or {name: {}}
+    return numbers.iloc[0].to_dict() if len(numbers) else {}
 
 
 def _judged(
@@ -185,13 +182,17 @@ def _judged(
         row["verdict"] = "not judged"
     if row["verdict"]:
         return row
-    delta = deltas[_kind_of_delta(claim.metric, within)]
-    limit = -delta if claim.kind == "no worse" else 0.0
+    kind = "localisation"  # measures of maps and of located regions
+    if "accuracy" in claim.metric:
+        kind = "accuracy"
+    elif claim.metric in ("AUC", ROBUSTNESS_KEPT):
+        kind = "within" if within else "cross"
+    limit = -deltas[kind] if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
     row["p_gain"] = p_above(number["value"] - limit, *spread)
     row["p_worse"] = p_above(limit - number["value"], *spread)
     if claim.kind == "gain":
-        row["p_small_gain"] = p_above(delta - number["value"], *spread)
+        row["p_small_gain"] = p_above(deltas[kind] - number["value"], *spread)
     return row
 
 
@@ -208,23 +209,11 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
     return ""
 
 
-def _kind_of_delta(metric: str, within: bool) -> str:
-    """Which of the least material differences applies to a metric; a key of ``Content.delta``."""
-    if "accuracy" in metric:
-        return "accuracy"
-    if metric in ("AUC", ROBUSTNESS_KEPT):
-        return "within" if within else "cross"
-    return "localisation"  # measures of maps and of located regions
-
-
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims with adjusted p values, and the verdicts of those that are tested.
 
     Each hypothesis is adjusted for the claims of the family; the others keep their p.
     """
-    # Where no claim has a number, these columns are missing.
-    missing = {"value", "low", "high", "minus", *VERDICTS} - {*judged}
-    judged = judged.reindex(columns=[*judged, *missing])
     for name in VERDICTS:
         tested = judged["family"] & judged[name].notna()
         judged.loc[tested, name] = holm(judged.loc[tested, name])
@@ -240,49 +229,22 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
 def published_and_ours(profile: str) -> pd.DataFrame:
     """Every published AUC that a detector of a report can be compared with, beside ours, as text.
 
-    Each row says what the figure is of, and how ours was made: ``level``, ``frames`` that were
-    scored, their ``crop``, and ``checkpoint``, the rule by which it was chosen.
-    """
-    by = ["detector", "test_set"]
-    parts = {}
-    for level, aggregation in (("video", "video, the mean of its frames"), ("frame", "frame")):
-        rows = main(scores(profile, level))
-        figures = published_beside(rows[by].drop_duplicates(), profile, level)
-        numbers = measure(rows.merge(figures[by]), "AUC", by)
-        parts[aggregation] = numbers.merge(figures, on=by)
-    table = pd.concat(parts, names=["level"]).droplevel(1)
-    table["ours"] = cells(table)
-    folder = report_folder(profile)
-    paths = [test_set_path(folder, name) for name in table["test_set"]]
-    table["frames"] = [len(read_table(path)) for path in paths]
-    table["crop"] = [read_metadata(path)["crop"] for path in paths]
-    made = ["trained_on", "tested_on", "frames", "crop", "checkpoint", "source", "confidence"]
-    return table[[*by, "published", "ours", *made]]
-
-
-def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.DataFrame:
-    """Numbers by detector and test set, beside the published AUC of the same paper and level.
-
     A paper's rows of ``published.csv`` have its name at the beginning of ``paper``, or as
     ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
     published backbone and its training set alone; of several, the first in the file counts.
 
-    Adds ``published``, ``source``, ``confidence`` (how the figure is known), ``checkpoint`` (the
-    rule by which ours was chosen), and ``trained_on`` and ``tested_on``, the datasets in the words
-    of the source; only rows with a published figure are kept. Raises :class:`DfnbError` for a file
-    that cannot be read.
+    Columns beside detector and test set: ``level``, ``published``, ``ours``, ``trained_on`` and
+    ``tested_on`` (the datasets in the words of the source), ``checkpoint`` (the rule by which ours
+    was chosen), ``source`` and ``confidence`` (how the figure is known).
     """
-    registry = content()
     ours = {}  # from the names of datasets in published.csv to ours
-    for name, theirs in registry.datasets.items():
+    for name, theirs in content().datasets.items():
         ours.update(dict.fromkeys(theirs, name))
-    path = find("data_manifest") / "published.csv"
-    with explained(path, "as a table of figures", "correct it"):
-        figures = pd.read_csv(path)
-    figures = figures[(figures["metric"] == "AUC") & (figures["level"] == level)]
+    figures = pd.read_csv(find("data_manifest/published.csv"))
+    figures = figures[figures.pop("metric") == "AUC"]
     figures = figures.assign(trained_on=figures["train_set"], tested_on=figures["test_set"])
     figures = figures.replace({"train_set": ours, "test_set": ours})
-    figures = figures.astype({"value": float}).rename(columns={"value": "published"})
+    figures = figures.rename(columns={"value": "published"})
     parts = [figures.head(0).assign(detector="", checkpoint="")]
     for detector in detectors(profile):
         for run in detector.runs[:1]:
@@ -291,8 +253,17 @@ def published_beside(numbers: pd.DataFrame, profile: str, level: Level) -> pd.Da
             is_own |= figures["method"] == about.published
             is_own &= figures["train_set"] == run.train_set
             if run.parameters.settings["backbone"] == about.defaults["backbone"]:
-                of_detector = figures[is_own].drop_duplicates("test_set")
+                of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
                 made = {"detector": detector.name, "checkpoint": run.record.rule}
                 parts.append(of_detector.assign(**made))
-    beside = pd.concat(parts).drop(columns=["metric", "level"])
-    return numbers.merge(beside, on=["detector", "test_set"])
+    figures = pd.concat(parts)
+    by = ["detector", "test_set"]
+    parts = []
+    for level in ("video", "frame"):
+        of_level = figures[figures["level"] == level]
+        rows = main(scores(profile, level)).merge(of_level[by])
+        parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
+    table = pd.concat(parts)
+    table["ours"] = cells(table)
+    made = ["trained_on", "tested_on", "checkpoint", "source", "confidence"]
+    return table[[*by, "level", "published", "ours", *made]]

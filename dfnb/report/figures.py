@@ -1,8 +1,7 @@
 """The figures of a report, in one style: of numbers and training logs, without any network."""
 
 import inspect
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 
-from dfnb.files import atomic, report_folder, write_bytes
+from dfnb.files import atomic, report_folder
 from dfnb.report.scores import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
@@ -45,16 +44,16 @@ def show(
     name: str,
     caption: str,
 ) -> list[Path]:
-    """Display a figure, and save it as PNG and PDF with its caption as text; returns the paths.
+    """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large;
     it is what is displayed, with the caption as alternative text. The figure is closed.
     """
     folder = report_folder(profile) / "figures"
-    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "txt")]
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     # These entries would change with the time or the versions of libraries. None leaves them out.
     metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
-    for path in paths[:2]:
+    for path in paths:
         with atomic(path) as temporary:
             figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
             if path.suffix == ".png":
@@ -64,7 +63,6 @@ def show(
                 picture.quantize().save(temporary, optimize=True)
         # The PDF takes over the layout of the PNG, because computing one takes long.
         figure.set_layout_engine("none")
-    write_bytes(paths[2], f"{caption}\n".encode())
     plt.close(figure)  # else the notebook would show it a second time
     display(Image(filename=paths[0], alt=caption))
     return paths
@@ -79,30 +77,20 @@ def source(code: type | Callable) -> Markdown:
 # ---------------------------------------------------------------- trainings
 
 
-def training_curves(phases: Sequence[StoredRun]) -> Figure:
-    """Each loss term and the validation AUC by epoch; dotted: the chosen epoch of the last phase.
-
-    Args:
-        phases: One training, or several in order, each started from the weights of the one before.
-    """
-    log = pd.concat([run.log for run in phases], ignore_index=True)
-    log.index += 1  # the first epoch is 1; those of later phases go on where the earlier ended
-    log = log.filter(regex="loss_|validation_auc")
+def training_curves(run: StoredRun) -> Figure:
+    """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch."""
+    log = run.log.set_index("epoch").filter(regex="loss_|validation_auc")
     panels = log.plot(
         subplots=True,  # a panel for each, as terms differ in size and some are equal
         layout=(-1, 4),
         figsize=(WIDTH, 1 + 0.4 * len(log.columns)),
         title=list(log),
-        xlabel="epoch",
         legend=False,
         marker=".",
         color="C0",
     )
-    last = phases[-1]
-    chosen = last.record.chosen  # its epoch is counted from 1 within the phase
     for axis in panels.flat:
-        # The epochs of the phases before, and those of the last phase up to the chosen one.
-        axis.axvline(len(log) - len(last.log) + chosen.epoch, linestyle=":")
+        axis.axvline(run.record.chosen.epoch, linestyle=":")
     return panels.flat[0].figure
 
 
@@ -113,7 +101,6 @@ def forest(
     numbers: pd.DataFrame,
     by_seed: pd.DataFrame | None = None,
     across: str = "place",
-    down: str = "detector",
     material: float = 0,
 ) -> Figure:
     """A forest plot: each value with its interval, and one grey dot per seed below it.
@@ -121,33 +108,31 @@ def forest(
     Args:
         numbers: Of :func:`dfnb.report.measure.measure`, all of one metric.
         by_seed: The same numbers with a row per seed; None draws no dots.
-        across: There is one panel per value of this column, such as the place.
-        down: A panel has one line per value of this column, such as the detector.
+        across: There is one panel per value of this column; each has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
     """
-    panels = numbers[across].astype(str).unique()
-    lines = list(numbers[down].astype(str).unique())
+    lines = list(numbers["detector"].unique())
     figure, axes = plt.subplots(
         1,
-        len(panels),
+        numbers[across].nunique(),
         figsize=(WIDTH, 0.7 + 0.25 * len(lines)),
         sharey=True,
         squeeze=False,
     )
     subtracted = numbers["minus"].iloc[0]  # of differences, else empty
-    for axis, panel in zip(axes[0], panels):
+    panels = numbers.groupby(across, sort=False, observed=True)
+    for axis, (panel, rows) in zip(axes[0], panels):
         if subtracted:
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.axvspan(-material, material, color="0.92", linewidth=0)
-        rows = numbers[numbers[across] == panel]
-        height = [lines.index(name) for name in rows[down]]
+        height = [lines.index(name) for name in rows["detector"]]
         if by_seed is not None:
             dots = by_seed[by_seed[across] == panel]
-            dot_height = [lines.index(name) + 0.25 for name in dots[down]]
+            dot_height = [lines.index(name) + 0.25 for name in dots["detector"]]
             axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
         axis.hlines(height, rows["low"], rows["high"])
         axis.plot(rows["value"], height, "o")
-        axis.set_title("\n".join(textwrap.wrap(panel, 16)))
+        axis.set_title(panel.replace(" ", "\n"))
         axis.locator_params(axis="x", nbins=3)
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin

@@ -4,7 +4,8 @@ Numbers stay numbers until :func:`pivot` formats them. Nothing here computes a m
 network or reads a dataset.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.special import expit, logit
 
-from dfnb.files import read_metadata, report_folder, write_bytes, write_table
+from dfnb.files import read_metadata, report_folder, write_bytes
 from dfnb.report import statistics
 from dfnb.report.measure import SUMMARY, measure
 from dfnb.report.scores import (
@@ -32,9 +33,12 @@ TITLES = {
     "energy": "energy in mask",
 }
 NOTHING = Markdown("*This report has nothing to show here.*")
-# A map fails its sanity check where the mean of one of these columns reaches its limit: "all", the
-# rank correlation with the map of a network with random weights; "empty", the share of empty maps.
-SANITY_LIMITS = {"all": 0.5, "empty": 0.5}
+# The measures of the sanity check of maps, which fails where the mean of one reaches the limit:
+# "all", the rank correlation with the map of a network with random weights; "empty", the share of
+# empty maps.
+SANITY = ["all", "empty"]
+SANITY_LIMIT = 0.5
+P_TEXT = "{:.2g}".format  # a p value as tables print it
 
 
 # ---------------------------------------------------------------- what is measured
@@ -60,37 +64,34 @@ def averaged(scores: pd.DataFrame, detector: str, size: int = 3) -> pd.DataFrame
     """
     rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
     unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
-    # A score that was rounded to 0 or 1 would have infinite log-odds.
-    log_odds = logit(rows["score"].clip(1e-12, 1 - 1e-12))
-    rows = rows.assign(detector=f"{detector} × {size}", log_odds=log_odds)
-    seeds = list(rows["seed"].unique())
-    if len(seeds) < size:
+    by_seed = rows.pivot(index=unit, columns="seed", values="score")
+    if by_seed.shape[1] < size:
         return rows.head(0)
-    parts = []
-    for place, seed in enumerate(seeds):
-        members = [*seeds, *seeds][place : place + size]
-        of_members = rows[rows["seed"].isin(members)]
-        mean = of_members.groupby(unit, observed=True)["log_odds"].mean()
-        of_seed = rows[rows["seed"] == seed].set_index(unit)
-        parts.append(of_seed.assign(score=expit(mean)).reset_index())
-    return pd.concat(parts)
+    # A score that was rounded to 0 or 1 would have infinite log-odds.
+    log_odds = logit(by_seed.clip(1e-12, 1 - 1e-12))
+    # Column by column a seed and those that follow it, the first ones after the last.
+    members = [np.roll(log_odds, -place, axis=1) for place in range(size)]
+    by_seed[:] = expit(np.mean(members, axis=0))
+    averages = by_seed.stack().rename("score")
+    rows = rows.drop(columns="score").assign(detector=f"{detector} × {size}")
+    return rows.join(averages, [*unit, "seed"])
 
 
 def by_place(
     scores: pd.DataFrame,
-    metric: str | Sequence[str] = "AUC",
+    metrics: Sequence[str] = ("AUC",),
     by: Sequence[str] = ("detector",),
     mean_over: Sequence[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
-    """A metric within the dataset, across the others as a mean, and on each other test set.
+    """Metrics within the dataset, across the others as a mean, and on each other test set.
 
     The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
     a test set that enters no mean. Arguments are those of :func:`measure`; several metrics stand
     one below the other.
     """
     parts = []
-    for name in [metric] if isinstance(metric, str) else metric:
+    for name in metrics:
         for place, rows in scores.groupby("place", observed=True):
             number = measure(rows, name, by, ["test_set", *mean_over], **options)
             parts.append(number.assign(place=place))
@@ -121,57 +122,24 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
     parts = []
     groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
     for (paper, ablation), rows in groups:
-        is_main = scores["ablation"] == ""
-        of_main = scores[is_main & (scores["paper"] == paper)]
+        is_main = (scores["paper"] == paper) & (scores["ablation"] == "")
         # The variant MAIN comes first if there is one.
-        first = rows[rows["variant"] == MAIN]
-        bases = pd.concat([first, of_main])["detector"].unique()
+        bases = pd.concat([rows[rows["variant"] == MAIN], scores[is_main]])["detector"].unique()
         if ablation and len(bases):
             names = [*rows["detector"].unique(), bases[0]]
-            compared = scores[scores["detector"].isin(names)]
-            number = by_place(compared, minus=bases[0])
+            number = by_place(scores[scores["detector"].isin(names)], minus=bases[0])
             parts.append(number.assign(paper=paper))
     return joined(parts)
 
 
-def robustness(
-    scores: pd.DataFrame,
-    by: Sequence[str] = ("detector",),
-    mean_over: Sequence[str] = ("corruption", "severity"),
-    minus: Sequence[Mapping[str, Any]] = (),
-) -> pd.DataFrame:
-    """The mean AUC over corruptions and severities, minus that of the same videos without them.
-
-    ``minus``: what else is subtracted, such as another detector's, see :func:`measure`.
-    """
-    corrupted = scores[scores["corruption"] != ""]
-    is_same = scores["test_set"].isin(corrupted["test_set"].unique())
-    is_same &= scores["video"].isin(corrupted["video"].unique())
-    subtracted = [{"corruption": "", "severity": 0}, *minus]
-    return measure(scores[is_same], "AUC", by, mean_over, subtracted)
-
-
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
-    """The measures of SANITY_LIMITS of each map, a column each, and whether it ``passes`` both."""
+    """The measures SANITY of each map, a column each, and whether it ``passes`` both."""
     by = ["detector", "map", "test_set"]
-    checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY_LIMITS])
+    checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY])
     by_set = checked.groupby(by, observed=True, sort=False).mean()
     # A map fails if it fails on any test set.
     table = by_set.groupby(["detector", "map"], observed=True, sort=False).max()
-    is_below = table < pd.Series(SANITY_LIMITS)
-    return table.assign(passes=is_below.all(axis=1))
-
-
-def unseen(profile: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """The AUC of variants MAIN on each manipulation that their training left out."""
-    parts = []
-    for detector in detectors(profile):
-        seen = detector.runs[0].parameters.seen_methods if detector.runs else None
-        if detector.variant == MAIN and seen:
-            rows = scores[scores["detector"] == detector.name]
-            rows = rows[~rows["method"].isin(seen)]
-            parts.append(by_place(rows, by=["detector", "method"]))
-    return joined(parts)
+    return table.assign(passes=(table < SANITY_LIMIT).all(axis=1))
 
 
 def explained(maps: pd.DataFrame) -> pd.DataFrame:
@@ -192,16 +160,15 @@ def compared(profile: str) -> pd.DataFrame:
     """One row per main detector: images seen and seconds per training, seeds, and the network."""
     rows = {}
     for detector in detectors(profile):
-        if detector.ablation or not detector.runs:
-            continue
         records = [run.record for run in detector.runs]
-        network = "{backbone} {image_size} px".format(**records[0].parameters.settings)
-        rows[detector.name] = {
-            "images": round(np.mean([record.images_seen for record in records])),
-            "seconds": round(np.median([record.wall_s for record in records])),
-            "seeds": len(records),
-            "network": f"{network}, started from {records[0].weights_from}",
-        }
+        if records and not detector.ablation:
+            rows[detector.name] = {
+                "images": round(np.mean([record.images_seen for record in records])),
+                "seconds": round(np.median([record.wall_s for record in records])),
+                "seeds": len(records),
+                "network": "{backbone}, {image_size} px".format(**records[0].parameters.settings),
+                "started from": records[0].weights_from,
+            }
     return pd.DataFrame.from_dict(rows, "index").rename_axis("detector")
 
 
@@ -223,32 +190,20 @@ def deviations(run: StoredRun) -> pd.DataFrame:
 # ---------------------------------------------------------------- as text
 
 
-def cell(
-    value: float,
-    low: float,
-    high: float,
-    sign: str = "",
-) -> str:
+def cell(value: float, low: float, high: float, minus: str = "") -> str:
     """A value with its interval, ``0.853 [0.812, 0.889]``, that no line break divides.
 
-    ``sign``: "+" to print the sign of positive values, too. Numbers have three decimals, but two
-    where the interval is wider than a tenth. Without a value: a dash.
+    Differences show their sign; ``minus`` says what is subtracted. Numbers have three decimals, but
+    two where the interval is wider than a tenth. Without a value: a dash.
     """
     if np.isnan(value):
         return "–"
     # A comparison with NaN is False, so a value without an interval has three decimals.
-    number = f"{sign}.{2 if high - low > 0.1 else 3}f"
+    number = f"{'+' if minus else ''}.{2 if high - low > 0.1 else 3}f"
     text = f"{value:{number}}"
     if not np.isnan(low):
         text += f" [{low:{number}}, {high:{number}}]"
     return text.replace(" ", "\u00a0")
-
-
-def p_text(p: float) -> str:
-    """A p value as tables print it: ``0.031``, ``< 0.001``, or a dash for NaN."""
-    if np.isnan(p):
-        return "–"
-    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def verdicts(differences: pd.DataFrame) -> pd.Series:
@@ -261,9 +216,8 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 
 
 def cells(numbers: pd.DataFrame) -> list[str]:
-    """The :func:`cell` of each row; a difference shows its sign."""
-    signs = np.where(numbers["minus"] == "", "", "+")
-    return list(map(cell, numbers["value"], numbers["low"], numbers["high"], signs))
+    """The :func:`cell` of each row."""
+    return list(map(cell, *(numbers[name] for name in ("value", "low", "high", "minus"))))
 
 
 def pivot(
@@ -284,18 +238,17 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict."""
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
-    table["p, Holm"] = table["p_holm"].map(p_text)
+    table["p, Holm"] = table["p_holm"].map(P_TEXT)
     table["verdict"] = verdicts(table)
     return table[["difference", "p, Holm", "verdict", "seeds"]]
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims as text."""
-    table = judged.set_index(["detector", "claim", "on"])
-    table["ours"] = cells(table)
-    table["p gain"] = table["p_gain"].map(p_text)
-    table["p worse"] = table["p_worse"].map(p_text)
-    return table[["ours", "verdict", "p gain", "p worse", "registered"]]
+    p_values = judged[["p_gain", "p_worse"]].map(P_TEXT, na_action="ignore")
+    table = judged.assign(ours=cells(judged), **p_values)
+    table = table.set_index(["detector", "claim", "on"])
+    return table[["ours", "verdict", *p_values, "registered"]]
 
 
 # ---------------------------------------------------------------- captions and files
@@ -303,47 +256,31 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 
 def conditions(profile: str, scores: pd.DataFrame) -> str:
     """How numbers of these scores were made, in sentences for a caption."""
+    facts = defaultdict(list)
     names = scores["detector"].unique()
-    runs = []
     for detector in detectors(profile):
-        if detector.name in names:
-            runs += detector.runs
-    records = [run.record for run in runs]
-    facts = {
-        "Trained on": [run.train_set for run in runs],
-        "Seeds": [str(seed) for seed in sorted({run.seed for run in runs})],
-        "Checkpoint": [
-            record.rule.replace(record.parameters.train_set, record.train_set) for record in records
-        ],
-        "Tested on": [_about(profile, *each) for each in scores.groupby("test_set", observed=True)],
-        "Collapsed runs, left out": [run.id for run in runs if run.record.collapsed],
-    }
-    sentences = []
-    for name, texts in facts.items():
-        if texts:
-            sentences.append(f"{name}: {'; '.join(dict.fromkeys(texts))}.")
+        for run in detector.runs if detector.name in names else ():
+            facts["Trained on"].append(run.train_set)
+            facts["Seeds"].append(str(run.seed))
+            rule = run.record.rule.replace(run.parameters.train_set, run.train_set)
+            facts["Checkpoint"].append(rule)
+            if run.record.collapsed:
+                facts["Collapsed runs, left out"].append(run.id)
+    for name, rows in scores.groupby("test_set", observed=True):
+        about = read_metadata(test_set_path(report_folder(profile), name))
+        is_fake = rows.drop_duplicates("video")["label"] == 1
+        facts["Tested on"].append(
+            f"{name} {about['fingerprint'][:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
+            f"videos, {rows['cluster'].nunique()} clusters, "
+            f"{about.get('compression') or 'compression not known'}, {about['crop']}"
+        )
+    sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
         "mean over three or more test sets also over test sets. "
         f"Made again by `dfnb report {profile}`."
     )
     return " ".join(sentences)
-
-
-def _about(profile: str, test_set: str, scores: pd.DataFrame) -> str:
-    """A test set in words for a caption: its version, units, people, compression and crop."""
-    about = read_metadata(test_set_path(report_folder(profile), test_set))
-    unit = "frame" if "frame" in scores else "video"
-    keys = [name for name in ("video", "track", "frame") if name in scores]
-    units = scores.drop_duplicates(keys)
-    parts = [
-        f"{test_set} {about['fingerprint'][:8]}",
-        f"{(units['label'] == 0).sum()} real and {(units['label'] == 1).sum()} fake {unit}s",
-        f"{units['cluster'].nunique()} clusters",
-        about.get("compression", ""),
-        about.get("crop", ""),
-    ]
-    return ", ".join(filter(None, parts))
 
 
 def show(
@@ -353,7 +290,7 @@ def show(
     title: str,
     caption: str = "",
 ) -> list[Path]:
-    """Display a table of texts, and save it as CSV, Markdown and LaTeX; returns the paths.
+    """Display a table of texts, and save it as CSV and Markdown; returns the paths.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
@@ -368,36 +305,7 @@ def show(
     display(table)
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
-    texts = {
-        "csv": table.to_csv(index=False),
-        "md": f"# {title}\n\n{markdown}\n\n{caption}\n",
-        "tex": table.to_latex(index=False, escape=True),
-    }
-    folder = report_folder(profile) / "tables"
-    paths = []
-    for suffix, text in texts.items():
-        paths.append(write_bytes(folder / f"{name}.{suffix}", text.encode()))
-    return paths
-
-
-def write_results(profile: str, tables: dict[str, pd.DataFrame]) -> Path:
-    """Write ``results.parquet``: the numbers of several tables, named by the column ``table``."""
-    # A table without rows would make objects of the numbers of the others.
-    parts = [numbers.assign(table=name) for name, numbers in tables.items() if len(numbers)]
-    table = pd.concat(parts, ignore_index=True)
-    texts = table.select_dtypes(exclude="number").columns
-    table[texts] = table[texts].astype(object).fillna("").astype(str)
-    path = report_folder(profile) / "results.parquet"
-    write_table(path, table, {})
-    return path
-
-
-def further(profile: str, shown: Sequence[Path]) -> str:
-    """A list of links, in Markdown, to the tables of a report that are not in ``shown``."""
-    links = []
-    for path in sorted(report_folder(profile).glob("tables/*.md")):
-        if path not in shown:
-            heading = path.read_text(encoding="utf-8").partition("\n")[0]
-            title = heading.removeprefix("# ")
-            links.append(f"- [{title}](../tables/{path.name})")
-    return "\n".join(links) or "There are none."
+    markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
+    path = report_folder(profile) / "tables" / f"{name}.csv"
+    write_bytes(path, table.to_csv(index=False).encode())
+    return [path, write_bytes(path.with_suffix(".md"), markdown.encode())]

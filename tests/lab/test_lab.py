@@ -27,7 +27,7 @@ SECONDS = int(os.environ.get("DFNB_LAB_SECONDS", "1800"))
 START_S = 180
 WIDTH, HEIGHT = 1280, 15_000  # of a screenshot; chromium draws no more than 16,384 pixels
 NEVER = re.compile(r"\b[A-Z]\w*Warning\b|\bWARNING\b|Traceback \(most recent")
-DRAWS = re.compile(r"\b(?:pictures|report)\.(?:\w*panel|figure|sample_grid)\(|training_curves\(")
+DRAWS = re.compile(r"\b(?:pictures|report)\.(?:\w*panel|figure)\(|training_curves\(")
 # no news, no update check; all cells in the page, so that all outputs can be looked at
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},

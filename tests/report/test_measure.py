@@ -11,7 +11,6 @@ from sklearn.metrics import roc_auc_score
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
 from dfnb.report.scores import GAIN, NO_SEED
 from dfnb.report.statistics import REPLICATES
-from dfnb.report.tables import robustness
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -249,8 +248,10 @@ def test_severities_are_averaged_and_robustness_is_a_difference_of_differences()
     np.testing.assert_allclose(numbers["value"], of_corrupted[numbers.index])
     # The same people in four conditions are no more people.
     assert (numbers[["n_real", "clusters", "sets"]] == [4, 4, 1]).all(axis=None)
-    number = only(robustness(pd.concat([clean, scores]), minus=[{"detector": "B"}]))
     same = clean[clean["video"].isin(scores["video"])]
+    minus = [{"corruption": "", "severity": 0}, {"detector": "B"}]
+    averaged = ["corruption", "severity"]
+    number = only(measure(pd.concat([same, scores]), "AUC", "detector", averaged, minus))
     lost = of_corrupted - aucs(same, ["detector", "seed"]).groupby("detector").mean()
     assert number["value"] == pytest.approx(lost["A"] - lost["B"])
     assert number["p"] < 1 and number["seeds"] == 5
