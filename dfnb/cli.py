@@ -81,7 +81,7 @@ def score(
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
-    For each file, the longest-visible face is scored, in eight frames of a clip. A panel with the
+    For each file, the largest face is scored, in eight frames of a clip. A panel with the
     detector's maps is saved in the folder panels. At the end it says how many files score above
     the detector's threshold. No score is a proof.
 
