@@ -84,17 +84,10 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
         interval = "–"  # replaced where there are enough videos
         verdict = TOO_FEW
         if not too_few:
-            aucs = cross_val_score(
-                model,
-                values,
-                labels,
-                groups=clusters,
-                scoring="roc_auc",
-                cv=folds,
-            )
+            options = {"groups": clusters, "scoring": "roc_auc", "cv": folds}
+            aucs = cross_val_score(model, values, labels, **options)
             auc = aucs.mean()
-            quantiles = t.ppf([0.025, 0.975], FOLDS - 1)
-            low, high = auc + quantiles * sem(aucs)  # sem: standard error of the mean
+            low, high = t.interval(0.95, FOLDS - 1, auc, sem(aucs))  # sem: its standard error
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
         rows[name] = [interval, verdict, clusters.nunique()]
