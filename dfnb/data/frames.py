@@ -118,12 +118,11 @@ def images_hash(folder: Path, rows: Rows) -> str:
 
     It has 64 hexadecimal digits. A missing mask counts, too: adding it changes the hash.
     """
-    hashes_of_frames = []
+    hashes = []
     for row in rows:
-        files = [row.get(column) for column in ("path", "mask")]
-        hashes = [sha256(folder / file) if file else "" for file in files]
-        hashes_of_frames.append(hashes)
-    return digest(hashes_of_frames, 64)
+        files = (row["path"], row["mask"])
+        hashes.append([sha256(folder / file) if file else "" for file in files])
+    return digest(hashes, 64)
 
 
 def write_dataset(
@@ -144,19 +143,18 @@ def write_dataset(
     "split/method". ``more`` (such as the quarantine) is added to the record.
     """
     # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
-    files = sorted((folder / "videos").rglob("[!.]*/video.json"))
+    root = folder / "videos"
     path = folder / "frames.parquet"
-    originals = originals or {}
     video_digests = []
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     tables = []
-    for file in files:
-        video = file.parent.relative_to(folder / "videos").as_posix()
-        rows, video_digest = _completed(read_json(file), video, originals.get(video, ""))
+    for file in sorted(root.rglob("[!.]*/video.json")):
+        video = file.parent.relative_to(root).as_posix()
+        original = (originals or {}).get(video, "")
+        rows, video_digest = _completed(read_json(file), video, original)
         video_digests.append([video, video_digest])
-        kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-        for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
-            counts[kind].update(frames=n_frames, videos=1)
+        kind = "{split}/{method}".format_map(rows[0])  # that of all frames of a video
+        counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
         # In pyarrow's form, five million rows fit in memory.
         tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
     with atomic(path) as temporary:
@@ -240,14 +238,9 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
-    # pandas has no type of its own for lists of numbers.
+    # pandas has no type of its own for lists of numbers. Others get its default, TEXT categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
-    # Each column is freed once it is converted: two million rows must not be in memory twice.
-    frames = table.to_pandas(
-        types_mapper=list_types.get,  # None for the other types: pandas' default, TEXT categories
-        split_blocks=True,
-        self_destruct=True,
-    )
+    frames = table.to_pandas(types_mapper=list_types.get)
     for method in frames["method"].unique():
         check_title(method, f"{path}, a method")
     for column in ("path", "mask"):
@@ -290,10 +283,10 @@ def select(
         selected = selected[selected["method"].isin([*methods, "real"])]
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
-        kinds = frames[["split", "method"]].drop_duplicates().astype(str).agg("/".join, axis=1)
+        kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
         raise DfnbError(
             f"{datasets_of(frames)} has no frame of split {split!r} or methods {methods}, "
-            f"but {', '.join(sorted(kinds))}"
+            f"but {', '.join(sorted({*kinds}))}"
         )
     return selected
 
@@ -399,9 +392,10 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    points = pa.array([*frames["landmarks"]], POINTS, from_pandas=True)  # null: unknown
-    known = points.fill_null(pa.scalar([np.nan] * 10, POINTS))  # flatten leaves out nulls
-    return known.flatten().to_numpy().reshape(-1, 5, 2).copy()  # pyarrow's array is read-only
+    unknown = [np.nan] * 10
+    is_known = frames["landmarks"].notna()
+    points = [row if known else unknown for row, known in zip(frames["landmarks"], is_known)]
+    return np.array(points, np.float32).reshape(-1, 5, 2)
 
 
 def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
