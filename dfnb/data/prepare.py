@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -81,29 +82,41 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
+    In a fake it is the face that the mask covers most; without a mask, the largest face. Frames
+    without the forged face are left out.
+
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without. The rows still lack what is the
-    same for the whole video, which :func:`prepare_video` adds. Raises :class:`Unusable` where no
-    face can be cut out, or as :func:`find_faces` does.
+    same for the whole video, which :func:`prepare_video` adds. All crops are in memory at once:
+    0.3 MB each at 256 pixels. Raises :class:`Unusable` where no face can be cut out, or as
+    :func:`frame_pairs` does.
     """
     length = sum(1 for _ in frame_pairs(video))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
-    faces = find_faces(video, wanted, settings, detector)
-    if not faces:
+    chosen = []
+    for number, (image, other) in enumerate(frame_pairs(video)):
+        if number in wanted:
+            mask = forged_region(video, image, other)
+            detections = detect(image, settings.min_face, detector)
+            faces = [cut_face(image, mask, detection, settings) for detection in detections]
+            if faces:
+                face = max(faces, key=itemgetter("covered", "side"))
+                chosen.append({**face, "frame": number})
+    if not chosen:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     if video.region_file:
-        # Frames without the forged face show another, which the mask does not cover, or only
-        # touches. They are dropped: that face is real, and would have the label fake.
-        limit = max(face["covered"] for face in faces) / 4
-        faces = [face for face in faces if face["covered"] > limit]
+        # A frame without the forged face shows another, which the mask does not cover, or only
+        # touches. It is dropped: that face is real, and would have the label fake.
+        limit = max(face["covered"] for face in chosen) / 4
+        chosen = [face for face in chosen if face["covered"] > limit]
         # With an original nobody sees this: prepare_video then tries again without the original.
-        if not faces:
+        if not chosen:
             raise Unusable("no face under the mask, which is white where the fake is forged")
     columns = ("frame", *UNKNOWN)
     return {
-        "rows": [{column: face[column] for column in columns} for face in faces],
-        "crops": np.stack([face["crop"] for face in faces]),
-        "masks": np.stack([face["mask"] for face in faces]) if video.region_file else None,
+        "rows": [{column: face[column] for column in columns} for face in chosen],
+        "crops": np.stack([face["crop"] for face in chosen]),
+        "masks": np.stack([face["mask"] for face in chosen]) if video.region_file else None,
         "frames": len(wanted),
     }
 
@@ -131,60 +144,16 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
     return strided[middles].tolist()
 
 
-def find_faces(
-    video: Video,
-    wanted: Sequence[int],
-    settings: Settings,
-    detector: YuNet,
-) -> list[dict]:
-    """Find one face in each of the ``wanted`` frames of a video that has any, and cut it out.
-
-    Returns the faces as :func:`cut_face` does, with the number of the ``frame``. All are in memory
-    at once: 0.3 MB per face at 256 pixels. Errors are those of :func:`frame_pairs`.
-    """
-    threshold = video.mask_threshold
-    if video.mask:
-        masks = (cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY) for mask in decode(video.mask))
-        threshold = min(threshold, half_of_two_levels(masks))
-    chosen = []
-    for number, (image, other) in enumerate(frame_pairs(video)):
-        if number in wanted:
-            mask = forged_region(video, image, other, threshold)
-            detections = detect(image, settings.min_face, detector)
-            faces = [cut_face(image, mask, detection, settings) for detection in detections]
-            if faces:
-                face = choose_face(faces, chosen[-1] if chosen else None)
-                chosen.append({**face, "frame": number})
-    return chosen
-
-
-def choose_face(faces: Sequence[dict], last: Mapping | None) -> dict:
-    """Choose one of the ``faces`` of a frame: that which the mask covers most, else the largest.
-
-    So that a video shows one person as long as possible, a face whose middle is in the crop of the
-    ``last`` chosen one counts as twice as large. ``faces`` are those of :func:`cut_face`.
-    """
-
-    def rank(face: Mapping) -> tuple[float, float]:
-        size = face["side"]
-        if last and np.abs(face["middle"] - last["middle"]).max() < last["side"] / 2:
-            size *= 2
-        return face["covered"], size
-
-    return max(faces, key=rank)
-
-
 def forged_region(
     video: Video,
     image: np.ndarray,
     other: np.ndarray | None,
-    threshold: int,
 ) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video has neither. A mask is forged where its grey level is above the
-    ``threshold``.
+    None where the video has neither. A mask is forged where its grey level is above
+    ``video.mask_threshold``, or above half of the largest level where it has two levels.
 
     With an original, a pixel differs by the channel that differs most. The median over 5 by 5
     pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
@@ -194,6 +163,7 @@ def forged_region(
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
     distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
     forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
@@ -214,12 +184,13 @@ def cut_face(
 
     Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table; ``crop``
     (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is unknown; ``covered``,
-    the share of the crop that the mask covers, 0 where it is unknown; and the ``middle`` (x, y) and
-    ``side`` of the square, in pixels of the image.
+    the share of the crop that the mask covers, 0 where it is unknown; and ``side``, the side of the
+    square in pixels of the image.
     """
-    side = round(max(detection[2:4]) * settings.scale)  # of its width and height
-    middle = detection[:2] + detection[2:4] / 2
-    left, top = np.rint(middle - side / 2).astype(int).tolist()
+    x, y, width, height = detection[:4]
+    side = round(max(width, height) * settings.scale)
+    left = round(x + width / 2 - side / 2)
+    top = round(y + height / 2 - side / 2)
     box = [left, top, left + side, top + side]
     crop_scale = settings.size / side  # crop pixels per pixel of the image
     landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * crop_scale  # x, y in crop pixels
@@ -235,7 +206,6 @@ def cut_face(
         "crop": crop(image, box, settings.size),
         "mask": forged,
         "covered": forged.mean(),
-        "middle": middle,
         "side": side,
     }
 
