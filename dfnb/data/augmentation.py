@@ -30,11 +30,13 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     changes = 1 + CHANGE * strengths  # factors from 0.8 to 1.2
     together = torch.cat([batch["image"], batch["mask"]], dim=1)
     moved = move(together, is_mirrored, shifts)
+    x, y = batch["landmarks"].unbind(dim=-1)
+    x = torch.where(is_mirrored[:, None], side - 1 - x, x)
     return {
         **batch,
         "image": recolour(moved[:, :3].float(), changes),
         "mask": moved[:, 3:],
-        "landmarks": move_points(batch["landmarks"], is_mirrored, shifts, side),
+        "landmarks": torch.stack([x, y], dim=-1) + shifts[:, None],  # right adds to x, down to y
     }
 
 
@@ -51,18 +53,6 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
         # Columns on the left and right, rows above and below; pad cuts off where it is negative.
         moved.append(pad(image, (right, -right, down, -down)))
     return torch.stack(moved)
-
-
-def move_points(
-    points: Tensor,
-    is_mirrored: Tensor,
-    shifts: Tensor,
-    side: int,
-) -> Tensor:
-    """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``."""
-    x, y = points.unbind(-1)
-    x = torch.where(is_mirrored[:, None], side - 1 - x, x)
-    return torch.stack([x, y], dim=-1) + shifts[:, None]  # right adds to x, down to y
 
 
 def recolour(images: Tensor, changes: Tensor) -> Tensor:

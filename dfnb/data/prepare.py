@@ -284,14 +284,13 @@ def prepare_video(
             # The inputs still contain it: when its file changes, the video is prepared again.
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
+        about = {column: getattr(video, column) for column in VIDEO_COLUMNS}
         for row in content["rows"]:
-            row.update(dataset=folder.name, track=0)  # one person per video, so one track
-            for column in VIDEO_COLUMNS:
-                row[column] = getattr(video, column)
+            row.update(about, dataset=folder.name, track=0)  # one face per frame, so one track
         write_video(video_folder, inputs=inputs, **content)
-    wanted = content["frames"]
-    lost = wanted - len(content["rows"])
-    return {**result, "frames": wanted, "without_face": lost, "reason": content.get("reason")}
+    frames = content["frames"]
+    result["reason"] = content.get("reason")
+    return {**result, "frames": frames, "without_face": frames - len(content["rows"])}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -523,7 +522,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
+    geometry = {name: value for name, value in faces.items() if name != "drawn"}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():

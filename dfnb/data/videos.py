@@ -133,12 +133,12 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             name=name,
             path=path,
             label=label,
-            method=row.method if label == 1 else "real",
+            method=row.method if label else "real",
             split=row.split,
             cluster=row.cluster or row.identity or name,  # the name: independent of all others
             identity=row.identity,
-            mask=folder / row.mask if row.mask and label == 1 else None,
-            original=folder / row.original if row.original and label == 1 else None,
+            mask=folder / row.mask if label and row.mask else None,
+            original=folder / row.original if label and row.original else None,
         )
         videos.append(video)
     return videos
