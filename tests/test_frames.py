@@ -11,7 +11,7 @@ from toy import SIZE
 
 from dfnb.data import frames
 from dfnb.data.frames import load_frames, read_crop, read_mask
-from dfnb.data.loading import as_batch, pictures
+from dfnb.data.loading import as_batch
 from dfnb.settings import DfnbError
 
 
@@ -35,15 +35,6 @@ def test_pixels_are_read_as_they_were_written(folder, table):
     assert (read_crop(last["path"]) == crops[7]).all()
     assert (read_mask(last["mask"], (SIZE, SIZE)) == masks[7]).all()
     assert not read_mask("", (SIZE, SIZE)).any()
-
-
-def test_tables_of_two_datasets_are_one_table(folder, table):
-    toy.write(folder.with_name("second"), seed=1)
-    both = pd.concat([table.tail(1), load_frames(folder.with_name("second")).tail(1)])
-    images = pictures(as_batch(both, toy.Settings()), toy.Settings())
-    for seed, image in enumerate(images):
-        crops, _ = toy.pixels("d", "warp", 8, seed)
-        assert (image == crops[7]).all()
 
 
 def test_the_fingerprint_and_the_table_are_those_of_the_first_version(folder):

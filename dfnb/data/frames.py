@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import DfnbError, check_title, explained, suggestion
+from dfnb.settings import DfnbError, check_title, explained
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -71,8 +71,7 @@ def write_video(
     Args:
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``
-            and ``mask``. But where only some frames of a fake have a mask, the rows of the others
-            have an empty ``mask``.
+            and ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
@@ -181,8 +180,7 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
     columns = {"video": video, "original": original, "path": f"{folder}/frames.npy", "mask": ""}
     if "masks_hash" in content:
         columns["mask"] = f"{folder}/masks.npy"
-    # The row's own values win: path and mask where images are used in place, and the empty mask of
-    # a fake's frame that has none.
+    # The row's own values win: path and mask where images are used in place.
     rows = [{**columns, "row": i, **row} for i, row in enumerate(content["rows"])]
     # An empty original is left out, so that datasets that were made before this column existed
     # keep their fingerprint, too.
@@ -204,10 +202,8 @@ def dataset_record(name: str | Path) -> dict:
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
-        prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
             f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
-            f"{suggestion(folder.name, prepared)}"
         )
     return record
 
