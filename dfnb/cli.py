@@ -82,9 +82,9 @@ def score(
 ) -> None:
     """Score your own images and clips, or all those in a folder, with a trained detector.
 
-    For each file, the longest-visible face is scored, in eight frames of a clip. At the end it
-    says how many files score above the detector's threshold. No score is a proof. --csv FILE gets
-    the scores. Notebook 08_attribution shows the detectors' maps of a picture or clip.
+    For each file, the largest face is scored, in eight frames of a clip. At the end it says how
+    many files score above the detector's threshold. No score is a proof. --csv FILE gets the
+    scores. Notebook 08_attribution shows the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """

@@ -75,11 +75,7 @@ def test_h264_compresses_all_frames_of_a_video_together_in_their_order(video):
         np.testing.assert_array_equal(ours[frames], encoded)
     alone = codecs.h264(crops[1:2], 33, repeatable=True)[0]
     assert not np.array_equal(ours[1], alone)  # a frame depends on its neighbours
-
-
-def test_h264_takes_odd_sides():
-    clip = rng(0).integers(0, 255, (3, 31, 45, 3), dtype=np.uint8)
-    assert codecs.h264(clip, 43).shape == clip.shape
+    assert codecs.h264(crops[:, :31, :25], 43).shape == (6, 30, 24, 3)  # H.264 needs even sides
 
 
 def test_blur_makes_a_gaussian_of_a_point():
@@ -156,7 +152,7 @@ def test_random_numbers_are_those_of_the_committed_scores(video):
     np.testing.assert_array_equal(corrupted(table, "noise", 2)[4:], expected)
 
 
-def test_crops_of_several_sizes_are_corrupted_too(tmp_path):
+def test_crops_of_several_sizes_get_that_of_the_first(tmp_path):
     crops = [np.full((side, side, 3), 90, np.uint8) for side in (40, 40, 50, 40, 60, 60)]
     sides = [len(crop) for crop in corrupted(written(tmp_path, crops), "H.264", 1)]
-    assert sides == [40, 40, 50, 40, 60, 60]
+    assert sides == [40] * 4 + [60] * 2

@@ -350,25 +350,18 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_0(portraits
     assert code == 0 and "not used" not in output
 
 
-def test_a_portrait_keeps_its_split_in_every_dataset(portraits):
-    def tested(name):
-        """The files of the test people."""
-        persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
-        assert len(facts["portraits"]) + len(facts["quarantine"]) == 25  # all files
-        numbers = [f"{person.number:03d}" for person in persons if person.split == "test"]
-        return {facts["portraits"][number] for number in numbers}
-
-    assert tested("synth-a") == tested("synth-b") != set()
+def pairs_of(name, portraits):
+    """The cluster of each portrait of a test person, by its file."""
+    persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
+    assert len(facts["portraits"]) + len(facts["quarantine"]) == 25  # all files
+    test_people = [person for person in persons if person.split == "test"]
+    return {facts["portraits"][f"{one.number:03d}"]: one.pair for one in test_people}
 
 
-def test_test_people_are_the_same_pairs_in_every_dataset(portraits):
-    def tested(name):
-        """The cluster of each portrait of a test person."""
-        persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
-        test_people = [person for person in persons if person.split == "test"]
-        return {facts["portraits"][f"{one.number:03d}"]: one.pair for one in test_people}
-
-    assert tested("photographs") == tested("photographs-world-01") != {}
+def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(portraits):
+    assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
+    world = pairs_of("photographs-world-01", portraits)
+    assert pairs_of("photographs", portraits) == world != {}
 
 
 def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home):
@@ -397,9 +390,8 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
     monkeypatch.setattr(photographs, "URL", f"http://127.0.0.1:{server.server_port}")
     manifests = empty_home / "data_manifest"
     shutil.copytree(find("data_manifest"), manifests)
-    listed = {
-        f"{number}.png": photographs.hashes(str(portraits))[f"{number}.png"] for number in range(24)
-    }
+    found = photographs.hashes(str(portraits))
+    listed = {name: found[name] for name in (f"{number}.png" for number in range(24))}
     text = "".join(f"{value}  {name}\n" for name, value in listed.items())
     (manifests / "portraits.sha256").write_text(text)
     identity_before = synth.identity("photographs-world-01")

@@ -84,22 +84,15 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
         interval = "–"  # replaced where there are enough videos
         verdict = TOO_FEW
         if not too_few:
-            aucs = cross_val_score(
-                model,
-                values,
-                labels,
-                groups=clusters,
-                scoring="roc_auc",
-                cv=folds,
-            )
+            options = {"groups": clusters, "scoring": "roc_auc", "cv": folds}
+            aucs = cross_val_score(model, values, labels, **options)
             auc = aucs.mean()
-            quantiles = t.ppf([0.025, 0.975], FOLDS - 1)
-            low, high = auc + quantiles * sem(aucs)  # sem: standard error of the mean
+            # sem: its standard error; 0 where every AUC is 1.
+            low, high = auc + t.ppf([0.025, 0.975], FOLDS - 1) * sem(aucs)
             interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
             verdict = _verdict(low, high)
         rows[name] = [interval, verdict, clusters.nunique()]
-    columns = ["frame AUC", "verdict", "clusters"]
-    table = pd.DataFrame.from_dict(rows, "index", columns=columns)
+    table = pd.DataFrame.from_dict(rows, "index", columns=["frame AUC", "verdict", "clusters"])
     return table.rename_axis("the label by")
 
 

@@ -30,11 +30,13 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     changes = 1 + CHANGE * strengths  # factors from 0.8 to 1.2
     together = torch.cat([batch["image"], batch["mask"]], dim=1)
     moved = move(together, is_mirrored, shifts)
+    x, y = batch["landmarks"].unbind(dim=-1)
+    x = torch.where(is_mirrored[:, None], side - 1 - x, x)
     return {
         **batch,
         "image": recolour(moved[:, :3].float(), changes),
         "mask": moved[:, 3:],
-        "landmarks": move_points(batch["landmarks"], is_mirrored, shifts, side),
+        "landmarks": torch.stack([x, y], dim=-1) + shifts[:, None],  # right adds to x, down to y
     }
 
 
@@ -44,36 +46,13 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     ``is_mirrored`` (B,) says which are mirrored. A negative shift goes to the left or up. Pixels
     without a source become 0.
     """
-    side = images.shape[-1]
-    margin = int(shifts.abs().max())
-    # A copy with zeros around, also where the margin is 0. So it may be flipped in place.
-    padded = pad(images, [margin] * 4)  # (B, C, S + 2 margin, S + 2 margin)
-    moved = torch.empty_like(images)
-    # Only this copying is done image by image, because each image has a window of its own.
-    for i, (right, down) in enumerate(shifts.tolist()):
-        if is_mirrored[i]:
-            padded[i] = padded[i].flip(-1)
-        # A window (side, side) of the padded image is cut out; without a shift it begins at
-        # ``margin``. The picture moves to the right when the window moves to the left.
-        top = margin - down
-        left = margin - right
-        moved[i] = padded[i, :, top : top + side, left : left + side]
-    return moved
-
-
-def move_points(
-    points: Tensor,
-    is_mirrored: Tensor,
-    shifts: Tensor,
-    side: int,
-) -> Tensor:
-    """Landmarks (B, 5, 2) after :func:`move`, x and y in pixels of images with this ``side``."""
-    # x becomes side - 1 - x, and y stays.
-    signs = torch.tensor([-1, 1])
-    offsets = torch.tensor([side - 1, 0])
-    mirrored = points * signs + offsets
-    points = torch.where(is_mirrored[:, None, None], mirrored, points)
-    return points + shifts[:, None]  # right adds to x, down to y
+    mirrored = torch.where(is_mirrored[:, None, None, None], images.flip(-1), images)
+    moved = []
+    # Image by image, because each is moved by a shift of its own.
+    for image, (right, down) in zip(mirrored, shifts.tolist()):
+        # Columns on the left and right, rows above and below; pad cuts off where it is negative.
+        moved.append(pad(image, (right, -right, down, -down)))
+    return torch.stack(moved)
 
 
 def recolour(images: Tensor, changes: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ corruption and severity always give the same frames.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from itertools import groupby
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -131,19 +130,16 @@ class Corrupted:
         if path not in self.last_crops:
             video = self.videos[path]
             paths = self.videos.index[self.videos == video]
-            self.last_crops = dict(zip(paths, self._corrupted(video, map(read_crop, paths))))
+            crops = [*map(read_crop, paths)]
+            # Crops that others have cut may differ in size: all get that of the first.
+            height, width = crops[0].shape[:2]
+            clip = _as_clip(np.stack([cv2.resize(crop, (width, height)) for crop in crops]))
+            corrupt, strengths = CORRUPTIONS[self.name]
+            arguments = [strengths[self.severity - 1]]
+            if self.name in RANDOM:
+                # Seeded by what names the video, so that all detectors see equal pixels: by the
+                # name that its file had when the committed scores were made.
+                file = f"videos/{video}/frames.npy"
+                arguments.append(rng("corruption", self.name, self.severity, file))
+            self.last_crops = dict(zip(paths, _as_frames(corrupt(clip, *arguments))))
         return self.last_crops[path].copy()  # contiguous, as a crop from a file
-
-    def _corrupted(self, video: str, crops: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The corrupted crops of a video in turn."""
-        corrupt, strengths = CORRUPTIONS[self.name]
-        arguments = [strengths[self.severity - 1]]
-        if self.name in RANDOM:
-            # Seeded by what names the video, so that all detectors see equal pixels: by the name
-            # that its file had when the committed scores were made.
-            file = f"videos/{video}/frames.npy"
-            arguments.append(rng("corruption", self.name, self.severity, file))
-        # Crops that others have cut may differ in size: successive ones of one size are a clip.
-        for _, same_size in groupby(crops, key=np.shape):
-            clip = _as_clip(np.stack([*same_size]))
-            yield from _as_frames(corrupt(clip, *arguments))

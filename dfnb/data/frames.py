@@ -10,7 +10,7 @@ import hashlib
 import io
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import TITLE, DfnbError, check_name, explained, suggestion
+from dfnb.settings import TITLE, DfnbError, check_name, explained
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -71,8 +71,7 @@ def write_video(
     Args:
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``
-            and ``mask``. But where only some frames of a fake have a mask, the rows of the others
-            have an empty ``mask``.
+            and ``mask``.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
             in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
@@ -118,12 +117,11 @@ def images_hash(folder: Path, rows: Rows) -> str:
 
     It has 64 hexadecimal digits. A missing mask counts, too: adding it changes the hash.
     """
-    hashes_of_frames = []
+    hashes = []
     for row in rows:
-        files = [row.get(column) for column in ("path", "mask")]
-        hashes = [sha256(folder / file) if file else "" for file in files]
-        hashes_of_frames.append(hashes)
-    return digest(hashes_of_frames, 64)
+        files = (row["path"], row["mask"])
+        hashes.append([sha256(folder / file) if file else "" for file in files])
+    return digest(hashes, 64)
 
 
 def write_dataset(
@@ -144,19 +142,18 @@ def write_dataset(
     "split/method". ``more`` (such as the quarantine) is added to the record.
     """
     # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
-    files = sorted((folder / "videos").rglob("[!.]*/video.json"))
+    root = folder / "videos"
     path = folder / "frames.parquet"
-    originals = originals or {}
     video_digests = []
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     tables = []
-    for file in files:
-        video = file.parent.relative_to(folder / "videos").as_posix()
-        rows, video_digest = _completed(read_json(file), video, originals.get(video, ""))
+    for file in sorted(root.rglob("[!.]*/video.json")):
+        video = file.parent.relative_to(root).as_posix()
+        original = (originals or {}).get(video, "")
+        rows, video_digest = _completed(read_json(file), video, original)
         video_digests.append([video, video_digest])
-        kinds = Counter(f"{row['split']}/{row['method']}" for row in rows)
-        for kind, n_frames in kinds.items():  # update adds to a Counter's numbers
-            counts[kind].update(frames=n_frames, videos=1)
+        kind = "{split}/{method}".format_map(rows[0])  # that of all frames of a video
+        counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
         # In pyarrow's form, five million rows fit in memory.
         tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
     with atomic(path) as temporary:
@@ -183,8 +180,7 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
     columns = {"video": video, "original": original, "path": f"{folder}/frames.npy", "mask": ""}
     if "masks_hash" in content:
         columns["mask"] = f"{folder}/masks.npy"
-    # The row's own values win: path and mask where images are used in place, and the empty mask of
-    # a fake's frame that has none.
+    # The row's own values win: path and mask where images are used in place.
     rows = [{**columns, "row": i, **row} for i, row in enumerate(content["rows"])]
     # An empty original is left out, so that datasets that were made before this column existed
     # keep their fingerprint, too.
@@ -206,10 +202,8 @@ def dataset_record(name: str | Path) -> dict:
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
-        prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
             f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
-            f"{suggestion(folder.name, prepared)}"
         )
     return record
 
@@ -240,14 +234,9 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
-    # pandas has no type of its own for lists of numbers.
+    # pandas has no type of its own for lists of numbers. Others get its default, TEXT categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
-    # Each column is freed once it is converted: two million rows must not be in memory twice.
-    frames = table.to_pandas(
-        types_mapper=list_types.get,  # None for the other types: pandas' default, TEXT categories
-        split_blocks=True,
-        self_destruct=True,
-    )
+    frames = table.to_pandas(types_mapper=list_types.get)
     for method in frames["method"].unique():
         check_name(method, f"{path}, a method", TITLE)
     for column in ("path", "mask"):
@@ -290,10 +279,10 @@ def select(
         selected = selected[selected["method"].isin([*methods, "real"])]
         missing = set(methods) - set(frames["method"])
     if selected.empty or missing:
-        kinds = frames[["split", "method"]].drop_duplicates().astype(str).agg("/".join, axis=1)
+        kinds = frames["split"].astype(str) + "/" + frames["method"].astype(str)
         raise DfnbError(
             f"{datasets_of(frames)} has no frame of split {split!r} or methods {methods}, "
-            f"but {', '.join(sorted(kinds))}"
+            f"but {', '.join(sorted({*kinds}))}"
         )
     return selected
 
@@ -399,9 +388,10 @@ def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
 
 def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     """The landmarks of the frames as (n, 5, 2) float32, NaN where they are unknown."""
-    points = pa.array([*frames["landmarks"]], POINTS, from_pandas=True)  # null: unknown
-    known = points.fill_null(pa.scalar([np.nan] * 10, POINTS))  # flatten leaves out nulls
-    return known.flatten().to_numpy().reshape(-1, 5, 2).copy()  # pyarrow's array is read-only
+    unknown = [np.nan] * 10
+    is_known = frames["landmarks"].notna()
+    points = [row if known else unknown for row, known in zip(frames["landmarks"], is_known)]
+    return np.array(points, np.float32).reshape(-1, 5, 2)
 
 
 def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -452,20 +442,19 @@ def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
     if not path:
         return np.zeros(shape, bool)
     grey = cv2.cvtColor(read_crop(path), cv2.COLOR_RGB2GRAY)
-    threshold = half_of_two_levels([grey])
+    threshold = half_of_two_levels(grey)
     return cv2.resize(grey, shape[::-1], interpolation=cv2.INTER_NEAREST) > threshold
 
 
-def half_of_two_levels(masks: Iterable[np.ndarray]) -> int:
-    """Half of the largest grey level in the masks of a video, each (H, W) uint8.
+def half_of_two_levels(mask: np.ndarray) -> int:
+    """Half of the largest grey level in a mask (H, W) uint8.
 
-    It separates black from a grey such as 107, from a colour, or from 1. It is 127 where the masks
-    have more than two levels: where fewer pixels are near the largest one than between it and 0.
+    It separates black from a grey such as 107, from a colour, or from 1. It is 127 where the mask
+    has more than two levels: where fewer pixels are near the largest one than between it and 0.
     """
-    counts = np.zeros(256)  # pixels per grey level
-    for mask in masks:
-        # Ten times as fast as numpy.bincount, and training reads a mask per fake frame.
-        counts += cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
+    # Pixels per grey level. Ten times as fast as numpy.bincount, and training reads a mask per fake
+    # frame.
+    counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
     largest = counts.nonzero()[0].max(initial=0)
     quarter = largest // 4
     between = counts[quarter + 1 : largest - quarter].sum()

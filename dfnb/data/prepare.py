@@ -12,19 +12,17 @@ import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, zip_longest
+from itertools import chain, repeat
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import cv2
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
-from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
@@ -44,7 +42,6 @@ from dfnb.settings import TITLE, Closed, DfnbError, check_name
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
-MIN_OVERLAP = 0.2  # intersection over union of one person's boxes in successive frames, at least
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -85,33 +82,56 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
+    In a fake it is the face that the mask covers most; without a mask, the largest face. Frames
+    without the forged face are left out.
+
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without. The rows still lack what is the
-    same for the whole video, which :func:`prepare_video` adds. Where a mask ends before its video,
-    the rows of the later frames have an empty ``mask``. Raises :class:`Unusable` where no face can
-    be cut out, or as :func:`find_faces` does.
+    same for the whole video, which :func:`prepare_video` adds. All crops are in memory at once:
+    0.3 MB each at 256 pixels. Raises :class:`Unusable` where no face can be cut out, or as
+    :func:`frame_pairs` does.
     """
-    length = sum(1 for _ in decode(video.path))  # files state their number of frames unreliably
+    length = sum(1 for _ in frame_pairs(video))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
-    faces = find_faces(video, wanted, settings, detector)
-    if not faces:
+    chosen = []
+    for number, (image, other) in enumerate(frame_pairs(video)):
+        if number in wanted:
+            mask = forged_region(video, image, other)
+            detections = detect(image, settings.min_face, detector)
+            faces = [cut_face(image, mask, detection, settings) for detection in detections]
+            if faces:
+                face = max(faces, key=itemgetter("covered", "side"))
+                chosen.append({**face, "frame": number})
+    if not chosen:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
-    faces = pd.DataFrame(faces)
-    chosen = choose_faces(faces, video)
-    # choose_faces drops all faces only where a mask, or the difference to an original, covers none.
-    # With an original nobody sees this: prepare_video then tries again without the original.
-    if chosen.empty:
-        raise Unusable("no face under the mask, which is white where the fake is forged")
-    rows = chosen[["frame", "scale", "crop_box", "landmarks"]].to_dict("records")
-    for row, covered in zip(rows, chosen["covered"]):
-        if np.isnan(covered):
-            row["mask"] = ""  # else a fake's frame would pass for one in which nothing is forged
+    if video.region_file:
+        # A frame without the forged face shows another, which the mask does not cover, or only
+        # touches. It is dropped: that face is real, and would have the label fake.
+        limit = max(face["covered"] for face in chosen) / 4
+        chosen = [face for face in chosen if face["covered"] > limit]
+        # With an original nobody sees this: prepare_video then tries again without the original.
+        if not chosen:
+            raise Unusable("no face under the mask, which is white where the fake is forged")
+    columns = ("frame", *UNKNOWN)
     return {
-        "rows": rows,
-        "crops": np.stack(chosen["crop"]),
-        "masks": np.stack(chosen["mask"]) if video.region_file else None,
+        "rows": [{column: face[column] for column in columns} for face in chosen],
+        "crops": np.stack([face["crop"] for face in chosen]),
+        "masks": np.stack([face["mask"] for face in chosen]) if video.region_file else None,
         "frames": len(wanted),
     }
+
+
+def frame_pairs(video: Video) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The frames of a video, each with that of its mask or original, until one of them ends.
+
+    The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
+    cannot be decoded, and when the frames differ in size.
+    """
+    others = decode(video.region_file) if video.region_file else repeat(None)
+    for image, other in zip(decode(video.path), others):
+        if other is not None and image.shape != other.shape:
+            raise Unusable("the pictures of its mask or original have another size")
+        yield image, other
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -124,61 +144,16 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
     return strided[middles].tolist()
 
 
-def find_faces(
-    video: Video,
-    wanted: Sequence[int],
-    settings: Settings,
-    detector: YuNet,
-) -> list[dict]:
-    """Find all faces in the ``wanted`` frames of a video, cut them out, and follow each person.
-
-    Returns the faces as :func:`cut_face` does, with the number of the ``frame``, and with a number
-    for the ``person`` that stays the same from one wanted frame to the next. After a wanted frame
-    without a face everybody has a new number. All faces are in memory at once: 0.3 MB per face at
-    256 pixels.
-
-    Where the mask or original is shorter than the video, the region of the later frames is unknown.
-    Raises :class:`Unusable` when its frames have another size, and when a file cannot be decoded.
-    """
-    threshold = video.mask_threshold
-    if video.mask:
-        masks = (cv2.cvtColor(mask, cv2.COLOR_RGB2GRAY) for mask in decode(video.mask))
-        threshold = min(threshold, half_of_two_levels(masks))
-    # Frames of the mask or the original.
-    others = decode(video.region_file) if video.region_file else ()
-    pairs = zip_longest(decode(video.path), others)
-    all_faces = []
-    last_faces = []  # those of the wanted frame before this one
-    for number, (image, other) in enumerate(pairs):
-        if image is None:  # the mask or original is longer
-            break
-        if other is not None and image.shape != other.shape:
-            raise Unusable("the pictures of its mask or original have another size")
-        if number in wanted:
-            mask = forged_region(video, image, other, threshold)
-            faces = []
-            for detection in detect(image, settings.min_face, detector):
-                face = cut_face(image, mask, detection, settings)
-                new_person = len(all_faces) + len(faces)  # a number that no face has yet
-                faces.append({**face, "frame": number, "person": new_person})
-            if last_faces and faces:
-                link_people(last_faces, faces)
-            all_faces += faces
-            last_faces = faces
-    return all_faces
-
-
 def forged_region(
     video: Video,
     image: np.ndarray,
     other: np.ndarray | None,
-    threshold: int,
 ) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video is real, where it has neither, and after its end. A mask is forged where
-    its grey level is above the ``threshold``.
+    None where the video has neither. A mask is forged where its grey level is above
+    ``video.mask_threshold``, or above half of the largest level where it has two levels.
 
     With an original, a pixel differs by the channel that differs most. The median over 5 by 5
     pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
@@ -188,6 +163,7 @@ def forged_region(
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
     distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
     forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
@@ -208,8 +184,8 @@ def cut_face(
 
     Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table; ``crop``
     (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is unknown; ``covered``,
-    the share of the crop that the mask covers, NaN where it is unknown; and ``side``, the side of
-    the square in pixels of the image.
+    the share of the crop that the mask covers, 0 where it is unknown; and ``side``, the side of the
+    square in pixels of the image.
     """
     x, y, width, height = detection[:4]
     side = round(max(width, height) * settings.scale)
@@ -219,67 +195,19 @@ def cut_face(
     crop_scale = settings.size / side  # crop pixels per pixel of the image
     landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * crop_scale  # x, y in crop pixels
     forged = np.zeros((settings.size, settings.size), bool)
-    covered = np.nan
     if mask is not None:
         # Resizing gives grey levels between 0 and 255 at the edge of the forged region: half of 255
         # divides them.
         forged = crop(mask, box, settings.size) > 127
-        covered = forged.mean()
     return {
         "scale": crop_scale,
         "crop_box": box,
         "landmarks": landmarks.ravel().round(3),
         "crop": crop(image, box, settings.size),
         "mask": forged,
-        "covered": covered,
+        "covered": forged.mean(),
         "side": side,
     }
-
-
-def link_people(last_faces: Sequence[Mapping], faces: Sequence[dict]) -> None:
-    """Give each of a frame's ``faces`` the number of the same person in ``last_faces``, in place.
-
-    ``last_faces`` are those of the wanted frame before. The faces of both frames are paired so that
-    the total overlap of their boxes is largest. A face keeps its own, new number if it has no
-    partner, or overlaps with it by less than :data:`MIN_OVERLAP`.
-    """
-    last_boxes = torch.tensor([face["crop_box"] for face in last_faces])
-    boxes = torch.tensor([face["crop_box"] for face in faces])
-    overlap = box_iou(last_boxes, boxes)  # (faces of the last frame, faces)
-    for i, j in zip(*linear_sum_assignment(overlap, maximize=True)):
-        if overlap[i, j] >= MIN_OVERLAP:
-            faces[j]["person"] = last_faces[i]["person"]
-
-
-def choose_faces(faces: pd.DataFrame, video: Video) -> pd.DataFrame:
-    """Choose one of the ``faces`` per frame, in the order of the frames.
-
-    People are ranked over the whole video, and each frame gets its person of the highest rank. In a
-    fake with masks, people rank by the share of their crops that the mask covers, then by size; in
-    a fake without, by their size; in a real video, by the number of frames that show them, then by
-    size. In a fake with masks, people are left out whom the masks cover at most half as much as the
-    first, and those who are only in frames without a mask. The result is empty when the masks cover
-    no face.
-
-    ``faces`` are those of :func:`find_faces`, one row per face, ``covered`` NaN without a mask.
-    """
-    people = faces.groupby("person")
-    # A criterion that does not apply is the same for all: mean_covered is NaN without a mask, and
-    # seen is 0 in a fake. The mean of covered leaves out the frames without a mask, which are NaN.
-    ranked = faces.assign(
-        mean_covered=people["covered"].transform("mean"),
-        seen=people["frame"].transform("size") if video.label == 0 else 0,
-        side=people["side"].transform("mean"),
-    )
-    ranked = ranked.sort_values(["mean_covered", "seen", "side"], ascending=False)
-    if video.region_file:
-        # People whom the mask only touches are not forged. They are dropped, because frames without
-        # the forged face would show one of them under the label fake.
-        min_covered = ranked["mean_covered"].max() / 2
-        # False for NaN, and for all people where the masks cover nobody: 0 > 0.
-        ranked = ranked[ranked["mean_covered"] > min_covered]
-    # Of each frame the first row is kept: its person of the highest rank.
-    return ranked.drop_duplicates("frame").sort_values("frame")
 
 
 def use_crops(video: Video, folder: Path) -> dict:
@@ -356,14 +284,13 @@ def prepare_video(
             # The inputs still contain it: when its file changes, the video is prepared again.
             video = replace(video, original=None)
             return prepare_video(video, inputs, folder, settings, detector)
+        about = {column: getattr(video, column) for column in VIDEO_COLUMNS}
         for row in content["rows"]:
-            row.update(dataset=folder.name, track=0)  # one person per video, so one track
-            for column in VIDEO_COLUMNS:
-                row[column] = getattr(video, column)
+            row.update(about, dataset=folder.name, track=0)  # one face per frame, so one track
         write_video(video_folder, inputs=inputs, **content)
-    wanted = content["frames"]
-    lost = wanted - len(content["rows"])
-    return {**result, "frames": wanted, "without_face": lost, "reason": content.get("reason")}
+    frames = content["frames"]
+    result["reason"] = content.get("reason")
+    return {**result, "frames": frames, "without_face": frames - len(content["rows"])}
 
 
 # ---------------------------------------------------------------- a dataset
@@ -596,7 +523,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
-    geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
+    geometry = {name: value for name, value in faces.items() if name != "drawn"}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():

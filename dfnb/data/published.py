@@ -100,9 +100,8 @@ def overview() -> pd.DataFrame:
 
     Columns: ``access``, how to get it, and ``space``, the size of the download.
     """
-    columns = {"access", "space"}
-    rows = {name: load(name).model_dump(include=columns) for name in dataset_names("real")}
-    return pd.DataFrame(rows).T.rename_axis("dataset")
+    rows = {name: vars(load(name)) for name in dataset_names("real")}
+    return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")
 
 
 def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
@@ -258,12 +257,8 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     # {name} becomes {name:[^/]+}, and then {name:regex} becomes (?P<name>regex).
     template = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", template)
     pattern = re.compile(re.sub(r"\{(\w+):([^{}]*)\}", r"(?P<\1>\2)", template))
-    matches = {}
-    for path in paths:
-        match = pattern.fullmatch(path)
-        if match:
-            matches[path] = match.groupdict()
-    return matches
+    matches = filter(None, map(pattern.fullmatch, paths))
+    return {match.string: match.groupdict() for match in matches}
 
 
 def read_list(listing: Listing, files: Files) -> dict[str, Texts]:

@@ -9,8 +9,8 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -18,8 +18,10 @@ from dfnb.files import write_bytes
 from dfnb.settings import Closed, DfnbError, Title, explained
 
 LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-# The path of a video in a sorted folder: split (optional), label, method (optional), file.
-SORTED_PATH = re.compile(r"(?:(train|val|test)/)?(real|fake)/(?:([^/]+)/)?.+")
+# The path of a video in a sorted folder: the split is optional, as is the method, which fakes have.
+SORTED_PATH = re.compile(
+    r"((?P<split>train|val|test)/)?(?P<label>real|fake)/((?<=fake/)(?P<method>[^/]+)/)?.+"
+)
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
 # their files are reported. A name that begins with a point is hidden.
 MEDIA = re.compile(
@@ -131,12 +133,12 @@ def read_csv(file: Path, root: Path) -> list[Video]:
             name=name,
             path=path,
             label=label,
-            method=row.method if label == 1 else "real",
+            method=row.method if label else "real",
             split=row.split,
             cluster=row.cluster or row.identity or name,  # the name: independent of all others
             identity=row.identity,
-            mask=folder / row.mask if row.mask and label == 1 else None,
-            original=folder / row.original if row.original and label == 1 else None,
+            mask=folder / row.mask if label and row.mask else None,
+            original=folder / row.original if label and row.original else None,
         )
         videos.append(video)
     return videos
@@ -152,43 +154,38 @@ def write_csv(file: Path, root: Path) -> None:
     Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, and for videos
     and images that the CSV does not name.
     """
-    media = {name: path for name, path in files_below(root).items() if MEDIA.fullmatch(name)}
-    rows = _sorted_rows(media)
+    files = files_below(root)
+    media = [name for name in files if MEDIA.fullmatch(name)]
+    # A mask may have another suffix than its fake, such as .png beside .jpg.
+    by_path_without_suffix = {Path(name).with_suffix(""): name for name in media}
+    rows = []
+    for name in media:
+        match = SORTED_PATH.fullmatch(name)
+        if match:  # else a mask, an original, or a file outside these folders
+            row = {"path": name, **match.groupdict()}
+            if row["label"] == "fake":
+                for column in ("mask", "original"):
+                    # The first "fake/" is the folder of the label, as SORTED_PATH demands.
+                    counterpart = Path(name.replace("fake/", f"{column}/", 1))
+                    row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
+            rows.append(row)
     if not rows:
         raise DfnbError(
             f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
-    used = [row.get(column) for row in rows for column in ("path", "mask", "original")]
-    read = [name for name, path in media.items() if path in used]
+    read = []
+    for row in rows:
+        for column in ("path", "mask", "original"):
+            name = row.get(column)
+            read.append(name)
+            row[column] = files.get(name)
     layout = "[train|val|test/]{real,fake,mask,original}/[<method>/]; a mask has its fake's path"
     refuse_unread(root, media, read, layout)
-    # A value that a row lacks, or that is None, becomes an empty cell: the default of Row.
+    # None becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields))
     # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
     write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
-
-
-def _sorted_rows(media: Files) -> list[dict[str, Any]]:
-    """The rows of the CSV for the videos and images of a sorted folder: column -> value."""
-    # A mask may have another suffix than its fake, such as .png beside .jpg.
-    by_path_without_suffix = {Path(name).with_suffix(""): path for name, path in media.items()}
-    rows = []
-    for name, path in media.items():
-        match = SORTED_PATH.fullmatch(name)
-        if not match:  # a mask, an original, or a file outside these folders
-            continue
-        split, label, method = match.groups()  # split and method: None where there is no folder
-        row = {"path": path, "label": label, "split": split}
-        if label == "fake":
-            row["method"] = method
-            for column in ("mask", "original"):
-                # The first "fake/" is the folder of the label, as SORTED_PATH demands.
-                counterpart = Path(name.replace("fake/", f"{column}/", 1))
-                # None where there is no such file.
-                row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
-        rows.append(row)
-    return rows
 
 
 # ---------------------------------------------------------------- files
@@ -239,8 +236,7 @@ def media_in(paths: Iterable[Path]) -> list[Path]:
 
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images in ``root`` that are not in ``read``."""
-    media = {name for name in files if MEDIA.fullmatch(PurePosixPath(name).name)}
-    unread = sorted(media - {*read})
+    unread = sorted({*filter(MEDIA.fullmatch, files)} - {*read})
     if unread:
         folders = ", ".join(sorted({name.split("/")[0] for name in unread}))
         raise DfnbError(
