@@ -55,7 +55,7 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
         assert values == {name: checked[name] for name in values}
     for cell in code_cells(path):
         assert not cell.outputs and cell.execution_count is None
-        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 25
+        assert sum(bool(line.strip()) for line in cell.source.splitlines()) <= 15
 
 
 @pytest.mark.parametrize(
