@@ -23,8 +23,8 @@ library
 running
 cli
 """
-MOST_GENERAL = 47_300  # tokens and words
-MOST_OF_TESTS = 78_530  # tokens
+MOST_GENERAL = 47_320  # tokens and words
+MOST_OF_TESTS = 78_480  # tokens
 PER_LINE = 9  # tokens, on average
 
 

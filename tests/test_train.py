@@ -18,7 +18,7 @@ from dfnb import papers, report
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, run_folder, sha256
-from dfnb.papers import backbones, released_weights, xception
+from dfnb.papers import released_weights, xception
 from dfnb.running import jobs
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
@@ -257,10 +257,6 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
 def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):
     with pytest.raises(DfnbError, match=r"annotated = 0\.001 is none"):
         trained("locate_and_verify", changes={"annotated": 0.001})
-    with monkeypatch.context() as offline:
-        offline.setattr(backbones, "start", lambda name, pretrained: backbones.Start())
-        with pytest.raises(DfnbError, match="pretrained weights of dfnb_plain7 cannot be fetched"):
-            trained(changes={"pretrained": True})
     table = frames.load_frames("smoke-a")
     for split in ("train", "val"):
         one_class = table[(table["split"] != split) | (table["label"] == 1)]

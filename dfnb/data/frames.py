@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import TITLE, DfnbError, check_name, explained
+from dfnb.settings import TITLE, DfnbError, check_name, explained, suggestion
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -202,8 +202,10 @@ def dataset_record(name: str | Path) -> dict:
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
+        prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
             f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
+            f"{suggestion(folder.name, prepared)}"
         )
     return record
 
