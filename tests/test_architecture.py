@@ -23,8 +23,8 @@ library
 running
 cli
 """
-MOST_GENERAL = 47_320  # tokens and words
-MOST_OF_TESTS = 78_480  # tokens
+MOST_GENERAL = 47_330  # tokens and words
+MOST_OF_TESTS = 78_500  # tokens
 PER_LINE = 9  # tokens, on average
 
 

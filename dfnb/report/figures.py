@@ -64,7 +64,7 @@ def show(
         # The PDF takes over the layout of the PNG, because computing one takes long.
         figure.set_layout_engine("none")
     plt.close(figure)  # else the notebook would show it a second time
-    display(Image(filename=paths[0], alt=caption))
+    display(Image(filename=paths[0], alt=caption), Markdown(f"*{caption}*"))
     return paths
 
 

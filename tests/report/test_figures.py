@@ -73,7 +73,7 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
 
 def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch):
     displayed = []
-    monkeypatch.setattr(figures, "display", displayed.append)
+    monkeypatch.setattr(figures, "display", lambda *shown: displayed.extend(shown))
     saved = []
     for _ in range(2):
         figure, axes = plt.subplots(figsize=(figures.WIDTH, 2))
@@ -82,7 +82,8 @@ def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch
         saved.append([path.read_bytes() for path in paths])
     assert saved[0] == saved[1]
     assert [path.name for path in paths] == ["a.png", "a.pdf"]
-    assert displayed[1].alt == "What it <shows>." and displayed[1].data == saved[1][0]
+    assert displayed[2].alt == "What it <shows>." and displayed[2].data == saved[1][0]
+    assert displayed[3].data == "*What it <shows>.*"
     assert not plt.get_fignums()
 
 
