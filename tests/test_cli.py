@@ -211,7 +211,7 @@ def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
     assert sorted((own_home / "datasets").iterdir()) == datasets
     monkeypatch.setenv("DFNB_DETECTOR", str(folder / "a.jpg"))
     status, printed = output_of("score", "a.jpg", "--run", run.id)
-    assert status == 1 and "a.jpg is not the released face detector" in printed
+    assert status == 1 and "a.jpg is not the face detector" in printed
     assert "delete" not in printed
 
 

@@ -96,5 +96,5 @@ def test_the_detector_is_fetched_or_its_place_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(b"weights").hexdigest())
     assert faces.detector_path().read_bytes() == b"weights"
     path.write_bytes(b"other")
-    with pytest.raises(DfnbError, match="set DFNB_DETECTOR to that file, or unset it"):
+    with pytest.raises(DfnbError, match=r"is not the face detector with sha256 .* move it away"):
         faces.detector_path()

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 import yaml
 from conftest import CHECKOUT
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, papers, records
@@ -80,6 +82,14 @@ def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
     for name in papers.modules():
         settings = set(papers.module(name).Settings.model_fields)
         assert not settings & set(parameters.TrainingParameters.model_fields)
+
+
+def test_a_name_that_papermill_injects_is_checked():
+    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb"))
+    injected = parameterize_notebook(notebook, {"epocs": 1}).cells
+    sources = [cell.source for cell in injected if cell.cell_type == "code"]
+    with pytest.raises(DfnbError, match="no parameter 'epocs'"):
+        parameters.check(LOCATE, {**NAMESPACE, "In": sources, "epocs": 1})
 
 
 # ---------------------------------------------------------------- the plan

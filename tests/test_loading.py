@@ -158,7 +158,6 @@ def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
 @pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
 def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
     batch = FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]]
-    assert batch["label"].tolist() == [1] * 4
     for name in ("mask", "landmarks"):
         one, same, other, _ = batch[name]
         assert torch.equal(one, same) and not torch.equal(one, other)
@@ -170,7 +169,6 @@ def test_an_image_is_augmented_with_its_mask_in_training_alone(table, options):
     settings = Painted(**options)
     batch = FrameDataset(table, settings, seed=0)[indices]
     assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
-    assert not torch.equal(batch["mask"][0], batch["mask"][1])
     validation = FrameDataset(table, settings, seed=0, split="val")[indices]["mask"]
     assert torch.equal(validation[0], validation[1])
 

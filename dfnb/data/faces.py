@@ -66,34 +66,28 @@ def detector_path() -> Path:
     when the file is not the released one, or cannot be downloaded.
     """
     path = Path(os.environ.get("DFNB_DETECTOR", home() / "models" / YUNET))
-    _fetch(path, YUNET_URL, YUNET_SHA256, "the face detector")
-    return verified(  # the path, or else DfnbError: "<path> is not the released ..."
-        path,
-        YUNET_SHA256,
-        f"is not the released face detector, {YUNET} with sha256 {YUNET_SHA256}; set DFNB_DETECTOR "
-        "to that file, or unset it where it names another",
-    )
+    return _fetched(path, YUNET_URL, YUNET_SHA256, "the face detector")
 
 
 def mesh_path() -> Path:
     """Path of the face mesh's weights, beside those of :func:`detector_path` and fetched alike."""
     path = detector_path().with_name(MESH)
-    _fetch(path, MESH_URL, MESH_SHA256, "the face mesh")
-    return verified(path, MESH_SHA256, "is not the released face mesh; delete it")
+    return _fetched(path, MESH_URL, MESH_SHA256, "the face mesh")
 
 
-def _fetch(path: Path, url: str, sha256: str, what: str) -> None:
-    """Download weights that are missing; raises :class:`DfnbError` where this fails."""
-    if path.exists():
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-    except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
-        reason = getattr(error, "reason", error)  # of an error about a URL
-        raise DfnbError(
-            f"{what} could not be downloaded ({reason}); get {url} and put it at {path}"
-        ) from None
+def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:
+    """Return the path of released weights, which are downloaded when they are missing."""
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+        except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
+            reason = getattr(error, "reason", error)  # of an error about a URL
+            raise DfnbError(
+                f"{what} could not be downloaded ({reason}); get {url} and put it at {path}"
+            ) from None
+    problem = f"is not {what} with sha256 {sha256}; move it away, and the right file is fetched"
+    return verified(path, sha256, problem)  # DfnbError: "<path> is not ..."
 
 
 class YuNet:

@@ -183,12 +183,11 @@ def loader(
     data: FrameDataset,
     batches: Iterable[list[Index]],
     workers: int = 0,
-    pin: bool = False,
 ) -> DataLoader:
     """One batch (:data:`Tensors`, see :class:`FrameDataset`) per list of indices.
 
-    ``batches`` gives these lists, as an :class:`EpochSampler` does. ``pin`` puts each batch into
-    pinned memory, from which it is copied to a GPU faster.
+    ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes, used
+    where there is a GPU: they put batches into pinned memory, from which they are copied faster.
     """
     if workers:
         # One thread per worker. It is set here, in the parent, because a forked worker that stops
@@ -200,7 +199,7 @@ def loader(
         batch_size=None,  # a list of indices already gives a whole batch
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=pin,
+        pin_memory=workers > 0,
     )
 
 

@@ -5,6 +5,7 @@ notebook's namespace to :func:`check`, which refuses wrong types and impossible 
 sentence.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -84,14 +85,20 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
+    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
+    variables only those with the name of a parameter are read.
+
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
-        namespace: Its variables, ``globals()``; those with the name of a parameter are read.
-            :func:`dfnb.running.jobs.plan` refuses other names in a profile, and papermill warns of
-            them on its command line.
+        namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
+            the executed cells.
 
     Raises :class:`DfnbError` with one sentence.
     """
     expected = schema(notebook)
-    values = {name: namespace[name] for name in expected.model_fields if name in namespace}
+    names = set(expected.model_fields)
+    for cell in namespace.get("In", ()):
+        if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
+            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
+    values = {name: namespace[name] for name in names & namespace.keys()}
     return expected.check(values, notebook)

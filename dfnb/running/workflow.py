@@ -41,7 +41,8 @@ def run(
     command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
     # cpu_count heeds the limits of this process, such as those of a container.
     command += ["--cores", str(cores or joblib.cpu_count())]
-    command.append("--nolock")  # our own lock ends with this process, Snakemake's would not
+    # Our own lock ends with this process, Snakemake's would not.
+    command += ["--nolock", "--show-failed-logs"]
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
@@ -59,8 +60,8 @@ def run(
     report = files.report_folder(profile)
     if process.returncode:  # Snakemake has named the log of each job that failed
         raise DfnbError(
-            f"profile {profile} did not finish; the logs in {report / 'logs'} end with the "
-            "reasons, and the same command continues"
+            f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
+            "the reasons, and the same command continues"
         )
     for path in report.glob("notebooks/*.ipynb"):
         page.strip_times(path)

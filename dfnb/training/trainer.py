@@ -38,21 +38,13 @@ FIRST_DEVICE = 0  # part of the seeds of each step since trainings could run on 
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Let torch use deterministic algorithms and, on GPUs, TF32 for matrix products.
-
-    Operations without a deterministic version warn instead of raising an error. TF32 is faster, and
-    torch uses it for convolutions by default.
-    """
-    matmul = torch.backends.cuda.matmul
+    """Let torch use deterministic algorithms; operations without one warn."""
     deterministic = torch.are_deterministic_algorithms_enabled()
-    tf32 = matmul.allow_tf32
     torch.use_deterministic_algorithms(True, warn_only=True)
-    matmul.allow_tf32 = True
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(deterministic)
-        matmul.allow_tf32 = tf32
 
 
 @dataclass
@@ -130,7 +122,7 @@ class Trainer:
         self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
         self.steps = len(self.sampler)  # train_epoch later skips some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
-        self.loader = loader(data, self.sampler, WORKERS, pin=DEVICE == "cuda")
+        self.loader = loader(data, self.sampler, WORKERS)
         # Network.
         self.network = _initial_network(parameters, self.settings, start)
         # Optimisers.
