@@ -89,7 +89,7 @@ def test_a_name_that_papermill_injects_is_checked():
     injected = parameterize_notebook(notebook, {"epocs": 1}).cells
     sources = [cell.source for cell in injected if cell.cell_type == "code"]
     with pytest.raises(DfnbError, match="no parameter 'epocs'"):
-        parameters.check(LOCATE, {**NAMESPACE, "In": sources, "epocs": 1})
+        parameters.check(LOCATE, {"In": sources, "epocs": 1})
 
 
 # ---------------------------------------------------------------- the plan
