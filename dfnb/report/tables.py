@@ -38,7 +38,6 @@ NOTHING = Markdown("*This report has nothing to show here.*")
 # empty maps.
 SANITY = ["all", "empty"]
 SANITY_LIMIT = 0.5
-P_TEXT = "{:.2g}".format  # a p value as tables print it
 
 
 # ---------------------------------------------------------------- what is measured
@@ -206,6 +205,13 @@ def cell(value: float, low: float, high: float, minus: str = "") -> str:
     return text.replace(" ", "\u00a0")
 
 
+def p_text(p: float) -> str:
+    """A p value as tables print it: ``0.031``, ``< 0.001``, or a dash for NaN."""
+    if np.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def verdicts(differences: pd.DataFrame) -> pd.Series:
     """Whether each difference is "above zero" or "below zero"; else "undecided".
 
@@ -238,14 +244,14 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict."""
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
-    table["p, Holm"] = table["p_holm"].map(P_TEXT)
+    table["p, Holm"] = table["p_holm"].map(p_text)
     table["verdict"] = verdicts(table)
     return table[["difference", "p, Holm", "verdict", "seeds"]]
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims as text."""
-    p_values = judged[["p_gain", "p_worse"]].map(P_TEXT, na_action="ignore")
+    p_values = judged[["p_gain", "p_worse"]].map(p_text)
     table = judged.assign(ours=cells(judged), **p_values)
     table = table.set_index(["detector", "claim", "on"])
     return table[["ours", "verdict", *p_values, "registered"]]
