@@ -90,7 +90,7 @@ def main(target: Path) -> None:
             axes.set_title(f"{STUDIES[study]}: {where}")
     figure.supxlabel(
         "difference in video AUC from the plain classifier, with 95 % interval, over five seeds\n"
-        f"(filled: registered claim; green: control; band: ±{MATERIAL:g}; twice the training: three)",
+        f"(filled: registered claim; green: control; band: ±{MATERIAL:g}; twice the training: 3)",
         fontsize="small",
     )
     # Without the time and the versions of libraries, the same picture has the same bytes.
