@@ -19,7 +19,7 @@ def load(name: str) -> pd.DataFrame:
 
 
 def metadata(name: str) -> dict[str, Any]:
-    """What reports keep about a test set: ``store.TEST_SET_METADATA``.
+    """What reports keep about a test set.
 
     The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
     Raises :class:`DfnbError` when the dataset is not prepared.
