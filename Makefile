@@ -34,11 +34,9 @@ book: $(VENV)/.installed
 	@$(BIN)/sphinx-build -q -W --keep-going -c docs/site docs/_build/source docs/_build/html
 	@echo "the site begins at docs/_build/html/index.html"
 
-# these take longest, so they start first: else one worker would wait for the other at the end
-LONGEST := $(addprefix tests/,test_all_notebooks.py test_golden.py test_cli.py report/test_coverage.py test_synth.py)
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
-	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(LONGEST) tests -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 test-lab: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra lab -c requirements.lock

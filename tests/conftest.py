@@ -12,6 +12,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
 sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
+LONGEST = "test_all_notebooks", "test_golden", "test_cli", "test_coverage", "test_synth"
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files start first: else one worker would wait for the other at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -164,13 +164,9 @@ def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
 
 
 @pytest.mark.parametrize("options", [{"transform": LIGHT}, {"augmentation": "light"}])
-def test_an_image_is_augmented_with_its_mask_in_training_alone(table, options):
-    indices = [(0, 0, 8), (0, 1, 8)]
-    settings = Painted(**options)
-    batch = FrameDataset(table, settings, seed=0)[indices]
+def test_an_image_is_augmented_with_its_mask(table, options):
+    batch = FrameDataset(table, Painted(**options), seed=0)[[(0, 0, 8), (0, 1, 8)]]
     assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
-    validation = FrameDataset(table, settings, seed=0, split="val")[indices]["mask"]
-    assert torch.equal(validation[0], validation[1])
 
 
 def test_light_augmentation_moves_image_mask_and_landmarks_together():
