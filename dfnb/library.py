@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy.special import expit
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from dfnb.attribution import maps
 from dfnb.data import test_sets
@@ -146,6 +146,8 @@ def _stored(data: Any) -> StoredFrames:
             data = StoredFrames(whole.table.iloc[data.indices], whole.read)
         if isinstance(data, StoredFrames):
             return data
+        if isinstance(data, Dataset):  # one that refuses no index would never end as a list
+            raise DfnbError(f"data is a {type(data).__name__}; {remedy}")
         items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
         if not items:
             raise DfnbError("there is nothing to score: data is empty")

@@ -23,7 +23,7 @@ library
 running
 cli
 """
-MOST_GENERAL = 47_260  # tokens and words
+MOST_GENERAL = 47_280  # tokens and words
 MOST_OF_TESTS = 78_400  # tokens
 PER_LINE = 9  # tokens, on average
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
 import dfnb
@@ -192,6 +192,7 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
         ([], "nothing to score"),
         (None, "give a dataset of load_dataset"),
         (5, "give a dataset of load_dataset"),
+        (Dataset(), "data is a Dataset; give a dataset of load_dataset"),
         ([np.zeros((0, 8, 3), np.uint8)], r"image 0 is uint8 \(0, 8, 3\)"),
         (Image.new("L", (8, 8)), r"image 0 is uint8 \(8, 8\)"),
         (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
