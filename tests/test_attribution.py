@@ -55,6 +55,10 @@ class Planted(Network):
     def maps(self):
         return {"marks": "localise", "red stream": "red", "union": ("marks", "red stream")}
 
+    def compare(self, part_maps, images):
+        first, second = part_maps
+        return {"apart": np.abs(first - second).mean((1, 2))}
+
 
 class PlantedRun(Run):
     """A run with the planted network."""
@@ -278,11 +282,15 @@ def test_deletion_begins_with_the_frame_and_ends_with_grey(planted, images, fram
     np.testing.assert_allclose(fake["deletion"], 0.1609, atol=1e-4)
 
 
-def test_the_union_is_the_maximum_of_its_parts(planted, images):
+def test_the_union_is_the_maximum_and_says_how_far_apart_its_parts_are(planted, images, frames):
     network = planted.network()
     marks, stream = [maps.compute(network, images, name) for name in ("marks", "red stream")]
     union = maps.compute(network, images, "union")
     np.testing.assert_array_equal(union, np.maximum(marks, stream))
+    table = measures.measure(planted, frames, "union")
+    fake = frames["label"].to_numpy() == 1
+    expected = np.abs(marks - stream)[fake].mean((1, 2))
+    np.testing.assert_allclose(table["apart"], expected, atol=1e-3)
 
 
 # ---------------------------------------------------------------- sanity

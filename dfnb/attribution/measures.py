@@ -72,7 +72,8 @@ def measure(
 
     - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
       with the mean mask of the training as the constant map; NaN if the frame has no mask;
-    - those of :func:`deletion`.
+    - those of :func:`deletion`;
+    - for a map that is the maximum of others, those of ``Network.compare``.
 
     Args:
         run: A finished training.
@@ -92,7 +93,12 @@ def measure(
         constant = pd.DataFrame([localisation(mean_mask, mask) for mask in masks])
         table = table.join(constant.add_prefix("constant "))
     curves = [deletion(network, *each) for each in zip(images, frame_maps)]
-    return table.join(pd.DataFrame(curves))
+    table = table.join(pd.DataFrame(curves))
+    parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
+    if isinstance(parts, tuple):
+        part_maps = [maps.of(run, forged, part, network) for part in parts]
+        table = table.assign(**network.compare(part_maps, images))
+    return table
 
 
 @torch.inference_mode()

@@ -28,6 +28,8 @@ from torchvision.transforms import v2
 from dfnb.settings import Closed, DfnbError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pandas as pd
 
@@ -268,6 +270,18 @@ class Network(nn.Module):
         the network, by Grad-CAM at the part's last map (:func:`dfnb.papers.backbones.last_map`); a
         tuple of names of other maps, as their maximum at each position. Grad-CAM of the whole
         network needs no entry.
+        """
+        return {}
+
+    def compare(
+        self,
+        part_maps: Sequence[np.ndarray],
+        images: Tensor,
+    ) -> dict[str, np.ndarray]:
+        """How much the parts of a map that is their maximum differ: measures by name.
+
+        ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
+        ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
         """
         return {}
 
