@@ -182,8 +182,9 @@ def judge(
     """
     from dfnb.report import tools
 
+    name = scores[0].stem  # without a Latin letter or number its slug is empty
     parameters = {
-        "profile": f"judged-{files.slug(scores[0].stem)}",
+        "profile": f"judged-{files.slug(name) or files.digest(name)}",
         "files": list(map(str, scores)),
         "test_sets": on or [],
         "compared": report,

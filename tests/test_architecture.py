@@ -23,8 +23,8 @@ library
 running
 cli
 """
-MOST_GENERAL = 47_370  # tokens and words
-MOST_OF_TESTS = 78_510  # tokens
+MOST_GENERAL = 47_600  # tokens and words
+MOST_OF_TESTS = 78_780  # tokens
 PER_LINE = 9  # tokens, on average
 
 

@@ -30,13 +30,15 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     changes = 1 + CHANGE * strengths  # factors from 0.8 to 1.2
     together = torch.cat([batch["image"], batch["mask"]], dim=1)
     moved = move(together, is_mirrored, shifts)
+    image = moved[:, :3].float()
     x, y = batch["landmarks"].unbind(dim=-1)
     x = torch.where(is_mirrored[:, None], side - 1 - x, x)
+    landmarks = torch.stack([x, y], dim=-1)
     return {
         **batch,
-        "image": recolour(moved[:, :3].float(), changes),
+        "image": recolour(image, changes),
         "mask": moved[:, 3:],
-        "landmarks": torch.stack([x, y], dim=-1) + shifts[:, None],  # right adds to x, down to y
+        "landmarks": landmarks + shifts[:, None],  # right adds to x, down to y
     }
 
 
@@ -46,12 +48,14 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     ``is_mirrored`` (B,) says which are mirrored. A negative shift goes to the left or up. Pixels
     without a source become 0.
     """
-    mirrored = torch.where(is_mirrored[:, None, None, None], images.flip(-1), images)
+    is_mirrored = is_mirrored[:, None, None, None]
+    mirrored = torch.where(is_mirrored, images.flip(-1), images)
     moved = []
     # Image by image, because each is moved by a shift of its own.
     for image, (right, down) in zip(mirrored, shifts.tolist()):
         # Columns on the left and right, rows above and below; pad cuts off where it is negative.
-        moved.append(pad(image, (right, -right, down, -down)))
+        margins = (right, -right, down, -down)
+        moved.append(pad(image, margins))
     return torch.stack(moved)
 
 
@@ -73,5 +77,6 @@ def recolour(images: Tensor, changes: Tensor) -> Tensor:
     grey = (images * GREY).sum(dim=1, keepdim=True)  # g of the unchanged images, (B, 1, S, S)
     mean_grey = grey.mean(dim=(2, 3), keepdim=True)
     saturated = saturation * images + (1 - saturation) * grey
-    changed = brightness * contrast * saturated + (1 - contrast) * brightness * mean_grey
-    return changed.clamp(0, 255)
+    brighter = brightness * contrast * saturated
+    greyer = (1 - contrast) * brightness * mean_grey
+    return (brighter + greyer).clamp(0, 255)

@@ -130,10 +130,11 @@ class Corrupted:
         if path not in self.last_crops:
             video = self.videos[path]
             paths = self.videos.index[self.videos == video]
-            crops = [*map(read_crop, paths)]
+            crops = [read_crop(other) for other in paths]
             # Crops that others have cut may differ in size: all get that of the first.
             height, width = crops[0].shape[:2]
-            clip = _as_clip(np.stack([cv2.resize(crop, (width, height)) for crop in crops]))
+            alike = [cv2.resize(crop, (width, height)) for crop in crops]
+            clip = _as_clip(np.stack(alike))
             corrupt, strengths = CORRUPTIONS[self.name]
             arguments = [strengths[self.severity - 1]]
             if self.name in RANDOM:
@@ -141,5 +142,6 @@ class Corrupted:
                 # name that its file had when the committed scores were made.
                 file = f"videos/{video}/frames.npy"
                 arguments.append(rng("corruption", self.name, self.severity, file))
-            self.last_crops = dict(zip(paths, _as_frames(corrupt(clip, *arguments))))
+            corrupted = _as_frames(corrupt(clip, *arguments))
+            self.last_crops = dict(zip(paths, corrupted))
         return self.last_crops[path].copy()  # contiguous, as a crop from a file

@@ -285,6 +285,6 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
             entries = table.to_dict("records")
         for entry in entries:
             row = {**entry, **values}  # values: of the placeholders in the path
-            for key in listing.keys:
-                rows[key.format_map(row)] = row
+            for template in listing.keys:
+                rows[template.format_map(row)] = row
     return rows

@@ -111,6 +111,8 @@ class Settings(contract.Settings):
     ) -> pd.DataFrame:
         """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 
+        ``frames`` are of one split. Those of the val split are returned as they are.
+
         Raises:
             DfnbError: No mask is left although ``annotated`` is not zero; or ``sspsl`` is on and no
                 fake has landmarks, by which SSPSL finds its reference region.
@@ -317,13 +319,15 @@ class MPFF(nn.Module):
 
 
 def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
-    """t = Σ_d tanh(ReLU(W·x + b)_d · patch_d) of N patches, (N, k²).
+    """How much a finer map resembles the coarsest one in each of N patches: t of MPFF, (N, k²).
+
+    t = Σ_d tanh(p_i,d · p_5,d) with p_i = ReLU(W·x + b); i is the stage of the finer map.
 
     Args:
         x: The k² positions of a finer map in each of N patches, (N, k², C).
         weight: W (D, C), the projection with BN folded in, see :func:`folded`.
         bias: b (D,).
-        patch: The projected patches of x5, (N, 1, D).
+        patch: p_5, the projected map of the last stage at each patch, (N, 1, D).
     """
     projected = F.relu(F.linear(x, weight, bias))  # p_i, see MPFF: (N, k², D)
     # With a dtype, because autocast on CUDA would make the sum float32.

@@ -79,11 +79,13 @@ def measure(
         thresholds: Of :func:`dfnb.report.scores.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
-        A row per group: its columns; ``metric``; ``minus``, what is subtracted; ``value``;
+        A row per group: its columns; ``metric``; ``minus``, what is subtracted, such as "Baseline"
+        or, of frames as they are alone, "clean"; empty where nothing is; ``value``;
         ``low`` and ``high``, NaN without an interval; ``error`` and ``degrees`` of freedom; ``p``,
         two-sided, of a difference or signed value, and ``p_holm`` for the rows of this table;
         ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets; ``seeds``;
-        ``collapsed``, how many runs learned nothing and are left out, in pairs; ``sets``.
+        ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; they are left
+        out unless all did; ``sets``.
 
     Example::
 
@@ -122,6 +124,8 @@ def measure(
             rows.append([*group, *numbers])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
+    if minus and not values:
+        values = ["clean"]
     return table.assign(metric=metric, minus=", ".join(values), p_holm=statistics.holm(table["p"]))
 
 
@@ -265,6 +269,7 @@ def _summary(
     # What is drawn beside seeds: test sets or, without them, the people of the scarcer class.
     drawn = sets if is_random else min(fewest)
     error, degrees = NAN, drawn - 1
+    # In a mean over test sets that are drawn, one part with an interval suffices.
     if drawn > 1 and max(fewest) > 1:
         error, degrees = _error(values, set_weights, drawn - 1)
     is_signed = is_signed or np.abs(of_sample - 0.5).max() > 0.5  # not in [0, 1]

@@ -10,9 +10,10 @@ The report's folder has everything that is needed to make the report again::
                       weights/<run id>.safetensors      of the main detectors' first seeds
 
 The rows of a score file name their :class:`Condition` and, in ``frame_row``, their place in the
-table of the test set. The values are ``log_odds`` (of the frame being fake) and measures of located
-regions or maps. The metadata of the file are the record of the run, its roles in the report (main
-detector, or variant of an ablation), and the fingerprints of the test sets.
+table of the test set. The values are ``log_odds`` (of the frame being fake) or, of another tool,
+``score``, and measures of located regions or maps. The metadata of the file are the record of the
+run and its roles in the report (main detector, or variant of an ablation), or the ``threshold`` of
+another tool; and the fingerprints of the test sets.
 """
 
 from collections import defaultdict
@@ -305,8 +306,6 @@ def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.Da
     """
     folder = report_folder(profile)
     found = detectors(profile)
-    if not found:
-        raise DfnbError(f"{folder} has no scores; run `dfnb run {profile}` first")
     about = {}  # the metadata of each test set
     frames = []
     for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
@@ -314,6 +313,8 @@ def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.Da
         if not path.stem.startswith(VALIDATION.format("")):
             units = read_table(path)[UNITS[level]]
             frames.append(units.assign(test_set=path.stem, frame_row=range(len(units))))
+    if not found or not frames:  # of a training without test sets, only the validation is scored
+        raise DfnbError(f"{folder} has no scores of a test set; run `dfnb run {profile}` first")
     frames = pd.concat(frames).astype(dict.fromkeys(["video", "cluster", "method"], "category"))
     grid = profile_of(profile).get("grid", {})
     parts = []

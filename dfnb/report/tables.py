@@ -156,7 +156,10 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(profile: str) -> pd.DataFrame:
-    """One row per main detector: images seen and seconds per training, seeds, and the network."""
+    """One row per main detector: images and seconds per training, seeds, and the network.
+
+    The images are those of all phases; the seconds those of the last phase since its last start.
+    """
     rows = {}
     for detector in detectors(profile):
         records = [run.record for run in detector.runs]
@@ -271,7 +274,7 @@ def conditions(profile: str, scores: pd.DataFrame) -> str:
             rule = run.record.rule.replace(run.parameters.train_set, run.train_set)
             facts["Checkpoint"].append(rule)
             if run.record.collapsed:
-                facts["Collapsed runs, left out"].append(run.id)
+                facts["Collapsed runs, left out unless all are"].append(run.id)
     for name, rows in scores.groupby("test_set", observed=True):
         about = read_metadata(test_set_path(report_folder(profile), name))
         is_fake = rows.drop_duplicates("video")["label"] == 1

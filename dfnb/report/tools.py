@@ -24,6 +24,7 @@ REPLACEMENTS = {"real": "min", "fake": "max"}  # of missing scores, as pandas ca
 FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
 COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
 OWN_LABELS = "own labels"  # the test set of rows that name none
+LABELS = {"real": "0", "false": "0", "fake": "1", "true": "1"}
 MOST_CLUSTERS = 1000  # where videos have no cluster; more would cost memory
 
 
@@ -64,8 +65,9 @@ def scored_frames(
     if source and not names:
         raise DfnbError(f"say by --on which test sets of the report {source} were scored")
     taken = [each.name for each in detectors(source)] if source else []
+    names = list(dict.fromkeys(names))
     sets = []
-    for name in dict.fromkeys(names):
+    for name in names:
         if source:
             of_set = read_table(test_set_path(report_folder(source), name))
         else:
@@ -80,7 +82,7 @@ def scored_frames(
         rows = read(path, names)
         sets = sets or [_labelled(path, rows, remarks)]
         frames = pd.concat(sets, ignore_index=True)
-        kind, rows["score"] = _probabilities(rows["score"])
+        kind, rows["score"] = _probabilities(path, rows["score"])
         remarks.append(f"The scores of {path.stem} are taken for {kind}.")
         frames["score"] = _scores_of(path, rows, frames, missing, remarks)
         parts.append(frames.assign(detector=path.stem, seed=NO_SEED, collapsed=False))
@@ -102,8 +104,9 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
     columns, in any order, are ``video`` or ``id``; ``score``, high for fakes; and where there are
     such, ``label`` (0 or real, 1 or fake), ``test_set``, ``method``, ``cluster``, ``track`` and
-    ``frame``. Without ``frame``, a score counts for all frames of a video. Without ``test_set``,
-    all rows are of the one test set in ``names``.
+    ``frame``. Without ``frame``, a score counts for all frames of a video; where the first file
+    scores videos, frames of others are averaged. Without ``test_set``, all rows are of the one test
+    set in ``names``.
 
     Args:
         path: The CSV.
@@ -112,7 +115,7 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     Raises :class:`DfnbError` for files that cannot be used.
     """
     table = _columns(path)
-    table["label"] = table["label"].str.lower().replace({"real": "0", "fake": "1"})
+    table["label"] = table["label"].str.lower().replace(LABELS)
     for name in ("label", "score", "track", "frame"):
         text = table[name]
         table[name] = pd.to_numeric(text.str.rstrip("%").str.replace(",", "."), errors="coerce")
@@ -124,6 +127,12 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
                 "of a label 0, 1, real or fake, or nothing where it is unknown"
             )
     table.loc[table["label"] == 0, "method"] = "real"
+    is_blank = table["test_set"].isna()
+    if is_blank.any() and not is_blank.all():
+        raise DfnbError(
+            f"{path}, line {is_blank.idxmax() + 1}: the test_set is missing, which other rows "
+            "have; fill it in, or leave the column out"
+        )
     table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
     table = table.drop_duplicates()
     again = table.loc[table.duplicated(FRAME), "video"]
@@ -137,7 +146,10 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _columns(path: Path) -> pd.DataFrame:
-    """The COLUMNS of a CSV as texts, NaN where it is empty. The index plus 1 is the line."""
+    """The COLUMNS of a CSV as texts, NaN where a field is empty, None where the column is missing.
+
+    The index plus 1 is the line.
+    """
     try:
         with path.open(encoding="utf-8-sig") as file:
             separator = max(",;\t", key=file.readline().count)
@@ -171,9 +183,19 @@ def _columns(path: Path) -> pd.DataFrame:
     return pd.DataFrame({name: table.get(name) for name in COLUMNS})
 
 
-def _probabilities(score: pd.Series) -> tuple[str, pd.Series]:
-    """What scores are taken for, by their range, and the probabilities that this makes of them."""
+def _probabilities(path: Path, score: pd.Series) -> tuple[str, pd.Series]:
+    """What scores are taken for, by their range, and the probabilities that this makes of them.
+
+    Raises :class:`DfnbError` where -1 stands among probabilities: many tools write it where they
+    found no face.
+    """
     low, high = score.min(), score.max()
+    is_none = score == -1
+    if is_none.any() and score[~is_none].between(0, 1).all():
+        raise DfnbError(
+            f"{path} has {is_none.sum()} scores of -1 among probabilities; leave a field empty "
+            "where there is no score"
+        )
     if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
         return "probabilities", score.clip(0, 1)
     if low >= 0 and 10 < high <= 100:
@@ -217,9 +239,20 @@ def _scores_of(
     for name in frames["test_set"].unique():
         if name not in given:
             raise DfnbError(f"{path} has no row of the test set {name}{suggestion(name, given)}")
+    video = ["test_set", "video"]
     # A row is the score of the frames with which it agrees in these columns.
     shared = list(rows[FRAME].dropna(axis=1, how="all"))
+    if not frames.duplicated(video).any():  # one row per video: the frames of a file are averaged
+        shared = video
+        rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
     rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
+    known = frames.set_index(video).index
+    unknown = ~rows.set_index(video).index.isin(known)
+    if unknown.any():
+        remarks.append(
+            f"{path.stem} has {unknown.sum()} rows of other videos, which are left out, such as "
+            f"{rows['video'][unknown].iloc[0]}."
+        )
     found = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
     wrong = found[found["label_of_file"].notna() & (found["label"] != found["label_of_file"])]
     if len(wrong):

@@ -506,18 +506,18 @@ class _Take:
     def _forged(self, method: str) -> tuple[list[np.ndarray], np.ndarray]:
         """Forged frames (S, S, 3) in [0, 1], not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
-        donor_shots = self.donor_shots
+        other_shots = self.donor_shots
         # The methods in FRAMES_LATER take the target's own later frames in place of a donor's.
         # These may be more than the frames of the film: the loop below ends with the film.
         if method in FRAMES_LATER:
-            donor_shots = self.longer_shots[FRAMES_LATER[method] :]
+            other_shots = self.longer_shots[FRAMES_LATER[method] :]
         forgery = self.settings.forgery
         # The region to forge; None: the method's own
         place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
         images = []
         masks = []
-        for shot, donor_shot in zip(self.shots, donor_shots):
-            image, mask = forge(method, shot, donor_shot, forgery, draw, place)
+        for shot, other_shot in zip(self.shots, other_shots):
+            image, mask = forge(method, shot, other_shot, forgery, draw, place)
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)

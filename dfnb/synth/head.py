@@ -33,7 +33,7 @@ class Head:
         radius: Half the head's height, in pixels.
         centre: (2,) x and y, in pixels, of the head's middle.
         sin_yaw, cos_yaw, sin_pitch, cos_pitch: Sines and cosines of the pose's angles.
-        roll: Rotation (2, 2) that turns the image's axes into those of the upright head.
+        unroll: Rotation (2, 2) that turns the image's axes into those of the upright head.
         x, y: The pixel relative to the centre, in radii.
         across, along: The same, turned so that the head is upright.
         sphere_x, sphere_y, sphere_z: The point of the unit sphere that the pixel shows. x is to the
@@ -73,7 +73,7 @@ class Head:
         # Turns by -roll: it undoes the roll of the head.
         first_row = [cos_roll, sin_roll]
         second_row = [-sin_roll, cos_roll]
-        self.roll = np.float32([first_row, second_row])
+        self.unroll = np.float32([first_row, second_row])
         self._turn_upright(size)
         self._project()
         self._illuminate()
@@ -89,7 +89,7 @@ class Head:
         y, x = np.mgrid[0:size, 0:size].astype(np.float32)
         self.x = (x - self.centre[0]) / self.radius
         self.y = (y - self.centre[1]) / self.radius
-        first_row, second_row = self.roll  # (across, along) is the matrix times (x, y)
+        first_row, second_row = self.unroll  # (across, along) is the matrix times (x, y)
         self.across = first_row[0] * self.x + first_row[1] * self.y
         self.along = second_row[0] * self.x + second_row[1] * self.y
 
@@ -142,7 +142,7 @@ class Head:
         x = u * self.cos_yaw + z * self.sin_yaw
         across = x * float(self._half_width(along))
         # (row vector) @ matrix turns by the transpose, which is the inverse rotation.
-        turned = np.float32([across, along]) @ self.roll
+        turned = np.float32([across, along]) @ self.unroll
         return turned * self.radius + self.centre
 
     def window(

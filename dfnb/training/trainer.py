@@ -33,7 +33,7 @@ from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
-FIRST_DEVICE = 0  # part of the seeds of each step since trainings could run on several devices
+SEED_PART = 0  # part of the seeds of each step; another value would change every training
 
 
 @contextmanager
@@ -101,7 +101,7 @@ class Trainer:
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When it was last written, by the clock ``time.monotonic``.
-        clock: Measures time and memory of this process.
+        clock: Measures the time of this process.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Trainer:
         """
         tensors = {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in tensors.items()}
         batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
-        draw = rng("mixup", self.parameters.seed, global_step, FIRST_DEVICE)
+        draw = rng("mixup", self.parameters.seed, global_step, SEED_PART)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -198,7 +198,7 @@ class Trainer:
         Returns the losses by name. ``global_step`` seeds dropout.
         """
         # The seed is that of the step, so that a second pass drops the same units as the first.
-        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, FIRST_DEVICE))
+        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, SEED_PART))
         losses = losses_of(self.network, batch, self.settings.precision)
         self._check_finite(losses["total"].item(), "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.

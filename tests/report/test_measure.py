@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t, ttest_1samp
+from scipy.stats import sem, t
 from sklearn.metrics import roc_auc_score
 
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
 from dfnb.report.scores import GAIN, NO_SEED
-from dfnb.report.statistics import REPLICATES
+from dfnb.report.statistics import REPLICATES, draws
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 
@@ -176,10 +176,11 @@ def test_one_seed_has_an_interval_over_people_alone():
     assert one["degrees"] == 11 and one["error"] == pytest.approx(five["error"])
     more = only(measure(tables(), "AUC", "detector"))
     # Satterthwaite: the seeds' part of the variance has 4 degrees of freedom, the people's 11.
-    of_seeds = aucs(tables()).var() / 5
+    means = draws(5, "seeds")[1:] @ aucs(tables()) / 5
+    of_seeds = means.var(ddof=1)
     of_people = more["error"] ** 2 - of_seeds
     expected = more["error"] ** 4 / (of_seeds**2 / 4 + of_people**2 / 11)
-    assert more["degrees"] == pytest.approx(expected, rel=0.05) and more["seeds"] == 5
+    assert more["degrees"] == pytest.approx(expected, rel=1e-6) and more["seeds"] == 5
 
 
 # ---------------------------------------------------------------- differences
@@ -251,6 +252,8 @@ def test_severities_are_averaged_and_robustness_is_a_difference_of_differences()
     same = clean[clean["video"].isin(scores["video"])]
     minus = [{"corruption": "", "severity": 0}, {"detector": "B"}]
     averaged = ["corruption", "severity"]
+    kept = measure(pd.concat([same, scores]), "AUC", "detector", averaged, minus[:1])
+    assert {*kept["minus"]} == {"clean"}
     number = only(measure(pd.concat([same, scores]), "AUC", "detector", averaged, minus))
     lost = of_corrupted - aucs(same, ["detector", "seed"]).groupby("detector").mean()
     assert number["value"] == pytest.approx(lost["A"] - lost["B"])
@@ -282,8 +285,10 @@ def test_a_difference_of_means_over_sets_is_a_t_test_over_the_sets():
     scores = own_people(SETS, detectors="AB", seeds=[0])
     of_sets = aucs(scores)["A"].to_numpy() - aucs(scores)["B"].to_numpy()
     number = only(measure(scores, "AUC", "detector", "test_set", minus="B"))
-    assert number["value"] == pytest.approx(of_sets.mean())
-    assert number["p"] == pytest.approx(ttest_1samp(of_sets, 0).pvalue, rel=0.2)
+    assert number["value"] == pytest.approx(of_sets.mean()) and number["degrees"] == 2
+    assert number["error"] == pytest.approx(sem(of_sets), rel=0.08)  # 1,000 draws
+    ratio = abs(number["value"]) / number["error"]
+    assert number["p"] == pytest.approx(2 * t.sf(ratio, 2))
 
 
 def test_people_who_are_the_same_on_all_sets_are_resampled_with_them():

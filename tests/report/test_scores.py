@@ -148,7 +148,7 @@ def test_another_version_of_a_test_set_is_refused():
 
 
 def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
-    with pytest.raises(DfnbError, match="demo has no scores; run `dfnb run demo` first"):
+    with pytest.raises(DfnbError, match="has no scores of a test set; run `dfnb run demo` first"):
         scores("demo")
     run_id = planted.write("demo", "xception")
     for folder in ("scores", "test_sets"):

@@ -162,6 +162,7 @@ app()
         (OWN.replace(".1", "-9e-1"), "logits"),
         (OWN.replace(".1", "-99"), "numbers of an unknown scale"),
         (OWN.replace(".9", "123"), "numbers of an unknown scale"),
+        (OWN.replace(",0,", ",False,").replace(",1,", ",TRUE,"), "probabilities"),
     ],
 )
 def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
@@ -192,6 +193,8 @@ def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
         (f"{OWN}a,0,.2", "has 1 videos or frames twice, .* such as a; keep one row of each"),
         (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a; keep one row of each"),
         (f"{OWN},1,.1", ", test set own labels, has 1 rows with no video"),
+        (OWN.replace(".3", "-1"), "has 1 scores of -1 among probabilities"),
+        ("video,label,score,test_set\na,0,.1,x\nb,1,.9,", "line 3: the test_set is missing"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_sentence_and_costs_no_earlier_tables(
@@ -204,6 +207,16 @@ def test_what_is_wrong_with_a_file_is_one_sentence_and_costs_no_earlier_tables(
     assert re.match(f"dfnb: {tmp_path}/mine.csv.*{problem}", message)
     assert "\n" not in message and "Error" not in message
     assert kept and sorted(report_folder("judged-mine").rglob("*")) == kept
+
+
+def test_frames_are_averaged_where_the_first_file_scores_videos(tmp_path):
+    videos = own(tmp_path / "videos.csv")
+    rows = pd.DataFrame({"video": [*"abcdeabcde"], "frame": [1] * 5 + [2] * 5})
+    rows["score"] = [0.2, 0.7, 0.3, 0.2, 0.5, 0.3, 0.8, 0.4, 0.3, 0.5]
+    other = own(tmp_path / "frames.csv", rows.to_csv(index=False))
+    frames, remarks = tools.scored_frames([videos, other])
+    assert frames["score"][4:].tolist() == pytest.approx([0.25, 0.75, 0.35, 0.25])
+    assert "frames has 1 rows of other videos, which are left out, such as e." in remarks
 
 
 @pytest.mark.parametrize(
