@@ -1,6 +1,6 @@
-"""Learn a *start*: first weights of the small network, as the papers' networks have ImageNet's.
+"""Learn a *start*: first weights of a small network, as the papers' networks have ImageNet's.
 
-From random weights, rounding errors decide whether the small network learns anything. So it first
+From random weights, rounding errors decide whether a small network learns anything. So it first
 learns a pretext task on drawn real faces: what a picture shows beside its label, such as how it was
 captured and compressed, how the head is turned, and what colours it has. No forgery is drawn, and
 the people are those of no dataset.
@@ -124,7 +124,12 @@ def normalised(images: Tensor) -> Tensor:
 
 
 @single_thread()
-def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
+def pretrain(
+    name: str,
+    folder: Path,
+    settings: Settings | None = None,
+    network_name: str = backbones.SMALL,
+) -> Path:
     """Learn a start; write ``<folder>/<name>.safetensors`` and its record ``<name>.json``.
 
     The loss is smooth L1 on standardised targets, the optimiser AdamW with one cycle of the
@@ -141,7 +146,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
     mean = targets.mean(0)
     deviation = targets.std(0)
     torch.manual_seed(torch_seed("pretext", settings.seed))
-    network = timm.create_model(backbones.SMALL, num_classes=len(TARGETS))
+    network = timm.create_model(network_name, num_classes=len(TARGETS))
     network = network.to(memory_format=torch.channels_last)
     _learn(network, images, (targets - mean) / deviation, settings, name)
     explained = _explained(network, settings, mean, deviation)
@@ -152,6 +157,7 @@ def pretrain(name: str, folder: Path, settings: Settings | None = None) -> Path:
     with atomic(path) as temporary:
         save_file(weights, temporary)
     record = {
+        "network": network_name,
         "parameters": settings.model_dump(mode="json"),
         "r2": explained,
         "sha256": sha256(path),
@@ -203,10 +209,10 @@ def _explained(
     return dict(zip(TARGETS, (1 - unexplained).double().round(decimals=3).tolist()))
 
 
-def main(name: str, folder: Path = backbones.STARTS) -> None:
+def main(name: str, network: str = backbones.SMALL, folder: Path = backbones.STARTS) -> None:
     """Learn a start of data_manifest/starts.yaml, its weights and their record (ten minutes)."""
     try:
-        typer.echo(f"weights: {pretrain(name, folder)}")
+        typer.echo(f"weights: {pretrain(name, folder, network_name=network)}")
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
 

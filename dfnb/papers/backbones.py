@@ -5,6 +5,7 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,19 +29,19 @@ from dfnb.files import sha256
 from dfnb.settings import DfnbError, explained
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
+WIDE = "dfnb_plain7_wide"
 STARTS = Path(__file__).with_name("starts")
 
 # ---------------------------------------------------------------- the small network
 
 
 class Plain7(nn.Module):
-    """Seven 3×3 convolutions with BatchNorm and ReLU, stride 8 in all: 0.08 M parameters.
+    """Seven 3×3 convolutions with BatchNorm and ReLU, stride 8 in all: 0.08 M weights.
 
     The first convolution has full resolution, because the traces of a manipulation are fine. From
     the second stage to the sixth, the strides are those of Xception's stages (:data:`STAGES`).
     """
 
-    channels = (16, 24, 32, 40, 40, 48, 48)
     strides = (1, 2, 2, 2, 1, 1, 1)
 
     def __init__(
@@ -48,14 +49,15 @@ class Plain7(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         global_pool: str = "avg",
+        channels: Sequence[int] = (16, 24, 32, 40, 40, 48, 48),
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.num_features = self.channels[-1]
+        self.num_features = channels[-1]
         layers = []
         self.feature_info = [{"module": "features"}]  # timm's list of feature maps
         inputs = in_chans
-        for outputs, stride in zip(self.channels, self.strides):
+        for outputs, stride in zip(channels, self.strides):
             # 3×3, and by timm's default with BatchNorm and ReLU
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
@@ -69,7 +71,7 @@ class Plain7(nn.Module):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the last map (B, 48, H/8, W/8), rounded up."""
+        """Images (B, C, H, W) to the last map (B, channels[-1], H/8, W/8), rounded up."""
         return self.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,17 +81,18 @@ class Plain7(nn.Module):
 
 # The pretrained weights, which scripts/pretrain.py made. @register_model looks for their
 # configuration under this name.
+PLAIN7 = {
+    "num_classes": 0,  # the files have no weights for the classifier
+    "classifier": "fc",
+    # Of the images that the weights were made with.
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "interpolation": "bilinear",
+}
 default_cfgs = generate_default_cfgs(
     {
-        f"{SMALL}.drawn_faces": {
-            "file": str(STARTS / "drawn_faces.safetensors"),
-            "num_classes": 0,  # the file has no weights for the classifier
-            "classifier": "fc",
-            # Of the images that the weights were made with.
-            "mean": (0.5, 0.5, 0.5),
-            "std": (0.5, 0.5, 0.5),
-            "interpolation": "bilinear",
-        }
+        f"{SMALL}.drawn_faces": {**PLAIN7, "file": str(STARTS / "drawn_faces.safetensors")},
+        f"{WIDE}.drawn_faces": {**PLAIN7, "file": str(STARTS / "drawn_faces_wide.safetensors")},
     }
 )
 
@@ -98,6 +101,13 @@ default_cfgs = generate_default_cfgs(
 def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
     """:class:`Plain7` under its timm name; the tag of its weights is ``drawn_faces``."""
     return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
+
+
+@register_model
+def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
+    """:class:`Plain7` with 0.24 M weights, as many as the largest detector of a study has."""
+    channels = (32, 40, 56, 72, 72, 88, 88)
+    return build_model_with_cfg(Plain7, WIDE, pretrained, channels=channels, **kwargs)
 
 
 # ---------------------------------------------------------------- pretrained weights

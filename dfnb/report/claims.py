@@ -235,7 +235,8 @@ def published_and_ours(profile: str) -> pd.DataFrame:
 
     Columns beside detector and test set: ``level``, ``published``, ``ours``, ``trained_on`` and
     ``tested_on`` (the datasets in the words of the source), ``checkpoint`` (the rule by which ours
-    was chosen), ``source`` and ``confidence`` (how the figure is known).
+    was chosen), ``source`` and ``confidence`` (how the figure is known). Without any the table is
+    empty.
     """
     ours = {}  # from the names of datasets in published.csv to ours
     for name, theirs in content().datasets.items():
@@ -261,8 +262,11 @@ def published_and_ours(profile: str) -> pd.DataFrame:
     parts = []
     for level in ("video", "frame"):
         of_level = figures[figures["level"] == level]
-        rows = main(scores(profile, level)).merge(of_level[by])
-        parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
+        if len(of_level):  # else the scores need not be read
+            rows = main(scores(profile, level)).merge(of_level[by])
+            parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
+    if not parts:
+        return pd.DataFrame()
     table = pd.concat(parts)
     table["ours"] = cells(table)
     made = ["trained_on", "tested_on", "checkpoint", "source", "confidence"]
