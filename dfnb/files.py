@@ -228,12 +228,13 @@ def write_table(
     from pyarrow import parquet
 
     arrow = pa.Table.from_pandas(table, preserve_index=False)
-    with atomic(path) as temporary:
-        writer = parquet.ParquetWriter(temporary, arrow.schema, compression="zstd")
-        with writer:
-            writer.write_table(arrow)
-            # Not in the schema's metadata, which parquet would store twice.
-            writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
+    with (
+        atomic(path) as temporary,
+        parquet.ParquetWriter(temporary, arrow.schema, compression="zstd") as writer,
+    ):
+        writer.write_table(arrow)
+        # Not in the schema's metadata, which parquet would store twice.
+        writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -76,7 +76,8 @@ def create_model(name: str) -> Run:
 # ---------------------------------------------------------------- scores
 
 
-@torch.random.fork_rng(devices=[])  # of a run, workers that read frames draw from torch's generator
+# The caller's random state stays: reading the frames for a Run draws from torch's generator.
+@torch.random.fork_rng(devices=[])
 def predict(
     model: Run | nn.Module | Callable,
     data: StoredFrames | np.ndarray | Sequence | str | Path,
@@ -90,8 +91,8 @@ def predict(
             or (B, 2), real first; or to a dict or an object with such ``logits`` or ``cls``. Or a
             function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) or (B, 1) in [0, 1], or to
             (B, 2), P(real) and P(fake).
-        data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``,
-            of which its dataset counts; arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
+        data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``
+            (only its dataset is used); arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
             images, one or a list; a path or paths of images, or a folder of them. All are crops of
             faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures and clips.
         transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms

@@ -77,6 +77,8 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
             yield f"there is no parameter {field!r}{known}"
         elif problem["type"] == "value_error":  # the sentence of a validator of this package
             yield str(problem["ctx"]["error"])
+        elif problem["type"] == "missing":
+            yield f"{field} is missing"
         else:
             # ``ctx`` has a pattern only where a text does not match it.
             pattern = problem.get("ctx", {}).get("pattern")

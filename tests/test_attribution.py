@@ -154,7 +154,6 @@ def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, fra
     assert masked["pixel_auc"].mean() > 0.97
     chance = measures.measure(planted, frames, "random")
     assert chance["energy"].mean() < 0.2
-    assert chance["pixel_ap"].mean() < 0.3
     assert table["deletion"].mean() < chance["deletion"].mean()  # without masks, too
 
 

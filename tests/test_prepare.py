@@ -172,7 +172,7 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
         "a.mp4,Fake": r"mine\.csv, line 2: label = 'Fake'",
         "a.mp4,fake,dev": "line 2: split = 'dev'",
         "a.mp4,fake,,,,x": "line 2: label",
-        ",fake": "line 2: path",
+        ",fake": "line 2: path is missing",
         "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 is outside",
         "a.mp4,fake\n\n\nb.mp4,forged": "line 5: label",
     }.items():

@@ -56,13 +56,14 @@ def test_a_face_is_what_its_targets_say():
     assert targets["left eye y"] < targets["nose tip y"] < targets["left mouth corner y"]
 
 
-def test_the_committed_start_is_what_its_record_says():
-    path = backbones.STARTS / "drawn_faces.safetensors"
+@pytest.mark.parametrize("name", ["drawn_faces", "drawn_faces_wide"])
+def test_the_committed_start_is_what_its_record_says(name):
+    path = backbones.STARTS / f"{name}.safetensors"
     record = read_json(path.with_suffix(".json"))
     assert record["sha256"] == sha256(path)
-    assert record["parameters"] == pretrain.settings_of("drawn_faces").model_dump(mode="json")
+    assert record["parameters"] == pretrain.settings_of(name).model_dump(mode="json")
     assert min(record["r2"][name] for name in ("blur", "noise", "quality", "yaw")) > 0.5
-    model = backbones.create(backbones.SMALL, True, num_classes=2)
+    model = backbones.create(record.get("network", backbones.SMALL), True, num_classes=2)
     weights = load_file(path)
     assert weights
     for name, value in weights.items():

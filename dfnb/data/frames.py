@@ -52,7 +52,8 @@ SPLITS = ("train", "val", "test")
 CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
 MASK_FILE = "mask-{:03d}.png"
 TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
-UNKNOWN = ("landmarks", "crop_box", "scale")  # columns that are null for images used in place
+# The columns that say where a crop was cut out; null for images that are used in place.
+WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
 
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
 from dfnb.data.frames import (
     TREE,
-    UNKNOWN,
+    WHERE_CUT,
     half_of_two_levels,
     images_hash,
     load_frames,
@@ -67,7 +67,7 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     beyond the image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
-    # mode="clip" takes the last row or column for one beyond the edge.
+    # mode="clip" takes the nearest row or column for one beyond the edge.
     rows = image.take(range(top, bottom), 0, mode="clip")
     patch = rows.take(range(left, right), 1, mode="clip")
     interpolation = cv2.INTER_CUBIC
@@ -94,6 +94,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     length = sum(1 for _ in frame_pairs(video))  # files state their number of frames unreliably
     wanted = wanted_frames(length, settings)
     chosen = []
+    # other: the same frame of the mask or of the original, None without either
     for number, (image, other) in enumerate(frame_pairs(video)):
         if number in wanted:
             mask = forged_region(video, image, other)
@@ -106,13 +107,14 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     if video.region_file:
         # A frame without the forged face shows another, which the mask does not cover, or only
-        # touches. It is dropped: that face is real, and would have the label fake.
+        # touches: ``covered`` is the share of a crop that the mask covers. It is dropped, because
+        # that face is real, and would have the label fake.
         limit = max(face["covered"] for face in chosen) / 4
         chosen = [face for face in chosen if face["covered"] > limit]
-        # With an original nobody sees this: prepare_video then tries again without the original.
+        # Nobody sees this message with an original: prepare_video then tries again without it.
         if not chosen:
             raise Unusable("no face under the mask, which is white where the fake is forged")
-    columns = ("frame", *UNKNOWN)
+    columns = ("frame", *WHERE_CUT)
     return {
         "rows": [{column: face[column] for column in columns} for face in chosen],
         "crops": np.stack([face["crop"] for face in chosen]),
@@ -231,7 +233,7 @@ def use_crops(video: Video, folder: Path) -> dict:
             "frame": number,
             "path": f"{TREE}/{image}",
             "mask": f"{TREE}/{mask}" if mask else "",
-            **dict.fromkeys(UNKNOWN),  # None: nobody knows where the crop was cut out
+            **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
         }
         try:
             if min(read_image(video.path / image).shape[:2]) < MIN_SIZE:

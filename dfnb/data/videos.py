@@ -106,7 +106,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     """
     folder = file.parent.absolute()
     root = root.absolute()
-    remedy = "write a table in UTF-8 whose first line names columns, such as path and label"
+    remedy = "write a table in UTF-8, with commas; its first line names columns: path, label"
     with explained(file, "CSV", remedy):  # turns any error into a DfnbError with the remedy
         table = pd.read_csv(
             file,

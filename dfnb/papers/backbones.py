@@ -81,18 +81,18 @@ class Plain7(nn.Module):
 
 # The pretrained weights, which scripts/pretrain.py made. @register_model looks for their
 # configuration under this name.
-PLAIN7 = {
-    "num_classes": 0,  # the files have no weights for the classifier
-    "classifier": "fc",
-    # Of the images that the weights were made with.
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "interpolation": "bilinear",
-}
 default_cfgs = generate_default_cfgs(
     {
-        f"{SMALL}.drawn_faces": {**PLAIN7, "file": str(STARTS / "drawn_faces.safetensors")},
-        f"{WIDE}.drawn_faces": {**PLAIN7, "file": str(STARTS / "drawn_faces_wide.safetensors")},
+        f"{name}.drawn_faces": {
+            "file": str(STARTS / f"{start}.safetensors"),
+            "num_classes": 0,  # the file has no weights for the classifier
+            "classifier": "fc",
+            # Of the images that the weights were made with.
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "interpolation": "bilinear",
+        }
+        for name, start in ((SMALL, "drawn_faces"), (WIDE, "drawn_faces_wide"))
     }
 )
 
@@ -144,7 +144,8 @@ def start(name: str, pretrained: bool) -> Start:
             f"the pretrained weights of {name} cannot be fetched ({error}); run this once with an "
             "internet connection, or set pretrained = false to start from random weights"
         ) from None
-    # Only our own configuration names a file. All others count as ImageNet's, as most of timm's.
+    # Only default_cfgs above name a file, weights learned from drawn faces. All others count as
+    # ImageNet's, as most of timm's.
     return Start("drawn faces" if config.file else "ImageNet", file, sha256(file))
 
 

@@ -115,8 +115,9 @@ class Settings(contract.Settings):
         """The augmentation of the released code, each step with its probability.
 
         JPEG has a quality of 60 to 100, the blur 3×3 pixels. ``one_colour`` is one of several
-        changes of colour. The affine map turns by up to 10°, shifts by up to 10 % and scales by up
-        to 20 %.
+        changes of colour. Grey weighs red and blue as if they were exchanged. The affine map turns
+        by up to 10°, shifts by up to 10 % and scales by up to 20 %. ``recolour`` changes pixels
+        alone, no masks.
         """
         return released.in_turn(
             (0.5, released.jpeg(60)),

@@ -217,9 +217,9 @@ class Network(contract.Network):
         self.normalise = v2.Normalize(settings.mean, settings.std)  # decoded images are in [0, 1]
         mean = _per_channel(settings.mean)
         std = _per_channel(settings.std)
+        # ImageNet's weights expect the normalisation of their training; others take ours as it is.
         encoder_mean = mean
         encoder_std = std
-        # ImageNet's weights expect the normalisation of their training; others take ours as it is.
         if self.weights_from == "ImageNet":
             encoder_mean = _per_channel(self.encoder.pretrained_cfg["mean"])
             encoder_std = _per_channel(self.encoder.pretrained_cfg["std"])

@@ -15,14 +15,7 @@ from pydantic import Field
 
 from dfnb.files import find
 from dfnb.report.measure import FEWEST_SETS, METRICS, Thresholds, measure
-from dfnb.report.scores import (
-    Level,
-    detectors,
-    maps,
-    profile_of,
-    scores,
-    thresholds,
-)
+from dfnb.report.scores import UNITS, Level, detectors, maps, profile_of, scores, thresholds
 from dfnb.report.statistics import NAN, holm, p_above
 from dfnb.report.tables import cells, main
 from dfnb.settings import Closed, Name, read_yaml
@@ -212,7 +205,7 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims with adjusted p values, and the verdicts of those that are tested.
 
-    Each hypothesis is adjusted for the claims of the family; the others keep their p.
+    Each p value of VERDICTS is adjusted over the claims of the family; those of others stay.
     """
     for name in VERDICTS:
         tested = judged["family"] & judged[name].notna()
@@ -255,18 +248,16 @@ def published_and_ours(profile: str) -> pd.DataFrame:
             is_own &= figures["train_set"] == run.train_set
             if run.parameters.settings["backbone"] == about.defaults["backbone"]:
                 of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
-                made = {"detector": detector.name, "checkpoint": run.record.rule}
-                parts.append(of_detector.assign(**made))
+                parts.append(of_detector.assign(detector=detector.name, checkpoint=run.record.rule))
     figures = pd.concat(parts)
+    figures = figures[figures["level"].isin(UNITS)]  # others are not stated, or are of images
+    if figures.empty:
+        return figures
     by = ["detector", "test_set"]
     parts = []
-    for level in ("video", "frame"):
-        of_level = figures[figures["level"] == level]
-        if len(of_level):  # else the scores need not be read
-            rows = main(scores(profile, level)).merge(of_level[by])
-            parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
-    if not parts:
-        return pd.DataFrame()
+    for level, of_level in figures.groupby("level"):
+        rows = main(scores(profile, level)).merge(of_level[by])
+        parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
     table = pd.concat(parts)
     table["ours"] = cells(table)
     made = ["trained_on", "tested_on", "checkpoint", "source", "confidence"]

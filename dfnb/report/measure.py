@@ -79,13 +79,17 @@ def measure(
         thresholds: Of :func:`dfnb.report.scores.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
-        A row per group: its columns; ``metric``; ``minus``, what is subtracted, such as "Baseline"
-        or, of frames as they are alone, "clean"; empty where nothing is; ``value``;
-        ``low`` and ``high``, NaN without an interval; ``error`` and ``degrees`` of freedom; ``p``,
+        A row per group: its columns; ``metric``; ``minus``, the name of what is subtracted, such as
+        "Baseline", or "clean" where it is the frames without corruption, else empty; ``value``;
+        ``low`` and ``high``, NaN without an interval; ``error`` (standard error) and ``degrees`` of
+        freedom; ``p``,
         two-sided, of a difference or signed value, and ``p_holm`` for the rows of this table;
         ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets; ``seeds``;
         ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; they are left
         out unless all did; ``sets``.
+
+    Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
+    told apart nor averaged.
 
     Example::
 
@@ -102,6 +106,8 @@ def measure(
             raise DfnbError(f"the scores have no column {name!r}{known}")
     scores = scores.assign(value=scores[column]).dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
+    if len(by_set) > 1 and "test_set" not in names:
+        raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
     is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
     people = {frozenset(rows["cluster"].unique()) for rows in by_set}
     # People who are the same on all test sets move them together. If each set has its own, the
@@ -123,6 +129,7 @@ def measure(
             numbers = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
             rows.append([*group, *numbers])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
+    # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
     if minus and not values:
         values = ["clean"]

@@ -37,14 +37,14 @@ def execute(profile: str, notebook: str, **parameters: object) -> Path:
 
 
 def strip_times(path: Path) -> nbformat.NotebookNode:
-    """Remove the times and places that papermill adds to an executed notebook; returns it.
+    """Remove the times and paths that papermill adds to an executed notebook; returns it.
 
     Equal runs then give equal bytes.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"
+        cell.id = f"cell-{number}"  # else random
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
     nbformat.write(notebook, path)
@@ -65,7 +65,6 @@ def export(profile: str, notebook: str) -> Path:
         exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
-        embed_images=False,
     )
     body, _ = exporter.from_notebook_node(executed)
     # The notebook's links are relative to its own folder, except those to headings and websites.

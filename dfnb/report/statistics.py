@@ -150,17 +150,6 @@ def eer(
     return np.array(rates)
 
 
-def average_precision(score: Array, label: Array) -> float:
-    """The AP of scores (n,) and labels (n,) bool, as scikit-learn's, which takes ten times longer.
-
-    It is the mean, over the fakes, of the precision at the threshold of each one's score.
-    """
-    fakes = np.sort(score[label])
-    true_positives = len(fakes) - np.searchsorted(fakes, fakes, "left")
-    positives = len(score) - np.searchsorted(np.sort(score), fakes, "left")
-    return float((true_positives / positives).mean())
-
-
 # ---------------------------------------------------------------- intervals and tests
 
 

@@ -17,12 +17,7 @@ from scipy.special import expit, logit
 from dfnb.files import read_metadata, report_folder, write_bytes
 from dfnb.report import statistics
 from dfnb.report.measure import SUMMARY, measure
-from dfnb.report.scores import (
-    MAIN,
-    StoredRun,
-    detectors,
-    test_set_path,
-)
+from dfnb.report.scores import MAIN, StoredRun, detectors, test_set_path
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -53,10 +48,10 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[is_main]
 
 
-def averaged(scores: pd.DataFrame, detector: str, size: int = 3) -> pd.DataFrame:
-    """The scores of ensembles of one detector's trainings, as the detector ``<name> × <size>``.
+def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
+    """The scores of ensembles of one detector's trainings, as the detector ``<name> × 3``.
 
-    An ensemble has the mean log-odds of ``size`` seeds: of each seed and those that follow it, the
+    An ensemble has the mean log-odds of three seeds: of each seed and those that follow it, the
     first ones after the last. With fewer seeds than that there are no rows. As the ensembles share
     trainings, they differ less than independent ones: intervals leave a part of the choice of seeds
     out. Where each seed has training people of its own, an ensemble has seen those of all.
@@ -64,15 +59,15 @@ def averaged(scores: pd.DataFrame, detector: str, size: int = 3) -> pd.DataFrame
     rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
     unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
     by_seed = rows.pivot(index=unit, columns="seed", values="score")
-    if by_seed.shape[1] < size:
+    if by_seed.shape[1] < 3:
         return rows.head(0)
     # A score that was rounded to 0 or 1 would have infinite log-odds.
     log_odds = logit(by_seed.clip(1e-12, 1 - 1e-12))
     # Column by column a seed and those that follow it, the first ones after the last.
-    members = [np.roll(log_odds, -place, axis=1) for place in range(size)]
+    members = [np.roll(log_odds, -place, axis=1) for place in range(3)]
     by_seed[:] = expit(np.mean(members, axis=0))
     averages = by_seed.stack().rename("score")
-    rows = rows.drop(columns="score").assign(detector=f"{detector} × {size}")
+    rows = rows.drop(columns="score").assign(detector=f"{detector} × 3")
     return rows.join(averages, [*unit, "seed"])
 
 

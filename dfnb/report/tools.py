@@ -198,7 +198,7 @@ def _probabilities(path: Path, score: pd.Series) -> tuple[str, pd.Series]:
         )
     if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
         return "probabilities", score.clip(0, 1)
-    if low >= 0 and 10 < high <= 100:
+    if low >= 0 and 25 <= high <= 100:
         return "percent", score / 100
     if low < 0 and max(-low, high) < 25:  # as probabilities, larger ones would become equal
         return "logits", expit(score)

@@ -203,7 +203,7 @@ def plan(
     """
     content = profile(name)
     by_id: dict[str, Training] = {}
-    shown = {}  # the parameters of notebooks; those of a paper show its first training
+    shown = {}  # notebook -> its parameters; that of a paper shows the paper's first training
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook, changes):
             shown.setdefault(notebook, job.parameters)
@@ -214,17 +214,19 @@ def plan(
                 same.test_sets.extend(more)
     trainings = [job for job in by_id.values() if MAIN in job.roles or not main]
     notebooks = []
-    for notebook, changes in content.notebooks.items():
-        changes = changes or {}  # None where the profile changes nothing
-        if changes.get("released"):  # it would explain a training, and there is none
+    for notebook, own in content.notebooks.items():
+        own = own or {}  # None where the profile changes nothing
+        # Released weights are only scored: no training that the notebook could show. In the plan,
+        # their scoring is among the trainings.
+        if own.get("released"):
             if not trainings:
                 raise DfnbError(
-                    f"profile {name} has nothing to score: put weights into {changes['released']} "
+                    f"profile {name} has nothing to score: put weights into {own['released']} "
                     "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
                 )
             continue
         if notebook not in shown:
-            values = {"profile": name, **changes}
+            values = {"profile": name, **own}
             checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
             shown[notebook] = checked.model_dump(mode="json")
         output = records.notebook_record(name, notebook)  # written last
@@ -351,14 +353,14 @@ def train_and_score(job: Training) -> Run:
     needs its real frames.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
-    weights: notebooks need them to draw maps on a machine without ``runs/``. The score file is
-    written last, and proves that the job ended.
+    weights: notebooks need them to draw maps on a machine without ``runs/``. The score file proves
+    that the job ended. Then scores of the same detector and seed with other settings are removed.
     """
     if job.done:
         return Run.open(job.name)
     report = files.report_folder(job.profile)
     ensure_datasets(*job.test_sets)
-    if job.run.data:  # empty of released weights, which need no training set
+    if job.run.data:  # empty for released weights, which need no training set
         ensure_datasets(job.run.train_set)
     run = train.train(job.run)  # a finished training is only loaded
     files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
@@ -366,7 +368,7 @@ def train_and_score(job: Training) -> Run:
         weights = (run.folder / "best.safetensors").read_bytes()
         files.write_bytes(weights_path(report, run.id), weights)
     tables = dict(_tables(run, job))
-    metadata = {name: test_sets.metadata(name) for name, *_ in tables}
+    metadata = {name: test_sets.metadata(name) for name, *_ in tables}  # of each Condition
     if job.run.data:
         validation = VALIDATION.format(job.run.train_set)
         network = run.network().to(scoring.DEVICE)
@@ -374,6 +376,7 @@ def train_and_score(job: Training) -> Run:
         scores = scoring.predict(network, frames, run.settings, locate=False)
         tables[Condition(validation)] = scores
         metadata[validation] = test_sets.metadata(job.run.train_set)
+    # As the profile names it, bed-{seed}: then all seeds have the same.
     record = run.record.model_copy(update={"train_set": job.train_set})
     about = record.model_dump(mode="json")
     write_scores(job.profile, run.id, tables, metadata, record=about, roles=job.roles)

@@ -478,6 +478,7 @@ class _Take:
         longer = settings.model_copy(update={"frames": settings.frames + more})
         self.longer_shots = film(target, target.number, video, streams, longer)
         self.shots = self.longer_shots[: settings.frames]
+        # target.number: in the target's scene and pose
         self.donor_shots = film(donor, target.number, video, streams, settings)
 
     def delivered(self, method: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -202,7 +202,7 @@ class Head:
         width: float,
         height: float,
     ) -> Array:
-        """Two bumps, one on either side of the face."""
+        """Two bumps, at (u, v) and (-u, v), one on either side of the face."""
         return bump(self.side_u, self.v, (u, v), (width, height))
 
     # ------------------------------------------------------------ light

@@ -463,7 +463,8 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
         fy=shrink,
         interpolation=cv2.INTER_AREA,
     )
-    # One row per face: box (left, top, width, height), x and y of five landmarks, confidence.
+    # One row per face: box (left, top, width, height), x and y of five landmarks (the eyes
+    # first), confidence.
     faces = np.float32(detect(small))
     faces = faces[faces[:, 14] >= MIN_CONFIDENCE]
     if not len(faces):

@@ -17,7 +17,6 @@ from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.papers import contract
 from dfnb.report.scores import KEYS, check_scores
-from dfnb.report.statistics import auc, average_precision
 from dfnb.settings import DfnbError
 from dfnb.training.runs import Run
 
@@ -129,6 +128,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
     Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # take a second to import
+
     if not (np.min(probability) >= 0 and np.max(probability) <= 1):  # so that NaN fails, too
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
     forged = np.asarray(mask, bool)
@@ -138,8 +139,7 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
     # The noise of float32 interpolation would break ties, differently on every machine.
     resized = resized.round(6)
-    pixels = resized.ravel(), forged.ravel()
-    one_cluster = np.zeros(forged.size, int)
+    pixels = forged.ravel(), resized.ravel()
     above = resized > 0.5
     intersection = (above & forged).sum()
     union = (above | forged).sum()
@@ -150,8 +150,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         energy = resized[forged].sum(dtype=float) / total
     return {
         "iou": float(intersection / union),
-        "pixel_auc": float(auc(*pixels, one_cluster, np.ones((1, 1)))[0]),
-        "pixel_ap": average_precision(*pixels),
+        "pixel_auc": math.nan if forged.all() else float(roc_auc_score(*pixels)),
+        "pixel_ap": float(average_precision_score(*pixels)),
         "pointing": float(forged[is_highest].mean()),
         "energy": float(energy),
     }

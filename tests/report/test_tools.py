@@ -156,7 +156,7 @@ app()
         ('score\tlabel\tvideo\n\n.1\t0\t"a\tb"\n.9\t1\tb\n.3\t0\t01\n.2\t1\t1', "probabilities"),
         (f"{OWN} a , 0 ,.10,,\n".replace("score", "score,,"), "probabilities"),
         (OWN.replace(".9", "1.0000001").replace(".1", "-1e-9"), "probabilities"),
-        (OWN.replace(".9", "4.5"), "numbers of an unknown scale"),
+        (OWN.replace(".9", "14.5"), "numbers of an unknown scale"),
         (OWN.replace(".", "50."), "percent"),
         (OWN.replace(".1", "10%").replace(".", "30."), "percent"),
         (OWN.replace(".1", "-9e-1"), "logits"),
