@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dfnb import files
-from dfnb.settings import DfnbError, check_name, explained, parse_yaml
+from dfnb.settings import NAME, DfnbError, check_name, explained, parse_yaml
 
 ProfileName = Annotated[
     str,
@@ -182,9 +183,11 @@ def judge(
     """
     from dfnb.report import tools
 
-    name = scores[0].stem  # without a Latin letter or number its slug is empty
+    name = scores[0].stem
+    if not re.fullmatch(NAME, name):  # with spaces or other signs, it cannot name a folder
+        name = files.digest(name)
     parameters = {
-        "profile": f"judged-{files.slug(name) or files.digest(name)}",
+        "profile": f"judged-{name}",
         "files": list(map(str, scores)),
         "test_sets": on or [],
         "compared": report,
@@ -243,10 +246,11 @@ def prepare(
 
     SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is
     the folder of its download. (2) A CSV with the columns path, label, method, split, identity,
-    cluster, mask and original; paths are relative to its folder or to --root. (3) A folder with
-    the sub-folders real/, fake/METHOD/ and, where they exist, mask/METHOD/ and original/METHOD/,
-    directly or below train/, val/ and test/; the CSV is then written first. NAME is the name of
-    the new dataset, by default that of SOURCE.
+    cluster, mask and original; paths are relative to its folder, and a video is named by its path
+    below --root, by default the same folder. (3) A folder with the sub-folders real/, fake/METHOD/
+    and, where they exist, mask/METHOD/ and original/METHOD/, directly or below train/, val/ and
+    test/; the CSV is then written first. NAME is the name of the new dataset, by default that of
+    SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. After an interruption, the same command continues.
@@ -276,7 +280,7 @@ def prepare(
 
 
 def _videos(source: str, name: str, root: Path | None) -> list:
-    """The videos of SOURCE, a CSV with paths relative to ``root``, or a folder.
+    """The videos of SOURCE: a CSV, which names videos by their paths below ``root``, or a folder.
 
     For a folder, the CSV ``datasets/<name>/videos.csv`` is written first.
     """
@@ -308,7 +312,7 @@ def _print_record(record: dict[str, Any], name: str) -> None:
     for split, counts in record["n"].items():
         typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
-    if "faces" in record:  # a dataset whose faces were detected
+    if "faces" in record:  # a dataset of dfnb prepare
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
     # The quarantine of a dataset lists the files that could not be used.
     for problem in prepare.reasons_of(record.get("quarantine", [])):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -293,14 +292,6 @@ def digest(content: Any, digits: int = 12) -> str:
     """
     canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
-
-
-def slug(text: str) -> str:
-    """A text as part of a file name, in lower case.
-
-    Each run of characters other than a-z, 0-9 and points becomes one hyphen.
-    """
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")
 
 
 # ---------------------------------------------------------------- processes

@@ -242,12 +242,13 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
                 f"cluster are in only one of them (first: {once['video'].iloc[0]}); score both on "
                 "one test set"
             )
+    # One row: the detector "a" or, where there is a second table, "a" minus "b".
     numbers = measure(videos, "AUC", "detector", minus=() if minus is None else "b")
     return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
 
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The videos of a score table, which is checked first, as scores of the detector ``name``."""
+    """The videos of a score table, checked, with the columns of a detector that measure reads."""
     remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
     with explained("the table", "as a table of scores", remedy):
         frames = pd.DataFrame(table).reindex(columns=[*KEYS, "score"])
@@ -263,5 +264,6 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     frames["method"] = frames["label"].map({0: "real", 1: "fake"})
     check_scores(frames, "the table, which needs labels, 0 real and 1 fake,")
     frames = frames.astype(KEY_TYPES)
+    # Rounded, because the noise of float64 must not rank videos whose means are equal.
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
     return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")

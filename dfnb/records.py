@@ -174,7 +174,7 @@ class RunParameters(TrainingOptions):
         start_weights: sha256 of the pretrained weights; empty: random ones.
         paper_source: A digest of the paper's file.
         numbers: See :data:`dfnb.training.train.NUMBERS`.
-        devices: One; part of the ids of runs since there could be more.
+        devices: Always 1; it stays because the ids of runs hash it.
     """
 
     data: str
@@ -219,7 +219,7 @@ class TrainingRecord(Closed, extra="ignore"):
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
-    chosen: Chosen | None = None  # None, as the next: released weights, which no dataset has chosen
+    chosen: Chosen | None = None  # None, as the next, of released weights: their authors chose
     validation_threshold: Threshold | None = None
     weights_from: str
     weights_sha256: str

@@ -29,9 +29,8 @@ TITLE = r"^\w[\w .,:()%+=/-]{0,199}$"
 Title = Annotated[str, StringConstraints(pattern=TITLE)]
 # What error messages say instead of these patterns.
 PATTERN_RULES = {
-    NAME: "use letters (A-Z, a-z), digits and . _ - only, 200 at most, and begin with a letter",
-    TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, 200 at most, and begin "
-    "with a letter",
+    NAME: "use letters (A-Z, a-z), digits and . _ - only, a letter or digit first, 200 at most",
+    TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, no sign first, 200 at most",
 }
 
 

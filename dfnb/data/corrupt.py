@@ -103,8 +103,8 @@ class Corrupted:
     """Reads crops and corrupts them, video by video; takes the place of ``frames.read_crop``.
 
     Args:
-        frames: A frames table of one dataset, with all frames of each video that count: a codec
-            compresses them together.
+        frames: A frames table of one dataset, with all frames that are scored: a codec compresses
+            those of a video together.
         name: One of :data:`CORRUPTIONS`.
         severity: 1 to 5.
     """

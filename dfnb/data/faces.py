@@ -126,7 +126,7 @@ def _network(path: str) -> cv2.FaceDetectorYN:
         path,
         "",  # no second file with the architecture: ONNX contains it
         (1, 1),  # the size of an image, which each call sets
-        score_threshold=0.3,  # low, because detect() applies MIN_SCORE
+        score_threshold=0.3,  # low: detect() and synth.people.inspect apply limits of their own
         nms_threshold=0.3,
     )
 
@@ -212,8 +212,8 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
 def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The mesh of a face: 468 points (468, 2) float32, x and y in pixels of the image.
 
-    The network sees a square around the face, upright by the eyes. Its middle and side follow from
-    eyes and mouth as in YuNet's boxes of portraits, times 1.5, as MediaPipe enlarges its own.
+    The network sees a square around the face, upright by the eyes: about YuNet's box, which in
+    portraits follows from eyes and mouth, times 1.5, as MediaPipe enlarges its own boxes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -228,15 +228,15 @@ def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     middle = 0.67 * eyes + 0.33 * mouth
     side = 1.5 * 2.92 * np.linalg.norm(mouth - eyes)
     to_square = cv2.getRotationMatrix2D(middle.tolist(), float(angle), MESH_SIDE / float(side))
-    to_square[:, 2] += MESH_SIDE / 2 - middle
+    to_square[:, 2] += MESH_SIDE / 2 - middle  # the rotation leaves the middle where it is
     square = cv2.warpAffine(image, to_square, (MESH_SIDE, MESH_SIDE))
-    network = _mesh_network(str(mesh_path()))
+    network = _mesh_network()
     network.setInput(cv2.dnn.blobFromImage(square, 1 / 255))
     points = network.forward().reshape(468, 3)[:, :2]  # without the depth
     return cv2.transform(points[None], cv2.invertAffineTransform(to_square))[0]
 
 
 @cache
-def _mesh_network(path: str) -> cv2.dnn.Net:
-    """The mesh's network from its file, loaded once per process."""
-    return cv2.dnn.readNetFromTFLite(path)
+def _mesh_network() -> cv2.dnn.Net:
+    """The mesh's network, loaded once per process."""
+    return cv2.dnn.readNetFromTFLite(str(mesh_path()))

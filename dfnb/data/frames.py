@@ -453,7 +453,8 @@ def half_of_two_levels(mask: np.ndarray) -> int:
     """Half of the largest grey level in a mask (H, W) uint8.
 
     It separates black from a grey such as 107, from a colour, or from 1. It is 127 where the mask
-    has more than two levels: where fewer pixels are near the largest one than between it and 0.
+    has more than two levels: where fewer pixels are within a quarter of the largest level than
+    between it and black, which has a quarter, too.
     """
     # Pixels per grey level. Ten times as fast as numpy.bincount, and training reads a mask per fake
     # frame.

@@ -149,7 +149,7 @@ class FrameDataset(Dataset):
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
             torch.default_generator.manual_seed(torch_seed(*key))
             for sample in self.settings.samples(stored, rng(*key)):
-                # 0: once, several augmentations of an image could be in a batch.
+                # The 0 numbered an image's augmentations when there were several; it keeps seeds.
                 torch.default_generator.manual_seed(torch_seed(*place, 0))
                 items.append({**self._item(sample), "draws": draws})
         return items
@@ -186,8 +186,8 @@ def loader(
 ) -> DataLoader:
     """One batch (:data:`Tensors`, see :class:`FrameDataset`) per list of indices.
 
-    ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes, used
-    where there is a GPU: they put batches into pinned memory, from which they are copied faster.
+    ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
+    make batches. With them, batches are in pinned memory, from which a GPU copies them faster.
     """
     if workers:
         # One thread per worker. It is set here, in the parent, because a forked worker that stops
@@ -253,9 +253,9 @@ class EpochSampler(Sampler[list[Index]]):
     seen. ``n`` is the number of frames in an epoch.
 
     Args:
-        frames: A frames table. It may have a column ``always``, a rank from 0 for some frames and
-            -1 for the others: then an eighth of every batch, at least one frame, is drawn from
-            those with a rank, in place of as many fakes.
+        frames: A frames table. A paper may add a column ``always``: 0, 1, ... for frames of which
+            every batch must show some, such as annotated fakes, and -1 for the others. An eighth
+            of a batch, at least one frame, is then drawn from them, in place of as many fakes.
         settings: A paper's ``Settings``; batch_size (images),
             images_per_epoch, oversampling and images_per_frame are used. images_per_frame: one
             frame may give several images, which batch_size and images_per_epoch count.

@@ -155,7 +155,7 @@ def forged_region(
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
     None where the video has neither. A mask is forged where its grey level is above
-    ``video.mask_threshold``, or above half of the largest level where it has two levels.
+    ``video.mask_threshold``, or above :func:`half_of_two_levels`, which is 127 at most.
 
     With an original, a pixel differs by the channel that differs most. The median over 5 by 5
     pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
@@ -338,7 +338,7 @@ def prepare(
     if not all(video.crops for video in videos):  # crops need no detector
         detector = detector or YuNet()
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
-    with locked(folder, wait_s=1):  # a worker of a killed run may still be ending
+    with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         # Also removes the record, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
@@ -512,10 +512,9 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
     """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video. Of several faces, the one in the most frames is
-    used, and of these the largest. The crops are in a temporary folder until the process ends.
-    ``video`` and ``cluster`` are the given path, with ``~`` expanded, and
-    ``method`` is the name of the file.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. The crops
+    are in a temporary folder until the process ends. ``video`` and ``cluster`` are the given path,
+    with ``~`` expanded, and ``method`` is the name of the file.
 
     Args:
         path: An image or a video.
@@ -532,7 +531,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
         raise DfnbError(f"there is no file {path}")
     folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # Whether it is fake is unknown; as a real video, its faces are chosen as said above.
+    # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     # The inputs may be empty: they only identify a video that was prepared before.
     result = prepare_video(video, "", folder, settings, YuNet())

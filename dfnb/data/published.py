@@ -82,7 +82,7 @@ class Manifest(Closed):
     space: str  # of the download: bytes, or at least the number of files
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
-    mask_threshold: dict[str, Annotated[int, Field(ge=0, le=254)]] = Field({})
+    mask_threshold: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field({})
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
@@ -149,8 +149,9 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
 
 def _better(name: str, root: Path, files: Files) -> str:
     """The command that reads most kinds of these files, if possible of the dataset ``name``."""
+    # One file stands for all in its folder. Every folder above it may be the root.
     one_per_folder = {path.parent: path for path in files.values()}.values()
-    kinds = Counter()  # of the files that a dataset has in a folder
+    kinds = Counter()  # (dataset, root) -> how many of these files its rules find
     for dataset in dataset_names("real"):
         for rule in load(dataset).rules:
             for path in one_per_folder:
@@ -173,9 +174,10 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
         problems[f"{shown}: {len(matches)} of the {rule.expected} published files"] = []
-    listed = re.search(r"\{method:(\w+(?:\|\w+)+)\}", rule.files)
-    if listed:
-        missing = {*listed[1].split("|")} - {values["method"] for values in matches.values()}
+    # Where the template names its methods, {method:a|b}, those without any file are reported.
+    alternatives = re.search(r"\{method:(\w+(?:\|\w+)+)\}", rule.files)
+    if alternatives:
+        missing = {*alternatives[1].split("|")} - {values["method"] for values in matches.values()}
         problems.update({f"no file of the method {method}": [] for method in sorted(missing)})
     rows = read_list(rule.list, files) if rule.list else {}
     for path, placeholders in matches.items():

@@ -81,7 +81,7 @@ def source_digest(paper: str) -> str:
 
 @cache
 def _code_digest(source: str) -> str:
-    """The digest of source code by its syntax tree; the text of a docstring does not count."""
+    """The digest of source code by its syntax tree; a docstring counts, but not its text."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, MAY_HAVE_DOCSTRING) and ast.get_docstring(node) is not None:

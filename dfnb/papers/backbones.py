@@ -105,7 +105,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 @register_model
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` with 0.24 M weights, as many as the largest detector of a study has."""
+    """:class:`Plain7` with 0.24 M weights, as Exposing the Deception has in study-photographs."""
     channels = (32, 40, 56, 72, 72, 88, 88)
     return build_model_with_cfg(Plain7, WIDE, pretrained, channels=channels, **kwargs)
 
@@ -117,7 +117,7 @@ class Start(NamedTuple):
     """The initial weights of a model, which are part of a run's identity.
 
     Attributes:
-        weights_from: "random weights", "ImageNet", or "drawn faces" of our own.
+        weights_from: "random weights", "ImageNet", "drawn faces" (ours) or "the authors' weights".
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
     """
@@ -158,7 +158,8 @@ def _weights_file(config: PretrainedCfg) -> Path:
         return Path(config.file)
     if config.hf_hub_id:
         place = (config.hf_hub_id, "model.safetensors")
-        if cached := try_to_load_from_cache(*place):
+        # Else None, or the note that the hub has no such file.
+        if isinstance(cached := try_to_load_from_cache(*place), str):
             return Path(cached)
         # This asks the hub once. Without a network the download asks six times, with pauses.
         get_hf_file_metadata(hf_hub_url(*place))

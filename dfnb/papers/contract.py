@@ -182,9 +182,9 @@ class Settings(Closed):
         Called once per training and split, after the previous phase has ended; ``start`` is the run
         of that phase, None if there is none, and ``seed`` that of the training. A paper that
         ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column
-        ``always``, see :class:`dfnb.data.loading.EpochSampler`; every batch then shows some of the
-        frames with a rank.
+        :meth:`samples` makes of the val split. A paper may add a column ``always``, which ranks
+        some frames from 0 and is -1 for the others: every batch then shows some of those ranked,
+        see :class:`dfnb.data.loading.EpochSampler`.
         """
         return frames
 
@@ -278,7 +278,7 @@ class Network(nn.Module):
         part_maps: Sequence[np.ndarray],
         images: Tensor,
     ) -> dict[str, np.ndarray]:
-        """How much the parts of a map that is their maximum differ: measures by name.
+        """Measures, by name, of how much those maps differ whose maximum is one of :meth:`maps`.
 
         ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
         ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.

@@ -73,8 +73,8 @@ class Settings(contract.Settings):
             discriminator of images and reconstructions.
         latent_weight, pixel_weight, perceptual_weight, adversarial_weight, attention_weight: the
             weights of the terms in ``total``.
-        comparator: the timm network whose features the perceptual term compares. If its pretrained
-            weights are not available, the term is off, and the log says so.
+        comparator: the timm network whose features the perceptual term compares. The training fails
+            if its pretrained weights cannot be had; perceptual_weight = 0 does without them.
         adversary_lr: the learning rate of the discriminator's own Adam.
         annotated: number of fakes whose mask may be read, as a share of all training frames. Every
             batch of phase two shows some of them; if ``attention_weight`` is zero, without masks.
@@ -315,8 +315,7 @@ class Network(contract.Network):
         are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
 
         The terms are returned without their β, by which :meth:`losses` multiplies them. A term
-        whose weight is zero is left out, and so is ``perceptual`` without the weights of its
-        :func:`comparator`.
+        whose weight is zero is left out.
         """
         settings = self.settings
         images = batch["image"]
@@ -406,9 +405,9 @@ def mean_square(difference: Tensor) -> Tensor:
 def comparator(name: str, device: torch.device) -> nn.Module | None:
     """A frozen timm network C: images (B, 3, H, W) in [0, 1] to its maps, one per resolution.
 
-    None if its pretrained weights are not available. It is not a part of :class:`Network`, because
-    its weights belong neither into a checkpoint nor to an optimiser; it is cached, because every
-    batch needs it, and so that the warning comes once.
+    Raises :class:`DfnbError` where its pretrained weights cannot be had. It is not a part of
+    :class:`Network`, because its weights belong neither into a checkpoint nor to an optimiser; it
+    is cached, because every batch needs it.
     """
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)

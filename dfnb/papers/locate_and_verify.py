@@ -463,7 +463,7 @@ class Network(contract.Network):
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
-        # If the first stream had to start from random weights, the second one does so, too.
+        # Equals settings.pretrained: backbones.create raises where pretrained weights are missing.
         pretrained = rgb.weights_from != "random weights"
         second, _, _ = backbones.stages(settings.backbone, pretrained)
         # Without a second stream, its last stage still computes y6, then from x5.

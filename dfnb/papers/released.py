@@ -67,7 +67,7 @@ def jpeg(lowest: int) -> v2.Transform:
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
     """Pixels (3, H, W) in [0, 255], written as JPEG and read again as uint8."""
     quality = int(torch.randint(lowest, 101, ()))
-    image = pixels.byte().permute(1, 2, 0).numpy()  # from uint8, so nothing is cut off
+    image = pixels.byte().permute(1, 2, 0).numpy()  # recolour passes whole numbers: none is cut
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 

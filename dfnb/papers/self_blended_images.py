@@ -153,7 +153,8 @@ class Settings(contract.Settings):
     ) -> pd.DataFrame:
         """The real frames alone, in training and in validation.
 
-        Raises :class:`DfnbError` where the face mesh is needed and cannot be had.
+        The weights of the face mesh, if needed, are fetched here, before the loader's workers need
+        them. Raises :class:`DfnbError` where they cannot be had.
         """
         if self.region == "hull":
             faces.mesh_path()
@@ -397,6 +398,7 @@ def mask_on_face(
     settings: Settings,
 ) -> np.ndarray:
     """The mask (H, W) of an outline on the face with these landmarks; all zero without a face."""
+    # Needed for the hull, too: no ellipse means landmarks that the hull could not be placed by.
     region = ellipse(outline, landmarks, image.shape[:2])
     if not region.any():  # unknown landmarks, or a face outside the image
         return np.zeros(image.shape[:2], np.float32)

@@ -179,7 +179,7 @@ def _judged(
     if "accuracy" in claim.metric:
         kind = "accuracy"
     elif claim.metric in ("AUC", ROBUSTNESS_KEPT):
-        kind = "within" if within else "cross"
+        kind = "within" if within else "cross"  # that of a named test set, too
     limit = -deltas[kind] if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
     row["p_gain"] = p_above(number["value"] - limit, *spread)
@@ -191,6 +191,7 @@ def _judged(
 
 def _without_verdict(number: Mapping[str, Any]) -> str:
     """The text in place of a verdict, with the reason; empty where a verdict can be given."""
+    # Where all collapsed, seeds counts them. Equal where half did, too: too few for a verdict.
     if number["collapsed"] > MOST_COLLAPSED or number["collapsed"] == number["seeds"]:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:

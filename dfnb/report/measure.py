@@ -67,7 +67,7 @@ def measure(
     Args:
         scores: Rows of :func:`dfnb.report.scores.scores` or ``maps``.
         metric: One of :data:`METRICS`, which are those of ``score``, or a column: its mean over the
-            fakes that have a value.
+            units that have a value. Measures of masks and maps have none of real frames.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
             against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
@@ -82,11 +82,11 @@ def measure(
         A row per group: its columns; ``metric``; ``minus``, the name of what is subtracted, such as
         "Baseline", or "clean" where it is the frames without corruption, else empty; ``value``;
         ``low`` and ``high``, NaN without an interval; ``error`` (standard error) and ``degrees`` of
-        freedom; ``p``,
-        two-sided, of a difference or signed value, and ``p_holm`` for the rows of this table;
-        ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets; ``seeds``;
-        ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; they are left
-        out unless all did; ``sets``.
+        freedom; ``p``, two-sided, of a difference or signed value, and ``p_holm`` for the rows of
+        this table;
+        ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets; ``seeds``,
+        those that count; ``collapsed``, how many runs (of differences: pairs of runs) learned
+        nothing, which count only if all did; ``sets``, how many test sets the value is a mean of.
 
     Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
     told apart nor averaged.
@@ -102,17 +102,15 @@ def measure(
     column = "score" if metric in METRICS else metric
     for name in [*names, column]:
         if name not in scores:
-            known = suggestion(name, [*scores, *METRICS])
-            raise DfnbError(f"the scores have no column {name!r}{known}")
+            raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
     scores = scores.assign(value=scores[column]).dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
         raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
     is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
-    people = {frozenset(rows["cluster"].unique()) for rows in by_set}
     # People who are the same on all test sets move them together. If each set has its own, the
     # differences between sets contain the people's part already.
-    resamples_people = not is_random or len(people) == 1
+    resamples_people = not is_random or len({frozenset(rows["cluster"]) for rows in by_set}) == 1
     estimates = {}
     for rows in by_set:
         estimates.update(_of_test_set(rows, metric, names, thresholds or {}, resamples_people))
@@ -126,14 +124,12 @@ def measure(
     rows = []
     for group, parts in groups.items():
         if len(parts) == most:  # else the group lacks one of the averaged values
-            numbers = _summary(parts, is_random, bool(minus) or metric in DIFFERENCES)
-            rows.append([*group, *numbers])
+            rows.append([*group, *_summary(parts, is_random, bool(minus) or metric in DIFFERENCES)])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
-    if minus and not values:
-        values = ["clean"]
-    return table.assign(metric=metric, minus=", ".join(values), p_holm=statistics.holm(table["p"]))
+    subtracted = ", ".join(values) or ("clean" if minus else "")
+    return table.assign(metric=metric, minus=subtracted, p_holm=statistics.holm(table["p"]))
 
 
 # ---------------------------------------------------------------- one test set
@@ -198,7 +194,7 @@ def _estimate(
             of_seed = (1 - false_alarms + found) / 2
         else:
             of_seed = statistics.mean(value, cluster, weights, threshold)
-        values.append(np.broadcast_to(of_seed, 1 + REPLICATES))
+        values.append(np.broadcast_to(of_seed, 1 + REPLICATES))  # one value if no people are drawn
         collapsed.append(rows["collapsed"].iloc[0])
     # Every seed has the same units: those of the last are counted.
     n_fake = rows["label"].sum()
@@ -234,7 +230,7 @@ def _subtracted(
         if other == key or other not in estimates:
             continue
         second = estimates[other]
-        seeds = None  # all: those of one side, or the same of both
+        seeds = None  # all; a tool's one row is paired with every seed of the other side
         if first.has_seeds and second.has_seeds:
             seeds = min(len(first.values), len(second.values))
         # A side of exactly 0 or 1 has no error: the interval would be too narrow.
@@ -293,8 +289,8 @@ def _error(
     """The standard error of the mean of values (parts, seeds, 1 + REPLICATES), and its degrees.
 
     Seeds, people (in the replicates of ``values``) and test sets are resampled. What two of them do
-    together, an interaction, is resampled with each alone and, three times, with both. It must
-    count once, so twice the sum of what each does alone, minus what all do, is taken.
+    together, an interaction, is in the variance of each alone once and in that of all three times.
+    Twice the sum of the former minus the latter counts it once: 2 · (1 + 1) - 3.
 
     The seeds' part of the variance has seeds - 1 degrees of freedom; the rest has ``degrees``,
     those of the test sets or, without them, of the clusters of the scarcer class. Their sum has

@@ -212,7 +212,7 @@ def _stored_rows(
 
 
 def remove_replaced(profile: str, run_id: str) -> None:
-    """Remove scores and weights of the runs that a new training replaces.
+    """Remove scores, weights and logs of the runs that a new training replaces.
 
     They are of the same detector and seed, but had other settings or data. Raises
     :class:`DfnbError` where :func:`detectors` does.
@@ -260,7 +260,7 @@ def detectors(profile: str) -> list[Detector]:
             place = (is_variant, run.record.detector.notebook, ablation, variant, run.train_set)
             runs_by_place[place].append(run)
     found = []
-    for place, runs in sorted(runs_by_place.items()):  # no two places are equal
+    for place, runs in sorted(runs_by_place.items()):  # places differ, so runs are not compared
         is_variant, _, ablation, variant, train_set = place
         runs = tuple(sorted(runs, key=lambda run: run.seed))
         paper = runs[0].parameters.paper
@@ -297,7 +297,7 @@ def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.Da
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
       same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
-      the frames as they are;
+      the frames as they are; ``map`` and ``sanity``, empty and False but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
     - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions
       and :data:`DIFFERENCES`, NaN where there is no mask.
@@ -342,8 +342,8 @@ def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.Da
 def maps(profile: str) -> pd.DataFrame:
     """The measures of attribution maps, a row per detector, seed, map and forged frame.
 
-    Columns are those of :func:`scores` without ``score``; and ``map``, the name of the map;
-    ``sanity``, whether it was compared with that of random weights; and the measures.
+    Columns are those of :func:`scores`: ``map``, the name of the map; ``sanity``, whether it was
+    compared with that of random weights; and the measures in place of ``score``.
     """
     return scores(profile, "frame", of_maps=True)
 

@@ -51,10 +51,11 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
 def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
     """The scores of ensembles of one detector's trainings, as the detector ``<name> × 3``.
 
-    An ensemble has the mean log-odds of three seeds: of each seed and those that follow it, the
-    first ones after the last. With fewer seeds than that there are no rows. As the ensembles share
-    trainings, they differ less than independent ones: intervals leave a part of the choice of seeds
-    out. Where each seed has training people of its own, an ensemble has seen those of all.
+    ``scores`` are those of :func:`main`, a row per unit and seed. An ensemble has the mean log-odds
+    of three seeds: of each seed and those that follow it, the first ones after the last. With fewer
+    seeds there are no rows. As the ensembles share trainings, they differ less than independent
+    ones: intervals leave a part of the choice of seeds out. Where each seed has training people of
+    its own, an ensemble has seen those of all.
     """
     rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
     unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
@@ -129,6 +130,7 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The measures SANITY of each map, a column each, and whether it ``passes`` both."""
     by = ["detector", "map", "test_set"]
+    # A measure that no map has is NaN, so that the check is not passed.
     checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY])
     by_set = checked.groupby(by, observed=True, sort=False).mean()
     # A map fails if it fails on any test set.
@@ -233,13 +235,15 @@ def pivot(
     if numbers.empty:
         return pd.DataFrame()
     texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
-    lines = [texts[name].astype(object) for name in index]
-    table = texts.pivot_table("text", lines, columns, aggfunc="first", sort=False, observed=True)
+    table = texts.pivot_table(
+        "text", list(index), columns, aggfunc="first", sort=False, observed=True
+    )
     return table.fillna("–").rename_axis(columns=None)
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict."""
+    # cells needs the column minus, which is often in the index.
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
     table["p, Holm"] = table["p_holm"].map(p_text)
@@ -266,6 +270,7 @@ def conditions(profile: str, scores: pd.DataFrame) -> str:
         for run in detector.runs if detector.name in names else ():
             facts["Trained on"].append(run.train_set)
             facts["Seeds"].append(str(run.seed))
+            # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
             rule = run.record.rule.replace(run.parameters.train_set, run.train_set)
             facts["Checkpoint"].append(rule)
             if run.record.collapsed:

@@ -57,8 +57,8 @@ def scored_frames(
             is empty. Without names, the test sets and labels are those of the first file.
         source: Name of a report.
         missing: What becomes of frames without a score. "drop": they are left out, for all
-            detectors. "refuse": so, too, but more than MOST_MISSING of them are refused. "real" and
-            "fake": they get the lowest or the highest score.
+            detectors. "refuse": so, too, but an error if they are more than MOST_MISSING of a test
+            set. "real" and "fake": they get the lowest or the highest score of their test set.
 
     Raises :class:`DfnbError` for files and test sets that cannot be used.
     """
@@ -89,6 +89,7 @@ def scored_frames(
     table = pd.concat(parts)
     # All detectors have the same index, and are judged on the same frames.
     incomplete = table.index[table["score"].isna()]
+    # check_scores wants P(fake), which a file of unknown scale has not; any 0 to 1 does.
     complete = frames.drop(index=incomplete).assign(score=0)
     for name in frames["test_set"].unique():
         check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
@@ -198,7 +199,7 @@ def _probabilities(path: Path, score: pd.Series) -> tuple[str, pd.Series]:
         )
     if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
         return "probabilities", score.clip(0, 1)
-    if low >= 0 and 25 <= high <= 100:
+    if low >= 0 and 25 <= high <= 100:  # with a lower maximum, they may be logits
         return "percent", score / 100
     if low < 0 and max(-low, high) < 25:  # as probabilities, larger ones would become equal
         return "logits", expit(score)
@@ -218,9 +219,9 @@ def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFram
         )
     if rows["cluster"].isna().any():
         remarks.append(
-            "Without the column cluster, each video is a cluster of its own, or with up to "
-            f"{MOST_CLUSTERS} of them each group of videos: intervals are too narrow if people "
-            "appear in several videos."
+            "Without the column cluster, each video is a cluster of its own, or, of more than "
+            f"{MOST_CLUSTERS}, with every {MOST_CLUSTERS}th after it: intervals are too narrow if "
+            "people appear in several videos."
         )
     number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
     rows = rows.fillna({"cluster": "of video " + number.astype(str), "method": "fake"})
@@ -246,13 +247,9 @@ def _scores_of(
         shared = video
         rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
     rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
-    known = frames.set_index(video).index
-    unknown = ~rows.set_index(video).index.isin(known)
+    unknown = ~rows.set_index(video).index.isin(frames.set_index(video).index)
     if unknown.any():
-        remarks.append(
-            f"{path.stem} has {unknown.sum()} rows of other videos, which are left out, such as "
-            f"{rows['video'][unknown].iloc[0]}."
-        )
+        remarks.append(f"{path.stem} has {unknown.sum()} rows of other videos, which are left out.")
     found = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
     wrong = found[found["label_of_file"].notna() & (found["label"] != found["label_of_file"])]
     if len(wrong):
@@ -262,12 +259,22 @@ def _scores_of(
             f"such as of video {first['video']}, which has {first['label']}; correct the labels, "
             "or leave the column out"
         )
-    score = found["score"]
-    unscored = found[score.isna()]
+    return _completed(path, found, missing, remarks)
+
+
+def _completed(
+    path: Path,
+    frames: pd.DataFrame,
+    missing: Missing,
+    remarks: list[str],
+) -> pd.Series:
+    """The scores of these frames; what becomes of a NaN says ``missing``, see scored_frames."""
+    score = frames["score"]
+    unscored = frames[score.isna()]
     if unscored.empty:
         return score
-    share = score.isna().groupby(found["test_set"]).mean().max()
-    counted = f"no score of {len(unscored)} of {len(found)} frames"
+    share = score.isna().groupby(frames["test_set"]).mean().max()
+    counted = f"no score of {len(unscored)} of {len(frames)} frames"
     if missing == "refuse" and share > MOST_MISSING:
         first = unscored.iloc[0]
         raise DfnbError(
@@ -278,4 +285,4 @@ def _scores_of(
         remarks.append(f"{path.stem} has {counted}, which are left out for all detectors.")
         return score
     remarks.append(f"{path.stem} has {counted}, which count as {missing}.")
-    return score.fillna(score.groupby(found["test_set"]).transform(REPLACEMENTS[missing]))
+    return score.fillna(score.groupby(frames["test_set"]).transform(REPLACEMENTS[missing]))

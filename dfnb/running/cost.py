@@ -29,7 +29,8 @@ def report(profile: str) -> str:
     rows = []
     # Random weights are as fast as pretrained ones, and need no download.
     for job in jobs.plan(profile, pretrained=False).trainings:
-        jobs.ensure_datasets(job.run.train_set)
+        if job.run.data:  # empty for released weights, which need no training set
+            jobs.ensure_datasets(job.run.train_set)
         rows.append({"paper": job.run.paper, "hours": hours(job.run)})
     by_paper = pd.DataFrame(rows).groupby("paper", sort=False)["hours"]
     return by_paper.agg(trainings="count", hours="sum").round(2).to_string()
@@ -67,6 +68,7 @@ def _timed(run: RunParameters, settings: Settings) -> float:
     """The hours of one phase with these settings, loading included."""
     run = run.model_copy(update={"settings": settings.model_dump(mode="json")})
     splits = train.visible_splits(run, settings, None)
+    # Nothing is written to this path, and the phase before is not trained: None in its place.
     trainer = Trainer(Path(run.paper), run, splits, None)
     batches = cycle(trainer.loader)
     trainer.train_step(next(batches))  # the first one is slower

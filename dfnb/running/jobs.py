@@ -208,11 +208,15 @@ def plan(
         for job in _trainings(name, content, notebook, changes):
             shown.setdefault(notebook, job.parameters)
             same = by_id.setdefault(job.name, job)
-            if same is not job:  # another role needs an equal training: it gets its test sets, too
+            # An equal training in another role: its test sets count, too. Corruptions and maps are
+            # those of MAIN, which comes first.
+            if same is not job:
                 same.roles.extend(job.roles)
                 more = [dataset for dataset in job.test_sets if dataset not in same.test_sets]
                 same.test_sets.extend(more)
-    trainings = [job for job in by_id.values() if MAIN in job.roles or not main]
+    trainings = list(by_id.values())
+    if main:  # released weights are not trained, and stay
+        trainings = [job for job in trainings if MAIN in job.roles or not job.run.data]
     notebooks = []
     for notebook, own in content.notebooks.items():
         own = own or {}  # None where the profile changes nothing
@@ -349,8 +353,8 @@ def train_and_score(job: Training) -> Run:
 
     If the report already has the scores, the run is only opened, by its id.
 
-    The validation split is scored as one more test set, whatever the paper saw of it: a threshold
-    needs its real frames.
+    The validation split is scored as one more test set, also what ``Settings.visible`` hides. No
+    table reads these scores: a report's threshold is that of the record.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights: notebooks need them to draw maps on a machine without ``runs/``. The score file proves

@@ -58,8 +58,8 @@ GENERATOR = 4  # part of every dataset's identity: raise it when the same settin
 
 # The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
 # purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
-# LOOKS). There the other keys have the number of a video, which is at most 25, so none of them
-# begins like a key of looks.
+# LOOKS). In the place of LOOKS the other keys have the number of a video, which is at most 25, so
+# none of them begins like a key of looks.
 LOOKS = 29
 # The purposes:
 SCENE = 0  # head motion and backdrop
@@ -357,7 +357,7 @@ def film(
         shots = people.move(person.portrait, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
-        # Painted larger than the frame, and then reduced.
+        # A third larger than the frame: render paints at this size and reduces, for smooth edges.
         behind = people.backdrop(scene, size=settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
     # The key has both numbers: target and donor differ in blur, noise and so on.

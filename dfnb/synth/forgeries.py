@@ -27,7 +27,7 @@ from dfnb.settings import Closed
 from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
 
-VISIBLE = 0.05  # opacity from which on a pixel counts as forged
+VISIBLE = 0.05  # a pixel counts as forged where the opacity is above this
 ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
 # Share of white noise's variance that is left when its Gaussian blur of 1 pixel is subtracted.
 DETAIL_OF_NOISE = 0.75
@@ -73,7 +73,8 @@ class Forgery(Closed):
     # Share of the lost fine grain that the region gets back; 1: as much as what it replaces has.
     regrain: Span = (0.3, 0.6)
     # Whether each video's region is drawn from regions.PLACES, for all methods alike, instead of
-    # being its method's own. False is left out of the dataset's identity, as Settings.people_of is.
+    # being its method's own; warp and methods that replace the whole frame ignore it. False is left
+    # out of the dataset's identity, as Settings.people_of is.
     anywhere: bool = Field(False, exclude_if=lambda anywhere: not anywhere)
 
 
@@ -259,7 +260,7 @@ class Inputs(NamedTuple):
     """What every method gets."""
 
     target: Shot  # the frame to forge
-    donor: Shot  # a frame of the person whose face is used; the target's own, see FRAMES_LATER
+    donor: Shot  # a frame of the person whose face is used; for FRAMES_LATER's, of the target
     opacity: Array | None  # (H, W) of the method's region, in [0, 1]; None: it has no region
     forgery: Forgery
     draw: Generator

@@ -247,8 +247,8 @@ class Trainer:
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
-        loss = losses.get("loss_total", 0)
-        print(f"epoch {epoch} of {self.settings.epochs}: loss {loss:.3f}, validation AUC {auc:.3f}")
+        so_far = f"loss {losses['loss_total']:.3f}, validation AUC {auc:.3f}"
+        print(f"epoch {epoch} of {self.settings.epochs}: {so_far}")
 
     # ------------------------------------------------------------ checkpoint and record
 

@@ -216,7 +216,7 @@ def test_frames_are_averaged_where_the_first_file_scores_videos(tmp_path):
     other = own(tmp_path / "frames.csv", rows.to_csv(index=False))
     frames, remarks = tools.scored_frames([videos, other])
     assert frames["score"][4:].tolist() == pytest.approx([0.25, 0.75, 0.35, 0.25])
-    assert "frames has 1 rows of other videos, which are left out, such as e." in remarks
+    assert "frames has 1 rows of other videos, which are left out." in remarks
 
 
 @pytest.mark.parametrize(
