@@ -214,7 +214,7 @@ def _stored_rows(
 def remove_replaced(profile: str, run_id: str) -> None:
     """Remove scores, weights and logs of the runs that a new training replaces.
 
-    They are of the same detector and seed, but had other settings or data. Raises
+    Those runs are of the same detector and seed, but had other settings or data. Raises
     :class:`DfnbError` where :func:`detectors` does.
     """
     for detector in detectors(profile):
