@@ -246,7 +246,7 @@ def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout:
 
 
 def sentences(problems: Problems) -> list[str]:
-    """One sentence per problem, with how many files have it, if it lists any, and the first three."""
+    """One sentence per problem; with its files, if there are any: their number, the first three."""
     lines = []
     for problem, names in problems.items():
         files = f": {len(names)} ({', '.join(names[:3])})" if names else ""
