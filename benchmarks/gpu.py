@@ -32,7 +32,7 @@ from torchvision.transforms import v2
 
 from dfnb import library, papers, synth
 from dfnb.data.frames import load_frames, select
-from dfnb.files import atomic, slug
+from dfnb.files import atomic
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import lae, xception
 from dfnb.papers import locate_and_verify as lv
@@ -414,7 +414,8 @@ def main(
     model = torch.cuda.get_device_name(0) if device == "cuda" else device
     where = {**step.conditions(), "cuda": torch.version.cuda, "date": time.strftime("%Y-%m-%d")}
     where["commit"] = commit or environment()["commit"]
-    table = Table(out, slug(model) + tiny * "-tiny", where)
+    name = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
+    table = Table(out, name + tiny * "-tiny", where)
     chosen_jobs = []
     for job in all_jobs(paper or PAPERS, TINY if tiny else FULL, device):
         if job.part.partition("-")[0] in (part or PARTS):
