@@ -178,8 +178,8 @@ def judge(
     cluster (of videos that share people), and frame where frames are scored. With --on, labels are
     those of a prepared test set; with --report R, the detectors of reports/R are compared, too.
 
-    Tables are written to reports/judged-<the first file's name>, in place of earlier ones; --page
-    makes a page of them, too.
+    Tables are written to reports/judged-<the first file's name>, in place of earlier ones; a name
+    with spaces or other signs is replaced by a digest. --page makes a page of them, too.
     """
     from dfnb.report import tools
 

@@ -49,7 +49,7 @@ def fetched(monkeypatch, tmp_path):
     return path
 
 
-def test_fetched_weights_are_loaded_and_reported(fetched):
+def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
     model = backbones.create("test_resnet", pretrained=True)
     assert model.weights_from == "ImageNet"
     for name, value in load_file(fetched).items():
@@ -58,6 +58,10 @@ def test_fetched_weights_are_loaded_and_reported(fetched):
     with pytest.raises(DfnbError, match="timm has none for it"):
         backbones.start("resnetblur18", True)
     assert backbones.start("dfnb_plain7", True).weights_from == "drawn faces"
+    # The hub's note that it has no such file is an object, and no path.
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_: object())
+    with pytest.raises(DfnbError, match=r"cannot be fetched \((?!.*PathLike)"):
+        backbones.start("test_resnet", True)
 
 
 def test_damaged_weights_are_refused(fetched):

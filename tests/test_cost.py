@@ -12,9 +12,6 @@ def test_hours_of_all_phases_are_added_by_detector(own_home, monkeypatch):
     monkeypatch.setattr(cost, "_timed", lambda run, settings: 1.0)
     rows = {line.split()[0]: line.split()[1:] for line in cost.report("smoke").splitlines()}
     assert rows["xception"] == ["1", "1.0"] and rows["lae"] == ["3", "6.0"]
-    run = next(job.run for job in jobs.plan("smoke").trainings if "branches" in job.run.settings)
-    released = run.settings | {"released": "weights/etd.pth", "mixup_probability": 0.0}
-    assert cost.hours(run.model_copy(update={"settings": released})) == 0
 
 
 def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, capsys):

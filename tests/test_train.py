@@ -19,7 +19,7 @@ from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import locked, run_folder, sha256
 from dfnb.papers import released_weights, xception
-from dfnb.running import jobs
+from dfnb.running import cost, jobs
 from dfnb.seeds import torch_seed
 from dfnb.settings import DfnbError
 from dfnb.training import runs, scoring, train, trainer
@@ -502,8 +502,9 @@ def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     network = paper.Network(paper.Settings(backbone="dfnb_plain7", pretrained=False))
     for name in ("first", "second"):
         torch.save(network.state_dict(), own_home / "weights" / f"{name}.pth")
-    plan = jobs.plan("mine")
+    plan = jobs.plan("mine", main=True)
     assert plan.notebooks == [] and len(plan.trainings) == 2
+    assert cost.report("mine").endswith(" 0.0")  # hours
     for job in plan.trainings:
         jobs.train_and_score(job)
     scores = report.scores("mine", "frame")
