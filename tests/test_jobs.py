@@ -95,7 +95,7 @@ def test_a_name_that_papermill_injects_is_checked():
 # ---------------------------------------------------------------- the plan
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-photographs"])
+@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-ff-like"])
 def test_a_plan_survives_its_file_and_papermill(name, empty_home):
     """No dataset has to be there."""
     plan = jobs.plan(name)

@@ -20,7 +20,7 @@ from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_m
 from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
-from dfnb.synth import people, photographs
+from dfnb.synth import mesh_forgeries, people, photographs
 from dfnb.training.scoring import localisation
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
@@ -95,7 +95,7 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused():
 
 @pytest.mark.parametrize("name", dataset_names("synth"))
 def test_every_preset_builds(name):
-    if name.startswith("photographs"):
+    if synth.preset(name).portraits:
         pytest.skip("needs photographs, which are fetched; see the tests of portraits below")
     settings = synth.preset(name, identities={"test": 2}, frames=1)
     assert synth.build(name, settings, 1)["n"]
@@ -289,10 +289,29 @@ FACE = [30, 30, 40, 50, 30, 40, 70, 40, 50, 55, 35, 75, 65, 75]
 REAL = os.environ.get("DFNB_REAL_DATA")
 
 
-@pytest.mark.skipif(
+needs_portraits = pytest.mark.skipif(
     not (REAL and os.environ.get("DFNB_DETECTOR")),
     reason="DFNB_REAL_DATA (folder with portraits/) or DFNB_DETECTOR (YuNet's .onnx) is not set",
 )
+
+
+@needs_portraits
+@pytest.mark.parametrize("method", mesh_forgeries.METHODS)
+def test_masks_of_forged_photographs_are_exact(method):
+    faces_there = []
+    for path in sorted((Path(REAL) / "portraits").iterdir())[:2]:
+        portrait = people.inspect(path, faces.YuNet(), 96)
+        image = people.pixels(portrait)
+        mesh = faces.face_mesh(np.uint8(255 * image), portrait.landmarks)
+        faces_there.append(mesh_forgeries.Face(image, mesh))
+    image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
+    differs = (image != faces_there[0].image).any(axis=-1)
+    assert not differs[opacity == 0].any()
+    assert differs[opacity > 0].mean() > 0.9
+    assert 0.01 < (opacity > 0).mean() < 0.35
+
+
+@needs_portraits
 def test_every_portrait_is_used_or_listed():
     folder = Path(REAL) / "portraits"
     settings = synth.preset("synth-a", portraits=str(folder), videos=1, frames=1)
@@ -420,6 +439,7 @@ def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
     cv2.imwrite(str(empty_home / "dots.png"), image)
     portrait = people.Portrait(str(empty_home / "dots.png"), landmarks, 0.0)
-    for shot in people.move(portrait, people.motion(rng(0), rng(1), 5), 128):
+    poses = people.motion(rng(0), rng(1), 5)
+    for shot in people.move(portrait, people.pixels(portrait), poses, 128):
         for x, y in shot.landmarks.round().astype(int):
             assert shot.image[y, x].min() > 0.5

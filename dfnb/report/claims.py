@@ -6,7 +6,6 @@ each verdict. Published figures are in ``data_manifest/published.csv``.
 
 import fnmatch
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -73,12 +72,18 @@ def content(name: str = "claims") -> Content:
 # ---------------------------------------------------------------- verdicts
 
 
-def judge(profile: str, paper: str = "") -> pd.DataFrame:
+def judge(
+    profile: str,
+    paper: str = "",
+    **read: pd.DataFrame,
+) -> pd.DataFrame:
     """The claims of a report, each on every dataset that it names, with its verdict.
 
     Args:
         profile: Name of the report; its profile names the file of claims.
         paper: Only the claims of this module; the correction for their number is over all.
+        **read: What is read already: ``video`` or ``frame``, the scores of that level, and
+            ``maps``, see :mod:`dfnb.report.scores`. The rest is read if needed.
 
     Returns:
         A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
@@ -87,12 +92,14 @@ def judge(profile: str, paper: str = "") -> pd.DataFrame:
         by Holm's rule for the claims of the family; and the ``verdict``.
     """
     registry = content(profile_of(profile).get("claims", "claims"))
-    read = cache(lambda what: maps(profile) if what == "maps" else scores(profile, what))
     limits = thresholds(profile)
     judged = []
     supported = set()  # id and place of premises; these count before Holm's correction
     for claim in registry.claims:
-        rows = _rows(claim, read("maps" if claim.map else claim.level))
+        what = "maps" if claim.map else claim.level
+        if what not in read:
+            read[what] = maps(profile) if claim.map else scores(profile, claim.level)
+        rows = _rows(claim, read[what])
         for place, of_place in _places(claim, rows):
             row = {**WITHOUT_NUMBER, **claim.model_dump(exclude={"sets", "says"})}
             row |= {"claim": claim.says, "on": place, "registered": registry.registered}

@@ -11,6 +11,7 @@ only by ``people_of``.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -38,10 +39,11 @@ from dfnb.files import (
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
 from dfnb.settings import Closed, DfnbError, check_name
-from dfnb.synth import people, photographs
+from dfnb.synth import mesh_forgeries, people, photographs
 from dfnb.synth.forgeries import (
     FRAMES_LATER,
     METHODS,
+    VISIBLE,
     Camera,
     Crop,
     Delivery,
@@ -83,7 +85,8 @@ class Settings(Closed):
     frames: int = Field(4, ge=1, le=10_000)  # frames per video
     size: int = Field(96, ge=64, le=2048)  # height and width of a frame, in pixels
     seed: int = Field(0, ge=0)
-    methods: tuple[Literal[*METHODS], ...] = Field(
+    # Those of mesh_forgeries forge photographs alone.
+    methods: tuple[Literal[*METHODS, *mesh_forgeries.METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
     # The default, no variation, is left out of the dataset's identity, as None is for people_of.
@@ -97,6 +100,9 @@ class Settings(Closed):
     # Photographs that are used instead of drawn faces: their folder, or the name of a list in
     # data_manifest/ of those that are fetched, see synth.photographs.
     portraits: str | None = None
+    # About which share of the photographs of the split train the dataset has, drawn by its name; 1
+    # is left out of the identity, as None is for people_of.
+    train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
     # same films, and each film is forged by every method. exclude_if leaves None out of the
     # dataset's identity, which is therefore what it was before this setting existed.
@@ -129,6 +135,9 @@ def preset(name: str, **changes: Any) -> Settings:
         if not {*pair} <= {*settings.methods}:
             problem = f"contrasts has {list(pair)}, and methods does not have both"
             raise DfnbError(f"{source}: {problem}; correct its manifest in data_manifest")
+    along_mesh = sorted({*settings.methods} & {*mesh_forgeries.METHODS})
+    if along_mesh and not settings.portraits:
+        raise DfnbError(f"{source}: {', '.join(along_mesh)} forge photographs; set portraits")
     return settings
 
 
@@ -229,7 +238,7 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     if settings.portraits is None:
         persons = _drawn_people(name, settings)
     else:
-        persons, record_entries = _portraits(settings.portraits, settings)
+        persons, record_entries = _portraits(name, settings.portraits, settings)
     paired = []
     for split in SPLITS:
         members = [person for person in persons if person.split == split]
@@ -256,8 +265,14 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
     return persons
 
 
-def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
+def _portraits(
+    dataset: str,
+    source: str,
+    settings: Settings,
+) -> tuple[list[Person], dict[str, Any]]:
     """The people in the portraits of a source, not yet paired, and the entries for the record.
+
+    ``dataset`` is its name, by which the ``train_share`` is drawn.
 
     An entry of ``quarantine`` has the ``file``, the ``reason`` why it is not used, and ``usable``:
     True if nothing is wrong with the file itself.
@@ -281,10 +296,19 @@ def _portraits(source: str, settings: Settings) -> tuple[list[Person], dict[str,
             reason = f"belongs to the split {split}, which this dataset does not have"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
+        draw = rng("share", dataset, digest(name))
+        if split == "train" and draw.random() >= settings.train_share:
+            reason = "is not among the share of the training people that this dataset has"
+            quarantine.append({"file": path.name, "reason": reason, "usable": True})
+            continue
         portrait = people.inspect(path, detect, settings.size)
         if isinstance(portrait, str):  # the reason why it cannot be used
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})
             continue
+        if any(method in mesh_forgeries.METHODS for method in settings.methods):
+            image = np.uint8(255 * people.pixels(portrait) + 0.5)
+            mesh = faces.face_mesh(image, portrait.landmarks)
+            portrait = portrait._replace(mesh=mesh, look=people.look(portrait))
         number = len(persons)
         tone = -portrait.brightness  # a tone is larger for darker skin, a brightness for lighter
         persons.append(Person(number, split, tone, portrait=portrait))
@@ -307,11 +331,16 @@ def _split_of(photograph: str) -> str:
 def _paired(members: list[Person]) -> list[Person]:
     """The people of a split with their donors and pairs: neighbours in tone.
 
-    They form rings of two or, the last, three: each person's donor is the next in the ring.
+    Where photographs are forged along the mesh, each goes with whoever looks most like them among
+    those that are left, so that beards and glasses seldom meet faces without. They form rings of
+    two or, the last, three: each person's donor is the next in the ring.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
     while waiting:
+        first = waiting[0].portrait
+        if first and first.look is not None:  # the first itself, at a distance of 0, stays first
+            waiting.sort(key=lambda person: math.dist(person.portrait.look, first.look))
         # An odd number ends in a ring of three, so that nobody is left alone.
         n = 3 if len(waiting) == 3 else 2
         ring = waiting[:n]
@@ -332,6 +361,7 @@ def film(
     video: int,
     streams: tuple[int, ...],
     settings: Settings,
+    forged: np.ndarray | None = None,
 ) -> list[people.Shot]:
     """A person filmed in the scene of ``target``'s video.
 
@@ -345,16 +375,15 @@ def film(
         video: Number of the video.
         streams: How the keys of random streams begin, see :func:`stream_key`.
         settings: Those of the dataset.
+        forged: A forged photograph (H, W, 3) that is filmed in place of the person's own.
 
     Returns:
         ``settings.frames`` frames as the camera records them.
     """
-    scene = rng(*streams, target, video, SCENE)
-    expression = rng(*streams, person.number, video, EXPRESSION)
-    poses = people.motion(scene, expression, n=settings.frames)
-    poses = _cropped(poses, settings.crop, rng(*streams, target, video, CROP))
+    poses, scene = _poses(person.number, target, video, streams, settings)
     if person.portrait:
-        shots = people.move(person.portrait, poses, settings.size)
+        image = people.pixels(person.portrait) if forged is None else forged
+        shots = people.move(person.portrait, image, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
         # A third larger than the frame: render paints at this size and reduces, for smooth edges.
@@ -362,6 +391,20 @@ def film(
         shots = [render(look, pose, behind, settings.size) for pose in poses]
     # The key has both numbers: target and donor differ in blur, noise and so on.
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
+
+
+def _poses(
+    person: int,
+    target: int,
+    video: int,
+    streams: tuple[int, ...],
+    settings: Settings,
+) -> tuple[list[people.Pose], Generator]:
+    """The poses of a :func:`film`, and the stream of its scene, which goes on with the backdrop."""
+    scene = rng(*streams, target, video, SCENE)
+    expression = rng(*streams, person, video, EXPRESSION)
+    poses = people.motion(scene, expression, n=settings.frames)
+    return _cropped(poses, settings.crop, rng(*streams, target, video, CROP)), scene
 
 
 def _cropped(poses: list[people.Pose], crop: Crop, draw: Generator) -> list[people.Pose]:
@@ -452,7 +495,7 @@ class _Take:
     """One film of a person, captured; all its forgeries draw from the same streams.
 
     Attributes:
-        key: How the keys of the video's random streams begin.
+        key: How the keys of the video's random streams begin; it ends with the video's number.
         shots: The frames of the film.
         longer_shots: The same, and after them the later frames of the target that some methods use
             in place of a donor's, see ``FRAMES_LATER``.
@@ -471,6 +514,7 @@ class _Take:
         """Film the target, for as long as the ``methods`` (with "real") need, and the donor."""
         self.key = (*streams, target.number, video)
         self.target = target
+        self.donor = donor
         self.settings = settings
         # The first frames of a longer film are those of a shorter one: each draws its numbers after
         # the frames before it.
@@ -507,6 +551,8 @@ class _Take:
     def _forged(self, method: str) -> tuple[list[np.ndarray], np.ndarray]:
         """Forged frames (S, S, 3) in [0, 1], not yet delivered, and their masks (n, S, S) bool."""
         draw = rng(*self.key, FORGERY)
+        if method in mesh_forgeries.METHODS:
+            return self._forged_before_filmed(method, draw)
         other_shots = self.donor_shots
         # The methods in FRAMES_LATER take the target's own later frames in place of a donor's.
         # These may be more than the frames of the film: the loop below ends with the film.
@@ -522,6 +568,29 @@ class _Take:
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)
+
+    def _forged_before_filmed(
+        self,
+        method: str,
+        draw: Generator,
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The same, of the target's forged photograph; all frames show one forgery of it.
+
+        It is filmed with the random numbers of the real film, so both have the same grain.
+        """
+        *streams, target, video = self.key
+        faces = []
+        for portrait in (self.target.portrait, self.donor.portrait):
+            faces.append(mesh_forgeries.Face(people.pixels(portrait), portrait.mesh))
+        settings = self.settings
+        forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw)
+        shots = film(self.target, target, video, tuple(streams), settings, forged)
+        poses, _ = _poses(target, target, video, tuple(streams), settings)
+        masks = []
+        for pose in poses:
+            opacity_in_frame = people.placed(self.target.portrait, opacity, pose, settings.size)
+            masks.append(opacity_in_frame > VISIBLE)
+        return [shot.image for shot in shots], np.stack(masks)
 
     def rows(
         self,

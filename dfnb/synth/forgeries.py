@@ -103,7 +103,7 @@ def capture(shots: Sequence[Shot], camera: Camera, draw: Generator) -> list[Shot
     noise = draw.uniform(*camera.noise)
     captured = []
     for shot in shots:
-        image = _resolved(shot.image, resolution)
+        image = resolved(shot.image, resolution)
         image = cv2.GaussianBlur(image, (0, 0), blur)
         grain = _grain(image, draw).astype(np.float32)
         image = np.clip(image + noise * grain, 0, 1)
@@ -119,7 +119,7 @@ def _grain(image: Array, draw: Generator) -> Array:
     return 0.8 * grey + 0.6 * coloured  # 0.8**2 + 0.6**2 = 1
 
 
-def _resolved(image: Array, share: float) -> Array:
+def resolved(image: Array, share: float) -> Array:
     """The image (H, W, 3), reduced to a ``share`` (0 to 1) of its sides and enlarged again."""
     height, width, _ = image.shape
     small_width = max(round(width * share), 1)
@@ -324,7 +324,7 @@ def _shifted(image: Array, shift: Array) -> Array:
     )
 
 
-def _blend(image: Array, inputs: Inputs) -> Layer:
+def blended(image: Array, inputs: Inputs) -> Layer:
     """Fit an image to the region of the target that it replaces.
 
     Each channel gets the target's mean and deviation in the region, and a *cast*: it is multiplied
@@ -395,15 +395,15 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
 def swap(inputs: Inputs) -> Layer:
     """The donor's face in place of the target's, from brows to chin (as FaceSwap)."""
     fitted = _fitted(inputs.donor, inputs.target)
-    return _blend(fitted, inputs)
+    return blended(fitted, inputs)
 
 
 def resynthesis(inputs: Inputs) -> Layer:
     """The donor's face, generated at a low resolution, in a rounded box (as Deepfakes)."""
     resolution = inputs.draw.uniform(*inputs.forgery.low_resolution)
     fitted = _fitted(inputs.donor, inputs.target)
-    generated = _resolved(fitted, resolution)
-    return _blend(generated, inputs)
+    generated = resolved(fitted, resolution)
+    return blended(generated, inputs)
 
 
 def warp(inputs: Inputs) -> Layer:
@@ -477,7 +477,7 @@ def texture(inputs: Inputs) -> Layer:
     softness = inputs.draw.uniform(*inputs.forgery.soften)
     fitted = _fitted(inputs.donor, inputs.target)
     softened = cv2.GaussianBlur(fitted, (0, 0), softness)
-    return _blend(softened, inputs)
+    return blended(softened, inputs)
 
 
 def diffuse(inputs: Inputs) -> Layer:
@@ -511,7 +511,7 @@ def patch(inputs: Inputs) -> Layer:
     shift_x = distance * math.cos(angle)
     shift_y = distance * math.sin(angle)
     matrix = np.float32([[1, 0, shift_x], [0, 1, shift_y]])
-    return _blend(_moved(target.image, matrix), inputs)
+    return blended(_moved(target.image, matrix), inputs)
 
 
 def recolour(inputs: Inputs) -> Layer:
@@ -522,11 +522,11 @@ def recolour(inputs: Inputs) -> Layer:
     draw = inputs.draw
     forgery = inputs.forgery
     resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*forgery.low_resolution)
-    generated = _resolved(inputs.target.image, resolution)
+    generated = resolved(inputs.target.image, resolution)
     amounts = draw.uniform(*forgery.cast, 3)
     signs = draw.choice([-1, 1], 3)
     recoloured = generated * (1 + amounts * signs)
-    # No _blend: it would match the colours to the target's again.
+    # No blended: it would match the colours to the target's again.
     return recoloured.astype(np.float32), inputs.opacity
 
 
@@ -544,8 +544,8 @@ def retouch(inputs: Inputs) -> Layer:
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
     resolution = ATTRIBUTE_RESOLUTION * draw.uniform(*inputs.forgery.low_resolution)
     enlarged, _ = _warped(inputs.target, pull)
-    generated = _resolved(enlarged, resolution)
-    return _blend(generated, inputs)
+    generated = resolved(enlarged, resolution)
+    return blended(generated, inputs)
 
 
 # The next two show what the traces of a forgery are made of. They draw the same numbers from their

@@ -225,6 +225,9 @@ class Portrait(NamedTuple):
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean of the face's, 0 to 255
+    # Where photographs are forged along the mesh: that of faces.face_mesh, and `look`.
+    mesh: Array | None = None
+    look: Array | None = None
 
 
 # ---------------------------------------------------------------- looks and motion
@@ -501,37 +504,76 @@ def _photograph(path: str | Path) -> Array | None:
     return cv2.imdecode(content, cv2.IMREAD_COLOR)
 
 
-def move(portrait: Portrait, poses: Sequence[Pose], size: int) -> list[Shot]:
+def pixels(portrait: Portrait) -> Array:
+    """The photograph (H, W, 3) float32 RGB in [0, 1]."""
+    image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
+    return image.astype(np.float32) / 255
+
+
+def look(portrait: Portrait) -> Array:
+    """What the face looks like, so that similar people can be found: its 16 x 16 pixels (768,).
+
+    Eyes and mouth are at the same places in all faces.
+    """
+    middle_of_mouth = portrait.landmarks[3:].mean(axis=0)
+    here = np.float32([*portrait.landmarks[:2], middle_of_mouth])
+    there = np.float32([(5, 5), (11, 5), (8, 11)])
+    image = cv2.GaussianBlur(pixels(portrait), (0, 0), math.dist(here[0], here[1]) / 12)
+    return cv2.warpAffine(image, cv2.getAffineTransform(here, there), (16, 16)).ravel()
+
+
+def move(
+    portrait: Portrait,
+    image: Array,
+    poses: Sequence[Pose],
+    size: int,
+) -> list[Shot]:
     """A portrait in motion: shifted, rolled, scaled, narrowed by yaw and pitch, in changing light.
 
-    Returns one shot (``size``, ``size``, 3) per pose. A photograph has no depth and no other
-    expression, so the rest of a pose, such as its smile, has no effect.
+    A photograph has no depth and no other expression, so the rest of a pose, such as its smile, has
+    no effect.
+
+    Args:
+        portrait: Its landmarks place the face.
+        image: Its :func:`pixels`, perhaps forged.
+        poses: One per frame.
+        size: Side of the frames in pixels.
+
+    Returns one shot (``size``, ``size``, 3) per pose.
     """
-    image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
-    image = image.astype(np.float32) / 255
     x = np.linspace(-1, 1, size, dtype=np.float32)  # of the frame's columns, from left to right
     shots = []
     for pose in poses:
-        matrix, shift, zoom = _placement(portrait, pose, size)
-        smooth = image
-        # 1 / zoom pixels become one in each direction; if these are more than two, warping without
-        # a blur would alias. The blur's deviation is 0.4 pixels of the frame.
-        if zoom < 0.5:
-            smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
-        frame = cv2.warpAffine(
-            smooth,
-            np.column_stack([matrix, shift]),
-            (size, size),
-            borderMode=cv2.BORDER_REPLICATE,  # beside the photograph, its outermost pixels
-        )
+        frame = placed(portrait, image, pose, size)
         darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06: less ambient light, darker
         from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
         # (W,), one factor per column. From 0.92 to 1.22: on average a little brighter.
         light = 1.1 - darkness + from_the_side * x
         frame = np.clip(frame * light[:, None], 0, 1)
+        matrix, shift, _ = _placement(portrait, pose, size)
         landmarks = portrait.landmarks @ matrix.T + shift
         shots.append(Shot(frame, landmarks))
     return shots
+
+
+def placed(
+    portrait: Portrait,
+    image: Array,
+    pose: Pose,
+    size: int,
+) -> Array:
+    """A photograph's pixels (H, W, 3), or opacity (H, W), as they lie in a frame of that pose."""
+    matrix, shift, zoom = _placement(portrait, pose, size)
+    # 1 / zoom pixels become one in each direction; if these are more than two, warping without a
+    # blur would alias. The blur's deviation is 0.4 pixels of the frame.
+    if zoom < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
+    return cv2.warpAffine(
+        image,
+        np.column_stack([matrix, shift]),
+        (size, size),
+        borderMode=cv2.BORDER_REPLICATE,  # beside the photograph, its outermost pixels
+    )
 
 
 def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:

@@ -23,7 +23,7 @@ from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
-from dfnb.papers.contract import Batch, Network, Settings
+from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, RunParameters, write_record
 from dfnb.report.scores import threshold_of
 from dfnb.seeds import rng, torch_seed
@@ -74,6 +74,10 @@ def fit(
     The arguments are those of :class:`Trainer`.
     """
     trainer = Trainer(folder, parameters, splits, start)
+    processor = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot tell
+    is_emulated = DEVICE == "cpu" and processor.get("avx512_bf16") is False
+    if is_emulated and trainer.settings.precision == "bf16-mixed":
+        print("this processor emulates bf16; with precision = 32-true it would train faster")
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
         trainer.train_epoch()
@@ -124,7 +128,12 @@ class Trainer:
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
         self.loader = loader(data, self.sampler, WORKERS)
         # Network.
-        self.network = _initial_network(parameters, self.settings, start)
+        torch.manual_seed(torch_seed("init", parameters.seed))
+        network = papers.module(parameters.paper).Network(self.settings)
+        if start:  # its network has the same layers
+            network.load_state_dict(start.network().state_dict())
+        # With channels last, convolutions are faster.
+        self.network = network.to(DEVICE, memory_format=torch.channels_last)
         # Optimisers.
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
@@ -216,16 +225,10 @@ class Trainer:
     # ------------------------------------------------------------ after an epoch
 
     def end_epoch(self) -> None:
-        """Judge the weights, begin the next epoch, and save."""
-        progress = self.progress
-        self._judge()
-        progress.epoch += 1
-        progress.step = 0
-        progress.sums = {}
-        self.save()
+        """Score the validation split, keep the best weights, log, begin the next epoch, and save.
 
-    def _judge(self) -> None:
-        """Score the validation split, keep the best weights, and log."""
+        Raises :class:`DfnbError` when a score is not finite.
+        """
         from sklearn.metrics import roc_auc_score  # takes a second to import; notebooks need none
 
         progress = self.progress
@@ -249,6 +252,10 @@ class Trainer:
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
         so_far = f"loss {losses['loss_total']:.3f}, validation AUC {auc:.3f}"
         print(f"epoch {epoch} of {self.settings.epochs}: {so_far}")
+        progress.epoch = epoch
+        progress.step = 0
+        progress.sums = {}
+        self.save()
 
     # ------------------------------------------------------------ checkpoint and record
 
@@ -315,21 +322,6 @@ def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tenso
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         outputs = network(images)
     return network.losses({name: value.float() for name, value in outputs.items()}, batch)
-
-
-def _initial_network(
-    parameters: RunParameters,
-    settings: Settings,
-    start: Run | None,
-) -> Network:
-    """The network with the weights that the training starts from."""
-    paper = papers.module(parameters.paper)
-    torch.manual_seed(torch_seed("init", parameters.seed))
-    network = paper.Network(settings)
-    if start:  # its network has the same layers
-        network.load_state_dict(start.network().state_dict())
-    # With channels last, convolutions are faster.
-    return network.to(DEVICE, memory_format=torch.channels_last)
 
 
 def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:

@@ -169,7 +169,7 @@ def test_a_mistyped_claim_is_named(judge, changed):
 # ---------------------------------------------------------------- what is committed
 
 
-@pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-photographs"])
+@pytest.mark.parametrize("name", ["claims", "claims-bed", "claims-ff-like"])
 def test_the_committed_claims_have_ids_of_their_own(checkout, monkeypatch, name):
     monkeypatch.setenv("DFNB_HOME", str(checkout))
     listed = claims.content(name).claims

@@ -1,0 +1,232 @@
+"""Forgeries of photographs along the mesh of a face, in the manner of FaceForensics++.
+
+Rössler et al. (FaceForensics++, ICCV 2019, section 3) forge videos by two swaps of the face
+(FaceSwap, Deepfakes) and two transfers of an expression (Face2Face, NeuralTextures). The methods
+here imitate these on one photograph at its own resolution, hence "-like" in their names. What they
+make is filmed like the real photograph: real and forged frames have the same camera and delivery.
+
+Images are (H, W, 3) float32 RGB in [0, 1]. A mesh (468, 2) has the points of
+:func:`dfnb.data.faces.face_mesh`, x and y in pixels. A value that is a ``Span`` is drawn from it.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from scipy.interpolate import LinearNDInterpolator, RBFInterpolator
+
+from dfnb.synth.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
+from dfnb.synth.people import Array, Shot
+
+# Points of MediaPipe's mesh. Right and left are the person's.
+OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
+OVAL += [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
+BELOW_BROWS = OVAL[7:30]  # of the oval, from the left ear over the chin to the right ear
+BELOW_NOSE = OVAL[10:27]
+# The outer rim. What is inside follows: in a closed mouth, points that coincide would tear.
+LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
+RIGHT_EYE = [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246]
+LEFT_EYE = [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466]
+RIGHT_BROW = [46, 53, 52, 65, 55, 70, 63, 105, 66, 107]
+LEFT_BROW = [276, 283, 282, 295, 285, 300, 293, 334, 296, 336]
+NOSE = [1, 2, 98, 327, 168, 6, 197, 195, 5, 4]
+FEATURES = [LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW]
+EYE_CORNERS = [33, 133, 362, 263]
+RIM = 1.75  # of the ring around the oval that stays in place, as a multiple of the oval
+KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expression keeps
+GENERATED_FACE = 64  # pixels across a generated face, as the first auto-encoders for swaps made it
+
+
+class Face(NamedTuple):
+    """A photograph with the mesh of its face."""
+
+    image: Array
+    mesh: Array
+
+    @property
+    def width(self) -> float:
+        """The width of the face's oval in pixels."""
+        return float(np.ptp(self.mesh[OVAL], axis=0)[0])
+
+
+# What a method returns: an image in place of the target's, and the outline of the forged region, a
+# polygon (n, 2).
+Layer = tuple[Array, Array]
+
+
+def forge(
+    method: str,
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> tuple[Array, Array]:
+    """Forge a photograph.
+
+    Args:
+        method: One of :data:`METHODS`.
+        target: The photograph to forge.
+        donor: Whose face or expression is used.
+        forgery: The settings; ``anywhere`` and ``regrain`` have no effect. ``low_resolution`` is a
+            share of GENERATED_FACE, and ``soften`` a deviation in pixels of a generated face.
+        draw: The random stream.
+
+    Returns:
+        The forged photograph, and the opacity (H, W) of the forgery, 0 to 1; outside the opacity
+        the photograph equals the target bit for bit.
+    """
+    image, outline = METHODS[method](target, donor, forgery, draw)
+    opacity = _opacity(image.shape[:2], outline, draw.uniform(*forgery.feather))
+    if method in SWAPS:  # the other methods keep the target's own colours
+        shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
+        image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
+    opacity = np.where(opacity > VISIBLE, opacity, 0)[..., None]
+    forged = np.clip(target.image + opacity * (image - target.image), 0, 1)
+    return forged.astype(np.float32), opacity[..., 0]
+
+
+# ---------------------------------------------------------------- methods
+
+
+def face_swap(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+    """The donor's texture on the target's mesh, from the brows to the chin (as FaceSwap)."""
+    hull = cv2.convexHull(target.mesh[BELOW_BROWS + RIGHT_BROW + LEFT_BROW])[:, 0]
+    shrunk = 1 - draw.uniform(0, 0.06)
+    middle = hull.mean(axis=0)
+    return _rendered(donor, target), middle + shrunk * (hull - middle)
+
+
+def deepfakes(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+    """The donor's face, generated at a low resolution, in a turned rectangle (as Deepfakes).
+
+    The rectangle is cut at the face's oval: beyond it the donor's hair would give the swap away.
+    """
+    generated = _generated(_rendered(donor, target), target, forgery, draw)
+    width, height = target.width * draw.uniform(0.72, 0.84), target.width * draw.uniform(0.84, 1.0)
+    middle = target.mesh[EYE_CORNERS + LIPS].mean(axis=0)
+    angle = draw.uniform(-8, 8)  # in degrees
+    rectangle = cv2.boxPoints((middle.tolist(), (width, height), angle))
+    oval = cv2.convexHull(target.mesh[OVAL])
+    _, inside = cv2.intersectConvexConvex(rectangle, oval)
+    return generated, inside[:, 0]
+
+
+def face_to_face(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+    """The target's whole face with the donor's expression, rendered anew (as Face2Face)."""
+    mesh = _with_expression(target, donor, forgery, FEATURES)
+    generated = _generated(_moved_along(target, mesh), target, forgery, draw)
+    return generated, cv2.convexHull(target.mesh[OVAL])[:, 0]
+
+
+def neural_textures(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+    """The target's mouth with the donor's expression, generated (as NeuralTextures)."""
+    mesh = _with_expression(target, donor, forgery, [LIPS])
+    generated = _generated(_moved_along(target, mesh), target, forgery, draw)
+    return generated, cv2.convexHull(target.mesh[BELOW_NOSE + NOSE[:4]])[:, 0]
+
+
+SWAPS = ("FaceSwap-like", "Deepfakes-like")
+METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Layer]] = {
+    "FaceSwap-like": face_swap,
+    "Deepfakes-like": deepfakes,
+    "Face2Face-like": face_to_face,
+    "NeuralTextures-like": neural_textures,
+}
+
+
+# ---------------------------------------------------------------- meshes and images
+
+
+def _rendered(source: Face, target: Face) -> Array:
+    """The source's texture on the target's mesh, in an image of the target's size."""
+    return _along(source.image, source.mesh, target.mesh, target.image.shape[:2])
+
+
+def _moved_along(face: Face, mesh: Array) -> Array:
+    """The face's image, moved so that its mesh becomes ``mesh``."""
+    return _along(face.image, face.mesh, mesh, face.image.shape[:2])
+
+
+def _along(image: Array, mesh: Array, new_mesh: Array, shape: tuple[int, int]) -> Array:
+    """The image moved from its mesh to another one, by an affine map in each triangle.
+
+    A ring around the face moves with its oval alone. What lies beyond the ring is not moved.
+    """
+    height, width = shape
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    to_source = LinearNDInterpolator(_with_ring(new_mesh), _with_ring(mesh))
+    places = to_source(x, y)  # (H, W, 2); NaN beyond the ring
+    places = np.where(np.isnan(places), np.stack([x, y], axis=-1), places).astype(np.float32)
+    moved = cv2.remap(image, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return moved.clip(0, 1)  # a cubic overshoots
+
+
+def _with_ring(mesh: Array) -> Array:
+    """The mesh (468, 2) and a ring of points around its oval."""
+    oval = mesh[OVAL]
+    middle = oval.mean(axis=0)
+    return np.vstack([mesh, middle + RIM * (oval - middle)])
+
+
+def _generated(image: Array, target: Face, forgery: Forgery, draw: Generator) -> Array:
+    """The image as a network of a low resolution would generate it, and softened."""
+    pixel = target.width / GENERATED_FACE  # of a generated face, in pixels of the photograph
+    share = min(draw.uniform(*forgery.low_resolution) / pixel, 1)
+    softness = draw.uniform(*forgery.soften) * pixel
+    return cv2.GaussianBlur(resolved(image, share), (0, 0), softness)
+
+
+def _with_expression(
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    features: list[list[int]],
+) -> Array:
+    """The target's mesh (468, 2) with some features as the donor's expression has them.
+
+    The donor's mesh is laid over the target's by the corners of the eyes and the nose. A feature's
+    displacement is what then differs, without most of its mean, which is where the feature lies in
+    the face. The longest displacement is kept within ``forgery.motion``, in halves of the distance
+    between the eyes. The oval and the nose stay, and a thin-plate spline moves all that is between.
+    """
+    stable = EYE_CORNERS + NOSE
+    aligned = _aligned(donor.mesh, donor.mesh[stable], target.mesh[stable])
+    right, left = target.mesh[RIGHT_EYE].mean(axis=0), target.mesh[LEFT_EYE].mean(axis=0)
+    unit = math.dist(right, left) / 2
+    points, shifts = [target.mesh[OVAL + NOSE]], [np.zeros((len(OVAL + NOSE), 2))]
+    for feature in features:
+        shift = aligned[feature] - target.mesh[feature]
+        shift -= (1 - KEPT_SHIFT) * shift.mean(axis=0)
+        longest = np.linalg.norm(shift, axis=1).max()
+        shifts.append(shift * np.clip(longest, *np.multiply(forgery.motion, unit)) / longest)
+        points.append(target.mesh[feature])
+    spline = RBFInterpolator(np.vstack(points), np.vstack(shifts), kernel="thin_plate_spline")
+    return target.mesh + spline(target.mesh)
+
+
+def _aligned(points: Array, here: Array, there: Array) -> Array:
+    """The points (n, 2), moved by the similarity that takes ``here`` (m, 2) nearest to ``there``.
+
+    With a point as a complex number z, a similarity is a z + b.
+    """
+    z = here @ [1, 1j]
+    design = np.column_stack([z, np.ones_like(z)])
+    (a, b), *_ = np.linalg.lstsq(design, there @ [1, 1j], rcond=None)
+    moved = a * (points @ [1, 1j]) + b
+    return np.column_stack([moved.real, moved.imag])
+
+
+def _opacity(shape: tuple[int, int], outline: Array, feather: float) -> Array:
+    """Opacity (H, W) of a polygon: 0 outside, rising from its rim to 1.
+
+    It rises over a share ``feather`` of the radius of a disc with the polygon's area.
+    """
+    inside = np.zeros(shape, np.uint8)
+    cv2.fillPoly(inside, [outline.round().astype(np.int32)], 1)
+    radius = math.sqrt(inside.sum() / math.pi)
+    from_rim = cv2.distanceTransform(inside, cv2.DIST_L2, maskSize=5)
+    ramp = np.clip(from_rim / (feather * radius), 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)  # smoothstep: no kink at either end
