@@ -211,8 +211,8 @@ def synth(
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
     --portraits FOLDER, from the photographs in that folder, which make another dataset: give it a
-    --name. The datasets photographs and photographs-world-01 to -12 need photographs, and download
-    them unless --portraits is given.
+    --name. Datasets named photographs… or ff-like… need photographs, and download them unless
+    --portraits is given; those of ff-like are forged along a face mesh, as in FaceForensics++.
 
     The exit status is 0 even if photographs have no usable face: they are listed.
     """

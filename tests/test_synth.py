@@ -307,8 +307,7 @@ def test_masks_of_forged_photographs_are_exact(method):
     image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()
-    assert differs[opacity > 0].mean() > 0.9
-    assert 0.01 < (opacity > 0).mean() < 0.35
+    assert 0.01 < differs.mean() < 0.35
 
 
 @needs_portraits

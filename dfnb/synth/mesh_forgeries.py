@@ -200,7 +200,8 @@ def _with_expression(
     for feature in features:
         shift = aligned[feature] - target.mesh[feature]
         shift -= (1 - KEPT_SHIFT) * shift.mean(axis=0)
-        longest = np.linalg.norm(shift, axis=1).max()
+        # Above 0 also where two files show the same photograph.
+        longest = max(np.linalg.norm(shift, axis=1).max(), 1e-6)
         shifts.append(shift * np.clip(longest, *np.multiply(forgery.motion, unit)) / longest)
         points.append(target.mesh[feature])
     spline = RBFInterpolator(np.vstack(points), np.vstack(shifts), kernel="thin_plate_spline")
