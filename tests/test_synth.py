@@ -21,6 +21,7 @@ from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import mesh_forgeries, people, photographs
+from dfnb.synth.portraits import Portrait, inspect, move, pixels
 from dfnb.training.scoring import localisation
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
@@ -300,8 +301,8 @@ needs_portraits = pytest.mark.skipif(
 def test_masks_of_forged_photographs_are_exact(method):
     faces_there = []
     for path in sorted((Path(REAL) / "portraits").iterdir())[:2]:
-        portrait = people.inspect(path, faces.YuNet(), 96)
-        image = people.pixels(portrait)
+        portrait = inspect(path, faces.YuNet(), 96)
+        image = pixels(portrait)
         mesh = faces.face_mesh(np.uint8(255 * image), portrait.landmarks)
         faces_there.append(mesh_forgeries.Face(image, mesh))
     image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
@@ -332,7 +333,7 @@ def test_every_portrait_is_used_or_listed():
 def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, size, reason):
     cv2.imwrite(str(empty_home / "grey.png"), np.zeros((99, 99)))
     faces_there = np.float64(detected).reshape(-1, 15)
-    assert people.inspect(empty_home / "grey.png", lambda image: faces_there, size) == reason
+    assert inspect(empty_home / "grey.png", lambda image: faces_there, size) == reason
 
 
 @pytest.fixture
@@ -437,8 +438,8 @@ def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
     for x, y in landmarks.astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
     cv2.imwrite(str(empty_home / "dots.png"), image)
-    portrait = people.Portrait(str(empty_home / "dots.png"), landmarks, 0.0)
+    portrait = Portrait(str(empty_home / "dots.png"), landmarks, 0.0)
     poses = people.motion(rng(0), rng(1), 5)
-    for shot in people.move(portrait, people.pixels(portrait), poses, 128):
+    for shot in move(portrait, pixels(portrait), poses, 128):
         for x, y in shot.landmarks.round().astype(int):
             assert shot.image[y, x].min() > 0.5

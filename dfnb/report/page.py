@@ -13,29 +13,6 @@ REPORT = "11_report"  # the notebook that is the report
 STYLE = Path(__file__).with_suffix(".css")
 
 
-def execute(profile: str, notebook: str, **parameters: object) -> Path:
-    """Execute a notebook into a report's folder, as ``dfnb run`` does; returns its path.
-
-    Raises :class:`DfnbError` with the error of the cell that failed.
-    """
-    import papermill  # takes a second to import
-    from papermill.exceptions import PapermillExecutionError
-
-    path = report_folder(profile) / "notebooks" / f"{notebook}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    source = find(f"notebooks/{notebook}.ipynb")
-    try:
-        papermill.execute_notebook(
-            source,
-            path,
-            {"profile": profile, **parameters},
-            progress_bar=False,
-        )
-    except PapermillExecutionError as error:
-        raise DfnbError(f"{path}: {error.evalue or error.ename}") from None
-    return path
-
-
 def strip_times(path: Path) -> nbformat.NotebookNode:
     """Remove the times and paths that papermill adds to an executed notebook; returns it.
 
@@ -81,6 +58,22 @@ def export(profile: str, notebook: str) -> Path:
 
 
 def rebuild(profile: str, notebook: str = REPORT, **parameters: object) -> Path:
-    """Execute a notebook on a report and export it; returns the path of the page."""
-    execute(profile, notebook, **parameters)
+    """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
+
+    Raises :class:`DfnbError` with the error of the cell that failed.
+    """
+    import papermill  # takes a second to import
+    from papermill.exceptions import PapermillExecutionError
+
+    path = report_folder(profile) / "notebooks" / f"{notebook}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            find(f"notebooks/{notebook}.ipynb"),
+            path,
+            {"profile": profile, **parameters},
+            progress_bar=False,
+        )
+    except PapermillExecutionError as error:
+        raise DfnbError(f"{path}: {error.evalue or error.ename}") from None
     return export(profile, notebook)

@@ -1,4 +1,4 @@
-"""Datasets of the embedded benchmark: their settings, their people, and how they are written.
+"""Datasets of the embedded benchmark: their people, their films, and how they are written.
 
 A *film* is the frames of one person in one scene, as the camera records them. Delivered as it is,
 it makes a real video; forged, by many methods with the face of the person's *donor*, a forged one.
@@ -16,47 +16,40 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import joblib
 import numpy as np
 from numpy.random import Generator
-from pydantic import Field, NonNegativeInt
 from tqdm import tqdm
 
 from dfnb.data.frames import SPLITS, write_dataset, write_video
 from dfnb.files import (
     dataset_folder,
-    dataset_names,
     digest,
     end_with_parent,
     locked,
-    manifest,
     read_json,
     write_json,
 )
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
-from dfnb.settings import Closed, DfnbError, check_name
-from dfnb.synth import mesh_forgeries, people, photographs
+from dfnb.settings import DfnbError, check_name
+from dfnb.synth import mesh_forgeries, people, photographs, portraits
 from dfnb.synth.forgeries import (
     FRAMES_LATER,
-    METHODS,
     VISIBLE,
-    Camera,
     Crop,
     Delivery,
-    Forgery,
     capture,
     deliver,
     forge,
     mark,
 )
 from dfnb.synth.painting import render
+from dfnb.synth.presets import Settings, parameters_of, preset
 from dfnb.synth.regions import drawn_place
-
-GENERATOR = 4  # part of every dataset's identity: raise it when the same settings give other pixels
 
 # The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
 # purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
@@ -74,125 +67,6 @@ CROP = 8
 PLACE = 9  # of the forged region, the same for all methods
 
 
-class Settings(Closed):
-    """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
-
-    # The number of drawn people per split; 0: the dataset does not have this split.
-    identities: dict[Literal[SPLITS], NonNegativeInt] = Field(
-        {"train": 200, "val": 50, "test": 100}
-    )
-    videos: int = Field(2, ge=1, le=26)  # real videos per person, a to z, and as many forged ones
-    frames: int = Field(4, ge=1, le=10_000)  # frames per video
-    size: int = Field(96, ge=64, le=2048)  # height and width of a frame, in pixels
-    seed: int = Field(0, ge=0)
-    # Those of mesh_forgeries forge photographs alone.
-    methods: tuple[Literal[*METHODS, *mesh_forgeries.METHODS], ...] = Field(
-        ("swap", "resynthesis", "warp", "mouth"), min_length=1
-    )
-    # The default, no variation, is left out of the dataset's identity, as None is for people_of.
-    crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
-    camera: Camera = Camera()
-    forgery: Forgery = Forgery()
-    delivery: Delivery = Delivery()
-    # How much a mark in the corner reveals about the label: 0 nothing, 1 all; None: no mark. See
-    # forgeries.mark.
-    cue: float | None = Field(None, ge=0, le=1)
-    # Photographs that are used instead of drawn faces: their folder, or the name of a list in
-    # data_manifest/ of those that are fetched, see synth.photographs.
-    portraits: str | None = None
-    # About which share of the photographs of the split train the dataset has, drawn by its name; 1
-    # is left out of the identity, as None is for people_of.
-    train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
-    # Another dataset, with the same identities, camera and so on. Its test people are shown in the
-    # same films, and each film is forged by every method. exclude_if leaves None out of the
-    # dataset's identity, which is therefore what it was before this setting existed.
-    people_of: str | None = Field(None, exclude_if=lambda name: name is None)
-    # Pairs of methods that results compare within the same films; no part of the identity.
-    contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
-
-
-def preset(name: str, **changes: Any) -> Settings:
-    """The settings of an embedded dataset, with ``changes`` in place of some of them.
-
-    Its manifest states them, or ranges from which they are chosen at random by the dataset's name.
-    Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
-    impossible.
-    """
-    source = f"dataset {name}"  # in messages
-    names = dataset_names("synth")
-    if name not in names:
-        raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
-    content = manifest(name)
-    parameters = content.get("parameters", {})
-    # A value that was chosen at random replaces a written one; a group's other values stay.
-    for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
-        parameters[group] = {**parameters.get(group, {}), **values}
-    settings = Settings.check({**parameters, **changes}, source)
-    if settings.people_of not in (None, *names):
-        choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
-        raise DfnbError(f"{source}: {choice}; correct its manifest in data_manifest")
-    for pair in settings.contrasts:
-        if not {*pair} <= {*settings.methods}:
-            problem = f"contrasts has {list(pair)}, and methods does not have both"
-            raise DfnbError(f"{source}: {problem}; correct its manifest in data_manifest")
-    along_mesh = sorted({*settings.methods} & {*mesh_forgeries.METHODS})
-    if along_mesh and not settings.portraits:
-        raise DfnbError(f"{source}: {', '.join(along_mesh)} forge photographs; set portraits")
-    return settings
-
-
-def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Parameters of a dataset that are drawn from ranges; each has its own random stream.
-
-    Args:
-        name: The dataset's name: with another name the same ranges give other values.
-        ranges: Under ``spans``, ranges by group of parameters and parameter, such as
-            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a span within the range, of
-            four decimals, such as [0.3127, 0.7051]. Under ``choices``, lists of values, also by
-            group and parameter: the drawn value is one of them.
-
-    Returns:
-        Values by group of parameters, such as ``camera``, and parameter, such as ``blur``.
-    """
-    drawn: dict[str, dict[str, Any]] = {}
-    for group, spans in ranges.get("spans", {}).items():
-        values = drawn.setdefault(group, {})
-        for key, (low, high) in spans.items():
-            ends = rng("drawn parameters", name, group, key).uniform(low, high, 2)
-            values[key] = sorted(ends.round(4).tolist())
-    for group, choices in ranges.get("choices", {}).items():
-        values = drawn.setdefault(group, {})
-        for key, options in choices.items():
-            draw = rng("drawn parameters", name, group, key)
-            values[key] = options[draw.integers(len(options))]
-    return drawn
-
-
-def identity(name: str) -> str:
-    """The identifier of an embedded dataset's data; the dataset need not be built.
-
-    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. It is
-    not one of the pixels, because these differ between machines by rounding. ``frames.identity``
-    gives the same for the record of the built dataset.
-    """
-    return digest(_parameters(name, preset(name)), digits=16)
-
-
-def _parameters(name: str, settings: Settings) -> dict[str, Any]:
-    """All that a dataset's pixels depend on.
-
-    ``dataset.json`` has these values, and :func:`identity` is their hash.
-    """
-    # The contrasts only say which methods results compare.
-    values = settings.model_dump(mode="json", exclude={"contrasts"})
-    parameters = {"name": name, "generator": GENERATOR, **values}
-    if settings.portraits:
-        # In place of the folder's path: the same photographs elsewhere give the same pixels.
-        hashes = photographs.hashes(settings.portraits)
-        parameters["portraits"] = digest(list(hashes.items()))
-    return parameters
-
-
 # ---------------------------------------------------------------- people
 
 
@@ -204,7 +78,7 @@ class Person(NamedTuple):
     tone: float  # of the skin, 0 light to 4 dark; in a photograph -255 light to 0 dark
     donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
     pair: str = ""  # the numbers of its people, such as 003_007: the name of their cluster
-    portrait: people.Portrait | None = None  # None: drawn
+    portrait: portraits.Portrait | None = None  # None: drawn
 
 
 def stream_key(name: str, settings: Settings) -> tuple[int, int]:
@@ -301,14 +175,14 @@ def _portraits(
             reason = "is not among the share of the training people that this dataset has"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
-        portrait = people.inspect(path, detect, settings.size)
+        portrait = portraits.inspect(path, detect, settings.size)
         if isinstance(portrait, str):  # the reason why it cannot be used
             quarantine.append({"file": path.name, "reason": portrait, "usable": False})
             continue
         if any(method in mesh_forgeries.METHODS for method in settings.methods):
-            image = np.uint8(255 * people.pixels(portrait) + 0.5)
+            image = np.uint8(255 * portraits.pixels(portrait) + 0.5)
             mesh = faces.face_mesh(image, portrait.landmarks)
-            portrait = portrait._replace(mesh=mesh, look=people.look(portrait))
+            portrait = portrait._replace(mesh=mesh, look=portraits.look(portrait))
         number = len(persons)
         tone = -portrait.brightness  # a tone is larger for darker skin, a brightness for lighter
         persons.append(Person(number, split, tone, portrait=portrait))
@@ -382,8 +256,8 @@ def film(
     """
     poses, scene = _poses(person.number, target, video, streams, settings)
     if person.portrait:
-        image = people.pixels(person.portrait) if forged is None else forged
-        shots = people.move(person.portrait, image, poses, settings.size)
+        image = portraits.pixels(person.portrait) if forged is None else forged
+        shots = portraits.move(person.portrait, image, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
         # A third larger than the frame: render paints at this size and reduces, for smooth edges.
@@ -581,14 +455,14 @@ class _Take:
         *streams, target, video = self.key
         faces = []
         for portrait in (self.target.portrait, self.donor.portrait):
-            faces.append(mesh_forgeries.Face(people.pixels(portrait), portrait.mesh))
+            faces.append(mesh_forgeries.Face(portraits.pixels(portrait), portrait.mesh))
         settings = self.settings
         forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw)
         shots = film(self.target, target, video, tuple(streams), settings, forged)
         poses, _ = _poses(target, target, video, tuple(streams), settings)
         masks = []
         for pose in poses:
-            opacity_in_frame = people.placed(self.target.portrait, opacity, pose, settings.size)
+            opacity_in_frame = portraits.placed(self.target.portrait, opacity, pose, settings.size)
             masks.append(opacity_in_frame > VISIBLE)
         return [shot.image for shot in shots], np.stack(masks)
 
@@ -645,7 +519,7 @@ def build(
     settings = settings or preset(name)
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
-    parameters = _parameters(name, settings)
+    parameters = parameters_of(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
     # Jobs that run side by side need the same dataset: one builds it, the others wait without end.
     with locked(folder, wait_s=-1):

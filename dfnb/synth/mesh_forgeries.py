@@ -91,41 +91,62 @@ def forge(
 # ---------------------------------------------------------------- methods
 
 
-def face_swap(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+def face_swap(
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> Layer:
     """The donor's texture on the target's mesh, from the brows to the chin (as FaceSwap)."""
-    hull = cv2.convexHull(target.mesh[BELOW_BROWS + RIGHT_BROW + LEFT_BROW])[:, 0]
+    hull = _hull(target, BELOW_BROWS + RIGHT_BROW + LEFT_BROW)
     shrunk = 1 - draw.uniform(0, 0.06)
     middle = hull.mean(axis=0)
     return _rendered(donor, target), middle + shrunk * (hull - middle)
 
 
-def deepfakes(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+def deepfakes(
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> Layer:
     """The donor's face, generated at a low resolution, in a turned rectangle (as Deepfakes).
 
     The rectangle is cut at the face's oval: beyond it the donor's hair would give the swap away.
     """
     generated = _generated(_rendered(donor, target), target, forgery, draw)
-    width, height = target.width * draw.uniform(0.72, 0.84), target.width * draw.uniform(0.84, 1.0)
+    width = target.width * draw.uniform(0.72, 0.84)
+    height = target.width * draw.uniform(0.84, 1.0)
     middle = target.mesh[EYE_CORNERS + LIPS].mean(axis=0)
     angle = draw.uniform(-8, 8)  # in degrees
     rectangle = cv2.boxPoints((middle.tolist(), (width, height), angle))
-    oval = cv2.convexHull(target.mesh[OVAL])
+    oval = _hull(target, OVAL)
     _, inside = cv2.intersectConvexConvex(rectangle, oval)
     return generated, inside[:, 0]
 
 
-def face_to_face(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+def face_to_face(
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> Layer:
     """The target's whole face with the donor's expression, rendered anew (as Face2Face)."""
     mesh = _with_expression(target, donor, forgery, FEATURES)
     generated = _generated(_moved_along(target, mesh), target, forgery, draw)
-    return generated, cv2.convexHull(target.mesh[OVAL])[:, 0]
+    return generated, _hull(target, OVAL)
 
 
-def neural_textures(target: Face, donor: Face, forgery: Forgery, draw: Generator) -> Layer:
+def neural_textures(
+    target: Face,
+    donor: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> Layer:
     """The target's mouth with the donor's expression, generated (as NeuralTextures)."""
     mesh = _with_expression(target, donor, forgery, [LIPS])
     generated = _generated(_moved_along(target, mesh), target, forgery, draw)
-    return generated, cv2.convexHull(target.mesh[BELOW_NOSE + NOSE[:4]])[:, 0]
+    return generated, _hull(target, BELOW_NOSE + NOSE[:4])
 
 
 SWAPS = ("FaceSwap-like", "Deepfakes-like")
@@ -140,6 +161,11 @@ METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Layer]] = {
 # ---------------------------------------------------------------- meshes and images
 
 
+def _hull(face: Face, points: list[int]) -> Array:
+    """The convex hull (n, 2) of some points of the mesh."""
+    return cv2.convexHull(face.mesh[points])[:, 0]
+
+
 def _rendered(source: Face, target: Face) -> Array:
     """The source's texture on the target's mesh, in an image of the target's size."""
     return _along(source.image, source.mesh, target.mesh, target.image.shape[:2])
@@ -150,7 +176,12 @@ def _moved_along(face: Face, mesh: Array) -> Array:
     return _along(face.image, face.mesh, mesh, face.image.shape[:2])
 
 
-def _along(image: Array, mesh: Array, new_mesh: Array, shape: tuple[int, int]) -> Array:
+def _along(
+    image: Array,
+    mesh: Array,
+    new_mesh: Array,
+    shape: tuple[int, int],
+) -> Array:
     """The image moved from its mesh to another one, by an affine map in each triangle.
 
     A ring around the face moves with its oval alone. What lies beyond the ring is not moved.
@@ -160,7 +191,13 @@ def _along(image: Array, mesh: Array, new_mesh: Array, shape: tuple[int, int]) -
     to_source = LinearNDInterpolator(_with_ring(new_mesh), _with_ring(mesh))
     places = to_source(x, y)  # (H, W, 2); NaN beyond the ring
     places = np.where(np.isnan(places), np.stack([x, y], axis=-1), places).astype(np.float32)
-    moved = cv2.remap(image, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    moved = cv2.remap(
+        image,
+        places,
+        None,
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
     return moved.clip(0, 1)  # a cubic overshoots
 
 
@@ -171,7 +208,12 @@ def _with_ring(mesh: Array) -> Array:
     return np.vstack([mesh, middle + RIM * (oval - middle)])
 
 
-def _generated(image: Array, target: Face, forgery: Forgery, draw: Generator) -> Array:
+def _generated(
+    image: Array,
+    target: Face,
+    forgery: Forgery,
+    draw: Generator,
+) -> Array:
     """The image as a network of a low resolution would generate it, and softened."""
     pixel = target.width / GENERATED_FACE  # of a generated face, in pixels of the photograph
     share = min(draw.uniform(*forgery.low_resolution) / pixel, 1)
@@ -194,21 +236,32 @@ def _with_expression(
     """
     stable = EYE_CORNERS + NOSE
     aligned = _aligned(donor.mesh, donor.mesh[stable], target.mesh[stable])
-    right, left = target.mesh[RIGHT_EYE].mean(axis=0), target.mesh[LEFT_EYE].mean(axis=0)
+    right = target.mesh[RIGHT_EYE].mean(axis=0)
+    left = target.mesh[LEFT_EYE].mean(axis=0)
     unit = math.dist(right, left) / 2
-    points, shifts = [target.mesh[OVAL + NOSE]], [np.zeros((len(OVAL + NOSE), 2))]
+    shortest, allowed = np.multiply(forgery.motion, unit)  # in pixels
+    points = [target.mesh[OVAL + NOSE]]
+    shifts = [np.zeros((len(OVAL + NOSE), 2))]
     for feature in features:
         shift = aligned[feature] - target.mesh[feature]
         shift -= (1 - KEPT_SHIFT) * shift.mean(axis=0)
         # Above 0 also where two files show the same photograph.
         longest = max(np.linalg.norm(shift, axis=1).max(), 1e-6)
-        shifts.append(shift * np.clip(longest, *np.multiply(forgery.motion, unit)) / longest)
+        shifts.append(shift * np.clip(longest, shortest, allowed) / longest)
         points.append(target.mesh[feature])
-    spline = RBFInterpolator(np.vstack(points), np.vstack(shifts), kernel="thin_plate_spline")
+    spline = RBFInterpolator(
+        np.vstack(points),
+        np.vstack(shifts),
+        kernel="thin_plate_spline",
+    )
     return target.mesh + spline(target.mesh)
 
 
-def _aligned(points: Array, here: Array, there: Array) -> Array:
+def _aligned(
+    points: Array,
+    here: Array,
+    there: Array,
+) -> Array:
     """The points (n, 2), moved by the similarity that takes ``here`` (m, 2) nearest to ``there``.
 
     With a point as a complex number z, a similarity is a z + b.
@@ -220,7 +273,11 @@ def _aligned(points: Array, here: Array, there: Array) -> Array:
     return np.column_stack([moved.real, moved.imag])
 
 
-def _opacity(shape: tuple[int, int], outline: Array, feather: float) -> Array:
+def _opacity(
+    shape: tuple[int, int],
+    outline: Array,
+    feather: float,
+) -> Array:
     """Opacity (H, W) of a polygon: 0 outside, rising from its rim to 1.
 
     It rises over a share ``feather`` of the radius of a disc with the polygon's area.

@@ -1,0 +1,188 @@
+"""Portraits, photographs with one face: which are usable, and how they are set in motion."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dfnb.synth.people import Array, Pose, Shot
+
+MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
+DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
+MIN_EYE_DISTANCE = 0.18  # in pixels of the portrait, divided by the side of a frame in its pixels
+BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
+
+
+class Portrait(NamedTuple):
+    """A photograph with one face."""
+
+    path: str
+    landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
+    brightness: float  # mean of the face's, 0 to 255
+    # Where photographs are forged along the mesh: that of faces.face_mesh, and `look`.
+    mesh: Array | None = None
+    look: Array | None = None
+
+
+def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
+    """The portrait in an image file, or the reason why frames of ``size`` cannot be made of it.
+
+    Args:
+        path: An image file.
+        detect: A ``faces.YuNet``: an image (H, W, 3) uint8 BGR to rows (n, 15), one per face.
+        size: Side of the frames that are to be made, in pixels.
+    """
+    image = _photograph(path)
+    if image is None:
+        return "not readable as an image"
+    shrink = min(1, DETECTOR_SIZE / max(image.shape))  # a small photograph stays as it is
+    small = cv2.resize(
+        image,
+        None,
+        fx=shrink,
+        fy=shrink,
+        interpolation=cv2.INTER_AREA,
+    )
+    # One row per face: box (left, top, width, height), x and y of five landmarks (the eyes
+    # first), confidence.
+    faces = np.float32(detect(small))
+    faces = faces[faces[:, 14] >= MIN_CONFIDENCE]
+    if not len(faces):
+        return "no face found"
+    areas = faces[:, 2] * faces[:, 3]
+    # Much smaller faces are treated as people in the background.
+    n_faces = (areas > areas.max() / 4).sum()
+    if n_faces > 1:
+        return f"{n_faces} faces found, one is needed"
+    landmarks = faces[areas.argmax(), 4:14].reshape(5, 2) / shrink  # in pixels of the photograph
+    height, width = image.shape[:2]
+    if (landmarks < 0).any() or (landmarks >= (width, height)).any():
+        return "the face is cut by the frame"
+    eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
+    if eye_distance < MIN_EYE_DISTANCE * size:
+        return f"the face is too small for frames of {size} pixels"
+    return Portrait(str(path), landmarks, _brightness(image, landmarks))
+
+
+def _brightness(image: Array, landmarks: Array) -> float:
+    """Mean brightness, 0 to 255, of the landmarks' convex hull in an image (H, W, 3) uint8 BGR."""
+    mask = np.zeros(image.shape[:2], np.uint8)
+    hull = cv2.convexHull(landmarks.astype(np.int32))
+    cv2.fillConvexPoly(mask, hull, 1)
+    mean = cv2.mean(image, mask)[0:3]  # blue, green, red; OpenCV adds a fourth channel, 0
+    return float(mean @ BRIGHTNESS_OF_BGR)
+
+
+def _photograph(path: str | Path) -> Array | None:
+    """The pixels (H, W, 3) uint8 BGR of an image file; None if it is no image."""
+    content = np.fromfile(path, np.uint8)  # cv2.imread crashes at a name that is not UTF-8
+    if not content.size:  # at which imdecode raises; other bytes that are no image give None
+        return None
+    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+
+
+def pixels(portrait: Portrait) -> Array:
+    """The photograph (H, W, 3) float32 RGB in [0, 1]."""
+    image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
+    return image.astype(np.float32) / 255
+
+
+def look(portrait: Portrait) -> Array:
+    """What the face looks like, so that similar people can be found: its 16 x 16 pixels (768,).
+
+    Eyes and mouth are at the same places in all faces.
+    """
+    middle_of_mouth = portrait.landmarks[3:].mean(axis=0)
+    here = np.float32([*portrait.landmarks[:2], middle_of_mouth])
+    there = np.float32([(5, 5), (11, 5), (8, 11)])
+    image = cv2.GaussianBlur(pixels(portrait), (0, 0), math.dist(here[0], here[1]) / 12)
+    return cv2.warpAffine(image, cv2.getAffineTransform(here, there), (16, 16)).ravel()
+
+
+def move(
+    portrait: Portrait,
+    image: Array,
+    poses: Sequence[Pose],
+    size: int,
+) -> list[Shot]:
+    """A portrait in motion: shifted, rolled, scaled, narrowed by yaw and pitch, in changing light.
+
+    A photograph has no depth and no other expression, so the rest of a pose, such as its smile, has
+    no effect.
+
+    Args:
+        portrait: Its landmarks place the face.
+        image: Its :func:`pixels`, perhaps forged.
+        poses: One per frame.
+        size: Side of the frames in pixels.
+
+    Returns one shot (``size``, ``size``, 3) per pose.
+    """
+    x = np.linspace(-1, 1, size, dtype=np.float32)  # of the frame's columns, from left to right
+    shots = []
+    for pose in poses:
+        frame = placed(portrait, image, pose, size)
+        darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06: less ambient light, darker
+        from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
+        # (W,), one factor per column. From 0.92 to 1.22: on average a little brighter.
+        light = 1.1 - darkness + from_the_side * x
+        frame = np.clip(frame * light[:, None], 0, 1)
+        matrix, shift, _ = _placement(portrait, pose, size)
+        landmarks = portrait.landmarks @ matrix.T + shift
+        shots.append(Shot(frame, landmarks))
+    return shots
+
+
+def placed(
+    portrait: Portrait,
+    image: Array,
+    pose: Pose,
+    size: int,
+) -> Array:
+    """A photograph's pixels (H, W, 3), or opacity (H, W), as they lie in a frame of that pose."""
+    matrix, shift, zoom = _placement(portrait, pose, size)
+    # 1 / zoom pixels become one in each direction; if these are more than two, warping without a
+    # blur would alias. The blur's deviation is 0.4 pixels of the frame.
+    if zoom < 0.5:
+        image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
+    return cv2.warpAffine(
+        image,
+        np.column_stack([matrix, shift]),
+        (size, size),
+        borderMode=cv2.BORDER_REPLICATE,  # beside the photograph, its outermost pixels
+    )
+
+
+def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:
+    """Map from a portrait's pixels p to a frame's, ``matrix @ p + shift``, for a pose.
+
+    At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes, about as in the
+    drawn faces. The middle between eyes and mouth comes to x = 0.5 and y = 0.52 of the side,
+    plus the pose's shift.
+
+    Returns:
+        The matrix (2, 2), the shift (2,) in the frame's pixels, and the number of the frame's
+        pixels per pixel of the portrait.
+    """
+    eyes = portrait.landmarks[:2].mean(axis=0)
+    mouth = portrait.landmarks[3:].mean(axis=0)
+    down = mouth - eyes
+    length = np.linalg.norm(down)
+    zoom = 0.22 * size * pose.scale / length
+    # Rotation that turns the direction from the eyes to the mouth straight down:
+    # upright @ down = (0, length).
+    upright = np.float32([[down[1], -down[0]], [down[0], down[1]]]) / length
+    sin = math.sin(pose.roll)
+    cos = math.cos(pose.roll)
+    roll = np.float32([[cos, -sin], [sin, cos]])
+    # A face that turns or nods looks narrower or shorter by the cosine of the angle. The product
+    # below applies this last, along the frame's axes, which nearly are the face's: roll is small.
+    narrowing = np.diag([math.cos(pose.yaw), math.cos(pose.pitch)]).astype(np.float32)
+    matrix = zoom * narrowing @ roll @ upright
+    middle_of_face = eyes + down / 2
+    centre = size * np.float32([0.5 + pose.shift_x, 0.52 + pose.shift_y])
+    shift = centre - matrix @ middle_of_face
+    return matrix, shift, zoom
