@@ -85,18 +85,17 @@ def auc(
         weights: See :func:`cluster_weights`.
     """
     clusters = weights.shape[1]
-    order = np.argsort(score)
-    score, label, cluster = score[order], label[order], cluster[order]
-    # Row n: how many of the n reals with the lowest scores are of each cluster.
-    is_of_cluster = cluster[~label, np.newaxis] == np.arange(clusters)
-    counts = np.vstack([np.zeros(clusters, int), is_of_cluster.cumsum(0)])
-    # "left": the reals that each fake beats; "right": those that it beats or ties with.
-    places = [np.searchsorted(score[~label], score[label], side) for side in ("left", "right")]
+    cluster_of_fake = cluster[label]
+    cluster_of_real = cluster[~label]
     wins = np.zeros((clusters, clusters))  # K
-    np.add.at(wins, cluster[label], counts[places].mean(axis=0))
+    for number in np.unique(cluster_of_real):
+        reals = np.sort(score[~label][cluster_of_real == number])
+        below = np.searchsorted(reals, score[label], "left")  # how many of them each fake beats
+        below_or_tied = np.searchsorted(reals, score[label], "right")
+        wins[:, number] = np.bincount(cluster_of_fake, (below + below_or_tied) / 2, clusters)
     won = np.einsum("ri,ri->r", weights @ wins, weights)
-    of_fakes = weights @ np.bincount(cluster[label], minlength=clusters)
-    of_reals = weights @ np.bincount(cluster[~label], minlength=clusters)
+    of_fakes = weights @ np.bincount(cluster_of_fake, minlength=clusters)
+    of_reals = weights @ np.bincount(cluster_of_real, minlength=clusters)
     with np.errstate(invalid="ignore"):
         return won / (of_fakes * of_reals)
 

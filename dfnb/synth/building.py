@@ -2,6 +2,7 @@
 
 A *film* is the frames of one person in one scene, as the camera records them. Delivered as it is,
 it makes a real video; forged, by many methods with the face of the person's *donor*, a forged one.
+The methods of :mod:`~dfnb.synth.mesh_forgeries` forge the photograph, which is filmed once more.
 Two people who are each other's donors are a *pair*; with an odd number of people, the last pair has
 three.
 
@@ -60,7 +61,7 @@ LOOKS = 29
 SCENE = 0  # head motion and backdrop
 EXPRESSION = 1  # with the light
 CAMERA = 2
-FORGERY = 4  # the same for all methods, which can therefore be compared
+FORGERY = 4  # the same for all methods; so those that forge films can be compared
 DELIVERY = (3, 5)  # of the real and of the forged video, as in MARK
 MARK = (6, 7)
 CROP = 8
@@ -91,10 +92,10 @@ def stream_key(name: str, settings: Settings) -> tuple[int, int]:
 def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     """The people of a dataset with their donors, in the order of their numbers.
 
-    People of a split who are next to each other in tone are paired, so that a skin of another tone
-    does not give a swap away. Each is the other's donor for every method; an odd number ends in a
-    ring of three. So no face is in two pairs: the pair is the ``cluster``, and resampling pairs
-    resamples independent things.
+    People of a split who are next to each other in tone, or look alike (see :func:`_paired`), are
+    paired, so that a skin of another tone does not give a swap away. Each is the other's donor for
+    every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is the
+    ``cluster``, and resampling pairs resamples independent things.
 
     All usable portraits of a split are used, whatever positive number ``identities`` has for it.
     Those of the split test have the first numbers, so that they are the same people, in the same
@@ -182,7 +183,7 @@ def _portraits(
         if any(method in mesh_forgeries.METHODS for method in settings.methods):
             image = np.uint8(255 * portraits.pixels(portrait) + 0.5)
             mesh = faces.face_mesh(image, portrait.landmarks)
-            portrait = portrait._replace(mesh=mesh, look=portraits.look(portrait))
+            portrait = portrait._replace(mesh=mesh, thumbnail=portraits.thumbnail(portrait))
         number = len(persons)
         tone = -portrait.brightness  # a tone is larger for darker skin, a brightness for lighter
         persons.append(Person(number, split, tone, portrait=portrait))
@@ -203,18 +204,20 @@ def _split_of(photograph: str) -> str:
 
 
 def _paired(members: list[Person]) -> list[Person]:
-    """The people of a split with their donors and pairs: neighbours in tone.
+    """The people of a split with their donors and pairs: neighbours in tone, or else in looks.
 
-    Where photographs are forged along the mesh, each goes with whoever looks most like them among
-    those that are left, so that beards and glasses seldom meet faces without. They form rings of
-    two or, the last, three: each person's donor is the next in the ring.
+    Where photographs are forged along the mesh, one after the other goes with whoever looks most
+    like them among those that are left; so most beards and glasses do not meet faces without. They
+    form rings of two or, the last, three: each person's donor is the next in the ring.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
     while waiting:
         first = waiting[0].portrait
-        if first and first.look is not None:  # the first itself, at a distance of 0, stays first
-            waiting.sort(key=lambda person: math.dist(person.portrait.look, first.look))
+        if (
+            first and first.thumbnail is not None
+        ):  # the first itself, at a distance of 0, stays first
+            waiting.sort(key=lambda person: math.dist(person.portrait.thumbnail, first.thumbnail))
         # An odd number ends in a ring of three, so that nobody is left alone.
         n = 3 if len(waiting) == 3 else 2
         ring = waiting[:n]

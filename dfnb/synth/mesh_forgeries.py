@@ -3,10 +3,12 @@
 Rössler et al. (FaceForensics++, ICCV 2019, section 3) forge videos by two swaps of the face
 (FaceSwap, Deepfakes) and two transfers of an expression (Face2Face, NeuralTextures). The methods
 here imitate these on one photograph at its own resolution, hence "-like" in their names. What they
-make is filmed like the real photograph: real and forged frames have the same camera and delivery.
+make is filmed like the real photograph, with the same camera's noise, and delivered alike. As it is
+one still that is moved, nothing flickers from frame to frame. And a photograph has no neutral face
+beside it: what is transferred as an expression is in part the shape of another person's features.
 
 Images are (H, W, 3) float32 RGB in [0, 1]. A mesh (468, 2) has the points of
-:func:`dfnb.data.faces.face_mesh`, x and y in pixels. A value that is a ``Span`` is drawn from it.
+:func:`dfnb.data.faces.face_mesh`, x and y in pixels. Right and left are the person's.
 """
 
 import math
@@ -21,12 +23,13 @@ from scipy.interpolate import LinearNDInterpolator, RBFInterpolator
 from dfnb.synth.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
 from dfnb.synth.people import Array, Shot
 
-# Points of MediaPipe's mesh. Right and left are the person's.
+# Points of MediaPipe's mesh.
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
 OVAL += [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 BELOW_BROWS = OVAL[7:30]  # of the oval, from the left ear over the chin to the right ear
 BELOW_NOSE = OVAL[10:27]
-# The outer rim. What is inside follows: in a closed mouth, points that coincide would tear.
+# Of the lips the outer rim only. The spline moves what is inside: in a closed mouth these points
+# nearly coincide, and displacements of their own would tear it. So a closed mouth stays closed.
 LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]
 RIGHT_EYE = [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246]
 LEFT_EYE = [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466]
@@ -35,9 +38,9 @@ LEFT_BROW = [276, 283, 282, 295, 285, 300, 293, 334, 296, 336]
 NOSE = [1, 2, 98, 327, 168, 6, 197, 195, 5, 4]
 FEATURES = [LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW]
 EYE_CORNERS = [33, 133, 362, 263]
-RIM = 1.75  # of the ring around the oval that stays in place, as a multiple of the oval
+RING = 1.75  # size of a ring of points that ties the face to what is around it; 1: the oval
 KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expression keeps
-GENERATED_FACE = 64  # pixels across a generated face, as the first auto-encoders for swaps made it
+GENERATED_FACE = 64  # pixels across a face; a generated one has a share of them, low_resolution
 
 
 class Face(NamedTuple):
@@ -54,7 +57,7 @@ class Face(NamedTuple):
 
 # What a method returns: an image in place of the target's, and the outline of the forged region, a
 # polygon (n, 2).
-Layer = tuple[Array, Array]
+Outlined = tuple[Array, Array]
 
 
 def forge(
@@ -70,8 +73,10 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings; ``anywhere`` and ``regrain`` have no effect. ``low_resolution`` is a
-            share of GENERATED_FACE, and ``soften`` a deviation in pixels of a generated face.
+        forgery: The settings. ``cast`` and ``blend`` are those of SWAPS alone, ``anywhere`` and
+            ``regrain`` have no effect. ``low_resolution`` is a share of GENERATED_FACE, ``soften``
+            a deviation in 64ths of the face's width, ``motion`` the shortest and the longest
+            displacement of a feature, in halves of the distance between the eyes.
         draw: The random stream.
 
     Returns:
@@ -96,7 +101,7 @@ def face_swap(
     donor: Face,
     forgery: Forgery,
     draw: Generator,
-) -> Layer:
+) -> Outlined:
     """The donor's texture on the target's mesh, from the brows to the chin (as FaceSwap)."""
     hull = _hull(target, BELOW_BROWS + RIGHT_BROW + LEFT_BROW)
     shrunk = 1 - draw.uniform(0, 0.06)
@@ -109,16 +114,19 @@ def deepfakes(
     donor: Face,
     forgery: Forgery,
     draw: Generator,
-) -> Layer:
-    """The donor's face, generated at a low resolution, in a turned rectangle (as Deepfakes).
+) -> Outlined:
+    """The donor's face, generated at a low resolution, in a rectangle (as Deepfakes).
 
-    The rectangle is cut at the face's oval: beyond it the donor's hair would give the swap away.
+    The rectangle is turned as the head is, and a little more or less. It is cut at the face's oval:
+    beyond it the donor's hair would give the swap away.
     """
     generated = _generated(_rendered(donor, target), target, forgery, draw)
     width = target.width * draw.uniform(0.72, 0.84)
     height = target.width * draw.uniform(0.84, 1.0)
-    middle = target.mesh[EYE_CORNERS + LIPS].mean(axis=0)
-    angle = draw.uniform(-8, 8)  # in degrees
+    eyes = target.mesh[EYE_CORNERS]
+    middle = (eyes.mean(axis=0) + target.mesh[LIPS].mean(axis=0)) / 2
+    right, down = eyes[3] - eyes[0]  # from the right eye's outer corner to the left one's
+    angle = math.degrees(math.atan2(down, right)) + draw.uniform(-8, 8)
     rectangle = cv2.boxPoints((middle.tolist(), (width, height), angle))
     oval = _hull(target, OVAL)
     _, inside = cv2.intersectConvexConvex(rectangle, oval)
@@ -130,8 +138,11 @@ def face_to_face(
     donor: Face,
     forgery: Forgery,
     draw: Generator,
-) -> Layer:
-    """The target's whole face with the donor's expression, rendered anew (as Face2Face)."""
+) -> Outlined:
+    """The target's whole face with the donor's expression (as Face2Face).
+
+    Like a rendered face, it is less sharp than the photograph: generated at a low resolution.
+    """
     mesh = _with_expression(target, donor, forgery, FEATURES)
     generated = _generated(_moved_along(target, mesh), target, forgery, draw)
     return generated, _hull(target, OVAL)
@@ -142,15 +153,15 @@ def neural_textures(
     donor: Face,
     forgery: Forgery,
     draw: Generator,
-) -> Layer:
-    """The target's mouth with the donor's expression, generated (as NeuralTextures)."""
+) -> Outlined:
+    """The target's lower face with the donor's mouth, generated (as NeuralTextures)."""
     mesh = _with_expression(target, donor, forgery, [LIPS])
     generated = _generated(_moved_along(target, mesh), target, forgery, draw)
     return generated, _hull(target, BELOW_NOSE + NOSE[:4])
 
 
 SWAPS = ("FaceSwap-like", "Deepfakes-like")
-METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Layer]] = {
+METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Outlined]] = {
     "FaceSwap-like": face_swap,
     "Deepfakes-like": deepfakes,
     "Face2Face-like": face_to_face,
@@ -184,7 +195,7 @@ def _along(
 ) -> Array:
     """The image moved from its mesh to another one, by an affine map in each triangle.
 
-    A ring around the face moves with its oval alone. What lies beyond the ring is not moved.
+    The triangles are Delaunay's of the new mesh and its ring. Beyond the ring nothing is moved.
     """
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -205,7 +216,7 @@ def _with_ring(mesh: Array) -> Array:
     """The mesh (468, 2) and a ring of points around its oval."""
     oval = mesh[OVAL]
     middle = oval.mean(axis=0)
-    return np.vstack([mesh, middle + RIM * (oval - middle)])
+    return np.vstack([mesh, middle + RING * (oval - middle)])
 
 
 def _generated(
@@ -229,10 +240,11 @@ def _with_expression(
 ) -> Array:
     """The target's mesh (468, 2) with some features as the donor's expression has them.
 
-    The donor's mesh is laid over the target's by the corners of the eyes and the nose. A feature's
-    displacement is what then differs, without most of its mean, which is where the feature lies in
-    the face. The longest displacement is kept within ``forgery.motion``, in halves of the distance
-    between the eyes. The oval and the nose stay, and a thin-plate spline moves all that is between.
+    The donor's mesh is laid over the target's by the corners of the eyes and the nose. Then of each
+    feature: the displacements from the target to the donor, less 70 % of their mean, which is where
+    the feature lies and not its expression, scaled so that the longest is within the two bounds of
+    ``forgery.motion``, in halves of the distance between the eyes. The oval and the nose stay. A
+    thin-plate spline moves all points in between.
     """
     stable = EYE_CORNERS + NOSE
     aligned = _aligned(donor.mesh, donor.mesh[stable], target.mesh[stable])

@@ -12,7 +12,7 @@ from dfnb.synth.people import Array, Pose, Shot
 
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-MIN_EYE_DISTANCE = 0.18  # in pixels of the portrait, divided by the side of a frame in its pixels
+MIN_EYE_DISTANCE = 0.18  # in the portrait, as a share of a frame's side; else it is enlarged
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 
@@ -22,9 +22,9 @@ class Portrait(NamedTuple):
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean of the face's, 0 to 255
-    # Where photographs are forged along the mesh: that of faces.face_mesh, and `look`.
+    # Where photographs are forged along the mesh: that of faces.face_mesh, and `thumbnail`.
     mesh: Array | None = None
-    look: Array | None = None
+    thumbnail: Array | None = None
 
 
 def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
@@ -90,7 +90,7 @@ def pixels(portrait: Portrait) -> Array:
     return image.astype(np.float32) / 255
 
 
-def look(portrait: Portrait) -> Array:
+def thumbnail(portrait: Portrait) -> Array:
     """What the face looks like, so that similar people can be found: its 16 x 16 pixels (768,).
 
     Eyes and mouth are at the same places in all faces.

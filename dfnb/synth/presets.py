@@ -40,8 +40,8 @@ class Settings(Closed):
     # Photographs that are used instead of drawn faces: their folder, or the name of a list in
     # data_manifest/ of those that are fetched, see synth.photographs.
     portraits: str | None = None
-    # About which share of the photographs of the split train the dataset has, drawn by its name; 1
-    # is left out of the identity, as None is for people_of.
+    # Roughly which share of the photographs of the split train is kept; each dataset's name keeps
+    # others. 1 is left out of the identity, as None is for people_of.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
     # same films, and each film is forged by every method. exclude_if leaves None out of the
@@ -78,6 +78,8 @@ def preset(name: str, **changes: Any) -> Settings:
     along_mesh = sorted({*settings.methods} & {*mesh_forgeries.METHODS})
     if along_mesh and not settings.portraits:
         raise DfnbError(f"{source}: {', '.join(along_mesh)} forge photographs; set portraits")
+    if settings.train_share < 1 and not settings.portraits:
+        raise DfnbError(f"{source}: train_share is a share of photographs; set portraits")
     return settings
 
 

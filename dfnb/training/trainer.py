@@ -74,8 +74,9 @@ def fit(
     The arguments are those of :class:`Trainer`.
     """
     trainer = Trainer(folder, parameters, splits, start)
-    processor = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot tell
-    is_emulated = DEVICE == "cpu" and processor.get("avx512_bf16") is False
+    # Older torch cannot tell, nor torch on ARM.
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    is_emulated = DEVICE == "cpu" and capabilities.get("avx512_bf16") is False
     if is_emulated and trainer.settings.precision == "bf16-mixed":
         print("this processor emulates bf16; with precision = 32-true it would train faster")
     trainer.load()
@@ -225,7 +226,7 @@ class Trainer:
     # ------------------------------------------------------------ after an epoch
 
     def end_epoch(self) -> None:
-        """Score the validation split, keep the best weights, log, begin the next epoch, and save.
+        """Score the validation split, keep the weights if chosen, log, begin the next epoch, save.
 
         Raises :class:`DfnbError` when a score is not finite.
         """
