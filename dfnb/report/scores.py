@@ -323,8 +323,8 @@ def scores(profile: str, level: Level = "video", of_maps: bool = False) -> pd.Da
         places = {name: _place(name, detector.train_set, grid, about[name]) for name in about}
         for run in detector.runs or [None]:  # another tool has one file, of its name
             name = run.id if run else detector.name
-            # The run's own file comes first, then those of notebooks: "." sorts before "@".
-            for path in sorted(folder.glob(f"scores/{name}[.@]*")):
+            added = sorted(folder.glob(f"scores/{name}@*.parquet"))  # by notebooks
+            for path in [score_path(folder, name), *added]:
                 part = _means(path, about, frames, level, of_maps).assign(**texts)
                 part["place"] = part["test_set"].map(places)
                 part["seed"] = run.seed if run else NO_SEED

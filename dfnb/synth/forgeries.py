@@ -1,7 +1,7 @@
 """What happens to a filmed video: the camera, manipulations with exact masks, and delivery.
 
 Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, in datasets with a
-cue :func:`mark`, and :func:`deliver`.
+cue :func:`mark`, and :func:`deliver`. (:mod:`~dfnb.synth.mesh_forgeries` forges before the camera.)
 
 The *target* is the person, or the frame, that is forged; the *donor* is the person who supplies the
 face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the
