@@ -37,6 +37,46 @@ def test_a_step_is_measured_in_a_row_per_contender(step, tmp_path):
     table = pd.read_csv(path)
     assert list(table["contender"]) == ["ours float32", "ours bfloat16", "transcription"]
     assert (table[["step_s_median", "peak_memory_mib"]] > 0).all(axis=None)
+    assert table["times_as_fast_median"].iloc[-1] == 1
+
+
+def test_the_peak_is_what_a_step_holds_at_once(step):
+    """A weight of 1 MiB and two maps of 4 MiB; the next two maps come when those are gone."""
+
+    class Toy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2**18))
+
+        def forward(self, images):
+            for _ in range(2):
+                first = torch.zeros(2**20)
+                second = first + 1
+                del first, second
+            return {"cls": self.weight}
+
+        def losses(self, outputs, batch):
+            return {"total": outputs["cls"].sum()}
+
+    toy = step.Contender("toy", Toy(), torch.float32, torch.contiguous_format)
+    assert toy.peak_mib({"image": torch.zeros(1, 3, 8, 8)}) == pytest.approx(9, abs=0.1)
+
+
+def test_protocols_judge_the_same_training(step, empty_home):
+    import protocol
+
+    protocol.main("smoke", worlds=0)
+    table = pd.read_csv(empty_home / "reports" / "benchmarks" / "protocol-smoke.csv")
+    assert len(table) == 18 and table["value"].between(-1, 1).all()
+    (path,) = empty_home.glob("runs/*-protocol.parquet")
+    frames = pd.read_parquet(path)
+    frames = frames[frames["variant"] == ""].assign(chosen=2)
+    right = frames.assign(epoch=1, score=frames["label"])
+    wrong = frames.assign(epoch=2, score=1 - frames["label"])
+    scores = {name: rows for name, _, rows in protocol.protocols(pd.concat([right, wrong]))}
+    assert scores[protocol.REPORT].equals(scores["last epoch"])
+    best = scores["best epoch on the test set"]
+    assert (best["score"] == best["label"]).all()
 
 
 def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path):

@@ -37,7 +37,7 @@ SEED_PART = 0  # part of the seeds of each step; another value would change ever
 
 
 @contextmanager
-def _reproducible() -> Iterator[None]:
+def reproducible() -> Iterator[None]:
     """Let torch use deterministic algorithms; operations without one warn."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -64,7 +64,7 @@ class Progress:
 
 
 @single_thread()  # the rounding of sums depends on the number of threads
-@_reproducible()
+@reproducible()
 def fit(
     folder: Path,
     parameters: RunParameters,
