@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -56,3 +57,12 @@ def own_home(smoke_home, empty_home):
     """A home of the test's own, with the two smoke datasets."""
     (empty_home / "datasets").symlink_to(smoke_home / "datasets")
     return empty_home
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """The folder of real portraits and videos."""
+    folder = os.environ.get("DFNB_REAL_DATA")
+    if not folder or not os.environ.get("DFNB_DETECTOR"):
+        pytest.skip("needs DFNB_REAL_DATA (portraits/, videos/) and DFNB_DETECTOR (YuNet's .onnx)")
+    return Path(folder)

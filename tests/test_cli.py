@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import wave
-from pathlib import Path
 
 import clips
 import cv2
@@ -167,12 +166,8 @@ def test_offline_a_run_is_refused_in_one_line_and_its_cost_is_known(
     assert len(asked) == 1
 
 
-@pytest.mark.skipif(
-    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
-    reason="needs DFNB_REAL_DATA (portraits/, videos/) and DFNB_DETECTOR (YuNet's .onnx)",
-)
 def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
-    own_home, output_of, monkeypatch
+    samples, own_home, output_of, monkeypatch
 ):
     """With the same scores on any number of threads."""
     write_profile(own_home)
@@ -180,8 +175,7 @@ def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
     folder = own_home / "pictures"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    real = Path(os.environ["DFNB_REAL_DATA"])
-    content = next(real.glob("portraits/*.jpg")).read_bytes()
+    content = next(samples.glob("portraits/*.jpg")).read_bytes()
     bad = {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"no video", "sound.wav": b""}
     for name, part in {**bad, "a.jpg": content}.items():
         (folder / name).write_bytes(part)
@@ -189,7 +183,7 @@ def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(8000))
     datasets = sorted((own_home / "datasets").iterdir())
-    scored = ["a.jpg", str(next(real.glob("videos/*.mpg")))]
+    scored = ["a.jpg", str(next(samples.glob("videos/*.mpg")))]
     cores = cv2.getNumThreads()
     for threads in (1, 2):
         torch.set_num_threads(threads)

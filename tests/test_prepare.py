@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -375,14 +374,6 @@ def test_ctrl_c_is_answered_at_once_and_ends_the_workers(tmp_path, data):
 
 
 # ---------------------------------------------------------------- real videos
-
-
-@pytest.fixture
-def samples():
-    folder = os.environ.get("DFNB_REAL_DATA")
-    if not folder or not os.environ.get("DFNB_DETECTOR"):
-        pytest.skip("needs DFNB_REAL_DATA (portraits/, videos/) and DFNB_DETECTOR (YuNet's .onnx)")
-    return Path(folder)
 
 
 def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):

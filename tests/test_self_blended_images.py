@@ -1,6 +1,5 @@
 """Self-Blended Images: what the blends are, that their draws decide them, and SAM."""
 
-import os
 from pathlib import Path
 
 import cv2
@@ -178,12 +177,8 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.skipif(
-    not {"DFNB_REAL_DATA", "DFNB_DETECTOR"} <= os.environ.keys(),
-    reason="needs DFNB_REAL_DATA (portraits/) and DFNB_DETECTOR (YuNet's .onnx beside the mesh)",
-)
-def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned():
-    path = sorted(Path(os.environ["DFNB_REAL_DATA"], "portraits").glob("*.jpg"))[0]
+def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned(samples):
+    path = min(samples.glob("portraits/*.jpg"))
     portrait = faces.read_image(path)
     landmarks = faces.detect(portrait, 32, faces.YuNet())[0, 4:14].reshape(5, 2)
     for angle in (0, 90, -30):

@@ -5,7 +5,6 @@ import os
 import shutil
 import threading
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -287,20 +286,11 @@ def test_each_world_is_drawn_from_the_ranges():
 # of five landmarks, in pixels.
 FACE = [30, 30, 40, 50, 30, 40, 70, 40, 50, 55, 35, 75, 65, 75]
 
-REAL = os.environ.get("DFNB_REAL_DATA")
 
-
-needs_portraits = pytest.mark.skipif(
-    not (REAL and os.environ.get("DFNB_DETECTOR")),
-    reason="DFNB_REAL_DATA (folder with portraits/) or DFNB_DETECTOR (YuNet's .onnx) is not set",
-)
-
-
-@needs_portraits
 @pytest.mark.parametrize("method", mesh_forgeries.METHODS)
-def test_masks_of_forged_photographs_are_exact(method):
+def test_masks_of_forged_photographs_are_exact(samples, method):
     faces_there = []
-    for path in sorted((Path(REAL) / "portraits").iterdir())[:2]:
+    for path in sorted((samples / "portraits").iterdir())[:2]:
         portrait = inspect(path, faces.YuNet(), 96)
         image = pixels(portrait)
         mesh = faces.face_mesh(np.uint8(255 * image), portrait.landmarks)
@@ -311,9 +301,8 @@ def test_masks_of_forged_photographs_are_exact(method):
     assert 0.01 < differs.mean() < 0.35
 
 
-@needs_portraits
-def test_every_portrait_is_used_or_listed():
-    folder = Path(REAL) / "portraits"
+def test_every_portrait_is_used_or_listed(samples):
+    folder = samples / "portraits"
     settings = synth.preset("synth-a", portraits=str(folder), videos=1, frames=1)
     record = synth.build("photographs", settings)
     unused = [entry["file"] for entry in record["quarantine"]]
@@ -397,14 +386,9 @@ def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home)
         identity_of(portraits)
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, monkeypatch):
     server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Quiet, directory=str(portraits))
+        ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(portraits))
     )
     monkeypatch.setattr(photographs, "URL", f"http://127.0.0.1:{server.server_port}")
     manifests = empty_home / "data_manifest"

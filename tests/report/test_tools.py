@@ -14,6 +14,7 @@ from dfnb import report
 from dfnb.cli import app
 from dfnb.files import report_folder
 from dfnb.report import tools
+from dfnb.report.scores import Condition, write_scores
 from dfnb.settings import DfnbError
 
 A, B = planted.SETS
@@ -120,6 +121,14 @@ def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, other, name
     paths = [their(tmp_path / f"{name}.csv") for name in ("mine", other)]
     with pytest.raises(DfnbError, match=problem):
         tools.scored_frames(paths, names, source)
+
+
+def test_a_tool_has_its_own_scores_alone():
+    tables = {Condition(A): planted.table(A)}
+    for name in ("tool", "tool.2"):
+        write_scores("hand", name, tables, planted.metadata(tables), threshold={})
+    shown = report.scores("hand")["detector"].value_counts()
+    assert shown["tool"] == shown["tool.2"] == 45
 
 
 # ---------------------------------------------------------------- with labels of their own

@@ -4,37 +4,33 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from networks import batch_of
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
-from dfnb.papers.contract import Batch, Network
 
 GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent.parent / "golden"))
 GRADIENTS = 1e-6  # relative; both sides are float64
 OUTPUTS = 1e-5  # relative; the golden outputs are float32
 
 
-def read_json(path: Path) -> Any:
+def read_json(path):
     """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def normal(seed: int, *shape: int) -> np.ndarray:
+def normal(seed, *shape):
     """Standard normal numbers, float64."""
     return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
 
 
-def golden_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
+def golden_tensor(name, shape):
     """The tensor that a state_dict holds under a released name."""
     draw = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     if name.endswith("num_batches_tracked"):
@@ -54,13 +50,13 @@ def golden_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.tensor(value, dtype=torch.float32)
 
 
-def golden_weights(kind: str) -> dict[str, Tensor]:
+def golden_weights(kind):
     """The state_dict of ``lv``, ``lv_semi`` or ``etd`` under its released names."""
     shapes = read_json(GOLDEN / f"{kind}_shapes.json")
     return {name: golden_tensor(name, shape) for name, shape in shapes.items()}
 
 
-def golden_batch(seed: int, label: list[int], size: int, mask: Tensor | None = None) -> Batch:
+def golden_batch(seed, label, size, mask=None):
     """Noise of the golden rule with these labels; without a ``mask`` nothing is forged."""
     n = len(label)
     image = torch.tensor(normal(seed, n, 3, size, size), dtype=torch.float32)
@@ -69,12 +65,12 @@ def golden_batch(seed: int, label: list[int], size: int, mask: Tensor | None = N
     return batch_of(n, size, image=image, label=torch.tensor(label), mask=mask, epoch=9)
 
 
-def forged(seed: int) -> Tensor:
+def forged(seed):
     """The golden masks of Locate and Verify."""
     return torch.tensor(normal(seed + 1, 2, 1, 299, 299) > 2.5).float()
 
 
-def loaded(network: Network, weights: Mapping[str, Tensor]) -> Network:
+def loaded(network, weights):
     """The network with weights from a file as the authors would release it, in evaluation mode."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "released.pth"
@@ -83,12 +79,7 @@ def loaded(network: Network, weights: Mapping[str, Tensor]) -> Network:
     return network.eval()
 
 
-def run(
-    network: Network,
-    batch: Batch,
-    precision: torch.dtype = torch.float64,
-    backward: bool = True,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def run(network, batch, precision=torch.float64, backward=True):
     """Outputs and losses, and after ``backward`` the gradients in the network.
 
     In float64 the order of sums decides nothing, and the golden gradients are of float64.
@@ -106,7 +97,7 @@ def run(
     return outputs, losses
 
 
-def off(ours: Any, golden: np.ndarray) -> float:
+def off(ours, golden):
     """The largest difference as a share of the largest golden value."""
     if isinstance(ours, Tensor):
         ours = ours.detach().cpu().numpy()
@@ -114,9 +105,7 @@ def off(ours: Any, golden: np.ndarray) -> float:
     return float(np.abs(ours - golden).max() / np.abs(golden).max())
 
 
-def pairs(
-    kind: str, batch: Batch, outputs: dict, losses: dict, golden: Mapping[str, np.ndarray]
-) -> dict[str, tuple[Any, np.ndarray]]:
+def pairs(kind, batch, outputs, losses, golden):
     """Each quantity of ``lv`` or ``etd``, ours and golden."""
     if kind == "lv":
         images = batch["image"].to(outputs["cls"].dtype)
@@ -140,7 +129,7 @@ def pairs(
     }
 
 
-def gradients_off(network: nn.Module, paper: ModuleType, file: Path) -> dict[str, float]:
+def gradients_off(network, paper, file):
     """How far the norm of each parameter's gradient is from the golden one, relative to it.
 
     A hundredth is added to the golden norm, so that :data:`GRADIENTS` allows a difference of 1e-8
@@ -156,6 +145,6 @@ def gradients_off(network: nn.Module, paper: ModuleType, file: Path) -> dict[str
     return {name: abs(ours[name] - norm) / (norm + 0.01) for name, norm in golden.items()}
 
 
-def by_our_names(values: Mapping[str, float], paper: ModuleType) -> dict[str, float]:
+def by_our_names(values, paper):
     """Values by the released names of tensors, by our names."""
     return {released_weights.our_name(name, paper): value for name, value in values.items()}
