@@ -90,11 +90,11 @@ def test_links_lead_somewhere(checkout):
 
 def test_the_committed_report_is_linked_and_whole(checkout, tracked):
     readme = (checkout / "README.md").read_text(encoding="utf-8")
-    for study in sorted((checkout / "reports").glob("study*/")):
+    for page in sorted((checkout / "reports").glob("study*/index.html")):
+        study = page.parent
         for path in study.glob("notebooks/*.ipynb"):
             assert path not in tracked or f"(reports/{study.name}/notebooks/{path.name})" in readme
-        page = (study / "index.html").read_text(encoding="utf-8")
-        for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page):
+        for link in re.findall(r'(?:href|src)="([^"#][^"]*)"', page.read_text(encoding="utf-8")):
             assert link.startswith("data:") or study / unquote(link) in tracked, link
 
 
