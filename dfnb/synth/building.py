@@ -214,9 +214,8 @@ def _paired(members: list[Person]) -> list[Person]:
     paired = []
     while waiting:
         first = waiting[0].portrait
-        if (
-            first and first.thumbnail is not None
-        ):  # the first itself, at a distance of 0, stays first
+        if first and first.thumbnail is not None:
+            # The first itself, at a distance of 0, stays first.
             waiting.sort(key=lambda person: math.dist(person.portrait.thumbnail, first.thumbnail))
         # An odd number ends in a ring of three, so that nobody is left alone.
         n = 3 if len(waiting) == 3 else 2
