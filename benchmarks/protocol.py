@@ -66,9 +66,9 @@ def scored(job: jobs.Training, datasets: dict[str, dict[str, str]]) -> pd.DataFr
     Returns a row per frame with the columns ``test_set``; ``variant``, empty or that of the
     dataset; ``epoch``; ``chosen``, the epoch that the validation chose; and ``seed``; beside those
     of :func:`dfnb.training.scoring.predict`. They are kept in ``runs/``: a training that was scored
-    before is only read.
+    on as many test sets before is only read.
     """
-    path = home() / "runs" / f"{job.name}-protocol.parquet"
+    path = home() / "runs" / f"{job.name}-protocol-{len(datasets)}.parquet"
     if path.exists():
         return read_table(path)
     settings = train.settings_of(job.run)

@@ -68,7 +68,7 @@ def test_protocols_judge_the_same_training(step, empty_home):
     protocol.main("smoke", worlds=0)
     table = pd.read_csv(empty_home / "reports" / "benchmarks" / "protocol-smoke.csv")
     assert len(table) == 18 and table["value"].between(-1, 1).all()
-    (path,) = empty_home.glob("runs/*-protocol.parquet")
+    (path,) = empty_home.glob("runs/*-protocol-1.parquet")
     frames = pd.read_parquet(path)
     frames = frames[frames["variant"] == ""].assign(chosen=2)
     right = frames.assign(epoch=1, score=frames["label"])
