@@ -153,20 +153,23 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(profile: str) -> pd.DataFrame:
-    """One row per main detector: images and seconds per training, seeds, and the network.
+    """One row per main detector: images and seconds per training, seeds, network and device.
 
-    The images are those of all phases; the seconds those of the last phase since its last start.
+    The images are those of all phases; the seconds those of the last phase since its last start;
+    the device that of the first training.
     """
     rows = {}
     for detector in detectors(profile):
         records = [run.record for run in detector.runs]
         if records and not detector.ablation:
+            first = records[0]
             rows[detector.name] = {
                 "images": round(np.mean([record.images_seen for record in records])),
                 "seconds": round(np.median([record.wall_s for record in records])),
                 "seeds": len(records),
-                "network": "{backbone}, {image_size} px".format(**records[0].parameters.settings),
-                "started from": records[0].weights_from,
+                "network": "{backbone}, {image_size} px".format(**first.parameters.settings),
+                "started from": first.weights_from,
+                "device": first.environment["device"],
             }
     return pd.DataFrame.from_dict(rows, "index").rename_axis("detector")
 

@@ -100,7 +100,8 @@ def test_maps_count_where_they_pass_their_check():
 
 def test_trainings_in_tables():
     compared = tables.compared("hand")
-    assert compared.loc["Baseline", ["images", "seconds", "seeds"]].tolist() == [200, 1, 2]
+    numbers = compared.loc["Baseline", ["images", "seconds", "seeds", "device"]]
+    assert numbers.tolist() == [200, 1, 2, "cpu"]
     assert compared.loc["Baseline", "network"] == "small, 96 px"
     deviations = tables.deviations(report.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]

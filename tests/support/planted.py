@@ -77,7 +77,7 @@ def record(paper, seed=0, settings=None, paper_source="", **facts):
         "start": None,
         "images_seen": 200,
         "wall_s": 1.0,
-        "environment": {},
+        "environment": {"device": "cpu"},
         "outputs": {},
     }
     return TrainingRecord.check({**entries, **facts}, "planted")
