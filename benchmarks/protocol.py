@@ -8,7 +8,10 @@ maximum, on tighter crops, and at the epoch that the validation chose, the last,
 the test set.
 """
 
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -147,8 +150,10 @@ def main(
     names = [*within, *others[:worlds]]
     jobs.ensure_datasets(*names, *(job.run.train_set for job in trainings))
     datasets = {name: variants(name) for name in names}
-    parallel = joblib.Parallel(n_jobs=min(joblib.cpu_count(), len(trainings)))
-    frames = pd.concat(parallel(joblib.delayed(scored)(job, datasets) for job in trainings))
+    # Not joblib's processes: the loaders of a training start processes of their own.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(joblib.cpu_count(), spawn) as processes:
+        frames = pd.concat(processes.map(partial(scored, datasets=datasets), trainings))
     parts = []
     scores = {}
     for protocol, compared_with, rows in protocols(frames):
