@@ -16,7 +16,7 @@ from dfnb.files import atomic
 from dfnb.report import figures
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-STUDIES = {"study-photographs": "photographs", "study-bed": "drawn faces"}  # report -> trained on
+STUDIES = {"study-ff-like": "photographs", "study-bed": "drawn faces"}  # report -> trained on
 BASELINE = "Baseline"
 LONGER = f"{BASELINE}, controls: twice the budget"
 WIDE = "Wide baseline"

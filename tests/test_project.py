@@ -113,7 +113,7 @@ def test_documents_have_the_numbers_of_the_committed_reports(checkout, heading, 
     _, _, section = text.partition(heading)
     shown = table_of(section.partition("\n## ")[0])
     texts = {}  # detector, column -> cell
-    for study, faces in (("study-bed", "drawn"), ("study-photographs", "photographs")):
+    for study, faces in (("study-bed", "drawn"), ("study-ff-like", "photographs")):
         results = pd.read_parquet(checkout / "reports" / study / "results.parquet")
         results = results.query("table in ['cross_dataset', 'differences', 'unseen']")
         for row in results[results["minus"] == minus].itertuples():

@@ -368,7 +368,7 @@ def pairs_of(name, portraits):
 
 def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(portraits):
     assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
-    world = pairs_of("photographs-world-01", portraits)
+    world = pairs_of("ff-like-world-01", portraits)
     assert pairs_of("photographs", portraits) == world != {}
 
 
@@ -397,10 +397,10 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
     listed = {name: found[name] for name in (f"{number}.png" for number in range(24))}
     text = "".join(f"{value}  {name}\n" for name, value in listed.items())
     (manifests / "portraits.sha256").write_text(text)
-    identity_before = synth.identity("photographs-world-01")
+    identity_before = synth.identity("ff-like-world-01")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        record = synth.build("photographs-world-01", workers=1)
+        record = synth.build("ff-like-world-01", workers=1)
         assert identity(record) == identity_before
         assert photographs.hashes(str(empty_home / "photographs")) == listed
         (empty_home / "photographs" / "3.png").unlink()

@@ -105,7 +105,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 @register_model
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` with 0.24 M weights, as Exposing the Deception has in study-photographs."""
+    """:class:`Plain7` with 0.24 M weights, as Exposing the Deception has in study-ff-like."""
     channels = (32, 40, 56, 72, 72, 88, 88)
     return build_model_with_cfg(Plain7, WIDE, pretrained, channels=channels, **kwargs)
 

@@ -23,7 +23,7 @@ from dfnb.settings import DfnbError
 SITE = Path(__file__).resolve().parent
 CHECKOUT = SITE.parents[1]
 STUDY = CHECKOUT / "reports" / "study-bed"
-PHOTOGRAPHS = CHECKOUT / "reports" / "study-photographs"
+PHOTOGRAPHS = CHECKOUT / "reports" / "study-ff-like"
 PICTURE = "pictures/{}.png"  # of a notebook, whichever format the file has
 
 

@@ -36,8 +36,8 @@ DOCUMENTS = (
 MOVED = {
     "reports/study-bed": "report.md",
     "reports/study-bed/index.html": "report.md",
-    "reports/study-photographs": "photographs.md",
-    "reports/study-photographs/index.html": "photographs.md",
+    "reports/study-ff-like": "photographs.md",
+    "reports/study-ff-like/index.html": "photographs.md",
 }
 PAGES = (".md", ".ipynb", ".rst")
 # Words in code, equations, headings and HTML are no links to the glossary.
