@@ -32,6 +32,7 @@ from torchvision.transforms import v2
 
 from dfnb import library, papers, synth
 from dfnb.data.frames import load_frames, select
+from dfnb.device import DEVICE, workers
 from dfnb.files import atomic
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import lae, xception
@@ -300,7 +301,7 @@ def trained(precision: str, epochs: int) -> dict[str, Any]:
     run = train.train(train.run_parameters("xception", DATASET, settings))
     seconds = time.monotonic() - started
     frames = select(load_frames(DATASET), "test")
-    network = run.network().to(scoring.DEVICE)
+    network = run.network().to(DEVICE)
     result = library.auc(scoring.predict(network, frames, settings))
     return {
         "train_s": round(seconds, 2),
@@ -316,7 +317,7 @@ def waiting(precision: str, settings: Settings, count: int) -> dict[str, Any]:
 
     The first batches, while workers start and fill their queues, are not counted.
     """
-    warmup = 2 * scoring.WORKERS + 4
+    warmup = 2 * workers() + 4
     changes = {
         "precision": precision,
         "images_per_epoch": settings.batch_size * (warmup + count),
@@ -374,7 +375,7 @@ def all_jobs(names: Sequence[str], sizes: Sizes, device: str) -> list[Job]:
     size = settings.image_size + 1  # as the released crops, which lose the last row and column
     wait = partial(waiting, settings=settings, count=sizes.steps)
     rows = partial(in_both_precisions, size, sizes.people, wait)
-    in_order.append(Job("loader", rows, {"batch": settings.batch_size, "workers": scoring.WORKERS}))
+    in_order.append(Job("loader", rows, {"batch": settings.batch_size, "workers": workers()}))
     rows = partial(in_both_precisions, 96, sizes.people, partial(trained, epochs=sizes.epochs))
     in_order.append(Job("training", rows, {"epochs": sizes.epochs}))
     return in_order
@@ -400,7 +401,7 @@ def main(
 
     Speed decides no exit code: it is 1 when something fails or misses the golden values.
     """
-    device = scoring.DEVICE
+    device = DEVICE
     for chosen, known in ((part, PARTS), (paper, PAPERS)):
         if unknown := ", ".join(sorted(set(chosen or ()) - set(known))):
             raise typer.BadParameter(f"{unknown} is none of {', '.join(known)}")

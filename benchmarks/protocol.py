@@ -22,14 +22,14 @@ import typer
 from safetensors.torch import load_model
 from sklearn.metrics import roc_auc_score
 
-from dfnb import synth
+from dfnb import device, synth
 from dfnb.data import test_sets
 from dfnb.files import atomic, home, read_table, write_table
 from dfnb.report import tables
 from dfnb.report.scores import UNITS
 from dfnb.running import jobs
 from dfnb.training import scoring, train
-from dfnb.training.trainer import Trainer, reproducible
+from dfnb.training.trainer import Trainer
 
 FRAMES = 8
 # By how much crops are tighter. Photographs have hardly a pixel outside the usual crop.
@@ -78,7 +78,7 @@ def scored(job: jobs.Training, datasets: dict[str, dict[str, str]]) -> pd.DataFr
     splits = train.visible_splits(job.run, settings, None)
     usual = {name: test_sets.load(name) for name in datasets}
     parts = []
-    with TemporaryDirectory() as folder, scoring.single_thread(), reproducible():
+    with TemporaryDirectory() as folder, device.single_thread(), device.reproducible():
         trainer = Trainer(Path(folder) / job.name, job.run, splits, None)
         for epoch in range(1, settings.epochs + 1):
             trainer.train_epoch()

@@ -95,6 +95,7 @@ def score(
     import pandas as pd
     from scipy.stats import binomtest
 
+    from dfnb import device
     from dfnb.data.faces import detector_path
     from dfnb.data.prepare import prepare_picture
     from dfnb.data.videos import media_in
@@ -102,7 +103,7 @@ def score(
 
     paths = media_in(images)
     detector_path()  # raises DfnbError here once, instead of for each image
-    network = detector.network().to(scoring.DEVICE)
+    network = detector.network().to(device.DEVICE)
     rows = []
     for image in paths:
         try:  # cut like the faces that the detector was trained on; a row per frame
@@ -127,6 +128,22 @@ def score(
     if detector.record.faces["drawn"]:
         typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
     raise typer.Exit(2 if len(rows) < len(paths) else 0)
+
+
+@commands.command()
+def parameters(
+    profile: ProfileName,
+    notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
+) -> None:
+    """Print the parameters of a notebook in a profile, for `papermill NOTEBOOK OUT -f FILE`.
+
+    Those of smoke are small sizes for a try, those of paper the published ones for a GPU.
+    """
+    import yaml
+
+    from dfnb.running import jobs
+
+    typer.echo(yaml.safe_dump(jobs.notebook_parameters(profile, notebook), sort_keys=False))
 
 
 @commands.command()

@@ -118,6 +118,27 @@ def manifest(name: str) -> dict[str, Any]:
     return {**base, **content}
 
 
+def domain_of(name: str) -> tuple[str, bool]:
+    """What a dataset counts as, and whether it is set apart from means over datasets.
+
+    Datasets of one domain are made alike: it is that of the dataset in ``like``, else the name
+    itself, unless the manifest states another ``domain``. Its entry ``apart`` is not inherited.
+    """
+    return _domain_of(find("data_manifest"), name)
+
+
+@cache  # a report asks for the same names hundreds of times
+def _domain_of(folder: Path, name: str) -> tuple[str, bool]:
+    for path in folder.rglob("*.yaml"):
+        if name in _declared(path)[1]:
+            content = read_yaml(path)
+            domain = content.get("domain")
+            if not domain:
+                domain = _domain_of(folder, content["like"])[0] if "like" in content else name
+            return domain, content.get("apart", False)
+    return name, False  # a dataset of the reader's own
+
+
 def dataset_names(kind: str) -> list[str]:
     """Names of the datasets in ``data_manifest/`` that are of a kind, synth or real."""
     names = []

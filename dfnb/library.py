@@ -17,14 +17,16 @@ from scipy.special import expit
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from dfnb import device
 from dfnb.attribution import maps
 from dfnb.data import test_sets
 from dfnb.data.frames import load_frames, select, unlabelled
 from dfnb.data.loading import StoredFrames
 from dfnb.data.videos import media_in
 from dfnb.report.measure import measure
-from dfnb.report.scores import KEY_TYPES, KEYS, UNITS, check_scores
+from dfnb.report.scores import UNITS
 from dfnb.settings import DfnbError, explained
+from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
 from dfnb.training import scoring
 from dfnb.training.runs import Run
 
@@ -113,7 +115,7 @@ def predict(
     """
     frames = _stored(data)
     if isinstance(model, Run):
-        network = model.network().to(scoring.DEVICE)
+        network = model.network().to(device.DEVICE)
         return scoring.predict(network, frames.table, model.settings, frames.read)
     if isinstance(model, type) or not callable(model):
         raise DfnbError(

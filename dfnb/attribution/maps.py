@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.data.loading import in_order
+from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError, explained
 from dfnb.training.runs import Run
-from dfnb.training.scoring import DEVICE, single_thread
 
 AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory
 

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
+from dfnb.device import DEVICE, single_thread
 from dfnb.papers.contract import Network
-from dfnb.report.scores import KEYS
 from dfnb.seeds import rng, torch_seed
+from dfnb.store.scores import KEYS
 from dfnb.training.runs import Run
-from dfnb.training.scoring import DEVICE, localisation, single_thread
+from dfnb.training.scoring import localisation
 
 
 def sample(
@@ -68,7 +69,7 @@ def measure(
 ) -> pd.DataFrame:
     """The measures of a map on the forged rows of a frames table, one row per forged frame.
 
-    Columns beside :data:`dfnb.report.scores.KEYS`:
+    Columns beside :data:`dfnb.store.scores.KEYS`:
 
     - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
       with the mean mask of the training as the constant map; NaN if the frame has no mask;
@@ -150,7 +151,7 @@ def sanity(
 ) -> pd.DataFrame:
     """How much a map changes when all weights are made random, one row per forged frame.
 
-    Columns beside :data:`dfnb.report.scores.KEYS`:
+    Columns beside :data:`dfnb.store.scores.KEYS`:
 
     - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
       map before and after :func:`randomise`, 1 if it ignores the weights, about 0 if it depends on

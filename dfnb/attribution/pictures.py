@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dfnb.attribution import maps
-from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames
 from dfnb.report.figures import MAP, WIDTH
 from dfnb.training.runs import Run
@@ -60,13 +59,13 @@ def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
     return figure
 
 
-def panel_frames(name: str, columns: int = 6, split: str = "test") -> pd.DataFrame:
-    """About ``columns`` frames of a split of a dataset: some of each method, real ones last.
+def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
+    """About ``columns`` of these frames: some of each method, real ones last.
 
     Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
     is the first of its video, and no video is shown twice.
     """
-    first_frames = select(load_frames(name), split).drop_duplicates("video")
+    first_frames = frames.drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
     chosen = by_method.head(videos_per_method)

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -189,10 +188,8 @@ def loader(
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
     make batches. With them, batches are in pinned memory, from which a GPU copies them faster.
     """
-    if workers:
-        # One thread per worker. It is set here, in the parent, because a forked worker that stops
-        # the threads of its parent hangs. scoring.single_thread gives the parent its threads again.
-        cv2.setNumThreads(1)
+    # OpenCV has one thread here, in the parent, by device.single_thread: a forked worker that stops
+    # the threads of its parent hangs.
     return DataLoader(
         data,
         sampler=batches,

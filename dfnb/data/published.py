@@ -86,6 +86,8 @@ class Manifest(Closed):
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
+    domain: str = ""  # what the dataset counts as, see dfnb.files.domain_of; empty: ``like``
+    apart: bool = False  # whether it is set apart from means over datasets
     own: bool = False  # users sort these files themselves: one that no rule reads is refused
     rules: tuple[Rule, ...] = Field(min_length=1)
 

@@ -6,24 +6,13 @@ A module is a paper when it declares ``PAPER``, ``Settings`` and ``Network`` as
 
 from __future__ import annotations
 
-import ast
 import pkgutil
-from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
 from dfnb.papers import home
 from dfnb.settings import DfnbError, suggestion
-
-# Versions of papers' files that give the same numbers as an earlier one: digest -> earlier digest.
-SAME_NUMBERS = {
-    "b6ebd46d1f1a": "486faf3e4176",  # lae
-    "96bc9971c4b8": "cc64c1b4ea1f",  # locate_and_verify
-    "764bc596ce84": "29581a235f9b",  # self_blended_images
-}
-MAY_HAVE_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def notebooks() -> dict[str, str]:
@@ -67,23 +56,3 @@ def module(paper: str) -> ModuleType:
     if paper not in available:
         raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, available)}")
     return available[paper]
-
-
-def source_digest(paper: str) -> str:
-    """A fingerprint of a paper's own file; it ignores comments, texts of docstrings and layout.
-
-    A version in SAME_NUMBERS has the fingerprint of the earlier one, so that no run is renamed.
-    """
-    path = Path(module(paper).__file__)
-    digest = _code_digest(path.read_text(encoding="utf-8"))
-    return SAME_NUMBERS.get(digest, digest)
-
-
-@cache
-def _code_digest(source: str) -> str:
-    """The digest of source code by its syntax tree; a docstring counts, but not its text."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, MAY_HAVE_DOCSTRING) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()  # not removed: the body may be the docstring alone
-    return files.digest(ast.unparse(tree))

@@ -62,6 +62,9 @@ class Paper(NamedTuple):
     title: str  # in tables and figures
     notebook: str  # file name of its notebook, without .ipynb
     published: str  # its name in published.csv, see dfnb.report.claims.published_and_ours
+    # Part of the id of its runs: raise it when a change of its file changes the numbers of a
+    # training. tests/test_versions.py finds out who forgets.
+    version: int = 1
 
 
 class Batch(TypedDict):

@@ -34,10 +34,10 @@ from torchvision.transforms import v2
 
 from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
+from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones, contract
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError
-from dfnb.training.scoring import DEVICE, single_thread
 
 if TYPE_CHECKING:
     from dfnb.training.runs import Run

@@ -14,10 +14,12 @@ from pydantic import Field
 
 from dfnb.files import find
 from dfnb.report.measure import FEWEST_SETS, METRICS, Thresholds, measure
-from dfnb.report.scores import UNITS, Level, detectors, maps, profile_of, scores, thresholds
-from dfnb.report.statistics import NAN, holm, p_above
+from dfnb.report.scores import UNITS, Level, maps, scores, thresholds
 from dfnb.report.tables import cells, main
 from dfnb.settings import Closed, Name, read_yaml
+from dfnb.statistics import NAN, holm, p_above
+from dfnb.store.reports import THIS_RUN, Detector, detectors, profile_of
+from dfnb.store.runs import StoredRun
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
@@ -73,14 +75,14 @@ def content(name: str = "claims") -> Content:
 
 
 def judge(
-    profile: str,
+    report: str,
     paper: str = "",
     **read: pd.DataFrame,
 ) -> pd.DataFrame:
-    """The claims of a report, each on every dataset that it names, with its verdict.
+    """The claims on detectors of a report, each on every dataset that it names, with its verdict.
 
     Args:
-        profile: Name of the report; its profile names the file of claims.
+        report: Its name; its profile, if it has one, names the file of claims.
         paper: Only the claims of this module; the correction for their number is over all.
         **read: What is read already: ``video`` or ``frame``, the scores of that level, and
             ``maps``, see :mod:`dfnb.report.scores`. The rest is read if needed.
@@ -91,14 +93,17 @@ def judge(
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
         by Holm's rule for the claims of the family; and the ``verdict``.
     """
-    registry = content(profile_of(profile).get("claims", "claims"))
-    limits = thresholds(profile)
+    registry = content(profile_of(report).get("claims", "claims"))
+    present = {detector.name for detector in detectors(report)}
+    limits = thresholds(report)
     judged = []
     supported = set()  # id and place of premises; these count before Holm's correction
     for claim in registry.claims:
+        if not {claim.detector, claim.against or claim.detector} <= present:
+            continue  # a claim about a detector that this report does not have
         what = "maps" if claim.map else claim.level
         if what not in read:
-            read[what] = maps(profile) if claim.map else scores(profile, claim.level)
+            read[what] = maps(report) if claim.map else scores(report, level=claim.level)
         rows = _rows(claim, read[what])
         for place, of_place in _places(claim, rows):
             row = {**WITHOUT_NUMBER, **claim.model_dump(exclude={"sets", "says"})}
@@ -227,8 +232,10 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- published figures
 
 
-def published_and_ours(profile: str) -> pd.DataFrame:
+def published_and_ours(report: str, run: StoredRun | None = None, **of_run: Any) -> pd.DataFrame:
     """Every published AUC that a detector of a report can be compared with, beside ours, as text.
+
+    With a run, and its ``test_sets``, that run in place of the report.
 
     A paper's rows of ``published.csv`` have its name at the beginning of ``paper``, or as
     ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
@@ -248,7 +255,7 @@ def published_and_ours(profile: str) -> pd.DataFrame:
     figures = figures.replace({"train_set": ours, "test_set": ours})
     figures = figures.rename(columns={"value": "published"})
     parts = [figures.head(0).assign(detector="", checkpoint="")]
-    for detector in detectors(profile):
+    for detector in [Detector(THIS_RUN, runs=(run,))] if run else detectors(report):
         for run in detector.runs[:1]:
             about = run.record.detector
             is_own = figures["paper"].str.startswith(about.published)
@@ -264,7 +271,7 @@ def published_and_ours(profile: str) -> pd.DataFrame:
     by = ["detector", "test_set"]
     parts = []
     for level, of_level in figures.groupby("level"):
-        rows = main(scores(profile, level)).merge(of_level[by])
+        rows = main(scores(report, run, level=level, **of_run)).merge(of_level[by])
         parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
     table = pd.concat(parts)
     table["ours"] = cells(table)

@@ -1,6 +1,7 @@
 """The figures of a report, in one style: of numbers and training logs, without any network."""
 
 import inspect
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image as Picture
 
-from dfnb.files import atomic, report_folder
-from dfnb.report.scores import StoredRun
+from dfnb.files import report_folder, write_bytes
+from dfnb.store import reports
+from dfnb.store.runs import StoredRun
 
 WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
 # Keywords of imshow for attribution maps.
@@ -40,32 +42,38 @@ def style() -> None:
 
 def show(
     figure: Figure,
-    profile: str,
+    report: str,
     name: str,
     caption: str,
+    run: StoredRun | None = None,
 ) -> list[Path]:
     """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
 
     The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large;
-    it is what is displayed, with the caption as alternative text. The figure is closed.
+    it is what is displayed, with the caption as alternative text. The figure is closed. Where this
+    process may not write to the report, it is only displayed. ``run``: this run, if the figure is
+    of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    folder = report_folder(profile) / "figures"
-    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf")]
-    # These entries would change with the time or the versions of libraries. None leaves them out.
-    metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
-    for path in paths:
-        with atomic(path) as temporary:
-            figure.savefig(temporary, metadata=metadata)  # its format is that of the suffix
-            if path.suffix == ".png":
-                # Pillow chooses 256 colours better without transparency (alpha). The PNG that it
-                # writes also lacks matplotlib's metadata, which depend on the version.
-                picture = Picture.open(temporary).convert("RGB")
-                picture.quantize().save(temporary, optimize=True)
+    # Pillow chooses 256 colours better without transparency (alpha). The PNG that it writes also
+    # lacks matplotlib's metadata, which depend on the version.
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    png = io.BytesIO()
+    Picture.open(drawn).convert("RGB").quantize().save(png, "png", optimize=True)
+    display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
+    saved = []
+    if reports.is_writable(report):
         # The PDF takes over the layout of the PNG, because computing one takes long.
         figure.set_layout_engine("none")
+        pdf = io.BytesIO()
+        # These entries would change with the time or the versions of libraries; None omits them.
+        metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
+        figure.savefig(pdf, format="pdf", metadata=metadata)
+        path = report_folder(report) / "figures" / reports.file_name(report, name, run)
+        for suffix, content in ((".png", png), (".pdf", pdf)):
+            saved.append(write_bytes(Path(f"{path}{suffix}"), content.getvalue()))
     plt.close(figure)  # else the notebook would show it a second time
-    display(Image(filename=paths[0], alt=caption), Markdown(f"*{caption}*"))
-    return paths
+    return saved
 
 
 def source(code: type | Callable) -> Markdown:

@@ -1,7 +1,7 @@
 """A result is a groupby: a metric of each group of a table of scores, with its interval.
 
 :func:`measure` resamples people (clusters) and seeds together, and test sets where a mean is over
-three or more; :mod:`dfnb.report.statistics` has the metrics and the interval.
+three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 """
 
 from collections import defaultdict
@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dfnb.report import statistics
-from dfnb.report.scores import DIFFERENCES, NO_SEED
-from dfnb.report.statistics import NAN, REPLICATES, Array
+from dfnb import statistics
+from dfnb.report.scores import DIFFERENCES
 from dfnb.settings import DfnbError, suggestion
+from dfnb.statistics import NAN, REPLICATES, Array
+from dfnb.store.reports import NO_SEED
 
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
 AT_THRESHOLD = "accuracy at 5% validation FPR"  # balanced, of the two classes

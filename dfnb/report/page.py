@@ -1,5 +1,6 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,36 +8,52 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from dfnb.files import find, report_folder, write_bytes
+from dfnb.records import environment
 from dfnb.settings import DfnbError
+from dfnb.store import reports
 
 REPORT = "11_report"  # the notebook that is the report
 STYLE = Path(__file__).with_suffix(".css")
 
 
-def strip_times(path: Path) -> nbformat.NotebookNode:
-    """Remove the times and paths that papermill adds to an executed notebook; returns it.
+def sign(path: Path) -> nbformat.NotebookNode:
+    """Let an executed notebook begin with a line that says how it was made; returns it.
 
-    Equal runs then give equal bytes.
+    Of what papermill notes the parameters and the durations stay; times of day and paths, which say
+    nothing about the run, leave. A notebook that is signed already stays as it is.
     """
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata.pop("papermill", None)
+    made = notebook.metadata.get("papermill", {})
+    if "start_time" not in made:
+        return notebook
+    here = environment()
+    commit = here["commit"][:8] or "none"
+    text = (
+        f"*Executed in {made['duration']:.0f} s on {here['device']}, {made['end_time'][:10]}, "
+        f"commit {commit}.*"
+    )
+    cell = nbformat.v4.new_markdown_cell(text, metadata={"tags": ["executed"]})
+    notebook.cells.insert(0, cell)
+    notebook.metadata["papermill"] = {name: made[name] for name in ("duration", "parameters")}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random
-        for name in ("papermill", "execution"):
-            cell.metadata.pop(name, None)
+        cell.metadata.pop("execution", None)
+        if "papermill" in cell.metadata:
+            duration = cell.metadata["papermill"].get("duration")
+            cell.metadata["papermill"] = {"duration": duration}
     nbformat.write(notebook, path)
     return notebook
 
 
-def export(profile: str, notebook: str) -> Path:
+def export(report: str, notebook: str) -> Path:
     """Write ``reports/<profile>/index.html`` from an executed notebook; returns its path.
 
     The page has the outputs without the code, a small style sheet of its own, and links nothing
     that must be loaded from elsewhere.
     """
-    folder = report_folder(profile)
+    folder = report_folder(report)
     path = folder / "notebooks" / f"{notebook}.ipynb"
-    executed = strip_times(path)
+    executed = sign(path)
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=True,
@@ -47,33 +64,40 @@ def export(profile: str, notebook: str) -> Path:
     # The notebook's links are relative to its own folder, except those to headings and websites.
     body = re.sub(r'href="(?!#|[a-z]+:|\.\./)', 'href="notebooks/', body)
     body = body.replace('href="../', 'href="')
-    title = executed.cells[0].source.splitlines()[0].lstrip("# ")
+    headings = (cell.source for cell in executed.cells if cell.source.startswith("# "))
+    title = next(headings).splitlines()[0].lstrip("# ")
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} · {profile}</title>\n"
+        f"<title>{title} · {report}</title>\n"
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n<main>{body}</main>\n</html>\n"
     )
     return write_bytes(folder / "index.html", page.encode())
 
 
-def rebuild(profile: str, notebook: str = REPORT, **parameters: object) -> Path:
+def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
     """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
+
+    The notebook saves its tables and figures, also in a closed report.
 
     Raises :class:`DfnbError` with the error of the cell that failed.
     """
     import papermill  # takes a second to import
     from papermill.exceptions import PapermillExecutionError
 
-    path = report_folder(profile) / "notebooks" / f"{notebook}.ipynb"
+    path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get(reports.WRITER, "")
+    os.environ[reports.WRITER] = report  # the kernel inherits it
     try:
         papermill.execute_notebook(
             find(f"notebooks/{notebook}.ipynb"),
             path,
-            {"profile": profile, **parameters},
+            {"report": report, **parameters},
             progress_bar=False,
         )
     except PapermillExecutionError as error:
         raise DfnbError(f"{path}: {error.evalue or error.ename}") from None
-    return export(profile, notebook)
+    finally:
+        os.environ[reports.WRITER] = before
+    return export(report, notebook)

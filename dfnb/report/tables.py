@@ -14,10 +14,13 @@ import pandas as pd
 from IPython.display import Markdown, display
 from scipy.special import expit, logit
 
-from dfnb.files import read_metadata, report_folder, write_bytes
-from dfnb.report import statistics
+from dfnb import statistics
+from dfnb.files import report_folder, write_bytes
 from dfnb.report.measure import SUMMARY, measure
-from dfnb.report.scores import MAIN, StoredRun, detectors, test_set_path
+from dfnb.report.scores import MAIN
+from dfnb.store import reports
+from dfnb.store.reports import THIS_RUN, Detector, detectors
+from dfnb.store.runs import StoredRun
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -152,14 +155,14 @@ def explained(maps: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- tables of trainings
 
 
-def compared(profile: str) -> pd.DataFrame:
+def compared(report: str) -> pd.DataFrame:
     """One row per main detector: images and seconds per training, seeds, network and device.
 
     The images are those of all phases; the seconds those of the last phase since its last start;
     the device that of the first training.
     """
     rows = {}
-    for detector in detectors(profile):
+    for detector in detectors(report):
         records = [run.record for run in detector.runs]
         if records and not detector.ablation:
             first = records[0]
@@ -265,59 +268,71 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- captions and files
 
 
-def conditions(profile: str, scores: pd.DataFrame) -> str:
-    """How numbers of these scores were made, in sentences for a caption."""
+def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
+    """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
     facts = defaultdict(list)
     names = scores["detector"].unique()
-    for detector in detectors(profile):
-        for run in detector.runs if detector.name in names else ():
-            facts["Trained on"].append(run.train_set)
-            facts["Seeds"].append(str(run.seed))
+    found = detectors(report)
+    about = reports.test_sets(report)
+    if run:
+        found.insert(0, Detector(THIS_RUN, train_set=run.train_set, runs=(run,)))
+        about |= reports.read_tables(run.id, scores["test_set"].unique(), report)[1]
+    for detector in found:
+        for each in detector.runs if detector.name in names else ():
+            facts["Trained on"].append(detector.train_set)
+            facts["Seeds"].append(str(each.seed))
             # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
-            rule = run.record.rule.replace(run.parameters.train_set, run.train_set)
+            rule = each.record.rule.replace(each.train_set, detector.train_set)
             facts["Checkpoint"].append(rule)
-            if run.record.collapsed:
-                facts["Collapsed runs, left out unless all are"].append(run.id)
+            if each.record.collapsed:
+                facts["Collapsed runs, left out unless all are"].append(each.id)
     for name, rows in scores.groupby("test_set", observed=True):
-        about = read_metadata(test_set_path(report_folder(profile), name))
         is_fake = rows.drop_duplicates("video")["label"] == 1
+        of_set = about[name]
         facts["Tested on"].append(
-            f"{name} {about['fingerprint'][:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
+            f"{name} {of_set['fingerprint'][:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
             f"videos, {rows['cluster'].nunique()} clusters, "
-            f"{about.get('compression') or 'compression not known'}, {about['crop']}"
+            f"{of_set.get('compression') or 'compression not known'}, {of_set['crop']}"
         )
     sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
-        "mean over three or more test sets also over test sets. "
-        f"Made again by `dfnb report {profile}`."
+        "mean over three or more test sets also over test sets."
     )
+    if reports.is_closed(report) and not run:
+        sentences.append(f"Made again by `dfnb report {report}`.")
     return " ".join(sentences)
 
 
 def show(
     table: pd.DataFrame,
-    profile: str,
+    report: str,
     name: str,
     title: str,
     caption: str = "",
+    run: StoredRun | None = None,
 ) -> list[Path]:
     """Display a table of texts, and save it as CSV and Markdown; returns the paths.
 
+    Where this process may not write to the report, the table is only displayed.
+
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
-        profile: The report, whose folder ``tables`` gets the files.
+        report: Its folder ``tables`` gets the files.
         name: Of the files.
         title: What the table shows, the first line of the Markdown.
         caption: How its numbers were made, such as :func:`conditions`.
+        run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
     if table.empty:
         display(NOTHING)
         return []
     display(table)
+    if not reports.is_writable(report):
+        return []
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
-    path = report_folder(profile) / "tables" / f"{name}.csv"
+    path = report_folder(report) / "tables" / f"{reports.file_name(report, name, run)}.csv"
     write_bytes(path, table.to_csv(index=False).encode())
     return [path, write_bytes(path.with_suffix(".md"), markdown.encode())]

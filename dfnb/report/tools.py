@@ -14,8 +14,9 @@ from scipy.special import expit
 
 from dfnb.data import test_sets
 from dfnb.files import find, read_table, report_folder
-from dfnb.report.scores import KEYS, NO_SEED, check_scores, detectors, test_set_path
 from dfnb.settings import DfnbError, suggestion
+from dfnb.store.reports import NO_SEED, detectors, test_set_path
+from dfnb.store.scores import KEYS, check_scores
 
 NOTEBOOK = "12_judge"
 Missing = Literal["refuse", "drop", "real", "fake"]

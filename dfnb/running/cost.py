@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 
 from dfnb.papers.contract import Settings
-from dfnb.records import RunParameters
 from dfnb.running import jobs
 from dfnb.settings import DfnbError
+from dfnb.store.runs import RunParameters
 from dfnb.training import train
 from dfnb.training.runs import settings_of
 from dfnb.training.scoring import DEVICE, single_thread

@@ -3,39 +3,29 @@
 A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
 :func:`plan` makes a list of jobs of it, once: the Snakefile and the trainings read it from a file.
 A training is a job of its own: it builds those datasets of the embedded benchmark that are missing,
-trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. Notebooks read these
-files, or train by :func:`trained` what is missing when they are opened by hand.
+trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. What notebooks call, which
+train and score one run, is in :mod:`dfnb.running.this_run`.
 """
 
 from collections.abc import Iterator, Mapping
 from glob import glob
-from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
-from dfnb import files, papers, records, synth
-from dfnb.attribution import maps, measures
-from dfnb.data import corrupt, test_sets
-from dfnb.data.frames import dataset_record
-from dfnb.records import RunParameters, TrainingOptions
-from dfnb.report.scores import (
-    STANDING_ALONE,
-    VALIDATION,
-    Condition,
-    Role,
-    remove_replaced,
-    score_path,
-    weights_path,
-    write_scores,
-)
+from dfnb import files, papers
 from dfnb.running import parameters
-from dfnb.running.parameters import Names, Seeds, TrainingParameters
+from dfnb.running.datasets import check_known, ensure_datasets, is_available
+from dfnb.running.measuring import Corruptions, Maps, measured
+from dfnb.running.parameters import Names, Seeds
+from dfnb.running.this_run import run_parameters
 from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
-from dfnb.training import scoring, train
-from dfnb.training.runs import Run, frames_of
+from dfnb.store import reports
+from dfnb.store.reports import STANDING_ALONE, Role
+from dfnb.store.runs import RunParameters
+from dfnb.training import train
+from dfnb.training.runs import Run
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -43,40 +33,18 @@ MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid
 # ---------------------------------------------------------------- profiles
 
 
-class Corruptions(Closed):
-    """The corrupted frames on which main detectors are scored, besides the frames as they are."""
-
-    test_set: Name
-    names: list[Literal[*corrupt.CORRUPTIONS]]
-    severities: list[Literal[1, 2, 3, 4, 5]]
-    videos: int | None = Field(None, ge=4)  # about so many videos; None: all
-
-
-class Maps(Closed):
-    """Which attribution maps of main detectors are measured, and on how many frames."""
-
-    test_sets: Names
-    frames: int = Field(ge=1)  # forged frames of each test set, about so many
-    # Maps besides the detectors' own that notebook 08 measures and checks, for each main detector's
-    # first seed. Trainings measure Grad-CAM, named here or not: the notebook only checks it.
-    names: list[str] = Field(min_length=1)
-    sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
-
-
 class Grid(Closed):
     """The datasets on which every paper is trained and tested, and the seeds.
 
     ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
-    by the seed: each seed has its own training set. Then ``within`` names the test sets that count
-    as within-dataset; the training set always does. No mean over test sets includes those of
-    ``not_averaged``.
+    by the seed: each seed has its own training set. ``kinds`` is a test set that compares kinds of
+    images of the same people; the main detectors' first seed is scored on it.
     """
 
     train_set: str
     test_sets: Names
     seeds: Seeds
-    within: list[Name] = Field([])
-    not_averaged: list[Name] = Field([])
+    kinds: Name | None = None
     corruptions: Corruptions | None = None
     maps: Maps | None = None
 
@@ -128,7 +96,7 @@ class Job(Closed):
         name: of the notebook; of a training, the id of its run.
         profile: the name of the profile.
         output: the file that proves that the job ended, relative to the home.
-        parameters: of the notebook; of a training, those with which its paper's notebook shows it.
+        parameters: of the notebook; of a training, those that open it in its paper's notebook.
     """
 
     name: str
@@ -148,18 +116,18 @@ class Training(Job):
     Attributes:
         run: what identifies the training.
         roles: the pairs of ablation and variant under which the report shows it.
-        train_set: as the profile names it, with ``{seed}`` where each seed has its own.
         test_sets: the datasets that it is scored on.
         corruptions: the corrupted frames that it is scored on, too.
         maps: where its attribution maps are measured.
+        is_first: whether it is the first seed of a main detector, whose weights the report keeps.
     """
 
     run: RunParameters
     roles: list[Role]
-    train_set: str
     test_sets: list[str]
     corruptions: Corruptions | None
     maps: Maps | None
+    is_first: bool
 
 
 class Plan(Closed):
@@ -230,20 +198,35 @@ def plan(
                 )
             continue
         if notebook not in shown:
-            values = {"profile": name, **own}
+            values = {"report": name, **own}
             checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
             shown[notebook] = checked.model_dump(mode="json")
-        output = records.notebook_record(name, notebook)  # written last
+        output = reports.notebook_record(name, notebook)  # written last
         job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
         notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
-def is_available(dataset: str) -> bool:
-    """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
-    if dataset in files.dataset_names("synth"):
-        return True
-    return records.read_record(files.dataset_folder(dataset)) is not None
+def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
+    """What a profile changes of the default parameters of a notebook, at its first seed.
+
+    Without the report, which is up to the reader. Raises :class:`DfnbError` where the profile does
+    not have the notebook, or trains nothing for it.
+    """
+    content = profile(name)
+    if notebook not in content.notebooks:
+        known = suggestion(notebook, content.notebooks)
+        raise DfnbError(f"profile {name} has no notebook {notebook!r}{known}")
+    values = dict(content.notebooks[notebook] or {})
+    if values.get("released"):
+        raise DfnbError(f"profile {name} trains nothing for {notebook}: choose another profile")
+    if notebook in papers.notebooks():
+        seed = content.grid.seeds[0]
+        train_set = content.grid.train_set.replace("{seed}", str(seed))
+        grid = {"train_set": train_set, "test_sets": content.grid.test_sets, "seed": seed}
+        values = {**grid, **values}
+    parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
+    return values
 
 
 def _trainings(
@@ -261,7 +244,7 @@ def _trainings(
         return
     grid = content.grid
     schema = parameters.schema(notebook)
-    shared = {"profile": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
+    shared = {"report": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
     for role, variant in _variants(content, notebook, shared.get("released")).items():
         values = {**shared, **variant.model_extra, **changes}
@@ -269,24 +252,26 @@ def _trainings(
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
+            check_known(p.test_sets, name)
             present = [dataset for dataset in p.test_sets if is_available(dataset)]
             can_start = p.released or is_available(p.train_set)
             if role != MAIN and not (present and can_start):
                 continue
             p = p.model_copy(update={"test_sets": present})
-            run = _run_parameters(p)
+            run = run_parameters(p)
             run_id = train.run_id(run)
+            is_first = role == MAIN and seed == grid.seeds[0]
             yield Training(
                 name=run_id,
                 profile=name,
-                output=score_path(Path("reports", name), run_id),
+                output=reports.score_path(Path("reports", name), run_id),
                 parameters=p.model_dump(mode="json"),
                 run=run,
                 roles=[role],
-                train_set=train_set,
-                test_sets=present,
+                test_sets=[*present, grid.kinds] if is_first and grid.kinds else present,
                 corruptions=grid.corruptions if role == MAIN else None,
                 maps=grid.maps if role == MAIN else None,
+                is_first=is_first,
             )
 
 
@@ -308,53 +293,14 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
     return variants
 
 
-def _run_parameters(p: TrainingParameters) -> RunParameters:
-    """What identifies the training with the parameters of a paper's notebook."""
-    options = p.model_dump(include=set(TrainingOptions.model_fields))
-    return train.run_parameters(settings=p.settings(), **options)
-
-
-# ---------------------------------------------------------------- what jobs and notebooks call
-
-
-def ensure_datasets(*names: str) -> None:
-    """Build the missing datasets of the embedded benchmark.
-
-    Raises :class:`DfnbError` for any other dataset that is not prepared.
-    """
-    for name in names:
-        if name in files.dataset_names("synth"):
-            synth.build(name)  # returns at once where the dataset is there
-        else:
-            dataset_record(name)  # raises where it is not prepared
-
-
-def trained(p: TrainingParameters) -> Run:
-    """The training of a paper's notebook, see :func:`train_and_score`.
-
-    One that the profile does not plan, because a reader has changed the parameters, is only
-    trained, on datasets that are there: no table of the report has it.
-    """
-    run = _run_parameters(p)
-    for job in plan(p.profile).trainings:
-        if job.run == run:
-            return train_and_score(job)
-    return train.train(run)
-
-
-def ensure_trained(name: str) -> None:
-    """Train the main detectors that the report of a profile lacks, for notebooks opened by hand."""
-    for job in plan(name, main=True).trainings:
-        train_and_score(job)
+# ---------------------------------------------------------------- what `dfnb train` calls
 
 
 def train_and_score(job: Training) -> Run:
-    """Train, and score the test sets; where the job says so, also corrupted frames and maps.
+    """Train, score the test sets, and put the scores into the report of the profile.
 
-    If the report already has the scores, the run is only opened, by its id.
-
-    The validation split is scored as one more test set, also what ``Settings.visible`` hides. No
-    table reads these scores: a report's threshold is that of the record.
+    If the report already has them, the run is only opened, by its id. A run that was trained or
+    scored before, for another report for example, is not trained or scored again.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights: notebooks need them to draw maps on a machine without ``runs/``. The score file proves
@@ -362,53 +308,18 @@ def train_and_score(job: Training) -> Run:
     """
     if job.done:
         return Run.open(job.name)
-    report = files.report_folder(job.profile)
-    ensure_datasets(*job.test_sets)
+    folder = files.report_folder(job.profile)
     if job.run.data:  # empty for released weights, which need no training set
         ensure_datasets(job.run.train_set)
     run = train.train(job.run)  # a finished training is only loaded
-    files.write_bytes(report / "profile.yaml", files.profile_path(job.profile).read_bytes())
-    if MAIN in job.roles and run.seed == profile(job.profile).grid.seeds[0]:
+    files.write_bytes(folder / "profile.yaml", files.profile_path(job.profile).read_bytes())
+    if job.is_first:
         weights = (run.folder / "best.safetensors").read_bytes()
-        files.write_bytes(weights_path(report, run.id), weights)
-    tables = dict(_tables(run, job))
-    metadata = {name: test_sets.metadata(name) for name, *_ in tables}  # of each Condition
-    if job.run.data:
-        validation = VALIDATION.format(job.run.train_set)
-        network = run.network().to(scoring.DEVICE)
-        frames = frames_of(job.run, "val")
-        scores = scoring.predict(network, frames, run.settings, locate=False)
-        tables[Condition(validation)] = scores
-        metadata[validation] = test_sets.metadata(job.run.train_set)
-    # As the profile names it, bed-{seed}: then all seeds have the same.
-    record = run.record.model_copy(update={"train_set": job.train_set})
-    about = record.model_dump(mode="json")
-    write_scores(job.profile, run.id, tables, metadata, record=about, roles=job.roles)
-    remove_replaced(job.profile, run.id)
+        files.write_bytes(reports.weights_path(folder, run.id), weights)
+    tables, about = measured(
+        run, job.profile, job.test_sets, job.corruptions, job.maps, job.is_first
+    )
+    record = run.record.model_dump(mode="json")
+    reports.write_scores(job.profile, run.id, tables, about, record=record, roles=job.roles)
+    reports.remove_replaced(job.profile, run.id)
     return run
-
-
-def _tables(run: Run, job: Training) -> Iterator[tuple[Condition, pd.DataFrame]]:
-    """The scores of each test set, those of corrupted frames, and the measures of maps.
-
-    The maps are the network's own and Grad-CAM; notebook 08 measures the others of ``Maps.names``.
-    A test set without a fake of a seen method has none.
-    """
-    for name in job.test_sets:
-        yield Condition(name), scoring.score(run, name)
-    if job.corruptions and is_available(job.corruptions.test_set):
-        name = job.corruptions.test_set
-        videos = job.corruptions.videos
-        ensure_datasets(name)
-        for corruption, severity in product(job.corruptions.names, job.corruptions.severities):
-            table = scoring.score(run, name, corruption, severity, videos)
-            yield Condition(name, corruption, severity), table
-    if not job.maps:
-        return
-    for name in filter(is_available, job.maps.test_sets):
-        ensure_datasets(name)
-        frames = measures.sample(name, job.maps.frames, run.parameters.seen_methods)
-        if frames.empty:  # no fake of a method that it has seen
-            continue
-        for map_name in maps.names(run.network()):
-            yield Condition(name, map=map_name), measures.measure(run, frames, map_name)

@@ -11,20 +11,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, create_model
 
-from dfnb import papers, records
-from dfnb.settings import Closed, DfnbError, Name
+from dfnb import files, papers
+from dfnb.running.datasets import check_known, present
+from dfnb.settings import Closed, DfnbError, Name, read_yaml
+from dfnb.store.runs import TrainingOptions
 
 Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
 
 
+DESCRIBED = "study-bed"  # the profile whose detectors the notebooks show by default
+TEST_SETS = ["bed", "world-01", "world-02"]  # of its test sets, those of the papers' notebooks
+
+
 class Parameters(Closed):
-    """The parameter of every notebook: the profile whose report it reads and adds to."""
+    """The parameter of every notebook: the report that it reads and, if open, adds to."""
 
-    profile: Name = "smoke"
+    report: Name = DESCRIBED
 
 
-class TrainingParameters(Parameters, records.TrainingOptions):
+class TrainingParameters(Parameters, TrainingOptions):
     """The parameters of a paper's notebook, besides the settings of the paper."""
 
     test_sets: Names
@@ -39,7 +45,7 @@ class TrainingParameters(Parameters, records.TrainingOptions):
 class DataParameters(Parameters):
     """The parameters of the notebook on data: datasets to make or, if prepared, to look at."""
 
-    datasets: Names
+    datasets: Names = Field(["smoke-a", "smoke-b", "smoke-tasks", "smoke-tasks-unseen"])
 
 
 class AttributionParameters(Parameters):
@@ -51,7 +57,7 @@ class AttributionParameters(Parameters):
 class SeamsParameters(Parameters):
     """The parameters of notebook 10; ``test_set`` shows the same people forged in several ways."""
 
-    test_set: Name = "seams"
+    test_set: Name = "seams-bed"
 
 
 # All notebooks but those of the papers, and 12_judge: `dfnb judge` checks its parameters.
@@ -86,14 +92,16 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
     Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read.
+    variables only those with the name of a parameter are read. One line names the parameters that
+    differ from the defaults, which the texts of the notebook describe. Published test sets that are
+    not prepared are left out, which a line says, too.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
         namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
             the executed cells.
 
-    Raises :class:`DfnbError` with one sentence.
+    Raises :class:`DfnbError` with one sentence, also for datasets that nobody knows.
     """
     expected = schema(notebook)
     names = set(expected.model_fields)
@@ -101,4 +109,27 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
         if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     values = {name: namespace[name] for name in names & namespace.keys()}
-    return expected.check(values, notebook)
+    p = expected.check(values, notebook)
+    changed = []
+    for name, default in defaults(notebook).items():
+        if getattr(p, name) != default:
+            changed.append(f"{name} = {getattr(p, name)!r}")
+    if changed:
+        print(f"Changed: {', '.join(changed)}. The texts describe the defaults.")
+    if isinstance(p, TrainingParameters):
+        check_known([p.train_set], notebook)
+        p = p.model_copy(update={"test_sets": present(p.test_sets, notebook)})
+    return p
+
+
+def defaults(notebook: str) -> dict[str, Any]:
+    """The default parameters of a notebook; of a paper's, those of the committed detector."""
+    expected = schema(notebook)
+    values = {}
+    if notebook in papers.notebooks():
+        profile = read_yaml(files.profile_path(DESCRIBED))
+        seed = profile["grid"]["seeds"][0]
+        train_set = profile["grid"]["train_set"].replace("{seed}", str(seed))
+        values = {"train_set": train_set, "test_sets": TEST_SETS, "seed": seed}
+        values |= profile["notebooks"].get(notebook) or {}
+    return dict(expected.check(values, notebook))

@@ -64,7 +64,7 @@ def run(
             "the reasons, and the same command continues"
         )
     for path in report.glob("notebooks/*.ipynb"):
-        page.strip_times(path)
+        page.sign(path)
     if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")

@@ -30,6 +30,7 @@ from dfnb.files import (
     dataset_folder,
     digest,
     end_with_parent,
+    home,
     locked,
     read_json,
     write_json,
@@ -49,9 +50,10 @@ from dfnb.synth.forgeries import (
     mark,
 )
 from dfnb.synth.painting import render
-from dfnb.synth.presets import Settings, parameters_of, preset
+from dfnb.synth.presets import Settings, identity, parameters_of, preset
 from dfnb.synth.regions import drawn_place
 
+EXCERPT = 6  # people; each method forges some of their films
 # The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
 # purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
 # LOOKS). In the place of LOOKS the other keys have the number of a video, which is at most 25, so
@@ -539,6 +541,28 @@ def build(
         record_entries["compression"] = _compression(settings.delivery)
         originals = _originals(folder)
         return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
+
+
+def excerpt(name: str, split: str) -> Path:
+    """The folder of a dataset that has the first EXCERPT people of a split alone, with one record.
+
+    Their videos are those of the whole dataset, which need not be built: to show a few frames takes
+    a second. They are kept in ``cache/``, by the identity of the dataset. Raises
+    :class:`DfnbError` where the split has no people.
+    """
+    settings = preset(name)
+    folder = home() / "cache" / f"{name}-{split}-{identity(name)}"
+    with locked(folder, wait_s=-1):
+        if read_record(folder) is None:
+            persons, _ = cast(name, settings)
+            first = [person for person in persons if person.split == split][:EXCERPT]
+            if not first:
+                raise DfnbError(f"{name} has no people of the split {split!r}")
+            for person in first:
+                for video in make_videos(folder, name, person, persons[person.donor], settings):
+                    write_video(*video)
+            write_dataset(folder, parameters_of(name, settings), _originals(folder))
+    return folder
 
 
 def _originals(folder: Path) -> dict[str, str]:

@@ -14,9 +14,10 @@ import pandas as pd
 from dfnb import papers
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
-from dfnb.records import RunParameters, TrainingRecord, read_record
-from dfnb.report.scores import StoredRun, score_files
+from dfnb.records import read_record
 from dfnb.settings import DfnbError, explained, suggestion
+from dfnb.store.reports import score_files
+from dfnb.store.runs import RunParameters, StoredRun, TrainingRecord
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
@@ -26,22 +27,36 @@ class Run(StoredRun):
     """A finished training; :meth:`network` loads its weights where they are on this machine."""
 
     @classmethod
+    def find(cls, run_id: str) -> "Run | None":
+        """The finished run with an id, see :meth:`open`; None where there is none."""
+        content = read_record(run_folder(run_id))
+        if content is None:
+            # Several reports may have the run; any will do.
+            for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
+                content = read_metadata(path).get("record")  # None: of another tool
+        if content is None:
+            return None
+        return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
+
+    @classmethod
     def open(cls, run_id: str) -> "Run":
         """The run with an id, from ``runs/``, or else from the record in a score file.
 
         Raises :class:`DfnbError` when there is no such run, with the nearest ids, or when it is not
         finished.
         """
-        content = read_record(run_folder(run_id))
-        if content is None:
-            # Several reports may have the run; any will do.
-            stored = {path.stem: path for path in score_files(home() / "reports")}
-            if run_id not in stored:
-                known = {*stored, *(path.parent.name for path in home().glob("runs/*/record.json"))}
-                remedy = suggestion(run_id, sorted(known))
-                raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
-            content = read_metadata(stored[run_id]).get("record")  # None: of another tool
-        return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
+        run = cls.find(run_id)
+        if run is None:
+            own = [path.parent.name for path in home().glob("runs/*/record.json")]
+            stored = [path.stem for path in score_files(home() / "reports")]
+            remedy = suggestion(run_id, dict.fromkeys([*sorted(own), *stored]))
+            raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
+        return run
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its weights are on this machine, in ``runs/`` or in a report."""
+        return bool(_weight_files(self.id))
 
     @property
     def folder(self) -> Path:
@@ -96,9 +111,7 @@ class Run(StoredRun):
 def settings_of(parameters: RunParameters) -> "Settings":
     """The settings of a training; raises :class:`DfnbError` when the paper refuses them today."""
     paper = parameters.paper
-    settings = dict(parameters.settings)
-    settings.pop("pairs", None)  # False, in records of earlier versions
-    return papers.module(paper).Settings.check(settings, f"settings of {paper}")
+    return papers.module(paper).Settings.check(parameters.settings, f"settings of {paper}")
 
 
 def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
@@ -109,7 +122,8 @@ def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
 
 def with_weights(stored: Iterable[StoredRun]) -> list[Run]:
     """The runs that have their weights on this machine, in ``runs/`` or in a report."""
-    return [Run(run.id, run.record) for run in stored if _weight_files(run.id)]
+    runs = [Run(run.id, run.record) for run in stored]
+    return [run for run in runs if run.has_weights]
 
 
 def _weight_files(run_id: str) -> list[Path]:

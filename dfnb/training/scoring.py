@@ -1,9 +1,6 @@
 """Scores of frames by a trained network, and how well it locates what was forged."""
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -15,34 +12,13 @@ from dfnb.data import test_sets
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
+from dfnb.device import DEVICE, single_thread, workers
 from dfnb.papers import contract
-from dfnb.report.scores import KEYS, check_scores
 from dfnb.settings import DfnbError
+from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.runs import Run
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# Processes that read frames. On the CPU they would compete with the network.
-WORKERS = min(8, os.cpu_count() or 1) if DEVICE == "cuda" else 0
-
 LOCALISATION = ("iou", "pixel_auc", "pixel_ap", "pointing", "energy")
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """A context, or a decorator, in which torch uses one thread.
-
-    With several threads, the rounding of a sum depends on their number, and with it the weights of
-    a training. At the end torch and OpenCV get back their numbers of threads; OpenCV's is set to
-    one inside, by :func:`dfnb.data.loading.loader`.
-    """
-    threads = torch.get_num_threads()
-    opencv_threads = cv2.getNumThreads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(opencv_threads)
 
 
 @single_thread()
@@ -85,7 +61,7 @@ def predict(
     labels = []
     measures = []
     measures_of_constant = []
-    for batch in in_order(frames, settings, workers=WORKERS, seed=seed, read=read):
+    for batch in in_order(frames, settings, workers=workers(), seed=seed, read=read):
         images = batch["image"].to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
             outputs = contract.outputs_of(network, images)

@@ -13,13 +13,14 @@ from dfnb.data.frames import check_classes, dataset_record, identity
 from dfnb.files import dataset_names, digest, locked, run_folder
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
-from dfnb.records import RunParameters, read_record
-from dfnb.settings import DfnbError
+from dfnb.records import read_record
+from dfnb.store.runs import RunParameters
 from dfnb.training.runs import Run, frames_of, settings_of
 from dfnb.training.trainer import adopt, fit
 
-# Part of every run's id. A change of code outside the papers' files that changes the numbers of a
-# training must increase it.
+# Part of every run's id: raise it when a change of code outside the papers' files changes the
+# numbers of a training. A paper's own file has Paper.version. tests/test_versions.py finds out who
+# forgets.
 NUMBERS = 3
 
 
@@ -41,15 +42,9 @@ def train(parameters: RunParameters) -> Run:
     Args:
         parameters: Made by :func:`run_parameters`, perhaps by another process.
 
-    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, when the loss or a
-    validation score is no longer finite, and when the paper's code has changed since the parameters
-    were made.
+    Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, and when the loss
+    or a validation score is no longer finite.
     """
-    if papers.source_digest(parameters.paper) != parameters.paper_source:
-        raise DfnbError(
-            f"the code of {parameters.paper} has changed since this training was planned; start "
-            "the command again"
-        )
     folder = run_folder(run_id(parameters))
     with locked(folder, wait_s=-1):  # waits without end
         settings = settings_of(parameters)
@@ -78,7 +73,7 @@ def run_parameters(
         train_set: A dataset; one of the embedded benchmark need not be built yet.
         settings: The paper's settings.
         **options: ``seed``, ``seen_methods`` in any order, and ``frames_per_video``, see
-            :class:`dfnb.records.TrainingOptions`.
+            :class:`dfnb.store.runs.TrainingOptions`.
 
     Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
@@ -103,7 +98,7 @@ def run_parameters(
         data=data,
         settings=settings.model_dump(mode="json"),
         start_weights=weights.sha256,  # empty: random
-        paper_source=papers.source_digest(paper),
+        version=papers.module(paper).PAPER.version,
         numbers=NUMBERS,
         **options,
     )
@@ -114,8 +109,8 @@ def run_id(parameters: RunParameters) -> str:
 
     The hash is of all parameters, but of the settings only those that differ from their defaults: a
     setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves it at
-    its default. Nor does a changed default rename them: then increase :data:`NUMBERS`. A change of
-    the paper's own file renames all its runs, by ``paper_source``.
+    its default. Nor does a changed default rename them: then raise :data:`NUMBERS`. No digest of
+    source is in it: renaming a variable renames no run.
     """
     p = parameters
     changed = settings_of(p).model_dump(mode="json", exclude_defaults=True)

@@ -7,8 +7,6 @@ checkpoint contains everything else.
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,35 +16,23 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor
 
-from dfnb import papers
+from dfnb import device, papers
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
-from dfnb.records import Clock, RunParameters, write_record
-from dfnb.report.scores import threshold_of
+from dfnb.records import Clock, write_record
 from dfnb.seeds import rng, torch_seed
 from dfnb.settings import DfnbError, explained
+from dfnb.store.runs import RunParameters
+from dfnb.store.thresholds import threshold_of
 from dfnb.training.runs import Run, settings_of
-from dfnb.training.scoring import DEVICE, WORKERS, predict, single_thread
+from dfnb.training.scoring import predict
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
 SEED_PART = 0  # part of the seeds of each step; another value would change every training
-
-
-@contextmanager
-def reproducible() -> Iterator[None]:
-    """Let torch use deterministic algorithms; operations without one warn."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Else torch fills each new tensor with NaN before use: an eighth of a training's time on a CPU.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
 
 
 @dataclass
@@ -63,8 +49,8 @@ class Progress:
     validation_threshold: dict[str, Any] = field(default_factory=dict)
 
 
-@single_thread()  # the rounding of sums depends on the number of threads
-@reproducible()
+@device.single_thread()  # the rounding of sums depends on the number of threads
+@device.reproducible()
 def fit(
     folder: Path,
     parameters: RunParameters,
@@ -76,10 +62,7 @@ def fit(
     The arguments are those of :class:`Trainer`.
     """
     trainer = Trainer(folder, parameters, splits, start)
-    # Older torch cannot tell, nor torch on ARM.
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    is_emulated = DEVICE == "cpu" and capabilities.get("avx512_bf16") is False
-    if is_emulated and trainer.settings.precision == "bf16-mixed":
+    if trainer.settings.precision == "bf16-mixed" and device.emulates_bf16():
         print("this processor emulates bf16; with precision = 32-true it would train faster")
     trainer.load()
     while trainer.progress.epoch < trainer.settings.epochs:
@@ -104,7 +87,7 @@ class Trainer:
         sampler: The batches of an epoch in their order.
         loader: Loads them.
         steps: Batches per epoch.
-        network: The network, on DEVICE.
+        network: The network, on the device.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When it was last written, by the clock ``time.monotonic``.
@@ -129,20 +112,20 @@ class Trainer:
         self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
         self.steps = len(self.sampler)  # train_epoch later skips some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
-        self.loader = loader(data, self.sampler, WORKERS)
+        self.loader = loader(data, self.sampler, device.workers())
         # Network.
         torch.manual_seed(torch_seed("init", parameters.seed))
         network = papers.module(parameters.paper).Network(self.settings)
         if start:  # its network has the same layers
             network.load_state_dict(start.network().state_dict())
         # With channels last, convolutions are faster.
-        self.network = network.to(DEVICE, memory_format=torch.channels_last)
+        self.network = network.to(device.DEVICE, memory_format=torch.channels_last)
         # Optimisers.
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
         self.saved_at = time.monotonic()  # none is due yet
-        print(f"{folder.name}: starting from {self.network.weights_from} on {DEVICE}")
+        print(f"{folder.name}: starting from {self.network.weights_from} on {device.name()}")
 
     # ------------------------------------------------------------ an epoch
 
@@ -192,8 +175,9 @@ class Trainer:
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
-        tensors = {name: tensor.to(DEVICE, non_blocking=True) for name, tensor in tensors.items()}
-        batch = {**tensors, "epoch": self.progress.epoch, "partner": None, "weight": 1.0}
+        batch = {"epoch": self.progress.epoch, "partner": None, "weight": 1.0}
+        for name, tensor in tensors.items():
+            batch[name] = tensor.to(device.DEVICE, non_blocking=True)
         draw = rng("mixup", self.parameters.seed, global_step, SEED_PART)
         if draw.random() >= self.settings.mixup_probability:
             return batch
@@ -246,7 +230,7 @@ class Trainer:
         # -1: nothing is chosen yet. With "last", each epoch takes the place of the one before.
         if auc > progress.chosen.get("auc", -1) or self.settings.chosen == "last":
             progress.chosen = {"epoch": epoch, "auc": auc}
-            progress.validation_threshold = threshold_of(validation)
+            progress.validation_threshold = threshold_of(validation).model_dump()
             with atomic(self.folder / "best.safetensors") as temporary:
                 save_model(self.network, str(temporary))
         # Means over the epoch's steps.
@@ -291,7 +275,7 @@ class Trainer:
         print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
-        """Write the record, a :class:`dfnb.records.TrainingRecord`."""
+        """Write the record, a :class:`dfnb.store.runs.TrainingRecord`."""
         progress = self.progress
         images_before = self.start.record.images_seen if self.start else 0
         _write_record(
@@ -337,7 +321,12 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
         folder / "record.json",
         parameters.model_dump(mode="json"),
         [weights],
-        detector={**paper.PAPER._asdict(), "defaults": published},
+        detector={
+            "title": paper.PAPER.title,
+            "notebook": paper.PAPER.notebook,
+            "published": paper.PAPER.published,
+            "defaults": published,
+        },
         weights_sha256=sha256(weights),
         **clock.usage(),
         **values,

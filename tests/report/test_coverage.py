@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from dfnb.report import statistics
+from dfnb import statistics
 
 CASES = ["one set", "difference on one set", "mean over sets", "mean, same people"]
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
 from dfnb.report.scores import GAIN, NO_SEED
-from dfnb.report.statistics import REPLICATES, draws
+from dfnb.statistics import REPLICATES, draws
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 

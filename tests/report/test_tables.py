@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from dfnb import report
 from dfnb.report import tables
-from dfnb.report.statistics import NAN
+from dfnb.statistics import NAN
 
 A, B = planted.SETS
 

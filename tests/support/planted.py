@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from dfnb.records import TrainingRecord
+from dfnb.store.runs import TrainingRecord
 from dfnb.report.scores import Condition, write_scores
 from dfnb.seeds import rng
 

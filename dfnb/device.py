@@ -1,0 +1,72 @@
+"""Where torch computes, and how: device, worker processes, threads, determinism.
+
+The settings are restored at the end of each context: importing this module changes nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import joblib
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def name() -> str:
+    """The device in words, for messages and records."""
+    return torch.cuda.get_device_name(0) if DEVICE == "cuda" else "CPU"
+
+
+def workers() -> int:
+    """How many processes read frames beside a GPU: one per CPU that this process may use.
+
+    On a CPU none, because they would compete with the network. The limits of a container or of a
+    Slurm job count, which ``os.cpu_count`` does not know.
+    """
+    return joblib.cpu_count() if DEVICE == "cuda" else 0
+
+
+def emulates_bf16() -> bool:
+    """Whether this processor computes bfloat16 by other instructions, and so slowly.
+
+    Older versions of torch cannot tell, nor torch on ARM: then False.
+    """
+    if DEVICE == "cuda" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    return torch.cpu.get_capabilities().get("avx512_bf16") is False
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """A context, or a decorator, in which torch and OpenCV use one thread.
+
+    With several threads, the rounding of a sum depends on their number, and with it the weights of
+    a training. OpenCV's are set before workers are forked, because one that stops the threads of
+    its parent hangs.
+    """
+    threads = torch.get_num_threads()
+    opencv_threads = cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(opencv_threads)
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Let torch use deterministic algorithms; operations without one warn."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else torch fills each new tensor with NaN before use: an eighth of a training's time on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

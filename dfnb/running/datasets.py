@@ -1,0 +1,74 @@
+"""Which datasets a run can use: prepared ones, and the embedded benchmark, built when needed."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from dfnb import files, records, synth
+from dfnb.data.frames import dataset_record, load_frames, select
+from dfnb.settings import DfnbError, suggestion
+
+
+def is_available(dataset: str) -> bool:
+    """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
+    if dataset in files.dataset_names("synth"):
+        return True
+    return records.read_record(files.dataset_folder(dataset)) is not None
+
+
+def check_known(datasets: Iterable[str], source: str) -> None:
+    """Raise :class:`DfnbError` for a name that is neither prepared nor in ``data_manifest``.
+
+    Published datasets that are not prepared are known: who calls this leaves them out.
+    """
+    known = {*files.dataset_names("synth"), *files.dataset_names("real")}
+    for dataset in datasets:
+        if dataset not in known and not is_available(dataset):
+            prepared = [path.parent.name for path in files.home().glob("datasets/*/record.json")]
+            raise DfnbError(
+                f"{source}: there is no dataset {dataset!r}"
+                f"{suggestion(dataset, sorted({*known, *prepared}))} `dfnb synth NAME` makes one "
+                "of the embedded benchmark, `dfnb prepare` one of your own files"
+            )
+
+
+def present(datasets: Iterable[str], source: str) -> list[str]:
+    """The datasets that can be used; published ones that are not prepared are named in one line.
+
+    Raises :class:`DfnbError` for a name that nobody knows, and where none is left.
+    """
+    datasets = list(datasets)
+    check_known(datasets, source)
+    usable = [dataset for dataset in datasets if is_available(dataset)]
+    missing = [dataset for dataset in datasets if dataset not in usable]
+    hint = f"{', '.join(missing)}: not prepared, `dfnb data` says how to get it"
+    if not usable:
+        raise DfnbError(f"{source}: no test set is left; {hint}")
+    if missing:
+        print(f"left out: {hint}")
+    return usable
+
+
+def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
+    """Frames of a split of a dataset, for pictures and examples.
+
+    Of a drawn dataset those of its first people, whether it is built or not: so a notebook shows
+    the same frames anywhere, and need not build a dataset to show ten. Of any other dataset, which
+    must be there, all of the split.
+    """
+    if name in files.dataset_names("synth") and not synth.preset(name).portraits:
+        return load_frames(synth.excerpt(name, split))
+    ensure_datasets(name)
+    return select(load_frames(name), split)
+
+
+def ensure_datasets(*names: str) -> None:
+    """Build the missing datasets of the embedded benchmark.
+
+    Raises :class:`DfnbError` for any other dataset that is not prepared.
+    """
+    for name in names:
+        if name in files.dataset_names("synth"):
+            synth.build(name)  # returns at once where the dataset is there
+        else:
+            dataset_record(name)  # raises where it is not prepared

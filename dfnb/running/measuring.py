@@ -1,0 +1,148 @@
+"""What a run is scored and measured on; what it was scored on before is read, not made again."""
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from dfnb import device, files, synth
+from dfnb.attribution import maps, measures
+from dfnb.data import corrupt, test_sets
+from dfnb.data.frames import dataset_record, identity
+from dfnb.running.datasets import ensure_datasets, is_available
+from dfnb.running.parameters import Names
+from dfnb.settings import Closed, Name
+from dfnb.store import reports
+from dfnb.store.scores import VALIDATION, Condition, add_scores
+from dfnb.training import scoring
+from dfnb.training.runs import Run, frames_of
+
+Measured = tuple[dict[Condition, pd.DataFrame], dict[str, Any]]  # tables, and about test sets
+
+
+class Corruptions(Closed):
+    """The corrupted frames on which main detectors are scored, besides the frames as they are."""
+
+    test_set: Name
+    names: list[Literal[*corrupt.CORRUPTIONS]]
+    severities: list[Literal[1, 2, 3, 4, 5]]
+    videos: int | None = Field(None, ge=4)  # about so many videos; None: all
+
+    def conditions(self) -> list[Condition]:
+        """One condition per corruption and severity."""
+        pairs = product(self.names, self.severities)
+        return [Condition(self.test_set, name, severity) for name, severity in pairs]
+
+
+class Maps(Closed):
+    """Which attribution maps of main detectors are measured, and on how many frames."""
+
+    test_sets: Names
+    frames: int = Field(ge=1)  # forged frames of each test set, about so many
+    # Maps besides the detectors' own that are measured and checked for each main detector's first
+    # seed. Of other seeds the own maps and Grad-CAM are measured, and none is checked.
+    names: list[str] = Field(min_length=1)
+    sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
+
+
+def measured(
+    run: Run,
+    report: str,
+    of_sets: Sequence[str],
+    corruptions: Corruptions | None = None,
+    of_maps: Maps | None = None,
+    is_first: bool = False,
+) -> Measured:
+    """The scores and measures of a run, and what is kept about their test sets.
+
+    What is stored in ``runs/`` or in a report, for these versions of the test sets, is read. The
+    rest is made, on datasets that are built if needed, and added to the scores of the run.
+
+    The validation split is scored as one more test set, also what ``Settings.visible`` hides. No
+    table reads these scores: a report's threshold is that of the record.
+
+    Args:
+        run: A finished training.
+        report: Copies of this report count before those of others.
+        of_sets: The test sets.
+        corruptions: See its class; None: none.
+        of_maps: See :class:`Maps`; None: none.
+        is_first: Whether all maps are measured and checked, see :class:`Maps`.
+    """
+    validation = VALIDATION.format(run.train_set)
+    wanted = [Condition(name) for name in of_sets]
+    if run.parameters.data:  # empty for released weights, which have no training set
+        wanted.append(Condition(validation))
+    if corruptions and is_available(corruptions.test_set):
+        wanted += corruptions.conditions()
+    if of_maps:
+        wanted += _map_conditions(run, of_maps, is_first)
+    names = list(dict.fromkeys(condition.test_set for condition in wanted))
+    tables, about = reports.read_tables(run.id, names, report)
+    current = {name: _fingerprint(run.train_set if name == validation else name) for name in names}
+    changed = [name for name in about if about[name]["fingerprint"] != current[name]]
+    missing = [key for key in wanted if key not in tables or key.test_set in changed]
+    if missing:
+        made, about_made = _make(run, missing, corruptions, of_maps)
+        add_scores(run.id, made, about_made)
+        tables |= made
+        about |= about_made
+    return {key: tables[key] for key in wanted if key in tables}, about
+
+
+def _fingerprint(dataset: str) -> str:
+    """The fingerprint of a dataset's present version; an embedded one need not be built."""
+    if dataset in files.dataset_names("synth"):
+        return synth.identity(dataset)
+    return identity(dataset_record(dataset))
+
+
+def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Condition]:
+    """The conditions under which maps of a run are measured and, if it is the first, checked."""
+    own = maps.names(run.network())
+    names = list(dict.fromkeys([*own, *of_maps.names])) if is_first else own
+    present = [name for name in of_maps.test_sets if is_available(name)]
+    for name in present:
+        yield from (Condition(name, map=map_name) for map_name in names)
+    if is_first:
+        yield from (Condition(present[0], map=map_name, sanity=True) for map_name in names)
+
+
+def _make(
+    run: Run,
+    missing: Sequence[Condition],
+    corruptions: Corruptions | None,
+    of_maps: Maps | None,
+) -> Measured:
+    """Score and measure a run under conditions that it was not scored under before."""
+    tables = {}
+    about = {}
+    for condition in missing:
+        name = condition.test_set
+        if name == VALIDATION.format(run.train_set):
+            ensure_datasets(run.train_set)
+            about[name] = test_sets.metadata(run.train_set)
+            network = run.network().to(device.DEVICE)
+            frames = frames_of(run.parameters, "val")
+            tables[condition] = scoring.predict(network, frames, run.settings, locate=False)
+            continue
+        ensure_datasets(name)
+        about[name] = test_sets.metadata(name)
+        if condition.map:
+            table = _measure_map(run, condition, of_maps)
+            if len(table):  # empty where the test set has no fake of a method that it has seen
+                tables[condition] = table
+        else:
+            videos = corruptions.videos if condition.corruption else None
+            tables[condition] = scoring.score(run, *condition[:3], videos)
+    return tables, about
+
+
+def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
+    """The measures of a map, or its sanity check, on frames of methods that the run has seen."""
+    count = of_maps.sanity_frames if condition.sanity else of_maps.frames
+    frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)
+    measure = measures.sanity if condition.sanity else measures.measure
+    return measure(run, frames, condition.map) if len(frames) else frames

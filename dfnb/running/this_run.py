@@ -1,0 +1,62 @@
+"""The run of a paper's notebook: trained or opened, scored, and in an open report also added."""
+
+from dfnb.running.datasets import ensure_datasets
+from dfnb.running.measuring import Maps, measured
+from dfnb.running.parameters import DESCRIBED, TrainingParameters
+from dfnb.store import reports
+from dfnb.store.runs import RunParameters, TrainingOptions
+from dfnb.training import train
+from dfnb.training.runs import Run
+
+MAP_FRAMES = 24  # forged frames, about, on which the maps of a notebook's run are measured
+
+
+def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
+    """The run with these parameters, which has the scores of its test sets.
+
+    A finished run is opened, from ``runs/`` or from a report; any other is trained, which may take
+    hours and is announced. What it was not scored on yet is scored, and kept in ``runs/``. An open
+    report gets a copy.
+
+    Args:
+        p: The parameters of a paper's notebook.
+        with_maps: Whether its own maps and Grad-CAM are measured on the first test set, too.
+
+    Raises :class:`DfnbError` where :func:`dfnb.training.train.train` does.
+    """
+    parameters = run_parameters(p)
+    run = Run.find(train.run_id(parameters))
+    if run is None or not run.has_weights:
+        print(announcement(p))
+        ensure_datasets(p.train_set)
+        run = train.train(parameters)
+    of_maps = None
+    if with_maps:
+        of_maps = Maps(
+            test_sets=p.test_sets[:1], frames=MAP_FRAMES, names=["Grad-CAM"], sanity_frames=2
+        )
+    tables, about = measured(run, p.report, p.test_sets, of_maps=of_maps)
+    if not reports.is_closed(p.report):
+        reports.add_run(p.report, run, tables, about)
+    return run
+
+
+def run_parameters(p: TrainingParameters) -> RunParameters:
+    """What identifies the training with the parameters of a paper's notebook."""
+    options = p.model_dump(include=set(TrainingOptions.model_fields))
+    return train.run_parameters(settings=p.settings(), **options)
+
+
+def announcement(p: TrainingParameters) -> str:
+    """That a training begins, and what a committed one of the same paper took."""
+    text = f"No finished run has these parameters: training {p.epochs} epochs now."
+    for detector in reports.detectors(DESCRIBED):
+        if detector.paper == p.paper:
+            record = detector.runs[0].record
+            minutes = record.wall_s / 60
+            device = record.environment["device"]
+            return (
+                f"{text} For comparison: {detector.runs[0].id} saw {record.images_seen:,} images "
+                f"in {minutes:.0f} minutes on {device}."
+            )
+    return text

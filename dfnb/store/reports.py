@@ -1,0 +1,390 @@
+"""A report is a set of runs: copies of their scores, and everything needed to tabulate them.
+
+::
+
+    reports/<name>/profile.yaml                 copy of the profile; only of a closed report
+                   test_sets/<name>.parquet     one row per frame: KEYS
+                   scores/<run id>.parquet      of a run
+                   scores/<tool>.parquet        of another tool, which has no training
+                   weights/<run id>.safetensors of the main detectors' first seeds
+
+The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
+their place in the table of the test set. The metadata are the ``record`` of the run, or the
+``threshold`` of another tool; and the ``fingerprints`` of the test sets.
+
+A report is *closed* if there is a profile of its name. Then only ``dfnb run`` and ``dfnb report``
+write there, its runs have ``roles`` (main detector, or variant of an ablation), and a notebook by
+hand only reads it. Any other report is *open*: each notebook adds its run.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from dfnb.files import (
+    find,
+    home,
+    locked,
+    read_metadata,
+    read_table,
+    report_folder,
+    write_table,
+)
+from dfnb.records import Clock, write_record
+from dfnb.settings import DfnbError, read_yaml
+from dfnb.store.runs import StoredRun, TrainingRecord
+from dfnb.store.scores import (
+    CONDITION,
+    KEY_TYPES,
+    KEYS,
+    About,
+    Condition,
+    Tables,
+    by_condition,
+    read_scores,
+    slim,
+)
+
+STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
+NO_SEED = -1  # of another tool
+THIS_RUN = "this run"  # the name of the detector whose notebook is open
+WRITER = "DFNB_WRITES"  # environment variable: the closed report that this process may write to
+Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
+
+
+def is_closed(report: str) -> bool:
+    """Whether there is a profile of this name."""
+    return find(f"notebooks/profiles/{report}.yaml").is_file()
+
+
+def is_writable(report: str) -> bool:
+    """Whether this process saves figures, tables and records there; see the head of the module."""
+    return not is_closed(report) or os.environ.get(WRITER) == report
+
+
+def score_path(folder: Path, name: str) -> Path:
+    """The score file of a run or tool in a report's ``folder``."""
+    return folder / "scores" / f"{name}.parquet"
+
+
+def weights_path(folder: Path, run_id: str) -> Path:
+    """The weights file of a run in a report's ``folder``; not every run has one."""
+    return folder / "weights" / f"{run_id}.safetensors"
+
+
+def test_set_path(folder: Path, name: str) -> Path:
+    """The frames of a test set in a report's ``folder``."""
+    return folder / "test_sets" / f"{name}.parquet"
+
+
+def profile_of(report: str) -> dict[str, Any]:
+    """The profile as it was when the scores were made; empty for a report that has none."""
+    path = report_folder(report) / "profile.yaml"
+    return read_yaml(path) if path.exists() else {}
+
+
+def test_sets(report: str) -> dict[str, dict[str, Any]]:
+    """What a report keeps about each of its test sets."""
+    paths = sorted(report_folder(report).glob("test_sets/[!.]*.parquet"))
+    return {path.stem: read_metadata(path) for path in paths}
+
+
+def score_files(folder: Path) -> list[Path]:
+    """The score files of runs and tools in a report or in a folder of reports."""
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    return sorted(folder.rglob("scores/[!.]*.parquet"))
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_scores(report: str, name: str, tables: Tables, about: About, **metadata: Any) -> Path:
+    """Write a score file into a report; returns its path.
+
+    The frames of a test set are written once, as ``test_sets/<name>.parquet``.
+
+    Args:
+        report: Name of the report.
+        name: Of the file: the id of a run, or the name of another tool.
+        tables: For each condition a table with KEYS and ``log_odds``, measures, or both.
+        about: What is kept about each test set; its ``fingerprint`` changes with its frames.
+        metadata: The ``record`` of a run, in a closed report also its ``roles``; the ``threshold``
+            of a tool.
+
+    Raises :class:`DfnbError` when the report has another version of a test set.
+    """
+    folder = report_folder(report)
+    path = score_path(folder, name)
+    parts = []
+    with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
+        for condition, table in tables.items():
+            frames = _with_frames(folder, condition.test_set, table, about[condition.test_set])
+            frame_row = table[list(KEYS)].astype(KEY_TYPES).merge(frames, how="left")["frame_row"]
+            rows = slim(table).drop(columns=list(KEYS))
+            parts.append(rows.assign(**condition._asdict(), frame_row=frame_row.to_numpy()))
+        # Where no test set is there, a file without rows.
+        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
+        fingerprints = {test_set: each["fingerprint"] for test_set, each in about.items()}
+        write_table(path, rows, {**metadata, "fingerprints": fingerprints})
+    return path
+
+
+def _with_frames(
+    folder: Path,
+    test_set: str,
+    table: pd.DataFrame,
+    about: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Add the frames of ``table`` to the stored test set; returns it, with ``frame_row``.
+
+    Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
+    """
+    keys = table[list(KEYS)].astype(KEY_TYPES)
+    path = test_set_path(folder, test_set)
+    stored = keys.head(0)  # none yet, with the same types
+    if path.exists():
+        if read_metadata(path)["fingerprint"] != about["fingerprint"]:
+            raise DfnbError(
+                f"{path} is of another version of {test_set}; move the folders scores "
+                f"and test_sets of {folder} away, then run what made it again"
+            )
+        stored = read_table(path)
+    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
+    if len(frames) > len(stored):
+        write_table(path, frames, about)
+    return frames.assign(frame_row=np.arange(len(frames), dtype="int32"))
+
+
+def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
+    """Add a run, or further tables of it, to an open report; nothing there is replaced."""
+    with locked(report_folder(report), wait_s=600):
+        known, known_about = read_run(report, run.id)
+        if all(condition in known for condition in tables):
+            return
+        record = run.record.model_dump(mode="json")
+        write_scores(report, run.id, {**tables, **known}, {**about, **known_about}, record=record)
+
+
+def remove_replaced(report: str, run_id: str) -> None:
+    """Remove scores and weights of the runs of a closed report that a new training replaces.
+
+    Those runs are of the same detector and seed, but had other settings or data. Raises
+    :class:`DfnbError` where :func:`detectors` does.
+    """
+    for detector in detectors(report):
+        seeds = [run.seed for run in detector.runs if run.id == run_id]
+        for run in detector.runs:
+            if run.seed in seeds and run.id != run_id:
+                for path in report_folder(report).glob(f"*/{run.id}.*"):
+                    path.unlink()
+
+
+# ---------------------------------------------------------------- one run of a report
+
+
+def read_run(
+    report: str,
+    run_id: str,
+    test_sets: Collection[str] | None = None,
+) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
+    """The tables of a run in a report, and what is kept about their test sets; perhaps empty.
+
+    With ``test_sets``, those of other test sets are left out.
+    """
+    folder = report_folder(report)
+    path = score_path(folder, run_id)
+    if not path.exists():
+        return {}, {}
+    rows = read_table(path)
+    about = {}
+    parts = [rows.head(0)]
+    for name in read_metadata(path)["fingerprints"]:
+        if test_sets is None or name in test_sets:
+            about[name] = read_metadata(test_set_path(folder, name))
+            frames = read_table(test_set_path(folder, name))
+            of_set = rows[rows["test_set"] == name].reset_index(drop=True)
+            keys = frames.iloc[of_set["frame_row"]].reset_index(drop=True)
+            parts.append(of_set.join(keys))
+    rows = pd.concat(parts, ignore_index=True).drop(columns="frame_row")
+    return by_condition(rows, about), about
+
+
+def read_tables(
+    run_id: str,
+    test_sets: Collection[str],
+    report: str,
+) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
+    """The tables of a run on these test sets, and what is kept about each.
+
+    Those in ``runs/`` count before copies in ``report``, and these before those of other reports.
+    """
+    tables, about = {}, {}
+    names = [path.parent.parent.name for path in home().glob(f"reports/*/scores/{run_id}.parquet")]
+    sources = [read_scores(run_id, test_sets)]
+    for name in sorted(names, key=lambda name: (name != report, name)):
+        sources.append(read_run(name, run_id, test_sets))
+    for found, found_about in reversed(sources):
+        replaced = {name for name in about if about[name] != found_about.get(name, about[name])}
+        tables = {key: table for key, table in tables.items() if key.test_set not in replaced}
+        tables |= found
+        about |= found_about
+    return tables, about
+
+
+# ---------------------------------------------------------------- which detectors there are
+
+
+class Detector(NamedTuple):
+    """Trainings that differ in their seed alone; or another tool, which has none."""
+
+    name: str  # in tables, unique in a report
+    paper: str = ""
+    ablation: str = ""  # both are empty for main detectors and for other tools
+    variant: str = ""
+    train_set: str = ""  # that of the runs; bed-{seed} where each seed has its own
+    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
+
+
+def detectors(report: str) -> list[Detector]:
+    """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
+
+    In a closed report the roles of the runs name them, and variants are ordered by notebook and
+    name. In an open report a detector is its parameters without the seed, all are main ones, and
+    where a paper has several, the parameters in which they differ enter their names.
+
+    Raises :class:`DfnbError` when main detectors of a closed report have different training sets.
+    """
+    folder = report_folder(report)
+    tools = []
+    roles = {}  # run -> its roles; of an open report none
+    for path in score_files(folder):
+        metadata = read_metadata(path)
+        if "record" in metadata:
+            run = StoredRun(path.stem, TrainingRecord.check(metadata["record"], path))
+            roles[run] = metadata.get("roles")
+        else:
+            tools.append(Detector(path.stem))
+    train_sets = pooled_train_sets(roles)
+    by_role = defaultdict(list)  # place in the order -> runs
+    by_parameters = defaultdict(list)
+    for run, of_run in roles.items():
+        notebook = run.record.detector.notebook
+        for ablation, variant in of_run or ():
+            # The variants of STANDING_ALONE are main detectors, too.
+            is_variant = ablation not in ("", STANDING_ALONE)
+            place = (is_variant, notebook, ablation, variant, train_sets[run])
+            by_role[place].append(run)
+        if of_run is None:
+            options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
+            place = (notebook, train_sets[run], repr(sorted(options.items())))
+            by_parameters[place].append(run)
+    found = []
+    for place in sorted(by_role):
+        is_variant, _, ablation, variant, train_set = place
+        title = by_role[place][0].record.detector.title
+        role = (ablation, variant) if is_variant else ("", "")
+        name = f"{title}, {ablation}: {variant}" if is_variant else variant or title
+        found.append(_detector(name, *role, train_set, by_role[place]))
+    if len({each.train_set for each in found if not each.ablation}) > 1:
+        names = sorted({each.train_set for each in found if not each.ablation})
+        raise DfnbError(
+            f"{folder} has main detectors of several training sets, {', '.join(names)}; give each "
+            "a report of its own"
+        )
+    groups = [by_parameters[place] for place in sorted(by_parameters)]
+    for name, runs in zip(_names(groups, train_sets), groups):
+        found.append(_detector(name, "", "", train_sets[runs[0]], runs))
+    return [*found, *tools]
+
+
+def _detector(
+    name: str,
+    ablation: str,
+    variant: str,
+    train_set: str,
+    runs: Iterable[StoredRun],
+) -> Detector:
+    """The detector of runs that differ in their seed, in the order of their seeds."""
+    runs = tuple(sorted(runs, key=lambda run: run.seed))
+    return Detector(name, runs[0].parameters.paper, ablation, variant, train_set, runs)
+
+
+def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
+    """The training set of each run, under one name where each seed has its own.
+
+    It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
+    seed 31. A single set that happens to end in its seed is a set like any other.
+    """
+    own_sets = defaultdict(set)  # name with {seed} -> sets
+    pooled = {run: re.sub(rf"-{run.seed}$", "-{seed}", run.train_set) for run in runs}
+    for run, name in pooled.items():
+        own_sets[name].add(run.train_set)
+    return {run: name if len(own_sets[name]) > 1 else run.train_set for run, name in pooled.items()}
+
+
+def _names(groups: Sequence[Sequence[StoredRun]], train_sets: Mapping[StoredRun, str]) -> list[str]:
+    """The name of each detector: its title, then the parameters that not all of the paper share."""
+    described = []
+    for runs in groups:
+        parameters = runs[0].parameters
+        values = parameters.model_dump(mode="json", exclude={"settings", "seed", "data"})
+        described.append({**values, "train_set": train_sets[runs[0]], **parameters.settings})
+    names = []
+    for values, runs in zip(described, groups):
+        of_paper = [other for other in described if other["paper"] == values["paper"]]
+        differing = [
+            f"{name} {value}"
+            for name, value in values.items()
+            if any(other[name] != value for other in of_paper)
+        ]
+        names.append(", ".join([runs[0].record.detector.title, *differing]))
+    return names
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+def notebook_record(report: str, notebook: str) -> Path:
+    """The record of a notebook in a report, relative to the home."""
+    return Path("reports", report, "records", f"{notebook}.json")
+
+
+def file_name(report: str, name: str, run: StoredRun | None) -> str:
+    """``name``, in an open report with the id of the run: several runs are shown there in turn."""
+    return f"{name}-{run.id}" if run and not is_closed(report) else name
+
+
+def finish(
+    notebook: str,
+    p: Any,
+    clock: Clock,
+    outputs: Iterable[Path] = (),
+    run: StoredRun | None = None,
+    **entries: Any,
+) -> dict[str, Any]:
+    """Write the record of an executed notebook as its last step; it proves that the rest ran.
+
+    Nothing is written for a closed report unless ``dfnb run`` executes the notebook.
+
+    Args:
+        notebook: Name of the notebook.
+        p: Its parameters, of :mod:`dfnb.running.parameters`.
+        clock: Started at its beginning.
+        outputs: The files that it wrote; the record has the sha256 of each, by file name.
+        run: That of a paper's notebook.
+        entries: Other entries of the record, such as the ids of the runs shown.
+
+    Returns the entries of the record that say what the notebook cost.
+    """
+    usage = clock.usage()
+    if is_writable(p.report):
+        path = home() / notebook_record(p.report, file_name(p.report, notebook, run))
+        entries |= {"run": run.id} if run else {}
+        write_record(path, p.model_dump(mode="json"), outputs, **entries, **usage)
+    return usage

@@ -1,0 +1,119 @@
+"""The scores of a run: ``runs/<id>/scores.parquet``, one row per frame and condition.
+
+The file grows: a test set, a corruption or a map that a later step asks for is added to it. Its
+metadata have the fingerprint of each test set; rows of another version of a test set are replaced.
+Reports hold copies, see :mod:`dfnb.store.reports`.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dfnb.files import locked, read_metadata, read_table, run_folder, write_table
+from dfnb.settings import DfnbError
+
+# What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
+KEY_TYPES = {
+    "video": str,
+    "track": int,
+    "frame": int,
+    "cluster": str,
+    "label": int,
+    "method": str,
+}
+KEYS = tuple(KEY_TYPES)
+VALIDATION = "validation of {}"  # the test set of a training set's validation split
+About = Mapping[str, Mapping[str, Any]]  # test set -> dfnb.data.test_sets.metadata of it
+
+
+class Condition(NamedTuple):
+    """The conditions of a table of scores or measures: test set, corruption and map."""
+
+    test_set: str
+    corruption: str = ""  # one of dfnb.data.corrupt.CORRUPTIONS; empty: the frames as they are
+    severity: int = 0  # 1 to 5; 0: no corruption
+    map: str = ""  # the attribution map that is measured; empty: none
+    sanity: bool = False  # whether the map is compared with that of random weights
+
+
+CONDITION = list(Condition._fields)
+Tables = Mapping[Condition, pd.DataFrame]  # KEYS, and log_odds, measures, or both
+
+
+def add_scores(run_id: str, tables: Tables, about: About) -> None:
+    """Add tables to the scores of a run, in place of those of the same condition.
+
+    ``about`` describes the test sets of the tables. Two processes may add at the same time.
+    """
+    path = run_folder(run_id) / "scores.parquet"
+    with locked(path.parent, wait_s=-1):  # as long as another process adds
+        known = read_metadata(path)["test_sets"] if path.exists() else {}
+        unchanged = [name for name in known if known[name] == about.get(name, known[name])]
+        stored, _ = read_scores(run_id, unchanged)
+        rows = []
+        for condition, table in {**stored, **tables}.items():
+            rows.append(slim(table.astype(KEY_TYPES)).assign(**condition._asdict()))
+        metadata = {"test_sets": {**known, **about}}
+        write_table(path, pd.concat(rows, ignore_index=True), metadata)
+
+
+def read_scores(
+    run_id: str,
+    test_sets: Collection[str],
+) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
+    """The tables of a run in ``runs/`` on these test sets, and what is kept about each."""
+    path = run_folder(run_id) / "scores.parquet"
+    if not path.exists():
+        return {}, {}
+    known = read_metadata(path)["test_sets"]
+    about = {name: known[name] for name in test_sets if name in known}
+    return by_condition(read_table(path), about), about
+
+
+def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, pd.DataFrame]:
+    """The rows of test sets with these names as a table per condition, without empty columns."""
+    tables = {}
+    for values, table in rows[rows["test_set"].isin(names)].groupby(CONDITION, sort=False):
+        table = table.drop(columns=CONDITION).dropna(axis=1, how="all")
+        tables[Condition(*values)] = table.reset_index(drop=True)
+    return tables
+
+
+def slim(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is stored: without ``score`` where log-odds give it, measures as float32.
+
+    float32 is finer than any difference of log-odds that matters. Other tools have a score alone.
+    """
+    if "log_odds" not in table:
+        return table
+    table = table.drop(columns="score", errors="ignore")
+    floats = [name for name in table.select_dtypes("number") if name not in KEYS]
+    return table.astype(dict.fromkeys(floats, "float32"))
+
+
+def check_scores(scores: pd.DataFrame, source: object) -> None:
+    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
+    label = scores["label"]
+    # A video with one label and one cluster has one row here.
+    videos = scores[["video", "label", "cluster"]].drop_duplicates()
+    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    problems = {  # what is wrong: (rows,) bool, which rows have this problem
+        "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
+        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
+        "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
+        "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
+        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+    }
+    for problem, is_wrong in problems.items():
+        if is_wrong.any():
+            first = scores[is_wrong].iloc[0]
+            raise DfnbError(
+                f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
+                f"track {first.track}, frame {first.frame}); correct them, then score again"
+            )
+    if label.nunique() < 2:
+        raise DfnbError(
+            f"{source} lacks real or fake frames; score a test set with real and fake videos"
+        )

@@ -1,0 +1,57 @@
+"""The score above which a detector calls a frame fake, chosen on its own validation frames."""
+
+import numpy as np
+import pandas as pd
+
+from dfnb.settings import Closed
+from dfnb.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
+
+FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
+# Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
+# the threshold is too narrow.
+FEWEST_VALIDATION = 100
+
+
+class Threshold(Closed):
+    """The score that FALSE_ALARM_RATE of the real validation frames exceed, at most.
+
+    Attributes:
+        threshold: A score in [0, 1].
+        threshold_clusters: How many clusters (people, mostly) the real frames come from.
+        threshold_replicates: What the threshold might have been on other clusters.
+    """
+
+    threshold: float
+    threshold_clusters: int
+    threshold_replicates: list[float]
+
+    def with_replicates(self) -> np.ndarray:
+        """The threshold, then its replicates in turn, (1 + REPLICATES,).
+
+        The threshold alone, (1,), where it was chosen on fewer than FEWEST_VALIDATION clusters: a
+        metric at this threshold has no interval.
+        """
+        replicates = []
+        if self.threshold_clusters >= FEWEST_VALIDATION:
+            replicates = np.resize(self.threshold_replicates, REPLICATES)
+        return np.append(self.threshold, replicates)
+
+
+def threshold_of(frames: pd.DataFrame) -> Threshold:
+    """The threshold on these frames, a table with label, score and cluster."""
+    real = frames[frames["label"] == 0]
+    code, names = pd.factorize(real["cluster"].astype(str))
+    one_stratum = np.zeros(len(names), int)
+    weights = cluster_weights(names, one_stratum)[: 1 + THRESHOLD_REPLICATES]
+    order = np.argsort(real["score"].to_numpy(), kind="stable")
+    # (1 + THRESHOLD_REPLICATES, n): the weight of each score and all below it, in ascending order.
+    up_to = weights[:, code[order]].cumsum(axis=1)
+    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
+    limit = (1 - FALSE_ALARM_RATE - 1e-9) * up_to[:, -1:]
+    place = (up_to < limit).sum(axis=1)
+    threshold, *replicates = real["score"].to_numpy()[order][place].tolist()
+    return Threshold(
+        threshold=threshold,
+        threshold_clusters=len(names),
+        threshold_replicates=replicates,
+    )
