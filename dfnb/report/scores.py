@@ -66,7 +66,7 @@ def scores(
 
     Raises :class:`DfnbError` where there are no scores, and where :func:`detectors` does.
     """
-    parts = [pd.DataFrame()]
+    parts = []
     if run:
         parts.append(_scores_of_run(run, report, test_sets, level, of_maps))
     files = sorted(report_folder(report).glob("*/[!.]*.parquet"))
@@ -76,11 +76,12 @@ def scores(
         if run:
             of_report = of_report[of_report["test_set"].isin(test_sets)]
         parts.append(of_report)
-    if not any(map(len, parts)) and not of_maps:
+    parts = [part for part in parts if len(part)]
+    if not parts and not of_maps:
         raise DfnbError(f"{report_folder(report)} has no scores of a test set; {_remedy(report)}")
-    table = pd.concat(parts, ignore_index=True)
-    if len(table):  # else every column would be without a value
-        table = table.dropna(axis=1, how="all")
+    if not parts:  # no map was measured
+        return pd.DataFrame(columns=[*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"])
+    table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
     for name, values in order.items():

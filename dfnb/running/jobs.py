@@ -12,12 +12,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from pydantic import Field
 
 from dfnb import files, papers
 from dfnb.running import parameters
 from dfnb.running.datasets import check_known, ensure_datasets, is_available
-from dfnb.running.measuring import Corruptions, Maps, measured
+from dfnb.running.measuring import Corruptions, Maps, measured, validation_of
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
 from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
@@ -303,7 +305,7 @@ def train_and_score(job: Training) -> Run:
     scored before, for another report for example, is not trained or scored again.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
-    weights: notebooks need them to draw maps on a machine without ``runs/``. The score file proves
+    weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The score file proves
     that the job ended. Then scores of the same detector and seed with other settings are removed.
     """
     if job.done:
@@ -316,9 +318,14 @@ def train_and_score(job: Training) -> Run:
     if job.is_first:
         weights = (run.folder / "best.safetensors").read_bytes()
         files.write_bytes(reports.weights_path(folder, run.id), weights)
-    tables, about = measured(
-        run, job.profile, job.test_sets, job.corruptions, job.maps, job.is_first
-    )
+        mask = run.mean_mask()
+        if mask is not None:
+            _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))
+            files.write_bytes(reports.mean_mask_path(folder, run.id), png.tobytes())
+    # No table reads the scores of the validation split: a report's threshold is in the record.
+    of_sets = [*job.test_sets, validation_of(run)] if job.run.data else job.test_sets
+    asked = (of_sets, job.corruptions, job.maps, job.is_first)
+    tables, about = measured(run, job.profile, *asked)
     record = run.record.model_dump(mode="json")
     reports.write_scores(job.profile, run.id, tables, about, record=record, roles=job.roles)
     reports.remove_replaced(job.profile, run.id)

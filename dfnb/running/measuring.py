@@ -60,27 +60,22 @@ def measured(
     What is stored in ``runs/`` or in a report, for these versions of the test sets, is read. The
     rest is made, on datasets that are built if needed, and added to the scores of the run.
 
-    The validation split is scored as one more test set, also what ``Settings.visible`` hides. No
-    table reads these scores: a report's threshold is that of the record.
-
     Args:
         run: A finished training.
         report: Copies of this report count before those of others.
-        of_sets: The test sets.
+        of_sets: The test sets; also :func:`validation_of` the run.
         corruptions: See its class; None: none.
         of_maps: See :class:`Maps`; None: none.
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
-    validation = VALIDATION.format(run.train_set)
     wanted = [Condition(name) for name in of_sets]
-    if run.parameters.data:  # empty for released weights, which have no training set
-        wanted.append(Condition(validation))
     if corruptions and is_available(corruptions.test_set):
         wanted += corruptions.conditions()
     if of_maps:
         wanted += _map_conditions(run, of_maps, is_first)
     names = list(dict.fromkeys(condition.test_set for condition in wanted))
     tables, about = reports.read_tables(run.id, names, report)
+    validation = validation_of(run)
     current = {name: _fingerprint(run.train_set if name == validation else name) for name in names}
     changed = [name for name in about if about[name]["fingerprint"] != current[name]]
     missing = [key for key in wanted if key not in tables or key.test_set in changed]
@@ -90,6 +85,11 @@ def measured(
         tables |= made
         about |= about_made
     return {key: tables[key] for key in wanted if key in tables}, about
+
+
+def validation_of(run: Run) -> str:
+    """The name under which the validation split is scored, also what ``Settings.visible`` hides."""
+    return VALIDATION.format(run.train_set)
 
 
 def _fingerprint(dataset: str) -> str:
@@ -121,7 +121,7 @@ def _make(
     about = {}
     for condition in missing:
         name = condition.test_set
-        if name == VALIDATION.format(run.train_set):
+        if name == validation_of(run):
             ensure_datasets(run.train_set)
             about[name] = test_sets.metadata(run.train_set)
             network = run.network().to(device.DEVICE)

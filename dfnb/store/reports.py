@@ -78,6 +78,11 @@ def weights_path(folder: Path, run_id: str) -> Path:
     return folder / "weights" / f"{run_id}.safetensors"
 
 
+def mean_mask_path(folder: Path, run_id: str) -> Path:
+    """The mean mask of a run's training fakes, beside its weights: 16-bit grey, PNG."""
+    return folder / "weights" / f"{run_id}-mean-mask.png"
+
+
 def test_set_path(folder: Path, name: str) -> Path:
     """The frames of a test set in a report's ``folder``."""
     return folder / "test_sets" / f"{name}.parquet"
@@ -203,7 +208,7 @@ def read_run(
         return {}, {}
     rows = read_table(path)
     about = {}
-    parts = [rows.head(0)]
+    parts = []
     for name in read_metadata(path)["fingerprints"]:
         if test_sets is None or name in test_sets:
             about[name] = read_metadata(test_set_path(folder, name))
@@ -211,6 +216,8 @@ def read_run(
             of_set = rows[rows["test_set"] == name].reset_index(drop=True)
             keys = frames.iloc[of_set["frame_row"]].reset_index(drop=True)
             parts.append(of_set.join(keys))
+    if not parts:
+        return {}, {}
     rows = pd.concat(parts, ignore_index=True).drop(columns="frame_row")
     return by_condition(rows, about), about
 

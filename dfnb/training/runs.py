@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -101,11 +102,14 @@ class Run(StoredRun):
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the training's fakes, even if it learned without masks.
 
-        None where no mask is known, or where the training set is not on this machine.
+        Where the training set is not on this machine, that of a report, in steps of 1 / 65,535.
+        None where no mask is known, or neither is there.
         """
-        if read_record(dataset_folder(self.parameters.train_set)) is None:
-            return None
-        return mean_mask(frames_of(self.parameters, "train"))
+        if read_record(dataset_folder(self.train_set)) is not None:
+            return mean_mask(frames_of(self.parameters, "train"))
+        for path in home().glob(f"reports/*/weights/{self.id}-mean-mask.png"):
+            return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 65535
+        return None
 
 
 def settings_of(parameters: RunParameters) -> "Settings":
