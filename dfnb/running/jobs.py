@@ -305,8 +305,9 @@ def train_and_score(job: Training) -> Run:
     scored before, for another report for example, is not trained or scored again.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
-    weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The score file proves
-    that the job ended. Then scores of the same detector and seed with other settings are removed.
+    weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
+    score file proves that the job ended. Then scores of the same detector and seed with other
+    settings are removed.
     """
     if job.done:
         return Run.open(job.name)
