@@ -8,8 +8,8 @@ from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify
-from dfnb.report.scores import KEYS
 from dfnb.settings import DfnbError
+from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 
 SETTINGS = locate_and_verify.Settings(
