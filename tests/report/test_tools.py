@@ -84,7 +84,9 @@ def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path, judg
     pd.read_csv(path)[10:].to_csv(path, index=False)
     lines, _ = judge(path, "--on", A, "--report", "hand", "--missing", "drop")
     frames, _ = tools.scored_frames([path], [A], "hand", "drop")
-    both = frames.merge(report.scores("hand", level="frame"), on=tools.FRAME, suffixes=("", "_hand"))
+    both = frames.merge(
+        report.scores("hand", level="frame"), on=tools.FRAME, suffixes=("", "_hand")
+    )
     both = both.groupby(["video", "label"], as_index=False)[["score", "score_hand"]].mean()
     aucs = [roc_auc_score(both["label"], both[name]) for name in ("score", "score_hand")]
     (row,) = [line for line in lines if line.startswith("mine     Baseline")]
