@@ -18,8 +18,9 @@ from dfnb.data.loading import as_batch
 from dfnb.papers.contract import Network
 from dfnb.report.scores import KEYS
 from dfnb.seeds import rng, torch_seed
+from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
-from dfnb.training.scoring import DEVICE, localisation, single_thread
+from dfnb.training.scoring import DEVICE, single_thread
 
 
 def sample(
@@ -70,7 +71,7 @@ def measure(
 
     Columns beside :data:`dfnb.report.scores.KEYS`:
 
-    - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
+    - those of :func:`dfnb.training.localisation.localisation`: how well the map finds the mask,
       with the mean mask of the training as the constant map; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
