@@ -168,9 +168,9 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
     expected = {"split": "val", "identity": "anna", "cluster": "anna", "original": path}
     assert b == Video("b", tmp_path / "b.avi", 1, "fake", **expected)
     for row, problem in {
-        "a.mp4,Fake": r"mine\.csv, line 2: label = 'Fake'",
-        "a.mp4,fake,dev": "line 2: split = 'dev'",
-        "a.mp4,fake,,,,x": "line 2: label",
+        "a.mp4,Faked": r"mine\.csv, line 2: label = 'Faked': write real or fake",
+        "a.mp4,fake,dev": "line 2: split = 'dev': write train, val or test",
+        "a.mp4,fake,,,,x": "cannot be read as a table; .* no more fields in any other",
         ",fake": "line 2: path is missing",
         "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 is outside",
         "a.mp4,fake\n\n\nb.mp4,forged": "line 5: label",
@@ -184,10 +184,10 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     root = tmp_path / "in"
     used = ["real/a,b.mp4", "train/fake/Swap/a.mp4", "fake/Swap/x/a.mp4", "fake/b.mp4"]
     touch(root, *used, "mask/Swap/x/a.gif", "original/b.avi")
-    left_out = ["Real/a.mp4", "loose.mp4", "Val/real/a.mp4", "mask/Swap/a.gif"]
+    left_out = ["reals/a.mp4", "loose.mp4", "vali/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    sentence = "4 .* not read, such as Real/a.mp4, in Real, Val, loose.mp4, mask;"
+    sentence = "4 .* not read, such as loose.mp4, in loose.mp4, mask, reals, vali;"
     with pytest.raises(DfnbError, match=sentence):
         write_csv(file, root)
     for name in left_out:
