@@ -189,10 +189,10 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     file = tmp_path / "home" / "mine.csv"
     sentence = "4 .* not read, such as loose.mp4, in loose.mp4, mask, reals, vali;"
     with pytest.raises(DfnbError, match=sentence):
-        write_csv(file, root)
+        write_csv(file, root, "dfnb")
     for name in left_out:
         (root / name).unlink()
-    write_csv(file, root)
+    write_csv(file, root, "dfnb")
     videos = {video.name: video for video in read_csv(file, root)}
     assert {*videos} == {name[:-4] for name in used}
     assert videos["train/fake/Swap/a"].split == "train" and videos["real/a,b"].label == 0
@@ -203,7 +203,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     assert {video.name for video in read_csv(root / "edited.csv", root)} == {*videos}
     for empty in (root / "train" / "fake", tmp_path / "nowhere"):
         with pytest.raises(DfnbError, match=r"contains no file to prepare|is no folder"):
-            write_csv(file, empty)
+            write_csv(file, empty, "dfnb")
 
 
 def test_links_are_followed_and_never_for_ever(tmp_path):
@@ -214,7 +214,7 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
-    write_csv(file, tmp_path / "in")
+    write_csv(file, tmp_path / "in", "dfnb")
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
 
@@ -231,7 +231,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (root / "empty.mp4").touch()
     shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
-    write_csv(file, root.parent)
+    write_csv(file, root.parent, "dfnb")
     videos = read_csv(file, root.parent)
     record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)

@@ -261,7 +261,7 @@ def test_a_fake_is_never_called_real(root, home):
     sentence = r"fake/real/a is a fake of the method 'real'; give .* another name"
     with pytest.raises(DfnbError, match=sentence):
         published.scan("face-crops", root)
-    write_csv(home / "set.csv", root)
+    write_csv(home / "set.csv", root, "dfnb")
     with pytest.raises(DfnbError, match=sentence):
         read_csv(home / "set.csv", root)
 

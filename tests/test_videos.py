@@ -27,7 +27,7 @@ def touch(root, *names):
 def listed(root):
     """The videos of a folder by its CSV."""
     file = root.parent / "datasets" / "set" / "videos.csv"
-    write_csv(file, root)
+    write_csv(file, root, "dfnb")
     return file, read_csv(file, root)
 
 
@@ -171,7 +171,7 @@ def test_a_corrected_list_is_never_overwritten_and_what_differs_is_said(root):
     assert "was corrected, and is not overwritten" in sentence
     assert "other values: 1 (a.mp4 (split))" in sentence
     assert f"not in the list: 1 ({root}/real/b.mp4)" in sentence
-    assert f"`dfnb prepare {file} set --root {root}`" in sentence
+    assert "prepare it by `dfnb`, or move it away" in sentence
     assert file.read_text() == corrected
     file.unlink()
     listed(root)

@@ -9,7 +9,6 @@ are read is in :mod:`dfnb.data.listings`.
 import io
 import os
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -215,7 +214,7 @@ def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
 # ---------------------------------------------------------------- sorted folders
 
 
-def write_csv(file: Path, root: Path) -> None:
+def write_csv(file: Path, root: Path, command: str) -> None:
     """Write the CSV of a folder that is sorted as :func:`dfnb.data.listings.sorted_rows` says.
 
     A file outside the folders of the splits belongs to the test split. The paths in the CSV are
@@ -223,7 +222,8 @@ def write_csv(file: Path, root: Path) -> None:
     the user has corrected stays: the sha256 of what was written is kept beside it.
 
     Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, for videos and
-    images that the CSV does not name, and where a corrected ``file`` differs from the folder.
+    images that the CSV does not name, and where a corrected ``file`` differs from the folder; then
+    the message names the ``command`` that prepares this file.
     """
     files, rows = _sorted(root)
     for row in rows:
@@ -237,13 +237,18 @@ def write_csv(file: Path, root: Path) -> None:
     if file.is_file() and file.read_bytes() != content:
         was_written = written.read_text().split()[:1] if written.is_file() else []
         if was_written != [sha256(file)]:
-            _refuse_corrected(file, root, pd.read_csv(io.BytesIO(content), dtype=str))
+            differences = _differences(file, pd.read_csv(io.BytesIO(content), dtype=str))
+            raise DfnbError(
+                f"{file} was corrected, and is not overwritten; it differs from {root}: "
+                f"{differences}; prepare it by `{command}`, or move it away to list the folder "
+                "again"
+            )
     write_bytes(file, content)
     write_bytes(written, f"{sha256(file)}  {file.name}\n".encode())
 
 
-def _refuse_corrected(file: Path, root: Path, found: pd.DataFrame) -> None:
-    """Raise :class:`DfnbError` with the differences of a corrected CSV and what was ``found``."""
+def _differences(file: Path, found: pd.DataFrame) -> str:
+    """How a corrected CSV differs from the table that was ``found``, in words."""
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label")
     corrected = corrected.reindex(columns=found.columns).fillna("").set_index("path")
     found = found.fillna("").set_index("path")
@@ -258,13 +263,7 @@ def _refuse_corrected(file: Path, root: Path, found: pd.DataFrame) -> None:
         "not in the folder": [*corrected.index.difference(found.index)],
         "not in the list": [*found.index.difference(corrected.index)],
     }
-    differences = sentences({name: rows for name, rows in problems.items() if rows})
-    command = shlex.join(["dfnb", "prepare", str(file), file.parent.name, "--root", str(root)])
-    raise DfnbError(
-        f"{file} was corrected, and is not overwritten; it differs from {root}: "
-        f"{'; '.join(differences)}; prepare it by `{command}`, or move it away to list the folder "
-        "again"
-    )
+    return "; ".join(sentences({name: rows for name, rows in problems.items() if rows}))
 
 
 def in_place(root: Path) -> list[Video]:
