@@ -175,9 +175,9 @@ def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray |
     """An image that is a frame, and its mask or original; errors are those of frame_pairs."""
     try:
         image = read_image(path)
-        other = read_image(region) if region else None
     except Unusable as error:
-        raise Unusable(f"{path.name} or its mask: {error}") from None
+        raise Unusable(f"its frame {path.name}: {error}") from None
+    other = next(decode_region(region)) if region else None
     if other is not None and image.shape != other.shape:
         raise Unusable("the pictures of its mask or original have another size")
     return image, other
@@ -189,11 +189,19 @@ def frame_pairs(video: Video) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
     cannot be decoded, and when the frames differ in size.
     """
-    others = decode(video.region_file) if video.region_file else repeat(None)
+    others = decode_region(video.region_file) if video.region_file else repeat(None)
     for image, other in zip(decode(video.path), others):
         if other is not None and image.shape != other.shape:
             raise Unusable("the pictures of its mask or original have another size")
         yield image, other
+
+
+def decode_region(file: Path) -> Iterator[np.ndarray]:
+    """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
+    try:
+        yield from decode(file)
+    except Unusable as error:
+        raise Unusable(f"its mask or original {file.name}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
