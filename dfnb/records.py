@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dfnb.files import home, read_json, sha256, write_json
-from dfnb.settings import Closed, Name
+from dfnb.settings import Closed, Name, explained
 
 # The packages of which a record keeps the versions.
 PACKAGES = (
@@ -113,7 +113,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    is_whole = all((folder / name).exists() for name in record["outputs"])
+    with explained(path, "as a record", "delete it and run the step that wrote it again"):
+        is_whole = all((folder / name).exists() for name in record["outputs"])
     return record if is_whole else None
 
 

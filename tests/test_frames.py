@@ -75,6 +75,13 @@ def test_a_dataset_that_was_not_made_is_refused(folder):
         load_frames(folder)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"outputs": 1}', "[]", "{"])
+def test_a_record_that_is_none_is_explained(folder, table, content):
+    (folder / "record.json").write_text(content)
+    with pytest.raises(DfnbError, match=r"record\.json is not valid .*; delete it and run"):
+        load_frames(folder)
+
+
 def test_images_are_used_in_place(folder):
     (folder / "tree").mkdir(parents=True)
     crop = np.full((SIZE, SIZE, 3), 20, np.uint8)
