@@ -178,6 +178,16 @@ def test_a_corrected_list_is_never_overwritten_and_what_differs_is_said(root):
     assert "real/b.mp4" in file.read_text()
 
 
+def test_a_list_of_an_earlier_version_is_no_correction(root):
+    touch(root, "real/a.mp4")
+    file, _ = listed(root)
+    written = file.read_bytes()
+    pd.read_csv(file).drop(columns="video").to_csv(file, index=False)
+    file.with_name("videos.csv.sha256").unlink()
+    listed(root)
+    assert file.read_bytes() == written
+
+
 # ---------------------------------------------------------------- what is counted
 
 

@@ -62,9 +62,10 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             "crops in more than one split": _count_shared(
                 frames, ["crop_hash"], frames["crop_hash"] == ""
             ),
-            "fake frames without a mask": (fakes["mask"] == "").sum(),
+            "fake frames without a mask": int((fakes["mask"] == "").sum()),
         }
-    return pd.DataFrame(counts, dtype=object).rename_axis("check")
+    columns = {name: pd.Series(values, dtype=object) for name, values in counts.items()}
+    return pd.DataFrame(columns).rename_axis("check")
 
 
 def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Series) -> float:
@@ -75,7 +76,7 @@ def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Serie
     rows = frames[["split", *columns]].drop_duplicates().astype(str)
     named = rows.melt("split").query("value != ''")  # an empty name means that there is none
     n_splits = named.groupby("value")["split"].nunique()
-    count = (n_splits > 1).sum()
+    count = int((n_splits > 1).sum())
     is_known = not is_unknown.any() or frames["split"].nunique() < 2
     return count if count or is_known else np.nan
 

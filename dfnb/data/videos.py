@@ -238,20 +238,26 @@ def write_csv(file: Path, root: Path, command: str) -> None:
         was_written = written.read_text().split()[:1] if written.is_file() else []
         if was_written != [sha256(file)]:
             differences = _differences(file, pd.read_csv(io.BytesIO(content), dtype=str))
-            raise DfnbError(
-                f"{file} was corrected, and is not overwritten; it differs from {root}: "
-                f"{differences}; prepare it by `{command}`, or move it away to list the folder "
-                "again"
-            )
+            if differences:
+                raise DfnbError(
+                    f"{file} was corrected, and is not overwritten; it differs from {root}: "
+                    f"{differences}; prepare it by `{command}`, or move it away to list the folder "
+                    "again"
+                )
     write_bytes(file, content)
     write_bytes(written, f"{sha256(file)}  {file.name}\n".encode())
 
 
 def _differences(file: Path, found: pd.DataFrame) -> str:
-    """How a corrected CSV differs from the table that was ``found``, in words."""
-    corrected = read_listing(file, {"path": ("filename", "file")}, "path,label")
-    corrected = corrected.reindex(columns=found.columns).fillna("").set_index("path")
+    """How a CSV differs from the table that was ``found``, in words; empty if it says the same.
+
+    Columns that the CSV lacks do not count: an earlier version may have written it.
+    """
+    corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
+    corrected = corrected.drop_duplicates("path").set_index("path")
     found = found.fillna("").set_index("path")
+    found = found[[column for column in found if column in corrected]]
+    corrected = corrected[[*found]]
     both = found.index.intersection(corrected.index)
     is_other = corrected.loc[both] != found.loc[both]
     changed = [
