@@ -58,6 +58,30 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
         assert eers[place] == pytest.approx(np.interp(0, fpr + tpr - 1, fpr), abs=1e-12)
 
 
+@pytest.mark.parametrize("clusters", [1, 7, 40])
+@pytest.mark.parametrize("levels", [2, 9, 10**9])  # nearly all scores tied, some, none
+def test_both_forms_of_the_auc_are_those_of_scikit_learn(monkeypatch, clusters, levels):
+    draw = rng("forms", clusters, levels)
+    n = 5 * clusters
+    score = draw.integers(0, levels, n) / levels
+    label = draw.random(n) < 0.4
+    label[:2] = True, False  # both classes
+    cluster = draw.integers(0, clusters, n)
+    weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), 50) * 1.1
+    values = []
+    for few in (clusters, 0):  # by pairs, and by ranks
+        monkeypatch.setattr(statistics, "PAIRED_CLUSTERS", few)
+        values.append(statistics.auc(score, label, cluster, weights))
+    np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
+    for of_clusters, value in zip(weights, values[1]):
+        of_units = of_clusters[cluster]
+        if of_units[label].any() and of_units[~label].any():
+            expected = roc_auc_score(label, score, sample_weight=of_units)
+            assert value == pytest.approx(expected, abs=1e-12)
+        else:
+            assert np.isnan(value)
+
+
 # ---------------------------------------------------------------- what is drawn
 
 

@@ -263,7 +263,9 @@ def published_and_ours(report: str, run: StoredRun | None = None, **of_run: Any)
             is_own &= figures["train_set"] == first.train_set
             if first.parameters.settings["backbone"] == about.defaults["backbone"]:
                 of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
-                parts.append(of_detector.assign(detector=detector.name, checkpoint=first.record.rule))
+                parts.append(
+                    of_detector.assign(detector=detector.name, checkpoint=first.record.rule)
+                )
     figures = pd.concat(parts)
     figures = figures[figures["level"].isin(UNITS)]  # others are not stated, or are of images
     if figures.empty:

@@ -53,7 +53,7 @@ def test_the_page_has_outputs_without_code_and_loads_nothing():
 
 
 def test_an_executed_notebook_begins_with_how_it_was_made():
-    """Its parameters and durations stay; but for that line, the same results give the same bytes."""
+    """Parameters and durations stay; but for that line, the same results give the same bytes."""
     texts = set()
     for day in ("2030-01-01", "2031-12-31"):
         path = executed(f"{day}T00:00:00")
