@@ -218,7 +218,7 @@ def judge(
         "missing": missing,
         "over_frames": over_frames,
     }
-    with files.explain_writing(files.report_folder(parameters["profile"])):
+    with files.explain_writing(files.report_folder(parameters["report"])):
         tools.print_judged(parameters)
         if page:
             from dfnb.report import page as pages
