@@ -1,0 +1,102 @@
+"""What notebooks 08 to 10 show of a report, measured first where the report is open.
+
+A closed report is only read: ``dfnb run`` has measured what its profile names. An open report has
+no profile: there the first run of each main detector is measured as :data:`FEW` says, in seconds to
+minutes. What was measured before is read.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from dfnb.files import domain_of
+from dfnb.running.measuring import Corruptions, Maps, measured
+from dfnb.running.this_run import MAP_FRAMES
+from dfnb.settings import DfnbError
+from dfnb.store import reports
+from dfnb.training.runs import Run, with_weights
+
+# What is measured in an open report, on one test set.
+FEW = {
+    "maps": {
+        "names": ["Grad-CAM", "edges", "random"],
+        "frames": MAP_FRAMES,
+        "sanity_frames": 10,
+    },
+    "corruptions": {"names": ["JPEG", "blur", "noise"], "severities": [1, 5], "videos": 100},
+}
+REMEDY = "execute notebooks of papers with `-p report mine` first, then this one"
+
+
+def first_runs(report: str) -> dict[str, Run]:
+    """The first run of each main detector that has its weights on this machine, by detector."""
+    firsts = {}
+    for detector in reports.detectors(report):
+        if not detector.ablation:
+            for run in with_weights(detector.runs)[:1]:
+                firsts[detector.name] = run
+    return firsts
+
+
+def measure_maps(report: str) -> dict[str, Run]:
+    """Measure and check the maps of :func:`first_runs`, which it returns.
+
+    Raises :class:`DfnbError` where there is no such run, and for a closed report without maps.
+    """
+    firsts = first_runs(report)
+    if not firsts:
+        raise DfnbError(f"no detector of report {report} has its weights on this machine: {REMEDY}")
+    if not _has_profile_with(report, "maps"):
+        test_set = _test_set(report, firsts.values())
+        of_maps = Maps(test_sets=[test_set], **FEW["maps"])
+        for run in firsts.values():
+            added = measured(run, report, [test_set], of_maps=of_maps, is_first=True)
+            reports.add_run(report, run, *added)
+    return firsts
+
+
+def score_corrupted(report: str) -> None:
+    """Score :func:`first_runs` on corrupted frames.
+
+    Raises :class:`DfnbError` for a closed report without corruptions.
+    """
+    firsts = first_runs(report)
+    if not _has_profile_with(report, "corruptions") and firsts:
+        test_set = _test_set(report, firsts.values())
+        corruptions = Corruptions(test_set=test_set, **FEW["corruptions"])
+        for run in firsts.values():
+            reports.add_run(report, run, *measured(run, report, [test_set], corruptions))
+
+
+def score_kinds(report: str, test_set: str) -> None:
+    """Score :func:`first_runs` on a test set that compares kinds of images.
+
+    Raises :class:`DfnbError` for a closed report without scores of this test set.
+    """
+    if not reports.is_closed(report):
+        for run in first_runs(report).values():
+            reports.add_run(report, run, *measured(run, report, [test_set]))
+    elif test_set not in reports.test_sets(report):
+        raise DfnbError(f"report {report} has no scores of {test_set}: {REMEDY}")
+
+
+def _has_profile_with(report: str, entry: str) -> bool:
+    """Whether a report is closed; raises :class:`DfnbError` if its profile lacks the entry."""
+    if not reports.is_closed(report):
+        return False
+    profile: dict[str, Any] = reports.profile_of(report)
+    if profile and not profile["grid"].get(entry):
+        raise DfnbError(f"the profile of report {report} has no `{entry}` in its grid: {REMEDY}")
+    return True
+
+
+def _test_set(report: str, runs: Iterable[Run]) -> str:
+    """The test set on which most of these runs were scored; of several, the one most are within."""
+    votes = {}  # test set -> runs that were scored on it, and runs that were trained on its like
+    for run in runs:
+        tables, about = reports.read_run(report, run.id)
+        for name in dict.fromkeys(condition.test_set for condition in tables):
+            if not about[name]["contrasts"]:  # else it compares kinds of images
+                scored, within = votes.get(name, (0, 0))
+                is_within = domain_of(name)[0] == domain_of(run.train_set)[0]
+                votes[name] = (scored + 1, within + is_within)
+    return max(votes, key=votes.get)
