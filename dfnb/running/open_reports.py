@@ -5,14 +5,20 @@ no profile: there the first run of each main detector is measured as :data:`FEW`
 minutes. What was measured before is read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from dfnb.files import domain_of
+from dfnb import synth
+from dfnb.data import test_sets
+from dfnb.files import dataset_names, domain_of
+from dfnb.library import load_dataset, predict
+from dfnb.running.datasets import check_known, ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES
 from dfnb.settings import DfnbError
 from dfnb.store import reports
+from dfnb.store.scores import Condition
+from dfnb.store.thresholds import threshold_of
 from dfnb.training.runs import Run, with_weights
 
 # What is measured in an open report, on one test set.
@@ -68,15 +74,33 @@ def score_corrupted(report: str) -> None:
 
 
 def score_kinds(report: str, test_set: str) -> None:
-    """Score :func:`first_runs` on a test set that compares kinds of images.
+    """Score :func:`first_runs` on a drawn test set that compares kinds of images.
 
-    Raises :class:`DfnbError` for a closed report without scores of this test set.
+    Raises :class:`DfnbError` for any other, and for one of which a closed report has no scores.
     """
+    check_known([test_set], report)
+    if test_set not in dataset_names("synth") or not synth.preset(test_set).contrasts:
+        raise DfnbError(f"{test_set} compares no kinds of images: choose one such as seams-smoke")
     if not reports.is_closed(report):
         for run in first_runs(report).values():
             reports.add_run(report, run, *measured(run, report, [test_set]))
     elif test_set not in reports.test_sets(report):
         raise DfnbError(f"report {report} has no scores of {test_set}: {REMEDY}")
+
+
+def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
+    """Score a detector of the reader's own on a test set, and add it to the report by its name.
+
+    Its threshold is set on the real frames of this test set. A closed report stays as it is.
+    """
+    if reports.is_writable(report):
+        ensure_datasets(test_set)
+        scores = predict(detector, load_dataset(test_set))
+        about = {test_set: test_sets.metadata(test_set)}
+        threshold = threshold_of(scores)
+        reports.write_scores(
+            report, name, {Condition(test_set): scores}, about, threshold=threshold
+        )
 
 
 def _has_profile_with(report: str, entry: str) -> bool:
