@@ -96,6 +96,9 @@ def test_maps_count_where_they_pass_their_check():
     assert tables.pivot(tables.explained(maps.head(0))).empty
     # Without a measure of empty maps a check is not passed.
     assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
+    # Exactly 0 where the map of the random network is empty: there is nothing to compare.
+    verdicts = tables.sanity(maps.replace({"all": {0.1: 0.0}}))["verdict"]["Baseline"]
+    assert set(verdicts) >= {"not testable", "fails"}
 
 
 def test_trainings_in_tables():
