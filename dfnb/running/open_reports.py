@@ -97,7 +97,7 @@ def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
         ensure_datasets(test_set)
         scores = predict(detector, load_dataset(test_set))
         about = {test_set: test_sets.metadata(test_set)}
-        threshold = threshold_of(scores)
+        threshold = threshold_of(scores).model_dump()
         reports.write_scores(
             report, name, {Condition(test_set): scores}, about, threshold=threshold
         )
