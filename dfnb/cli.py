@@ -204,7 +204,7 @@ def judge(
     if not re.fullmatch(NAME, name):  # with spaces or other signs, it cannot name a folder
         name = files.digest(name)
     parameters = {
-        "profile": f"judged-{name}",
+        "report": f"judged-{name}",
         "files": list(map(str, scores)),
         "test_sets": on or [],
         "compared": report,

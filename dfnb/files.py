@@ -68,9 +68,9 @@ def find(relative: str) -> Path:
 
 def profile_path(name: str) -> Path:
     """``notebooks/profiles/<name>.yaml``; raises :class:`DfnbError` if there is none."""
-    folder = find("notebooks/profiles")
-    path = folder / f"{name}.yaml"
+    path = find(f"notebooks/profiles/{name}.yaml")
     if not path.is_file():
+        folder = find("notebooks/profiles")
         known = sorted(other.stem for other in folder.glob("*.yaml"))
         raise DfnbError(f"there is no profile {name!r} in {folder}{suggestion(name, known)}")
     return path

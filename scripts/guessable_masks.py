@@ -13,21 +13,22 @@ import pandas as pd
 
 from dfnb.data.frames import load_frames, mean_mask, read_mask, select
 from dfnb.running import jobs
-from dfnb.training import scoring
+from dfnb.training.localisation import localisation
 
 
 def table(train_set: str, test_set: str) -> pd.DataFrame:
     """Means of pixel AP, pointing game and forged share per method, and of all methods.
 
     The mean mask is that of the training split of ``train_set``, the fakes are those of the test
-    split of ``test_set``. All three are in [0, 1], see :func:`dfnb.training.scoring.localisation`.
+    split of ``test_set``. All three are in [0, 1], see
+    :func:`dfnb.training.localisation.localisation`.
     """
     constant = mean_mask(select(load_frames(train_set), "train"))
     fakes = select(load_frames(test_set), "test").query("label == 1")
     rows = []
     for frame in fakes.itertuples():
         mask = read_mask(frame.mask, constant.shape)
-        measures = scoring.localisation(constant, mask)
+        measures = localisation(constant, mask)
         row = {
             "method": frame.method,
             "pixel AP": measures["pixel_ap"],

@@ -7,14 +7,25 @@ from pathlib import Path
 
 import pytest
 
-READERS = ("claims", "figures", "measure", "page", "scores", "statistics", "tables", "tools")
+READERS = (
+    "report.claims",
+    "report.figures",
+    "report.measure",
+    "report.page",
+    "report.scores",
+    "report.tables",
+    "report.tools",
+    "running.parameters",
+    "store.reports",
+)
 LAYERS = """
 settings
-seeds
+device seeds statistics
 files
 records
 data
 synth
+store
 report
 papers training
 attribution
@@ -43,7 +54,7 @@ def test_what_reads_files_loads_no_library_that_computes():
     code = f"""
 import importlib, sys
 for name in {READERS}:
-    importlib.import_module(f"dfnb.report.{{name}}")
+    importlib.import_module(f"dfnb.{{name}}")
     loaded = {{"torch", "torchvision", "timm", "captum", "av"}} & set(sys.modules)
     assert not loaded, (name, loaded)
 """

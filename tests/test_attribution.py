@@ -16,9 +16,9 @@ from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
-from dfnb.report.scores import KEYS
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
+from dfnb.store.scores import KEYS
 from dfnb.training.runs import Run
 
 SIDE, MARK = 48, 12  # of frames and of the mark, in pixels

@@ -25,8 +25,9 @@ import dfnb
 from dfnb import files, papers, report
 from dfnb.data import test_sets
 from dfnb.data.frames import faces_of, load_frames, select
-from dfnb.report.scores import KEYS, Condition, write_scores
 from dfnb.settings import DfnbError
+from dfnb.store.reports import write_scores
+from dfnb.store.scores import KEYS, Condition
 from dfnb.training import scoring
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

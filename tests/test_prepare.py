@@ -12,9 +12,10 @@ import time
 import numpy as np
 import psutil
 import pytest
-from clips import SMALL, Blobs, draw, moving, write
+from clips import SMALL, Blobs, draw, moving, without_first, write
 
 from dfnb.data import prepare
+from dfnb.data.faces import decode, guess_length
 from dfnb.data.frames import (
     landmarks_array,
     load_frames,
@@ -92,6 +93,39 @@ def test_chosen_frames_are_evenly_spaced_and_their_crops_are_the_same(
     every = load_frames("all")["path"]
     for path, frame in zip(load_frames("set")["path"], expected):
         np.testing.assert_array_equal(read_crop(path), read_crop(every[frame]))
+
+
+@pytest.mark.parametrize("frames_per_video", [None, 4])
+def test_a_wrong_guess_of_the_length_changes_no_crop(tmp_path, data, monkeypatch, frames_per_video):
+    settings = SMALL.model_copy(update={"frames_per_video": frames_per_video})
+    whole = write(tmp_path / "whole.ts", moving(40), keyframes=10)
+    # Of its 27 packets the first 7 need earlier ones, and give no frame.
+    clip = without_first(whole, tmp_path / "a.ts", 13)
+    assert (guess_length(clip), len(list(decode(clip)))) == (27, 20)
+    mask = write(tmp_path / "mask.ts", [np.full((120, 160, 3), 255, np.uint8)] * 30)
+    videos = [real(clip), fake(clip, name="fake", mask=mask)]
+    record = run(*videos, settings=settings)
+    expected = [2, 7, 12, 17] if frames_per_video else [*range(20)]
+    table = load_frames("set").groupby("video", observed=True)["frame"].agg(list)
+    assert table["a"] == table["fake"] == expected
+    assert record["faces"]["test/swap"]["frames"] == len(expected)
+    for guess in (0, 20, 100):
+        monkeypatch.setattr(prepare, "guess_length", lambda file, guess=guess: guess)
+        data.rename(data.with_name(f"before {guess}"))
+        assert run(*videos, settings=settings)["fingerprint"] == record["fingerprint"]
+
+
+def test_only_wanted_frames_become_rgb(tmp_path, data, monkeypatch):
+    converted = []
+
+    def counted(file):
+        for number, picture in enumerate(decode(file)):
+            yield picture._replace(rgb=lambda n=number, p=picture: converted.append(n) or p.rgb())
+
+    monkeypatch.setattr(prepare, "decode", counted)
+    settings = SMALL.model_copy(update={"frames_per_video": 3})
+    run(real(write(tmp_path / "a.mp4", moving(33))), settings=settings)
+    assert converted == [5, 16, 27]
 
 
 def test_the_face_under_the_mask_is_the_fake_one(tmp_path, data):

@@ -7,10 +7,11 @@ import torch
 from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
-from dfnb.papers import locate_and_verify
-from dfnb.report.scores import KEYS
+from dfnb.papers import locate_and_verify, xception
 from dfnb.settings import DfnbError
+from dfnb.store.scores import KEYS
 from dfnb.training import scoring
+from dfnb.training.localisation import LOCALISATION, localisation
 
 SETTINGS = locate_and_verify.Settings(
     backbone="dfnb_plain7",
@@ -52,13 +53,27 @@ def test_scores_and_regions_are_those_of_each_frame(home):
     assert table.loc[~fake, "iou":].isna().all(axis=None)
     for row in np.flatnonzero(fake)[::20]:
         mask = batch["mask"][row, 0].numpy() > 0.5
-        ours = scoring.localisation(located[row].numpy(), mask)
-        constant = scoring.localisation(run.mean_mask(), mask)
-        for name in scoring.LOCALISATION:
+        ours = localisation(located[row].numpy(), mask)
+        constant = localisation(run.mean_mask(), mask)
+        for name in LOCALISATION:
             assert table.loc[row, name] == pytest.approx(ours[name], abs=1e-3)
             assert table.loc[row, f"constant {name}"] == pytest.approx(constant[name])
     turned = scoring.predict(run.network(), frames.iloc[::-1], SETTINGS)
     np.testing.assert_allclose(table["log_odds"], turned["log_odds"].iloc[::-1], atol=1e-5)
+
+
+def test_masks_of_the_training_are_read_only_for_a_network_that_locates(home):
+    class Classifier(UntrainedRun):
+        settings = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=64)
+
+        def network(self):
+            return xception.Network(self.settings)
+
+        def mean_mask(self):
+            raise AssertionError("no map is compared with the mean mask")
+
+    table = scoring.score(Classifier(), "smoke-b", videos=4)
+    assert not [column for column in table if column in LOCALISATION or "constant" in column]
 
 
 def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):

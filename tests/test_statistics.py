@@ -7,8 +7,8 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dfnb import statistics
-from dfnb.statistics import NAN
 from dfnb.seeds import rng
+from dfnb.statistics import NAN
 
 # Fakes .9 .8 .8 .2, reals .8 .4 .3 .1: of 16 pairs 11 are won and 2 tied.
 SCORE = np.array([0.9, 0.8, 0.8, 0.2, 0.8, 0.4, 0.3, 0.1])
@@ -56,6 +56,30 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
         assert shares[place] == pytest.approx(np.average(is_above, weights=of_units))
         fpr, tpr, _ = roc_curve(label, score, sample_weight=of_units)
         assert eers[place] == pytest.approx(np.interp(0, fpr + tpr - 1, fpr), abs=1e-12)
+
+
+@pytest.mark.parametrize("clusters", [1, 7, 40])
+@pytest.mark.parametrize("levels", [2, 9, 10**9])  # nearly all scores tied, some, none
+def test_both_forms_of_the_auc_are_those_of_scikit_learn(monkeypatch, clusters, levels):
+    draw = rng("forms", clusters, levels)
+    n = 5 * clusters
+    score = draw.integers(0, levels, n) / levels
+    label = draw.random(n) < 0.4
+    label[:2] = True, False  # both classes
+    cluster = draw.integers(0, clusters, n)
+    weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), 50) * 1.1
+    values = []
+    for few in (clusters, 0):  # by pairs, and by ranks
+        monkeypatch.setattr(statistics, "PAIRED_CLUSTERS", few)
+        values.append(statistics.auc(score, label, cluster, weights))
+    np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
+    for of_clusters, value in zip(weights, values[1]):
+        of_units = of_clusters[cluster]
+        if of_units[label].any() and of_units[~label].any():
+            expected = roc_auc_score(label, score, sample_weight=of_units)
+            assert value == pytest.approx(expected, abs=1e-12)
+        else:
+            assert np.isnan(value)
 
 
 # ---------------------------------------------------------------- what is drawn

@@ -21,7 +21,7 @@ from dfnb.seeds import rng
 from dfnb.settings import DfnbError
 from dfnb.synth import mesh_forgeries, people, photographs
 from dfnb.synth.portraits import Portrait, inspect, move, pixels
-from dfnb.training.scoring import localisation
+from dfnb.training.localisation import localisation
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = synth.preset("seams").forgery

@@ -442,7 +442,7 @@ def test_released_weights_are_scored_and_not_trained(released):
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
     (job,) = [job for job in jobs.plan("mine").trainings if job.roles != [jobs.MAIN]]
     run = jobs.train_and_score(job)
-    stored = report.scores("mine", "frame").query("test_set == 'smoke-b'")
+    stored = report.scores("mine", level="frame").query("test_set == 'smoke-b'")
     assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
     expected = scoring.predict(network, test_frames, run.settings)["score"]
@@ -489,7 +489,7 @@ def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     assert cost.report("mine").endswith(" 0.0")  # hours
     for job in plan.trainings:
         jobs.train_and_score(job)
-    scores = report.scores("mine", "frame")
+    scores = report.scores("mine", level="frame")
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     assert report.thresholds("mine") == {}  # nobody has published one
     assert report.measure(scores, "false alarms", "detector").empty

@@ -19,8 +19,8 @@ from dfnb.device import DEVICE, single_thread
 from dfnb.papers.contract import Network
 from dfnb.seeds import rng, torch_seed
 from dfnb.store.scores import KEYS
+from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
-from dfnb.training.scoring import localisation
 
 
 def sample(
@@ -71,7 +71,7 @@ def measure(
 
     Columns beside :data:`dfnb.store.scores.KEYS`:
 
-    - those of ``localisation`` in :mod:`dfnb.training.scoring`: how well the map finds the mask,
+    - those of :func:`dfnb.training.localisation.localisation`: how well the map finds the mask,
       with the mean mask of the training as the constant map; NaN if the frame has no mask;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.

@@ -1,9 +1,9 @@
 """From videos to a dataset of crops: find the faces, cut them out alike, list what failed.
 
-A video is read twice: first to count its frames, then to find the faces in evenly spaced frames
-and to cut them out. Real and fake faces are cut by the same geometry. A video without a usable face
-goes to a quarantine list with its reason. Crops that others have made are used in place: they are
-neither cut again nor copied.
+A video is decoded once. The number of its packets says beforehand how many frames to expect, so
+that faces can be looked for in evenly spaced frames. Real and fake faces are cut by the same
+geometry. A video without a usable face goes to a quarantine list with its reason. Crops that others
+have made are used in place: they are neither cut again nor copied.
 """
 
 import atexit
@@ -25,7 +25,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from dfnb.data.faces import Unusable, YuNet, decode, detect, read_image
+from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
     TREE,
     WHERE_CUT,
@@ -91,18 +91,14 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     0.3 MB each at 256 pixels. Raises :class:`Unusable` where no face can be cut out, or as
     :func:`frame_pairs` does.
     """
-    length = sum(1 for _ in frame_pairs(video))  # files state their number of frames unreliably
-    wanted = wanted_frames(length, settings)
-    chosen = []
-    # other: the same frame of the mask or of the original, None without either
-    for number, (image, other) in enumerate(frame_pairs(video)):
-        if number in wanted:
-            mask = forged_region(video, image, other)
-            detections = detect(image, settings.min_face, detector)
-            faces = [cut_face(image, mask, detection, settings) for detection in detections]
-            if faces:
-                face = max(faces, key=itemgetter("covered", "side"))
-                chosen.append({**face, "frame": number})
+    # Files state their number of frames unreliably: the true one is known when all are decoded. If
+    # the guess was wrong, other frames are wanted, and the video is decoded again.
+    guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
+    wanted = wanted_frames(guess, settings)
+    chosen, length = faces_in(video, wanted, settings, detector)
+    if length != guess:
+        wanted = wanted_frames(length, settings)
+        chosen, _ = faces_in(video, wanted, settings, detector)
     if not chosen:
         raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
     if video.region_file:
@@ -123,7 +119,36 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     }
 
 
-def frame_pairs(video: Video) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def faces_in(
+    video: Video,
+    wanted: Sequence[int],
+    settings: Settings,
+    detector: YuNet,
+) -> tuple[list[dict], int]:
+    """One face of each wanted frame that has a usable one, see :func:`cut_faces`, and the length.
+
+    A face is a result of :func:`cut_face` with the number of its ``frame``. The length is the
+    number of frames that the video has, up to the end of its mask or original.
+    """
+    wanted = set(wanted)
+    chosen = []
+    length = 0
+    # other: the same frame of the mask or of the original, None without either
+    for number, (picture, other) in enumerate(frame_pairs(video)):
+        length = number + 1
+        if number not in wanted:
+            continue
+        image = picture.rgb()
+        mask = forged_region(video, image, other.rgb()) if other else None
+        detections = detect(image, settings.min_face, detector)
+        faces = [cut_face(image, mask, detection, settings) for detection in detections]
+        if faces:
+            face = max(faces, key=itemgetter("covered", "side"))
+            chosen.append({**face, "frame": number})
+    return chosen, length
+
+
+def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
     """The frames of a video, each with that of its mask or original, until one of them ends.
 
     The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file

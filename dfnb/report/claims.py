@@ -256,14 +256,16 @@ def published_and_ours(report: str, run: StoredRun | None = None, **of_run: Any)
     figures = figures.rename(columns={"value": "published"})
     parts = [figures.head(0).assign(detector="", checkpoint="")]
     for detector in [Detector(THIS_RUN, runs=(run,))] if run else detectors(report):
-        for run in detector.runs[:1]:
-            about = run.record.detector
+        for first in detector.runs[:1]:
+            about = first.record.detector
             is_own = figures["paper"].str.startswith(about.published)
             is_own |= figures["method"] == about.published
-            is_own &= figures["train_set"] == run.train_set
-            if run.parameters.settings["backbone"] == about.defaults["backbone"]:
+            is_own &= figures["train_set"] == first.train_set
+            if first.parameters.settings["backbone"] == about.defaults["backbone"]:
                 of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
-                parts.append(of_detector.assign(detector=detector.name, checkpoint=run.record.rule))
+                parts.append(
+                    of_detector.assign(detector=detector.name, checkpoint=first.record.rule)
+                )
     figures = pd.concat(parts)
     figures = figures[figures["level"].isin(UNITS)]  # others are not stated, or are of images
     if figures.empty:

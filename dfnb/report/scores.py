@@ -169,7 +169,7 @@ def _scores_of_report(
     for detector in detectors(report):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             path = reports.score_path(folder, run.id if run else detector.name)
-            rows = _stored_rows(path, about).merge(frames)  # on test_set and frame_row
+            rows = frames.merge(_stored_rows(path, about))  # on test_set and frame_row
             means = _means(rows.drop(columns="frame_row"), level, of_maps)
             parts.append(_described(means, detector, run, about))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -79,12 +79,12 @@ def measured(
     current = {name: _fingerprint(run.train_set if name == validation else name) for name in names}
     changed = [name for name in about if about[name]["fingerprint"] != current[name]]
     missing = [key for key in wanted if key not in tables or key.test_set in changed]
-    if missing:
-        made, about_made = _make(run, missing, corruptions, of_maps)
+    made, about_made = _make(run, missing, corruptions, of_maps)
+    if made:
         add_scores(run.id, made, about_made)
-        tables |= made
-        about |= about_made
-    return {key: tables[key] for key in wanted if key in tables}, about
+    tables = {key: table for key, table in (tables | made).items() if key in wanted}
+    about |= about_made
+    return tables, {key.test_set: about[key.test_set] for key in tables}
 
 
 def validation_of(run: Run) -> str:

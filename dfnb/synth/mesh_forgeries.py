@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import scipy  # loads scipy.interpolate where it is used first: the few forgeries from photographs
 from numpy.random import Generator
-from scipy.interpolate import LinearNDInterpolator, RBFInterpolator
 
 from dfnb.synth.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
 from dfnb.synth.people import Array, Shot
@@ -199,7 +199,7 @@ def _along(
     """
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
-    to_source = LinearNDInterpolator(_with_ring(new_mesh), _with_ring(mesh))
+    to_source = scipy.interpolate.LinearNDInterpolator(_with_ring(new_mesh), _with_ring(mesh))
     places = to_source(x, y)  # (H, W, 2); NaN beyond the ring
     places = np.where(np.isnan(places), np.stack([x, y], axis=-1), places).astype(np.float32)
     moved = cv2.remap(
@@ -261,7 +261,7 @@ def _with_expression(
         longest = max(np.linalg.norm(shift, axis=1).max(), 1e-6)
         shifts.append(shift * np.clip(longest, shortest, allowed) / longest)
         points.append(target.mesh[feature])
-    spline = RBFInterpolator(
+    spline = scipy.interpolate.RBFInterpolator(
         np.vstack(points),
         np.vstack(shifts),
         kernel="thin_plate_spline",

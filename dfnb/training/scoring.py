@@ -1,8 +1,5 @@
 """Scores of frames by a trained network, and how well it locates what was forged."""
 
-import math
-
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -14,11 +11,9 @@ from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.device import DEVICE, single_thread, workers
 from dfnb.papers import contract
-from dfnb.settings import DfnbError
 from dfnb.store.scores import KEYS, check_scores
+from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
-
-LOCALISATION = ("iou", "pixel_auc", "pixel_ap", "pointing", "energy")
 
 
 @single_thread()
@@ -50,8 +45,8 @@ def predict(
 
     Returns:
         One row per frame, or per sample with a ``seed``: KEYS, ``log_odds`` of being fake,
-        ``score`` = P(fake), and the columns of LOCALISATION, which are NaN for real frames and for
-        fakes without a mask.
+        ``score`` = P(fake), and where the network has ``localise`` the measures of
+        :func:`localisation`, which are NaN for real frames and for fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
@@ -86,53 +81,6 @@ def predict(
     return table
 
 
-def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """How well a map finds the forged pixels of a frame: LOCALISATION, in [0, 1].
-
-    - IoU of the pixels above .5; pixel AUC and AP;
-    - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); if several
-      pixels are the highest, the share of them that is forged;
-    - energy: the sum of the map over forged pixels, divided by its sum over all pixels (Wang et
-      al., CVPR-W 2020, sec. 4.2); for an empty map, the forged share of the frame.
-
-    So a constant map has the AUC, AP, pointing and energy of chance. A mask without forged pixels
-    gives NaN throughout; a full mask gives NaN for pixel AUC, and 1 for AP, pointing and energy.
-
-    Args:
-        probability: (h, w) in [0, 1]; resized to the mask bilinearly.
-        mask: (H, W), non-zero where forged.
-
-    Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score  # take a second to import
-
-    if not (np.min(probability) >= 0 and np.max(probability) <= 1):  # so that NaN fails, too
-        raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")
-    forged = np.asarray(mask, bool)
-    if not forged.any():
-        return dict.fromkeys(LOCALISATION, math.nan)
-    height, width = forged.shape
-    resized = cv2.resize(np.float32(probability), (width, height))  # bilinearly
-    # The noise of float32 interpolation would break ties, differently on every machine.
-    resized = resized.round(6)
-    pixels = forged.ravel(), resized.ravel()
-    above = resized > 0.5
-    intersection = (above & forged).sum()
-    union = (above | forged).sum()
-    is_highest = resized == resized.max()
-    energy = forged.mean()  # of an empty map: no pixel is preferred
-    total = float(resized.sum(dtype=float))
-    if total > 0:
-        energy = resized[forged].sum(dtype=float) / total
-    return {
-        "iou": float(intersection / union),
-        "pixel_auc": math.nan if forged.all() else float(roc_auc_score(*pixels)),
-        "pixel_ap": float(average_precision_score(*pixels)),
-        "pointing": float(forged[is_highest].mean()),
-        "energy": float(energy),
-    }
-
-
 def score(
     run: Run,
     test_set: str,
@@ -162,6 +110,9 @@ def score(
         unmasked = frames.assign(mask="")  # nothing is located: no mask need be read
         table = predict(network, unmasked, run.settings, read)
     else:
-        table = predict(network, frames, run.settings, constant=run.mean_mask())
+        # The mean mask is compared with what the network locates. Without that it is not made,
+        # because all masks of the training would be read.
+        constant = run.mean_mask() if hasattr(network, "localise") else None
+        table = predict(network, frames, run.settings, constant=constant)
     check_scores(table, f"the scores of {run.id} on {test_set}")
     return table

@@ -17,8 +17,8 @@ import nbformat
 
 from dfnb import files, papers
 from dfnb.report import detectors
-from dfnb.report.scores import StoredRun
 from dfnb.settings import DfnbError
+from dfnb.store.runs import StoredRun
 
 SITE = Path(__file__).resolve().parent
 CHECKOUT = SITE.parents[1]

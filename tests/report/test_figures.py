@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from dfnb.report import figures
-from dfnb.report.scores import StoredRun
+from dfnb.store.runs import StoredRun
 
 
 @pytest.fixture(autouse=True)

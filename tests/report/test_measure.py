@@ -9,10 +9,11 @@ from scipy.stats import sem, t
 from sklearn.metrics import roc_auc_score
 
 from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
-from dfnb.report.scores import GAIN, NO_SEED
-from dfnb.statistics import REPLICATES, draws
+from dfnb.report.scores import GAIN
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
+from dfnb.statistics import REPLICATES, draws
+from dfnb.store.reports import NO_SEED
 
 SETS = ["a", "b", "c"]
 KEY = ["detector", "seed", "test_set"]

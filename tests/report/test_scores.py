@@ -7,33 +7,25 @@ import pytest
 from scipy.special import expit
 
 from dfnb.files import read_metadata, report_folder, write_bytes
-from dfnb.report.scores import (
-    FEWEST_VALIDATION,
-    GAIN,
-    KEYS,
+from dfnb.report.scores import GAIN, maps, scores, thresholds
+from dfnb.settings import DfnbError
+from dfnb.store import reports
+from dfnb.store.reports import (
     NO_SEED,
-    Condition,
-    check_scores,
     detectors,
-    maps,
     remove_replaced,
     score_path,
-    scores,
-    threshold_of,
-    thresholds,
     weights_path,
     write_scores,
 )
-from dfnb.settings import DfnbError
+from dfnb.store.runs import StoredRun
+from dfnb.store.scores import KEYS, Condition, add_scores, check_scores
+from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
 
 A, B = planted.SETS
 
 
 pytestmark = pytest.mark.usefixtures("empty_home")
-
-
-def profile(text):
-    write_bytes(report_folder("demo") / "profile.yaml", text.encode())
 
 
 def names():
@@ -46,7 +38,7 @@ def test_frames_are_read_as_they_were_written():
     far["constant pixel_ap"] = 0.25
     more = {Condition(B, "JPEG", 3): far, Condition(A, map="CAM"): planted.measured(A, energy=0.3)}
     run_id = planted.write("demo", "xception", seed=3, more=more, collapsed=True)
-    table = scores("demo", "frame")
+    table = scores("demo", level="frame")
     facts = {"detector": "Baseline", "paper": "xception", "ablation": "", "seed": 3}
     for name, value in {**facts, "collapsed": True, "train_set": A, "map": ""}.items():
         assert (table[name] == value).all()
@@ -74,16 +66,16 @@ def test_a_video_has_the_mean_probability_of_its_frames():
     assert table.index.is_unique and len(table) == 45
 
 
-def test_places_follow_the_profile():
-    sets = ["home", "c", "far", planted.KINDS]
+def test_places_follow_the_manifests():
+    """Made alike: within. Photographs are made like the bed, and set apart."""
+    sets = ["bed", "bed-31", "world-01", "photographs", "my-own", planted.KINDS]
     more = {Condition(name): planted.table(name) for name in sets}
-    planted.write("demo", "xception", more=more, train_set="bed-{seed}")
-    averaged = f"[{A}, c, far, {planted.KINDS}]"
-    profile(f"grid: {{test_sets: {averaged}, within: [home], not_averaged: [far]}}")
+    planted.write("demo", "xception", more=more, train_set="bed-30")
     table = scores("demo")
     places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
-    expected = {A: "across", B: B, "home": "within", "c": "across", "far": "far"}
-    assert places == {**expected, planted.KINDS: "kinds"}
+    expected = {"bed": "within", "bed-31": "within", "world-01": "across", "my-own": "across"}
+    expected |= {A: "across", B: "across", "photographs": "photographs", planted.KINDS: "kinds"}
+    assert places == expected
 
 
 def test_detectors_stand_in_the_order_of_notebooks_and_names():
@@ -107,22 +99,11 @@ def test_detectors_stand_in_the_order_of_notebooks_and_names():
         names()
 
 
-def test_what_a_notebook_adds_is_read_with_the_run():
-    run_id = planted.write("demo", "xception")
-    added = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    write_scores("demo", f"{run_id}@attribution", added, planted.metadata(added))
-    assert names() == ["Baseline"] and (maps("demo")["map"] == "edges").all()
-    planted.write("demo", "xception")  # scored once more
-    assert len(maps("demo")) == 60
-
-
 def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     folder = report_folder("demo")
     old = planted.write("demo", "xception", 1)
     other_seed = planted.write("demo", "xception", 0)
     variant = planted.write("demo", "xception", 1, ("loss", "CE"))
-    added = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    write_scores("demo", f"{old}@attribution", added, planted.metadata(added))
     write_bytes(weights_path(folder, old), b"weights")
     record = planted.record("xception", 1)
     facts = {"record": record.model_dump(mode="json"), "roles": [("", "")]}
@@ -147,9 +128,114 @@ def test_another_version_of_a_test_set_is_refused():
         scores("demo")
 
 
+# ---------------------------------------------------------------- runs, and open reports
+
+
+def run_of(paper="xception", seed=0, **facts):
+    return StoredRun(f"{paper}-{seed}-{len(facts)}", planted.record(paper, seed, **facts))
+
+
+def add(report, run, key="", **more):
+    tables = {Condition(name): planted.table(name, key=key) for name in (A, B)}
+    tables |= more.get("tables", {})
+    reports.add_run(report, run, tables, planted.metadata(tables))
+
+
+def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
+    tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
+    about = planted.metadata(tables)
+    add_scores("r", {Condition(A): tables[Condition(A)]}, {A: about[A]})
+    add_scores("r", {Condition(B): tables[Condition(B)]}, {B: about[B]})
+    stored, known = reports.read_tables("r", [A, B], "mine")
+    assert known == about and stored.keys() == tables.keys()
+    for condition, table in tables.items():
+        pd.testing.assert_frame_equal(
+            stored[condition][[*KEYS]], table[[*KEYS]].astype({"label": int}), check_dtype=False
+        )
+    maps_of_a = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
+    add_scores("r", maps_of_a, {A: about[A]})
+    assert len(reports.read_tables("r", [A, B], "mine")[0]) == 3
+    second = {**about[A], "fingerprint": "second"}
+    add_scores("r", {Condition(A): planted.table(A, 3)}, {A: second})
+    stored, known = reports.read_tables("r", [A, B], "mine")
+    assert {*stored} == {Condition(A), Condition(B)} and known[A] == second
+
+
+def test_this_run_comes_first_and_with_its_own_scores_alone():
+    planted.write_all("demo")
+    run = run_of(seed=7)
+    tables = {Condition(A): planted.table(A, key="own")}
+    add_scores(run.id, tables, planted.metadata(tables))
+    table = scores("demo", run, [A])
+    assert table["detector"].cat.categories[0] == "this run"
+    assert {*table["test_set"]} == {A} and "Baseline" in {*table["detector"]}
+    own = table[table["detector"] == "this run"].set_index("video")["score"]
+    means = planted.table(A, key="own").assign(p=lambda rows: expit(rows["log_odds"]))
+    means = means.groupby("video")["p"].mean()
+    np.testing.assert_allclose(own, means[own.index], atol=1e-6)
+    assert {*scores("empty", run, [A])["detector"]} == {"this run"}
+    assert thresholds("demo", run)["this run", 7].tolist() == [0.9]
+
+
+def test_a_committed_run_is_read_from_its_report():
+    run_id = planted.write("demo", "xception", 3)
+    stored, about = reports.read_tables(run_id, [A], "elsewhere")
+    assert {*stored} == {Condition(A)} and about[A]["fingerprint"] == A
+    run = StoredRun(run_id, planted.record("xception", 3))
+    assert {*scores("elsewhere", run, [A])["detector"]} == {"this run"}
+
+
+def test_an_open_report_grows_and_nothing_in_it_is_replaced():
+    for seed in (0, 1):
+        add("mine", run_of(seed=seed))
+    (detector,) = detectors("mine")
+    assert detector.name == "Baseline" and [run.seed for run in detector.runs] == [0, 1]
+    other = {"backbone": "small", "lr": 0.5, "image_size": 96}
+    add("mine", run_of(seed=0, settings=other), "other")
+    assert [each.name for each in detectors("mine")] == ["Baseline, lr 0.01", "Baseline, lr 0.5"]
+    add("mine", run_of("lae"))
+    assert [each.name for each in detectors("mine")][-1] == "LAE"
+    before = scores("mine")
+    more = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
+    add("mine", run_of(seed=0), "ignored: these scores are there already", tables=more)
+    pd.testing.assert_frame_equal(scores("mine"), before)
+    assert len(maps("mine")) == 60
+    about = planted.metadata([Condition(A)])
+    about[A]["fingerprint"] = "second"
+    with pytest.raises(DfnbError, match="of another version"):
+        reports.add_run("mine", run_of(seed=9), {Condition(A): planted.table(A)}, about)
+
+
+def test_training_sets_that_differ_by_the_seed_are_one_detector():
+    for seed in (30, 31):
+        add("mine", run_of(seed=seed, train_set=f"bed-{seed}"))
+    (detector,) = detectors("mine")
+    assert detector.train_set == "bed-{seed}" and len(detector.runs) == 2
+    for seed in (0, 1, 30):  # one set that ends in the seed of one of the runs
+        add("yours", run_of(seed=seed, train_set="bed-30"))
+    (detector,) = detectors("yours")
+    assert detector.train_set == "bed-30" and len(detector.runs) == 3
+    add("theirs", run_of(seed=23, train_set="faceforensics-c23"))
+    add("theirs", run_of(seed=40, train_set="faceforensics-c40"))
+    names = [each.name for each in detectors("theirs")]
+    assert names == [
+        "Baseline, train_set faceforensics-c23",
+        "Baseline, train_set faceforensics-c40",
+    ]
+
+
+def test_a_closed_report_is_one_with_a_profile(monkeypatch):
+    assert reports.is_closed("smoke") and not reports.is_writable("smoke")
+    assert not reports.is_closed("mine") and reports.is_writable("mine")
+    monkeypatch.setenv(reports.WRITER, "smoke")
+    assert reports.is_writable("smoke") and not reports.is_writable("demo")
+
+
 def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
     with pytest.raises(DfnbError, match="has no scores of a test set; run `dfnb run demo` first"):
         scores("demo")
+    with pytest.raises(DfnbError, match="execute notebooks of papers with `-p report mine` first"):
+        scores("mine")
     run_id = planted.write("demo", "xception")
     for folder in ("scores", "test_sets"):
         write_bytes(report_folder("demo") / folder / f".{run_id}.parquet.01.parquet", b"half")
@@ -162,14 +248,14 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
     frames = pd.DataFrame({"cluster": people, "label": 0, "score": np.arange(400) / 400})
     fakes = frames.head(50).assign(label=1, score=1.0)
     many = threshold_of(pd.concat([frames, fakes]).sample(frac=1, random_state=0))
-    threshold = many["threshold"]
-    assert threshold == 379 / 400 and many["threshold_clusters"] == 200
+    threshold = many.threshold
+    assert threshold == 379 / 400 and many.threshold_clusters == 200
     assert (frames["score"] > threshold).mean() == 0.05
-    few = {**many, "threshold_clusters": FEWEST_VALIDATION - 1}
-    planted.write("demo", "xception", 0, validation_threshold=many)
-    planted.write("demo", "xception", 1, validation_threshold=few)
+    few = many.model_copy(update={"threshold_clusters": FEWEST_VALIDATION - 1})
+    planted.write("demo", "xception", 0, validation_threshold=many.model_dump())
+    planted.write("demo", "xception", 1, validation_threshold=few.model_dump())
     limits = thresholds("demo")
-    replicates = many["threshold_replicates"]
+    replicates = many.threshold_replicates
     assert len(replicates) == 200 and min(replicates) < threshold < max(replicates)
     assert limits["Baseline", 0].tolist() == [threshold, *5 * replicates]  # in turn
     assert limits["Baseline", 1].tolist() == [threshold]

@@ -14,8 +14,9 @@ from dfnb import report
 from dfnb.cli import app
 from dfnb.files import report_folder
 from dfnb.report import tools
-from dfnb.report.scores import Condition, write_scores
 from dfnb.settings import DfnbError
+from dfnb.store.reports import write_scores
+from dfnb.store.scores import Condition
 
 A, B = planted.SETS
 OWN = "video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n"
@@ -83,7 +84,9 @@ def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path, judg
     pd.read_csv(path)[10:].to_csv(path, index=False)
     lines, _ = judge(path, "--on", A, "--report", "hand", "--missing", "drop")
     frames, _ = tools.scored_frames([path], [A], "hand", "drop")
-    both = frames.merge(report.scores("hand", "frame"), on=tools.FRAME, suffixes=("", "_hand"))
+    both = frames.merge(
+        report.scores("hand", level="frame"), on=tools.FRAME, suffixes=("", "_hand")
+    )
     both = both.groupby(["video", "label"], as_index=False)[["score", "score_hand"]].mean()
     aucs = [roc_auc_score(both["label"], both[name]) for name in ("score", "score_hand")]
     (row,) = [line for line in lines if line.startswith("mine     Baseline")]

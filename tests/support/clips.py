@@ -41,15 +41,31 @@ def moving(n, start=40):
     return [draw([(start + i, 60)]) for i in range(n)]
 
 
-def write(path, images, codec="libx264", pixels="yuv420p", **options):
+def write(path, images, codec="libx264", pixels="yuv420p", keyframes=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
         stream.bit_rate = 2_000_000
+        if keyframes:  # every how many frames, instead of the codec's own choice
+            stream.gop_size = keyframes
         for image in images:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             container.mux(stream.encode(frame.reformat(format=pixels)))
         container.mux(stream.encode())
+    return path
+
+
+def without_first(source, path, dropped, hidden=0):
+    """Copy a clip without its first packets; an edit list hides the ``hidden`` next ones."""
+    with av.open(str(source)) as clip, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(clip.streams.video[0])
+        packets = [packet for packet in clip.demux(video=0) if packet.size]
+        for packet in packets[dropped:]:
+            # What is shown before time 0 is hidden.
+            packet.pts -= hidden * packet.duration
+            packet.dts -= hidden * packet.duration
+            packet.stream = stream
+            container.mux(packet)
     return path

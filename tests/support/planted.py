@@ -5,9 +5,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from dfnb.store.runs import TrainingRecord
-from dfnb.report.scores import Condition, write_scores
 from dfnb.seeds import rng
+from dfnb.store.reports import write_scores
+from dfnb.store.runs import TrainingRecord
+from dfnb.store.scores import Condition
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 KINDS = "kinds"  # compares its two methods
@@ -38,18 +39,18 @@ def measured(test_set, key="", **means):
     return frames
 
 
-def record(paper, seed=0, settings=None, paper_source="", **facts):
+def record(paper, seed=0, settings=None, train_set=SETS[0], **facts):
     """The record of a training; ``facts`` replace entries."""
     size = SIZES.get(paper, 96)
     values = {
         "paper": paper,
-        "train_set": SETS[0],
+        "train_set": train_set,
         "data": "",
         "settings": settings or {"backbone": "small", "lr": 0.01, "image_size": size},
         "seed": seed,
         "seen_methods": ["swap"] if paper == "lae" else None,
         "start_weights": "",
-        "paper_source": paper_source,
+        "version": 1,
         "numbers": 1,
     }
     title = TITLES[paper]
