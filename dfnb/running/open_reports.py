@@ -30,7 +30,6 @@ FEW = {
     },
     "corruptions": {"names": ["JPEG", "blur", "noise"], "severities": [1, 5], "videos": 100},
 }
-REMEDY = "execute notebooks of papers with `-p report mine` first, then this one"
 
 
 def first_runs(report: str) -> dict[str, Run]:
@@ -85,7 +84,7 @@ def score_kinds(report: str, test_set: str) -> None:
         for run in first_runs(report).values():
             reports.add_run(report, run, *measured(run, report, [test_set]))
     elif test_set not in reports.test_sets(report):
-        raise DfnbError(f"report {report} has no scores of {test_set}: {REMEDY}")
+        raise DfnbError(f"report {report} has no scores of {test_set}: {_remedy(report)}")
 
 
 def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
@@ -109,8 +108,14 @@ def _has_profile_with(report: str, entry: str) -> bool:
         return False
     profile: dict[str, Any] = reports.profile_of(report)
     if profile and not profile["grid"].get(entry):
-        raise DfnbError(f"the profile of report {report} has no `{entry}` in its grid: {REMEDY}")
+        raise DfnbError(f"the profile of {report} has no `{entry}` in its grid: {_remedy(report)}")
     return True
+
+
+def _remedy(report: str) -> str:
+    """How a report of the reader's own gets what is missing."""
+    own = "mine" if reports.is_closed(report) else report
+    return f"execute notebooks of papers with `-p report {own}` first, then this one with it"
 
 
 def _test_set(report: str, runs: Iterable[Run]) -> str:
