@@ -6,7 +6,6 @@ minutes. What was measured before is read.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from dfnb import synth
 from dfnb.data import test_sets
@@ -49,7 +48,9 @@ def measure_maps(report: str) -> dict[str, Run]:
     """
     firsts = first_runs(report)
     if not firsts:
-        raise DfnbError(f"no detector of report {report} has its weights on this machine: {REMEDY}")
+        raise DfnbError(
+            f"no detector of report {report} has its weights on this machine: {_remedy(report)}"
+        )
     if not _has_profile_with(report, "maps"):
         test_set = _test_set(report, firsts.values())
         of_maps = Maps(test_sets=[test_set], **FEW["maps"])
@@ -106,7 +107,7 @@ def _has_profile_with(report: str, entry: str) -> bool:
     """Whether a report is closed; raises :class:`DfnbError` if its profile lacks the entry."""
     if not reports.is_closed(report):
         return False
-    profile: dict[str, Any] = reports.profile_of(report)
+    profile = reports.profile_of(report)
     if profile and not profile["grid"].get(entry):
         raise DfnbError(f"the profile of {report} has no `{entry}` in its grid: {_remedy(report)}")
     return True
