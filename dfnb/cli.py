@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dfnb import files
-from dfnb.settings import NAME, DfnbError, check_name, explained, parse_yaml
+from dfnb.settings import NAME, DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[
     str,
@@ -81,11 +82,12 @@ def score(
     run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
     csv: Path | None = None,
 ) -> None:
-    """Score your own images and clips, or all those in a folder, with a trained detector.
+    """Score your own images and clips, or all those below a folder, with a trained detector.
 
     For each file, the largest face is scored, in eight frames of a clip. At the end it says how
     many files score above the detector's threshold. No score is a proof. --csv FILE gets the
-    scores. Notebook 08_attribution shows the detectors' maps of a picture or clip.
+    scores, which `dfnb judge` reads once they have a column label. Notebook 08_attribution shows
+    the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """
@@ -112,7 +114,7 @@ def score(
             typer.echo(f"not scored: {error}", err=True)
             continue
         score = scoring.predict(network, faces, detector.settings)["score"].mean()
-        rows.append({"file": image, "score": score, "frames": len(faces)})
+        rows.append({"video": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
@@ -165,9 +167,14 @@ def report(
 
     This needs neither a network nor a dataset.
     """
+    folder = files.report_folder(profile)
+    if not folder.is_dir():  # before anything is written there
+        known = sorted(path.name for path in folder.parent.glob("*/"))
+        raise DfnbError(f"there is no report {profile!r}{suggestion(profile, known)}")
     from dfnb.report import page
 
-    typer.echo(f"report: {page.rebuild(profile)}")
+    with files.explain_writing(folder):
+        typer.echo(f"report: {page.rebuild(profile)}")
 
 
 @commands.command()
@@ -211,11 +218,12 @@ def judge(
         "missing": missing,
         "over_frames": over_frames,
     }
-    tools.print_judged(parameters)
-    if page:
-        from dfnb.report import page as pages
+    with files.explain_writing(files.report_folder(parameters["report"])):
+        tools.print_judged(parameters)
+        if page:
+            from dfnb.report import page as pages
 
-        typer.echo(f"page: {pages.rebuild(notebook=tools.NOTEBOOK, **parameters)}")
+            typer.echo(f"page: {pages.rebuild(notebook=tools.NOTEBOOK, **parameters)}")
 
 
 @commands.command()
@@ -262,12 +270,13 @@ def prepare(
     """Prepare a dataset: find faces and crop them.
 
     SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is
-    the folder of its download. (2) A CSV with the columns path, label, method, split, identity,
-    cluster, mask and original; paths are relative to its folder, and a video is named by its path
-    below --root, by default the same folder. (3) A folder with the sub-folders real/, fake/METHOD/
-    and, where they exist, mask/METHOD/ and original/METHOD/, directly or below train/, val/ and
-    test/; the CSV is then written first. NAME is the name of the new dataset, by default that of
-    SOURCE.
+    the folder of its download. (2) A CSV with the columns path, label, video, method, split,
+    identity, cluster, mask and original; paths are relative to its folder, and a video is named by
+    its path below --root, by default the same folder. (3) A folder with the sub-folders real/,
+    fake/METHOD/ and, where they exist, mask/METHOD/ and original/METHOD/, directly or below train/,
+    val/ and test/; the images in a folder below these are the frames of one video. The CSV is then
+    written first; one that you have corrected is not overwritten. NAME is the name of the new
+    dataset, by default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. After an interruption, the same command continues.
@@ -277,6 +286,7 @@ def prepare(
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb.data import prepare, published
+    from dfnb.data.videos import summary
 
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = {}
@@ -285,21 +295,25 @@ def prepare(
         values.update(published.load(source).prepare)  # the settings of its manifest
         videos, missing = published.scan(source, root)
     else:
-        videos = _videos(source, name, root)
+        options = [word for setting in settings or [] for word in ("--set", setting)]
+        options += ["--one-class"] if one_class else []
+        videos = _videos(source, name, root, options)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     for problem in missing:
         typer.echo(problem, err=True)
+    typer.echo(summary(videos))
     record = prepare.prepare(name, videos, checked, one_class=one_class)
     _print_record(record, name)
 
 
-def _videos(source: str, name: str, root: Path | None) -> list:
+def _videos(source: str, name: str, root: Path | None, options: list[str]) -> list:
     """The videos of SOURCE: a CSV, which names videos by their paths below ``root``, or a folder.
 
-    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first.
+    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``options`` are the other
+    words of the command, which the printed one has, too.
     """
     from dfnb.data import videos
 
@@ -309,9 +323,11 @@ def _videos(source: str, name: str, root: Path | None) -> list:
             raise DfnbError(f"there is no file {file}")
         return videos.read_csv(file, root or file.parent)
     listing = files.dataset_folder(name) / "videos.csv"
-    videos.write_csv(listing, file)
+    words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]
+    command = shlex.join(words)
+    videos.write_csv(listing, file, command)
     # What the folders do not say, such as who is in a video, can be corrected in the CSV.
-    typer.echo(f"corrected, this is prepared by: dfnb prepare {listing} {name} --root {source}")
+    typer.echo(f"once corrected, this is prepared by: {command}")
     return videos.read_csv(listing, file)
 
 

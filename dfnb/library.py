@@ -91,14 +91,17 @@ def predict(
         model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
             module in evaluation mode: images (B, 3, H, W) to logits, (B,) or (B, 1) of being fake
             or (B, 2), real first; or to a dict or an object with such ``logits`` or ``cls``. Or a
-            function: crops (B, H, W, 3) uint8 RGB to P(fake), (B,) or (B, 1) in [0, 1], or to
-            (B, 2), P(real) and P(fake).
+            function: crops (B, H, W, 3) uint8 RGB, or a batch of what ``transform`` makes, to
+            P(fake), (B,) or (B, 1) in [0, 1], or to (B, 2), P(real) and P(fake).
         data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``
             (only its dataset is used); arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
-            images, one or a list; a path or paths of images, or a folder of them. All are crops of
-            faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures and clips.
-        transform: For a module: makes its input (3, H, W) of a PIL image in RGB, as the transforms
-            of torchvision and timm do. Runs and functions ignore ``transform``.
+            images, one or a list; a path or paths of images, or a folder with images in or below
+            it. All are crops of faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures
+            and clips.
+        transform: Makes the input of a module (3, H, W), or of a function, of a PIL image in RGB,
+            as the transforms of torchvision and timm do. A function needs one only where crops
+            differ in size; a batch of tensors is a tensor, and of anything else an array. Runs
+            ignore ``transform``.
 
     Returns:
         One row per frame, in the order of ``data``: ``video`` (of a path the path, of an array its
@@ -179,12 +182,14 @@ def _outputs(
     if is_module and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
     # explained() turns errors, such as that crops differ in size, into a DfnbError with the remedy.
-    remedy = "use crops of one size; a module needs transform=, see dfnb.predict"
+    remedy = "use crops of one size, or a transform= that makes them so; a module needs transform="
     with explained("a list of images", "as one batch", remedy):
-        if is_module:
-            batch = torch.stack([transform(Image.fromarray(crop)) for crop in crops])
+        if is_module or transform:
+            items = [transform(Image.fromarray(crop)) for crop in crops]
         else:
-            batch = np.stack(crops)
+            items = crops
+        is_tensor = is_module or isinstance(items[0], torch.Tensor)
+        batch = torch.stack(items) if is_tensor else np.stack(items)
     with torch.inference_mode():
         if is_module:
             if not batch.is_floating_point():

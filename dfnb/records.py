@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dfnb.files import read_json, sha256, write_json
+from dfnb.settings import explained
 
 # The packages of which a record keeps the versions.
 PACKAGES = (
@@ -110,5 +111,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    is_whole = all((folder / name).exists() for name in record["outputs"])
+    with explained(path, "as a record", "delete it and run the step that wrote it again"):
+        is_whole = all((folder / name).exists() for name in record["outputs"])
     return record if is_whole else None

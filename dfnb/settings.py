@@ -8,8 +8,10 @@ file and the remedy.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import textwrap
+import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -19,6 +21,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from safetensors import SafetensorError
 
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
@@ -32,6 +35,9 @@ PATTERN_RULES = {
     NAME: "use letters (A-Z, a-z), digits and . _ - only, a letter or digit first, 200 at most",
     TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, no sign first, 200 at most",
 }
+
+
+MOST_NAMES = 12  # in a message
 
 
 class DfnbError(Exception):
@@ -81,20 +87,48 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         else:
             # ``ctx`` has a pattern only where a text does not match it.
             pattern = problem.get("ctx", {}).get("pattern")
-            message = PATTERN_RULES.get(pattern, problem["msg"].lower())
+            message = PATTERN_RULES.get(pattern, _uncapitalised(problem["msg"]))
             value = textwrap.shorten(repr(problem["input"]), 80)
-            yield f"{field} = {value}: {message}"
+            yield f"{field} = {value}: {message}{_remedy(problem['type'], problem['input'])}"
+
+
+def _uncapitalised(sentence: str) -> str:
+    """A sentence that goes on after a colon; the names and values in it stay as they are."""
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _remedy(problem: str, value: Any) -> str:
+    """How a text should be written that is of another type, by pydantic's name of the problem.
+
+    YAML and papermill make texts of what looks like a number or a list. Empty for other values.
+    """
+    if not isinstance(value, str):
+        return ""
+    if problem in ("int_type", "float_type"):
+        if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+            mantissa, exponent = re.split("[eE]", value)
+            sign = "" if exponent[0] in "+-" else "+"
+            return f"; YAML reads {value} as a text, write {mantissa}.0e{sign}{exponent}"
+        return "; write it without quotes"
+    if problem in ("list_type", "tuple_type"):
+        return "; write a list, as in [a, b]; papermill reads one by -y instead of -p"
+    if problem == "bool_type":
+        return "; write true or false, without quotes"
+    return ""
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a sentence on an unknown name: the names perhaps meant, or else all known ones.
+    """The end of a sentence on an unknown name: the names perhaps meant, or else the first known.
 
-    Perhaps meant are names that contain it, else those spelled alike; three at most.
+    Perhaps meant are names that contain it, else those spelled alike; three at most. Of all names,
+    in their order, MOST_NAMES are said.
     """
     similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
     if similar:
         return f"; did you mean {' or '.join(similar)}?"
-    return f"; known are {', '.join(known) or 'none'}"
+    first = [*known][:MOST_NAMES]
+    others = f" and {len(known) - len(first)} others" if len(known) > len(first) else ""
+    return f"; known are {', '.join(first) or 'none'}{others}"
 
 
 def check_name(name: str, source: object, pattern: str = NAME) -> str:
@@ -107,21 +141,36 @@ def check_name(name: str, source: object, pattern: str = NAME) -> str:
     return name
 
 
+# What reading a user's file, or using a user's values, can raise. Errors of pandas, JSON and Arrow
+# are among them. Any other, such as an AttributeError, is a fault of this package.
+READING_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,  # of torch: damaged weights, and such as do not fit
+    SafetensorError,
+    yaml.YAMLError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
 @contextmanager
 def explained(
     source: object,
     kind: str,
     remedy: str,
 ) -> Iterator[None]:
-    """Turn any error while ``source`` is read or used, such as a damaged file, into a DfnbError.
+    """Turn an error while ``source`` is read or used, such as a damaged file, into a DfnbError.
 
-    Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is.
+    Its text is "<source> is not valid <kind> (<problem>); <remedy>". A DfnbError stays as it is, as
+    does any error that is not among READING_ERRORS.
     """
     try:
         yield
-    except DfnbError:
-        raise
-    except Exception as error:
+    except READING_ERRORS as error:
         problem = textwrap.shorten(str(error) or repr(error), 300)
         raise DfnbError(f"{source} is not valid {kind} ({problem}); {remedy}") from None
 

@@ -1,6 +1,7 @@
 """Maps find a planted mark, the measures say so, and what ignores the network is caught."""
 
 import doctest
+from collections import OrderedDict
 from functools import partial
 from types import SimpleNamespace
 
@@ -325,3 +326,11 @@ def test_the_sanity_test_finds_what_ignores_the_network(planted, frames, monkeyp
         assert means[name]["empty"] == 0
     assert means["Grad-CAM"]["all"] < 0.5
     assert means["zeros"]["empty"] == 1
+
+
+def test_a_layer_that_the_network_lacks_is_answered_by_the_nearest():
+    network = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), head=nn.Flatten())).eval()
+    with pytest.raises(DfnbError, match=r"no layer 'stme'; did you mean stem\?"):
+        maps.compute(network, torch.zeros(1, 3, 8, 8), layer="stme")
+    with pytest.raises(DfnbError, match=r"no layer 'nope'; known are stem, head"):
+        maps.compute(network, torch.zeros(1, 3, 8, 8), layer="nope")

@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 import pytest
+from pyarrow import parquet
 
-from dfnb.data.audit import audit, shortcuts
+from dfnb.data.audit import UNKNOWN, audit, leaks, shared_crops, shortcuts
 from dfnb.data.frames import load_frames, select, write_dataset, write_video
 from dfnb.seeds import rng
 
@@ -91,6 +92,51 @@ def test_people_and_clusters_of_two_splits_are_counted(tmp_path, column, check):
     checks = checked(write(tmp_path, videos))
     assert checks[check] == 1
     assert (checks.drop(check) == 0).all()
+
+
+def test_equal_crops_of_two_splits_are_counted_whatever_they_are_called(tmp_path):
+    videos = pairs(4)
+    videos[-1] = (*videos[-1][:3], videos[0][3], videos[-1][4])  # a train crop in the test split
+    table = write(tmp_path, videos)
+    assert checked(table)["crops in more than one split"] == 1
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    others = test[test["video"] != str(len(videos) - 1)]
+    assert shared_crops(train, test) == 1 and shared_crops(train, others) == 0
+    assert leaks(audit({"toy": table})) == {"toy": 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "check"),
+    [
+        ("identity", lambda table: "", "people"),
+        ("cluster", lambda table: table["video"], "clusters"),
+        (
+            "cluster",
+            lambda table: table["split"].astype(str) + "/7",
+            "clusters",
+        ),
+        ("crop_hash", lambda table: "", "crops"),
+    ],
+)
+def test_what_nobody_said_is_not_known_and_never_zero(tmp_path, column, value, check):
+    check = f"{check} in more than one split"
+    table = write(tmp_path, pairs(4))
+    assert checked(table)[check] == 0
+    silent = table.assign(**{column: value})
+    checks = audit({"toy": silent, "spoken": table})
+    assert np.isnan(checks["toy"][check])
+    assert leaks(checks) == {"toy": UNKNOWN, "spoken": 0}
+    assert {type(count) for count in checks["spoken"]} == {int}
+    assert not audit({"toy": silent[silent["split"] == "test"]})["toy"].isna().any()
+    if column == "crop_hash":
+        assert shared_crops(silent, table) is shared_crops(table, silent) is None
+
+
+def test_a_table_of_an_earlier_version_has_no_hashes(tmp_path):
+    table = write(tmp_path, pairs(4))
+    path = tmp_path / "frames.parquet"
+    parquet.write_table(parquet.read_table(path).drop_columns("crop_hash"), path)
+    assert (load_frames(tmp_path)["crop_hash"] == "").all() and (table["crop_hash"] != "").all()
 
 
 # ---------------------------------------------------------------- shortcuts

@@ -3,12 +3,14 @@
 import logging
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import wave
+from pathlib import Path
 
 import clips
 import cv2
@@ -24,6 +26,7 @@ from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
+from dfnb.report import tools
 from dfnb.report.page import REPORT
 from dfnb.running import cost, jobs, workflow
 from dfnb.settings import DfnbError
@@ -58,6 +61,7 @@ def output_of(monkeypatch, capsys):
         (("run", "dmeo"), "there is no profile 'dmeo'"),
         (("train", "mine", "x"), "has no training 'x'"),
         (("report", "../x"), "../x"),
+        (("report", "nope"), "there is no report 'nope'; known are none"),
         (("synth", "synth-z"), "no embedded dataset is named synth-z; they are"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
@@ -77,7 +81,8 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, mo
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
     (own_home / "gone.csv").write_text("path,label\ngone.mp4,real\n")
     status, printed = output_of(*words)
-    assert status == 1 and printed.startswith("dfnb: ") and sentence in printed
+    last = printed.splitlines()[-1]
+    assert status == 1 and last.startswith("dfnb: ") and sentence in last
     assert "Traceback" not in printed
 
 
@@ -112,6 +117,64 @@ def test_losses_end_with_0_and_what_cannot_be_used_with_1(empty_home, output_of,
     assert output_of(*words, "real", "--one-class")[0] == 0
 
 
+def test_the_printed_command_prepares_the_corrected_list(empty_home, output_of, monkeypatch):
+    """With all options, and quotes where a name has a space."""
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    root = empty_home / "my videos"
+    clips.write(root / "real/a.mp4", clips.moving(3))
+    words = ("--set", "size=64", "--set", "min_face=16", "--one-class")
+    status, printed = output_of("prepare", str(root), "mine", *words)
+    assert status == 0 and "1 files that are a video each" in printed
+    line = next(line for line in printed.splitlines() if "dfnb prepare" in line)
+    command = shlex.split(line.partition("dfnb ")[2])
+    listing = Path(command[1])
+    corrected = listing.read_bytes().replace(b"a.mp4,real,real/a,,", b"a.mp4,real,real/a,,val")
+    listing.write_bytes(corrected)
+    status, refusal = output_of("prepare", str(root), "mine", *words)
+    assert status == 1 and shlex.join(command) in refusal and "a.mp4 (split)" in refusal
+    assert output_of(*command)[0] == 0
+    assert load_frames("mine")["split"].unique().tolist() == ["val"]
+
+
+def test_a_damaged_table_is_made_again(own_home, output_of, smoke_home):
+    (own_home / "datasets").unlink()
+    shutil.copytree(smoke_home / "datasets", own_home / "datasets")
+    table = own_home / "datasets" / "smoke-b" / "frames.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[: len(whole) // 2])
+    assert output_of("synth", "smoke-b")[0] == 0
+    assert table.read_bytes() == whole
+
+
+def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monkeypatch):
+    """Reports; as a file is in the place of their folder, nobody can write there."""
+    (empty_home / "mine.csv").write_text("video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n")
+    (empty_home / "reports").write_text("")
+    for words in (("judge",), ("judge", "--page")):
+        status, printed = output_of(*words, str(empty_home / "mine.csv"))
+        assert status == 1 and "cannot be written (" in printed.splitlines()[-1]
+    (empty_home / "reports").unlink()
+    (empty_home / "reports" / "mine").mkdir(parents=True)
+    (empty_home / "reports" / "mine" / "notebooks").write_text("")
+    status, printed = output_of("report", "mine")
+    assert status == 1 and printed.startswith("dfnb: ") and "cannot be written (" in printed
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(tmp_path, trusted):
+    """Somebody else's folder, in which a command is started."""
+    for name in ("data_manifest", "papers"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "papers/theirs.py").write_text("raise SystemExit('executed')")
+    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
+    if not trusted:
+        del environment["DFNB_HOME"]
+    started = dfnb("train", "smoke", "x", cwd=tmp_path, env=environment)
+    printed = started.communicate()[1].decode()
+    assert ("executed" in printed.split()) == trusted
+    assert (f"set the environment variable DFNB_HOME to {tmp_path}" in printed) != trusted
+
+
 def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     """A folder's pictures, into a CSV; the faces are taken for found."""
     write_profile(own_home)
@@ -127,16 +190,21 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     monkeypatch.setattr(faces, "detector_path", lambda: None)
     shown = shown.assign(path=[*map(os.path.realpath, shown["path"])], mask="")
     (own_home / "datasets").unlink()  # the link to them
-    monkeypatch.chdir(own_home)
-    for name in ("b.jpg", "a.PNG", "notes.txt"):
-        (own_home / name).write_bytes(b"")
+    (own_home / "pictures" / "below").mkdir(parents=True)
+    monkeypatch.chdir(own_home / "pictures")
+    for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.png"):
+        Path(name).write_bytes(b"")
     status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
-    assert status == 0 and printed.count("P(fake)") == 2 and "drawn faces only" in printed
-    assert crops == [{"size": 96, "drawn": True}] * 2
+    assert status == 0 and printed.count("P(fake)") == 3 and "drawn faces only" in printed
+    assert crops == [{"size": 96, "drawn": True}] * 3
     table = pd.read_csv("scores.csv")
-    assert table["file"].tolist() == ["a.PNG", "b.jpg"] and table["frames"].tolist() == [2, 2]
+    assert table["video"].tolist() == ["a.PNG", "b.jpg", "below/c.png"]
+    assert table["frames"].tolist() == [2, 2, 2]
+    table.assign(label=[0, 1, 1]).to_csv("labelled.csv", index=False)
+    frames, _ = tools.scored_frames([Path("labelled.csv")])
+    assert frames["score"].tolist() == pytest.approx(table["score"].tolist())
     assert table["score"].between(0, 1).all()
-    (own_home / "empty").mkdir()
+    Path("empty").mkdir()
     assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
     for name in ("xception", run.id[:-1]):
         sentence = f"dfnb: there is no finished run {name!r}; did you mean {run.id}?"

@@ -101,10 +101,32 @@ def test_a_run_scores_as_in_a_report(run, dataset):
     ],
 )
 def test_modules_and_functions_give_one_score_per_frame(dataset, model):
-    table = dfnb.predict(model, dataset, transform=TO_TENSOR)
+    transform = TO_TENSOR if isinstance(model, nn.Module) else None
+    table = dfnb.predict(model, dataset, transform=transform)
     expected = [redness(sample.image[None])[0] for sample in dataset]
     np.testing.assert_allclose(table["score"], expected, atol=1e-6)
     assert table["video"].tolist() == dataset.table["video"].tolist()
+
+
+@pytest.mark.parametrize("is_module", [False, True])
+@pytest.mark.parametrize("makes_tensors", [False, True])
+def test_a_function_gets_crops_of_several_sizes_as_a_module_does(is_module, makes_tensors):
+    draw = np.random.default_rng(0)
+    crops = [draw.integers(0, 255, (side, side, 3), np.uint8) for side in (40, 60, 80)]
+
+    def smaller(image):
+        image = image.resize((32, 32))
+        return TO_TENSOR(image) if makes_tensors or is_module else np.asarray(image)
+
+    def red(images):
+        if makes_tensors:
+            return expit(9 * images[:, 0].mean((1, 2)) - 3)
+        return redness(images)
+
+    model = Redness(lambda red: red) if is_module else red
+    table = dfnb.predict(model, crops, transform=smaller)
+    resized = np.stack([np.asarray(Image.fromarray(crop).resize((32, 32))) for crop in crops])
+    np.testing.assert_allclose(table["score"], redness(resized), atol=1e-6)
 
 
 def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
@@ -120,7 +142,8 @@ KINDS = ["array", "flipped", "PIL", "slice", "subset", "loader", "folder", "path
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, tmp_path, kind):
     images = [dataset[i].image for i in range(3)]
-    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    paths = [tmp_path / "crops" / "below" / f"{i}.png" for i in range(3)]
+    paths[0].parent.mkdir(parents=True)
     for path, image in zip(paths, images):
         cv2.imwrite(str(path), image[..., ::-1])
     data = {
@@ -130,13 +153,14 @@ def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, t
         "slice": dataset[:3],
         "subset": Subset(dataset, range(3)),
         "loader": DataLoader(dataset, 2),
-        "folder": tmp_path,
+        "folder": tmp_path / "crops",
         "paths": paths,
         "path": str(paths[0]),
     }[kind]
     for model in (run, redness, Redness(lambda red: red)):
-        table = dfnb.predict(model, data, transform=TO_TENSOR)
-        scores = dfnb.predict(model, dataset, transform=TO_TENSOR)["score"].tolist()
+        transform = None if model is redness else TO_TENSOR
+        table = dfnb.predict(model, data, transform=transform)
+        scores = dfnb.predict(model, dataset, transform=transform)["score"].tolist()
         assert table["score"].tolist() == pytest.approx(scores[: len(table)], abs=1e-6)
     assert len(table) == {"PIL": 1, "path": 1, "loader": len(dataset)}.get(kind, 3)
     if kind in ("folder", "paths", "path"):
@@ -152,7 +176,7 @@ def test_nothing_global_changes(run, dataset, monkeypatch):
     torch.set_num_threads(2)
     before = torch.get_rng_state()
     for model in (run, module, redness):
-        dfnb.predict(model, dataset, transform=TO_TENSOR)
+        dfnb.predict(model, dataset, transform=None if model is redness else TO_TENSOR)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     assert threads == cv2.getNumThreads() == 2
@@ -183,8 +207,9 @@ def constant(value):
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
+    transform = TO_TENSOR if isinstance(model, nn.Module) else None
     with pytest.raises(DfnbError, match=sentence):
-        dfnb.predict(model, dataset, transform=TO_TENSOR)
+        dfnb.predict(model, dataset, transform=transform)
 
 
 @pytest.mark.parametrize(

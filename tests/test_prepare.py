@@ -202,9 +202,9 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
     expected = {"split": "val", "identity": "anna", "cluster": "anna", "original": path}
     assert b == Video("b", tmp_path / "b.avi", 1, "fake", **expected)
     for row, problem in {
-        "a.mp4,Fake": r"mine\.csv, line 2: label = 'Fake'",
-        "a.mp4,fake,dev": "line 2: split = 'dev'",
-        "a.mp4,fake,,,,x": "line 2: label",
+        "a.mp4,Faked": r"mine\.csv, line 2: label = 'Faked': write real or fake",
+        "a.mp4,fake,dev": "line 2: split = 'dev': write train, val or test",
+        "a.mp4,fake,,,,x": "cannot be read as a table; .* no more fields in any other",
         ",fake": "line 2: path is missing",
         "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 is outside",
         "a.mp4,fake\n\n\nb.mp4,forged": "line 5: label",
@@ -218,15 +218,15 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     root = tmp_path / "in"
     used = ["real/a,b.mp4", "train/fake/Swap/a.mp4", "fake/Swap/x/a.mp4", "fake/b.mp4"]
     touch(root, *used, "mask/Swap/x/a.gif", "original/b.avi")
-    left_out = ["Real/a.mp4", "loose.mp4", "Val/real/a.mp4", "mask/Swap/a.gif"]
+    left_out = ["reals/a.mp4", "loose.mp4", "vali/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    sentence = "4 .* not read, such as Real/a.mp4, in Real, Val, loose.mp4, mask;"
+    sentence = "4 .* not read, such as loose.mp4, in loose.mp4, mask, reals, vali;"
     with pytest.raises(DfnbError, match=sentence):
-        write_csv(file, root)
+        write_csv(file, root, "dfnb")
     for name in left_out:
         (root / name).unlink()
-    write_csv(file, root)
+    write_csv(file, root, "dfnb")
     videos = {video.name: video for video in read_csv(file, root)}
     assert {*videos} == {name[:-4] for name in used}
     assert videos["train/fake/Swap/a"].split == "train" and videos["real/a,b"].label == 0
@@ -237,7 +237,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     assert {video.name for video in read_csv(root / "edited.csv", root)} == {*videos}
     for empty in (root / "train" / "fake", tmp_path / "nowhere"):
         with pytest.raises(DfnbError, match=r"contains no file to prepare|is no folder"):
-            write_csv(file, empty)
+            write_csv(file, empty, "dfnb")
 
 
 def test_links_are_followed_and_never_for_ever(tmp_path):
@@ -248,7 +248,7 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
     os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
     file = tmp_path / "mine.csv"
-    write_csv(file, tmp_path / "in")
+    write_csv(file, tmp_path / "in", "dfnb")
     names = [video.name for video in read_csv(file, tmp_path / "in")]
     assert names == ["fake/c", "fake/swap/a", "real/b"]
 
@@ -265,7 +265,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     (root / "empty.mp4").touch()
     shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
     file = tmp_path / "mine.csv"
-    write_csv(file, root.parent)
+    write_csv(file, root.parent, "dfnb")
     videos = read_csv(file, root.parent)
     record = run(*videos, real(root / "missing.mp4"))
     problems = reasons(record)

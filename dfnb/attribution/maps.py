@@ -24,7 +24,7 @@ from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError, explained
+from dfnb.settings import DfnbError, explained, suggestion
 from dfnb.training.runs import Run
 
 AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory
@@ -213,7 +213,7 @@ def compute(
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
     if origin:  # the name of a layer
-        values = grad_cam(network, images, network.get_submodule(origin))
+        values = grad_cam(network, images, _layer(network, origin))
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
@@ -224,6 +224,14 @@ def compute(
     highest = positive.amax((1, 2), keepdim=True)
     scaled = positive / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
     return scaled.cpu().numpy()
+
+
+def _layer(network: nn.Module, name: str) -> nn.Module:
+    """The part of a network with a name; raises :class:`DfnbError`, with similar names, if none."""
+    layers = dict(network.named_modules())
+    if name not in layers:
+        raise DfnbError(f"the network has no layer {name!r}{suggestion(name, [*layers][1:])}")
+    return layers[name]
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:

@@ -4,6 +4,7 @@ A shortcut is anything that predicts the label without the face, such as a borde
 have.
 """
 
+import re
 from collections.abc import Mapping
 
 import cv2
@@ -17,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import read_crop
+from dfnb.data.listings import SPLITS
 
 PROBED_FRAMES = 1500  # shortcuts are looked for in at least so many frames, up to twice as many
 BORDER = 4  # width of the border of a crop in pixels
@@ -26,34 +28,82 @@ FOLDS = 10  # the clusters are divided into so many parts for cross-validation
 SHORTCUT_AUC = 0.55  # a shortcut when the whole interval is above
 CLEAR_AUC = 0.65  # without a shortcut, the whole interval must be below
 TOO_FEW = "too few videos to tell"
+UNKNOWN = "not known"
+# A name that contains that of a split, such as train/real/7: it cannot be in two splits.
+WITH_SPLIT = re.compile(rf"(.*[/_])?({'|'.join(SPLITS)})([/_].*)?", re.IGNORECASE)
 
 
 # ---------------------------------------------------------------- leaks
 
 
 def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Counts that must be zero, the last only where a paper needs masks.
+    """Counts that must be zero, the last only where a paper needs masks; NaN: not known.
 
-    A person in two splits counts, whether as the target or as the donor of a fake. ``tables`` are
-    frames tables by the name of their dataset. Returns one row per check, one column per dataset.
+    A person in two splits counts, whether as the target or as the donor of a fake, and so do equal
+    crops, pixel by pixel. Nothing is known of people where frames do not say who is shown; nor of
+    clusters where each is a video, or is named by its split; nor of crops where the dataset was
+    prepared by an earlier version. What is found counts even where the rest is unknown.
+
+    ``tables`` are frames tables by the name of their dataset. Returns one row per check, one column
+    per dataset; the type is object, so that counts are whole numbers beside NaN.
     """
     counts = {}
     for name, frames in tables.items():
         fakes = frames[frames["label"] == 1]
+        people = frames["identity"].astype(str)
+        clusters = frames["cluster"].astype(str)
+        is_own = clusters == frames["video"].astype(str)
+        is_unsaid = is_own | clusters.str.fullmatch(WITH_SPLIT)
         counts[name] = {
-            "people in more than one split": _count_shared(frames, ["identity", "source"]),
-            "clusters in more than one split": _count_shared(frames, ["cluster"]),
-            "fake frames without a mask": (fakes["mask"] == "").sum(),
+            "people in more than one split": _count_shared(
+                frames, ["identity", "source"], people == ""
+            ),
+            "clusters in more than one split": _count_shared(frames, ["cluster"], is_unsaid),
+            "crops in more than one split": _count_shared(
+                frames, ["crop_hash"], frames["crop_hash"] == ""
+            ),
+            "fake frames without a mask": int((fakes["mask"] == "").sum()),
         }
-    return pd.DataFrame(counts).rename_axis("check")
+    columns = {name: pd.Series(values, dtype=object) for name, values in counts.items()}
+    return pd.DataFrame(columns).rename_axis("check")
 
 
-def _count_shared(frames: pd.DataFrame, columns: list[str]) -> int:
-    """How many names appear in more than one split; a name may be in any of the ``columns``."""
+def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Series) -> float:
+    """How many names appear in more than one split; a name may be in any of the ``columns``.
+
+    NaN where there is none and it ``is_unknown``, a bool per frame, of some frames.
+    """
     rows = frames[["split", *columns]].drop_duplicates().astype(str)
     named = rows.melt("split").query("value != ''")  # an empty name means that there is none
     n_splits = named.groupby("value")["split"].nunique()
-    return (n_splits > 1).sum()
+    count = int((n_splits > 1).sum())
+    is_known = not is_unknown.any() or frames["split"].nunique() < 2
+    return count if count or is_known else np.nan
+
+
+def leaks(checks: pd.DataFrame) -> dict[str, int | str]:
+    """The leaks of each dataset in a table of :func:`audit`: their number, or UNKNOWN.
+
+    UNKNOWN is the answer where no leak was found, and one of the checks could not be made.
+    """
+    between_splits = checks[checks.index.str.contains("split")]
+    found = {}
+    for name, counts in between_splits.items():
+        total = int(counts.sum())  # without NaN
+        found[name] = total if total or counts.notna().all() else UNKNOWN
+    return found
+
+
+def shared_crops(train: pd.DataFrame, test: pd.DataFrame) -> int | None:
+    """How many frames of a test set have a crop that a training set has, too, pixel by pixel.
+
+    Both are frames tables. None where it is not known: none was found, and one of the tables has
+    crops from an earlier version, which kept no hashes.
+    """
+    known = set(train["crop_hash"]) - {""}
+    count = int(test["crop_hash"].isin(known).sum())
+    is_unknown = (train["crop_hash"] == "").any() or (test["crop_hash"] == "").any()
+    return count if count or not is_unknown else None
 
 
 # ---------------------------------------------------------------- shortcuts

@@ -47,6 +47,7 @@ COLUMNS = {
     "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners
     "crop_box": BOX,  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
+    "crop_hash": pa.string(),  # see crop_hash; empty: unknown, prepared by an earlier version
 }
 SPLITS = ("train", "val", "test")
 CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
@@ -71,10 +72,11 @@ def write_video(
 
     Args:
         folder: ``<dataset>/videos/<video>``.
-        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``
-            and ``mask``.
+        rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``,
+            ``mask`` and ``crop_hash``. A ``mask`` of "" says that it is unknown in this frame.
         crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
-            in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``.
+            in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``
+            and a :func:`crop_hash` of each as ``crop_hashes``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
@@ -84,6 +86,7 @@ def write_video(
         if crops is not None:
             _write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
             content["crops_hash"] = _array_hash(crops)
+            content["crop_hashes"] = [crop_hash(crop) for crop in crops]
         if masks is not None:
             _write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
@@ -111,6 +114,15 @@ def _array_hash(array: np.ndarray) -> str:
     # BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on processors
     # that have no instructions for it.
     return hashlib.blake2b(file.getbuffer()).hexdigest()
+
+
+def crop_hash(crop: np.ndarray) -> str:
+    """A hash of the pixels of a crop (H, W, 3) uint8 RGB, 16 hexadecimal digits.
+
+    It finds equal crops in different splits and datasets, and is no part of a fingerprint.
+    """
+    content = str(crop.shape).encode() + crop.tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
@@ -186,9 +198,13 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
     # An empty original is left out, so that datasets that were made before this column existed
     # keep their fingerprint, too.
     names = [name for name in COLUMNS if name != "original" or original]
+    names.remove("crop_hash")  # for the same reason; the pixels are hashed below
     values = [[row[name] for name in names] for row in rows]
     hashes = [content["crops_hash"], content.get("masks_hash")]
+    # Videos that were written before have no such hashes.
+    crop_hashes = content.get("crop_hashes", [""] * len(rows))
     for i, row in enumerate(rows):
+        row["crop_hash"] = crop_hashes[i]
         if row["path"] == columns["path"]:  # stored, not used in place
             row["path"] = f"{folder}/{CROP_FILE.format(i)}"
             row["mask"] = row["mask"] and f"{folder}/{MASK_FILE.format(i)}"
@@ -236,6 +252,8 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
+        if "crop_hash" not in table.column_names:  # prepared by an earlier version
+            table = table.append_column("crop_hash", pa.array([""] * len(table)))
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     # pandas has no type of its own for lists of numbers. Others get its default, TEXT categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}

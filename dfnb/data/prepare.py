@@ -29,12 +29,14 @@ from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_leng
 from dfnb.data.frames import (
     TREE,
     WHERE_CUT,
+    crop_hash,
     half_of_two_levels,
     images_hash,
     load_frames,
     write_dataset,
     write_video,
 )
+from dfnb.data.listings import frame_numbers
 from dfnb.data.videos import Video, sentences
 from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
 from dfnb.records import read_record
@@ -55,6 +57,14 @@ class Settings(Closed):
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
     min_face: int = Field(32, ge=8)  # a face's longer side has at least so many source pixels
+
+
+class NoFace(Unusable):
+    """No usable face was found in any of the wanted ``frames`` of a video."""
+
+    def __init__(self, reason: str, frames: int) -> None:
+        super().__init__(reason)
+        self.frames = frames
 
 
 # ---------------------------------------------------------------- geometry
@@ -88,64 +98,127 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without. The rows still lack what is the
     same for the whole video, which :func:`prepare_video` adds. All crops are in memory at once:
-    0.3 MB each at 256 pixels. Raises :class:`Unusable` where no face can be cut out, or as
-    :func:`frame_pairs` does.
+    0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out, and
+    :class:`Unusable` as :func:`frame_pairs` does.
     """
+    chosen, wanted = faces_in(video, settings, detector)
+    if not chosen:
+        raise NoFace(f"no face of {settings.min_face} pixels or more in {wanted} frames", wanted)
+    chosen = forged_faces(video, chosen)
+    # Nobody sees this message with an original: prepare_video then tries again without it.
+    if not chosen:
+        raise NoFace("no face under the mask, which is white where the fake is forged", wanted)
+    rows = []
+    for face in chosen:
+        row = {column: face[column] for column in ("frame", *WHERE_CUT)}
+        if video.region_file and not face["has_region"]:
+            row["mask"] = ""  # unknown in this frame, though known in others
+        rows.append(row)
+    return {
+        "rows": rows,
+        "crops": np.stack([face["crop"] for face in chosen]),
+        "masks": np.stack([face["mask"] for face in chosen]) if video.region_file else None,
+        "frames": wanted,
+    }
+
+
+def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
+    """The faces, one per frame, without those that are not the forged one of a fake.
+
+    In a frame where the forged face was not found, another one was cut out, which is real and would
+    have the label fake. ``covered``, the share of the crop that is forged, is then much smaller
+    than in other frames: below a quarter of the largest. A frame with one face alone is different
+    where the forged region is computed from an original: the forgery may be faint there, so any
+    difference is enough. Where the region is unknown in a frame, its face stays.
+    """
+    if not video.region_file:
+        return list(faces)
+    limit = max(face["covered"] for face in faces) / 4
+    forged = []
+    for face in faces:
+        is_faint = not video.mask and face["is_alone"] and face["covered"] > 0
+        if face["covered"] > limit or is_faint or not face["has_region"]:
+            forged.append(face)
+    return forged
+
+
+def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[dict], int]:
+    """One face of each wanted frame that has a usable one, and how many frames are wanted."""
+    if video.frames:  # images of a folder: only the wanted ones are read
+        numbers = frame_numbers([image.name for image, _ in video.frames])
+        numbered = sorted(zip(numbers, video.frames))
+        wanted = wanted_frames(len(numbered), settings)
+        found = []
+        for place in wanted:
+            number, files = numbered[place]
+            found.append(face_in(video, number, *read_pair(*files), settings, detector))
+        return [face for face in found if face], len(wanted)
     # Files state their number of frames unreliably: the true one is known when all are decoded. If
     # the guess was wrong, other frames are wanted, and the video is decoded again.
     guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
     wanted = wanted_frames(guess, settings)
-    chosen, length = faces_in(video, wanted, settings, detector)
+    found, length = decoded_faces(video, wanted, settings, detector)
     if length != guess:
         wanted = wanted_frames(length, settings)
-        chosen, _ = faces_in(video, wanted, settings, detector)
-    if not chosen:
-        raise Unusable(f"no face of {settings.min_face} pixels or more in {len(wanted)} frames")
-    if video.region_file:
-        # A frame without the forged face shows another, which the mask does not cover, or only
-        # touches: ``covered`` is the share of a crop that the mask covers. It is dropped, because
-        # that face is real, and would have the label fake.
-        limit = max(face["covered"] for face in chosen) / 4
-        chosen = [face for face in chosen if face["covered"] > limit]
-        # Nobody sees this message with an original: prepare_video then tries again without it.
-        if not chosen:
-            raise Unusable("no face under the mask, which is white where the fake is forged")
-    columns = ("frame", *WHERE_CUT)
-    return {
-        "rows": [{column: face[column] for column in columns} for face in chosen],
-        "crops": np.stack([face["crop"] for face in chosen]),
-        "masks": np.stack([face["mask"] for face in chosen]) if video.region_file else None,
-        "frames": len(wanted),
-    }
+        found, _ = decoded_faces(video, wanted, settings, detector)
+    return found, len(wanted)
 
 
-def faces_in(
+def decoded_faces(
     video: Video,
     wanted: Sequence[int],
     settings: Settings,
     detector: YuNet,
 ) -> tuple[list[dict], int]:
-    """One face of each wanted frame that has a usable one, see :func:`cut_faces`, and the length.
+    """The faces of the wanted frames of a video file, and how many frames it has.
 
-    A face is a result of :func:`cut_face` with the number of its ``frame``. The length is the
-    number of frames that the video has, up to the end of its mask or original.
+    It ends where its mask or original ends.
     """
     wanted = set(wanted)
-    chosen = []
+    found = []
     length = 0
-    # other: the same frame of the mask or of the original, None without either
     for number, (picture, other) in enumerate(frame_pairs(video)):
         length = number + 1
-        if number not in wanted:
-            continue
-        image = picture.rgb()
-        mask = forged_region(video, image, other.rgb()) if other else None
-        detections = detect(image, settings.min_face, detector)
-        faces = [cut_face(image, mask, detection, settings) for detection in detections]
-        if faces:
-            face = max(faces, key=itemgetter("covered", "side"))
-            chosen.append({**face, "frame": number})
-    return chosen, length
+        if number in wanted:
+            other_image = other.rgb() if other else None
+            face = face_in(video, number, picture.rgb(), other_image, settings, detector)
+            found += [face] if face else []
+    return found, length
+
+
+def face_in(
+    video: Video,
+    number: int,
+    image: np.ndarray,
+    other: np.ndarray | None,
+    settings: Settings,
+    detector: YuNet,
+) -> dict | None:
+    """The face of a frame, see :func:`cut_faces`; None where there is no usable one.
+
+    It is a result of :func:`cut_face` with the ``frame``'s number, whether the face ``is_alone``,
+    and whether the frame ``has_region``, a known forged region. ``other`` is the same frame of the
+    mask or of the original, None without either.
+    """
+    mask = forged_region(video, image, other)
+    detections = detect(image, settings.min_face, detector)
+    faces = [cut_face(image, mask, detection, settings) for detection in detections]
+    if not faces:
+        return None
+    face = max(faces, key=itemgetter("covered", "side"))
+    return {**face, "frame": number, "is_alone": len(faces) == 1, "has_region": mask is not None}
+
+
+def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image that is a frame, and its mask or original; errors are those of frame_pairs."""
+    try:
+        image = read_image(path)
+    except Unusable as error:
+        raise Unusable(f"its frame {path.name}: {error}") from None
+    other = next(decode_region(region)).rgb() if region else None
+    if other is not None and image.shape != other.shape:
+        raise Unusable("the pictures of its mask or original have another size")
+    return image, other
 
 
 def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
@@ -154,11 +227,19 @@ def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
     The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
     cannot be decoded, and when the frames differ in size.
     """
-    others = decode(video.region_file) if video.region_file else repeat(None)
+    others = decode_region(video.region_file) if video.region_file else repeat(None)
     for image, other in zip(decode(video.path), others):
         if other is not None and image.shape != other.shape:
             raise Unusable("the pictures of its mask or original have another size")
         yield image, other
+
+
+def decode_region(file: Path) -> Iterator[np.ndarray]:
+    """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
+    try:
+        yield from decode(file)
+    except Unusable as error:
+        raise Unusable(f"its mask or original {file.name}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -240,18 +321,15 @@ def cut_face(
 def use_crops(video: Video, folder: Path) -> dict:
     """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
 
-    The last number in an image's name is the number of its frame; where two images would have the
-    same number, or one is too large, all are numbered in the order of their names. Returns ``rows``
-    and ``frames`` as :func:`cut_faces` does; ``crops_hash``, a hash of the images, instead of their
-    pixels; and the ``reason`` why an image cannot be used, which names the last one, or None. Such
-    an image counts as a frame without a face. Raises :class:`Unusable` where all are such.
+    Returns ``rows`` and ``frames`` as :func:`cut_faces` does; ``crops_hash``, a hash of the images,
+    and ``crop_hashes`` of each, instead of their pixels; and the ``reason`` why an image cannot be
+    used, which names the last one, or None. Such an image counts as a frame without a face. Raises
+    :class:`Unusable` where all are such.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
-    # The last digits of a name; the 0 is for names without any.
-    numbers = [int(re.findall(r"\d+", f"0{Path(image).stem}")[-1]) for image, _ in images]
-    if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
-        numbers = range(len(images))
+    numbers = frame_numbers([image for image, _ in images])
     rows = []
+    hashes = []
     reason = None
     for number, (image, mask) in sorted(zip(numbers, images)):
         row = {
@@ -261,9 +339,11 @@ def use_crops(video: Video, folder: Path) -> dict:
             **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
         }
         try:
-            if min(read_image(video.path / image).shape[:2]) < MIN_SIZE:
+            pixels = read_image(video.path / image)
+            if min(pixels.shape[:2]) < MIN_SIZE:
                 raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
             rows.append(row)
+            hashes.append(crop_hash(pixels))
         except Unusable as error:
             reason = f"images that cannot be used, such as {image}: {error}"
     if not rows:
@@ -272,6 +352,7 @@ def use_crops(video: Video, folder: Path) -> dict:
         "rows": rows,
         "reason": reason,
         "crops_hash": images_hash(folder, rows),
+        "crop_hashes": hashes,
         "frames": len(images),
     }
 
@@ -290,8 +371,8 @@ def prepare_video(
     original, frame by frame, has no mask.
 
     Returns the name of the ``video``; its ``kind``, "split/method"; the number of wanted
-    ``frames``, how many of them are ``without_face``, both 0 where the video is unusable; and the
-    ``reason`` why it or some of its crops are unusable, or None.
+    ``frames``, how many of them are ``without_face``, both 0 where the video cannot be read; and
+    the ``reason`` why it or some of its crops are unusable, or None.
     """
     result = {"video": video.name, "kind": f"{video.split}/{video.method}"}
     video_folder = folder / "videos" / video.name
@@ -306,10 +387,12 @@ def prepare_video(
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             if video.mask or not video.region_file:  # the original was not used
-                return {**result, "frames": 0, "without_face": 0, "reason": str(error)}
+                frames = error.frames if isinstance(error, NoFace) else 0
+                return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
-            video = replace(video, original=None)
+            frames = tuple((image, None) for image, _ in video.frames)
+            video = replace(video, original=None, frames=frames)
             return prepare_video(video, inputs, folder, settings, detector)
         about = {column: getattr(video, column) for column in VIDEO_COLUMNS}
         for row in content["rows"]:
@@ -347,8 +430,8 @@ def prepare(
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
         the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, all
-        videos, those in quarantine, the ``frames`` that were looked at in the others, and how many
-        of these were without a face.
+        videos, those in quarantine, the ``frames`` that were looked at, and how many of these were
+        without a face.
 
     Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
     from other videos, when another process is writing it, and when real or fake videos are missing
@@ -382,7 +465,8 @@ def prepare(
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        used = [video for video, n in zip(videos, results["frames"]) if n]
+        crops = results["frames"] - results["without_face"]
+        used = [video for video, n in zip(videos, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
         # An original is one of the videos, else it has no name in the dataset: "".
         names = {video.path: video.name for video in videos}
@@ -433,6 +517,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     # video.crops are pairs of an image and its mask. A missing mask is "", which gives the path of
     # the folder itself: is_file() leaves it out below.
     crops = [video.path / name for name in chain(*video.crops)]
+    crops += chain(*video.frames)  # a missing mask is None here
     # region_file is the mask or, without one, the original, which the fake is compared with.
     files = [video.path, video.region_file, *crops]
     stamps = []
@@ -440,8 +525,9 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    # Not the folders of the video and its mask: they may be moved.
-    values = [value for value in vars(video).values() if not isinstance(value, Path)]
+    # Not the folders of the video and its mask: they may be moved. Frames are in the stamps.
+    facts = {name: value for name, value in vars(video).items() if name != "frames"}
+    values = [value for value in facts.values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
 
 
@@ -522,9 +608,9 @@ def dropouts(record: Mapping) -> pd.DataFrame:
     """The losses of a dataset by split and method, from its record.
 
     Columns: ``videos``; ``quarantined``, how many of them could not be used, or only in part;
-    ``frames``, the wanted frames of the used videos; ``without_face``, how many of these frames
-    show no face or cannot be used; and ``share``, without_face / frames, NaN where all videos are
-    unusable. A face detector that fails on fakes more often than on real videos biases the dataset:
+    ``frames``, the wanted frames of all videos that can be read; ``without_face``, how many of them
+    show no face or cannot be used; and ``share``, without_face / frames, NaN where no video can be
+    read. A face detector that fails on fakes more often than on real videos biases the dataset:
     only the easier fakes remain.
     """
     table = pd.DataFrame(record["faces"]).T  # recorded as {split/method: {column: number}}
@@ -560,7 +646,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     video = Video("picture", path, label=0, method="real")
     # The inputs may be empty: they only identify a video that was prepared before.
     result = prepare_video(video, "", folder, settings, YuNet())
-    if not result["frames"]:
+    if result["frames"] == result["without_face"]:
         raise DfnbError(f"{path}: {result['reason']}")
     write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
     # A name with "/" is taken as a path; on Windows only as_posix writes one.

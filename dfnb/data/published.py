@@ -19,12 +19,13 @@ from typing import Annotated, Any
 import pandas as pd
 from pydantic import Field
 
+from dfnb.data.listings import label_of
 from dfnb.data.videos import (
-    LABELS,
     Files,
     Problems,
     Video,
     files_below,
+    in_place,
     refuse_unread,
     sentences,
 )
@@ -89,7 +90,8 @@ class Manifest(Closed):
     domain: str = ""  # what the dataset counts as, see dfnb.files.domain_of; empty: ``like``
     apart: bool = False  # whether it is set apart from means over datasets
     own: bool = False  # users sort these files themselves: one that no rule reads is refused
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    # Without rules, these are crops of one's own, in the folders of `dfnb prepare FOLDER`.
+    rules: tuple[Rule, ...]
 
 
 def load(name: str) -> Manifest:
@@ -118,6 +120,8 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
         raise DfnbError(
             f"{name} needs --root, the folder of its download; access: {description.access}"
         )
+    if not description.rules:
+        return in_place(root), []
     files = files_below(root)
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
@@ -210,7 +214,7 @@ def _video(
         return template.format_map(values)
 
     path = values["path"]
-    label = LABELS[filled(rule.label).lower()]
+    label = label_of(filled(rule.label))
     # In this order, because templates filled later may use {method}, and then {video}.
     values["method"] = filled(rule.method) if label else "real"
     values["video"] = filled(rule.video)

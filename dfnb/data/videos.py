@@ -1,27 +1,27 @@
 """The table of videos that a dataset is prepared from: one :class:`Video` per row.
 
 Users list their own videos in a CSV, which :func:`read_csv` reads. For videos that are sorted into
-folders, :func:`write_csv` writes this CSV. Published datasets give the same table
-(:mod:`dfnb.data.published`).
+folders, :func:`write_csv` writes this CSV, and :func:`in_place` uses their crops as they are.
+Published datasets give the same table (:mod:`dfnb.data.published`). How paths, labels and splits
+are read is in :mod:`dfnb.data.listings`.
 """
 
+import io
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import BeforeValidator
 
-from dfnb.files import write_bytes
-from dfnb.settings import Closed, DfnbError, Title, explained
+from dfnb.data.listings import IMAGE, label_of, read_listing, sorted_rows, split_of
+from dfnb.files import sha256, write_bytes
+from dfnb.settings import Closed, DfnbError, Title
 
-LABELS = {"0": 0, "real": 0, "1": 1, "fake": 1}
-# The path of a video in a sorted folder: the split is optional, as is the method, which fakes have.
-SORTED_PATH = re.compile(
-    r"((?P<split>train|val|test)/)?(?P<label>real|fake)/((?<=fake/)(?P<method>[^/]+)/)?.+"
-)
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
 # their files are reported. A name that begins with a point is hidden.
 MEDIA = re.compile(
@@ -29,6 +29,7 @@ MEDIA = re.compile(
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
+LAYOUT = "[train|val|test/]{real,fake,mask,original}/[<method>/][<clip>/], a mask as its fake"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
@@ -40,7 +41,8 @@ class Video:
 
     Attributes:
         name: Its name in the dataset, a path without suffix such as ``FaceSwap/000_003``.
-        path: The file. With ``crops``: the folder that contains all crops of the dataset.
+        path: The file; with ``frames`` the first of them. With ``crops``: the folder that contains
+            all crops of the dataset.
         label: 0 real, 1 fake.
         method: ``real``, or the name of the manipulation method.
         split: train, val or test.
@@ -48,12 +50,15 @@ class Video:
             intervals resample whole clusters.
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
-        mask: A video that is white where the fake is forged, frame by frame.
+        mask: A video that is white where the fake is forged, frame by frame; with ``frames`` one of
+            their masks, if there is any.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above this.
         original: The real video that the fake was made from, frame by frame. A fake without a mask
-            is forged where it differs from it.
+            is forged where it differs from it. With ``frames`` one of their originals.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
+        frames: The images that are the frames of a video, each with its mask or, in a video
+            without any mask, its original; None where it has none.
     """
 
     name: str
@@ -68,12 +73,13 @@ class Video:
     mask_threshold: int = 127
     original: Path | None = None
     crops: tuple[tuple[str, str], ...] = ()
+    frames: tuple[tuple[Path, Path | None], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a fake whose method is called real: tables would count it among the real."""
         if self.label == 1 and self.method.lower() == "real":
             raise DfnbError(
-                f"{self.path} is a fake of the method {self.method!r}; give this method, or its "
+                f"{self.name} is a fake of the method {self.method!r}; give this method, or its "
                 "folder in fake/, another name"
             )
 
@@ -86,106 +92,241 @@ class Video:
 class Row(Closed):
     """One line of a user's CSV; a missing column or an empty cell means the default."""
 
-    path: str  # of a video or an image, relative to the folder of the CSV
-    label: Literal["real", "fake", "0", "1"]
+    path: str  # of a video, an image or a folder of images, relative to the folder of the CSV
+    label: Annotated[int, BeforeValidator(label_of)]
+    video: str = ""  # the name of the video that an image is a frame of; default: path, no suffix
     method: Title = "fake"  # the manipulation method of a fake
-    split: Literal["train", "val", "test"] = "test"
+    split: Annotated[Literal["train", "val", "test"], BeforeValidator(split_of)] = "test"
     identity: str = ""  # the person who is shown
     cluster: str = ""  # see Video; default: the identity, else the video
     # Of a fake; those of a real video are ignored.
-    mask: str = ""  # path of a video or an image, white where the fake is forged
-    original: str = ""  # path of the video that a fake without a mask was made from
+    mask: str = ""  # path of a video, an image or a folder of images, white where it is forged
+    original: str = ""  # path of what a fake without a mask was made from
+
+
+# ---------------------------------------------------------------- a CSV
 
 
 def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    Its paths are relative to its own folder, or absolute. Each video is named by its path below
-    ``root``, without the suffix. Raises :class:`DfnbError` for a file that cannot be read as CSV
-    and, naming the line, for impossible values and for paths outside ``root``.
+    ``path`` may be called ``filename`` or ``file``. Paths are relative to the folder of the CSV, or
+    absolute. A video is named by its column ``video`` or else by its path below ``root``, without
+    the suffix. Images of one ``video`` are its frames.
+
+    Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
+    impossible values, for paths outside ``root``, and for frames of one video that disagree.
     """
     folder = file.parent.absolute()
     root = root.absolute()
-    remedy = "write a table in UTF-8, with commas; its first line names columns: path, label"
-    with explained(file, "CSV", remedy):  # turns any error into a DfnbError with the remedy
-        table = pd.read_csv(
-            file,
-            dtype=str,
-            keep_default_na=False,  # an empty cell is "", and a method may be called NA
-            skip_blank_lines=False,  # so that messages can name the number of a line
-            encoding="utf-8-sig",
-        )
-    videos = []
-    for number, cells in enumerate(table.to_dict("records"), 2):  # line 1 names the columns
-        filled = {column: cell for column, cell in cells.items() if cell}
-        if not filled:  # a blank line
-            continue
-        row = Row.check(filled, f"{file}, line {number}")
+    table = read_listing(file, {"path": ("filename", "file"), "label": ()}, "path,label")
+    parts = defaultdict(list)  # a video, by its name or path -> the images or files that are it
+    for line, cells in table.iterrows():
+        source = f"{file}, line {line}"
+        row = Row.check(cells.dropna().to_dict(), source)
         path = folder / row.path  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
-                f"{file}, line {number}: {path} is outside {root}; move it into this folder, or "
+                f"{source}: {path} is outside {root}; move it into this folder, or "
                 "name one above all videos by --root"
             )
-        name = path.relative_to(root).with_suffix("").as_posix()
-        label = LABELS[row.label]
-        video = Video(
+        relative = path.relative_to(root)
+        own_name = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
+        video = _row_video(row, own_name, folder, source)
+        # Only images with the name of another thing than themselves are frames of one video: two
+        # files of one name, such as a.jpg and a.mp4, stay two, and are refused later.
+        parts[video.name if video.name != own_name else path].append((source, video))
+    return [_joined(videos) for videos in parts.values()]
+
+
+def _row_video(row: Row, own_name: str, folder: Path, source: str) -> Video:
+    """The video of one row, whose file is called ``own_name``; an image may be one of its frames.
+
+    ``folder`` is that of the CSV, and ``source`` says where the row is.
+    """
+    path = folder / row.path
+    name = row.video or own_name
+    mask = folder / row.mask if row.label and row.mask else None
+    original = folder / row.original if row.label and row.original else None
+    frames = ()
+    if path.is_dir():
+        region = mask or original
+        # A mask has the name of its image, with any suffix.
+        regions = {file.stem: file for file in _images(region)} if region else {}
+        frames = tuple((image, regions.get(image.stem)) for image in _images(path))
+        path = frames[0][0]
+    elif name != own_name and IMAGE.fullmatch(path.name):
+        frames = ((path, mask or original),)
+    return Video(
+        name=name,
+        path=path,
+        label=row.label,
+        method=row.method if row.label else "real",
+        split=row.split,
+        cluster=row.cluster or row.identity or name,  # the name: independent of all others
+        identity=row.identity,
+        mask=mask,
+        original=original,
+        frames=frames,
+    )
+
+
+def _images(folder: Path) -> list[Path]:
+    """The images directly in a folder by name; raises :class:`DfnbError` where there are none."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+    images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
+    if not images:
+        raise DfnbError(f"{folder} is no folder of images; name one, also for masks or originals")
+    return images
+
+
+def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
+    """The video of which these are the frames, each with the place of its row; or the only one."""
+    _, first = rows[0]
+    if len(rows) == 1:
+        return first
+    masks = [video.mask for _, video in rows if video.mask]
+    originals = [video.original for _, video in rows if video.original]
+    frames = {}
+    for source, video in rows:
+        for field in ("label", "method", "split", "cluster", "identity"):
+            if getattr(video, field) != getattr(first, field):
+                raise DfnbError(
+                    f"{source}: {video.path} is a frame of {first.name!r} with another {field} "
+                    f"than {first.path}; correct it, or the column video"
+                )
+        if not video.frames or video.path in frames:
+            raise DfnbError(
+                f"{source}: {video.path} is no other image of the video {first.name!r}; list each "
+                "image once, and give a video file a name of its own in the column video"
+            )
+        for image, region in video.frames:
+            frames[image] = region if video.mask or not masks else None
+    return replace(
+        first,
+        path=min(frames),
+        mask=next(iter(masks), None),
+        original=next(iter(originals), None),
+        frames=tuple(sorted(frames.items())),
+    )
+
+
+# ---------------------------------------------------------------- sorted folders
+
+
+def write_csv(file: Path, root: Path, command: str) -> None:
+    """Write the CSV of a folder that is sorted as :func:`dfnb.data.listings.sorted_rows` says.
+
+    A file outside the folders of the splits belongs to the test split. The paths in the CSV are
+    absolute. Files that are neither videos nor images by their suffix are ignored. A ``file`` that
+    the user has corrected stays: the sha256 of what was written is kept beside it.
+
+    Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, for videos and
+    images that the CSV does not name, and where a corrected ``file`` differs from the folder; then
+    the message names the ``command`` that prepares this file.
+    """
+    files, rows = _sorted(root)
+    for row in rows:
+        for column in ("path", "mask", "original"):
+            row[column] = files.get(row.get(column))
+    # None becomes an empty cell: the default of Row.
+    table = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
+    # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
+    content = table.to_csv(index=False).encode(errors="backslashreplace")
+    written = file.with_name(f"{file.name}.sha256")
+    if file.is_file() and file.read_bytes() != content:
+        was_written = written.read_text().split()[:1] if written.is_file() else []
+        if was_written != [sha256(file)]:
+            differences = _differences(file, pd.read_csv(io.BytesIO(content), dtype=str))
+            if differences:
+                raise DfnbError(
+                    f"{file} was corrected, and is not overwritten; it differs from {root}: "
+                    f"{differences}; prepare it by `{command}`, or move it away to list the folder "
+                    "again"
+                )
+    write_bytes(file, content)
+    write_bytes(written, f"{sha256(file)}  {file.name}\n".encode())
+
+
+def _differences(file: Path, found: pd.DataFrame) -> str:
+    """How a CSV differs from the table that was ``found``, in words; empty if it says the same.
+
+    Columns that the CSV lacks do not count: an earlier version may have written it.
+    """
+    corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
+    corrected = corrected.drop_duplicates("path").set_index("path")
+    found = found.fillna("").set_index("path")
+    found = found[[column for column in found if column in corrected]]
+    corrected = corrected[[*found]]
+    both = found.index.intersection(corrected.index)
+    is_other = corrected.loc[both] != found.loc[both]
+    changed = [
+        f"{Path(path).name} ({', '.join(is_other.columns[is_other.loc[path]])})"
+        for path in both[is_other.any(axis=1)]
+    ]
+    problems = {
+        "other values": changed,
+        "not in the folder": [*corrected.index.difference(found.index)],
+        "not in the list": [*found.index.difference(corrected.index)],
+    }
+    return "; ".join(sentences({name: rows for name, rows in problems.items() if rows}))
+
+
+def in_place(root: Path) -> list[Video]:
+    """The crops of a folder that is sorted like that of :func:`write_csv`, used as they are.
+
+    Raises :class:`DfnbError` as :func:`write_csv` does, and for files that are no images.
+    """
+    _, rows = _sorted(root, IMAGE)
+    videos = {}
+    for row in rows:
+        name = row["video"]
+        crop = (row["path"], row.get("mask", ""))
+        is_frame = row["path"].startswith(f"{name}/")  # in the folder of the video
+        key = name if is_frame else row["path"]
+        if key in videos:
+            videos[key] = replace(videos[key], crops=(*videos[key].crops, crop))
+            continue
+        videos[key] = Video(
             name=name,
-            path=path,
-            label=label,
-            method=row.method if label else "real",
-            split=row.split,
-            cluster=row.cluster or row.identity or name,  # the name: independent of all others
-            identity=row.identity,
-            mask=folder / row.mask if label and row.mask else None,
-            original=folder / row.original if label and row.original else None,
+            path=root.absolute(),
+            label=label_of(row["label"]),
+            method=row.get("method", row["label"]),
+            split=row.get("split", "test"),
+            cluster=name,
+            crops=(crop,),
         )
-        videos.append(video)
-    return videos
+    return list(videos.values())
 
 
-def write_csv(file: Path, root: Path) -> None:
-    """Write the CSV of a folder ``[train|val|test/]{real,fake,mask,original}[/<method>]/``.
+def _sorted(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, list[dict[str, str]]]:
+    """The files below a folder, and the rows of those that match a pattern, see sorted_rows.
 
-    The mask of ``fake/<path>`` is ``mask/<path>``, and its original is ``original/<path>``, with
-    any suffix. A file outside the folders of the splits belongs to the test split. The paths in the
-    CSV are absolute. Files that are neither videos nor images by their suffix are ignored.
-
-    Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, and for videos
-    and images that the CSV does not name.
+    Raises :class:`DfnbError` where there are none, and for media that no row names.
     """
     files = files_below(root)
     media = [name for name in files if MEDIA.fullmatch(name)]
-    # A mask may have another suffix than its fake, such as .png beside .jpg.
-    by_path_without_suffix = {Path(name).with_suffix(""): name for name in media}
-    rows = []
-    for name in media:
-        match = SORTED_PATH.fullmatch(name)
-        if match:  # else a mask, an original, or a file outside these folders
-            row = {"path": name, **match.groupdict()}
-            if row["label"] == "fake":
-                for column in ("mask", "original"):
-                    # The first "fake/" is the folder of the label, as SORTED_PATH demands.
-                    counterpart = Path(name.replace("fake/", f"{column}/", 1))
-                    row[column] = by_path_without_suffix.get(counterpart.with_suffix(""))
-            rows.append(row)
+    rows = sorted_rows(filter(pattern.fullmatch, media))
     if not rows:
         raise DfnbError(
             f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
-    read = []
-    for row in rows:
-        for column in ("path", "mask", "original"):
-            name = row.get(column)
-            read.append(name)
-            row[column] = files.get(name)
-    layout = "[train|val|test/]{real,fake,mask,original}/[<method>/]; a mask has its fake's path"
-    refuse_unread(root, media, read, layout)
-    # None becomes an empty cell: the default of Row.
-    table = pd.DataFrame(rows, columns=list(Row.model_fields))
-    # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
-    write_bytes(file, table.to_csv(index=False).encode(errors="backslashreplace"))
+    read = [row.get(column) for row in rows for column in ("path", "mask", "original")]
+    refuse_unread(root, media, read, LAYOUT)
+    return files, rows
+
+
+def summary(videos: Sequence[Video]) -> str:
+    """How many videos there are, and how many images are the frames of how many of them."""
+    images = [video.crops or video.frames for video in videos if video.crops or video.frames]
+    n_files = len(videos) - len(images)
+    parts = []
+    if images:
+        parts.append(f"{len(images)} videos of {sum(map(len, images))} frames")
+    if n_files or not images:
+        parts.append(f"{n_files} files that are a video each")
+    return ", ".join(parts)
 
 
 # ---------------------------------------------------------------- files
@@ -217,7 +358,7 @@ def files_below(root: Path) -> Files:
 
 
 def media_in(paths: Iterable[Path]) -> list[Path]:
-    """The paths, each folder replaced by the images and videos directly in it, by their suffixes.
+    """The paths, each folder replaced by the images and videos below it, by their suffixes.
 
     Raises :class:`DfnbError` for a folder without any, and where none of the files exists.
     """
@@ -225,7 +366,8 @@ def media_in(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         media = [path]
         if path.is_dir():
-            media = sorted(file for file in path.iterdir() if MEDIA.fullmatch(file.name))
+            below = filter(MEDIA.fullmatch, files_below(path))
+            media = [path / name for name in below]
         if not media:
             raise DfnbError(f"{path} contains no image or video; name files, or another folder")
         found += media

@@ -1,18 +1,28 @@
 """Finds the papers: ``dfnb/papers/<name>.py``, and ``papers/<name>.py`` in :func:`files.home`.
 
+To import a file is to execute it, so those of a home count only where ``$DFNB_HOME`` names it, or
+where it is the checkout of this package. A folder that somebody else has made is not executed just
+because a command was started in it.
+
 A module is a paper when it declares ``PAPER``, ``Settings`` and ``Network`` as
 :mod:`dfnb.papers.contract` describes. Nothing else registers it.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import pkgutil
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
 from dfnb.papers import home
 from dfnb.settings import DfnbError, suggestion
+
+log = logging.getLogger(__name__)
 
 
 def notebooks() -> dict[str, str]:
@@ -27,7 +37,7 @@ def modules() -> dict[str, ModuleType]:
     """
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
     # because the home may have changed; a module that was imported from the home before is kept.
-    home.__path__[:] = [str(files.home() / "papers")]
+    home.__path__[:] = _trusted_folders()
     papers = {}
     taken = {}  # the file of the paper that has a name, title or notebook
     for package in (__name__, home.__name__):
@@ -45,6 +55,29 @@ def modules() -> dict[str, ModuleType]:
             papers[entry.name] = candidate
     # A notebook's name begins with its number.
     return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook))
+
+
+def _trusted_folders() -> list[str]:
+    """The folder with the papers of the home, if they may be imported; else none, and a remark."""
+    root = files.home()
+    folder = root / "papers"
+    checkout = Path(__file__).resolve().parents[2]
+    if os.environ.get("DFNB_HOME") or root == checkout:
+        return [str(folder)]
+    if next(folder.glob("*.py"), None):
+        _tell_untrusted(root)
+    return []
+
+
+@cache  # once per process: modules() is called hundreds of times
+def _tell_untrusted(root: Path) -> None:
+    """Say that the papers of a home are not executed, and how to allow it."""
+    log.warning(
+        "The files in %s are not executed, because anybody may have written them; if you trust "
+        "them, set the environment variable DFNB_HOME to %s.",
+        root / "papers",
+        root,
+    )
 
 
 def module(paper: str) -> ModuleType:

@@ -47,7 +47,7 @@ def scores(
         report: Name of the report.
         run: This run: its own scores come first, as the detector ``this run``, wherever it is
             stored. Then the report, which need not exist, is context.
-        test_sets: Those of this run; the table has no others. Without a run, all.
+        test_sets: Those of this run; the table has no others. Without a run, all by default.
         level: "video" or "frame".
         of_maps: Whether to read the measures of maps in place of scores, see :func:`maps`.
 
@@ -72,10 +72,8 @@ def scores(
     files = sorted(report_folder(report).glob("*/[!.]*.parquet"))
     if reports.score_files(report_folder(report)):
         versions = tuple((path, path.stat().st_mtime_ns) for path in files)
-        of_report = _scores_of_report(report, level, of_maps, versions)
-        if run:
-            of_report = of_report[of_report["test_set"].isin(test_sets)]
-        parts.append(of_report)
+        names = tuple(test_sets) if run or test_sets else None
+        parts.append(_scores_of_report(report, names, level, of_maps, versions))
     parts = [part for part in parts if len(part)]
     if not parts and not of_maps:
         raise DfnbError(f"{report_folder(report)} has no scores of a test set; {_remedy(report)}")
@@ -149,17 +147,22 @@ def _scores_of_run(
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
 def _scores_of_report(
     report: str,
+    test_sets: tuple[str, ...] | None,
     level: Level,
     of_maps: bool,
     versions: tuple[tuple[Path, int], ...],
 ) -> pd.DataFrame:
-    """The scores of all detectors of a report; ``versions`` of its files are part of the key."""
+    """The scores of all detectors of a report on these test sets, or on all.
+
+    ``versions`` of its files are a part of the key under which the table is remembered.
+    """
     folder = report_folder(report)
     about = {}  # the metadata of each test set
     frames = []
     for path in sorted(folder.glob("test_sets/[!.]*.parquet")):
         about[path.stem] = read_metadata(path)
-        if not path.stem.startswith(VALIDATION.format("")):
+        is_validation = path.stem.startswith(VALIDATION.format(""))
+        if not is_validation and (test_sets is None or path.stem in test_sets):
             keys = read_table(path)
             frames.append(keys.assign(test_set=path.stem, frame_row=range(len(keys))))
     if not frames:  # of a training without test sets, only the validation is scored

@@ -11,8 +11,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from dfnb.data import test_sets
+from dfnb.data.listings import label_of, read_listing
 from dfnb.files import find, read_table, report_folder
 from dfnb.settings import DfnbError, suggestion
 from dfnb.store.reports import NO_SEED, detectors, test_set_path
@@ -25,7 +27,10 @@ REPLACEMENTS = {"real": "min", "fake": "max"}  # of missing scores, as pandas ca
 FRAME = ["test_set", "video", "track", "frame"]  # the columns that identify a frame
 COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
 OWN_LABELS = "own labels"  # the test set of rows that name none
-LABELS = {"real": "0", "false": "0", "fake": "1", "true": "1"}
+NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")  # how tools write that a number is missing
+# 4,321 may be 4.321 or 4321; 0,321 and 4,32 have a decimal comma.
+THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+%?"
+REVERSED_AUC = 0.3  # a lower one says that scores may be of the other class
 MOST_CLUSTERS = 1000  # where videos have no cluster; more would cost memory
 
 
@@ -94,7 +99,25 @@ def scored_frames(
     complete = frames.drop(index=incomplete).assign(score=0)
     for name in frames["test_set"].unique():
         check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
-    return table.drop(index=incomplete).reset_index(drop=True), remarks
+    table = table.drop(index=incomplete).reset_index(drop=True)
+    remarks += _reversed(table)
+    return table, remarks
+
+
+def _reversed(frames: pd.DataFrame) -> list[str]:
+    """A remark on each detector that calls the real videos of a test set fake, and the fakes real.
+
+    ``frames`` are those of :func:`scored_frames`; every test set has both classes.
+    """
+    remarks = []
+    for (name, test_set), rows in frames.groupby(["detector", "test_set"], sort=False):
+        auc = roc_auc_score(rows["label"], rows["score"])
+        if auc < REVERSED_AUC:
+            remarks.append(
+                f"{name} has an AUC of {auc:.2f} over the frames of {test_set}, far below one "
+                "half: its scores may be P(real); then write 1 - score in their place."
+            )
+    return remarks
 
 
 # ---------------------------------------------------------------- files
@@ -104,11 +127,11 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     """The rows of a CSV with the scores of a detector, NaN in the COLUMNS that it lacks.
 
     It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
-    columns, in any order, are ``video`` or ``id``; ``score``, high for fakes; and where there are
-    such, ``label`` (0 or real, 1 or fake), ``test_set``, ``method``, ``cluster``, ``track`` and
-    ``frame``. Without ``frame``, a score counts for all frames of a video; where the first file
-    scores videos, frames of others are averaged. Without ``test_set``, all rows are of the one test
-    set in ``names``.
+    columns, in any order, are ``video``, which may be called ``id``, ``path``, ``filename`` or
+    ``file``; ``score``, high for fakes; and where there are such, ``label`` (0 or real, 1 or fake),
+    ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. Without ``frame``, a score
+    counts for all frames of a video; where the first file scores videos, frames of others are
+    averaged. Without ``test_set``, all rows are of the one test set in ``names``.
 
     Args:
         path: The CSV.
@@ -116,23 +139,30 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
 
     Raises :class:`DfnbError` for files that cannot be used.
     """
-    table = _columns(path)
-    table["label"] = table["label"].str.lower().replace(LABELS)
-    for name in ("label", "score", "track", "frame"):
-        text = table[name]
-        table[name] = pd.to_numeric(text.str.rstrip("%").str.replace(",", "."), errors="coerce")
-        is_wrong = text.notna() & ~np.isfinite(table[name])
-        if is_wrong.any():
-            line = is_wrong.idxmax()
-            raise DfnbError(
-                f"{path}, line {line + 1}: {name} = {text[line]!r} is no finite number; write one, "
-                "of a label 0, 1, real or fake, or nothing where it is unknown"
-            )
+    aliases = {"video": ("id", "path", "filename", "file"), "score": ()}
+    table = read_listing(path, aliases, "video,label,score")
+    table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
+    table = table.apply(lambda column: column.str.strip())
+    labels = {}  # of each text in the column
+    for line, text in table["label"].dropna().drop_duplicates().items():
+        try:
+            labels[text] = label_of(text)
+        except ValueError as error:
+            raise DfnbError(f"{path}, line {line}: {error}, or nothing if unknown") from None
+    table["label"] = table["label"].map(labels).astype(float)
+    for name in ("score", "track", "frame"):
+        table[name] = _numbers(path, table[name])
+    is_contrary = (table["label"] == 1) & (table["method"].str.lower() == "real")
+    if is_contrary.any():
+        raise DfnbError(
+            f"{path}, line {is_contrary.idxmax()}: a fake of the method real; give the method "
+            "another name, or correct the label"
+        )
     table.loc[table["label"] == 0, "method"] = "real"
     is_blank = table["test_set"].isna()
     if is_blank.any() and not is_blank.all():
         raise DfnbError(
-            f"{path}, line {is_blank.idxmax() + 1}: the test_set is missing, which other rows "
+            f"{path}, line {is_blank.idxmax()}: the test_set is missing, which other rows "
             "have; fill it in, or leave the column out"
         )
     table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
@@ -147,42 +177,33 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def _columns(path: Path) -> pd.DataFrame:
-    """The COLUMNS of a CSV as texts, NaN where a field is empty, None where the column is missing.
+def _numbers(path: Path, column: pd.Series) -> pd.Series:
+    """The numbers of a column of texts, which may have a decimal comma; NaN where there is none.
 
-    The index plus 1 is the line.
+    Raises :class:`DfnbError` for what is no finite number, and for what can be read in two ways:
+    4,321 where no other number shows that the comma is the decimal one.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            separator = max(",;\t", key=file.readline().count)
-            file.seek(0)
-            table = pd.read_csv(
-                file,
-                sep=separator,
-                header=None,  # so that a column that occurs twice is seen
-                dtype=str,
-                skip_blank_lines=False,  # so that messages can name the number of a line
-            )
-    except (OSError, ValueError):
+    text = column.mask(column.str.lower().isin(NO_NUMBER))
+    has_comma = text.str.contains(",", na=False)
+    is_ambiguous = text.str.fullmatch(THOUSANDS, na=False)
+    is_decimal = has_comma & ~is_ambiguous
+    if is_decimal.any():  # then the comma is the decimal one in the whole column
+        is_ambiguous = text.str.contains(".", regex=False, na=False)
+    if is_ambiguous.any():
+        line = is_ambiguous.idxmax()
         raise DfnbError(
-            f"{path} is missing or cannot be read as a table; save it as CSV in UTF-8, with the "
-            "names of columns in the first line, and no more fields in any other"
-        ) from None
-    table = table.apply(lambda column: column.str.strip())
-    header = table.loc[0].str.lower()
-    if "video" not in header.values:
-        header = header.replace("id", "video")
-    for name in COLUMNS:
-        count = (header == name).sum()
-        if count > 1 or (count == 0 and name in ("video", "score")):
-            raise DfnbError(
-                f"{path} has {count} columns {name} in place of one; its first line must name the "
-                "columns, such as video,label,score, with commas, semicolons or tabs between them"
-            )
-    table = table.loc[1:].dropna(how="all").set_axis(header, axis=1)
-    if table.empty:
-        raise DfnbError(f"{path} has no rows; write one per video or frame")
-    return pd.DataFrame({name: table.get(name) for name in COLUMNS})
+            f"{path}, line {line}: {column.name} = {text[line]!r} can be read in two ways; write "
+            "numbers with a decimal point, and without a sign between thousands"
+        )
+    numbers = pd.to_numeric(text.str.rstrip("%").str.replace(",", "."), errors="coerce")
+    is_wrong = text.notna() & ~np.isfinite(numbers.astype(float))
+    if is_wrong.any():
+        line = is_wrong.idxmax()
+        raise DfnbError(
+            f"{path}, line {line}: {column.name} = {text[line]!r} is no finite number; write one, "
+            "or nothing where it is unknown"
+        )
+    return numbers.astype(float)
 
 
 def _probabilities(path: Path, score: pd.Series) -> tuple[str, pd.Series]:

@@ -14,7 +14,7 @@ only by ``people_of``.
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from dfnb.files import (
     home,
     locked,
     read_json,
+    sha256,
     write_json,
 )
 from dfnb.records import Clock, read_record
@@ -529,8 +530,9 @@ def build(
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)  # None: the dataset is not complete
-        # Other contrasts leave the videos as they are: only the record is written anew.
-        if record and record.get("contrasts") == contrasts:
+        # Other contrasts leave the videos as they are: only the record is written anew. So is a
+        # table that was damaged, from the videos.
+        if record and record.get("contrasts") == contrasts and _has_its_outputs(folder, record):
             return record
         persons, record_entries = cast(name, settings)
         # Written first, so that a build that was stopped is not resumed with other settings.
@@ -563,6 +565,11 @@ def excerpt(name: str, split: str) -> Path:
                     write_video(*video)
             write_dataset(folder, parameters_of(name, settings), _originals(folder))
     return folder
+
+
+def _has_its_outputs(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the files of a dataset have the bytes that its record describes."""
+    return all(sha256(folder / name) == digest for name, digest in record["outputs"].items())
 
 
 def _originals(folder: Path) -> dict[str, str]:

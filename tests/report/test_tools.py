@@ -175,6 +175,8 @@ app()
         (OWN.replace(".1", "-99"), "numbers of an unknown scale"),
         (OWN.replace(".9", "123"), "numbers of an unknown scale"),
         (OWN.replace(",0,", ",False,").replace(",1,", ",TRUE,"), "probabilities"),
+        (OWN.replace("video", "filename"), "probabilities"),
+        ("video;label;score\na;0;-0,3\nb;1;4,321\nc;0;-0,1\nd;1;-0,2", "logits"),
     ],
 )
 def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
@@ -185,6 +187,15 @@ def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
     assert frames["score"].rank().tolist() == [1, 4, 3, 2]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scores_of_the_other_class_are_told(tmp_path, reverse):
+    rows = planted.table(A, clusters=30).assign(score=lambda table: expit(table["log_odds"]))
+    scores = 1 - rows["score"] if reverse else rows["score"]
+    rows.assign(score=scores).to_csv(tmp_path / "mine.csv", index=False)
+    _, remarks = tools.scored_frames([tmp_path / "mine.csv"])
+    assert any("its scores may be P(real)" in remark for remark in remarks) == reverse
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -193,11 +204,16 @@ def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
         (OWN.replace("a", "ä").encode("latin-1"), "cannot be read as a table"),
         ("video,score", "has no rows"),
         ("video,label,score\na,0,0,1\nb,1,0,9", "cannot be read as a table"),
-        ("video|label|score\na|0|.1", "has 0 columns score in place of one; .* commas, semicolons"),
+        ("video|label|score\na|0|.1", "has 0 columns video in place of one; .* commas, semicolons"),
         ("video,Video,label,score\na,a,0,.1", "has 2 columns video in place of one"),
         ("video,truth,score\na,0,.1\nb,1,.9", "no label in 2 of 2 rows; fill in .* --on"),
-        ("video,label,score\na,spoof,.1", "line 2: label = 'spoof' is no finite number; write one"),
-        ("video,label,score\na,2,.1", ", test set own .* that is not 0 real and 1 fake"),
+        ("video,label,score\na,spoof,.1", "line 2: label = 'spoof': write real or fake, or 0"),
+        ("video,label,score\na,2,.1", "line 2: label = '2': write real or fake, or 0"),
+        ("video,label,score,method\na,1,.1,Real", "line 2: a fake of the method real; give"),
+        ('video,label,score\na,0,"1,5"\nb,1,2.5', "line 3: score = '2.5' can be read in two"),
+        ("video;label;score\na;0;998\nb;1;4,321", "line 3: score = '4,321' can be read in two"),
+        ("video;label;score\na;0;-1,234\nb;1;5", "line 2: score = '-1,234' can be read in two"),
+        ("video;label;score\na;0;1,234,567\nb;1;5", "line 2: score = '1,234,567' can be read"),
         ("video,label,score\na,1,.1", ", test set own labels, lacks real or fake frames"),
         ("video,label,score\na,0,.1\n\nb,1,high", "line 4: score = 'high' is no finite number"),
         ("video,label,score\na,0,inf", "line 2: score = 'inf' is no finite number"),
