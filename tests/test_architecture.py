@@ -15,14 +15,13 @@ READERS = (
     "report.scores",
     "report.tables",
     "report.tools",
-    "running.parameters",
     "store.reports",
 )
 LAYERS = """
 settings
-device seeds statistics
+device seeds
 files
-records
+records statistics
 data
 synth
 store

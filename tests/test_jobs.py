@@ -346,16 +346,21 @@ def test_the_record_of_a_notebook_holds_what_it_wrote(own_home, done):
     assert not (own_home / "reports" / "mine" / "records" / "11_report.json").exists()
 
 
-@pytest.mark.parametrize("profile", ["smoke", "paper"])
-def test_parameters_of_a_profile_are_those_that_papermill_takes(profile, home):
-    """No dataset of it has to be prepared."""
-    values = yaml.safe_load(yaml.safe_dump(jobs.notebook_parameters(profile, LOCATE)))
-    schema = parameters.schema(LOCATE)
-    assert schema.check(values, "test").train_set == {"smoke": "smoke-a"}.get(
-        profile, "faceforensics-c23"
-    )
+@pytest.mark.parametrize("notebook", papers.notebooks())
+def test_parameters_of_a_profile_give_the_runs_of_the_profile(notebook, home):
+    """`papermill -f` lays them over the values of the notebook's own cell."""
+    cell = literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb")
+    file = yaml.safe_load(yaml.safe_dump(jobs.notebook_parameters("smoke", notebook)))
+    p = parameters.check(notebook, {**cell, **file})
+    run_id = train.run_id(this_run.run_parameters(p))
+    assert run_id in {job.name for job in jobs.plan("smoke").trainings}
+    published = jobs.notebook_parameters("paper", notebook)  # no dataset need be prepared
+    assert published["train_set"] == "faceforensics-c23"
+
+
+def test_a_notebook_that_a_profile_does_not_have_is_named(home):
     with pytest.raises(DfnbError, match="has no notebook '04'; did you mean 04_locate"):
-        jobs.notebook_parameters(profile, "04")
+        jobs.notebook_parameters("smoke", "04")
 
 
 # ---------------------------------------------------------------- GPUs

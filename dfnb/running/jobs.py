@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from dfnb import files, papers
+from dfnb.papers.contract import INPUT
 from dfnb.running import parameters
 from dfnb.running.datasets import check_known, ensure_datasets, is_available
 from dfnb.running.measuring import Corruptions, Maps, measured, validation_of
@@ -210,10 +211,11 @@ def plan(
 
 
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
-    """What a profile changes of the default parameters of a notebook, at its first seed.
+    """The parameters of a notebook in a profile at its first seed, as ``papermill -f`` takes them.
 
-    Without the report, which is up to the reader. Raises :class:`DfnbError` where the profile does
-    not have the notebook, or trains nothing for it.
+    They include those that the notebook's own cell states otherwise; not the report, which is up to
+    the reader. Raises :class:`DfnbError` where the profile does not have the notebook, or trains
+    nothing for it.
     """
     content = profile(name)
     if notebook not in content.notebooks:
@@ -227,8 +229,11 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
         train_set = content.grid.train_set.replace("{seed}", str(seed))
         grid = {"train_set": train_set, "test_sets": content.grid.test_sets, "seed": seed}
         values = {**grid, **values}
-    parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
-    return values
+    checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
+    names = {**values, **parameters.stated_defaults(notebook)}
+    if names.keys() & set(INPUT):  # one of them stated: the others are not the backbone's any more
+        names |= dict.fromkeys(INPUT)
+    return {key: checked.model_dump(mode="json")[key] for key in names}
 
 
 def _trainings(

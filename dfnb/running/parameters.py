@@ -124,12 +124,15 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 def defaults(notebook: str) -> dict[str, Any]:
     """The default parameters of a notebook; of a paper's, those of the committed detector."""
-    expected = schema(notebook)
-    values = {}
-    if notebook in papers.notebooks():
-        profile = read_yaml(files.profile_path(DESCRIBED))
-        seed = profile["grid"]["seeds"][0]
-        train_set = profile["grid"]["train_set"].replace("{seed}", str(seed))
-        values = {"train_set": train_set, "test_sets": TEST_SETS, "seed": seed}
-        values |= profile["notebooks"].get(notebook) or {}
-    return dict(expected.check(values, notebook))
+    return dict(schema(notebook).check(stated_defaults(notebook), notebook))
+
+
+def stated_defaults(notebook: str) -> dict[str, Any]:
+    """The values in the parameters cell of a paper's notebook, but the report; else none."""
+    if notebook not in papers.notebooks():
+        return {}
+    profile = read_yaml(files.profile_path(DESCRIBED))
+    seed = profile["grid"]["seeds"][0]
+    train_set = profile["grid"]["train_set"].replace("{seed}", str(seed))
+    stated = {"train_set": train_set, "test_sets": TEST_SETS, "seed": seed}
+    return stated | (profile["notebooks"].get(notebook) or {})
