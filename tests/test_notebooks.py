@@ -1,0 +1,228 @@
+"""Notebooks as functions of their parameters, executed in this process.
+
+Every notebook with its defaults, in the checkout: it opens the committed detectors, trains nothing
+and changes no tracked file. Papers' notebooks with the parameters that their own texts print, in a
+home of their own: *this run* comes first, with its own numbers.
+"""
+
+import re
+import shlex
+import subprocess
+
+import matplotlib as mpl
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from conftest import CHECKOUT
+from sklearn.metrics import roc_auc_score
+
+import notebooks
+from dfnb import papers
+from dfnb import report as results
+from dfnb.running import jobs
+from dfnb.store import reports
+from dfnb.training import train
+
+NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
+OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
+COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
+# In place of the sizes of the committed detectors, which train for minutes.
+TINY = {"epochs": 1, "images_per_epoch": 32, "test_sets": ["smoke-b"]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures_without_a_screen():
+    before = mpl.get_backend()
+    mpl.use("Agg")
+    yield
+    mpl.use(before)
+
+
+# ---------------------------------------------------------------- defaults
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a default notebook trains")
+
+    monkeypatch.setattr(train, "fit", refuse)
+    status = ["git", "status", "--porcelain", "--untracked-files=no"]
+    before = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
+    shown, _ = notebooks.execute(name, checkout)
+    assert "Changed:" not in "".join(shown)
+    after = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
+    assert after == before
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_papermill_explains_each_parameter(name):
+    from papermill.inspection import inspect_notebook
+
+    for parameter in inspect_notebook(CHECKOUT / "notebooks" / f"{name}.ipynb").values():
+        assert parameter["inferred_type_name"] not in (None, "None"), parameter
+        assert parameter["help"], parameter
+
+
+# ---------------------------------------------------------------- other parameters
+
+
+def small(name):
+    """Parameters that train in seconds."""
+    return {**jobs.notebook_parameters("smoke", name), **TINY}
+
+
+def printed_commands():
+    """The papermill commands in notebooks and documents: (file, notebook, parameters)."""
+    texts = {path: path.read_text("utf-8") for path in CHECKOUT.glob("*.md")}
+    texts |= {path: path.read_text("utf-8") for path in CHECKOUT.glob("docs/*.md")}
+    for path in CHECKOUT.glob("notebooks/*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        texts[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for path, text in sorted(texts.items()):
+        for notebook, options in COMMAND.findall(text):
+            yield path.name, notebook, parameters_of(options)
+
+
+def parameters_of(options):
+    """What papermill makes of ``-p name value``, ``-r name value`` and ``-y yaml``."""
+    words = shlex.split(options)
+    values = {}
+    while words:
+        option = words.pop(0)
+        if option == "-y":
+            values |= yaml.safe_load(words.pop(0))
+        elif option in ("-p", "-r"):
+            key, text = words.pop(0), words.pop(0)
+            values[key] = yaml.safe_load(text) if option == "-p" else text
+        elif option == "-f":  # the small or published parameters of a profile
+            words.pop(0)
+    return values
+
+
+COMMANDS = [pytest.param(*each, id="-".join(map(str, each))) for each in printed_commands()]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, smoke_home):
+    """A home without a report, where the small datasets are there already."""
+    home = tmp_path_factory.mktemp("own")
+    (home / "datasets").symlink_to(smoke_home / "datasets")
+    return home
+
+
+@pytest.mark.parametrize(("file", "name", "changes"), COMMANDS)
+def test_every_printed_papermill_command_works_in_an_empty_home(file, name, changes, own):
+    if name not in papers.notebooks():
+        pytest.skip("executed with its defaults, and on an open report")
+    if any("$" in str(value) for value in changes.values()):
+        changes = {**changes, "seed": 1}  # the variable of a loop
+    parameters = {**small(name), **changes}
+    parameters["train_set"] = "smoke-tasks" if "annotated" in changes else "smoke-a"
+    if "seen_methods" in changes:  # of the committed training set
+        parameters["seen_methods"] = ["swap"]
+    check_this_run(name, own, parameters)
+
+
+def check_this_run(name, home, parameters):
+    """The run that the notebook shows has its parameters; its table and its scores agree."""
+    shown, names = notebooks.execute(name, home, **parameters)
+    assert "Changed: " in "".join(shown)
+    run = names["trained"]
+    for key in ("seed", "train_set"):
+        assert getattr(run.parameters, key) == parameters[key]
+    table = names["main"]
+    assert table["detector"].cat.categories[0] == "this run"
+    of_set = table[(table["detector"] == "this run") & (table["test_set"] == "smoke-b")]
+    assert {*of_set["seed"]} == {run.seed}
+    (measured,) = results.measure(of_set, "AUC", "detector", "test_set")["value"]
+    assert np.isclose(measured, roc_auc_score(of_set["label"], of_set["score"]))
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in papers.notebooks() if name != "04_locate_and_verify"]
+)
+def test_another_backbone_is_another_run(name, own):
+    parameters = {**small(name), "backbone": "test_resnet", "pretrained": False}
+    run = check_this_run(name, own, parameters)
+    assert run.parameters.settings["backbone"] == "test_resnet"
+
+
+def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
+    """Three seeds of one paper and one of another in an open report, which 07 and 11 tabulate."""
+    for name, seeds in (("02_xception_baseline", (0, 1, 2)), ("05_exposing_the_deception", (0,))):
+        for seed in seeds:
+            notebooks.execute(name, own, **small(name), seed=seed, report="mine")
+    monkeypatch.setenv("DFNB_HOME", str(own))
+    found = [(each.name, len(each.runs)) for each in reports.detectors("mine")]
+    assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
+    for name in ("07_cross_dataset", "08_attribution", "09_robustness", "11_report"):
+        shown, _ = notebooks.execute(name, own, report="mine")
+        text = "\n".join(shown)
+        assert "Baseline" in text and "Exposing the Deception" in text and "this run" not in text
+    assert not list((own / "reports").glob("study*"))
+    record = own / "reports" / "mine" / "records" / "11_report.json"
+    assert record.exists()
+
+
+def test_a_notebook_of_a_study_shows_the_same_numbers_in_its_executed_copy(checkout):
+    """Every committed executed copy is of the present source; numbers of its text are printed."""
+    for name in OPENED:
+        source = nbformat.read(checkout / "notebooks" / f"{name}.ipynb", 4)
+        path = checkout / "reports" / "study-bed" / "notebooks" / f"{name}.ipynb"
+        executed = nbformat.read(path, 4)
+        cells = [
+            each for each in executed.cells if not {"executed", "injected-parameters"} & tags(each)
+        ]
+        assert [each.source for each in cells] == [each.source for each in source.cells], name
+        assert executed.cells[0].source.startswith("*Executed in ")
+        check_numbers(name, cells)
+
+
+def tags(cell):
+    return {*cell.metadata.get("tags", [])}
+
+
+def check_numbers(name, cells):
+    """Each number such as .918 or [−.044, .004] in the prose is in an output or in the code."""
+    texts = []
+    prose = []
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            prose.append(cell.source)
+        else:
+            texts += [cell.source, *outputs_of(cell)]
+    printed = numbers_in("\n".join(texts))
+    known = {round(value, 3) for value in printed}
+    known |= {round(value, digits) for value in printed for digits in (1, 2)}
+    missing = set()
+    for text in prose:
+        text = re.sub(
+            r"\$[^$]*\$|\$\$.*?\$\$|`[^`]*`|```.*?```|\]\([^)]*\)", " ", text, flags=re.DOTALL
+        )
+        for number in re.findall(r"(?<![\d.\w])[−-]?\.\d{2,3}(?!\d)", text):
+            value = float(number.replace("−", "-"))
+            if abs(value) not in known and value not in known:
+                missing.add(number)
+    assert missing <= CONSTANTS, (name, missing)
+
+
+NO_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", re.DOTALL)
+# Levels of significance, limits and rules that the texts explain.
+CONSTANTS = {".05", ".025", ".02", ".01"}
+
+
+def outputs_of(cell):
+    """What a code cell shows as text."""
+    for output in cell.get("outputs", []):
+        yield output.get("text", "")
+        for kind, value in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                yield value
+
+
+def numbers_in(text):
+    """All decimal numbers of a text, without their sign."""
+    return [float(number) for number in re.findall(r"\d*\.\d+", text)]
