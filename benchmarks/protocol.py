@@ -24,10 +24,11 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb import device, synth
 from dfnb.data import test_sets
-from dfnb.files import atomic, home, read_table, write_table
+from dfnb.files import atomic, domain_of, home, read_table, write_table
 from dfnb.report import tables
 from dfnb.report.scores import UNITS
 from dfnb.running import jobs
+from dfnb.running.datasets import ensure_datasets
 from dfnb.training import scoring, train
 from dfnb.training.trainer import Trainer
 
@@ -145,10 +146,11 @@ def main(
     """Write ``reports/benchmarks/protocol-<profile>.csv``: each AUC, and differences of two."""
     grid = jobs.profile(profile).grid
     trainings = jobs.plan(profile, main=True).trainings[: len(grid.seeds)]  # of the first detector
-    within = [name for name in grid.test_sets if name in (*grid.within, grid.train_set)]
-    others = [name for name in grid.test_sets if name not in (*within, *grid.not_averaged)]
-    names = [*within, *others[:worlds]]
-    jobs.ensure_datasets(*names, *(job.run.train_set for job in trainings))
+    own, _ = domain_of(trainings[0].run.train_set)
+    within = [name for name in grid.test_sets if domain_of(name) == (own, False)]
+    others = [name for name in grid.test_sets if domain_of(name) == (name, False)]
+    names = [*within, *[name for name in others if name not in within][:worlds]]
+    ensure_datasets(*names, *(job.run.train_set for job in trainings))
     datasets = {name: variants(name) for name in names}
     # Not joblib's processes: the loaders of a training start processes of their own.
     spawn = multiprocessing.get_context("spawn")

@@ -69,7 +69,7 @@ def create_model(name: str) -> Run:
 
     Example::
 
-        detector = dfnb.create_model("xception-bed-30-s30-81419910")
+        detector = dfnb.create_model("xception-bed-30-s30-65b205e7")
         detector.network(), detector.settings.image_size
     """
     return Run.open(name)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb.data.frames import load_frames, mean_mask, read_mask, select
-from dfnb.running import jobs
+from dfnb.running.datasets import ensure_datasets
 from dfnb.training.localisation import localisation
 
 
@@ -44,5 +44,5 @@ def table(train_set: str, test_set: str) -> pd.DataFrame:
 
 if __name__ == "__main__":
     names = sys.argv[1:]
-    jobs.ensure_datasets(*names)
+    ensure_datasets(*names)
     print(table(*names).round(3).to_string())

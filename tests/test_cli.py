@@ -21,7 +21,7 @@ import pytest
 import torch
 from profiles import BASELINE, GRID, SETTINGS, write_profile
 
-from dfnb import files, records
+from dfnb import files
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
@@ -30,6 +30,7 @@ from dfnb.report import tools
 from dfnb.report.page import REPORT
 from dfnb.running import cost, jobs, workflow
 from dfnb.settings import DfnbError
+from dfnb.store import reports
 
 
 def dfnb(*words, **options):
@@ -302,7 +303,7 @@ def write_notebook(home, name, code):
 
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
     write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 4}})
-    record = records.notebook_record("mine", BASELINE)
+    record = reports.notebook_record("mine", BASELINE)
     code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
     write_notebook(own_home, BASELINE, code)
     plan = jobs.plan("mine")

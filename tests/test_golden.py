@@ -307,12 +307,16 @@ def test_every_paper_has_a_step():
 def test_a_step_gives_other_numbers_only_with_another_version(case):
     stored = read_json(GOLDEN / "steps.json")
     expected = pytest.approx(stored[case], rel=STEP, abs=0)
-    remedy = "raise NUMBERS, then store the steps as tests/golden/README.md says"
+    remedy = "raise the paper's version or NUMBERS, then store as tests/golden/README.md says"
     assert step_numbers(case) == expected, remedy
     assert stored["NUMBERS"] == train.NUMBERS, remedy
+    paper = case.split(" with ")[0]
+    assert stored["versions"][paper] == papers.module(paper).PAPER.version, remedy
 
 
 if __name__ == "__main__":
-    steps = {"NUMBERS": train.NUMBERS, **{case: step_numbers(case) for case in CASES}}
+    versions = {name: module.PAPER.version for name, module in papers.modules().items()}
+    steps = {"NUMBERS": train.NUMBERS, "versions": versions}
+    steps |= {case: step_numbers(case) for case in CASES}
     text = json.dumps(steps, indent=1)
     (GOLDEN / "steps.json").write_text(f"{text}\n", encoding="utf-8")

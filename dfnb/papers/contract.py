@@ -63,7 +63,7 @@ class Paper(NamedTuple):
     notebook: str  # file name of its notebook, without .ipynb
     published: str  # its name in published.csv, see dfnb.report.claims.published_and_ours
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
-    # training. tests/test_versions.py finds out who forgets.
+    # training. tests/test_golden.py finds out who forgets.
     version: int = 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
@@ -146,4 +147,38 @@ def forest(
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
     figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
+    return figure
+
+
+def by_severity(curves: pd.DataFrame) -> Figure:
+    """The AUC of each detector without corruption and at each severity, a panel per corruption.
+
+    Args:
+        curves: Of :func:`dfnb.report.measure.measure` by detector, corruption and severity, which
+            are "" and 0 for the frames as they are.
+    """
+    clean = curves[curves["severity"] == 0]
+    panels = curves[curves["severity"] > 0].groupby("corruption", sort=False, observed=True)
+    lines = -(-panels.ngroups // 2)  # two panels in a line
+    figure = plt.figure(figsize=(WIDTH, 2.2 * lines))
+    axes = figure.subplots(lines, 2, sharey=True, squeeze=False)
+    ticks = ["clean", *map(str, sorted(curves["severity"].unique())[1:])]
+    names = list(clean["detector"])
+    for axis, (corruption, of_panel) in zip(axes.flat, panels):
+        points = pd.concat([clean, of_panel])
+        for place, name in enumerate(names):
+            rows = points[points["detector"] == name]
+            # Side by side, so that no bar hides another.
+            x = np.arange(len(rows)) + 0.12 * (place - (len(names) - 1) / 2)
+            error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+            axis.errorbar(x, rows["value"], error, fmt="o", ms=3, label=name)
+        axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
+        axis.set_xticks(range(len(ticks)), ticks)
+        axis.set(title=corruption, xlabel="severity")
+    for axis in axes.flat[panels.ngroups :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("video AUC")
+    legend = axes.flat[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=3)
     return figure

@@ -47,7 +47,7 @@ def scores(
         report: Name of the report.
         run: This run: its own scores come first, as the detector ``this run``, wherever it is
             stored. Then the report, which need not exist, is context.
-        test_sets: Those of this run; the table has no others. Without a run, all.
+        test_sets: Those of this run; the table has no others. Without a run, all by default.
         level: "video" or "frame".
         of_maps: Whether to read the measures of maps in place of scores, see :func:`maps`.
 
@@ -72,7 +72,7 @@ def scores(
     files = sorted(report_folder(report).glob("*/[!.]*.parquet"))
     if reports.score_files(report_folder(report)):
         versions = tuple((path, path.stat().st_mtime_ns) for path in files)
-        names = tuple(test_sets) if run else None
+        names = tuple(test_sets) if run or test_sets else None
         parts.append(_scores_of_report(report, names, level, of_maps, versions))
     parts = [part for part in parts if len(part)]
     if not parts and not of_maps:

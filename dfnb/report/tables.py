@@ -131,14 +131,22 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
-    """The measures SANITY of each map, a column each, and whether it ``passes`` both."""
+    """The measures SANITY of each map, whether it ``passes`` both, and a ``verdict``.
+
+    A correlation of exactly 0 means that one of the two maps is empty. If it is that of the random
+    network, there was no picture to compare with: then the verdict is "not testable", although the
+    map passes.
+    """
     by = ["detector", "map", "test_set"]
     # A measure that no map has is NaN, so that the check is not passed.
     checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY])
+    checked["nothing"] = (checked["all"] == 0).astype(float)  # the share of such frames
     by_set = checked.groupby(by, observed=True, sort=False).mean()
     # A map fails if it fails on any test set.
     table = by_set.groupby(["detector", "map"], observed=True, sort=False).max()
-    return table.assign(passes=(table < SANITY_LIMIT).all(axis=1))
+    passes = (table[SANITY] < SANITY_LIMIT).all(axis=1)
+    verdict = np.where(table.pop("nothing") < SANITY_LIMIT, "passes", "not testable")
+    return table.assign(passes=passes, verdict=np.where(passes, verdict, "fails"))
 
 
 def explained(maps: pd.DataFrame) -> pd.DataFrame:

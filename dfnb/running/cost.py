@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from dfnb.device import DEVICE, single_thread
 from dfnb.papers.contract import Settings
 from dfnb.running import jobs
+from dfnb.running.datasets import ensure_datasets
 from dfnb.settings import DfnbError
 from dfnb.store.runs import RunParameters
 from dfnb.training import train
 from dfnb.training.runs import settings_of
-from dfnb.training.scoring import DEVICE, single_thread
 from dfnb.training.trainer import Trainer
 
 STEPS = 10
@@ -30,7 +31,7 @@ def report(profile: str) -> str:
     # Random weights are as fast as pretrained ones, and need no download.
     for job in jobs.plan(profile, pretrained=False).trainings:
         if job.run.data:  # empty for released weights, which need no training set
-            jobs.ensure_datasets(job.run.train_set)
+            ensure_datasets(job.run.train_set)
         rows.append({"paper": job.run.paper, "hours": hours(job.run)})
     by_paper = pd.DataFrame(rows).groupby("paper", sort=False)["hours"]
     return by_paper.agg(trainings="count", hours="sum").round(2).to_string()

@@ -11,6 +11,7 @@ import joblib
 from dfnb import files
 from dfnb.report import page
 from dfnb.running import jobs
+from dfnb.running.datasets import is_available
 from dfnb.settings import DfnbError
 
 
@@ -30,7 +31,7 @@ def run(
     """
     plan = jobs.plan(profile, main)
     for dataset in jobs.profile(profile).grid.test_sets:
-        if not jobs.is_available(dataset):
+        if not is_available(dataset):
             print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.

@@ -19,7 +19,7 @@ from dfnb.training.runs import Run, frames_of, settings_of
 from dfnb.training.trainer import adopt, fit
 
 # Part of every run's id: raise it when a change of code outside the papers' files changes the
-# numbers of a training. A paper's own file has Paper.version. tests/test_versions.py finds out who
+# numbers of a training. A paper's own file has Paper.version. tests/test_golden.py finds out who
 # forgets.
 NUMBERS = 3
 

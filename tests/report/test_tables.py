@@ -96,6 +96,10 @@ def test_maps_count_where_they_pass_their_check():
     assert tables.pivot(tables.explained(maps.head(0))).empty
     # Without a measure of empty maps a check is not passed.
     assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
+    # Exactly 0 where the map of the random network is empty: there is nothing to compare.
+    untested = maps.assign(all=maps["all"].where(maps["all"] > 0.5, 0.0))
+    verdicts = tables.sanity(untested)["verdict"]["Baseline"]
+    assert verdicts.tolist() == ["not testable", "fails", "not testable"]
 
 
 def test_trainings_in_tables():

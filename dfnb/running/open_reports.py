@@ -1,0 +1,132 @@
+"""What notebooks 08 to 10 show of a report, measured first where the report is open.
+
+A closed report is only read: ``dfnb run`` has measured what its profile names. An open report has
+no profile: there the first run of each main detector is measured as :data:`FEW` says, in seconds to
+minutes. What was measured before is read.
+"""
+
+from collections.abc import Callable, Iterable
+
+from dfnb import synth
+from dfnb.data import test_sets
+from dfnb.files import dataset_names, domain_of
+from dfnb.library import load_dataset, predict
+from dfnb.running.datasets import check_known, ensure_datasets
+from dfnb.running.measuring import Corruptions, Maps, measured
+from dfnb.running.this_run import MAP_FRAMES
+from dfnb.settings import DfnbError
+from dfnb.store import reports
+from dfnb.store.scores import Condition
+from dfnb.store.thresholds import threshold_of
+from dfnb.training.runs import Run, with_weights
+
+# What is measured in an open report, on one test set.
+FEW = {
+    "maps": {
+        "names": ["Grad-CAM", "edges", "random"],
+        "frames": MAP_FRAMES,
+        "sanity_frames": 10,
+    },
+    "corruptions": {"names": ["JPEG", "blur", "noise"], "severities": [1, 5], "videos": 100},
+}
+
+
+def first_runs(report: str) -> dict[str, Run]:
+    """The first run of each main detector that has its weights on this machine, by detector."""
+    firsts = {}
+    for detector in reports.detectors(report):
+        if not detector.ablation:
+            for run in with_weights(detector.runs)[:1]:
+                firsts[detector.name] = run
+    return firsts
+
+
+def measure_maps(report: str) -> dict[str, Run]:
+    """Measure and check the maps of :func:`first_runs`, which it returns.
+
+    Raises :class:`DfnbError` where there is no such run, and for a closed report without maps.
+    """
+    firsts = first_runs(report)
+    if not firsts:
+        raise DfnbError(
+            f"no detector of report {report} has its weights on this machine: {_remedy(report)}"
+        )
+    if not _has_profile_with(report, "maps"):
+        test_set = _test_set(report, firsts.values())
+        of_maps = Maps(test_sets=[test_set], **FEW["maps"])
+        for run in firsts.values():
+            added = measured(run, report, [test_set], of_maps=of_maps, is_first=True)
+            reports.add_run(report, run, *added)
+    return firsts
+
+
+def score_corrupted(report: str) -> None:
+    """Score :func:`first_runs` on corrupted frames.
+
+    Raises :class:`DfnbError` for a closed report without corruptions.
+    """
+    firsts = first_runs(report)
+    if not _has_profile_with(report, "corruptions") and firsts:
+        test_set = _test_set(report, firsts.values())
+        corruptions = Corruptions(test_set=test_set, **FEW["corruptions"])
+        for run in firsts.values():
+            reports.add_run(report, run, *measured(run, report, [test_set], corruptions))
+
+
+def score_kinds(report: str, test_set: str) -> None:
+    """Score :func:`first_runs` on a drawn test set that compares kinds of images.
+
+    Raises :class:`DfnbError` for any other, and for one of which a closed report has no scores.
+    """
+    check_known([test_set], report)
+    if test_set not in dataset_names("synth") or not synth.preset(test_set).contrasts:
+        raise DfnbError(f"{test_set} compares no kinds of images: choose one such as seams-smoke")
+    if not reports.is_closed(report):
+        for run in first_runs(report).values():
+            reports.add_run(report, run, *measured(run, report, [test_set]))
+    elif test_set not in reports.test_sets(report):
+        raise DfnbError(f"report {report} has no scores of {test_set}: {_remedy(report)}")
+
+
+def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
+    """Score a detector of the reader's own on a test set, and add it to the report by its name.
+
+    Its threshold is set on the real frames of this test set. A closed report stays as it is.
+    """
+    if reports.is_writable(report):
+        ensure_datasets(test_set)
+        scores = predict(detector, load_dataset(test_set))
+        about = {test_set: test_sets.metadata(test_set)}
+        threshold = threshold_of(scores).model_dump()
+        reports.write_scores(
+            report, name, {Condition(test_set): scores}, about, threshold=threshold
+        )
+
+
+def _has_profile_with(report: str, entry: str) -> bool:
+    """Whether a report is closed; raises :class:`DfnbError` if its profile lacks the entry."""
+    if not reports.is_closed(report):
+        return False
+    profile = reports.profile_of(report)
+    if profile and not profile["grid"].get(entry):
+        raise DfnbError(f"the profile of {report} has no `{entry}` in its grid: {_remedy(report)}")
+    return True
+
+
+def _remedy(report: str) -> str:
+    """How a report of the reader's own gets what is missing."""
+    own = "mine" if reports.is_closed(report) else report
+    return f"execute notebooks of papers with `-p report {own}` first, then this one with it"
+
+
+def _test_set(report: str, runs: Iterable[Run]) -> str:
+    """The test set on which most of these runs were scored; of several, the one most are within."""
+    votes = {}  # test set -> runs that were scored on it, and runs that were trained on its like
+    for run in runs:
+        tables, about = reports.read_run(report, run.id)
+        for name in dict.fromkeys(condition.test_set for condition in tables):
+            if not about[name]["contrasts"]:  # else it compares kinds of images
+                scored, within = votes.get(name, (0, 0))
+                is_within = domain_of(name)[0] == domain_of(run.train_set)[0]
+                votes[name] = (scored + 1, within + is_within)
+    return max(votes, key=votes.get)

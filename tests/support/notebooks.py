@@ -1,0 +1,57 @@
+"""Notebooks executed in the test's own process: torch is imported once, no kernel is started."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def working_in(home):
+    """The home, and as in JupyterLab the folder of the notebooks as the current one."""
+    before = Path.cwd()
+    old = os.environ.get("DFNB_HOME")
+    os.environ["DFNB_HOME"] = str(home)
+    os.chdir(CHECKOUT / "notebooks")
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        os.environ.pop("DFNB_HOME")
+        if old is not None:
+            os.environ["DFNB_HOME"] = old
+
+
+def execute(name, home, **parameters):
+    """Run All of a notebook with parameters as papermill injects them.
+
+    Returns what each cell shows as text, and the namespace at the end; the first cell that fails
+    raises its own error.
+    """
+    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{name}.ipynb"))
+    if parameters:
+        notebook = parameterize_notebook(notebook, parameters)
+    shell = InteractiveShell.instance(colors="nocolor")
+    shell.reset(new_session=True)
+    shown = []
+    with working_in(home):
+        for cell in nbformat.from_dict(notebook).cells:
+            if cell.cell_type == "code":
+                with capture_output() as captured:
+                    result = shell.run_cell(cell.source, store_history=True)
+                if result.error_before_exec or result.error_in_exec:
+                    raise result.error_before_exec or result.error_in_exec
+                outputs = [*captured.outputs]
+                texts = [output.data.get("text/plain", "") for output in outputs]
+                texts += [output.data.get("text/markdown", "") for output in outputs]
+                shown.append("\n".join([captured.stdout, *texts, str(result.result)]))
+                plt.close("all")
+    return shown, dict(shell.user_ns)
