@@ -91,7 +91,7 @@ def judge(
         A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
         ``source``, ``registered``, ``kind``; the number, as of
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
-        by Holm's rule for the claims of the family; and the ``verdict``.
+        by Holm's rule for the claims of the family; and the ``verdict``. Perhaps no row.
     """
     registry = content(profile_of(report).get("claims", "claims"))
     present = {detector.name for detector in detectors(report)}
@@ -116,6 +116,9 @@ def judge(
             if row["p_gain"] < LEVEL:
                 supported.add((claim.id, place))
             judged.append(row)
+    if not judged:
+        columns = [*WITHOUT_NUMBER, *Claim.model_fields, "claim", "on", "registered", "verdict"]
+        return pd.DataFrame(columns=columns)
     judged = _decided(pd.DataFrame(judged))
     return judged[judged["paper"] == paper] if paper else judged
 

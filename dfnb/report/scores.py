@@ -78,7 +78,8 @@ def scores(
     if not parts and not of_maps:
         raise DfnbError(f"{report_folder(report)} has no scores of a test set; {_remedy(report)}")
     if not parts:  # no map was measured
-        return pd.DataFrame(columns=[*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"])
+        names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
+        return pd.DataFrame(columns=names).astype({"sanity": bool})
     table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])

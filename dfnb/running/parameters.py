@@ -114,7 +114,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     for name, default in defaults(notebook).items():
         if getattr(p, name) != default:
             changed.append(f"{name} = {getattr(p, name)!r}")
-    if changed:
+    if changed and notebook != "11_report":  # its texts are about any report
         print(f"Changed: {', '.join(changed)}. The texts describe the defaults.")
     if isinstance(p, TrainingParameters):
         check_known([p.train_set], notebook)
