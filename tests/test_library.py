@@ -170,7 +170,7 @@ def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, t
 
 def test_nothing_global_changes(run, dataset, monkeypatch):
     """Also by a run that reads frames in another process."""
-    monkeypatch.setattr(scoring, "WORKERS", 1)
+    monkeypatch.setattr(scoring, "workers", lambda: 1)
     module = Redness(lambda red: red)
     cv2.setNumThreads(2)
     torch.set_num_threads(2)
