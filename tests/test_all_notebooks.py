@@ -1,4 +1,7 @@
-"""Every notebook, as a user runs them: ``dfnb run smoke``; it takes longest, so it starts first."""
+"""A profile as a user runs it: ``dfnb run``, with Snakemake, papermill and kernels of their own.
+
+One training and three notebooks: tests/test_notebooks.py executes all others in its own process.
+"""
 
 import json
 import re
@@ -6,22 +9,36 @@ import shutil
 import subprocess
 import sys
 
+import yaml
+
 from dfnb import files
 from dfnb.running import jobs
 
+NOTEBOOKS = ("02_xception_baseline", "07_cross_dataset", "11_report")
 
-def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory, monkeypatch):
+
+def write_short_profile(checkout, home):
+    """The profile ``mine`` of a home: smoke without most of its notebooks and its ablations."""
+    profile = yaml.safe_load((checkout / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
+    profile["notebooks"] = {name: profile["notebooks"][name] for name in NOTEBOOKS}
+    del profile["ablations"]
+    path = home / "notebooks" / "profiles" / "mine.yaml"
+    files.write_bytes(path, yaml.safe_dump(profile, sort_keys=False).encode())
+
+
+def test_a_profile_runs_whole_and_only_once(checkout, smoke_home, tmp_path_factory, monkeypatch):
     """In a fresh home whose name has a space and an accent, started from another folder."""
     home = tmp_path_factory.mktemp("höme of a run")
+    write_short_profile(checkout, home)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     shutil.copytree(smoke_home / "datasets", home / "datasets")
     monkeypatch.setenv("DFNB_HOME", str(home))
-    command = [sys.executable, "-m", "dfnb.cli", "run", "smoke", "--cores", "2"]
+    command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    plan = jobs.plan("smoke")
+    plan = jobs.plan("mine")
     planned = [*plan.trainings, *plan.notebooks]
-    report = home / "reports" / "smoke"
+    report = home / "reports" / "mine"
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     for job in plan.notebooks:
@@ -32,6 +49,11 @@ def test_the_smoke_profile_runs_whole_and_only_once(smoke_home, tmp_path_factory
     again = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout == done.stdout
     assert times == {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
+
+
+def test_the_committed_executed_notebooks_are_clean(checkout):
+    for path in sorted((checkout / "reports" / "study-bed" / "notebooks").glob("*.ipynb")):
+        check_executed(path)
 
 
 def check_executed(path):

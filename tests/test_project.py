@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,10 +15,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from dfnb import cli, papers
+from dfnb import cli, files, papers
 from dfnb.papers import contract
 from dfnb.report import tables, tools
-from dfnb.running import parameters
+from dfnb.running import jobs, parameters
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
@@ -148,6 +149,38 @@ def test_documents_and_the_code_host_name_commands_that_exist(checkout, project)
     subprocess.run([sys.executable, "-m", *schema, *workflows], check=True, capture_output=True)
     tested = yaml.safe_load(texts[-1])["jobs"]["tests"]["strategy"]["matrix"]["python"]
     assert f">={tested[0]}" == project["requires-python"]
+
+
+def printed_commands(checkout):
+    """The dfnb commands of documents and notebooks that stand on a line of their own."""
+    for path in [
+        *checkout.glob("*.md"),
+        *checkout.glob("*/*.md"),
+        *checkout.glob("notebooks/*.ipynb"),
+    ]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".ipynb":
+            cells = nbformat.reads(text, 4).cells
+            text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            yield from re.findall(r"^dfnb (.*?)(?: *#.*)?$", block, re.MULTILINE)
+
+
+def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypatch):
+    """Profiles, notebooks and datasets are known; what a command does has tests of its own."""
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    group = get_command(cli.commands)
+    lines = sorted(set(printed_commands(checkout)))
+    assert len(lines) > 20
+    for line in lines:
+        name, *words = shlex.split(line.split(" > ")[0])
+        context = group.commands[name].make_context(name, words)  # raises for a wrong option
+        if context.params.get("profile", "mine") != "mine" and name != "report":
+            files.profile_path(context.params["profile"])  # "mine" is the reader's own
+        if name == "synth":
+            assert context.params["preset"] in files.dataset_names("synth"), line
+        if name == "parameters":
+            assert jobs.notebook_parameters(context.params["profile"], context.params["notebook"])
 
 
 def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):
