@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from dfnb import synth
 from dfnb.data import test_sets
-from dfnb.files import dataset_names, domain_of
+from dfnb.files import dataset_names, domain_of, report_folder
 from dfnb.library import load_dataset, predict
 from dfnb.running.datasets import check_known, ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
@@ -91,9 +91,11 @@ def score_kinds(report: str, test_set: str) -> None:
 def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
     """Score a detector of the reader's own on a test set, and add it to the report by its name.
 
-    Its threshold is set on the real frames of this test set. A closed report stays as it is.
+    Its threshold is set on the real frames of this test set. A closed report stays as it is, and so
+    does a tool of that name that is there already.
     """
-    if reports.is_writable(report):
+    is_there = reports.score_path(report_folder(report), name).exists()
+    if reports.is_writable(report) and not is_there:
         ensure_datasets(test_set)
         scores = predict(detector, load_dataset(test_set))
         about = {test_set: test_sets.metadata(test_set)}
