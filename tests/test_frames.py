@@ -37,16 +37,16 @@ def test_pixels_are_read_as_they_were_written(folder, table):
     assert not read_mask("", (SIZE, SIZE)).any()
 
 
-def test_the_fingerprint_and_the_table_are_those_of_the_first_version(folder):
+def test_the_fingerprint_and_the_table_are_what_they_were(folder):
     """A fingerprint identifies data for ever: a change here makes every dataset another one."""
     record = toy.write(folder)
-    assert record["fingerprint"] == "b322eaba71e5cc70"
+    assert record["fingerprint"] == "8f7b22ddd7db6663"
     assert record["n"]["train/real"] == {"frames": 6, "videos": 2}
     assert list(record["n"]) == ["train/real", "train/swap", "train/warp"]
     text = load_frames(folder).drop(columns=["path", "mask", "crop_hash"]).to_csv()
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6746530b7956580f"
     originals = {"swap/c": "real/b"}
-    assert toy.write(folder, originals=originals)["fingerprint"] == "e2c5d83725265266"
+    assert toy.write(folder, originals=originals)["fingerprint"] == "c28744139410e71c"
 
 
 def test_the_fingerprint_follows_pixels_and_rows(tmp_path):
@@ -58,12 +58,24 @@ def test_the_fingerprint_follows_pixels_and_rows(tmp_path):
     assert frames.write_dataset(tmp_path / "first", {"made": "by a test"})["fingerprint"] != first
 
 
+def test_a_split_that_is_added_changes_no_other(tmp_path):
+    """So a dataset may be prepared split by split, and earlier results stay those of its data."""
+    before = toy.write(tmp_path)
+    crops, _ = toy.pixels("a", "real", 3)
+    frames.write_video(tmp_path / "videos/real/z", toy.rows(3, "z", "real", split="test"), crops)
+    after = frames.write_dataset(tmp_path, {"made": "by a test"})
+    assert after["fingerprints"].keys() == {"train", "test"}
+    assert after["fingerprints"]["train"] == before["fingerprints"]["train"]
+    assert frames.identity(after, ["train", "val"]) == frames.identity(before, ["train", "val"])
+    assert frames.identity(after, ["test"]) != frames.identity(before, ["test"])
+
+
 def test_a_killed_or_failed_writer_leaves_no_video(folder, table):
     killed = folder / "videos/.x.partial123"
     killed.mkdir()
     (killed / "video.json").write_text("{}")
     record = frames.write_dataset(folder, {"made": "by a test"})
-    assert record["fingerprint"] == "b322eaba71e5cc70"
+    assert record["fingerprint"] == "8f7b22ddd7db6663"
     crops = np.zeros((2, 8, 8, 3), np.uint8)
     with pytest.raises(cv2.error):
         frames.write_video(folder / "new/x", toy.rows(2, "x", "swap"), crops, masks="none")
@@ -92,7 +104,8 @@ def test_images_are_used_in_place(folder):
     (row,) = toy.rows(1, "a", "swap")
     row |= {"path": "tree/crop.png", "mask": "tree/mask.png", "landmarks": None}
     crops_hash = frames.images_hash(folder, [row])
-    frames.write_video(folder / "videos/a", [row], None, None, crops_hash=crops_hash)
+    hashes = {"crops_hash": crops_hash, "crop_hashes": [frames.crop_hash(crop)]}
+    frames.write_video(folder / "videos/a", [row], None, None, **hashes)
     frames.write_dataset(folder, {})
     batch = as_batch(load_frames(folder), toy.Settings())
     assert batch["landmarks"].isnan().all()
@@ -206,8 +219,10 @@ def test_a_mask_of_two_levels_is_divided_between_them(tmp_path, levels, threshol
 
 
 def test_drawn_data_are_identified_by_their_parameters_and_others_by_their_bytes():
-    one = {"parameters": {"generator": 2, "noise": 0.1}, "fingerprint": "x"}
-    other = {"parameters": {"generator": 2, "noise": 0.2}, "fingerprint": "x"}
-    assert frames.identity(one) == frames.identity({**one, "fingerprint": "y"})
+    one = {"parameters": {"generator": 2, "noise": 0.1}, "fingerprints": {"test": "x"}}
+    other = {**one, "parameters": {"generator": 2, "noise": 0.2}}
+    assert frames.identity(one) == frames.identity({**one, "fingerprints": {"test": "y"}})
     assert frames.identity(one) != frames.identity(other)
-    assert frames.identity({"parameters": {}, "fingerprint": "x"}) == "x"
+    prepared = {"parameters": {}, "fingerprints": {"test": "x"}}
+    changed = {**prepared, "fingerprints": {"test": "y"}}
+    assert frames.identity(prepared, ["test"]) != frames.identity(changed, ["test"])

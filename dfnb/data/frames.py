@@ -7,7 +7,6 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 """
 
 import hashlib
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -105,24 +104,21 @@ def _write_images(folder: Path, name: str, images: np.ndarray) -> None:
 
 
 def _array_hash(array: np.ndarray) -> str:
-    """A hash of the bytes of the file that ``np.save`` makes of an array, 128 hexadecimal digits.
+    """A hash of the shape and the bytes of an array, 32 hexadecimal digits.
 
-    Datasets were once stored in such files. This hash keeps their fingerprints.
+    It is BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on
+    processors that have no instructions for it.
     """
-    file = io.BytesIO()
-    np.save(file, array)
-    # BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on processors
-    # that have no instructions for it.
-    return hashlib.blake2b(file.getbuffer()).hexdigest()
+    content = str(array.shape).encode() + array.tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def crop_hash(crop: np.ndarray) -> str:
     """A hash of the pixels of a crop (H, W, 3) uint8 RGB, 16 hexadecimal digits.
 
-    It finds equal crops in different splits and datasets, and is no part of a fingerprint.
+    It finds equal crops in different splits and datasets.
     """
-    content = str(crop.shape).encode() + crop.tobytes()
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    return _array_hash(crop)[:16]
 
 
 def images_hash(folder: Path, rows: Rows) -> str:
@@ -149,33 +145,38 @@ def write_dataset(
     the settings that they were made with. ``originals`` maps the name of a fake to the name of the
     video that it was made from; "" or missing: none.
 
-    The ``fingerprint`` in the record hashes the parameters, the rows, and the bytes of the crops
-    and masks of each video. It does not hash the parquet file, so it does not depend on the version
-    of the library that writes it. ``n`` counts the ``frames`` and ``videos`` of each
-    "split/method". ``more`` (such as the quarantine) is added to the record.
+    The ``fingerprints`` in the record hash, per split, the parameters, the rows, and the bytes of
+    the crops and masks of each video: a split that is prepared later changes none of the others.
+    They do not hash the parquet file, so they do not depend on the version of the library that
+    writes it. The ``fingerprint`` is that of all splits. ``n`` counts the ``frames`` and ``videos``
+    of each "split/method". ``more`` (such as the quarantine) is added to the record.
     """
     # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
     root = folder / "videos"
     path = folder / "frames.parquet"
-    video_digests = []
+    video_digests = defaultdict(list)  # by split
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     tables = []
     for file in sorted(root.rglob("[!.]*/video.json")):
         video = file.parent.relative_to(root).as_posix()
         original = (originals or {}).get(video, "")
         rows, video_digest = _completed(read_json(file), video, original)
-        video_digests.append([video, video_digest])
+        video_digests[rows[0]["split"]].append([video, video_digest])
         kind = "{split}/{method}".format_map(rows[0])  # that of all frames of a video
         counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
         # In pyarrow's form, five million rows fit in memory.
         tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
     with atomic(path) as temporary:
         parquet.write_table(pa.concat_tables(tables), temporary)
+    fingerprints = {}
+    for split, digests in video_digests.items():
+        fingerprints[split] = digest([parameters, digests], 16)
     return write_record(
         folder / "record.json",
         parameters,
         [path],
-        fingerprint=digest([parameters, video_digests], 16),
+        fingerprint=digest(fingerprints, 16),
+        fingerprints=fingerprints,
         n=dict(sorted(counts.items())),
         **more,
     )
@@ -188,26 +189,15 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
     "". The digest has 64 hexadecimal digits.
     """
     folder = f"videos/{video}"
-    # The names of the two arrays that a video once was. They are hashed, so that datasets keep
-    # their fingerprint.
-    columns = {"video": video, "original": original, "path": f"{folder}/frames.npy", "mask": ""}
-    if "masks_hash" in content:
-        columns["mask"] = f"{folder}/masks.npy"
-    # The row's own values win: path and mask where images are used in place.
-    rows = [{**columns, "row": i, **row} for i, row in enumerate(content["rows"])]
-    # An empty original is left out, so that datasets that were made before this column existed
-    # keep their fingerprint, too.
-    names = [name for name in COLUMNS if name != "original" or original]
-    names.remove("crop_hash")  # for the same reason; the pixels are hashed below
-    values = [[row[name] for name in names] for row in rows]
+    rows = []
+    for i, stored in enumerate(content["rows"]):
+        mask = f"{folder}/{MASK_FILE.format(i)}" if "masks_hash" in content else ""
+        row = {"path": f"{folder}/{CROP_FILE.format(i)}", "mask": mask}
+        row |= {"video": video, "original": original, "row": i}
+        row["crop_hash"] = content["crop_hashes"][i]
+        rows.append({**row, **stored})  # its own values win: path and mask of images used in place
     hashes = [content["crops_hash"], content.get("masks_hash")]
-    # Videos that were written before have no such hashes.
-    crop_hashes = content.get("crop_hashes", [""] * len(rows))
-    for i, row in enumerate(rows):
-        row["crop_hash"] = crop_hashes[i]
-        if row["path"] == columns["path"]:  # stored, not used in place
-            row["path"] = f"{folder}/{CROP_FILE.format(i)}"
-            row["mask"] = row["mask"] and f"{folder}/{MASK_FILE.format(i)}"
+    values = [[row[name] for name in COLUMNS] for row in rows]
     return rows, digest([hashes, values], 64)
 
 
@@ -252,8 +242,6 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
-        if "crop_hash" not in table.column_names:  # prepared by an earlier version
-            table = table.append_column("crop_hash", pa.array([""] * len(table)))
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
     # pandas has no type of its own for lists of numbers. Others get its default, TEXT categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
@@ -271,15 +259,15 @@ def datasets_of(frames: pd.DataFrame) -> str:
     return " and ".join(frames["dataset"].unique())
 
 
-def identity(record: Mapping) -> str:
-    """A digest that identifies the data of the dataset with this record, equal on every machine.
+def identity(record: Mapping, splits: Sequence[str] = SPLITS) -> str:
+    """A digest that identifies splits of the dataset with this record, equal on every machine.
 
     A synthetic dataset is identified by its parameters, because rounding makes its bytes differ
-    between machines. Any other dataset is identified by the fingerprint of its bytes.
+    between machines. Any other dataset is identified by the fingerprints of these splits.
     """
     if "generator" in record["parameters"]:  # only a synthetic dataset has one
         return digest(record["parameters"], 16)
-    return record["fingerprint"]
+    return digest([record["fingerprints"].get(split, "") for split in splits], 16)
 
 
 # ---------------------------------------------------------------- choosing rows

@@ -18,8 +18,8 @@ def load(name: str) -> pd.DataFrame:
     return thinned(select(load_frames(name), "test"), TEST_FRAMES)
 
 
-def metadata(name: str) -> dict[str, Any]:
-    """What reports keep about a test set.
+def metadata(name: str, split: str = "test") -> dict[str, Any]:
+    """What reports keep about a test set, or about another split of a dataset.
 
     The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
     Raises :class:`DfnbError` when the dataset is not prepared.
@@ -33,7 +33,7 @@ def metadata(name: str) -> dict[str, Any]:
     if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
         crop = "crops as delivered"
     return {
-        "fingerprint": identity(record),
+        "fingerprint": identity(record, [split]),
         "compression": record.get("compression", "as delivered"),
         "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
         "crop": crop,

@@ -75,8 +75,11 @@ def measured(
         wanted += _map_conditions(run, of_maps, is_first)
     names = list(dict.fromkeys(condition.test_set for condition in wanted))
     tables, about = reports.read_tables(run.id, names, report)
-    validation = validation_of(run)
-    current = {name: _fingerprint(run.train_set if name == validation else name) for name in names}
+    current = {}
+    for name in names:
+        of_validation = name == validation_of(run)
+        where = (run.train_set, "val") if of_validation else (name, "test")
+        current[name] = _fingerprint(*where)
     changed = [name for name in about if about[name]["fingerprint"] != current[name]]
     missing = [key for key in wanted if key not in tables or key.test_set in changed]
     made, about_made = _make(run, missing, corruptions, of_maps)
@@ -92,11 +95,11 @@ def validation_of(run: Run) -> str:
     return VALIDATION.format(run.train_set)
 
 
-def _fingerprint(dataset: str) -> str:
-    """The fingerprint of a dataset's present version; an embedded one need not be built."""
+def _fingerprint(dataset: str, split: str) -> str:
+    """The fingerprint of a split's present version; an embedded dataset need not be built."""
     if dataset in files.dataset_names("synth"):
         return synth.identity(dataset)
-    return identity(dataset_record(dataset))
+    return identity(dataset_record(dataset), [split])
 
 
 def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Condition]:
@@ -123,7 +126,7 @@ def _make(
         name = condition.test_set
         if name == validation_of(run):
             ensure_datasets(run.train_set)
-            about[name] = test_sets.metadata(run.train_set)
+            about[name] = test_sets.metadata(run.train_set, "val")
             network = run.network().to(device.DEVICE)
             frames = frames_of(run.parameters, "val")
             tables[condition] = scoring.predict(network, frames, run.settings, locate=False)
