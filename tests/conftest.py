@@ -13,7 +13,14 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
 sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
-LONGEST = "test_all_notebooks", "test_golden", "test_cli", "test_coverage", "test_synth"
+LONGEST = (
+    "test_notebooks",
+    "test_golden",
+    "test_all_notebooks",
+    "test_cli",
+    "test_coverage",
+    "test_synth",
+)
 
 
 def pytest_collection_modifyitems(items):

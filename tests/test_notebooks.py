@@ -7,6 +7,7 @@ home of their own: *this run* comes first, with its own numbers.
 
 import re
 import shlex
+import shutil
 import subprocess
 
 import matplotlib as mpl
@@ -16,16 +17,19 @@ import pytest
 import yaml
 from conftest import CHECKOUT
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
 import notebooks
-from dfnb import papers
+from dfnb import cli, papers
 from dfnb import report as results
+from dfnb.data.frames import load_frames
 from dfnb.running import jobs
 from dfnb.store import reports
 from dfnb.training import train
 
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
+TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "11_report")
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes.
 TINY = {"epochs": 1, "images_per_epoch": 32, "test_sets": ["smoke-b"]}
@@ -158,7 +162,7 @@ def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(own))
     found = [(each.name, len(each.runs)) for each in reports.detectors("mine")]
     assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
-    for name in ("07_cross_dataset", "08_attribution", "09_robustness", "11_report"):
+    for name in TABULATING:
         shown, _ = notebooks.execute(name, own, report="mine")
         text = "\n".join(shown)
         assert "Baseline" in text and "Exposing the Deception" in text and "this run" not in text
@@ -226,3 +230,39 @@ def outputs_of(cell):
 def numbers_in(text):
     """All decimal numbers of a text, without their sign."""
     return [float(number) for number in re.findall(r"\d*\.\d+", text)]
+
+
+# ---------------------------------------------------------------- own data at its poorest
+
+
+@pytest.fixture(scope="module")
+def poorest(tmp_path_factory, smoke_home):
+    """A home with crops of the reader's own: no masks, one method, few clips, no identities."""
+    home = tmp_path_factory.mktemp("poorest")
+    with notebooks.working_in(smoke_home):
+        frames = load_frames("smoke-a")
+    for row in frames.itertuples():
+        kind = "fake" if row.label else "real"
+        clip = home / "crops" / row.split / kind / row.video.replace("/", "-")
+        clip.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(row.path, clip / f"{row.frame:03d}.png")
+    with notebooks.working_in(home):
+        words = ["prepare", "face-crops", "my-set", "--root", str(home / "crops")]
+        done = CliRunner().invoke(cli.commands, words)
+        assert done.exit_code == 0, done.output
+    return home
+
+
+def test_own_data_at_its_poorest_runs_from_the_folder_to_the_report(poorest, monkeypatch):
+    """One detector, one seed, one test set, without masks: all notebooks, none stops."""
+    own = {"train_set": "my-set", "test_sets": ["my-set"], "report": "mine"}
+    parameters = {**small("02_xception_baseline"), **own}
+    shown, names = notebooks.execute("02_xception_baseline", poorest, **parameters)
+    assert {*names["main"]["test_set"]} == {"my-set"} and "energy" not in names["main"]
+    for name in ("00_start_here", *TABULATING):
+        notebooks.execute(name, poorest, report="mine")
+    shown, _ = notebooks.execute("01_data", poorest, report="mine", datasets=["my-set"])
+    assert "not known" in "\n".join(shown)
+    monkeypatch.setenv("DFNB_HOME", str(poorest))
+    (detector,) = reports.detectors("mine")
+    assert detector.name == "Baseline"

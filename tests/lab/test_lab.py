@@ -1,5 +1,5 @@
-"""Every notebook as a reader opens it: in JupyterLab, by Run > Run All Cells, with the profile
-``smoke``.
+"""Every notebook as a reader opens it: in JupyterLab, by Run > Run All Cells, with its
+defaults.
 
 ``make test-lab`` runs it, ``make test`` does not: it needs chromium and playwright, and minutes per
 notebook the first time. What the reader saw lies in ``screenshots/``. ``DFNB_LAB_SECONDS`` is the
