@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from pyarrow import parquet
 
 from dfnb.data.audit import UNKNOWN, audit, leaks, shared_crops, shortcuts
 from dfnb.data.frames import load_frames, select, write_dataset, write_video
@@ -130,16 +129,6 @@ def test_what_nobody_said_is_not_known_and_never_zero(tmp_path, column, value, c
     assert not audit({"toy": silent[silent["split"] == "test"]})["toy"].isna().any()
     if column == "crop_hash":
         assert shared_crops(silent, table) is shared_crops(table, silent) is None
-
-
-def test_a_table_of_an_earlier_version_has_no_hashes(tmp_path):
-    table = write(tmp_path, pairs(4))
-    path = tmp_path / "frames.parquet"
-    parquet.write_table(parquet.read_table(path).drop_columns("crop_hash"), path)
-    assert (load_frames(tmp_path)["crop_hash"] == "").all() and (table["crop_hash"] != "").all()
-
-
-# ---------------------------------------------------------------- shortcuts
 
 
 def bordered(crop, draw):

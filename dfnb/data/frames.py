@@ -214,6 +214,11 @@ def dataset_record(name: str | Path) -> dict:
             f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
             f"{suggestion(folder.name, prepared)}"
         )
+    if "fingerprints" not in record:
+        raise DfnbError(
+            f"{folder} was made by an earlier version, without fingerprints of its splits; move it "
+            "away and make it again"
+        )
     return record
 
 

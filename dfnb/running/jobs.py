@@ -99,7 +99,8 @@ class Job(Closed):
         name: of the notebook; of a training, the id of its run.
         profile: the name of the profile.
         output: the file that proves that the job ended, relative to the home.
-        parameters: of the notebook; of a training, those that open it in its paper's notebook.
+        parameters: of the notebook, those that papermill passes; of a training, those that open it
+            in its paper's notebook.
     """
 
     name: str
@@ -204,6 +205,8 @@ def plan(
             values = {"report": name, **own}
             checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
             shown[notebook] = checked.model_dump(mode="json")
+        if name == parameters.DESCRIBED:  # executed with its defaults, as a reader opens it
+            shown[notebook] = {}
         output = reports.notebook_record(name, notebook)  # written last
         job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
         notebooks.append(job)
