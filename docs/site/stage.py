@@ -167,8 +167,6 @@ def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
 def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
     """Fold what a reader skips, give pictures their alternative text, and mend links; in place."""
     linked = set()
-    all_tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    injected = any("injected-parameters" in tags for tags in all_tags)
     for cell in notebook.cells:
         tags = set(cell.metadata.get("tags", []))
         if cell.cell_type == "markdown":
@@ -176,29 +174,23 @@ def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
             if "solution" in tags:
                 cell.source = folded(cell.source)
             continue
-        cell.metadata["tags"] = sorted(tags | folds(cell, tags, injected))
+        cell.metadata["tags"] = sorted(tags | folds(cell, tags))
         for output in cell.outputs:
             for details in output.get("metadata", {}).values():
                 if "alt" in details:
                     cell.metadata["mystnb"] = {"image": {"alt": details["alt"]}}
 
 
-def folds(cell: NotebookNode, tags: set[str], injected: bool) -> set[str]:
-    """The tags by which myst-nb removes or folds a code cell.
-
-    ``injected``: whether papermill has added a cell with the study's parameters. Then the cell with
-    the default parameters is removed.
-    """
+def folds(cell: NotebookNode, tags: set[str]) -> set[str]:
+    """The tags by which myst-nb removes or folds a code cell."""
     jupyter = cell.metadata.get("jupyter", {})
     hides_source = jupyter.get("source_hidden")
     hides_outputs = jupyter.get("outputs_hidden")
-    if "parameters" in tags and injected:
-        return {"remove-cell"}
     if "solution" in tags or (hides_source and hides_outputs):
         return {"hide-cell"}
     if hides_outputs:
         return {"hide-output"}
-    if hides_source or "injected-parameters" in tags:
+    if hides_source or "parameters" in tags:
         return {"hide-input"}
     return set()
 
