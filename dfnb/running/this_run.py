@@ -27,8 +27,9 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
     parameters = run_parameters(p)
     run = Run.find(train.run_id(parameters))
     if run is None or not run.has_weights:
-        print(announcement(p))
-        ensure_datasets(p.train_set)
+        if parameters.data:  # empty for released weights, which need no training set
+            print(announcement(p))
+            ensure_datasets(p.train_set)
         run = train.train(parameters)
     of_maps = None
     if with_maps:
