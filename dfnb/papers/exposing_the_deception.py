@@ -50,6 +50,9 @@ class Settings(contract.Settings):
         fusion_widths: Widths of the three layers that fuse them to z.
         dropout: After the first two of these layers, and before the layer that classifies z.
         information_losses: ``lil``, ``gil``, both or none, for ablations.
+        cross_entropy: released: the sum over all heads. figure: that of the output alone, as the
+            authors' framework figure has it; the other heads, which D compares, then stay as they
+            were initialised.
         estimator: D, how two predictions are compared: ``kl``, or ``sinkhorn``, an optimal
             transport over the batch.
         temperature: T, of the softmax of all predictions that D compares.
@@ -91,6 +94,7 @@ class Settings(contract.Settings):
     fusion_widths: tuple[int, int, int] = (1000, 500, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
     information_losses: tuple[Literal["lil", "gil"], ...] = ("lil", "gil")
+    cross_entropy: Literal["released", "figure"] = "released"
     estimator: Literal["kl", "sinkhorn"] = "kl"
     temperature: float = Field(1.5, gt=0)
     weighting: Literal["auto", "fixed"] = "auto"
@@ -242,6 +246,8 @@ class Network(contract.Network):
         other_heads = list(left_out)  # logits (B, 2) of each
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_heads.append(outputs["joint"])
+        if self.settings.cross_entropy == "figure":
+            other_heads = []
         # L_CE = CE(output from z) + CE(joint head, if in other_heads) + Σ_i CE(i-th left-out head)
         cls = cross_entropy(outputs["cls"], label, batch)
         of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)

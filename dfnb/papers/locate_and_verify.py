@@ -46,6 +46,9 @@ class Settings(contract.Settings):
     """Published training (released code, config/FF++.yml and train.py) and widths of the network.
 
     Attributes:
+        augmentation_of: The state of the released augmentation: that of November 2023, which is the
+            released code's last, or that of July 2023, when the first results were known. Which of
+            them made the published tables is not known.
         modules: The parts of the paper that are built, for ablations. Without ``srm`` the second
             stream sees RGB. Without ``cmce`` or ``lfga`` the streams exchange no features there.
             Without ``mpff`` patches are classified from x5. Without ``second_stream``, which
@@ -77,6 +80,7 @@ class Settings(contract.Settings):
     augmentation: contract.Augmentation = "released"
     oversampling: contract.Count | None = 4
 
+    augmentation_of: Literal["2023-07", "2023-11"] = "2023-11"
     modules: tuple[Module, ...] = get_args(Module)
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
@@ -151,8 +155,12 @@ class Settings(contract.Settings):
 
         The square crop covers 30 to 100 % of the area and is enlarged to ``image_size``; the affine
         map turns by up to 45°, shifts by up to 1/16 of the side and scales by up to 20 %. JPEG has
-        a quality of 60 to 100, the blur 3×3 pixels.
+        a quality of 60 to 100, the blur 3×3 pixels. In July 2023 (commit 910d5d7) every image was
+        cropped and moved, and turned by up to 15°.
         """
+        probability_of_crop, probability_of_move, degrees = 0.4, 0.5, 45
+        if self.augmentation_of == "2023-07":
+            probability_of_crop, probability_of_move, degrees = 1, 1, 15
         # Between equal limits, the angle of a random rotation is fixed.
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
@@ -164,8 +172,8 @@ class Settings(contract.Settings):
         return released.in_turn(
             (0.5, mirror),
             (0.5, quarter_turn),
-            (0.4, square_crop),
-            (0.5, released.affine(degrees=45, shift=1 / 16)),
+            (probability_of_crop, square_crop),
+            (probability_of_move, released.affine(degrees=degrees, shift=1 / 16)),
             (0.1, v2.Grayscale(3)),
             (0.3, released.jpeg(60)),
             (0.05, released.blur(3)),

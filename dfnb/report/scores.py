@@ -137,7 +137,7 @@ def _scores_of_run(
     of_maps: bool,
 ) -> pd.DataFrame:
     """The scores of this run on these test sets, as the detector THIS_RUN."""
-    tables, about = reports.read_tables(run.id, test_sets, report)
+    tables, about = reports.read_tables(run, test_sets, report)
     parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
     if not parts:
         return pd.DataFrame()
