@@ -531,12 +531,10 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     vectors = []
     losses = []
     without_masks = keep_masks(table, [])  # so no mask is opened
-    for batch in in_order(without_masks, network.settings):
-        images = batch["image"].to(DEVICE)
-        label = batch["label"].to(DEVICE)
-        outputs = contract.outputs_of(network, images)
+    for batch in in_order(without_masks, network.settings, device=DEVICE):
+        outputs = contract.outputs_of(network, batch["image"])
         vectors.append(outputs["channels"].cpu())
-        losses.append(latent_loss(outputs, label).cpu())
+        losses.append(latent_loss(outputs, batch["label"]).cpu())
     return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
 
 
