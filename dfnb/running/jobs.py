@@ -70,14 +70,15 @@ class Profile(Closed):
             order.
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
-        claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
+        claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
+            claim is registered.
     """
 
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
-    claims: Name = "claims"
+    claims: Name | None = None
 
 
 def profile(name: str) -> Profile:
