@@ -21,6 +21,7 @@ Kind = Literal[
     "cross-dataset",
     "cross-manipulation",
     "unseen task",
+    "robustness",
     "localisation",
     "ablation",
     "attribution",

@@ -66,7 +66,7 @@ def beside(
     scale of the source, AUC in [0, 1] or percent, with their 95 % interval.
     """
     table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
-    candidates = [Detector(THIS_RUN, runs=(run,))] if run else _own(report, paper)
+    candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_own(report, paper)]
     for place, figure in table.iterrows():
         for detector in candidates:
             if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
