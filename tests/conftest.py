@@ -4,10 +4,12 @@ import os
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 import torch
 
 from dfnb import synth
+from dfnb.data.faces import MESH
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -17,6 +19,7 @@ LONGEST = (
     "test_notebooks",
     "test_golden",
     "test_all_notebooks",
+    "test_miniature",
     "test_cli",
     "test_coverage",
     "test_synth",
@@ -64,6 +67,23 @@ def own_home(smoke_home, empty_home):
     """A home of the test's own, with the two smoke datasets."""
     (empty_home / "datasets").symlink_to(smoke_home / "datasets")
     return empty_home
+
+
+@pytest.fixture(scope="module")
+def figures_without_a_screen():
+    """The backend of matplotlib that opens no window."""
+    before = mpl.get_backend()
+    mpl.use("Agg")
+    yield
+    mpl.use(before)
+
+
+@pytest.fixture(scope="session")
+def detector():
+    """The files of the face detector and, beside it, of the face mesh."""
+    file = Path(os.environ.get("DFNB_DETECTOR", ""))
+    if not (file.is_file() and file.with_name(MESH).is_file()):
+        pytest.skip(f"needs DFNB_DETECTOR (YuNet's .onnx), and beside it {MESH}")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import shlex
 import shutil
 import subprocess
 
-import matplotlib as mpl
 import nbformat
 import numpy as np
 import pytest
@@ -26,20 +25,13 @@ from dfnb.data.frames import load_frames
 from dfnb.store import reports
 from dfnb.training import train
 
+pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "11_report")
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes.
 TINY = {"epochs": 1, "images_per_epoch": 64, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def figures_without_a_screen():
-    before = mpl.get_backend()
-    mpl.use("Agg")
-    yield
-    mpl.use(before)
 
 
 # ---------------------------------------------------------------- defaults

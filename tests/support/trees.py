@@ -10,6 +10,7 @@ from PIL import Image
 
 SIZE = 160
 FRAMES = 6
+PAIRS = (("071", "054", "train"), ("720", "672", "val"), ("953", "974", "test"))
 FOUR = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 
 
@@ -47,10 +48,11 @@ def clip(path, number, forged=False, mask=None):
     return write(path, images)
 
 
-def clips(root, videos):
+def clips(root, videos, clip=clip):
     """Write the clips of a tree whose files are named as its videos."""
+    clusters = [*dict.fromkeys(cluster for _, _, cluster in videos.values())]
     for name, (method, _, cluster) in videos.items():
-        clip(root / f"{name}.mp4", int(cluster == "id1"), method != "real")
+        clip(root / f"{name}.mp4", clusters.index(cluster), method != "real")
     return videos
 
 
@@ -60,12 +62,13 @@ def image(path, pixels):
     return path
 
 
-# Each writes a tree and returns the videos in it: {name: (method, split, cluster)}.
+# Each writes a tree and returns the videos in it: {name: (method, split, cluster)}. ``clip`` may
+# draw other people.
 
 
-def faceforensics(root, compression="c23", methods=FOUR):
+def faceforensics(root, compression="c23", methods=FOUR, pairs=PAIRS, clip=clip):
     videos = {}
-    for a, b, split in (("071", "054", "train"), ("720", "672", "val"), ("953", "974", "test")):
+    for a, b, split in pairs:
         for one, other in ((a, b), (b, a)):
             clip(root / f"original_sequences/youtube/{compression}/videos/{one}.mp4", int(one))
             videos[f"real/{one}"] = "real", split, f"{a}_{b}"
@@ -89,7 +92,7 @@ def dfd(root):
     }
 
 
-def celeb_df(root, version=2):
+def celeb_df(root, version=2, clip=clip):
     new = "test" if version == 2 else "train"
     held_out = "val" if version == 2 else "train"  # our validation split of v2
     videos = {
@@ -102,21 +105,23 @@ def celeb_df(root, version=2):
         "Celeb-synthesis/id19_id0_0003": ("Celeb-synthesis", held_out, "id19"),
         "YouTube-real/00009": ("real", held_out, "YouTube-real/00009"),
     }
-    return clips(root, videos)
+    return clips(root, videos, clip)
 
 
-def dfdc_p(root):
+def dfdc_p(root, clip=clip):
     videos = {
         "original_videos/643049/643049_A_001": ("real", "train", "643049"),
         "original_videos/1260311/1260311_C_002": ("real", "test", "1260311"),
+        "original_videos/1255229/1255229_B_001": ("real", "test", "1255229"),
         "method_A/643049/643049_A/1260311_643049_A_001": ("method_A", "train", "643049"),
         "method_B/1260311/1260311_C/1255229_1260311_C_001": ("method_B", "test", "1260311"),
+        "method_A/1255229/1255229_B/1260311_1255229_B_001": ("method_A", "test", "1255229"),
     }
     about = {}
     for name, (method, split, _) in videos.items():
         label = "real" if method == "real" else "fake"
         about[f"{name}.mp4"] = {"label": label, "set": split, "augmentations": []}
-    clips(root, videos)
+    clips(root, videos, clip)
     (root / "dataset.json").write_text(json.dumps(about))
     return videos
 

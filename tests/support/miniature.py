@@ -1,0 +1,204 @@
+"""A miniature of three published datasets as they are downloaded, with clips of drawn people.
+
+The face detector finds these people. As in the real files, some frames have no face, one clip shows
+two people, a mask video is longer than its fake, and a file is missing. The profile ``paper``, with
+the published settings, is cut short for them.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import trees
+import yaml
+from clips import write
+from conftest import CHECKOUT
+from sklearn.metrics import roc_auc_score
+
+from dfnb import papers, synth
+from dfnb.data.frames import dataset_record, load_frames
+from dfnb.store import reports
+from dfnb.store.scores import Condition, read_scores
+from dfnb.synth import building
+
+FACEFORENSICS = "faceforensics-c23"
+DATASETS = (FACEFORENSICS, "celeb-df-v2", "dfdc-p")
+# Training needs two pairs of a split.
+MORE_PAIRS = (("087", "081", "train"), ("939", "115", "val"), ("012", "026", "test"))
+# How drawn people are forged in place of a method; all other fakes are swaps.
+FORGED_BY = {"Deepfakes": "resynthesis", "Face2Face": "warp", "NeuralTextures": "mouth"}
+PEOPLE_OF = "smoke-a"  # an embedded dataset: stated as people_of, every method forges every film
+# Files of FaceForensics++ with a defect.
+FAKES = Path("manipulated_sequences")
+HALF_EMPTY = Path("original_sequences/youtube/c23/videos/974.mp4")  # without a face at the end
+OF_TWO_PEOPLE = FAKES / "FaceSwap/c23/videos/953_974.mp4"  # the other face is the larger one
+LONGER_MASK = FAKES / "Deepfakes/masks/videos/953_974.mp4"
+MISSING = FAKES / "NeuralTextures/c23/videos/054_071.mp4"
+# The AUC in published.csv of each detector with its own backbone.
+PUBLISHED = {
+    "Baseline": {FACEFORENSICS: 0.9637, "celeb-df-v2": 0.7365, "dfdc-p": 0.7374},
+    "Locate and Verify": {FACEFORENSICS: 0.998, "celeb-df-v2": 0.86, "dfdc-p": 0.835},
+    "Exposing the Deception": {"celeb-df-v2": 0.864, "dfdc-p": 0.851},
+    "Self-Blended Images": {"celeb-df-v2": 0.9287, "dfdc-p": 0.8551},
+}
+
+
+# ---------------------------------------------------------------- the downloads
+
+
+class Studio:
+    """Films drawn people for a tree of :mod:`trees`; each number of a clip is another person.
+
+    Args:
+        seed: Other seeds draw other people.
+        side: Height of a clip in pixels, nearly twice that of a face; its width is twice the side.
+        frames: Frames of a clip.
+    """
+
+    def __init__(self, seed, side, frames):
+        methods = ("swap", *FORGED_BY.values())
+        sizes = {"identities": {"test": 16}, "videos": 1, "frames": frames, "size": side}
+        self.settings = synth.preset(
+            PEOPLE_OF, **sizes, methods=methods, people_of=PEOPLE_OF, seed=seed
+        )
+        self.people, _ = building.cast(PEOPLE_OF, self.settings)
+        self.films = {}  # {number: {method: (frames, masks)}}
+
+    def film(self, number, method="real"):
+        """Frames (n, S, S, 3) uint8 of a person, and masks (n, S, S) bool, or None of real ones."""
+        if number not in self.films:
+            person = self.people[len(self.films)]
+            donor = self.people[person.donor]
+            made = building.make_videos(Path(), PEOPLE_OF, person, donor, self.settings)
+            self.films[number] = {
+                video.folder.parent.name: (video.crops, video.masks) for video in made
+            }
+        return self.films[number][method]
+
+    def clip(self, path, number, forged=False, mask=None):
+        """Write a clip with a wall on its right, and the video of its masks where ``mask`` says."""
+        method = "real"
+        if forged:
+            method = next((FORGED_BY[part] for part in path.parts if part in FORGED_BY), "swap")
+        images, masks = self.film(number, method)
+        wall = np.full_like(images, images.mean())
+        clip = beside(images, wall)
+        if ends_with(path, OF_TWO_PEOPLE):
+            clip = beside(images, nearer(self.film(number=-1)[0]))
+        if ends_with(path, HALF_EMPTY):
+            clip = np.concatenate([clip, beside(wall, wall)])
+        write(path, clip)
+        if mask:
+            white = np.repeat(masks[..., None] * np.uint8(255), 3, axis=3)
+            white = beside(white, 0 * white)
+            write(mask, [*white, *white[-3:]] if ends_with(mask, LONGER_MASK) else white)
+
+
+def beside(left, right):
+    """Frames (n, S, S, 3) beside others of the same shape."""
+    return np.concatenate([left, right], axis=2)
+
+
+def nearer(images):
+    """The middle of frames (n, S, S, 3), enlarged by a third."""
+    side = images.shape[1]
+    middle = slice(side // 8, side - side // 8)
+    return np.stack([cv2.resize(image[middle, middle], (side, side)) for image in images])
+
+
+def ends_with(path, end):
+    """Whether the last parts of a path are those of another one."""
+    return path.parts[-len(end.parts) :] == end.parts
+
+
+def download(root, side, frames):
+    """Write the tree of each dataset into the folder of its name, and return its videos.
+
+    They are as :mod:`trees` returns them, {dataset: {video: (method, split, cluster)}}, without the
+    missing one.
+    """
+    clips = [Studio(seed, side, frames).clip for seed in range(3)]
+    pairs = (*trees.PAIRS, *MORE_PAIRS)
+    folders = [root / name for name in DATASETS]
+    videos = [
+        trees.faceforensics(folders[0], pairs=pairs, clip=clips[0]),
+        trees.celeb_df(folders[1], clip=clips[1]),
+        trees.dfdc_p(folders[2], clip=clips[2]),
+    ]
+    (folders[0] / MISSING).unlink()
+    del videos[0][f"NeuralTextures/{MISSING.stem}"]
+    return dict(zip(DATASETS, videos))
+
+
+def commands(root):
+    """The words after ``dfnb`` that prepare each dataset, one frame per video of five frames."""
+    for name in DATASETS:
+        of_celebrities = ["--set", "frames_per_video=1"]  # in FaceForensics++ one frame of five
+        options = [] if name == FACEFORENSICS else of_celebrities
+        yield ["prepare", name, "--root", str(root / name), *options]
+
+
+def check_prepared(videos, side):
+    """What is in the files of :func:`download`, whose ``videos`` these are, is in the datasets."""
+    for name in DATASETS:
+        assert sorted(load_frames(name)["video"]) == sorted(videos[name])
+        assert dataset_record(name)["quarantine"] == []
+    table = load_frames(FACEFORENSICS)
+    assert ((table["mask"] != "") == (table["label"] == 1)).all()
+    (box,) = table.loc[table["video"] == f"FaceSwap/{OF_TWO_PEOPLE.stem}", "crop_box"]
+    assert (box[0] + box[2]) / 2 < side  # the forged face, which is on the left
+    faces = dataset_record(FACEFORENSICS)["faces"]
+    without = {kind: counts["without_face"] for kind, counts in faces.items()}
+    assert without == {**dict.fromkeys(faces, 0), "test/real": 1}
+
+
+# ---------------------------------------------------------------- the profile
+
+
+def write_profile(home, of_paper=None, **changes):
+    """The profile ``paper`` of a home: the published one, its trainings and scores cut short.
+
+    No weights are fetched, and ablations are left out.
+
+    Args:
+        home: The home.
+        of_paper: Parameters of some papers, {paper: {name: value}}.
+        **changes: Parameters of all papers.
+    """
+    content = yaml.safe_load((CHECKOUT / "notebooks/profiles/paper.yaml").read_text("utf-8"))
+    del content["ablations"]
+    of_paper = of_paper or {}
+    for notebook, paper in papers.notebooks().items():
+        changed = {"pretrained": False, "epochs": 1, **changes, **of_paper.get(paper, {})}
+        content["notebooks"][notebook] |= changed
+    # The perceptual term compares features of a network whose weights would be fetched.
+    of_lae = {"representation_epochs": 1, "perceptual_weight": 0.0, "clusters": 4}
+    content["notebooks"]["03_lae"] |= of_lae
+    content["grid"]["corruptions"] |= {"names": ["JPEG"], "severities": [1, 5]}
+    maps = {"frames": 2, "sanity_frames": 2, "names": ["Grad-CAM", "edges", "random"]}
+    content["grid"]["maps"] |= maps
+    path = home / "notebooks/profiles/paper.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def check_published(home, names):
+    """The table *published and ours* has what is published of these detectors, and nothing else.
+
+    Ours is computed again, from the scores of frames: each video has one.
+    """
+    text = (home / "reports/paper/tables/published.md").read_text("utf-8")
+    rows = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in row] for row in rows]
+    shown = [dict(zip(header, row)) for row in rows]
+    published = {}
+    for row in shown:
+        published.setdefault(row["detector"], {})[row["test_set"]] = float(row["published"])
+    assert published == {name: PUBLISHED[name] for name in names}
+    runs = {detector.name: detector.runs[0].id for detector in reports.detectors("paper")}
+    for row in shown:
+        tables, _ = read_scores(runs[row["detector"]], [row["test_set"]])
+        scores = tables[Condition(row["test_set"])]
+        auc = roc_auc_score(scores["label"], scores["log_odds"])
+        assert float(row["ours"].split()[0]) == pytest.approx(auc, abs=0.005)
