@@ -1,13 +1,15 @@
-"""What a GPU gives: parity with the released codes, training steps, loading, a short training.
+"""What a GPU gives: parity with the released codes, training steps, the training loop, a training.
 
-    python benchmarks/gpu.py    # about eight minutes, without network
+    python benchmarks/gpu.py    # about fifteen minutes, without network
 
 It has four parts, each with CSV files of its own: ``golden`` compares networks with the outputs of
-the released codes, ``steps`` measures training steps at full size, ``loader`` the wait for data,
-and ``training`` trains the demo's baseline. Every row is written as soon as it is measured.
+the released codes, ``steps`` measures training steps at full size, ``end-to-end`` the training loop
+with its loader, and ``training`` trains the demo's baseline. Every row is written as soon as it is
+measured.
 """
 
 import gc
+import math
 import os
 import re
 import sys
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_args
 from unittest import mock
 
 import numpy as np
@@ -30,9 +32,9 @@ import typer
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from dfnb import library, papers, synth
+from dfnb import device, library, papers, synth
 from dfnb.data.frames import load_frames, select
-from dfnb.device import DEVICE, workers
+from dfnb.device import DEVICE
 from dfnb.files import atomic
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import lae, xception
@@ -50,17 +52,28 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "support"))
 import goldens  # noqa: E402
 
-PARTS = ("golden", "steps", "loader", "training")
-PAPERS = ("locate_and_verify", "exposing_the_deception", "xception", "lae")
-DATASET = "smoke-a"  # drawn people, whose number and size are changed
+PARTS = ("golden", "steps", "end-to-end", "training")
+PAPERS = (
+    "locate_and_verify",
+    "exposing_the_deception",
+    "xception",
+    "lae",
+    "self_blended_images",  # whose steps are not measured alone: SAM takes two passes
+)
+# Datasets of drawn people, whose number and size are changed: of the training, and of the loop.
+TRAIN_SET = "smoke-a"
+LOOP_SET = "smoke-b"
 PARITY = 1e-4  # of outputs and losses in float32, as a share of the largest golden value
 NO_MEMORY = "out of memory"
-# The arithmetic of the contenders: type of the numbers, and whether products are rounded to TF32.
-PRECISIONS = {
+# The arithmetic of a step: type of the numbers, and whether products of float32, of which bf16
+# leaves some, are rounded to TF32.
+ARITHMETIC = {
     "float32": (torch.float32, False),
     "TF32": (torch.float32, True),
-    "bf16": (torch.bfloat16, False),
+    "bf16": (torch.bfloat16, True),
 }
+PRECISIONS = get_args(Settings.model_fields["precision"].annotation)  # of a training
+PROFILED = 3  # steps of the loop
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,9 @@ class Sizes:
     changes: Mapping[str, Mapping[str, Any]]  # of each paper's published settings
     rounds: int  # in which each contender takes a step
     warmup: int  # rounds before these
-    steps: int  # of the loader's epoch
+    steps: int  # of the loop, after those in which its workers start
+    workers: tuple[int, ...]  # of the loop; the most are in all rows of another precision
+    crop: int  # pixels of the loop's images
     people: Mapping[str, int]  # drawn people, by split
     epochs: int  # of the short training
     gradients: bool  # whether the golden ones are compared, in float64
@@ -80,7 +95,9 @@ FULL = Sizes(
     changes={paper: {} for paper in PAPERS},
     rounds=8,
     warmup=2,
-    steps=60,
+    steps=30,
+    workers=(1, 4, 8, 16),
+    crop=300,  # as FaceForensics++ is prepared
     people={"train": 160, "val": 40, "test": 100},
     epochs=8,
     gradients=True,
@@ -102,10 +119,13 @@ TINY = Sizes(
             "adversary_widths": [8, 8],
             "comparator": "resnet10t",
         },
+        "self_blended_images": {**_small, "dropout": 0.0, "drop_path": 0.0},
     },
     rounds=2,
     warmup=0,
     steps=3,
+    workers=(1, 2),
+    crop=65,
     people={"train": 8, "val": 4, "test": 4},
     epochs=1,
     gradients=False,
@@ -116,9 +136,14 @@ TINY = Sizes(
 class Job:
     """Rows of one part that are measured together; each row has its ``contender``."""
 
-    part: str  # of the file's name: one of PARTS, and for steps with the paper, as steps-lae
+    part: str  # one of PARTS
     rows: Callable[[], Iterator[dict[str, Any]]]
     condition: dict[str, Any] = field(default_factory=dict)  # columns that all rows have
+
+    @property
+    def file(self) -> str:
+        """The part in the name of the file; of the steps with the paper, as steps-lae."""
+        return f"steps-{self.condition['paper']}" if self.part == "steps" else self.part
 
 
 @dataclass
@@ -128,15 +153,16 @@ class Table:
     out: Path
     device: str  # as part of the files' names
     where: dict[str, Any]  # machine, versions, commit and date: the same in every row
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by part
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by file
 
     def add(self, job: Job, row: dict[str, Any]) -> None:
         """Keep a row, write the file of its part and print what was measured."""
-        row = {**job.condition, "outcome": "measured", **row}
-        self.rows.setdefault(job.part, []).append(row)
+        load = round(os.getloadavg()[0], 1)  # of the last minute
+        row = {**job.condition, "outcome": "measured", **row, "load": load}
+        self.rows.setdefault(job.file, []).append(row)
         # convert_dtypes keeps counts whole in columns that have gaps.
-        table = pd.DataFrame([one | self.where for one in self.rows[job.part]]).convert_dtypes()
-        path = self.out / f"gpu-{job.part}-{self.device}.csv"
+        table = pd.DataFrame([one | self.where for one in self.rows[job.file]]).convert_dtypes()
+        path = self.out / f"gpu-{job.file}-{self.device}.csv"
         with atomic(path) as temporary:
             table.to_csv(temporary, index=False)
         typer.echo(f"{path.name}: {row}")
@@ -157,7 +183,9 @@ def work(jobs_in_order: Sequence[Job], table: Table, deadline: float) -> None:
         if time.monotonic() > deadline:
             typer.echo(f"{job.part} {job.condition}: not measured, its time was up")
             continue
-        step.use_tf32(False)
+        # Torch's own defaults, with which a training begins.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = True
         try:
             for row in job.rows():
                 table.add(job, row)
@@ -185,12 +213,13 @@ def free() -> None:
 # ---------------------------------------------------------------- golden parity
 
 
-def golden(kind: str, gradients: bool, device: str) -> Iterator[dict[str, Any]]:
+def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
     """A row each for outputs with losses, in float32, and for gradients, in float64.
 
     ``kind`` is ``lv``, Locate and Verify, or ``etd``, Exposing the Deception, as in the names of
     the golden files. A row has the largest difference from a golden value, and in what it is.
     """
+    step.use_tf32(False)
     # Each batch has the golden files' seed, 0, labels, side in pixels, and masks if there are any.
     if kind == "lv":
         network = lv.Network(lv.Settings(pretrained=False))
@@ -199,10 +228,10 @@ def golden(kind: str, gradients: bool, device: str) -> Iterator[dict[str, Any]]:
         network = etd.Network(etd.Settings(pretrained=False, channel_order="corrected"))
         batch = goldens.golden_batch(0, [0, 1, 1, 0], 224)
     network = goldens.loaded(network, goldens.golden_weights(kind))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(DEVICE, memory_format=torch.channels_last)
     for name, value in batch.items():
         if isinstance(value, Tensor):
-            batch[name] = value.to(device)
+            batch[name] = value.to(DEVICE)
     with torch.no_grad():
         outputs, losses = goldens.run(network, batch, torch.float32, backward=False)
     expected = np.load(goldens.GOLDEN / f"{kind}_0.npz")
@@ -243,19 +272,19 @@ def settings_of(paper: str, sizes: Sizes) -> Settings:
     return papers.module(paper).Settings.check({**sizes.changes[paper], "pretrained": False}, paper)
 
 
-def networks(paper: str, settings: Settings, device: str) -> dict[str, nn.Module]:
+def networks(paper: str, settings: Settings) -> dict[str, nn.Module]:
     """``ours`` and, where there is one, the ``transcription``, ready for training.
 
     It is checked first that both compute the same.
     """
     if paper in step.TRANSCRIPTIONS:
-        ours, transcription = (network.to(device) for network in step.networks(paper, settings))
+        ours, transcription = (network.to(DEVICE) for network in step.networks(paper, settings))
         side = min(settings.image_size, step.CHECKED_PX)
-        step.check_equal(ours, transcription, step.random_batch(side, 2, device))
+        step.check_equal(ours, transcription, step.random_batch(side, 2, DEVICE))
         return {"ours": ours, "transcription": transcription}
     torch.manual_seed(torch_seed("benchmark"))
     network = papers.module(paper).Network(settings)
-    return {"ours": network.to(device, memory_format=torch.channels_last).train()}
+    return {"ours": network.to(DEVICE, memory_format=torch.channels_last).train()}
 
 
 def untrained_comparator(name: str, device: torch.device) -> nn.Module:
@@ -265,42 +294,155 @@ def untrained_comparator(name: str, device: torch.device) -> nn.Module:
     return nn.Sequential(normalise, features).eval().requires_grad_(False).to(device)
 
 
-def steps(paper: str, settings: Settings, sizes: Sizes, device: str) -> Iterator[dict[str, Any]]:
-    """A row for each network in each precision; those that fit in memory take turns."""
+def steps(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """A row for each network in each arithmetic; those that fit in memory take turns.
+
+    Ours also with deterministic algorithms, as a training has them.
+    """
     running = []
     peaks = []
+    busy_s = {}
     # LAE's own comparator would be downloaded; it is cached, because every step needs it.
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
-        batch = step.random_batch(settings.image_size, settings.batch_size, device)
-        for network_name, network in networks(paper, settings, device).items():
-            layout = torch.channels_last if network_name == "ours" else torch.contiguous_format
-            for precision, (dtype, tf32) in PRECISIONS.items():
-                name = f"{network_name} {precision}"
-                contender = step.Contender(name, network, dtype, layout, tf32)
-                try:
-                    contender.step(batch)  # chooses kernels
-                    peaks.append(contender.peak_mib(batch))
-                    running.append(contender)
-                except torch.OutOfMemoryError:
-                    yield {"contender": name, "outcome": NO_MEMORY}
-                free()
+        batch = step.random_batch(settings.image_size, settings.batch_size, DEVICE)
+        for contender in contenders(networks(paper, settings)):
+            take_step = partial(contender.step, batch)
+            try:
+                take_step()  # chooses kernels
+                peaks.append(contender.peak_mib(batch))
+                busy_s[contender.name] = step.busy_seconds(take_step, DEVICE == "cuda")
+                running.append(contender)
+            except torch.OutOfMemoryError:
+                yield {"contender": contender.name, "outcome": NO_MEMORY}
+            free()
         seconds = step.measure(running, batch, sizes.rounds, sizes.warmup)
-    yield from step.rows(running, seconds, peaks, "transcription float32")
+    for row in step.rows(running, seconds, peaks, "transcription float32"):
+        yield {**row, "busy": round(busy_s[row["contender"]] / row["step_s_median"], 3)}
 
 
-# ---------------------------------------------------------------- loading and training
+def contenders(by_name: Mapping[str, nn.Module]) -> Iterator[step.Contender]:
+    """Each network, ``ours`` or ``transcription``, in each arithmetic."""
+    for name, network in by_name.items():
+        layout = torch.channels_last if name == "ours" else torch.contiguous_format
+        for arithmetic, (dtype, tf32) in ARITHMETIC.items():
+            title = f"{name} {arithmetic}"
+            yield step.Contender(title, network, dtype, layout, tf32)
+            if name == "ours":
+                yield step.Contender(f"{title} deterministic", network, dtype, layout, tf32, True)
+
+
+# ---------------------------------------------------------------- the training loop
+
+
+class Loop(NamedTuple):
+    """How a training runs."""
+
+    precision: str
+    deterministic: bool
+    workers: int
+
+
+def loops(settings: Settings, sizes: Sizes) -> Iterator[Loop]:
+    """As the settings say with the most workers, then what differs in one or two things."""
+    *fewer, most = sizes.workers
+    as_set = Loop(settings.precision, True, most)
+    of_workers = [as_set._replace(workers=count) for count in fewer]
+    of_precision = [Loop(name, yes, most) for name in PRECISIONS for yes in (True, False)]
+    yield from dict.fromkeys([as_set, *of_precision, *of_workers])
+
+
+def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """A row for each of the :func:`loops` of a phase of a paper."""
+    people = {"train": sizes.people["train"], "val": 4}
+    synth.build(LOOP_SET, synth.preset(LOOP_SET, identities=people, size=sizes.crop))
+    with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
+        for loop in loops(settings, sizes):
+            about = {"deterministic": loop.deterministic, "workers": loop.workers}
+            row = {"contender": loop.precision, **about}
+            try:
+                yield {**row, **in_loop(paper, settings, loop, sizes.steps)}
+            except torch.OutOfMemoryError:
+                yield {**row, "outcome": NO_MEMORY}
+            free()
+
+
+@device.single_thread()
+@device.reproducible()
+def in_loop(paper: str, settings: Settings, loop: Loop, count: int) -> dict[str, Any]:
+    """Columns of a row: speed, wait, use of the device and memory of ``count`` steps of a training.
+
+    The batches before them, while workers start and fill their queues, are not counted.
+    """
+    torch.use_deterministic_algorithms(loop.deterministic, warn_only=True)  # restored at the end
+    warmup = 2 * loop.workers + 4
+    trainer = trainer_of(paper, settings, loop, warmup + count + PROFILED + 1)
+    on_gpu = DEVICE == "cuda"
+    batches = iter(trainer.loader)
+    trainer.network.train()
+    wait_s = []
+    for number in range(warmup + count):
+        if number == warmup:
+            step.finish(on_gpu)
+            started = time.perf_counter()
+        asked = time.perf_counter()
+        batch = next(batches)
+        wait_s.append(time.perf_counter() - asked)
+        trainer.train_step(batch)
+    step.finish(on_gpu)
+    seconds = time.perf_counter() - started
+
+    def take_steps() -> None:
+        for _ in range(PROFILED):
+            trainer.train_step(batch)
+
+    busy_s = step.busy_seconds(take_steps, on_gpu) / PROFILED
+    held = [*trainer.network.parameters(), *trainer.network.buffers()]
+    for optimiser in trainer.optimisers:
+        for state in optimiser.state.values():
+            held += [value for value in state.values() if isinstance(value, Tensor)]
+    return {
+        "images_per_s": round(settings.batch_size * count / seconds, 2),
+        "step_s": round(seconds / count, 4),
+        "waiting_share": round(sum(wait_s[warmup:]) / seconds, 4),
+        "busy": round(busy_s * count / seconds, 3),
+        "peak_memory_mib": round(step.peak_mib(lambda: trainer.train_step(batch), held, on_gpu), 1),
+    }
+
+
+def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Trainer:
+    """A training of at least so many steps; its frames are repeated, which takes as long to load.
+
+    Of LAE's second phase, without the first, whose weights take no other time.
+    """
+    settings = settings.model_copy(update={"precision": loop.precision, "schedule": "constant"})
+    run = train.run_parameters(paper, LOOP_SET, settings)
+    splits = train.visible_splits(run, settings, None)
+    times = math.ceil(steps * settings.batch_size / len(splits["train"]))
+    splits["train"] = pd.concat([splits["train"]] * times, ignore_index=True)
+    with mock.patch.object(device, "workers", lambda: loop.workers):
+        return Trainer(Path("loop"), run, splits, None)
+
+
+# ---------------------------------------------------------------- a training
+
+
+def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
+    """A row for the demo's baseline, shortly trained in each precision on drawn people."""
+    synth.build(TRAIN_SET, synth.preset(TRAIN_SET, identities=dict(sizes.people), size=96))
+    for precision in PRECISIONS:
+        yield {"contender": precision, **trained(precision, sizes.epochs)}
 
 
 def trained(precision: str, epochs: int) -> dict[str, Any]:
-    """The row of the demo's baseline, shortly trained: its seconds, and the AUC of test videos."""
+    """Columns of a row: the seconds of a training, and the AUC of test videos."""
     settings = jobs.plan("demo").trainings[0].run.settings
     settings = xception.Settings.check(
         {**settings, "epochs": epochs, "precision": precision}, "demo"
     )
     started = time.monotonic()
-    run = train.train(train.run_parameters("xception", DATASET, settings))
+    run = train.train(train.run_parameters("xception", TRAIN_SET, settings))
     seconds = time.monotonic() - started
-    frames = select(load_frames(DATASET), "test")
+    frames = select(load_frames(TRAIN_SET), "test")
     network = run.network().to(DEVICE)
     result = library.auc(scoring.predict(network, frames, settings))
     return {
@@ -312,55 +454,16 @@ def trained(precision: str, epochs: int) -> dict[str, Any]:
     }
 
 
-def waiting(precision: str, settings: Settings, count: int) -> dict[str, Any]:
-    """The images per second of a training, and the share of its time that it waits for batches.
-
-    The first batches, while workers start and fill their queues, are not counted.
-    """
-    warmup = 2 * workers() + 4
-    changes = {
-        "precision": precision,
-        "images_per_epoch": settings.batch_size * (warmup + count),
-    }
-    settings = settings.model_copy(update=changes)
-    run = train.run_parameters("locate_and_verify", DATASET, settings)
-    splits = train.visible_splits(run, settings, None)
-    trainer = Trainer(Path("loader"), run, splits, None)
-    batches = iter(trainer.loader)
-    wait_s = []
-    whole_s = []
-    for _ in range(warmup + count):
-        start = time.perf_counter()
-        batch = next(batches)
-        wait_s.append(time.perf_counter() - start)
-        trainer.train_step(batch)  # reads the losses, and so waits for the GPU
-        whole_s.append(time.perf_counter() - start)
-    total_s = sum(whole_s[warmup:])
-    return {
-        "images_per_s": round(settings.batch_size * count / total_s, 2),
-        "waiting_share": round(sum(wait_s[warmup:]) / total_s, 4),
-    }
-
-
-def in_both_precisions(
-    size: int, people: Mapping[str, int], measured: Callable[[str], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """A row of ``measured`` in bfloat16 and one in float32, on drawn people in a new home."""
-    with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, DFNB_HOME=home):
-        synth.build(DATASET, synth.preset(DATASET, identities=dict(people), size=size))
-        for precision in ("bf16-mixed", "32-true"):
-            yield {"contender": precision, **measured(precision)}
-
-
 # ---------------------------------------------------------------- the command
 
 
-def all_jobs(names: Sequence[str], sizes: Sizes, device: str) -> list[Job]:
-    """All jobs, with the steps of the papers ``names``."""
+def all_jobs(names: Sequence[str], sizes: Sizes) -> list[Job]:
+    """All jobs; the steps and the loops of the papers ``names``."""
     in_order = []
     for kind, paper in {"lv": "locate_and_verify", "etd": "exposing_the_deception"}.items():
-        rows = partial(golden, kind, sizes.gradients, device)
+        rows = partial(golden, kind, sizes.gradients)
         in_order.append(Job("golden", rows, {"paper": paper}))
+    loops_of_papers = []
     for paper in names:
         settings = settings_of(paper, sizes)
         condition = {
@@ -369,25 +472,29 @@ def all_jobs(names: Sequence[str], sizes: Sizes, device: str) -> list[Job]:
             "batch": settings.batch_size,
             "size_px": settings.image_size,
         }
-        rows = partial(steps, paper, settings, sizes, device)
-        in_order.append(Job(f"steps-{paper}", rows, condition))
-    settings = settings_of("locate_and_verify", sizes)
-    size = settings.image_size + 1  # as the released crops, which lose the last row and column
-    wait = partial(waiting, settings=settings, count=sizes.steps)
-    rows = partial(in_both_precisions, size, sizes.people, wait)
-    in_order.append(Job("loader", rows, {"batch": settings.batch_size, "workers": workers()}))
-    rows = partial(in_both_precisions, 96, sizes.people, partial(trained, epochs=sizes.epochs))
-    in_order.append(Job("training", rows, {"epochs": sizes.epochs}))
-    return in_order
+        if paper != "self_blended_images":
+            rows = partial(steps, paper, settings, sizes)
+            in_order.append(Job("steps", rows, condition))
+        phase = "last"
+        while settings is not None:
+            rows = partial(end_to_end, paper, settings, sizes)
+            loops_of_papers.append(Job("end-to-end", rows, {**condition, "phase": phase}))
+            settings = settings.before()
+            phase = "before"
+    return [
+        *in_order,
+        *loops_of_papers,
+        Job("training", partial(trainings, sizes), {"epochs": sizes.epochs}),
+    ]
 
 
 def main(
-    minutes: Annotated[float, typer.Option(min=0, help="after which nothing more begins")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=0, help="after which nothing more begins")] = 15.0,
     part: Annotated[
         list[str] | None, typer.Option(help=f"of {', '.join(PARTS)}; several times; default: all")
     ] = None,
     paper: Annotated[
-        list[str] | None, typer.Option(help=f"whose steps, of {', '.join(PAPERS)}; default: all")
+        list[str] | None, typer.Option(help=f"only these, of {', '.join(PAPERS)}; default: all")
     ] = None,
     tiny: Annotated[
         bool, typer.Option(help="small networks and data, also on the CPU: proves that it runs")
@@ -401,27 +508,27 @@ def main(
 
     Speed decides no exit code: it is 1 when something fails or misses the golden values.
     """
-    device = DEVICE
     for chosen, known in ((part, PARTS), (paper, PAPERS)):
         if unknown := ", ".join(sorted(set(chosen or ()) - set(known))):
             raise typer.BadParameter(f"{unknown} is none of {', '.join(known)}")
-    if device == "cpu" and not tiny:
+    if DEVICE == "cpu" and not tiny:
         raise DfnbError("there is no GPU here; --tiny runs the same on the CPU")
     # torch warns of kl_div's "mean", which also divides by the two classes. The released code of
     # Exposing the Deception does so, too.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
     torch.set_num_threads(1)  # as every network of ours does
     gc.freeze()  # collections between steps need not look at the imported modules
-    model = torch.cuda.get_device_name(0) if device == "cuda" else device
+    model = torch.cuda.get_device_name(0) if DEVICE == "cuda" else DEVICE
     where = {**step.conditions(), "cuda": torch.version.cuda, "date": time.strftime("%Y-%m-%d")}
     where["commit"] = commit or environment()["commit"]
     name = re.sub(r"[^a-z0-9.]+", "-", model.lower()).strip("-")
     table = Table(out, name + tiny * "-tiny", where)
     chosen_jobs = []
-    for job in all_jobs(paper or PAPERS, TINY if tiny else FULL, device):
-        if job.part.partition("-")[0] in (part or PARTS):
+    for job in all_jobs(paper or PAPERS, TINY if tiny else FULL):
+        if job.part in (part or PARTS):
             chosen_jobs.append(job)
-    work(chosen_jobs, table, STARTED + 60 * minutes)
+    with tempfile.TemporaryDirectory() as home, mock.patch.dict(os.environ, DFNB_HOME=home):
+        work(chosen_jobs, table, STARTED + 60 * minutes)
     if table.failures:
         raise AssertionError(f"rows that failed or missed the golden values: {table.failures}")
 

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,10 +26,12 @@ import pandas as pd
 import torch
 import typer
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from transcriptions import TRANSCRIPTIONS
 
 from dfnb import papers
+from dfnb.device import reproducible
 from dfnb.files import atomic
 from dfnb.papers.contract import Batch, Settings
 from dfnb.records import environment
@@ -48,12 +52,17 @@ class Contender:
     precision: torch.dtype
     memory_format: torch.memory_format
     tf32: bool = False
+    deterministic: bool = False
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Forward, losses, backward and zero_grad, as the training loop does them.
 
         Returns the losses by name.
         """
+        with reproducible() if self.deterministic else nullcontext():
+            return self._step(batch)
+
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
         use_tf32(self.tf32)
         images = batch["image"].contiguous(memory_format=self.memory_format)
         is_bfloat16 = self.precision is torch.bfloat16
@@ -70,52 +79,80 @@ class Contender:
     def seconds(self, batch: Batch) -> float:
         """Wall time of one step, in seconds."""
         gc.collect()  # so that it does not happen during the step
-        _finish(batch)
+        finish(batch["image"].is_cuda)
         start = time.perf_counter()
         self.step(batch)
-        _finish(batch)
+        finish(batch["image"].is_cuda)
         return time.perf_counter() - start
 
     def peak_mib(self, batch: Batch) -> float:
         """Peak of tensor memory in a step, MiB: this contender's weights and all that it allocates.
 
-        On both devices this is the allocator's own count, which the rest of the process does not
-        touch: on CUDA its peak, on the CPU the running sum of what the profiler saw allocated and
-        freed. (The resident memory of a process also includes what malloc keeps of earlier steps,
-        and oneDNN's and Python's code.)
+        See :func:`peak_mib`.
         """
-        own_bytes = 0
-        for tensor in [*self.network.parameters(), *self.network.buffers()]:
-            own_bytes += tensor.numel() * tensor.element_size()
-        gc.collect()
-        if batch["image"].is_cuda:
-            _finish(batch)
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.step(batch)
-            _finish(batch)
-            step_bytes = torch.cuda.max_memory_allocated() - before
-        else:
-            step_bytes = self._peak_bytes_on_cpu(batch)
-        return (own_bytes + step_bytes) / 2**20
+        held = [*self.network.parameters(), *self.network.buffers()]
+        return peak_mib(lambda: self.step(batch), held, batch["image"].is_cuda)
 
-    def _peak_bytes_on_cpu(self, batch: Batch) -> int:
-        """The most memory that a step uses at once, by the profiler's list of allocations."""
-        with tempfile.TemporaryDirectory() as folder:
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-                self.step(batch)
-            # Only the exported trace has the allocations in their order.
-            trace = Path(folder) / "trace.json"
-            profiler.export_chrome_trace(str(trace))
-            events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-        allocations = [event["args"] for event in events if event.get("name") == "[memory]"]
-        allocations.sort(key=lambda allocation: allocation["Ev Idx"])
-        held = 0
-        peak = 0
-        for allocation in allocations:
-            held += allocation["Bytes"]  # negative: freed
-            peak = max(peak, held)
-        return peak
+
+def peak_mib(function: Callable[[], Any], held: Iterable[Tensor], on_gpu: bool) -> float:
+    """Peak of tensor memory in a call, MiB: the tensors that are ``held``, and all it allocates.
+
+    On both devices this is the allocator's own count, which the rest of the process does not touch:
+    on CUDA its peak, on the CPU the running sum of what the profiler saw allocated and freed. (The
+    resident memory of a process also includes what malloc keeps of earlier steps, and oneDNN's and
+    Python's code.)
+    """
+    held_bytes = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    gc.collect()
+    if on_gpu:
+        finish(on_gpu)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        finish(on_gpu)
+        call_bytes = torch.cuda.max_memory_allocated() - before
+    else:
+        call_bytes = _peak_bytes_on_cpu(function)
+    return (held_bytes + call_bytes) / 2**20
+
+
+def _peak_bytes_on_cpu(function: Callable[[], Any]) -> int:
+    """The most memory that a call uses at once, by the profiler's list of allocations."""
+    with tempfile.TemporaryDirectory() as folder:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            function()
+        # Only the exported trace has the allocations in their order.
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    allocations = [event["args"] for event in events if event.get("name") == "[memory]"]
+    allocations.sort(key=lambda allocation: allocation["Ev Idx"])
+    held = 0
+    peak = 0
+    for allocation in allocations:
+        held += allocation["Bytes"]  # negative: freed
+        peak = max(peak, held)
+    return peak
+
+
+def busy_seconds(function: Callable[[], Any], on_gpu: bool) -> float:
+    """How long the device computes for a call, by the profiler: the sum of all kernels and copies.
+
+    On the CPU it is the sum of all operators.
+    """
+    finish(on_gpu)
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with profile(activities=[activity]) as profiler:
+        function()
+        finish(on_gpu)
+    microseconds = 0.0
+    for event in profiler.key_averages():
+        if not on_gpu:
+            microseconds += event.self_cpu_time_total
+        # Annotations, such as of an optimiser's step, span the kernels that are counted anyway.
+        elif event.device_type is DeviceType.CUDA and not event.is_user_annotation:
+            microseconds += event.self_device_time_total
+    return microseconds / 1e6
 
 
 def use_tf32(on: bool) -> None:
@@ -124,9 +161,9 @@ def use_tf32(on: bool) -> None:
     torch.backends.cudnn.allow_tf32 = on
 
 
-def _finish(batch: Batch) -> None:
-    """Wait until the GPU, if the batch is on one, has done what it was given."""
-    if batch["image"].is_cuda:
+def finish(on_gpu: bool) -> None:
+    """Wait until the GPU, if there is one, has done what it was given."""
+    if on_gpu:
         torch.cuda.synchronize()
 
 

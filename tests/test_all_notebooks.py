@@ -3,7 +3,6 @@
 One training and three notebooks: tests/test_notebooks.py executes all others in its own process.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import sys
 
 import yaml
 
+import notebooks
 from dfnb import files
 from dfnb.running import jobs
 
@@ -42,7 +42,7 @@ def test_a_profile_runs_whole_and_only_once(checkout, smoke_home, tmp_path_facto
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     for job in plan.notebooks:
-        check_executed(report / "notebooks" / f"{job.name}.ipynb")
+        notebooks.check_executed(report / "notebooks" / f"{job.name}.ipynb")
         assert files.read_json(home / job.output)["parameters"] == job.parameters
     check_links(report / "index.html")
     times = {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
@@ -53,19 +53,7 @@ def test_a_profile_runs_whole_and_only_once(checkout, smoke_home, tmp_path_facto
 
 def test_the_committed_executed_notebooks_are_clean(checkout):
     for path in sorted((checkout / "reports" / "study-bed" / "notebooks").glob("*.ipynb")):
-        check_executed(path)
-
-
-def check_executed(path):
-    """No error and no warning is shown, no widget (papermill may wait for one), nothing trained."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    outputs = []
-    for cell in notebook["cells"]:
-        outputs += cell.get("outputs", [])
-    text = json.dumps(outputs)
-    assert not any(output["output_type"] == "error" for output in outputs), path
-    assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path
-    assert not re.search(r"Warning\b|: starting from |resumed in epoch ", text), path
+        notebooks.check_executed(path)
 
 
 def check_links(page):

@@ -1,5 +1,7 @@
 """The benchmarks run at small sizes, and compare what is the same."""
 
+from itertools import product
+
 import pandas as pd
 import pytest
 import torch
@@ -82,13 +84,20 @@ def test_protocols_judge_the_same_training(step, empty_home):
 def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path):
     import gpu
 
-    gpu.main(minutes=30, paper=["locate_and_verify"], tiny=True, out=tmp_path)
+    gpu.main(paper=["locate_and_verify"], tiny=True, out=tmp_path)
     parts = {}
     for path in tmp_path.iterdir():
         assert str(tmp_path) not in path.read_text(encoding="utf-8")
-        parts[path.name.split("-")[1]] = table = pd.read_csv(path)
+        part = path.stem.removeprefix("gpu-").removesuffix("-cpu-tiny")
+        parts[part] = table = pd.read_csv(path)
         assert (table["outcome"] == "measured").all(), table[["contender", "outcome"]]
-    assert parts.keys() == set(gpu.PARTS)
+    assert parts.keys() == {"golden", "steps-locate_and_verify", "end-to-end", "training"}
     assert parts["golden"]["met"].all() and (parts["golden"]["difference"] < 1e-4).all()
     assert (parts["training"]["low"] <= parts["training"]["auc"]).all()
-    assert parts["loader"]["waiting_share"].between(0, 1).all()
+    loops = parts["end-to-end"]
+    modes = {*zip(loops["contender"], loops["deterministic"])}
+    assert modes == {*product(gpu.PRECISIONS, (True, False))}
+    assert {*loops["workers"]} == {*gpu.TINY.workers}
+    assert loops["waiting_share"].between(0, 1).all()
+    per_step = loops["images_per_s"] * loops["step_s"]
+    assert per_step.tolist() == pytest.approx([2] * len(loops), rel=0.02)  # both are rounded

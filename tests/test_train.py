@@ -1,8 +1,5 @@
 """Training: the same weights after a kill, and a refusal of what cannot be trained."""
 
-import multiprocessing
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ import profiles
 import pytest
 import torch
 import toy
+from interrupted import before_loss, kill
 from networks import recipe
 from safetensors.torch import save_file
 
@@ -43,8 +41,6 @@ OF_PAPER = {
     "lae": {"annotated": 0.1, "representation_epochs": 1},
 }
 RESTARTED = {"optimiser_restarts": "released", "schedule": "cosine", "cosine_steps": 4}
-# A forked process has imported everything already; CUDA does not survive a fork.
-START = "spawn" if torch.cuda.is_available() else "fork"
 
 
 def settings(paper="xception", **changes):
@@ -89,30 +85,8 @@ def last_chosen(monkeypatch):
         monkeypatch.setattr(papers.module(paper).Settings, "chosen", "last")
 
 
-def before_loss(patch, network, step, action):
-    """Let a network do something else when it has computed the outputs of a step."""
-    losses = network.losses
-    steps = iter(range(1, 1000))
-
-    def changed(self, outputs, batch):
-        if next(steps) == step:
-            action()
-        return losses(self, outputs, batch)
-
-    patch.setattr(network, "losses", changed)
-
-
 def interrupt():
     raise KeyboardInterrupt
-
-
-def killed(step, arguments):
-    """A training that is killed in a step; run in a process of its own."""
-    trainer.CHECKPOINT_S = 0
-    network = papers.module(arguments["paper"]).Network
-    with pytest.MonkeyPatch.context() as patch:
-        before_loss(patch, network, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        trained(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +100,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     """Killed in step 3, broken off in steps 5 and 8, then left alone; a checkpoint every step."""
     straight = trained(**arguments)
     new_home("second")
-    process = multiprocessing.get_context(START).Process(target=killed, args=(3, arguments))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    kill(3, parameters(**arguments))
     monkeypatch.setattr(trainer, "CHECKPOINT_S", 0)
     for step in (3, 4):  # of those that are left
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,8 @@
-"""Notebooks executed in the test's own process: torch is imported once, no kernel is started."""
+"""Notebooks executed in this process, where no kernel starts, and a check of executed ones."""
 
+import json
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,3 +57,15 @@ def execute(name, home, **parameters):
                 shown.append("\n".join([captured.stdout, *texts, str(result.result)]))
                 plt.close("all")
     return shown, dict(shell.user_ns)
+
+
+def check_executed(path):
+    """No error and no warning is shown, no widget (papermill may wait for one), nothing trained."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    outputs = []
+    for cell in notebook["cells"]:
+        outputs += cell.get("outputs", [])
+    text = json.dumps(outputs)
+    assert not any(output["output_type"] == "error" for output in outputs), path
+    assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path
+    assert not re.search(r"Warning\b|: starting from |resumed in epoch ", text), path

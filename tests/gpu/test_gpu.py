@@ -1,0 +1,165 @@
+"""The collection on a GPU: ``make test-gpu`` runs this, ``make test`` does not.
+
+``DFNB_TEST_DEVICE=cpu`` runs it on a CPU, with ``CUDA_VISIBLE_DEVICES=`` where there is a GPU: it
+proves the tests, and takes about an hour on two cores.
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import miniature
+import networks
+import numpy as np
+import pytest
+import torch
+from conftest import CHECKOUT
+from interrupted import kill
+from typer.testing import CliRunner
+
+import notebooks
+from dfnb import cli, device, library, papers, synth
+from dfnb.attribution import maps
+from dfnb.data.frames import load_frames, select
+from dfnb.files import read_json
+from dfnb.records import environment
+from dfnb.running import jobs
+from dfnb.training import scoring, train
+
+WANTED = os.environ.get("DFNB_TEST_DEVICE", "cuda")
+pytestmark = pytest.mark.skipif(
+    device.DEVICE != WANTED, reason="there is no GPU; DFNB_TEST_DEVICE=cpu runs this on a CPU"
+)
+sys.path.append(str(CHECKOUT / "benchmarks"))
+DATASET = "smoke-a"  # drawn people, whose number is changed
+MAPS = (
+    1e-5  # the mean difference of maps in [0, 1]; single pixels differ more, where a ReLU switches
+)
+
+
+def run_profile(name, home):
+    """Run a profile as a user does, and check what it leaves behind."""
+    words = ["run", name, "--cores", "2"]
+    environ = {**os.environ, "DFNB_HOME": str(home)}
+    command = [sys.executable, "-m", "dfnb.cli", *words]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    plan = jobs.plan(name)
+    for job in plan.notebooks:
+        notebooks.check_executed(home / f"reports/{name}/notebooks/{job.name}.ipynb")
+        record = read_json(home / job.output)
+        assert record["environment"]["device"] == environment()["device"]
+    for training in plan.trainings:
+        record = read_json(home / f"runs/{training.name}/record.json")
+        assert record["environment"]["device"] == environment()["device"]
+
+
+def small_dataset(**people):
+    """Make the dataset with so many people per split, one real and one forged video each."""
+    synth.build(DATASET, synth.preset(DATASET, identities=people, videos=1), workers=1)
+
+
+# ---------------------------------------------------------------- profiles
+
+
+def test_the_smoke_profile_runs_by_papermill(empty_home):
+    run_profile("smoke", empty_home)
+
+
+@pytest.mark.usefixtures("detector")
+def test_published_networks_go_from_downloads_to_the_table_of_published_figures(empty_home):
+    """With the published sizes, except for the number of images."""
+    side = 224
+    videos = miniature.download(empty_home / "downloads", side, frames=5)
+    for words in miniature.commands(empty_home / "downloads"):
+        done = CliRunner().invoke(cli.commands, words)
+        assert done.exit_code == 0, done.output
+    miniature.check_prepared(videos, side)
+    miniature.write_profile(empty_home, batch_size=8, images_per_epoch=16)
+    run_profile("paper", empty_home)
+    miniature.check_published(empty_home, [*miniature.PUBLISHED])
+
+
+# ---------------------------------------------------------------- trainings
+
+
+@pytest.mark.parametrize("paper", papers.modules())
+def test_a_killed_training_of_published_size_ends_in_the_same_weights(
+    paper, tmp_path, monkeypatch, capsys
+):
+    """At the fourth loss: of LAE in phase two, of Self-Blended Images in the second step."""
+    module = papers.module(paper)
+    # The weights that are kept are those after the last step.
+    monkeypatch.setattr(module.Settings, "chosen", "last")
+    short = {"pretrained": False, "epochs": 2, "batch_size": 4, "images_per_epoch": 8}
+    if paper == "lae":
+        short |= {"representation_epochs": 1, "perceptual_weight": 0.0, "clusters": 2}
+    runs = {}
+    for home in ("uninterrupted", "killed", "twin"):
+        (tmp_path / home).mkdir()
+        monkeypatch.setenv("DFNB_HOME", str(tmp_path / home))
+        small_dataset(train=6, val=4)
+        parameters = train.run_parameters(paper, DATASET, module.Settings(**short))
+        if home == "killed":
+            kill(4, parameters)
+            capsys.readouterr()
+        run = train.train(parameters)
+        runs[home] = run.record.weights_sha256
+        if home == "killed":
+            assert "resumed in epoch" in capsys.readouterr().out
+            if runs["killed"] == runs["uninterrupted"]:
+                return
+    assert runs["twin"] == runs["uninterrupted"], "two uninterrupted trainings differ, too"
+    assert runs["killed"] == runs["uninterrupted"]
+
+
+def trained_auc(home):
+    """The AUC of test videos, with its interval, of a short training of the demo's baseline."""
+    os.environ["DFNB_HOME"] = str(home)
+    home.mkdir()
+    small_dataset(train=48, val=12, test=48)
+    settings = jobs.plan("demo").trainings[0].run.settings
+    changed = {**settings, "epochs": 4, "images_per_epoch": None, "precision": "32-true"}
+    settings = papers.module("xception").Settings.check(changed, "demo")
+    run = train.train(train.run_parameters("xception", DATASET, settings))
+    frames = select(load_frames(DATASET), "test")
+    scores = scoring.predict(run.network().to(device.DEVICE), frames, settings)
+    return library.auc(scores)[["value", "low", "high"]].astype(float).tolist()
+
+
+def test_the_auc_lies_within_the_interval_of_that_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", os.environ.get("DFNB_HOME", ""))  # is restored
+    value, _, _ = trained_auc(tmp_path / "here")
+    # A process that has not begun to use CUDA sees no GPU.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        on_cpu, low, high = pool.submit(trained_auc, tmp_path / "cpu").result()
+    assert low > 0.5  # it has learned
+    assert low <= value <= high, on_cpu
+
+
+# ---------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("paper", papers.modules())
+@torch.backends.cudnn.flags(allow_tf32=False)
+def test_every_map_of_notebook_08_is_that_of_float64_on_a_cpu(paper):
+    torch.manual_seed(0)
+    network = networks.small(paper).eval()
+    images = networks.batch_of()["image"]
+    names = [*network.maps(), *maps.EXPLAINERS]
+    expected = {name: maps.compute(network.double(), images.double(), name) for name in names}
+    network = network.float().to(device.DEVICE)
+    for name in names:
+        made = maps.compute(network, images.to(device.DEVICE), name)
+        assert np.abs(made - expected[name]).mean() < MAPS, name
+
+
+@pytest.mark.parametrize("kind", ["lv", "etd"])
+def test_the_released_codes_golden_values_are_met(kind):
+    import gpu
+
+    rows = list(gpu.golden(kind, gradients=True))
+    assert len(rows) == 2 and all(row["met"] for row in rows), rows
