@@ -65,14 +65,7 @@ TRAIN_SET = "smoke-a"
 LOOP_SET = "smoke-b"
 PARITY = 1e-4  # of outputs and losses in float32, as a share of the largest golden value
 NO_MEMORY = "out of memory"
-# The arithmetic of a step: type of the numbers, and whether products of float32, of which bf16
-# leaves some, are rounded to TF32.
-ARITHMETIC = {
-    "float32": (torch.float32, False),
-    "TF32": (torch.float32, True),
-    "bf16": (torch.bfloat16, True),
-}
-PRECISIONS = get_args(Settings.model_fields["precision"].annotation)  # of a training
+PRECISIONS = get_args(Settings.model_fields["precision"].annotation)
 PROFILED = 3  # steps of the loop
 
 
@@ -183,9 +176,6 @@ def work(jobs_in_order: Sequence[Job], table: Table, deadline: float) -> None:
         if time.monotonic() > deadline:
             typer.echo(f"{job.part} {job.condition}: not measured, its time was up")
             continue
-        # Torch's own defaults, with which a training begins.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = True
         try:
             for row in job.rows():
                 table.add(job, row)
@@ -219,7 +209,6 @@ def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
     ``kind`` is ``lv``, Locate and Verify, or ``etd``, Exposing the Deception, as in the names of
     the golden files. A row has the largest difference from a golden value, and in what it is.
     """
-    step.use_tf32(False)
     # Each batch has the golden files' seed, 0, labels, side in pixels, and masks if there are any.
     if kind == "lv":
         network = lv.Network(lv.Settings(pretrained=False))
@@ -232,7 +221,7 @@ def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
     for name, value in batch.items():
         if isinstance(value, Tensor):
             batch[name] = value.to(DEVICE)
-    with torch.no_grad():
+    with torch.no_grad(), device.precision("32-true"):
         outputs, losses = goldens.run(network, batch, torch.float32, backward=False)
     expected = np.load(goldens.GOLDEN / f"{kind}_0.npz")
     pairs = goldens.pairs(kind, batch, outputs, losses, expected)
@@ -295,7 +284,7 @@ def untrained_comparator(name: str, device: torch.device) -> nn.Module:
 
 
 def steps(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """A row for each network in each arithmetic; those that fit in memory take turns.
+    """A row for each network in each precision; those that fit in memory take turns.
 
     Ours also with deterministic algorithms, as a training has them.
     """
@@ -316,19 +305,19 @@ def steps(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, An
                 yield {"contender": contender.name, "outcome": NO_MEMORY}
             free()
         seconds = step.measure(running, batch, sizes.rounds, sizes.warmup)
-    for row in step.rows(running, seconds, peaks, "transcription float32"):
+    for row in step.rows(running, seconds, peaks, "transcription 32-true"):
         yield {**row, "busy": round(busy_s[row["contender"]] / row["step_s_median"], 3)}
 
 
 def contenders(by_name: Mapping[str, nn.Module]) -> Iterator[step.Contender]:
-    """Each network, ``ours`` or ``transcription``, in each arithmetic."""
+    """Each network, ``ours`` or ``transcription``, in each precision."""
     for name, network in by_name.items():
         layout = torch.channels_last if name == "ours" else torch.contiguous_format
-        for arithmetic, (dtype, tf32) in ARITHMETIC.items():
-            title = f"{name} {arithmetic}"
-            yield step.Contender(title, network, dtype, layout, tf32)
+        for precision in PRECISIONS:
+            title = f"{name} {precision}"
+            yield step.Contender(title, network, precision, layout)
             if name == "ours":
-                yield step.Contender(f"{title} deterministic", network, dtype, layout, tf32, True)
+                yield step.Contender(f"{title} deterministic", network, precision, layout, True)
 
 
 # ---------------------------------------------------------------- the training loop
@@ -360,20 +349,23 @@ def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[st
             about = {"deterministic": loop.deterministic, "workers": loop.workers}
             row = {"contender": loop.precision, **about}
             try:
-                yield {**row, **in_loop(paper, settings, loop, sizes.steps)}
+                with (
+                    device.single_thread(),
+                    device.precision(loop.precision),
+                    device.reproducible(loop.deterministic),
+                ):
+                    columns = in_loop(paper, settings, loop, sizes.steps)
+                yield {**row, **columns}
             except torch.OutOfMemoryError:
                 yield {**row, "outcome": NO_MEMORY}
             free()
 
 
-@device.single_thread()
-@device.reproducible()
 def in_loop(paper: str, settings: Settings, loop: Loop, count: int) -> dict[str, Any]:
     """Columns of a row: speed, wait, use of the device and memory of ``count`` steps of a training.
 
     The batches before them, while workers start and fill their queues, are not counted.
     """
-    torch.use_deterministic_algorithms(loop.deterministic, warn_only=True)  # restored at the end
     warmup = 2 * loop.workers + 4
     trainer = trainer_of(paper, settings, loop, warmup + count + PROFILED + 1)
     on_gpu = DEVICE == "cuda"
@@ -414,7 +406,8 @@ def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Traine
 
     Of LAE's second phase, without the first, whose weights take no other time.
     """
-    settings = settings.model_copy(update={"precision": loop.precision, "schedule": "constant"})
+    changes = {"precision": loop.precision, "deterministic": loop.deterministic}
+    settings = settings.model_copy(update={**changes, "schedule": "constant"})
     run = train.run_parameters(paper, LOOP_SET, settings)
     splits = train.visible_splits(run, settings, None)
     times = math.ceil(steps * settings.batch_size / len(splits["train"]))

@@ -17,7 +17,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from transcriptions import TRANSCRIPTIONS
 
 from dfnb import papers
-from dfnb.device import reproducible
+from dfnb.device import precision, reproducible
 from dfnb.files import atomic
 from dfnb.papers.contract import Batch, Settings
 from dfnb.records import environment
@@ -45,13 +44,12 @@ QUARTILES = {"median": 0.5, "q1": 0.25, "q3": 0.75}
 
 @dataclass
 class Contender:
-    """A network in the precision and memory format in which its step is measured."""
+    """A network in the arithmetic and memory format in which its step is measured."""
 
     name: str  # such as "ours bfloat16"
     network: nn.Module
-    precision: torch.dtype
+    precision: str  # as ``Settings.precision``
     memory_format: torch.memory_format
-    tf32: bool = False
     deterministic: bool = False
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -59,20 +57,16 @@ class Contender:
 
         Returns the losses by name.
         """
-        with reproducible() if self.deterministic else nullcontext():
-            return self._step(batch)
-
-    def _step(self, batch: Batch) -> dict[str, Tensor]:
-        use_tf32(self.tf32)
         images = batch["image"].contiguous(memory_format=self.memory_format)
-        is_bfloat16 = self.precision is torch.bfloat16
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=is_bfloat16):
-            outputs = self.network(images)
-        in_float32 = {name: value.float() for name, value in outputs.items()}
-        losses = self.network.losses(in_float32, batch)
-        # LAE trains an adversary, too, with gradients of its own.
-        objective = losses["total"] + losses.get("adversary", 0)
-        objective.backward()
+        is_mixed = self.precision == "bf16-mixed"
+        with precision(self.precision), reproducible(self.deterministic):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=is_mixed):
+                outputs = self.network(images)
+            in_float32 = {name: value.float() for name, value in outputs.items()}
+            losses = self.network.losses(in_float32, batch)
+            # LAE trains an adversary, too, with gradients of its own.
+            objective = losses["total"] + losses.get("adversary", 0)
+            objective.backward()
         self.network.zero_grad()
         return losses
 
@@ -153,12 +147,6 @@ def busy_seconds(function: Callable[[], Any], on_gpu: bool) -> float:
         elif event.device_type is DeviceType.CUDA and not event.is_user_annotation:
             microseconds += event.self_device_time_total
     return microseconds / 1e6
-
-
-def use_tf32(on: bool) -> None:
-    """Whether GPUs round the factors of float32 products, also in convolutions, to 10 bits."""
-    torch.backends.cuda.matmul.allow_tf32 = on
-    torch.backends.cudnn.allow_tf32 = on
 
 
 def finish(on_gpu: bool) -> None:
@@ -283,7 +271,7 @@ def rows(
         times = seconds[contender.name]
         row = {
             "contender": contender.name,
-            "precision": str(contender.precision).removeprefix("torch."),
+            "precision": contender.precision,
             "memory_format": str(contender.memory_format).removeprefix("torch."),
             "rounds": len(seconds),
         }
@@ -344,7 +332,6 @@ def main(
         raise typer.BadParameter(f"{paper!r} is none of {', '.join(TRANSCRIPTIONS)}")
     # torch warns of kl_div's "mean", see ExposingTheDeception._divergence.
     warnings.filterwarnings("ignore", message="reduction: 'mean'")
-    use_tf32(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     changes = {"pretrained": False, "image_size": size, "backbone": backbone}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -355,9 +342,9 @@ def main(
     check_equal(ours, transcription, random_batch(min(settings.image_size, CHECKED_PX), 2, device))
     typer.echo("both compute the same logits, losses and gradients; now the times")
     contenders = [
-        Contender("ours float32", ours, torch.float32, torch.channels_last),
-        Contender("ours bfloat16", ours, torch.bfloat16, torch.channels_last),
-        Contender("transcription", transcription, torch.float32, torch.contiguous_format),
+        Contender("ours float32", ours, "32-true", torch.channels_last),
+        Contender("ours bfloat16", ours, "bf16-mixed", torch.channels_last),
+        Contender("transcription", transcription, "32-true", torch.contiguous_format),
     ]
     seconds = measure(contenders, images, rounds, warmup)
     peaks = [contender.peak_mib(images) for contender in contenders]

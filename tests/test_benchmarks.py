@@ -60,7 +60,7 @@ def test_the_peak_is_what_a_step_holds_at_once(step):
         def losses(self, outputs, batch):
             return {"total": outputs["cls"].sum()}
 
-    toy = step.Contender("toy", Toy(), torch.float32, torch.contiguous_format)
+    toy = step.Contender("toy", Toy(), "32-true", torch.contiguous_format)
     assert toy.peak_mib({"image": torch.zeros(1, 3, 8, 8)}) == pytest.approx(9, abs=0.1)
 
 
