@@ -331,13 +331,13 @@ class Loop(NamedTuple):
     workers: int
 
 
-def loops(settings: Settings, sizes: Sizes) -> Iterator[Loop]:
-    """As the settings say with the most workers, then what differs in one or two things."""
+def loops(sizes: Sizes) -> list[Loop]:
+    """As the profile ``paper`` trains, with the most workers; then what differs from it."""
     *fewer, most = sizes.workers
-    as_set = Loop(settings.precision, True, most)
-    of_workers = [as_set._replace(workers=count) for count in fewer]
+    as_published = Loop("tf32", True, most)
     of_precision = [Loop(name, yes, most) for name in PRECISIONS for yes in (True, False)]
-    yield from dict.fromkeys([as_set, *of_precision, *of_workers])
+    of_workers = [as_published._replace(workers=count) for count in fewer]
+    return list(dict.fromkeys([as_published, *of_precision, *of_workers]))
 
 
 def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
@@ -345,7 +345,7 @@ def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[st
     people = {"train": sizes.people["train"], "val": 4}
     synth.build(LOOP_SET, synth.preset(LOOP_SET, identities=people, size=sizes.crop))
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
-        for loop in loops(settings, sizes):
+        for loop in loops(sizes):
             about = {"deterministic": loop.deterministic, "workers": loop.workers}
             row = {"contender": loop.precision, **about}
             try:
