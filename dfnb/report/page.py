@@ -102,9 +102,7 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
     except PapermillExecutionError as error:
         if error.ename == DfnbError.__name__:
             raise DfnbError(error.evalue) from None
-        raise DfnbError(
-            f"{output} shows where it failed: {error.ename}: {error.evalue}"
-        ) from None
+        raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
 
 
 def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:

@@ -36,6 +36,7 @@ NOTHING = Markdown("*This report has nothing to show here.*")
 # empty maps.
 SANITY = ["all", "empty"]
 SANITY_LIMIT = 0.5
+MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
 # ---------------------------------------------------------------- what is measured
@@ -245,14 +246,22 @@ def pivot(
     index: Sequence[str] = ("detector",),
     columns: str = "place",
 ) -> pd.DataFrame:
-    """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order."""
+    """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order.
+
+    Above MOST_COLUMNS the table is turned: what ``columns`` names is one row each.
+    """
     if numbers.empty:
         return pd.DataFrame()
     texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
     table = texts.pivot_table(
         "text", list(index), columns, aggfunc="first", sort=False, observed=True
     )
-    return table.fillna("–").rename_axis(columns=None)
+    table = table.fillna("–")
+    if table.shape[1] > MOST_COLUMNS:
+        if len(index) > 1:  # one name per row, which becomes that of a column
+            table.index = [", ".join(map(str, names)) for names in table.index]
+        table = table.T
+    return table.rename_axis(columns=None)
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:

@@ -43,7 +43,7 @@ class Maps(Closed):
     frames: int = Field(ge=1)  # forged frames of each test set, about so many
     # Maps besides the detectors' own that are measured and checked for each main detector's first
     # seed. Of other seeds the own maps and Grad-CAM are measured, and none is checked.
-    names: list[str] = Field(min_length=1)
+    names: list[Literal[*maps.EXPLAINERS, "random"]] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
 
 
@@ -109,7 +109,7 @@ def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Conditi
     present = [name for name in of_maps.test_sets if is_available(name)]
     for name in present:
         yield from (Condition(name, map=map_name) for map_name in names)
-    if is_first:
+    if is_first and present:
         yield from (Condition(present[0], map=map_name, sanity=True) for map_name in names)
 
 
