@@ -9,8 +9,9 @@ from pydantic import Field
 
 from dfnb import device, files, synth
 from dfnb.attribution import maps, measures
-from dfnb.data import corrupt, test_sets
+from dfnb.data import audit, corrupt, test_sets
 from dfnb.data.frames import dataset_record, identity
+from dfnb.records import read_record
 from dfnb.running.datasets import ensure_datasets, is_available
 from dfnb.running.parameters import Names
 from dfnb.settings import Closed, Name
@@ -132,7 +133,8 @@ def _make(
             tables[condition] = scoring.predict(network, frames, run.settings, locate=False)
             continue
         ensure_datasets(name)
-        about[name] = test_sets.metadata(name)
+        if name not in about:
+            about[name] = test_sets.metadata(name) | {"shared_crops": _shared_crops(run, name)}
         if condition.map:
             table = _measure_map(run, condition, of_maps)
             if len(table):  # empty where the test set has no fake of a method that it has seen
@@ -141,6 +143,23 @@ def _make(
             videos = corruptions.videos if condition.corruption else None
             tables[condition] = scoring.score(run, *condition[:3], videos)
     return tables, about
+
+
+def _shared_crops(run: Run, test_set: str) -> list[int] | None:
+    """How many frames of a test set have a crop that the run was trained on, and of how many.
+
+    None where it is not known: the training set is not on this machine, or is another version.
+    """
+    splits = ("train", "val")
+    record = read_record(files.dataset_folder(run.train_set))
+    if not record or "fingerprints" not in record:
+        return None
+    if identity(record, splits) != run.parameters.data:
+        return None
+    trained_on = pd.concat([frames_of(run.parameters, split) for split in splits])
+    tested = test_sets.load(test_set)
+    shared = audit.shared_crops(trained_on, tested)
+    return None if shared is None else [shared, len(tested)]
 
 
 def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
