@@ -291,9 +291,7 @@ def test_papers_that_learn_from_masks_run_without(poorest, name):
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     """As it is written, but for fewer images; crops without landmarks are not for notebook 06."""
     text = (CHECKOUT / "docs" / "own.md").read_text("utf-8")
-    (profile,) = re.findall(
-        r"```yaml\n# (?:notebooks/profiles/mine.yaml)\n(.*?)```", text, re.DOTALL
-    )
+    (profile,) = re.findall(r"```yaml\n# notebooks/profiles/mine\.yaml\n(.*?)```", text, re.DOTALL)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     path = poorest / "notebooks" / "profiles" / "mine.yaml"
     path.parent.mkdir(parents=True)
