@@ -43,6 +43,8 @@ def scores(
 ) -> pd.DataFrame:
     """All scores of a report as one table, a row per detector, seed and video (or frame).
 
+    With the scores of videos, a line per :func:`leaks` is printed: tables of AUC follow.
+
     Args:
         report: Name of the report.
         run: This run: its own scores come first, as the detector ``this run``, wherever it is
@@ -85,7 +87,7 @@ def scores(
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
     for name, values in order.items():
         table[name] = pd.Categorical(table[name], values)
-    if level == "video" and not of_maps:  # where tables of AUC follow
+    if level == "video" and not of_maps:
         for sentence in leaks(report, run, table["test_set"].unique()):
             print(sentence)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
@@ -101,15 +103,14 @@ def shared_crops(
     Pairs of which it is not known are left out. ``run`` is this run, beside those of the report.
     """
     found = []  # training set, and shared_crops by test set
-    for detector in detectors(report):
-        for each in detector.runs:
-            path = reports.score_path(report_folder(report), each.id)
-            found.append((each.train_set, read_metadata(path).get("shared_crops", {})))
+    for path in reports.score_files(report_folder(report)):
+        metadata = read_metadata(path)
+        if "shared_crops" in metadata:  # of a run; it is not known of other tools
+            train_set = metadata["record"]["parameters"]["train_set"]
+            found.append((train_set, metadata["shared_crops"]))
     if run:
         about = reports.read_tables(run.id, test_sets, report)[1]
-        of_run = {
-            name: each["shared_crops"] for name, each in about.items() if "shared_crops" in each
-        }
+        of_run = {name: each.get("shared_crops") for name, each in about.items()}
         found.append((run.train_set, of_run))
     most = {}  # runs may use a part of their training set
     for train_set, by_test_set in found:
