@@ -21,8 +21,8 @@ def name() -> str:
 def workers() -> int:
     """How many processes read frames beside a GPU: one per CPU that this process may use.
 
-    On a CPU none, because they would compete with the network. The limits of a container or of a
-    Slurm job count, which ``os.cpu_count`` does not know.
+    On a CPU none, because they would compete with the network. The limits of a container, of a
+    Slurm job and of workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
     """
     return joblib.cpu_count() if DEVICE == "cuda" else 0
 
@@ -57,12 +57,32 @@ def single_thread() -> Iterator[None]:
 
 
 @contextmanager
-def reproducible() -> Iterator[None]:
-    """Let torch use deterministic algorithms; operations without one warn."""
+def precision(name: str) -> Iterator[None]:
+    """Let a GPU multiply float32 numbers as ``Settings.precision`` says.
+
+    ``32-true`` forbids TF32, the others allow it. torch's own default forbids it in matrix products
+    and allows it in convolutions. ``torch.set_float32_matmul_precision`` would change CPUs, too.
+    """
+    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [flag.allow_tf32 for flag in flags]
+    if DEVICE == "cuda":  # else nothing is to be changed
+        for flag in flags:
+            flag.allow_tf32 = name != "32-true"
+    try:
+        yield
+    finally:
+        if DEVICE == "cuda":
+            for flag, allowed in zip(flags, before):
+                flag.allow_tf32 = allowed
+
+
+@contextmanager
+def reproducible(is_wanted: bool = True) -> Iterator[None]:
+    """Let torch use deterministic algorithms, or not; operations without one warn."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(is_wanted, warn_only=True)
     # Else torch fills each new tensor with NaN before use: an eighth of a training's time on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False
     try:

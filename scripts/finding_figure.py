@@ -83,7 +83,7 @@ def main(target: Path) -> None:
         2,
         sharex=True,
         sharey="row",
-        figsize=(figures.WIDTH, 3.7),
+        figsize=(figures.width(), 3.7),
         height_ratios=lines,
     )
     for axes_of_study, (study, rows) in zip(panels, rows_by_study.items()):

@@ -51,7 +51,7 @@ def main(target: Path) -> None:
     rows = [("a face", reals, none, {}), ("forged", fakes, none, {}), ("where", fakes, masks, {})]
     titles = [f"{name}: {method}" for name, method in SHOWN.items()]
     figure = pictures.panel(rows, titles)
-    figure.set_size_inches(figures.WIDTH, 5.1)
+    figure.set_size_inches(figures.width(), 5.1)
     with atomic(target) as temporary:
         # Without the name of matplotlib's version, the same picture has the same bytes.
         figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})

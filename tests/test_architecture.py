@@ -12,6 +12,7 @@ READERS = (
     "report.figures",
     "report.measure",
     "report.page",
+    "report.published",
     "report.scores",
     "report.tables",
     "report.tools",

@@ -35,12 +35,10 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
     home = tmp_path_factory.mktemp("contract")
     (home / "datasets").symlink_to(smoke_home / "datasets")
     shutil.copytree(checkout / "data_manifest", home / "data_manifest")
-    with (home / "data_manifest" / "claims" / "claims.yaml").open("a", encoding="utf-8") as file:
-        file.write(blocks["data_manifest/claims/claims.yaml, at the end"])
     for name in ("papers", "notebooks/profiles"):
         (home / name).mkdir(parents=True)
     for name, code in blocks.items():
-        if name.startswith(("papers/", "notebooks/")):
+        if name.startswith(("papers/", "notebooks/", "data_manifest/claims/")):
             (home / name).write_text(code, encoding="utf-8")
     shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
     subprocess.run(["bash", "-c", blocks["sed"]], cwd=home, check=True)

@@ -36,6 +36,17 @@ def losses_of(outputs, **changes):
 # ---------------------------------------------------------------- losses
 
 
+def test_cross_entropy_on_the_output_alone_leaves_the_other_heads_as_they_are():
+    network = small("exposing_the_deception", cross_entropy="figure")
+    batch = batch_of()
+    losses = network.losses(network(batch["image"]), batch)
+    assert losses["ce"] == losses["cls"]
+    losses["ce"].backward()
+    heads = [*network.joint_head.parameters(), *network.left_out_heads.parameters()]
+    assert all(weight.grad is None for weight in heads)
+    assert network.branches[0].features[0].conv.weight.grad.abs().max() > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "distance"),
     [

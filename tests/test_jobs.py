@@ -295,6 +295,46 @@ def test_a_training_that_is_there_is_not_repeated(done, own_home):
     assert job.done and times == again
 
 
+def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(
+    done, own_home, monkeypatch
+):
+    shutil.copytree(done / "reports" / "mine", own_home / "reports" / "earlier")
+    shutil.rmtree(own_home / "reports" / "earlier" / "weights")
+    maps_of_variants = {"test_sets": ["smoke-a"], "frames": 2, "names": ["edges"]}
+    grid = {**GRID, "seeds": [1, 0], "maps": {**maps_of_variants, "sanity_frames": 2}}
+    settings = {**SETTINGS, "seen_methods": ["mouth"]}
+    write_profile(own_home, grid, {BASELINE: settings})
+    _, job = trainings()
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train", lambda *_: pytest.fail("it is trained"))
+        jobs.train_and_score(job)
+    assert job.done and not (own_home / "runs").exists()
+    copied, original = scores("mine"), scores("earlier")
+    original = original[original["corruption"] == ""]
+    assert copied["score"].tolist() == original["score"].tolist() and len(copied)
+    # A further test set needs the weights.
+    (own_home / job.output).unlink()
+    write_profile(own_home, {**grid, "test_sets": ["smoke-a"]}, {BASELINE: settings})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "train", interrupted)
+        jobs.train_and_score(trainings()[1])
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_the_maps_of_variants_are_measured_on_their_own_test_sets(own_home):
+    maps_ = {"test_sets": ["smoke-a"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
+    variants = {"methods": {"mouth": {"seen_methods": ["mouth"], "test_sets": ["smoke-b"]}}}
+    for asked, expected in ((True, ["smoke-b"]), (False, None)):
+        grid = {**GRID, "maps": {**maps_, "variants": asked}}
+        write_profile(own_home, grid, ablations={BASELINE: variants})
+        main, variant = trainings()
+        assert main.maps.test_sets == ["smoke-a"]
+        assert (variant.maps and variant.maps.test_sets) == expected
+
+
 # ---------------------------------------------------------------- the run of a notebook
 
 
@@ -403,7 +443,8 @@ def test_a_notebook_that_a_profile_does_not_have_is_named(home):
 
 
 def test_each_job_has_a_gpu_of_its_own(tmp_path):
-    shown = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input()"
+    shown = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input();"
+    shown += "print(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set())"
 
     def start(needs_gpu="1", **environment):
         command = [sys.executable, CHECKOUT / "workflow" / "with_gpu.py", needs_gpu]
@@ -430,9 +471,14 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path):
         waiting.wait(1)
     two.kill()
     assert waiting.stdout.readline() == "5\n"
+    cpus = []
     for process in (one, needing_none, waiting, in_slurm):
-        process.communicate("\n")
+        output, _ = process.communicate("\n")
+        cpus.append(ast.literal_eval(output.replace("set()", "()")))
     two.wait()
+    of_one, of_none, of_waiting, in_cluster = map(set, cpus)
+    assert of_none == in_cluster == of_one | of_waiting
+    assert len(of_none) == 1 or not of_one & of_waiting  # each loads its images by its own share
 
 
 def test_snakemake_reads_a_plan_whose_names_have_braces(own_home, checkout):

@@ -298,3 +298,22 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
         # The learning rate is the encoder's; the discriminator has its own.
         is_still = torch.allclose(before[name], weight, atol=1e-6)
         assert is_still != name.startswith("adversary."), name
+
+
+# ---------------------------------------------------------------- what ships
+
+
+def test_the_perceptual_term_has_a_comparator_that_ships():
+    net = network(perceptual_weight=1.0, comparator="dfnb_plain7.drawn_faces")
+    maps = lae.comparator("dfnb_plain7.drawn_faces", NOISE.device)(NOISE)
+    assert [tuple(values.shape[2:]) for values in maps] == [(96, 96), (48, 48), (24, 24), (12, 12)]
+    losses = losses_of(net)
+    losses["perceptual"].backward()
+    gradient = torch.cat([weight.grad.flatten() for weight in net.decoder.parameters()])
+    assert losses["perceptual"] > 0 and gradient.abs().max() > 0
+
+
+def test_a_budget_may_be_a_number_of_masks(table, start):
+    for changes, expected in (({"masks": 5}, 5), ({"masks": None}, round(0.1 * len(table)))):
+        visible = settings(selection="random", **changes).visible(table, 0, start)
+        assert len(masked_positions(visible)) == expected

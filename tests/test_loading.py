@@ -12,7 +12,15 @@ from toy import SIZE, Settings
 
 from dfnb.data import augmentation
 from dfnb.data.frames import keep_masks
-from dfnb.data.loading import EpochSampler, FrameDataset, as_batch, in_order, loader, pictures
+from dfnb.data.loading import (
+    EpochSampler,
+    FrameDataset,
+    as_batch,
+    in_order,
+    loader,
+    pictures,
+    prepared,
+)
 from dfnb.settings import DfnbError
 
 LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.1, 0.1))])
@@ -94,7 +102,7 @@ def test_only_a_fake_without_a_mask_is_not_annotated(table):
 def test_draws_follow_seed_epoch_and_position(table, settings):
     def image(seed, epoch, position):
         data = FrameDataset(table, settings, seed)
-        return data[[(epoch, position, 2)]]["image"]
+        return prepared(data[[(epoch, position, 2)]], settings)["image"]
 
     first = image(0, 0, 5)
     state = torch.get_rng_state()
@@ -115,6 +123,16 @@ def test_any_number_of_workers_makes_the_same_batches(table):
         epochs[workers] = torch.cat([first, images(batches)])
     assert torch.equal(epochs[0], epochs[2])
     assert len(epochs[0]) == 36
+
+
+def test_images_travel_as_bytes_and_are_normalised_on_the_device(table):
+    settings = Settings(augmentation="light")
+    item = FrameDataset(table, settings, seed=0)[[(0, 0, 8)]]
+    assert item["image"].dtype == item["mask"].dtype == torch.uint8
+    settings.augmentation = "none"
+    item = FrameDataset(table, settings)[[(0, 0, 8)]]
+    pixels = item["image"].double() / 255
+    torch.testing.assert_close(prepared(item, settings)["image"].double(), (pixels - 0.5) / 0.5)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +175,7 @@ def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
 
 @pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
 def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
-    batch = FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]]
+    batch = prepared(FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]], settings)
     for name in ("mask", "landmarks"):
         one, same, other, _ = batch[name]
         assert torch.equal(one, same) and not torch.equal(one, other)
@@ -165,7 +183,8 @@ def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
 
 @pytest.mark.parametrize("options", [{"transform": LIGHT}, {"augmentation": "light"}])
 def test_an_image_is_augmented_with_its_mask(table, options):
-    batch = FrameDataset(table, Painted(**options), seed=0)[[(0, 0, 8), (0, 1, 8)]]
+    settings = Painted(**options)
+    batch = prepared(FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]], settings)
     assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
 
 

@@ -14,6 +14,7 @@ from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.videos import read_csv, write_csv
 from dfnb.files import dataset_names, find, read_json, write_json
 from dfnb.report import claims
+from dfnb.report.published import datasets_by_source
 from dfnb.running import jobs
 from dfnb.settings import DfnbError
 
@@ -63,9 +64,7 @@ def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
 
 
 def test_every_dataset_with_a_claim_or_a_published_figure_is_in_a_profile():
-    names = {}
-    for ours, theirs in claims.content().datasets.items():
-        names.update(dict.fromkeys([ours, *theirs], ours))
+    names = {theirs: name for theirs, (name, method) in datasets_by_source().items()}
     planned = set()
     for path in (find("notebooks") / "profiles").glob("*.yaml"):
         grid = jobs.profile(path.stem).grid
@@ -74,7 +73,7 @@ def test_every_dataset_with_a_claim_or_a_published_figure_is_in_a_profile():
     figures = figures[figures[["train_set", "test_set"]].isin(names.values()).all(axis=1)]
     assert ("celeb-df-v2", "celeb-df-v2") in {*zip(figures["train_set"], figures["test_set"])}
     assert {*zip(figures["train_set"], figures["test_set"])} <= planned
-    claimed = {name for claim in claims.content().claims for name in claim.sets}
+    claimed = {name for claim in claims.content("claims-published").claims for name in claim.sets}
     assert claimed & {*names.values()} <= {test_set for _, test_set in planned}
 
 

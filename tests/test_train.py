@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,9 @@ import toy
 from networks import recipe
 from safetensors.torch import save_file
 
-from dfnb import papers, report
+from dfnb import device, papers, report
 from dfnb.data import frames, loading
-from dfnb.data.loading import EpochSampler, FrameDataset, loader
+from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import locked, run_folder, sha256
 from dfnb.papers import released_weights, xception
 from dfnb.running import cost, jobs
@@ -197,7 +198,8 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
     network = xception.Network(recipe).double()
     sampler = EpochSampler(table, recipe, seed=1)
     [optimiser], schedule = recipe.optimisation(network, len(sampler))
-    for batch in loader(FrameDataset(table, recipe, seed=1), sampler):
+    for item in loader(FrameDataset(table, recipe, seed=1), sampler):
+        batch = prepared(item, recipe)
         outputs = network(batch["image"].double())
         losses = network.losses(outputs, {**batch, "epoch": 0, "partner": None, "weight": 1.0})
         losses["total"].backward()
@@ -372,6 +374,40 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home):
     assert (first.folder / "record.json").stat().st_mtime_ns == written
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
+
+
+def test_a_training_computes_as_its_settings_say(new_home, monkeypatch):
+    found = []
+    end_epoch = trainer.Trainer.end_epoch
+
+    @contextmanager
+    def noted(name):
+        found.append(name)
+        yield
+
+    def look(self):
+        found.append(torch.are_deterministic_algorithms_enabled())
+        end_epoch(self)
+
+    monkeypatch.setattr(trainer.device, "precision", noted)
+    monkeypatch.setattr(trainer.Trainer, "end_epoch", look)
+    for precision, deterministic in (("tf32", True), ("bf16-mixed", False)):
+        changes = {"images_per_epoch": 16, "epochs": 1, "deterministic": deterministic}
+        run = trained(changes={**changes, "precision": precision})
+        assert run.parameters.settings["precision"] == precision
+    assert found == ["tf32", True, "bf16-mixed", False]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_precision_sets_the_flags_of_cuda_and_restores_them(monkeypatch):
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    for name in ("32-true", "tf32", "bf16-mixed"):
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "DEVICE", "cuda")
+            with device.precision(name):
+                assert [flag.allow_tf32 for flag in flags] == [name != "32-true"] * 2
+        assert [flag.allow_tf32 for flag in flags] == before
 
 
 @pytest.mark.parametrize("what", ["loss", "validation score"])

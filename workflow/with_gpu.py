@@ -1,7 +1,8 @@
 """Run a command on a GPU of its own: ``python with_gpu.py 1 COMMAND...``; 0: with every GPU.
 
 The command waits for one of the GPUs that this process sees, and then has it to itself: a file in
-``runs/`` locks it as long as the command runs. Without GPUs, and in a job of Slurm, which hands
+``runs/`` locks it as long as the command runs. It also gets its share of the CPUs, from which it
+starts the loaders of its images. Without GPUs, and in a job of Slurm, which hands
 them out itself, the command just runs. On Linux it is killed when the process that started it ends.
 """
 
@@ -56,6 +57,10 @@ def main(needs_gpu: bool, command: list[str]) -> None:
         while not (gpu := next(filter(lock, gpus), None)):
             time.sleep(0.1)
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        if sys.platform == "linux":
+            cpus = sorted(os.sched_getaffinity(0))
+            own = cpus[gpus.index(gpu) :: len(gpus)]
+            os.sched_setaffinity(0, own or cpus)
     os.execvp(command[0], command)
 
 

@@ -283,7 +283,8 @@ def of(
         maps = random(frames, run.settings.image_size)
     else:
         network = (network or run.network()).to(DEVICE)
-        batches = in_order(frames, run.settings, AT_ONCE)  # frames as stored, not augmented
-        maps = [compute(network, batch["image"].to(DEVICE), name) for batch in batches]
+        # Frames as stored, not augmented.
+        batches = in_order(frames, run.settings, AT_ONCE, device=DEVICE)
+        maps = [compute(network, batch["image"], name) for batch in batches]
         maps = np.concatenate(maps)
     return maps.astype(np.float16).astype(np.float32)

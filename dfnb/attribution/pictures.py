@@ -1,62 +1,109 @@
 """Figures of frames: with their true masks, and with the scores and maps of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames
-from dfnb.report.figures import MAP, WIDTH
+from dfnb.report.figures import width
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 
-# A row of a panel: its name, pictures (n, h, w) or (n, h, w, 3), true masks (n, H, W), and keywords
-# of imshow. A picture may have another size than its mask, as a map has.
-Row = tuple[str, Sequence, Sequence, Mapping[str, Any]]
+# A map lies on the face: transparent where it is 0, so that the face is seen, and then from yellow
+# to red, which colour-blind people see on a grey face, and a black-and-white print as darker.
+HEAT = plt.get_cmap("YlOrRd")(np.linspace(0.15, 1, 256))
+HEAT[:, 3] = np.linspace(0, 0.85, 256)
+# Keywords of imshow for maps in [0, 1].
+MAP = {"cmap": ListedColormap(HEAT), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 
 
-def panel(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
-    """A grid of pictures, each with the outline of its true mask.
+class Row(NamedTuple):
+    """A row of a panel.
+
+    Attributes:
+        name: Its label.
+        images: Pictures (n, h, w) or (n, h, w, 3). They may have another size than their masks, as
+            maps have.
+        masks: True masks (n, H, W), whose outlines are drawn; all zero: none.
+        keywords: Of imshow, such as :data:`MAP`.
+        faces: Pictures (n, H, W, 3) that lie beneath in grey; None: nothing does.
+        scale: What the values of the images are; a colour bar says it. Empty: no bar.
+    """
+
+    name: str
+    images: Sequence
+    masks: Sequence
+    keywords: Mapping[str, Any] = {}
+    faces: Sequence | None = None
+    scale: str = ""
+
+
+def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
+    """A grid of pictures, each with the outline of its true mask, and a colour bar per scale.
 
     Args:
-        rows: The rows of the grid from top to bottom, see :data:`Row`.
+        rows: The rows of the grid from top to bottom; a tuple has the fields of a :class:`Row`.
         titles: One per column; none by default.
     """
-    columns = max(len(images) for _, images, _, _ in rows)
+    rows = [Row(*row) for row in rows]
+    columns = max(len(row.images) for row in rows)
     # In inches. At most a fifth of the figure's width: few columns would else give huge pictures.
-    row_height = WIDTH / max(columns, 5)
+    row_height = width() / max(columns, 5)
     figure_height = 0.4 + len(rows) * row_height  # 0.4 for the titles
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(WIDTH, figure_height),
+        figsize=(width(), figure_height),
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    for axes_of_row, (name, images, masks, keywords) in zip(axes, rows):
-        label = name.replace(" ", "\n")  # one line would be longer than the row is high
+    scales = {}  # of what a colour is -> a picture in these colours, and the axes that have it
+    for axes_of_row, row in zip(axes, rows):
+        label = row.name.replace(" ", "\n")  # one line would be longer than the row is high
         axes_of_row[0].set_ylabel(label, fontsize=7)
-        for axis, image, mask in zip(axes_of_row, images, masks):
-            height, width = np.shape(mask)
-            # The picture is stretched to the mask's pixels, so that the outline fits.
-            extent_of_mask = (-0.5, width - 0.5, height - 0.5, -0.5)
-            axis.imshow(image, extent=extent_of_mask, **keywords)
-            if np.min(mask) < np.max(mask):  # else there is no outline
-                # A black and a white line: one of them is visible on any background. The mask is 0
-                # or 1, so both levels lie at its edge.
-                axis.contour(
-                    mask,
-                    levels=[0.4, 0.6],
-                    colors=["black", "white"],
-                    linewidths=[2.2, 1],
-                )
+        for place, (axis, image) in enumerate(zip(axes_of_row, row.images)):
+            face = None if row.faces is None else row.faces[place]
+            shown = _draw(axis, image, row.masks[place], row.keywords, face)
+        if row.scale:
+            scales.setdefault(row.scale, (shown, []))[1].extend(axes_of_row)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
+    for scale, (shown, axes_of_scale) in scales.items():
+        bar = figure.colorbar(shown, ax=axes_of_scale, aspect=25, shrink=0.9, pad=0.01)
+        bar.set_label(scale, fontsize=7)
+        bar.ax.tick_params(labelsize=6)
+        bar.solids.set(rasterized=True, edgecolor="face")  # else a PDF shows a line per colour
     return figure
+
+
+def _draw(
+    axis: Axes,
+    image: np.ndarray,
+    mask: np.ndarray,
+    keywords: Mapping[str, Any],
+    face: np.ndarray | None,
+) -> AxesImage:
+    """Draw a picture of a :class:`Row`, over its face, and the outline of its mask."""
+    rows, columns = np.shape(mask)
+    # The picture is stretched to the mask's pixels, so that the outline fits.
+    extent_of_mask = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    if face is not None:
+        axis.imshow(np.mean(face, -1), extent=extent_of_mask, cmap="gray", vmin=0, vmax=255)
+    shown = axis.imshow(image, extent=extent_of_mask, **keywords)
+    if np.min(mask) < np.max(mask):  # else there is no outline
+        # A black and a white line: one of them is visible on any background. The mask is 0 or 1,
+        # so both levels lie at its edge.
+        colours = {"colors": ["black", "white"], "linewidths": [2.2, 1]}
+        axis.contour(mask, levels=[0.4, 0.6], **colours)
+    return shown
 
 
 def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
@@ -79,7 +126,8 @@ def frames_panel(
 ) -> Figure:
     """Frames without and with the outlines of their true masks; with a run, its scores and maps.
 
-    A frame is a column: its method and P(fake), the frame twice, and a row per map.
+    A frame is a column: its method and P(fake), the frame, and a row per map, which lies on the
+    frame and has the outline. Without maps the second row is the frame with the outline.
 
     Args:
         frames: A small frames table.
@@ -90,12 +138,15 @@ def frames_panel(
     crops = [sample.image for sample in samples]
     masks = [sample.mask for sample in samples]  # all zero where unknown or real
     no_masks = [0 * mask for mask in masks]
-    rows = [("frame", crops, no_masks, {}), ("true mask", crops, masks, {})]
+    rows = [Row("frame", crops, no_masks)]
+    if not map_names:
+        rows.append(Row("true mask", crops, masks))
     titles = frames["method"].astype(str)
     if run:
         # Another network than that of the maps: in inference mode its weights get no gradients.
         scores = predict(run.network(), frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
         for name in map_names:
-            rows.append((name, maps.of(run, frames, name), masks, MAP))
+            views = maps.of(run, frames, name)
+            rows.append(Row(name, views, masks, MAP, crops, "value of the map"))
     return panel(rows, titles)

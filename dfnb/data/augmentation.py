@@ -7,7 +7,7 @@ from torch.nn.functional import pad
 DRAWS = 6  # random numbers per image: mirror, shift right, shift down, three changes of colour
 SHIFT = 1 / 16  # of the image's side, at most
 CHANGE = 0.2  # of brightness, contrast and saturation, at most
-GREY = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # shares of red, green, blue in grey
+GREY = (0.299, 0.587, 0.114)  # shares of red, green, blue in grey
 
 
 def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
@@ -74,7 +74,8 @@ def recolour(images: Tensor, changes: Tensor) -> Tensor:
     """
     factors = changes[:, :, None, None, None]
     brightness, contrast, saturation = factors.unbind(1)  # (B, 1, 1, 1) each
-    grey = (images * GREY).sum(dim=1, keepdim=True)  # g of the unchanged images, (B, 1, S, S)
+    shares = images.new_tensor(GREY).view(3, 1, 1)
+    grey = (images * shares).sum(dim=1, keepdim=True)  # g of the unchanged images, (B, 1, S, S)
     mean_grey = grey.mean(dim=(2, 3), keepdim=True)
     saturated = saturation * images + (1 - saturation) * grey
     brighter = brightness * contrast * saturated

@@ -25,7 +25,7 @@ from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB
-Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask, of one image or a batch
+Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask of a batch
 
 
 class Sample(NamedTuple):
@@ -75,6 +75,9 @@ class StoredFrames(Dataset):
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is a batch, given a list of indices.
 
+    Images and masks of an item are uint8, a quarter of what they take as float32 on the way from
+    the workers to the device; :func:`prepared` makes a batch of it there.
+
     With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
     train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
 
@@ -115,26 +118,21 @@ class FrameDataset(Dataset):
         self.is_light = is_training and settings.augmentation == "light"
 
     def __getitem__(self, indices: Sequence[Index]) -> Tensors:
-        """The samples of these frames as one batch: the tensors of a ``papers.contract.Batch``.
+        """The samples of these frames as one batch, which :func:`prepared` goes on with.
 
-        ``epoch``, ``partner`` and ``weight`` are missing: the training adds them.
+        Besides the entries of the batch it has ``draws`` (B, 6), the random numbers in [0, 1) of
+        the light augmentation, where that is still to be done.
         """
         items = []
         for index in indices:
             items += self._items(index)
         batch = default_collate(items)
-        draws = batch.pop("draws", None)
-        if self.is_light:
-            batch = augmentation.light(batch, draws)
-        images = batch["image"].float() / 255  # (B, 3, S, S) in [0, 1], as mean and std expect
-        images = v2.functional.normalize(images, self.settings.mean, self.settings.std)
-        return {**batch, "image": images, "mask": batch["mask"].float()}
+        if not self.is_light:
+            batch.pop("draws", None)
+        return batch
 
     def _items(self, index: Index) -> list[dict[str, Any]]:
-        """A frame's samples, each resized and transformed by :meth:`_item`.
-
-        With a seed, ``draws`` (6,) are the numbers in [0, 1) of the light augmentation.
-        """
+        """The samples of a frame, each made by :meth:`_item`; with a seed also ``draws``."""
         epoch, position, row = index
         stored = self.stored[row]
         if self.seed is None:
@@ -178,15 +176,35 @@ class FrameDataset(Dataset):
 # ---------------------------------------------------------------- batches
 
 
+def prepared(item: Tensors, settings: Any, device: str = "cpu") -> Tensors:
+    """A batch of an item of :class:`FrameDataset`, on the device, as a paper's network takes it.
+
+    The tensors are those of a ``papers.contract.Batch``; ``epoch``, ``partner`` and ``weight``, the
+    entries without a tensor, are missing: the training adds them.
+
+    Args:
+        item: Of the dataset, perhaps from a worker.
+        settings: A paper's ``Settings``; mean and std are used.
+        device: Where the batch is made; the item is copied there.
+    """
+    batch = {name: tensor.to(device, non_blocking=True) for name, tensor in item.items()}
+    draws = batch.pop("draws", None)
+    if draws is not None:
+        batch = augmentation.light(batch, draws)
+    images = batch["image"].float() / 255  # (B, 3, S, S) in [0, 1], as mean and std expect
+    images = v2.functional.normalize(images, settings.mean, settings.std)
+    return {**batch, "image": images, "mask": batch["mask"].float()}
+
+
 def loader(
     data: FrameDataset,
     batches: Iterable[list[Index]],
     workers: int = 0,
 ) -> DataLoader:
-    """One batch (:data:`Tensors`, see :class:`FrameDataset`) per list of indices.
+    """One item of a :class:`FrameDataset`, a batch, per list of indices.
 
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
-    make batches. With them, batches are in pinned memory, from which a GPU copies them faster.
+    make items. With them, items are in pinned memory, from which a GPU copies them faster.
     """
     # OpenCV has one thread here, in the parent, by device.single_thread: a forked worker that stops
     # the threads of its parent hangs.
@@ -207,20 +225,22 @@ def in_order(
     workers: int = 0,
     seed: int | None = None,
     read: Read = read_crop,
+    device: str = "cpu",
 ) -> Iterator[Tensors]:
     """Batches of all frames in the order of the table; ``batch_size`` counts frames.
 
     Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
     are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
     value in the table's index, a whole number from 0, so it is the same each time, and also when
-    only some rows of the table are given. ``read`` reads a crop.
+    only some rows of the table are given. ``read`` reads a crop; the batches are on ``device``.
     """
     # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
     # and the value in the table's index takes the place of the position.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, "val", read)  # "val": never augmented
-    yield from loader(data, batches, workers)
+    for item in loader(data, batches, workers):
+        yield prepared(item, settings, device)
 
 
 def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:

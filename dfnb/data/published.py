@@ -88,6 +88,8 @@ class Manifest(Closed):
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
     domain: str = ""  # what the dataset counts as, see dfnb.files.domain_of; empty: ``like``
+    # name in published.csv -> the manipulation method that it is about, or all
+    published_as: dict[str, str] = Field({})
     apart: bool = False  # whether it is set apart from means over datasets
     own: bool = False  # users sort these files themselves: one that no rule reads is refused
     # Without rules, these are crops of one's own, in the folders of `dfnb prepare FOLDER`.

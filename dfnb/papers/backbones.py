@@ -55,12 +55,16 @@ class Plain7(nn.Module):
         self.num_classes = num_classes
         self.num_features = channels[-1]
         layers = []
-        self.feature_info = [{"module": "features"}]  # timm's list of feature maps
         inputs = in_chans
         for outputs, stride in zip(channels, self.strides):
             # 3×3, and by timm's default with BatchNorm and ReLU
             layers.append(ConvNormAct(inputs, outputs, 3, stride=stride))
             inputs = outputs
+        # timm's list of feature maps: the last one of each resolution.
+        self.feature_info = []
+        for layer, reduction in ((0, 1), (1, 2), (2, 4), (6, 8)):
+            info = {"module": f"features.{layer}", "num_chs": channels[layer]}
+            self.feature_info.append({**info, "reduction": reduction})
         self.features = nn.Sequential(*layers)
         # Each filter of the first layer begins with mean zero, so that an area of one grey value
         # gives zero: otherwise some seeds stay at chance for long.
@@ -96,18 +100,23 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
+# How timm makes a network of feature maps, ``features_only``: the layers are within ``features``.
+FEATURES = {"flatten_sequential": True, "out_indices": (0, 1, 2, 3)}
+
 
 @register_model
 def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
     """:class:`Plain7` under its timm name; the tag of its weights is ``drawn_faces``."""
-    return build_model_with_cfg(Plain7, SMALL, pretrained, **kwargs)
+    return build_model_with_cfg(Plain7, SMALL, pretrained, feature_cfg=FEATURES, **kwargs)
 
 
 @register_model
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
     """:class:`Plain7` with 0.24 M weights, as Exposing the Deception has in study-ff-like."""
     channels = (32, 40, 56, 72, 72, 88, 88)
-    return build_model_with_cfg(Plain7, WIDE, pretrained, channels=channels, **kwargs)
+    return build_model_with_cfg(
+        Plain7, WIDE, pretrained, channels=channels, feature_cfg=FEATURES, **kwargs
+    )
 
 
 # ---------------------------------------------------------------- pretrained weights

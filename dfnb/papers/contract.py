@@ -52,6 +52,7 @@ WeightDecay = NonNegativeFloat
 Schedule = Literal["constant", "step", "onecycle", "cosine"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Augmentation = Literal["none", "light", "released"]
+Precision = Literal["32-true", "tf32", "bf16-mixed"]
 # Where the released code departs from its paper: as that code does it, or as the paper means it.
 Variant = Literal["released", "corrected"]
 
@@ -106,6 +107,12 @@ class Settings(Closed):
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
+        precision: ``32-true``: IEEE float32; ``tf32``: float32 whose products have the mantissa of
+            TF32 on a GPU that has it, as torch does by default in convolutions; ``bf16-mixed``: the
+            forward pass in bfloat16 where autocast allows it, the rest as with ``tf32``. On a CPU
+            the first two are the same.
+        deterministic: whether torch uses deterministic algorithms in training. Without, a training
+            may be faster on a GPU, and the same seed gives other weights each time.
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
@@ -140,7 +147,8 @@ class Settings(Closed):
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
+    deterministic: bool = True
 
     @model_validator(mode="after")
     def _input_of_another_backbone(self) -> Self:

@@ -5,14 +5,17 @@ Detection", AAAI 2024, arXiv 2403.01786. Written from the arithmetic of the rele
 (QingyuLiu/Exposing-the-Deception, commit c361f1c) and equal to it: tests/test_golden.py compares
 outputs, both estimators, both weightings, gradients and training steps.
 
-Below, f_1 to f_n are the local representations (B, C), one per branch, and z (B, D) is the global
-one, fused from all of them. The detector's output is a head on z. Other heads serve the training
-alone: the joint head sees f_1 to f_n, and each left-out head all but one of them. The teacher P is
-the softmax, at temperature T, of the joint head. No gradient passes through P.
+The names are those of the paper's framework figure. *Local disentanglement*: n Local Information
+Blocks, the branches, each make a local representation z_i (B, C) of the whole image. *Global
+aggregation*: Z = (z_1, ..., z_n), their concatenation, is fused to the global representation G
+(B, D). The released code calls them f_i, f and z. The detector's output is a head on G. Other heads
+serve the training alone: the joint head sees Z, and each left-out head Z without one z_i. The
+teacher P is the softmax, at temperature T, of the joint head. No gradient passes through P.
 
-Two losses compare other heads with P. GIL (global information loss) is small if z keeps what
-f_1 to f_n know of the label. LIL (local information loss) is small if the branches without f_i know
-less of it than all together, that is, if each branch adds information.
+Two losses compare other heads with P. GIL (global information loss) is small if G keeps what Z
+knows of the label: the figure's min I(Z; y) - I(G; y). LIL (local information loss) is small if the
+branches without z_i know less of it than all together, that is, if each branch adds information:
+the figure's max Σ_i I(z_i; y | Z without z_i).
 """
 
 from collections.abc import Sequence
@@ -47,9 +50,12 @@ class Settings(contract.Settings):
 
     Attributes:
         branches: n, the number of local representations (Local Information Blocks).
-        fusion_widths: Widths of the three layers that fuse them to z.
-        dropout: After the first two of these layers, and before the layer that classifies z.
+        fusion_widths: Widths of the three layers that fuse them to G.
+        dropout: After the first two of these layers, and before the layer that classifies G.
         information_losses: ``lil``, ``gil``, both or none, for ablations.
+        cross_entropy: released: the sum over all heads. figure: that of the output alone, as the
+            authors' framework figure has it; the other heads, which D compares, then stay as they
+            were initialised.
         estimator: D, how two predictions are compared: ``kl``, or ``sinkhorn``, an optimal
             transport over the batch.
         temperature: T, of the softmax of all predictions that D compares.
@@ -91,6 +97,7 @@ class Settings(contract.Settings):
     fusion_widths: tuple[int, int, int] = (1000, 500, 512)
     dropout: float = Field(0.5, ge=0, lt=1)
     information_losses: tuple[Literal["lil", "gil"], ...] = ("lil", "gil")
+    cross_entropy: Literal["released", "figure"] = "released"
     estimator: Literal["kl", "sinkhorn"] = "kl"
     temperature: float = Field(1.5, gt=0)
     weighting: Literal["auto", "fixed"] = "auto"
@@ -142,7 +149,7 @@ def grey_of_blue_first(pixels: Tensor) -> Tensor:
 
 
 def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequential:
-    """Three layers from f_1 to f_n, concatenated (B, n·C), to z (B, D).
+    """Global aggregation: three layers from Z (B, n·C) to G (B, D).
 
     The first two have BatchNorm, ReLU and dropout. torchvision's MLP ends with another dropout,
     which is left out: the output head has its own.
@@ -154,10 +161,10 @@ def fusion(inputs: int, widths: tuple[int, int, int], dropout: float) -> nn.Sequ
 class Network(contract.Network):
     """The network: normalised images (B, 3, H, W), red first, to logits, real first.
 
-    - ``cls`` (B, 2): from z, the output of the detector;
-    - ``joint`` (B, 2): from f_1 to f_n;
-    - ``left_out`` (n, B, 2): the i-th logits from all but f_i; absent without LIL;
-    - ``local`` (n, B, C): f_1 to f_n;
+    - ``cls`` (B, 2): from G, the output of the detector;
+    - ``joint`` (B, 2): from Z;
+    - ``left_out`` (n, B, 2): the i-th logits from Z without z_i; absent without LIL;
+    - ``local`` (n, B, C): z_1 to z_n;
     - ``balance``: s_k² of each term of the loss, see :meth:`weighted_sum`; absent if
       ``weighting`` is fixed.
     """
@@ -184,8 +191,8 @@ class Network(contract.Network):
                 head = nn.Linear((n - 1) * width, 2)
                 self.left_out_heads.append(head)
         self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
-        z_width = settings.fusion_widths[2]
-        self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(z_width, 2))
+        width_of_g = settings.fusion_widths[2]
+        self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width_of_g, 2))
         self.balance = None
         if settings.weighting == "auto":
             # s_k, of CE and of each information loss
@@ -204,11 +211,11 @@ class Network(contract.Network):
         """The outputs that the class lists; ``joint`` and ``left_out`` only if a loss uses them."""
         if self.settings.channel_order == "released":  # blue first, see __init__
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
-        local = [branch(images) for branch in self.branches]  # f_i (B, C)
-        together = torch.cat(local, 1)
-        z = self.fusion(together)
+        local = [branch(images) for branch in self.branches]  # z_i (B, C)
+        together = torch.cat(local, 1)  # Z (B, n·C)
+        aggregated = self.fusion(together)  # G (B, D)
         outputs = {
-            "cls": self.cls_head(z),
+            "cls": self.cls_head(aggregated),
             "local": torch.stack(local),
         }
         if self.joint_head:
@@ -216,7 +223,7 @@ class Network(contract.Network):
         if self.left_out_heads:
             left_out = []
             for i, head in enumerate(self.left_out_heads):
-                others = local[:i] + local[i + 1 :]  # all but f_i
+                others = local[:i] + local[i + 1 :]  # Z without z_i
                 left_out.append(head(torch.cat(others, 1)))
             outputs["left_out"] = torch.stack(left_out)
         if self.balance is not None:
@@ -242,7 +249,9 @@ class Network(contract.Network):
         other_heads = list(left_out)  # logits (B, 2) of each
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_heads.append(outputs["joint"])
-        # L_CE = CE(output from z) + CE(joint head, if in other_heads) + Σ_i CE(i-th left-out head)
+        if self.settings.cross_entropy == "figure":
+            other_heads = []
+        # L_CE = CE(output from G) + CE(joint head, if in other_heads) + Σ_i CE(i-th left-out head)
         cls = cross_entropy(outputs["cls"], label, batch)
         of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)
         terms = {"ce": cls + of_other_heads}

@@ -76,8 +76,10 @@ class Settings(contract.Settings):
         comparator: the timm network whose features the perceptual term compares. The training fails
             if its pretrained weights cannot be had; perceptual_weight = 0 does without them.
         adversary_lr: the learning rate of the discriminator's own Adam.
-        annotated: number of fakes whose mask may be read, as a share of all training frames. Every
-            batch of phase two shows some of them; if ``attention_weight`` is zero, without masks.
+        annotated: number of fakes whose mask may be read, as a share of all training frames (the
+            abstract: below 3 %). Every batch of phase two shows some of them; if
+            ``attention_weight`` is zero, without masks.
+        masks: the same as a number of fakes, in place of the share; None: the share counts.
         selection: which fakes are annotated. active: those that :func:`candidates` puts first;
             random: drawn by the seed.
         clusters: number of clusters of frames in the active selection.
@@ -107,6 +109,7 @@ class Settings(contract.Settings):
     adversary_widths: Widths = (32, 64, 128, 256)
     attention_weight: Weight = 1.0
     annotated: contract.Probability = 0.03
+    masks: contract.Count | None = None
     selection: Literal["active", "random"] = "active"
     clusters: contract.Count = 20
 
@@ -131,7 +134,7 @@ class Settings(contract.Settings):
         """
         if self.phase == "representation":
             return None
-        phase_two_alone = {"attention_weight", "annotated", "selection", "clusters"}
+        phase_two_alone = {"attention_weight", "annotated", "masks", "selection", "clusters"}
         values = self.model_dump(exclude=phase_two_alone)
         values["phase"] = "representation"
         values["epochs"] = self.representation_epochs
@@ -175,7 +178,8 @@ class Settings(contract.Settings):
     ) -> np.ndarray:
         """The positions of the annotated fakes in ``frames``, which is the train split."""
         with_mask = masked_positions(frames)
-        budget = round(self.annotated * len(frames))  # a share of all frames, real ones included
+        # The share is of all frames, real ones included.
+        budget = self.masks or round(self.annotated * len(frames))
         # With a budget for none or for all of them, active learning has nothing to choose.
         if self.selection == "random" or not 0 < budget < len(with_mask):
             return rng("annotated", seed).permutation(with_mask)[:budget]
@@ -527,12 +531,10 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     vectors = []
     losses = []
     without_masks = keep_masks(table, [])  # so no mask is opened
-    for batch in in_order(without_masks, network.settings):
-        images = batch["image"].to(DEVICE)
-        label = batch["label"].to(DEVICE)
-        outputs = contract.outputs_of(network, images)
+    for batch in in_order(without_masks, network.settings, device=DEVICE):
+        outputs = contract.outputs_of(network, batch["image"])
         vectors.append(outputs["channels"].cpu())
-        losses.append(latent_loss(outputs, label).cpu())
+        losses.append(latent_loss(outputs, batch["label"]).cpu())
     return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
 
 

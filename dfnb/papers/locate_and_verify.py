@@ -46,6 +46,9 @@ class Settings(contract.Settings):
     """Published training (released code, config/FF++.yml and train.py) and widths of the network.
 
     Attributes:
+        augmentation_of: The state of the released augmentation: that of November 2023, which is the
+            released code's last, or that of July 2023, when the first results were known. Which of
+            them made the published tables is not known.
         modules: The parts of the paper that are built, for ablations. Without ``srm`` the second
             stream sees RGB. Without ``cmce`` or ``lfga`` the streams exchange no features there.
             Without ``mpff`` patches are classified from x5. Without ``second_stream``, which
@@ -77,6 +80,7 @@ class Settings(contract.Settings):
     augmentation: contract.Augmentation = "released"
     oversampling: contract.Count | None = 4
 
+    augmentation_of: Literal["2023-07", "2023-11"] = "2023-11"
     modules: tuple[Module, ...] = get_args(Module)
     mpff_width: int = Field(512, ge=1)
     fusion_width: int = Field(2048, ge=1)
@@ -151,8 +155,12 @@ class Settings(contract.Settings):
 
         The square crop covers 30 to 100 % of the area and is enlarged to ``image_size``; the affine
         map turns by up to 45°, shifts by up to 1/16 of the side and scales by up to 20 %. JPEG has
-        a quality of 60 to 100, the blur 3×3 pixels.
+        a quality of 60 to 100, the blur 3×3 pixels. In July 2023 (commit 910d5d7) every image was
+        cropped and moved, and turned by up to 15°.
         """
+        probability_of_crop, probability_of_move, degrees = 0.4, 0.5, 45
+        if self.augmentation_of == "2023-07":
+            probability_of_crop, probability_of_move, degrees = 1, 1, 15
         # Between equal limits, the angle of a random rotation is fixed.
         turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
         quarter_turn = v2.RandomChoice(turns)
@@ -164,8 +172,8 @@ class Settings(contract.Settings):
         return released.in_turn(
             (0.5, mirror),
             (0.5, quarter_turn),
-            (0.4, square_crop),
-            (0.5, released.affine(degrees=45, shift=1 / 16)),
+            (probability_of_crop, square_crop),
+            (probability_of_move, released.affine(degrees=degrees, shift=1 / 16)),
             (0.1, v2.Grayscale(3)),
             (0.3, released.jpeg(60)),
             (0.05, released.blur(3)),
@@ -276,9 +284,9 @@ class MPFF(nn.Module):
     :func:`backbones.stages`.
 
     To save memory, no p_i for i < 5 is ever whole: p_0 would be the largest map of the network by
-    far. One row of patches is projected and compared at a time, and computed again in the backward
-    pass. BN needs the statistics of the whole map, so they are computed from x_i beforehand and
-    folded into the projection (:func:`folded`).
+    far. A few rows of patches (:func:`rows_at_once`) are projected and compared at a time, and
+    computed again in the backward pass. BN needs the statistics of the whole map, so they are
+    computed from x_i beforehand and folded into the projection (:func:`folded`).
     """
 
     def __init__(
@@ -299,23 +307,33 @@ class MPFF(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         grid = maps[5].shape[-2:]
         p5 = self.project[5](maps[5])  # (B, D, g, g); small enough to be whole
-        # Rows of patches come first, because the loop below takes one row at a time. A row has g
-        # patches in each of the B images: B·g in all.
+        # Rows of patches come first, because the loop below takes some of them at a time. A row has
+        # g patches in each of the B images: B·g in all.
         p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
-        patches = p5[:, :, None].unbind()  # one (B·g, 1, D) per row of patches
         fused = []
         for x, projection, k in zip(maps[:5], self.project, self.sides):  # not the sixth projection
             weight, bias = folded(x, projection[0], projection[1])  # convolution and BN as one
-            rows = []
-            # One row of the grid at a time: its patches, and the k² positions of x in each of them,
-            # (B·g, k², C)
-            for window, patch in zip(windows(x, k, grid), patches):
-                # t_i of the row (B·g, k²); checkpointed keeps no activations
-                rows.append(backbones.checkpointed(likeness, window, weight, bias, patch))
-            t = torch.stack(rows)  # (g, B·g, k²)
-            t = t.unflatten(1, (len(x), -1))  # (g, B, g, k²)
+            size = rows_at_once(p5[0].numel() * k * k, x.device)  # a row of p_i has so many values
+            pieces = []
+            # Some rows of the grid at a time: their patches p5 (size, B·g, D), and the k² positions
+            # of x in each of them (size, B·g, k², C).
+            for window, patch in zip(windows(x, k, grid).split(size), p5.split(size)):
+                inputs = (window.flatten(0, 1), weight, bias, patch.flatten(0, 1)[:, None])
+                # t_i of the rows (size·B·g, k²); checkpointed keeps no activations
+                pieces.append(backbones.checkpointed(likeness, *inputs))
+            t = torch.cat(pieces).unflatten(0, (grid[0], len(x), grid[1]))  # (g, B, g, k²)
             fused.append(t.permute(1, 3, 0, 2))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
+
+
+def rows_at_once(values: int, device: torch.device) -> int:
+    """How many rows of patches MPFF projects at once, given the number of values in one.
+
+    On a CPU one row, which fits its caches: more at once take more memory and hardly less time. A
+    GPU waits for the launches of small operations, so it gets as many as have 2^25 values of p_i,
+    128 MiB in float32; at published size, and with 16 images, three rows of p_0.
+    """
+    return 1 if device.type == "cpu" else max(1, 2**25 // values)
 
 
 def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
@@ -334,10 +352,10 @@ def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
     return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
 
 
-def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Cut x (B, C, H, W) into k×k windows, one per patch of the grid.
+def windows(x: Tensor, k: int, grid: tuple[int, int]) -> Tensor:
+    """Cut x (B, C, H, W) into k×k windows, one per patch of the grid: (g_h, B·g_w, k², C).
 
-    Returns one tensor (B·g_w, k², C) per row of the grid: the windows of this row in all images.
+    The first axis is the rows of the grid; the second has the windows of a row in all images.
 
     x should have k·g_h rows and k·g_w columns for the grid (g_h, g_w). If it has fewer, its border
     is repeated on both sides, and an odd missing row or column is added at the end.
@@ -347,12 +365,13 @@ def windows(x: Tensor, k: int, grid: tuple[int, int]) -> tuple[Tensor, ...]:
     left = missing_columns // 2
     top = missing_rows // 2
     borders = (left, missing_columns - left, top, missing_rows - top)  # F.pad takes columns first
-    x = F.pad(x, borders, mode="replicate")
+    if any(borders):  # else F.pad would still copy, slowly where it must be deterministic
+        x = F.pad(x, borders, mode="replicate")
     x = x.unflatten(3, (-1, k))
     x = x.unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
     x = x.permute(2, 0, 4, 3, 5, 1)  # (g_h, B, g_w, k, k, C)
     x = x.flatten(3, 4)  # (g_h, B, g_w, k², C)
-    return x.flatten(1, 2).unbind()  # (g_h, B·g_w, k², C), and one tensor of it per row
+    return x.flatten(1, 2)
 
 
 def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

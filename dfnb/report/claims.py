@@ -1,7 +1,7 @@
 """What the papers claim, and whether the scores of a report support it.
 
-The claims are in ``data_manifest/claims/claims.yaml``; its head explains the fields and the rule of
-each verdict. Published figures are in ``data_manifest/published.csv``.
+The claims are in ``data_manifest/claims/``, whose README explains the fields and the rule of each
+verdict. Published figures are in :mod:`dfnb.report.published`.
 """
 
 import fnmatch
@@ -14,12 +14,10 @@ from pydantic import Field
 
 from dfnb.files import find
 from dfnb.report.measure import FEWEST_SETS, METRICS, Thresholds, measure
-from dfnb.report.scores import UNITS, Level, maps, scores, thresholds
-from dfnb.report.tables import cells, main
+from dfnb.report.scores import Level, maps, scores, thresholds
 from dfnb.settings import Closed, Name, read_yaml
 from dfnb.statistics import NAN, holm, p_above
-from dfnb.store.reports import THIS_RUN, Detector, detectors, profile_of
-from dfnb.store.runs import StoredRun
+from dfnb.store.reports import detectors, profile_of
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
@@ -32,7 +30,7 @@ ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the s
 
 
 class Claim(Closed):
-    """An entry of ``claims.yaml``; the head of that file explains the fields."""
+    """An entry of a file of claims; the README of their folder explains the fields."""
 
     id: Name
     paper: Name
@@ -51,21 +49,19 @@ class Claim(Closed):
 
 
 class Content(Closed):
-    """The content of ``claims.yaml``.
+    """The content of a file of claims.
 
     Attributes:
         delta: The least difference that is material, by kind of metric, on the metric's own scale.
         registered: The day on which the claims were written down.
-        datasets: Our name of a dataset -> its names in published.csv.
     """
 
     delta: dict[Literal["within", "cross", "accuracy", "localisation"], float]
     registered: str
-    datasets: dict[Name, list[str]] = Field({})
     claims: list[Claim] = Field(min_length=1)
 
 
-def content(name: str = "claims") -> Content:
+def content(name: str) -> Content:
     """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
     path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)
@@ -82,7 +78,7 @@ def judge(
     """The claims on detectors of a report, each on every dataset that it names, with its verdict.
 
     Args:
-        report: Its name; its profile, if it has one, names the file of claims.
+        report: Its name. Its profile names the file of claims; without one there is no row.
         paper: Only the claims of this module; the correction for their number is over all.
         **read: What is read already: ``video`` or ``frame``, the scores of that level, and
             ``maps``, see :mod:`dfnb.report.scores`. The rest is read if needed.
@@ -93,12 +89,13 @@ def judge(
         :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
         by Holm's rule for the claims of the family; and the ``verdict``. Perhaps no row.
     """
-    registry = content(profile_of(report).get("claims", "claims"))
+    name = profile_of(report).get("claims")
+    registry = content(name) if name else None
     present = {detector.name for detector in detectors(report)}
     limits = thresholds(report)
     judged = []
     supported = set()  # id and place of premises; these count before Holm's correction
-    for claim in registry.claims:
+    for claim in registry.claims if registry else ():
         if not {claim.detector, claim.against or claim.detector} <= present:
             continue  # a claim about a detector that this report does not have
         what = "maps" if claim.map else claim.level
@@ -108,10 +105,12 @@ def judge(
         for place, of_place in _places(claim, rows):
             row = {**WITHOUT_NUMBER, **claim.model_dump(exclude={"sets", "says"})}
             row |= {"claim": claim.says, "on": place, "registered": registry.registered}
+            number = _number(claim, of_place, limits)
+            if not number:
+                continue  # nothing of it was measured there
             if claim.only_if and (claim.only_if, place) not in supported:
                 row["verdict"] = f"not judged: {claim.only_if} is not supported"
             else:
-                number = _number(claim, of_place, limits)
                 row |= _judged(claim, number, place == "within", registry.delta)
             if row["p_gain"] < LEVEL:
                 supported.add((claim.id, place))
@@ -145,7 +144,7 @@ def _places(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
             place = "across" if name == "cross" else name
             yield place, rows[rows["place"] == place]
         else:
-            for test_set in fnmatch.filter(rows["test_set"].unique(), name) or [name]:
+            for test_set in fnmatch.filter(rows["test_set"].unique(), name):
                 yield test_set, rows[rows["test_set"] == test_set]
 
 
@@ -181,11 +180,7 @@ def _judged(
     small gain, it is below the least material difference. Its verdict follows from them, see
     :func:`_decided`.
     """
-    if not number:
-        names = " minus ".join(filter(None, [claim.detector, claim.against]))
-        return {"verdict": f"not testable: no {claim.metric} of {names}"}
-    # A claim is printed without the sign of a difference.
-    row = {**number, "minus": "", "verdict": _without_verdict(number)}
+    row = {**number, "verdict": _without_verdict(number)}
     if claim.kind == "shown":
         row["verdict"] = "not judged"
     if row["verdict"]:
@@ -230,55 +225,3 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     verdict = np.select(is_shown, [*VERDICTS.values()], "undecided")
     judged["verdict"] = judged["verdict"].where(judged["p_gain"].isna(), verdict)
     return judged
-
-
-# ---------------------------------------------------------------- published figures
-
-
-def published_and_ours(report: str, run: StoredRun | None = None, **of_run: Any) -> pd.DataFrame:
-    """Every published AUC that a detector of a report can be compared with, beside ours, as text.
-
-    With a run, and its ``test_sets``, that run in place of the report.
-
-    A paper's rows of ``published.csv`` have its name at the beginning of ``paper``, or as
-    ``method``: the figures of the baseline are in the tables of others. A figure belongs to the
-    published backbone and its training set alone; of several, the first in the file counts.
-
-    Columns beside detector and test set: ``level``, ``published``, ``ours``, ``trained_on`` and
-    ``tested_on`` (the datasets in the words of the source), ``checkpoint`` (the rule by which ours
-    was chosen), ``source`` and ``confidence`` (how the figure is known). Without any the table is
-    empty.
-    """
-    ours = {}  # from the names of datasets in published.csv to ours
-    for name, theirs in content().datasets.items():
-        ours.update(dict.fromkeys(theirs, name))
-    figures = pd.read_csv(find("data_manifest/published.csv"))
-    figures = figures[figures.pop("metric") == "AUC"]
-    figures = figures.assign(trained_on=figures["train_set"], tested_on=figures["test_set"])
-    figures = figures.replace({"train_set": ours, "test_set": ours})
-    figures = figures.rename(columns={"value": "published"})
-    parts = [figures.head(0).assign(detector="", checkpoint="")]
-    for detector in [Detector(THIS_RUN, runs=(run,))] if run else detectors(report):
-        for first in detector.runs[:1]:
-            about = first.record.detector
-            is_own = figures["paper"].str.startswith(about.published)
-            is_own |= figures["method"] == about.published
-            is_own &= figures["train_set"] == first.train_set
-            if first.parameters.settings["backbone"] == about.defaults["backbone"]:
-                of_detector = figures[is_own].drop_duplicates(["test_set", "level"])
-                parts.append(
-                    of_detector.assign(detector=detector.name, checkpoint=first.record.rule)
-                )
-    figures = pd.concat(parts)
-    figures = figures[figures["level"].isin(UNITS)]  # others are not stated, or are of images
-    if figures.empty:
-        return figures
-    by = ["detector", "test_set"]
-    parts = []
-    for level, of_level in figures.groupby("level"):
-        rows = main(scores(report, run, level=level, **of_run)).merge(of_level[by])
-        parts.append(measure(rows, "AUC", by).merge(of_level, on=by))
-    table = pd.concat(parts)
-    table["ours"] = cells(table)
-    made = ["trained_on", "tested_on", "checkpoint", "source", "confidence"]
-    return table[[*by, "level", "published", "ours", *made]]

@@ -2,32 +2,39 @@
 
 import inspect
 import io
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from PIL import Image as Picture
 
 from dfnb.files import report_folder, write_bytes
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 
-WIDTH = 7.0  # inches: the text width of an A4 page, and of a JupyterLab column
-# Keywords of imshow for attribution maps.
-MAP = {"cmap": "Blues_r", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+# Widths of a figure in inches: one column of a paper, or two, the text width of an A4 page and of a
+# JupyterLab column.
+WIDTHS = {"one": 3.3, "two": 7.0}
+DPI = 300  # of the saved PNG
+REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 
 
 # ---------------------------------------------------------------- style and files
 
 
-def style() -> None:
-    """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
+def style(columns: Literal["one", "two"] = "two") -> None:
+    """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full.
+
+    Args:
+        columns: Of a paper, that figures are wide. Letters have the same size in both.
+    """
     pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
@@ -36,9 +43,15 @@ def style() -> None:
         Path(__file__).with_suffix(".mplstyle"),
     ]
     plt.style.use(styles)
+    plt.rcParams["figure.figsize"] = (WIDTHS[columns], WIDTHS[columns] / 2)
     # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
     if get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
+
+
+def width() -> float:
+    """The width of figures in inches, see :func:`style`."""
+    return plt.rcParams["figure.figsize"][0]
 
 
 def show(
@@ -50,29 +63,28 @@ def show(
 ) -> list[Path]:
     """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
 
-    The same figure gives the same bytes. The PNG has 256 colours, which makes it a third as large;
-    it is what is displayed, with the caption as alternative text. The figure is closed. Where this
-    process may not write to the report, it is only displayed. ``run``: this run, if the figure is
-    of it alone, see :func:`dfnb.store.reports.file_name`.
+    A saved figure carries its caption, and the same figure gives the same bytes. The figure is
+    closed. Where this process may not write to the report, it is only displayed. ``run``: this run,
+    if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    # Pillow chooses 256 colours better without transparency (alpha). The PNG that it writes also
-    # lacks matplotlib's metadata, which depend on the version.
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    png = io.BytesIO()
-    Picture.open(drawn).convert("RGB").quantize().save(png, "png", optimize=True)
-    display(Image(png.getvalue(), alt=caption), Markdown(f"*{caption}*"))
+    # The caption is the alternative text of the picture, whatever its format.
+    metadata = {kind: {"alt": caption} for kind in ("image/jpeg", "image/png")}
+    display(figure, metadata=metadata)
+    display(Markdown(f"*{caption}*"))
     saved = []
     if reports.is_writable(report):
-        # The PDF takes over the layout of the PNG, because computing one takes long.
-        figure.set_layout_engine("none")
-        pdf = io.BytesIO()
-        # These entries would change with the time or the versions of libraries; None omits them.
-        metadata = dict.fromkeys(["CreationDate", "Producer", "Creator"])
-        figure.savefig(pdf, format="pdf", metadata=metadata)
         path = report_folder(report) / "figures" / reports.file_name(report, name, run)
-        for suffix, content in ((".png", png), (".pdf", pdf)):
-            saved.append(write_bytes(Path(f"{path}{suffix}"), content.getvalue()))
+        # About 15 letters to an inch at this size.
+        text = textwrap.fill(caption, int(15 * figure.get_figwidth()))
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the caption stands below what is drawn already
+        figure.text(0, 0, f"\n{text}", fontsize=7, va="top")
+        # Entries that would change with the time or the versions of libraries; None omits them.
+        omitted = {"png": ["Software"], "pdf": ["CreationDate", "Producer", "Creator"]}
+        for suffix, names in omitted.items():
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix, dpi=DPI, metadata=dict.fromkeys(names))
+            saved.append(write_bytes(Path(f"{path}.{suffix}"), content.getvalue()))
     plt.close(figure)  # else the notebook would show it a second time
     return saved
 
@@ -87,20 +99,28 @@ def source(code: type | Callable) -> Markdown:
 
 
 def training_curves(run: StoredRun) -> Figure:
-    """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch."""
+    """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch.
+
+    A term that is the whole loss has one panel.
+    """
     log = run.log.set_index("epoch").filter(regex="loss_|validation_auc")
-    panels = log.plot(
-        subplots=True,  # a panel for each, as terms differ in size and some are equal
-        layout=(-1, 4),
-        figsize=(WIDTH, 1 + 0.4 * len(log.columns)),
-        title=list(log),
-        legend=False,
-        marker=".",
-        color="C0",
+    terms = [name for name in log if name != "loss_total"]
+    if not any(log["loss_total"].equals(log[name]) for name in terms):
+        terms.insert(-1, "loss_total")
+    lines = -(-len(terms) // 4)  # four panels in a line
+    figure, axes = plt.subplots(
+        lines, min(len(terms), 4), figsize=(width(), 1.5 * lines), sharex=True, squeeze=False
     )
-    for axis in panels.flat:
+    for axis in axes.flat[len(terms) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, terms):
+        axis.plot(log.index, log[name], ".-", color="C0", markersize=4)
         axis.axvline(run.record.chosen.epoch, linestyle=":")
-    return panels.flat[0].figure
+        is_loss = name.startswith("loss_")
+        axis.set_title(name.removeprefix("loss_") if is_loss else "validation")
+        axis.set_ylabel("loss" if is_loss else "frame AUC")
+        axis.set_xlabel("epoch")
+    return figure
 
 
 # ---------------------------------------------------------------- numbers
@@ -124,7 +144,8 @@ def forest(
     figure, axes = plt.subplots(
         1,
         numbers[across].nunique(),
-        figsize=(WIDTH, 0.7 + 0.25 * len(lines)),
+        figsize=(width(), 0.7 + 0.25 * len(lines)),
+        sharex=True,  # what differs between the panels is the message
         sharey=True,
         squeeze=False,
     )
@@ -150,6 +171,93 @@ def forest(
     return figure
 
 
+def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.ndarray]) -> Figure:
+    """Histograms of P(fake) of real and fake units, a panel per place, for one detector.
+
+    Args:
+        scores: Of :func:`dfnb.report.scores.scores`, of one detector; all seeds are drawn together.
+        thresholds: Of :func:`dfnb.report.scores.thresholds`: a line at the mean over the seeds.
+    """
+    places = scores.groupby("place", observed=True)
+    figure, axes = plt.subplots(
+        1, places.ngroups, figsize=(width(), 1.8), sharex=True, sharey=True, squeeze=False
+    )
+    name = scores["detector"].iloc[0]
+    limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
+    for axis, (place, rows) in zip(axes[0], places):
+        for label, what, colour in ((0, "real", REAL), (1, "fake", FAKE)):
+            values = rows.loc[rows["label"] == label, "score"]
+            weights = np.full(len(values), 1 / max(len(values), 1))
+            options = {"bins": np.linspace(0, 1, 26), "histtype": "stepfilled", "alpha": 0.55}
+            axis.hist(values, weights=weights, label=what, color=colour, **options)
+        if limits:
+            axis.axvline(np.mean(limits), color="black", linestyle="--", label="threshold")
+        axis.set(title=place, xlabel="P(fake)")
+    axes[0, 0].set_ylabel("share")
+    axes[0, 0].legend()
+    return figure
+
+
+def roc(scores: pd.DataFrame) -> Figure:
+    """ROC curves of each detector with a logarithmic axis of false alarms, a panel per place.
+
+    Few false alarms are what matters where most videos are real. ``scores`` are those of
+    :func:`dfnb.report.scores.scores`; the units of all seeds and test sets of a place are ranked
+    together.
+    """
+    from sklearn.metrics import roc_curve  # takes a second to import; most notebooks need none
+
+    places = scores.groupby("place", observed=True)
+    figure, axes = plt.subplots(
+        1, places.ngroups, figsize=(width(), 2.4), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (place, rows) in zip(axes[0], places):
+        for name, of_detector in rows.groupby("detector", observed=True):
+            false_alarms, found, _ = roc_curve(of_detector["label"], of_detector["score"])
+            axis.plot(false_alarms, found, label=name)
+        chance = np.geomspace(0.005, 1, 50)
+        axis.plot(chance, chance, ":", color="0.5")
+        axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
+    axes[0, 0].set_ylabel("fakes found")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def deletion_curves(maps: pd.DataFrame) -> Figure:
+    """Mean P(fake) while the pixels that each map ranks first are hidden, a panel per detector.
+
+    The grey band is the 95 % interval of the random blocks over frames; a map is faithful if its
+    curve is below it. ``maps``: of :func:`dfnb.report.scores.maps`, without sanity checks. Only the
+    seeds of a detector count for which the random blocks were measured.
+    """
+    of_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
+    maps = maps.merge(of_random)
+    detectors = maps.groupby("detector", observed=True)
+    lines = -(-detectors.ngroups // 3)
+    figure, axes = plt.subplots(
+        lines, 3, figsize=(width(), 1.9 * lines), sharex=True, sharey=True, squeeze=False
+    )
+    shares = list(range(0, 101, 10))
+    columns = [f"deletion {share}" for share in shares]
+    for axis in axes.flat[detectors.ngroups :]:
+        axis.set_axis_off()
+    for axis, (detector, rows) in zip(axes.flat, detectors):
+        for name, of_map in rows.groupby("map", observed=True, sort=False):
+            mean = of_map[columns].mean()
+            if name == "random":
+                error = 1.96 * of_map[columns].sem()
+                axis.fill_between(shares, mean - error, mean + error, color="0.8", label=name)
+            elif name != "edges":
+                axis.plot(shares, mean, label=name)
+        axis.set_title(detector)
+        axis.legend(fontsize=5)
+    for axis in axes[-1]:
+        axis.set_xlabel("% of pixels hidden")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("P(fake)")
+    return figure
+
+
 def by_severity(curves: pd.DataFrame) -> Figure:
     """The AUC of each detector without corruption and at each severity, a panel per corruption.
 
@@ -160,7 +268,7 @@ def by_severity(curves: pd.DataFrame) -> Figure:
     clean = curves[curves["severity"] == 0]
     panels = curves[curves["severity"] > 0].groupby("corruption", sort=False, observed=True)
     lines = -(-panels.ngroups // 2)  # two panels in a line
-    figure = plt.figure(figsize=(WIDTH, 2.2 * lines))
+    figure = plt.figure(figsize=(width(), 2.2 * lines))
     axes = figure.subplots(lines, 2, sharey=True, squeeze=False)
     ticks = ["clean", *map(str, sorted(curves["severity"].unique())[1:])]
     names = list(clean["detector"])

@@ -18,11 +18,14 @@ from dfnb.statistics import NAN, REPLICATES, Array
 from dfnb.store.reports import NO_SEED
 
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
-AT_THRESHOLD = "accuracy at 5% validation FPR"  # balanced, of the two classes
+# Both accuracies are balanced: the mean of those of real and of fake units. Where the two classes
+# are equally many, as in the papers' test sets of a single method, that is the share called right.
+ACCURACY = "accuracy"  # at P(fake) = .5, where the two halves of LAE's z are equally active
+AT_THRESHOLD = "accuracy at 5% validation FPR"
 FALSE_ALARMS = "false alarms"  # the share of real frames above the validation threshold
 CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
-TWO_CLASSES = ("AUC", "EER", AT_THRESHOLD)  # need real and fake units
+TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 Names = str | Sequence[str]
 Thresholds = Mapping[tuple[str, int], Array]
@@ -189,7 +192,8 @@ def _estimate(
             of_seed = statistics.auc(value, label, cluster, weights)
         elif metric == "EER":
             of_seed = statistics.eer(value, label, cluster, weights)
-        elif metric == AT_THRESHOLD:
+        elif metric in (ACCURACY, AT_THRESHOLD):
+            threshold = np.array([0.5]) if metric == ACCURACY else threshold
             false_alarms = statistics.mean(value[~label], cluster[~label], weights, threshold)
             found = statistics.mean(value[label], cluster[label], weights, threshold)
             of_seed = (1 - false_alarms + found) / 2

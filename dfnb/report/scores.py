@@ -109,7 +109,7 @@ def shared_crops(
             train_set = metadata["record"]["parameters"]["train_set"]
             found.append((train_set, metadata["shared_crops"]))
     if run:
-        about = reports.read_tables(run.id, test_sets, report)[1]
+        about = reports.read_tables(run, test_sets, report)[1]
         of_run = {name: each.get("shared_crops") for name, each in about.items()}
         found.append((run.train_set, of_run))
     most = {}  # runs may use a part of their training set
@@ -182,7 +182,7 @@ def _scores_of_run(
     of_maps: bool,
 ) -> pd.DataFrame:
     """The scores of this run on these test sets, as the detector THIS_RUN."""
-    tables, about = reports.read_tables(run.id, test_sets, report)
+    tables, about = reports.read_tables(run, test_sets, report)
     parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
     if not parts:
         return pd.DataFrame()

@@ -294,7 +294,7 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
     about = reports.test_sets(report)
     if run:
         found.insert(0, Detector(THIS_RUN, train_set=run.train_set, runs=(run,)))
-        about |= reports.read_tables(run.id, scores["test_set"].unique(), report)[1]
+        about |= reports.read_tables(run, scores["test_set"].unique(), report)[1]
     for detector in found:
         for each in detector.runs if detector.name in names else ():
             facts["Trained on"].append(detector.train_set)

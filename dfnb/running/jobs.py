@@ -27,13 +27,14 @@ from dfnb.running.datasets import (
     ensure_datasets,
     is_available,
 )
-from dfnb.running.measuring import Corruptions, Maps, measured, validation_of
+from dfnb.running.measuring import Corruptions, Maps, is_scored, measured
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
 from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.store import reports
 from dfnb.store.reports import STANDING_ALONE, Role
 from dfnb.store.runs import RunParameters
+from dfnb.store.scores import VALIDATION
 from dfnb.training import train
 from dfnb.training.runs import Run
 
@@ -79,14 +80,15 @@ class Profile(Closed):
             order.
         ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
             compared with its variant ``main``, or with the paper's own training where it has none.
-        claims: file in ``data_manifest/claims/``, without suffix, that the report judges.
+        claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
+            claim is registered.
     """
 
     description: str
     grid: Grid
     notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
     ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
-    claims: Name = "claims"
+    claims: Name | None = None
 
 
 def profile(name: str) -> Profile:
@@ -232,7 +234,8 @@ def _check_measured(source: str, content: Profile) -> None:
     These are test sets of the grid that nobody knows, notebooks that need what the grid lacks, and
     a file of claims that is missing or wrong.
     """
-    claims.content(content.claims)
+    if content.claims:
+        claims.content(content.claims)
     grid = content.grid
     measured_on = {}
     if grid.maps:
@@ -320,6 +323,9 @@ def _trainings(
             run = run_parameters(p)
             run_id = train.run_id(run)
             is_first = role == MAIN and seed == grid.seeds[0]
+            of_maps = grid.maps if role == MAIN else None
+            if role != MAIN and grid.maps and grid.maps.variants:
+                of_maps = grid.maps.model_copy(update={"test_sets": present[:1]})
             yield Training(
                 name=run_id,
                 profile=name,
@@ -329,7 +335,7 @@ def _trainings(
                 roles=[role],
                 test_sets=[*present, grid.kinds] if is_first and grid.kinds else present,
                 corruptions=grid.corruptions if role == MAIN else None,
-                maps=grid.maps if role == MAIN else None,
+                maps=of_maps,
                 is_first=is_first,
             )
 
@@ -359,7 +365,8 @@ def train_and_score(job: Training) -> Run:
     """Train, score the test sets, and put the scores into the report of the profile.
 
     If the report already has them, the run is only opened, by its id. A run that was trained or
-    scored before, for another report for example, is not trained or scored again.
+    scored before, for another report for example, is not trained or scored again: where another
+    report has all scores of the test sets, they are copied, even if nobody has the weights.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
@@ -369,22 +376,33 @@ def train_and_score(job: Training) -> Run:
     if job.done:
         return Run.open(job.name)
     folder = files.report_folder(job.profile)
-    if job.run.data:  # empty for released weights, which need no training set
-        ensure_datasets(job.run.train_set)
-    run = train.train(job.run)  # a finished training is only loaded
+    run = Run.find(job.name)
+    is_copied = run and not job.is_first and is_scored(run, _test_sets(job), job.profile)
+    if run is None or not (run.has_weights or is_copied):
+        if job.run.data:  # empty for released weights, which need no training set
+            ensure_datasets(job.run.train_set)
+        run = train.train(job.run)
     files.write_bytes(folder / "profile.yaml", files.profile_path(job.profile).read_bytes())
     if job.is_first:
-        weights = (run.folder / "best.safetensors").read_bytes()
+        weights = run.weights().read_bytes()
         files.write_bytes(reports.weights_path(folder, run.id), weights)
         mask = run.mean_mask()
         if mask is not None:
             _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))
             files.write_bytes(reports.mean_mask_path(folder, run.id), png.tobytes())
-    # No table reads the scores of the validation split: a report's threshold is in the record.
-    of_sets = [*job.test_sets, validation_of(run)] if job.run.data else job.test_sets
-    asked = (of_sets, job.corruptions, job.maps, job.is_first)
+    asked = (_test_sets(job), job.corruptions, job.maps, job.is_first)
     tables, about = measured(run, job.profile, *asked)
     record = run.record.model_dump(mode="json")
     reports.write_scores(job.profile, run.id, tables, about, record=record, roles=job.roles)
     reports.remove_replaced(job.profile, run.id)
     return run
+
+
+def _test_sets(job: Training) -> list[str]:
+    """The test sets of a training and, unless its weights are the authors', its validation split.
+
+    No table reads the scores of the validation split: a report's threshold is in the record. They
+    are there for other thresholds.
+    """
+    validation = [VALIDATION.format(job.run.train_set)] if job.run.data else []
+    return [*job.test_sets, *validation]

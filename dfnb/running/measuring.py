@@ -1,6 +1,6 @@
 """What a run is scored and measured on; what it was scored on before is read, not made again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Literal
 
@@ -46,6 +46,16 @@ class Maps(Closed):
     # seed. Of other seeds the own maps and Grad-CAM are measured, and none is checked.
     names: list[Literal[*maps.EXPLAINERS, "random"]] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
+    # Whether the own maps and Grad-CAM of an ablation's variants are measured, too: each on the
+    # first of its own test sets.
+    variants: bool = False
+
+
+def is_scored(run: Run, of_sets: Sequence[str], report: str) -> bool:
+    """Whether scores of the present version of all these test sets are stored somewhere."""
+    tables, about = reports.read_tables(run, of_sets, report)
+    is_there = all(Condition(name) in tables for name in of_sets)
+    return is_there and not _changed(run, about)
 
 
 def measured(
@@ -66,22 +76,17 @@ def measured(
         report: Copies of this report count before those of others.
         of_sets: The test sets; also :func:`validation_of` the run.
         corruptions: See its class; None: none.
-        of_maps: See :class:`Maps`; None: none.
+        of_maps: See :class:`Maps`; None: none. Without weights on this machine none is measured.
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
     wanted = [Condition(name) for name in of_sets]
     if corruptions and is_available(corruptions.test_set):
         wanted += corruptions.conditions()
-    if of_maps:
+    if of_maps and run.has_weights:
         wanted += _map_conditions(run, of_maps, is_first)
     names = list(dict.fromkeys(condition.test_set for condition in wanted))
-    tables, about = reports.read_tables(run.id, names, report)
-    current = {}
-    for name in names:
-        of_validation = name == validation_of(run)
-        where = (run.train_set, "val") if of_validation else (name, "test")
-        current[name] = _fingerprint(*where)
-    changed = [name for name in about if about[name]["fingerprint"] != current[name]]
+    tables, about = reports.read_tables(run, names, report)
+    changed = _changed(run, about)
     missing = [key for key in wanted if key not in tables or key.test_set in changed]
     made, about_made = _make(run, missing, corruptions, of_maps)
     if made:
@@ -94,6 +99,17 @@ def measured(
 def validation_of(run: Run) -> str:
     """The name under which the validation split is scored, also what ``Settings.visible`` hides."""
     return VALIDATION.format(run.train_set)
+
+
+def _changed(run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The test sets in ``about``, what is kept about stored scores, that are others today."""
+    changed = []
+    for name, kept in about.items():
+        of_validation = name == validation_of(run)
+        where = (run.train_set, "val") if of_validation else (name, "test")
+        if kept["fingerprint"] != _fingerprint(*where):
+            changed.append(name)
+    return changed
 
 
 def _fingerprint(dataset: str, split: str) -> str:

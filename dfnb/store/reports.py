@@ -233,19 +233,24 @@ def read_run(
 
 
 def read_tables(
-    run_id: str,
+    run: StoredRun,
     test_sets: Collection[str],
     report: str,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
     """The tables of a run on these test sets, and what is kept about each.
 
     Those in ``runs/`` count before copies in ``report``, and these before those of other reports.
+    Copies of scores by other weights, from a training of the same id on another machine, are left
+    out.
     """
     tables, about = {}, {}
-    names = [path.parent.parent.name for path in home().glob(f"reports/*/scores/{run_id}.parquet")]
-    sources = [read_scores(run_id, test_sets)]
-    for name in sorted(names, key=lambda name: (name != report, name)):
-        sources.append(read_run(name, run_id, test_sets))
+    sources = [read_scores(run.id, test_sets)]
+    paths = home().glob(f"reports/*/scores/{run.id}.parquet")
+    by_report = {path.parent.parent.name: path for path in paths}
+    for name in sorted(by_report, key=lambda name: (name != report, name)):
+        record = read_metadata(by_report[name]).get("record", {})
+        if record.get("weights_sha256") == run.record.weights_sha256:
+            sources.append(read_run(name, run.id, test_sets))
     for found, found_about in reversed(sources):
         replaced = {name for name in about if not is_same(name, about, found_about)}
         tables = {key: table for key, table in tables.items() if key.test_set not in replaced}

@@ -81,14 +81,14 @@ class Run(StoredRun):
         settings = self.settings.model_copy(update={"pretrained": False})
         paper = self.parameters.paper
         network = papers.module(paper).Network(settings)
-        path = self._weights()
+        path = self.weights()
         remedy = f"use the code that trained it, or move {self.folder} away and train again"
         with explained(path, f"as weights of {paper}", remedy):
             load_model(network, path)
         return network.eval()
 
-    def _weights(self) -> Path:
-        """The file with the weights that the record describes; see :meth:`network`."""
+    def weights(self) -> Path:
+        """The file with the weights that the record describes; raises as :meth:`network`."""
         # A damaged file is passed over where another place has the weights intact.
         for path in _weight_files(self.id):
             if sha256(path) == self.record.weights_sha256:

@@ -9,7 +9,7 @@ from dfnb.data import test_sets
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, in_order
-from dfnb.device import DEVICE, single_thread, workers
+from dfnb.device import DEVICE, precision, single_thread, workers
 from dfnb.papers import contract
 from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.localisation import localisation
@@ -49,20 +49,21 @@ def predict(
         :func:`localisation`, which are NaN for real frames and for fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
-    device = next(network.parameters()).device
+    device = next(network.parameters()).device.type
     localises = locate and read is read_crop and hasattr(network, "localise")
-    mixed_precision = settings.precision == "bf16-mixed"
+    is_mixed = settings.precision == "bf16-mixed"
     log_odds = []  # one value per image, as in labels and measures
     labels = []
     measures = []
     measures_of_constant = []
-    for batch in in_order(frames, settings, workers=workers(), seed=seed, read=read):
-        images = batch["image"].to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision):
+    loading = {"workers": workers(), "seed": seed, "read": read, "device": device}
+    for batch in in_order(frames, settings, **loading):
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
             outputs = contract.outputs_of(network, images)
         if localises:
             located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
-            masks = batch["mask"][:, 0].numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
+            masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
             for frame_map, mask in zip(located, masks):
                 measures.append(localisation(frame_map, mask))
                 if constant is not None:

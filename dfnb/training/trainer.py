@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dfnb import device, papers
 from dfnb.data.frames import faces_of
-from dfnb.data.loading import EpochSampler, FrameDataset, loader
+from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import atomic, sha256
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
@@ -50,7 +50,6 @@ class Progress:
 
 
 @device.single_thread()  # the rounding of sums depends on the number of threads
-@device.reproducible()
 def fit(
     folder: Path,
     parameters: RunParameters,
@@ -61,13 +60,15 @@ def fit(
 
     The arguments are those of :class:`Trainer`.
     """
-    trainer = Trainer(folder, parameters, splits, start)
-    if trainer.settings.precision == "bf16-mixed" and device.emulates_bf16():
+    settings = settings_of(parameters)
+    if settings.precision == "bf16-mixed" and device.emulates_bf16():
         print("this processor emulates bf16; with precision = 32-true it would train faster")
-    trainer.load()
-    while trainer.progress.epoch < trainer.settings.epochs:
-        trainer.train_epoch()
-        trainer.end_epoch()
+    with device.precision(settings.precision), device.reproducible(settings.deterministic):
+        trainer = Trainer(folder, parameters, splits, start)
+        trainer.load()
+        while trainer.progress.epoch < settings.epochs:
+            trainer.train_epoch()
+            trainer.end_epoch()
     trainer.write_record()
     trainer.checkpoint.unlink()  # the record is there, so nothing will be resumed
 
@@ -154,20 +155,25 @@ class Trainer:
         global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
         batch = self._batch(batch, global_step)
         losses = self._backward(batch, global_step)
+        totals = [losses["total"]]
         moved = self.network.moved()
         if moved is not None:  # the paper wants the gradient at other weights, as SAM does
             with moved:  # clears the first gradient and moves the weights; puts them back at exit
-                self._backward(batch, global_step)
+                totals.append(self._backward(batch, global_step)["total"])
+        # Read all at once: each value that is read waits for the GPU.
+        values = torch.stack([*losses.values(), *totals]).tolist()
+        for total in values[len(losses) :]:
+            self._check_finite(total, "loss")
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.scheduler.step()
         progress.step += 1
         progress.images_seen += self.settings.batch_size
-        for name, value in losses.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
+        for name, value in zip(losses, values):
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
 
-    def _batch(self, tensors: dict[str, Tensor], global_step: int) -> Batch:
+    def _batch(self, item: dict[str, Tensor], global_step: int) -> Batch:
         """A batch on the device, its images mixed with the probability that the settings state.
 
         ``global_step``, the number of the step in the whole training, seeds the draws.
@@ -176,30 +182,29 @@ class Trainer:
         targets are mixed by ``contract.cross_entropy``.
         """
         batch = {"epoch": self.progress.epoch, "partner": None, "weight": 1.0}
-        for name, tensor in tensors.items():
-            batch[name] = tensor.to(device.DEVICE, non_blocking=True)
+        batch.update(prepared(item, self.settings, device.DEVICE))
         draw = rng("mixup", self.parameters.seed, global_step, SEED_PART)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
         alpha = self.settings.mixup_alpha
         weight = float(draw.beta(alpha, alpha))  # λ
-        partner = torch.from_numpy(draw.permutation(len(image))).to(image.device)
+        partner = torch.from_numpy(draw.permutation(len(image)))
+        partner = partner.to(image.device, non_blocking=True)
         mixture = weight * image + (1 - weight) * image[partner]
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
     def _backward(self, batch: Batch, global_step: int) -> dict[str, Tensor]:
         """Compute a batch's losses and add their gradients to those of the weights.
 
-        Returns the losses by name. ``global_step`` seeds dropout.
+        Returns the losses by name, scalars without a graph. ``global_step`` seeds dropout.
         """
         # The seed is that of the step, so that a second pass drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, SEED_PART))
         losses = losses_of(self.network, batch, self.settings.precision)
-        self._check_finite(losses["total"].item(), "loss")
         # total and adversary have disjoint gradients, so one backward pass serves both.
         (losses["total"] + losses.get("adversary", 0)).backward()
-        return losses
+        return {name: value.detach() for name, value in losses.items()}
 
     def _check_finite(self, value: float, what: str) -> None:
         """Raise :class:`DfnbError` unless the value is finite; the message calls it ``what``."""

@@ -5,6 +5,8 @@ import pandas as pd
 import planted
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from dfnb.report import figures
 from dfnb.store.runs import StoredRun
@@ -73,24 +75,61 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
 
 def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch):
     displayed = []
-    monkeypatch.setattr(figures, "display", lambda *shown: displayed.extend(shown))
+    monkeypatch.setattr(figures, "display", lambda *shown, **more: displayed.append((shown, more)))
     saved = []
     for _ in range(2):
-        figure, axes = plt.subplots(figsize=(figures.WIDTH, 2))
+        figure, axes = plt.subplots(figsize=(figures.width(), 2))
         axes.plot([1, 2])
         paths = figures.show(figure, "unit", "a", "What it <shows>.")
         saved.append([path.read_bytes() for path in paths])
     assert saved[0] == saved[1]
     assert [path.name for path in paths] == ["a.png", "a.pdf"]
-    assert displayed[2].alt == "What it <shows>." and displayed[2].data == saved[1][0]
-    assert displayed[3].data == "*What it <shows>.*"
+    (shown, more), (caption, _) = displayed[2:]
+    assert shown == (figure,) and more["metadata"]["image/jpeg"]["alt"] == "What it <shows>."
+    assert caption[0].data == "*What it <shows>.*"
+    assert any(text.get_text().strip() == "What it <shows>." for text in figure.texts)
+    with Image.open(paths[0]) as picture:  # one inch has 300 pixels, in all colours
+        assert picture.mode == "RGBA" and picture.width > 6 * 300
     assert not plt.get_fignums()
 
 
 def test_the_curves_of_a_training_mark_the_chosen_epoch():
-    log = [{"epoch": k, "loss_cls": 1 / k, "validation_auc": 0.5 + k / 10} for k in (1, 2, 3)]
+    log = []
+    for k in (1, 2, 3):  # the only term is the whole loss
+        losses = dict.fromkeys(["loss_cls", "loss_total"], 1 / k)
+        log.append({"epoch": k, **losses, "validation_auc": 0.5 + k / 10})
     record = planted.record("xception", log=log, chosen={"epoch": 2, "auc": 0.7})
     figure = figures.training_curves(StoredRun("a", record))
     curves = [list(line.get_xdata()) for line in figure.axes[1].lines]
     assert curves == [[1, 2, 3], [2, 2]]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["loss_cls", "validation_auc"]
+    assert [axes.get_title() for axes in figure.axes] == ["cls", "validation"]
+
+
+def test_distributions_and_curves_show_the_scores():
+    draw = np.random.default_rng(0)
+    label = np.arange(400) % 2
+    rows = {"detector": "A", "place": "within", "label": label, "seed": 0}
+    scores = pd.DataFrame({**rows, "score": np.clip(0.3 * label + 0.7 * draw.random(400), 0, 1)})
+    scores = pd.concat([scores, scores.assign(place="across", score=draw.random(400))])
+    figure = figures.distributions(scores, {("A", 0): np.array([0.6]), ("B", 0): np.array([0.1])})
+    for axes in figure.axes:
+        assert [*axes.lines[0].get_xdata()] == [0.6, 0.6]
+        for shape in axes.patches:  # the shares add up to one
+            assert shape.get_extents().height > 0
+    for axes, place in zip(figures.roc(scores).axes, ("across", "within")):
+        false_alarms, found = axes.lines[0].get_data()
+        of_place = scores[scores["place"] == place]
+        area = np.trapezoid(found, false_alarms)
+        assert area == pytest.approx(roc_auc_score(of_place["label"], of_place["score"]))
+
+
+def test_a_deletion_curve_is_the_mean_of_its_frames():
+    columns = [f"deletion {share}" for share in range(0, 101, 10)]
+    values = np.random.default_rng(0).random((20, 11))
+    maps = pd.DataFrame(values, columns=columns).assign(detector="A", seed=0)
+    maps["map"] = ["Grad-CAM", "random"] * 10
+    other_seed = maps[maps["map"] == "Grad-CAM"].assign(seed=1, **{columns[0]: 9})
+    figure = figures.deletion_curves(pd.concat([maps, other_seed]))
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), values[::2].mean(0))
+    assert len(figure.axes[0].collections) == 1  # the band of random blocks

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import sem, t
 from sklearn.metrics import roc_auc_score
 
-from dfnb.report.measure import AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
+from dfnb.report.measure import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
 from dfnb.report.scores import GAIN
 from dfnb.seeds import rng
 from dfnb.settings import DfnbError
@@ -81,6 +81,7 @@ def test_metrics_of_one_group_by_hand():
     expected = {
         "AUC": 12 / 16,
         "EER": 0.25,
+        ACCURACY: (3 / 4 + 3 / 4) / 2,
         AT_THRESHOLD: (3 / 4 + 2 / 4) / 2,
         FALSE_ALARMS: 2 / 4,
         CALLED: 5 / 8,

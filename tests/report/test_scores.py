@@ -144,9 +144,10 @@ def add(report, run, key="", **more):
 def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
     tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
     about = planted.metadata(tables)
+    run = StoredRun("r", planted.record("xception", 0))
     add_scores("r", {Condition(A): tables[Condition(A)]}, {A: about[A]})
     add_scores("r", {Condition(B): tables[Condition(B)]}, {B: about[B]})
-    stored, known = reports.read_tables("r", [A, B], "mine")
+    stored, known = reports.read_tables(run, [A, B], "mine")
     assert known == about and stored.keys() == tables.keys()
     for condition, table in tables.items():
         pd.testing.assert_frame_equal(
@@ -154,10 +155,10 @@ def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
         )
     maps_of_a = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
     add_scores("r", maps_of_a, {A: about[A]})
-    assert len(reports.read_tables("r", [A, B], "mine")[0]) == 3
+    assert len(reports.read_tables(run, [A, B], "mine")[0]) == 3
     second = {**about[A], "fingerprint": "second"}
     add_scores("r", {Condition(A): planted.table(A, 3)}, {A: second})
-    stored, known = reports.read_tables("r", [A, B], "mine")
+    stored, known = reports.read_tables(run, [A, B], "mine")
     assert {*stored} == {Condition(A), Condition(B)} and known[A] == second
 
 
@@ -179,9 +180,11 @@ def test_this_run_comes_first_and_with_its_own_scores_alone():
 
 def test_a_committed_run_is_read_from_its_report():
     run_id = planted.write("demo", "xception", 3)
-    stored, about = reports.read_tables(run_id, [A], "elsewhere")
-    assert {*stored} == {Condition(A)} and about[A]["fingerprint"] == A
     run = StoredRun(run_id, planted.record("xception", 3))
+    stored, about = reports.read_tables(run, [A], "elsewhere")
+    assert {*stored} == {Condition(A)} and about[A]["fingerprint"] == A
+    trained_again = run.record.model_copy(update={"weights_sha256": "other"})
+    assert reports.read_tables(StoredRun(run_id, trained_again), [A], "elsewhere") == ({}, {})
     assert {*scores("elsewhere", run, [A])["detector"]} == {"this run"}
 
 

@@ -108,6 +108,7 @@ def test_the_smoke_profile_on_slurm_leaves_the_scores_of_a_local_run(slurm, tmp_
     profile.mkdir()
     shipped = CHECKOUT / "workflow" / "slurm" / "config.yaml"
     small = shipped.read_text(encoding="utf-8").replace("24000", "2000")
+    small = small.replace("cpus_per_task: 8", "cpus_per_task: 1")
     small += "slurm-status-command: squeue\nslurm-init-seconds-before-status-checks: 5\n"
     (profile / "config.yaml").write_text(small, encoding="utf-8")
     here = {name: value for name, value in os.environ.items() if name != "SNAKEMAKE_PROFILE"}

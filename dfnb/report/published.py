@@ -1,0 +1,141 @@
+"""Published figures, ``data_manifest/published.csv``, and ours beside them.
+
+The manifests of the published datasets say under which names the sources know them
+(``published_as``). Figures of drawn faces are never compared with published ones.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pandas as pd
+
+from dfnb.files import dataset_names, find, manifest
+from dfnb.report.measure import measure
+from dfnb.report.scores import MAIN, Level, scores
+from dfnb.report.tables import cells
+from dfnb.store.reports import THIS_RUN, Detector, detectors
+from dfnb.store.runs import StoredRun
+
+NOT_RUN = "not run"
+# The level at which ours are measured, by that of the figure. Of "not stated" those of frames.
+LEVELS: dict[str, Level] = {"video": "video", "frame": "frame", "not stated": "frame"}
+METRICS = {"AUC": "AUC", "accuracy (%)": "accuracy"}  # in the source, and ours
+WORDS = ["trained on", "tested on", "metric", "level", "published", "ours"]
+ORIGIN = ["checkpoint", "source", "confidence"]
+
+
+@cache
+def datasets_by_source() -> dict[str, tuple[str, str]]:
+    """Our dataset and its manipulation method, or "all", by the name in the sources."""
+    known = {}
+    for name in dataset_names("real"):
+        for theirs, method in manifest(name).get("published_as", {}).items():
+            known[theirs] = (name, method)
+    return known
+
+
+def figures(paper: str) -> pd.DataFrame:
+    """The published figures of a paper, a row each, as the sources give them.
+
+    Args:
+        paper: Its name in ``published.csv``, see ``dfnb.papers.contract.Paper``: the rows have it
+            at the beginning of ``paper`` and are of its own method; or as ``method``, as those of
+            the baseline, which are in the tables of others.
+
+    Columns: WORDS without ours, ``source`` and ``confidence``.
+    """
+    table = pd.read_csv(find("data_manifest/published.csv"))
+    table = table.rename(columns={"train_set": "trained on", "test_set": "tested on"})
+    table = table.rename(columns={"value": "published"})
+    of_paper = table["paper"].str.startswith(paper) & table["method"].str.startswith(paper)
+    table = table[of_paper | (table["method"] == paper)]
+    # One figure may be in the abstract and in a README.
+    table = table.drop_duplicates(WORDS[:-1], ignore_index=True)
+    return table[[*WORDS[:-1], *ORIGIN[1:]]]
+
+
+def beside(
+    paper: str,
+    report: str,
+    run: StoredRun | None = None,
+) -> pd.DataFrame:
+    """The published figures of a paper with ours, or NOT_RUN; see :func:`figures`.
+
+    Ours are of a detector of the report, or of this run, that has the published backbone, was
+    trained on the same dataset and methods, and was tested on the same dataset. They are on the
+    scale of the source, AUC in [0, 1] or percent, with their 95 % interval.
+    """
+    table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
+    candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_own(report, paper)]
+    for place, figure in table.iterrows():
+        for detector in candidates:
+            if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
+                ours = _measured(detector, figure, report, run)
+                if ours:
+                    table.loc[place, "ours"] = ours
+                    table.loc[place, "checkpoint"] = detector.runs[0].record.rule
+                    break
+    return table[[*WORDS, *ORIGIN]]
+
+
+def compared(report: str) -> pd.DataFrame:
+    """Every published figure that a detector of a report can be compared with, beside ours.
+
+    The table is that of :func:`beside` for all papers of the report, with a column ``paper`` and
+    without the figures that were not run; perhaps without a row.
+    """
+    names = {}  # title -> name in published.csv
+    for detector in detectors(report):
+        for run in detector.runs[:1]:
+            names[run.record.detector.title] = run.record.detector.published
+    parts = [pd.DataFrame(columns=["paper", *WORDS, *ORIGIN])]
+    for title, name in names.items():
+        parts.append(beside(name, report).assign(paper=title))
+    table = pd.concat(parts, ignore_index=True)
+    return table[table["ours"] != NOT_RUN]
+
+
+def _own(report: str, paper: str) -> Iterator[Detector]:
+    """The detectors of a paper in a report: main ones, and the main variants of ablations."""
+    for detector in detectors(report):
+        is_main = detector.variant in ("", MAIN)
+        if detector.runs and is_main and detector.runs[0].record.detector.published == paper:
+            yield detector
+
+
+def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
+    """Whether a detector has the published backbone, and was trained on this dataset and method."""
+    first = detector.runs[0]
+    dataset, method = datasets_by_source().get(trained_on, ("", ""))
+    methods = None if method == "all" else [method]
+    backbone = first.record.detector.defaults["backbone"]
+    return (
+        first.parameters.settings["backbone"] == backbone
+        and first.train_set == dataset
+        and first.parameters.seen_methods == methods
+    )
+
+
+def _measured(
+    detector: Detector,
+    figure: pd.Series,
+    report: str,
+    run: StoredRun | None,
+) -> str:
+    """Our number for a published figure, as text; empty where its test set was not scored."""
+    dataset, method = datasets_by_source().get(figure["tested on"], ("", ""))
+    level = LEVELS.get(figure["level"])
+    if not dataset or not level:
+        return ""
+    rows = scores(report, run, [dataset] if run else (), level)
+    rows = rows[(rows["detector"] == detector.name) & (rows["test_set"] == dataset)]
+    rows = rows[(rows["corruption"] == "") & (rows["map"] == "")]
+    if method != "all":
+        rows = rows[rows["method"].isin([method, "real"])]
+    if rows.empty:
+        return ""
+    number = measure(rows, METRICS[figure["metric"]], ["detector", "test_set"])
+    if "%" in figure["metric"]:
+        number[["value", "low", "high"]] *= 100
+    [text] = cells(number)
+    return f"{text}, {level}s" if figure["level"] != level else text
