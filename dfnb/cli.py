@@ -76,6 +76,21 @@ def train(
     jobs.train_and_score(planned.training(job))
 
 
+@commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself
+def execute(
+    notebook: Path,
+    output: Path,
+    parameters: Annotated[str, typer.Argument(help="YAML.")] = "{}",
+) -> None:
+    """Execute a notebook by papermill, as `dfnb run` does; an error is one sentence.
+
+    OUTPUT is where the executed notebook is written.
+    """
+    from dfnb.report import page
+
+    page.execute(notebook, output, parse_yaml(parameters))
+
+
 @commands.command()
 def score(
     images: list[Path],

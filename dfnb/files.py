@@ -164,7 +164,7 @@ def explain_writing(path: Path) -> Iterator[None]:
     """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
-    except FileNotFoundError:  # some file to read is missing: ``path`` itself can be written
+    except (FileNotFoundError, BrokenPipeError):  # of a file to read, or of who reads the output
         raise
     except filelock.Timeout:  # a subclass of OSError, so it must be caught before that
         raise DfnbError(

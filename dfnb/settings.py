@@ -171,7 +171,8 @@ def explained(
     try:
         yield
     except READING_ERRORS as error:
-        problem = textwrap.shorten(str(error) or repr(error), 300)
+        problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        problem = textwrap.shorten(problem or repr(error), 300)
         raise DfnbError(f"{source} is not valid {kind} ({problem}); {remedy}") from None
 
 

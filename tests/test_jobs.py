@@ -156,6 +156,8 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert job.test_sets == ["smoke-b"] and job.roles == [jobs.MAIN]
 
 
+MAPS = {"test_sets": ["smoke-b"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
+JPEG = {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5]}
 WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
@@ -166,6 +168,17 @@ WRONG = [
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
     ({"ablations": {BASELINE: {"g": {"v": {"epocs": 3}}}}}, "there is no parameter 'epocs'"),
     ({"ablations": {BASELINE: {"g'; touch x": {"v": {}}}}}, "use letters"),
+    ({"grid": {**GRID, "seeds": [0, 0]}}, "seeds = [0, 0]: write each seed once"),
+    ({"grid": {**GRID, "test_sets": ["smoke-bb"]}}, "did you mean smoke-b or"),
+    ({"grid": {**GRID, "kinds": "smoke-b"}}, "kinds: smoke-b compares no kinds of images"),
+    ({"grid": {**GRID, "maps": {**MAPS, "test_sets": ["x"]}}}, "maps: there is no dataset 'x'"),
+    ({"grid": {**GRID, "maps": {**MAPS, "names": ["GradCAM"]}}}, "should be 'Grad-CAM', "),
+    ({"grid": {**GRID, "corruptions": {**JPEG, "test_set": "x"}}}, "corruptions: there is no"),
+    ({"notebooks": {BASELINE: SETTINGS, "08_attribution": None}}, "needs `maps` in the grid"),
+    ({"notebooks": {BASELINE: SETTINGS, "09_robustness": None}}, "needs `corruptions` in the"),
+    ({"notebooks": {BASELINE: SETTINGS, jobs.KINDS: None}}, "shows seams-bed, and the grid has"),
+    ({"notebooks": {"01_data": {"datasets": ["x"]}}}, "01_data: there is no dataset 'x'"),
+    ({"claims": "x"}, "claims/x.yaml"),
 ]
 
 
@@ -175,6 +188,26 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lacking"),
+    [
+        ({"test/real": 3, "train/fake": 3}, "no fake frames"),
+        ({"test/swap": 3, "test/warp": 3}, "no real frames"),
+        ({"val/real": 3}, "no real frames and no fake frames"),
+    ],
+)
+def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, counts, lacking):
+    """Its own record says so; a notebook and a plan are refused alike."""
+    folder = empty_home / "datasets" / "my-set"
+    records.write_record(folder / "record.json", {}, [], n=counts, fingerprints={})
+    sentence = f"the test split of my-set has {lacking},"
+    with pytest.raises(DfnbError, match=sentence):
+        parameters.check(BASELINE, {**parameters.defaults(BASELINE), "test_sets": ["my-set"]})
+    write_profile(empty_home, {**GRID, "test_sets": ["my-set"]})
+    with pytest.raises(DfnbError, match=sentence):
+        jobs.plan("mine")
 
 
 @pytest.mark.parametrize("text", ["grid:\n\t- x", "grid: {}\ngrid: {}"])
@@ -350,7 +383,7 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
     assert p.test_sets == ["smoke-b"]
     for name in ("train_set", "test_sets"):
         wrong = "smoke-bb" if name == "train_set" else ["smoke-a", "smoke-bb"]
-        with pytest.raises(DfnbError, match="no dataset 'smoke-bb'; did you mean smoke-b"):
+        with pytest.raises(DfnbError, match=r"no dataset 'smoke-bb', .* did you mean smoke-b"):
             parameters.check(BASELINE, {**defaults, name: wrong})
 
 

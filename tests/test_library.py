@@ -352,7 +352,7 @@ def test_the_python_of_the_documents_works_in_a_fresh_script(smoke_home, checkou
     (tmp_path / "datasets").symlink_to(smoke_home / "datasets")
     (tmp_path / "reports").symlink_to(checkout / "reports")
     page = (checkout / name).read_text(encoding="utf-8")
-    code = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1]
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
     environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -201,6 +201,7 @@ def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path
     assert a == Video("in/a", path, 0, "real", cluster="in/a")
     expected = {"split": "val", "identity": "anna", "cluster": "anna", "original": path}
     assert b == Video("b", tmp_path / "b.avi", 1, "fake", **expected)
+    assert read_csv(file, tmp_path / "in" / "..") == [a, b]  # as a shell's user names a folder
     for row, problem in {
         "a.mp4,Faked": r"mine\.csv, line 2: label = 'Faked': write real or fake",
         "a.mp4,fake,dev": "line 2: split = 'dev': write train, val or test",

@@ -171,6 +171,12 @@ def test_crops_of_ones_own_are_images_or_folders_of_frames(root):
     clip = table[table["video"] == "test/real/clip"]
     assert clip["frame"].tolist() == [0, 1, 2, 3] and len(table) == 9 + 2 + 4 + 1
     assert table[table["video"] == "test/real/phone"]["frame"].tolist() == [0]
+    (root / "mask/GL/clip").mkdir(parents=True, exist_ok=True)
+    (root / "mask/GL/clip/2.png").write_bytes(b"no mask")
+    record, table = prepared(published.scan("face-crops", root)[0])
+    (problem,) = record["quarantine"]
+    assert "such as mask/GL/clip/2.png: not a video or image" in problem["reason"]
+    assert table[table["video"] == "fake/GL/clip"]["frame"].tolist() == [10]
 
 
 # ---------------------------------------------------------------- trees that are broken

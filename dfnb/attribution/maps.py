@@ -77,8 +77,9 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
         network: A detector, see :func:`evidence`.
         images: (n, 3, H, W), normalised, H = W.
         layer: A part of the network, by default the whole; in one with a timm backbone, it is the
-            layer of :func:`dfnb.papers.backbones.last_map`. :func:`pass_through` says what it may
-            return. If it is called several times, the last output counts.
+            layer of :func:`dfnb.papers.backbones.last_map`, and any other network needs a layer.
+            :func:`pass_through` says what it may return. If it is called several times, the last
+            output counts.
 
     Returns:
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
@@ -88,12 +89,17 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
     """
     from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
-    layer = layer or network
-    layer = backbones.last_map(layer) or layer
+    layer = backbones.last_map(layer or network) or layer
+    if layer is None:
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise DfnbError(
+            f"{type(network).__name__} does not say which layer makes its last feature map: pass "
+            f"its name, as layer='layer4' for a ResNet of torchvision; the parts are {parts}"
+        )
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
     method = LayerGradCam(partial(evidence, network), grid)
     name = f"the layer {type(layer).__name__}"
-    remedy = "name one that returns a map, as an argument or in the network's feature_info"
+    remedy = "name one that returns a map by layer="
     with (
         explained(name, "for Grad-CAM", remedy),
         # What the hook returns replaces the output of the layer.
@@ -111,6 +117,10 @@ def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
     last s² tokens are the patches, row by row. Those before them, such as class and register
     tokens, have no position and do not pass. There must be fewer than 2s + 1 of them.
     """
+    if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+        raise ValueError(
+            f"it returns {type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
+        )
     if output.ndim == 3:
         side = math.isqrt(output.shape[1])
         others, patches = output.tensor_split([-(side**2)], dim=1)
@@ -217,9 +227,9 @@ def compute(
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:
-        # "random" needs no network, so the caller of this function makes it.
-        available = ", ".join([*declared, *EXPLAINERS, "random"])
-        raise DfnbError(f"the network has no map {name!r}; it has {available}")
+        raise DfnbError(
+            f"the network has no map {name!r}{suggestion(name, [*declared, *EXPLAINERS])}"
+        )
     positive = values.clamp(min=0)
     highest = positive.amax((1, 2), keepdim=True)
     scaled = positive / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN

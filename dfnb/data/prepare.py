@@ -338,14 +338,18 @@ def use_crops(video: Video, folder: Path) -> dict:
             "mask": f"{TREE}/{mask}" if mask else "",
             **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
         }
+        file = image
         try:
             pixels = read_image(video.path / image)
             if min(pixels.shape[:2]) < MIN_SIZE:
                 raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
+            if mask:  # a damaged one is found now, and not in the middle of a training
+                file = mask
+                read_image(video.path / mask)
             rows.append(row)
             hashes.append(crop_hash(pixels))
         except Unusable as error:
-            reason = f"images that cannot be used, such as {image}: {error}"
+            reason = f"images that cannot be used, such as {file}: {error}"
     if not rows:
         raise Unusable(reason)
     return {

@@ -117,14 +117,14 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
     impossible values, for paths outside ``root``, and for frames of one video that disagree.
     """
-    folder = file.parent.absolute()
-    root = root.absolute()
+    folder = absolute(file.parent)
+    root = absolute(root)
     table = read_listing(file, {"path": ("filename", "file"), "label": ()}, "path,label")
     parts = defaultdict(list)  # a video, by its name or path -> the images or files that are it
     for line, cells in table.iterrows():
         source = f"{file}, line {line}"
         row = Row.check(cells.dropna().to_dict(), source)
-        path = folder / row.path  # row.path itself where that is absolute
+        path = absolute(folder / row.path)  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
                 f"{source}: {path} is outside {root}; move it into this folder, or "
@@ -144,7 +144,7 @@ def _row_video(row: Row, own_name: str, folder: Path, source: str) -> Video:
 
     ``folder`` is that of the CSV, and ``source`` says where the row is.
     """
-    path = folder / row.path
+    path = absolute(folder / row.path)
     name = row.video or own_name
     mask = folder / row.mask if row.label and row.mask else None
     original = folder / row.original if row.label and row.original else None
@@ -289,7 +289,7 @@ def in_place(root: Path) -> list[Video]:
             continue
         videos[key] = Video(
             name=name,
-            path=root.absolute(),
+            path=absolute(root),
             label=label_of(row["label"]),
             method=row.get("method", row["label"]),
             split=row.get("split", "test"),
@@ -332,6 +332,11 @@ def summary(videos: Sequence[Video]) -> str:
 # ---------------------------------------------------------------- files
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root of the file system, without ``..``; links in it stay."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def files_below(root: Path) -> Files:
     """The files below a folder, by their paths relative to it, in the order of these.
 
@@ -341,7 +346,7 @@ def files_below(root: Path) -> Files:
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
-    root = root.absolute()
+    root = absolute(root)
     files = {}
     for folder, subfolders, names in os.walk(root, followlinks=True):
         here = Path(folder)

@@ -200,7 +200,10 @@ def create(
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
     source = f"{name}, from {initial.file or initial.weights_from},"
-    remedy = "choose another image_size or backbone, or delete damaged weights, to fetch them again"
+    remedy = (
+        "choose another image_size, backbone or dropout, or delete damaged weights, to fetch them "
+        "again"
+    )
     with explained(source, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from

@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -14,6 +16,7 @@ from dfnb.store import reports
 
 REPORT = "11_report"  # the notebook that is the report
 STYLE = Path(__file__).with_suffix(".css")
+LONGEST_CELL = 10800  # seconds
 
 
 def sign(path: Path) -> nbformat.NotebookNode:
@@ -75,29 +78,44 @@ def export(report: str, notebook: str) -> Path:
     return write_bytes(folder / "index.html", page.encode())
 
 
-def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
-    """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
+def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Execute a notebook by papermill; what was executed is in ``output``, also after an error.
 
-    The notebook saves its tables and figures, also in a closed report.
-
-    Raises :class:`DfnbError` with the error of the cell that failed.
+    Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
+    error of a cell that failed.
     """
     import papermill  # takes a second to import
     from papermill.exceptions import PapermillExecutionError
 
-    path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            parameters,
+            progress_bar=False,
+            execution_timeout=LONGEST_CELL,
+            # Else the kernel's log begins with a warning of eavesdroppers on this machine, and may
+            # end with the interrupt by which each kernel is stopped.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        if error.ename == DfnbError.__name__:
+            raise DfnbError(error.evalue) from None
+        raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
+
+
+def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
+    """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
+
+    The notebook saves its tables and figures, also in a closed report. Raises :class:`DfnbError` as
+    :func:`execute`.
+    """
     before = os.environ.get(reports.WRITER, "")
     os.environ[reports.WRITER] = report  # the kernel inherits it
     try:
-        papermill.execute_notebook(
-            find(f"notebooks/{notebook}.ipynb"),
-            path,
-            {"report": report, **parameters},
-            progress_bar=False,
-        )
-    except PapermillExecutionError as error:
-        raise DfnbError(f"{path}: {error.evalue or error.ename}") from None
+        path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"
+        execute(find(f"notebooks/{notebook}.ipynb"), path, {"report": report, **parameters})
     finally:
         os.environ[reports.WRITER] = before
     return export(report, notebook)

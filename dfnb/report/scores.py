@@ -43,6 +43,8 @@ def scores(
 ) -> pd.DataFrame:
     """All scores of a report as one table, a row per detector, seed and video (or frame).
 
+    With the scores of videos, a line per :func:`leaks` is printed: tables of AUC follow.
+
     Args:
         report: Name of the report.
         run: This run: its own scores come first, as the detector ``this run``, wherever it is
@@ -85,7 +87,50 @@ def scores(
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
     for name, values in order.items():
         table[name] = pd.Categorical(table[name], values)
+    if level == "video" and not of_maps:
+        for sentence in leaks(report, run, table["test_set"].unique()):
+            print(sentence)
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
+
+
+def shared_crops(
+    report: str,
+    run: StoredRun | None,
+    test_sets: Collection[str],
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Training set and test set -> how many test frames have a crop of the training, of how many.
+
+    Pairs of which it is not known are left out. ``run`` is this run, beside those of the report.
+    """
+    found = []  # training set, and shared_crops by test set
+    for path in reports.score_files(report_folder(report)):
+        metadata = read_metadata(path)
+        if "shared_crops" in metadata:  # of a run; it is not known of other tools
+            train_set = metadata["record"]["parameters"]["train_set"]
+            found.append((train_set, metadata["shared_crops"]))
+    if run:
+        about = reports.read_tables(run, test_sets, report)[1]
+        of_run = {name: each.get("shared_crops") for name, each in about.items()}
+        found.append((run.train_set, of_run))
+    most = {}  # runs may use a part of their training set
+    for train_set, by_test_set in found:
+        for test_set in test_sets:
+            counts = tuple(by_test_set.get(test_set) or ())
+            if counts:
+                most[train_set, test_set] = max(counts, most.get((train_set, test_set), (0, 0)))
+    return most
+
+
+def leaks(report: str, run: StoredRun | None, test_sets: Collection[str]) -> list[str]:
+    """A sentence for each training set that shares crops with a test set; see shared_crops."""
+    sentences = []
+    for (train_set, test_set), (shared, frames) in shared_crops(report, run, test_sets).items():
+        if shared:
+            sentences.append(
+                f"Leak: {shared} of {frames} frames of {test_set} are also in the training set "
+                f"{train_set}, pixel by pixel. AUC there shows what was learned by heart."
+            )
+    return sentences
 
 
 def _remedy(report: str) -> str:

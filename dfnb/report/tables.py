@@ -5,7 +5,7 @@ network or reads a dataset.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from dfnb import statistics
 from dfnb.files import report_folder, write_bytes
 from dfnb.report.measure import SUMMARY, measure
-from dfnb.report.scores import MAIN
+from dfnb.report.scores import MAIN, shared_crops
 from dfnb.store import reports
 from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
@@ -36,6 +36,7 @@ NOTHING = Markdown("*This report has nothing to show here.*")
 # empty maps.
 SANITY = ["all", "empty"]
 SANITY_LIMIT = 0.5
+MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
 # ---------------------------------------------------------------- what is measured
@@ -245,14 +246,22 @@ def pivot(
     index: Sequence[str] = ("detector",),
     columns: str = "place",
 ) -> pd.DataFrame:
-    """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order."""
+    """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order.
+
+    Above MOST_COLUMNS the table is turned: what ``columns`` names is one row each.
+    """
     if numbers.empty:
         return pd.DataFrame()
     texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
     table = texts.pivot_table(
         "text", list(index), columns, aggfunc="first", sort=False, observed=True
     )
-    return table.fillna("–").rename_axis(columns=None)
+    table = table.fillna("–")
+    if table.shape[1] > MOST_COLUMNS:
+        if len(index) > 1:  # one name per row, which becomes that of a column
+            table.index = [", ".join(map(str, names)) for names in table.index]
+        table = table.T
+    return table.rename_axis(columns=None)
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
@@ -279,6 +288,7 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
     """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
     facts = defaultdict(list)
+    train_sets = {}  # names in the order of the detectors
     names = scores["detector"].unique()
     found = detectors(report)
     about = reports.test_sets(report)
@@ -288,6 +298,7 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
     for detector in found:
         for each in detector.runs if detector.name in names else ():
             facts["Trained on"].append(detector.train_set)
+            train_sets[each.train_set] = None
             facts["Seeds"].append(str(each.seed))
             # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
             rule = each.record.rule.replace(each.train_set, detector.train_set)
@@ -302,6 +313,10 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
             f"videos, {rows['cluster'].nunique()} clusters, "
             f"{of_set.get('compression') or 'compression not known'}, {of_set['crop']}"
         )
+    name = "Test frames that are also in the training set, pixel by pixel"
+    shared = shared_crops(report, run, scores["test_set"].unique())
+    if texts := _texts_of_shared(shared, train_sets, scores["test_set"].unique()):
+        facts[name] = texts
     sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
@@ -310,6 +325,27 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
     if reports.is_closed(report) and not run:
         sentences.append(f"Made again by `dfnb report {report}`.")
     return " ".join(sentences)
+
+
+def _texts_of_shared(
+    shared: Mapping[tuple[str, str], tuple[int, int]],
+    train_sets: Collection[str],
+    test_sets: Collection[str],
+) -> list[str]:
+    """What :func:`dfnb.report.scores.shared_crops` says, for :func:`conditions`.
+
+    "none" is said of the test sets that were compared with all of the training sets.
+    """
+    texts = []
+    clean = []
+    for test_set in test_sets:
+        counts = {each: shared.get((each, test_set)) for each in train_sets}
+        for train_set, known in counts.items():
+            if known and known[0]:
+                texts.append(f"{known[0]} of {known[1]} of {test_set} in {train_set}")
+        if counts and all(known and not known[0] for known in counts.values()):
+            clean.append(test_set)
+    return [*texts, f"none of {', '.join(clean)}"] if clean else texts
 
 
 def show(

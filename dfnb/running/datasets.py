@@ -21,15 +21,42 @@ def check_known(datasets: Iterable[str], source: str) -> None:
 
     Published datasets that are not prepared are known: who calls this leaves them out.
     """
-    known = {*files.dataset_names("synth"), *files.dataset_names("real")}
+    known = [*files.dataset_names("synth"), *files.dataset_names("real")]
     for dataset in datasets:
         if dataset not in known and not is_available(dataset):
-            prepared = [path.parent.name for path in files.home().glob("datasets/*/record.json")]
+            paths = sorted(files.home().glob("datasets/*/record.json"))
+            prepared = [path.parent.name for path in paths]  # first: they are the reader's own
             raise DfnbError(
-                f"{source}: there is no dataset {dataset!r}"
-                f"{suggestion(dataset, sorted({*known, *prepared}))} `dfnb synth NAME` makes one "
-                "of the embedded benchmark, `dfnb prepare` one of your own files"
+                f"{source}: there is no dataset {dataset!r}, and `dfnb prepare` makes one of your "
+                f"own files{suggestion(dataset, dict.fromkeys([*prepared, *known]))}"
             )
+
+
+def check_tested(datasets: Iterable[str], source: str) -> None:
+    """Raise :class:`DfnbError` for a prepared dataset whose test split lacks real or fake frames.
+
+    Those of the embedded benchmark have both. All ``datasets`` must be there.
+    """
+    for dataset in datasets:
+        if dataset not in files.dataset_names("synth"):
+            kinds = (kind.split("/", 1) for kind in dataset_record(dataset)["n"])
+            methods = {method for split, method in kinds if split == "test"}
+            lacking = [] if "real" in methods else ["no real frames"]
+            lacking += [] if methods - {"real"} else ["no fake frames"]
+            if lacking:
+                raise DfnbError(
+                    f"{source}: the test split of {dataset} has {' and '.join(lacking)}, so that "
+                    "nothing can be measured; add videos, or choose another test set"
+                )
+
+
+def check_kinds(dataset: str, source: str) -> None:
+    """Raise :class:`DfnbError` for a dataset that does not compare kinds of images."""
+    check_known([dataset], source)
+    if dataset not in files.dataset_names("synth") or not synth.preset(dataset).contrasts:
+        raise DfnbError(
+            f"{source}: {dataset} compares no kinds of images: choose one such as seams-smoke"
+        )
 
 
 def present(datasets: Iterable[str], source: str) -> list[str]:

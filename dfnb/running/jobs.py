@@ -18,8 +18,15 @@ from pydantic import Field
 
 from dfnb import files, papers
 from dfnb.papers.contract import INPUT
+from dfnb.report import claims
 from dfnb.running import parameters
-from dfnb.running.datasets import check_known, ensure_datasets, is_available
+from dfnb.running.datasets import (
+    check_kinds,
+    check_known,
+    check_tested,
+    ensure_datasets,
+    is_available,
+)
 from dfnb.running.measuring import Corruptions, Maps, is_scored, measured
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
@@ -31,6 +38,9 @@ from dfnb.store.scores import VALIDATION
 from dfnb.training import train
 from dfnb.training.runs import Run
 
+# What these notebooks show is measured with the trainings, if the grid has the entry.
+NEEDED_ENTRIES = {"08_attribution": "maps", "09_robustness": "corruptions"}
+KINDS = "10_what_detectors_detect"  # needs the grid's kinds
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
 
@@ -176,6 +186,7 @@ def plan(
     weights are not there.
     """
     content = profile(name)
+    _check_measured(f"profile {name}", content)
     by_id: dict[str, Training] = {}
     shown = {}  # notebook -> its parameters; that of a paper shows the paper's first training
     for notebook in content.notebooks:
@@ -206,6 +217,8 @@ def plan(
         if notebook not in shown:
             values = {"report": name, **own}
             checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
+            if isinstance(checked, parameters.DataParameters):
+                check_known(checked.datasets, f"profile {name}, {notebook}")
             shown[notebook] = checked.model_dump(mode="json")
         if name == parameters.DESCRIBED:  # executed with its defaults, as a reader opens it
             shown[notebook] = {}
@@ -213,6 +226,41 @@ def plan(
         job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
         notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
+
+
+def _check_measured(source: str, content: Profile) -> None:
+    """Refuse what would only be found out after all trainings; raises :class:`DfnbError`.
+
+    These are test sets of the grid that nobody knows, notebooks that need what the grid lacks, and
+    a file of claims that is missing or wrong.
+    """
+    if content.claims:
+        claims.content(content.claims)
+    grid = content.grid
+    measured_on = {}
+    if grid.maps:
+        measured_on["maps"] = grid.maps.test_sets
+    if grid.corruptions:
+        measured_on["corruptions"] = [grid.corruptions.test_set]
+    for entry, datasets in measured_on.items():
+        check_known(datasets, f"{source}, {entry}")
+        check_tested(filter(is_available, datasets), f"{source}, {entry}")
+    for notebook, entry in NEEDED_ENTRIES.items():
+        if notebook in content.notebooks and not any(map(is_available, measured_on.get(entry, []))):
+            raise DfnbError(
+                f"{source}: {notebook} needs `{entry}` in the grid, on a test set that is there; "
+                "add it, as in the profile smoke, or leave the notebook out"
+            )
+    if grid.kinds:
+        check_kinds(grid.kinds, f"{source}, kinds")
+    if KINDS in content.notebooks:
+        own = content.notebooks[KINDS] or {}
+        test_set = parameters.schema(KINDS).check(own, f"{source}, {KINDS}").test_set
+        if test_set != grid.kinds:
+            raise DfnbError(
+                f"{source}: {KINDS} shows {test_set}, and the grid has kinds: {grid.kinds}; name "
+                "one dataset in both, or leave the notebook out"
+            )
 
 
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
@@ -263,9 +311,11 @@ def _trainings(
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
-            p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
-            check_known(p.test_sets, name)
+            source = ", ".join(filter(None, (f"profile {name}", notebook, *role)))
+            p = schema.check(values, source)
+            check_known([p.train_set, *p.test_sets], source)
             present = [dataset for dataset in p.test_sets if is_available(dataset)]
+            check_tested(present, source)
             can_start = p.released or is_available(p.train_set)
             if role != MAIN and not (present and can_start):
                 continue

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from dfnb import device, files, synth
 from dfnb.attribution import maps, measures
-from dfnb.data import corrupt, test_sets
+from dfnb.data import audit, corrupt, test_sets
 from dfnb.data.frames import dataset_record, identity
+from dfnb.records import read_record
 from dfnb.running.datasets import ensure_datasets, is_available
 from dfnb.running.parameters import Names
 from dfnb.settings import Closed, Name
@@ -43,7 +44,7 @@ class Maps(Closed):
     frames: int = Field(ge=1)  # forged frames of each test set, about so many
     # Maps besides the detectors' own that are measured and checked for each main detector's first
     # seed. Of other seeds the own maps and Grad-CAM are measured, and none is checked.
-    names: list[str] = Field(min_length=1)
+    names: list[Literal[*maps.EXPLAINERS, "random"]] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
     # Whether the own maps and Grad-CAM of an ablation's variants are measured, too: each on the
     # first of its own test sets.
@@ -125,7 +126,7 @@ def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Conditi
     present = [name for name in of_maps.test_sets if is_available(name)]
     for name in present:
         yield from (Condition(name, map=map_name) for map_name in names)
-    if is_first:
+    if is_first and present:
         yield from (Condition(present[0], map=map_name, sanity=True) for map_name in names)
 
 
@@ -148,7 +149,8 @@ def _make(
             tables[condition] = scoring.predict(network, frames, run.settings, locate=False)
             continue
         ensure_datasets(name)
-        about[name] = test_sets.metadata(name)
+        if name not in about:
+            about[name] = test_sets.metadata(name) | {"shared_crops": _shared_crops(run, name)}
         if condition.map:
             table = _measure_map(run, condition, of_maps)
             if len(table):  # empty where the test set has no fake of a method that it has seen
@@ -157,6 +159,23 @@ def _make(
             videos = corruptions.videos if condition.corruption else None
             tables[condition] = scoring.score(run, *condition[:3], videos)
     return tables, about
+
+
+def _shared_crops(run: Run, test_set: str) -> list[int] | None:
+    """How many frames of a test set have a crop that the run was trained on, and of how many.
+
+    None where it is not known: the training set is not on this machine, or is another version.
+    """
+    splits = ("train", "val")
+    record = read_record(files.dataset_folder(run.train_set))
+    if not record or "fingerprints" not in record:
+        return None
+    if identity(record, splits) != run.parameters.data:
+        return None
+    trained_on = pd.concat([frames_of(run.parameters, split) for split in splits])
+    tested = test_sets.load(test_set)
+    shared = audit.shared_crops(trained_on, tested)
+    return None if shared is None else [shared, len(tested)]
 
 
 def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:

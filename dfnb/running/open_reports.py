@@ -7,11 +7,10 @@ minutes. What was measured before is read.
 
 from collections.abc import Callable, Iterable
 
-from dfnb import synth
 from dfnb.data import test_sets
-from dfnb.files import dataset_names, domain_of, report_folder
+from dfnb.files import domain_of, report_folder
 from dfnb.library import load_dataset, predict
-from dfnb.running.datasets import check_known, ensure_datasets
+from dfnb.running.datasets import check_kinds, ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES
 from dfnb.settings import DfnbError
@@ -78,9 +77,7 @@ def score_kinds(report: str, test_set: str) -> None:
 
     Raises :class:`DfnbError` for any other, and for one of which a closed report has no scores.
     """
-    check_known([test_set], report)
-    if test_set not in dataset_names("synth") or not synth.preset(test_set).contrasts:
-        raise DfnbError(f"{test_set} compares no kinds of images: choose one such as seams-smoke")
+    check_kinds(test_set, report)
     if not reports.is_closed(report):
         for run in first_runs(report).values():
             reports.add_run(report, run, *measured(run, report, [test_set]))

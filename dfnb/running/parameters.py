@@ -9,15 +9,23 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, create_model
+from pydantic import AfterValidator, Field, NonNegativeInt, create_model
 
 from dfnb import files, papers
-from dfnb.running.datasets import check_known, present
+from dfnb.running.datasets import check_known, check_tested, present
 from dfnb.settings import Closed, DfnbError, Name, read_yaml
 from dfnb.store.runs import TrainingOptions
 
+
+def _without_repetition(seeds: list[int]) -> list[int]:
+    """The seeds; ValueError where one occurs twice: it would be a single training."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds = {seeds}: write each seed once")
+    return seeds
+
+
 Names = Annotated[list[Name], Field(min_length=1)]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1)]
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_without_repetition)]
 
 
 DESCRIBED = "study-bed"  # the profile whose detectors the notebooks show by default
@@ -119,6 +127,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     if isinstance(p, TrainingParameters):
         check_known([p.train_set], notebook)
         p = p.model_copy(update={"test_sets": present(p.test_sets, notebook)})
+        check_tested(p.test_sets, notebook)
     return p
 
 

@@ -10,7 +10,8 @@
 
 The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
 their place in the table of the test set. The metadata are the ``record`` of the run, or the
-``threshold`` of another tool; and the ``fingerprints`` of the test sets.
+``threshold`` of another tool; the ``fingerprints`` of the test sets; and the ``shared_crops`` of
+those of which it is known, see :data:`dfnb.store.scores.About`.
 
 A report is *closed* if there is a profile of its name. Then only ``dfnb run`` and ``dfnb report``
 write there, its runs have ``roles`` (main detector, or variant of an ablation), and a notebook by
@@ -47,6 +48,7 @@ from dfnb.store.scores import (
     Condition,
     Tables,
     by_condition,
+    is_same,
     read_scores,
     slim,
 )
@@ -135,8 +137,11 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
             parts.append(rows.assign(**condition._asdict(), frame_row=frame_row.to_numpy()))
         # Where no test set is there, a file without rows.
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        fingerprints = {test_set: each["fingerprint"] for test_set, each in about.items()}
-        write_table(path, rows, {**metadata, "fingerprints": fingerprints})
+        metadata["fingerprints"] = {name: each["fingerprint"] for name, each in about.items()}
+        shared = {name: each.get("shared_crops") for name, each in about.items()}
+        if any(shared.values()):
+            metadata["shared_crops"] = {name: counts for name, counts in shared.items() if counts}
+        write_table(path, rows, metadata)
     return path
 
 
@@ -162,7 +167,8 @@ def _with_frames(
         stored = read_table(path)
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        write_table(path, frames, about)
+        of_all_runs = {name: value for name, value in about.items() if name != "shared_crops"}
+        write_table(path, frames, of_all_runs)
     return frames.assign(frame_row=np.arange(len(frames), dtype="int32"))
 
 
@@ -173,7 +179,7 @@ def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
         if all(condition in known for condition in tables):
             return
         record = run.record.model_dump(mode="json")
-        write_scores(report, run.id, {**tables, **known}, {**about, **known_about}, record=record)
+        write_scores(report, run.id, {**tables, **known}, {**known_about, **about}, record=record)
 
 
 def remove_replaced(report: str, run_id: str) -> None:
@@ -207,11 +213,15 @@ def read_run(
     if not path.exists():
         return {}, {}
     rows = read_table(path)
+    metadata = read_metadata(path)
+    shared = metadata.get("shared_crops", {})
     about = {}
     parts = []
-    for name in read_metadata(path)["fingerprints"]:
+    for name in metadata["fingerprints"]:
         if test_sets is None or name in test_sets:
             about[name] = read_metadata(test_set_path(folder, name))
+            if name in shared:
+                about[name]["shared_crops"] = shared[name]
             frames = read_table(test_set_path(folder, name))
             of_set = rows[rows["test_set"] == name].reset_index(drop=True)
             keys = frames.iloc[of_set["frame_row"]].reset_index(drop=True)
@@ -242,7 +252,7 @@ def read_tables(
         if record.get("weights_sha256") == run.record.weights_sha256:
             sources.append(read_run(name, run.id, test_sets))
     for found, found_about in reversed(sources):
-        replaced = {name for name in about if about[name] != found_about.get(name, about[name])}
+        replaced = {name for name in about if not is_same(name, about, found_about)}
         tables = {key: table for key, table in tables.items() if key.test_set not in replaced}
         tables |= found
         about |= found_about

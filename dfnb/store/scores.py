@@ -24,7 +24,9 @@ KEY_TYPES = {
 }
 KEYS = tuple(KEY_TYPES)
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
-About = Mapping[str, Mapping[str, Any]]  # test set -> dfnb.data.test_sets.metadata of it
+# test set -> dfnb.data.test_sets.metadata of it and, of a run, ``shared_crops``: how many of its
+# frames have a crop that the run was trained on, and of how many; None where it is not known.
+About = Mapping[str, Mapping[str, Any]]
 
 
 class Condition(NamedTuple):
@@ -49,13 +51,18 @@ def add_scores(run_id: str, tables: Tables, about: About) -> None:
     path = run_folder(run_id) / "scores.parquet"
     with locked(path.parent, wait_s=-1):  # as long as another process adds
         known = read_metadata(path)["test_sets"] if path.exists() else {}
-        unchanged = [name for name in known if known[name] == about.get(name, known[name])]
+        unchanged = [name for name in known if is_same(name, known, about)]
         stored, _ = read_scores(run_id, unchanged)
         rows = []
         for condition, table in {**stored, **tables}.items():
             rows.append(slim(table.astype(KEY_TYPES)).assign(**condition._asdict()))
         metadata = {"test_sets": {**known, **about}}
         write_table(path, pd.concat(rows, ignore_index=True), metadata)
+
+
+def is_same(name: str, known: About, about: About) -> bool:
+    """Whether ``about`` has no other version of the test set than ``known``."""
+    return about.get(name, known[name])["fingerprint"] == known[name]["fingerprint"]
 
 
 def read_scores(

@@ -71,12 +71,19 @@ def test_an_executed_notebook_begins_with_how_it_was_made():
     assert len(texts) == 1
 
 
-def test_a_cell_that_fails_is_named_in_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("DfnbError", r"^there are no scores$"),  # the sentence of a cell that refuses something
+        ("ValueError", r"12_judge\.ipynb shows where it failed: ValueError: there are no scores$"),
+    ],
+)
+def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
     def fail(*_, **__):
-        raise PapermillExecutionError(0, 1, "source", "DfnbError", "there are no scores", ["..."])
+        raise PapermillExecutionError(0, 1, "source", kind, "there are no scores", ["..."])
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
-    with pytest.raises(DfnbError, match=r"12_judge\.ipynb: there are no scores$"):
+    with pytest.raises(DfnbError, match=sentence):
         page.rebuild("demo", tools.NOTEBOOK)
     assert not (report_folder("demo") / "index.html").exists()
 

@@ -9,6 +9,7 @@ from scipy.special import expit
 from dfnb import report
 from dfnb.report import tables
 from dfnb.statistics import NAN
+from dfnb.store import reports
 
 A, B = planted.SETS
 
@@ -121,6 +122,29 @@ def test_captions_name_the_conditions(scores):
         units in text and "Collapsed runs, left out unless all are: locate_and_verify---1." in text
     )
     assert "dfnb report" not in text  # of an open report
+    assert "pixel by pixel" not in text  # not known of any test set
+
+
+def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
+    """Two trainings: of one it is known for both test sets, of the other for the second alone."""
+    for seed, known in enumerate(({A: [7, 90], B: [0, 90]}, {A: None, B: [0, 90]})):
+        planted.write("leaky", "xception", seed, shared=known)
+    main = tables.main(report.scores("leaky"))
+    leak = f"7 of 90 frames of {A} are also in the training set {A}, pixel by pixel"
+    assert capsys.readouterr().out.count(leak) == 1
+    text = tables.conditions("leaky", main)
+    assert f"pixel by pixel: 7 of 90 of {A} in {A}; none of {B}." in text
+    assert "shared_crops" not in reports.test_sets("leaky")[A]  # it is of the runs
+
+
+def test_many_methods_are_rows(scores):
+    numbers = report.measure(tables.main(scores), "AUC", ["detector", "test_set", "method"])
+    table = tables.pivot(numbers, ["detector", "test_set"], "method")
+    assert table.columns.tolist() == ["swap", "warp"]
+    many = [numbers.assign(method=numbers["method"].astype(str) + str(i)) for i in range(7)]
+    turned = tables.pivot(pd.concat(many), ["detector", "test_set"], "method")
+    assert turned.columns[0] == f"Baseline, {A}" and len(turned) == 14
+    assert turned.loc["warp6"].tolist() == table["warp"].tolist()
 
 
 def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch):

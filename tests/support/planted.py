@@ -95,13 +95,19 @@ def metadata(tables):
     return made
 
 
-def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, **facts):
-    """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record."""
+def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, shared=None, **facts):
+    """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record.
+
+    ``shared`` is what is known of the crops that it shares with a test set.
+    """
     run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     tables.update(more or {})
     about = {"record": record(paper, seed, **facts).model_dump(mode="json"), "roles": [role]}
-    write_scores(profile, run_id, tables, metadata(tables), **about)
+    of_sets = metadata(tables)
+    for name, counts in (shared or {}).items():
+        of_sets[name]["shared_crops"] = counts
+    write_scores(profile, run_id, tables, of_sets, **about)
     return run_id
 
 
