@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from dfnb import files, papers
+from dfnb import files, papers, synth
 from dfnb.papers.contract import INPUT
 from dfnb.running import parameters
 from dfnb.running.datasets import check_known, ensure_datasets, is_available
@@ -28,7 +28,7 @@ from dfnb.store import reports
 from dfnb.store.reports import STANDING_ALONE, Role
 from dfnb.store.runs import RunParameters
 from dfnb.training import train
-from dfnb.training.runs import Run
+from dfnb.training.runs import Run, settings_of
 
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
@@ -211,6 +211,22 @@ def plan(
         job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
         notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
+
+
+def fetch(planned: Plan) -> None:
+    """Download what the unfinished trainings of a plan need, and the datasets that they build.
+
+    So none of them stops for it hours later, or on a machine without a network. Raises
+    :class:`DfnbError`, which names the remedy, where something cannot be had.
+    """
+    unfinished = [job for job in planned.trainings if not job.done]
+    datasets = {dataset for job in unfinished for dataset in job.test_sets}
+    for job in unfinished:
+        if job.run.data:  # empty for released weights, which are not trained
+            settings_of(job.run).fetch()
+            datasets.add(job.run.train_set)
+    for dataset in sorted(datasets & {*files.dataset_names("synth")}):
+        synth.fetch(dataset)
 
 
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:

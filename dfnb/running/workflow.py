@@ -30,6 +30,7 @@ def run(
         main: Whether to leave out the trainings of all ablations.
     """
     plan = jobs.plan(profile, main)
+    jobs.fetch(plan)
     for dataset in jobs.profile(profile).grid.test_sets:
         if not is_available(dataset):
             print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")

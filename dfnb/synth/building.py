@@ -545,6 +545,22 @@ def build(
         return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
 
 
+def fetch(name: str) -> None:
+    """Download what :func:`build` needs for a dataset of photographs; for drawn ones nothing.
+
+    These are the photographs, and the networks that find their faces and place a mesh on them.
+    Raises :class:`DfnbError` where one of them cannot be had.
+    """
+    settings = preset(name)
+    if settings.portraits and read_record(dataset_folder(name)) is None:
+        from dfnb.data import faces  # imports torch
+
+        photographs.folder_of(settings.portraits)
+        faces.detector_path()
+        if any(method in mesh_forgeries.METHODS for method in settings.methods):
+            faces.mesh_path()
+
+
 def excerpt(name: str, split: str) -> Path:
     """The folder of a dataset that has the first EXCERPT people of a split alone, with one record.
 

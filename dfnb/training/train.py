@@ -51,6 +51,7 @@ def train(parameters: RunParameters) -> Run:
         if read_record(folder) is None and settings.released:
             adopt(folder, parameters)
         elif read_record(folder) is None:  # not trained to the end yet
+            settings.fetch()
             start = None  # the run of the previous phase
             before = settings.before()
             if before is not None:
