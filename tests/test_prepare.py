@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -431,5 +432,6 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
+    assert [file.name for file in Path(table["path"][0]).parent.iterdir()] == ["000.png"]
     with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})

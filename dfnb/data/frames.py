@@ -83,24 +83,26 @@ def write_video(
     with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
         if crops is not None:
-            _write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
+            write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
             content["crops_hash"] = _array_hash(crops)
             content["crop_hashes"] = [crop_hash(crop) for crop in crops]
         if masks is not None:
-            _write_images(temporary, MASK_FILE, masks * np.uint8(255))
+            write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
         write_json(temporary / "video.json", content)
 
 
-def _write_images(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; ``name`` gets their numbers.
+def write_images(folder: Path, name: str, images: np.ndarray) -> list[Path]:
+    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; returns their paths.
 
-    PNG is lossless. JPEG would change what is measured.
+    ``name`` gets their numbers. PNG is lossless. JPEG would change what is measured.
     """
-    for number, image in enumerate(images):
+    paths = [folder / name.format(number) for number in range(len(images))]
+    for path, image in zip(paths, images):
         _, file = cv2.imencode(".png", image)
-        (folder / name.format(number)).write_bytes(file)  # cv2.imwrite hides that a disk is full
+        path.write_bytes(file)  # cv2.imwrite hides that a disk is full
+    return paths
 
 
 def _array_hash(array: np.ndarray) -> str:

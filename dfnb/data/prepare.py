@@ -27,13 +27,15 @@ from tqdm import tqdm
 
 from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
+    CROP_FILE,
     TREE,
     WHERE_CUT,
     crop_hash,
     half_of_two_levels,
     images_hash,
-    load_frames,
+    unlabelled,
     write_dataset,
+    write_images,
     write_video,
 )
 from dfnb.data.listings import frame_numbers
@@ -620,18 +622,23 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
+def prepare_picture(
+    path: str | Path,
+    faces: Mapping,
+    frames: int = 1,
+    folder: Path | None = None,
+) -> pd.DataFrame:
     """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. The crops
-    are in a temporary folder until the process ends. ``video`` and ``cluster`` are the given path,
-    with ``~`` expanded, and ``method`` is the name of the file.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. ``video``
+    and ``cluster`` are the given path, with ``~`` expanded, and ``method`` is the name of the file.
 
     Args:
         path: An image or a video.
-        faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
-            same ``size`` and ``scale``, or where one is missing, with its default.
+        faces: How the faces of a training set were cut, as its record says. The picture is cut with
+            the same ``size`` and ``scale``, or where one is missing, with its default.
         frames: How many evenly spaced frames of a video, at most.
+        folder: Where the crops are written; by default a temporary one until the process ends.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
@@ -640,20 +647,20 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     path = Path(path).expanduser()
     if not path.is_file():
         raise DfnbError(f"there is no file {path}")
-    folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
-    # The inputs may be empty: they only identify a video that was prepared before.
-    result = prepare_video(video, "", folder, settings, YuNet())
-    if result["frames"] == result["without_face"]:
-        raise DfnbError(f"{path}: {result['reason']}")
-    write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
-    # A name with "/" is taken as a path; on Windows only as_posix writes one.
-    table = load_frames(folder.as_posix())
-    return table.assign(
-        video=str(path),
-        cluster=str(path),
-        label=np.nan,
+    try:
+        cut = cut_faces(video, settings, YuNet())
+    except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
+        raise DfnbError(f"{path}: {error}") from None
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    files = write_images(folder, CROP_FILE, cut["crops"][..., ::-1])  # OpenCV's order is BGR
+    rows = pd.DataFrame(cut["rows"])
+    return unlabelled([path] * len(rows)).assign(
+        path=list(map(str, files)),
+        frame=rows["frame"],
+        landmarks=rows["landmarks"],
         method=path.name,  # panels show it above the frame
     )
