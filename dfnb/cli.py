@@ -268,6 +268,7 @@ def prepare(
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
     one_class: bool = False,
+    splits: Annotated[list[str] | None, typer.Option()] = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -281,7 +282,9 @@ def prepare(
     dataset, by default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
-    or fake videos alone. After an interruption, the same command continues.
+    or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
+    the same command adds the other splits later, and keeps what is there. After an interruption,
+    the same command continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
@@ -299,6 +302,7 @@ def prepare(
     else:
         options = [word for setting in settings or [] for word in ("--set", setting)]
         options += ["--one-class"] if one_class else []
+        options += [word for split in splits or [] for word in ("--splits", split)]
         videos = _videos(source, name, root, options)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
@@ -307,7 +311,8 @@ def prepare(
     for problem in missing:
         typer.echo(problem, err=True)
     typer.echo(summary(videos))
-    record = prepare.prepare(name, videos, checked, one_class=one_class)
+    chosen = splits or ()
+    record = prepare.prepare(name, videos, checked, one_class=one_class, splits=chosen)
     _print_record(record, name)
 
 

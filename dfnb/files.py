@@ -315,6 +315,13 @@ def digest(content: Any, digits: int = 12) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
 
 
+def size_in_words(number_of_bytes: float) -> str:
+    """A number of bytes for messages, such as 84 GB or 2.1 MB."""
+    unit, name = (1e9, "GB") if number_of_bytes >= 1e9 else (1e6, "MB")
+    number = number_of_bytes / unit
+    return f"{number:,.{0 if number >= 10 else 1}f} {name}"
+
+
 # ---------------------------------------------------------------- processes
 
 

@@ -156,6 +156,18 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert job.test_sets == ["smoke-b"] and job.roles == [jobs.MAIN]
 
 
+def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
+    (own_home / "datasets").unlink()  # the link to them
+    for name, split in (("tested", "test"), ("trained", "train")):
+        record = {"parameters": {}, "fingerprints": {split: "x"}, "n": {}, "outputs": {}}
+        files.write_json(own_home / "datasets" / name / "record.json", record)
+    write_profile(own_home, {**GRID, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
+    assert trainings()[0].test_sets == ["tested"]
+    write_profile(own_home, {**GRID, "train_set": "tested"})
+    with pytest.raises(DfnbError, match="tested has no split train and no split val; prepare it"):
+        trainings()
+
+
 WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),

@@ -9,7 +9,7 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,15 @@ def write_dataset(
     folder: Path,
     parameters: Mapping,
     originals: Mapping[str, str] | None = None,
+    videos: Collection[str] | None = None,
     **more: Any,
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``parameters`` are
-    the settings that they were made with. ``originals`` maps the name of a fake to the name of the
-    video that it was made from; "" or missing: none.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``; of these, only the
+    named ``videos``, if any are named: others may be there, of a split that was left unfinished.
+    ``parameters`` are the settings that they were made with. ``originals`` maps the name of a fake
+    to the name of the video that it was made from; "" or missing: none.
 
     The ``fingerprints`` in the record hash, per split, the parameters, the rows, and the bytes of
     the crops and masks of each video: a split that is prepared later changes none of the others.
@@ -161,6 +163,8 @@ def write_dataset(
     tables = []
     for file in sorted(root.rglob("[!.]*/video.json")):
         video = file.parent.relative_to(root).as_posix()
+        if videos is not None and video not in videos:
+            continue
         original = (originals or {}).get(video, "")
         rows, video_digest = _completed(read_json(file), video, original)
         video_digests[rows[0]["split"]].append([video, video_digest])
@@ -206,8 +210,11 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
 # ---------------------------------------------------------------- reading
 
 
-def dataset_record(name: str | Path) -> dict:
-    """The record of a dataset; raises :class:`DfnbError` when it is missing or unfinished."""
+def dataset_record(name: str | Path, *splits: str) -> dict:
+    """The record of a dataset.
+
+    Raises :class:`DfnbError` when it is missing or unfinished, or lacks one of these ``splits``.
+    """
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
@@ -220,6 +227,11 @@ def dataset_record(name: str | Path) -> dict:
         raise DfnbError(
             f"{folder} was made by an earlier version, without fingerprints of its splits; move it "
             "away and make it again"
+        )
+    if missing := {*splits} - {*record["fingerprints"]}:
+        raise DfnbError(
+            f"{folder} has no split {' and no split '.join(sorted(missing))}; prepare it, without "
+            "--splits or with these, or choose another dataset"
         )
     return record
 

@@ -279,8 +279,8 @@ def _trainings(
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             p = schema.check(values, f"profile {name}, {notebook}, {' '.join(role)}")
             check_known(p.test_sets, name)
-            present = [dataset for dataset in p.test_sets if is_available(dataset)]
-            can_start = p.released or is_available(p.train_set)
+            present = [dataset for dataset in p.test_sets if is_available(dataset, "test")]
+            can_start = p.released or is_available(p.train_set, "train", "val")
             if role != MAIN and not (present and can_start):
                 continue
             p = p.model_copy(update={"test_sets": present})

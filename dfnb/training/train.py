@@ -90,7 +90,7 @@ def run_parameters(
     elif train_set in dataset_names("synth"):
         data = synth.identity(train_set)
     else:
-        data = identity(dataset_record(train_set), ("train", "val"))
+        data = identity(dataset_record(train_set, "train", "val"), ("train", "val"))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(
