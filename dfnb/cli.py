@@ -151,14 +151,16 @@ def parameters(
 
 
 @commands.command()
-def cost(profile: ProfileName = "study-bed") -> None:
-    """Estimate the hours that a profile needs: time a few steps of each training on this machine.
+def cost(profile: ProfileName = "study-bed", main: bool = False) -> None:
+    """Estimate the hours, memory and disk that a profile needs, before anything is downloaded.
 
-    Missing drawn datasets are built first.
+    A few steps of each training are timed on this machine, with their loading, validation and
+    scoring. A dataset that is not prepared counts by its published number of videos, and drawn
+    frames are timed in its place. --main leaves out all ablations.
     """
     from dfnb.running import cost
 
-    typer.echo(cost.report(profile))
+    typer.echo(cost.report(profile, main))
 
 
 @commands.command()

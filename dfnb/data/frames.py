@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -55,6 +55,22 @@ TREE = "tree"  # in a dataset's folder, a link to the crops that are used in pla
 # The columns that say where a crop was cut out; null for images that are used in place.
 WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
+
+
+class Extent(NamedTuple):
+    """How large a dataset is, told before it is made.
+
+    Attributes:
+        videos: method, or real → split → number of videos.
+        frames: crops of a video.
+        size: side of a crop in pixels.
+        has_masks: whether its fakes have masks.
+    """
+
+    videos: dict[str, dict[str, int]]
+    frames: int
+    size: int
+    has_masks: bool
 
 
 # ---------------------------------------------------------------- writing

@@ -7,7 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. What n
 train and score one run, is in :mod:`dfnb.running.this_run`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,6 @@ class Plan(Closed):
 def plan(
     name: str,
     main: bool = False,
-    **changes: Any,
 ) -> Plan:
     """The jobs of a profile, whether done or not.
 
@@ -168,7 +167,6 @@ def plan(
     Args:
         name: The name of the profile.
         main: Whether to leave out the trainings of all ablations.
-        **changes: Parameters that all trainings have in place of the profile's.
 
     Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
     weights are not there.
@@ -177,7 +175,7 @@ def plan(
     by_id: dict[str, Training] = {}
     shown = {}  # notebook -> its parameters; that of a paper shows the paper's first training
     for notebook in content.notebooks:
-        for job in _trainings(name, content, notebook, changes):
+        for job in _trainings(name, content, notebook):
             shown.setdefault(notebook, job.parameters)
             same = by_id.setdefault(job.name, job)
             # An equal training in another role: its test sets count, too. Corruptions and maps are
@@ -259,7 +257,6 @@ def _trainings(
     name: str,
     content: Profile,
     notebook: str,
-    changes: Mapping[str, Any],
 ) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
@@ -273,7 +270,7 @@ def _trainings(
     shared = {"report": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
     for role, variant in _variants(content, notebook, shared.get("released")).items():
-        values = {**shared, **variant.model_extra, **changes}
+        values = {**shared, **variant.model_extra}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
