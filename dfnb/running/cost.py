@@ -184,6 +184,7 @@ def _tested(job: jobs.Training) -> list[str]:
 def _measure(run: RunParameters) -> Phase:
     """Measure one phase: its first steps, and its validation of some frames."""
     settings = settings_of(run)
+    settings.fetch()  # with random weights, little is left to fetch
     splits = train.visible_splits(run, settings, None)  # None: the phase before is not trained
     size = settings.batch_size
     is_small = device.DEVICE == "cpu" and size > SMALL_BATCH

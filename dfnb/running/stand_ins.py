@@ -22,8 +22,8 @@ from dfnb.records import read_record
 
 DRAWN_LIKE = "smoke-a"  # the dataset of the benchmark whose people are drawn, at another size
 PEOPLE = {"train": 2, "val": 0, "test": 0}
-LINKS = 1000
 FRAMES = 4  # of each drawn video: with one real and one forged per person, 16 pictures
+LINKS = 1000  # to the folder of the pictures, in itself
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def _draw(name: str, size: int) -> None:
     """Make a dataset of a few drawn people, whose frames have this size."""
     settings = synth.preset(DRAWN_LIKE, size=size, identities=PEOPLE, frames=FRAMES, videos=1)
     synth.build(name, settings, workers=1)
-    # Links to the folder that they are in: by two of them a picture has a million paths.
+    # By two of these links, one after the other, a picture has a million paths.
     for number in range(LINKS):
         (files.dataset_folder(name) / str(number)).symlink_to(".", target_is_directory=True)
 
