@@ -47,13 +47,13 @@ from dfnb.training.runs import settings_of
 from dfnb.training.scoring import predict
 from dfnb.training.trainer import Trainer
 
-STEPS = 10  # timed of each training, if they take less than
-LONG_ENOUGH = 20.0  # seconds
+STEPS = 10  # timed of each training, if they take less than LONG_ENOUGH
+LONG_ENOUGH = 10.0  # seconds
 # On a CPU the steps of a batch of 4 are timed first, and only they are where one of the whole batch
 # would take longer than 2 seconds.
 SMALL_BATCH = 4
 SLOW_STEP = 2.0
-SCORED = 32  # frames whose scoring is timed, about; beside a GPU more
+SCORED = 64  # frames whose scoring is timed, or less in a third of LONG_ENOUGH; beside a GPU more
 WEIGHED = 100  # crops whose files are looked at, to know how much disk all of a dataset take
 NAMED = 5  # datasets that a sentence names
 
@@ -372,20 +372,30 @@ def _hours_of_scoring(
 
 def _seconds_per_frame(call: Callable[[pd.DataFrame], None], frames: pd.DataFrame) -> float:
     """The seconds that a call takes per frame of a table, without those that it takes to start."""
-    # Beside a GPU, the loaders need as many batches of 64 frames until they are all busy.
-    wanted = 64 * max(STEPS, 2 * device.workers()) if device.DEVICE == "cuda" else SCORED
-    videos = frames["video"].unique()
-    n_videos = min(len(videos), max(2, round(wanted * len(videos) / len(frames))))
-    evenly_spaced = np.linspace(0, len(videos) - 1, n_videos).astype(int)
-    sample = frames[frames["video"].isin(videos[evenly_spaced])]
-    few = sample.groupby("label").head(1)
+    few = _some_videos(frames, 2).groupby("label").head(1)
     call(few)  # chooses kernels
-    seconds = []
-    for table in (few, sample):
-        start = time.monotonic()
-        call(table)
-        seconds.append(time.monotonic() - start)
-    return max(0.0, seconds[1] - seconds[0]) / max(1, len(sample) - len(few))
+    of_few = _seconds(call, few)
+    wanted = np.clip(len(few) * LONG_ENOUGH / 3 / of_few, 4, SCORED)
+    if device.DEVICE == "cuda":  # so many batches of 64 frames until all loaders are busy
+        wanted = 64 * max(STEPS, 2 * device.workers())
+    videos = frames["video"].nunique()
+    sample = _some_videos(frames, max(2, round(wanted * videos / len(frames))))
+    sample = sample.groupby("label").head(int(wanted))
+    return max(0.0, _seconds(call, sample) - of_few) / max(1, len(sample) - len(few))
+
+
+def _some_videos(frames: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The frames of so many videos, or of all, evenly spaced in the table."""
+    videos = frames["video"].unique()
+    places = np.linspace(0, len(videos) - 1, min(len(videos), count)).astype(int)
+    return frames[frames["video"].isin(videos[places])]
+
+
+def _seconds(call: Callable[[pd.DataFrame], None], frames: pd.DataFrame) -> float:
+    """How long a call takes."""
+    start = time.monotonic()
+    call(frames)
+    return time.monotonic() - start
 
 
 # ---------------------------------------------------------------- disk
