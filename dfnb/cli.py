@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,12 +124,13 @@ def score(
     network = detector.network().to(device.DEVICE)
     rows = []
     for image in paths:
-        try:  # cut like the faces that the detector was trained on; a row per frame
-            faces = prepare_picture(image, detector.record.faces, frames=8)
-        except DfnbError as error:
-            typer.echo(f"not scored: {error}", err=True)
-            continue
-        score = scoring.predict(network, faces, detector.settings)["score"].mean()
+        with tempfile.TemporaryDirectory(prefix="dfnb-") as folder:  # for its crops
+            try:  # cut like the faces that the detector was trained on; a row per frame
+                faces = prepare_picture(image, detector.record.faces, 8, Path(folder))
+            except DfnbError as error:
+                typer.echo(f"not scored: {error}", err=True)
+                continue
+            score = scoring.predict(network, faces, detector.settings)["score"].mean()
         rows.append({"video": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
@@ -164,14 +166,16 @@ def parameters(
 
 
 @commands.command()
-def cost(profile: ProfileName = "study-bed") -> None:
-    """Estimate the hours that a profile needs: time a few steps of each training on this machine.
+def cost(profile: ProfileName = "study-bed", main: bool = False) -> None:
+    """Estimate the hours, memory and disk that a profile needs, before anything is downloaded.
 
-    Missing drawn datasets are built first.
+    A few steps of each training are timed on this machine, with their loading, validation and
+    scoring. A dataset that is not prepared counts by its published number of videos, and drawn
+    frames are timed in its place. --main leaves out all ablations.
     """
     from dfnb.running import cost
 
-    typer.echo(cost.report(profile))
+    typer.echo(cost.report(profile, main))
 
 
 @commands.command()
@@ -281,6 +285,7 @@ def prepare(
     root: Path | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
     one_class: bool = False,
+    splits: Annotated[list[str] | None, typer.Option()] = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -294,7 +299,9 @@ def prepare(
     dataset, by default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
-    or fake videos alone. After an interruption, the same command continues.
+    or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
+    the same command adds the other splits later, and keeps what is there. After an interruption,
+    the same command continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
@@ -312,6 +319,7 @@ def prepare(
     else:
         options = [word for setting in settings or [] for word in ("--set", setting)]
         options += ["--one-class"] if one_class else []
+        options += [word for split in splits or [] for word in ("--splits", split)]
         videos = _videos(source, name, root, options)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
@@ -320,7 +328,8 @@ def prepare(
     for problem in missing:
         typer.echo(problem, err=True)
     typer.echo(summary(videos))
-    record = prepare.prepare(name, videos, checked, one_class=one_class)
+    chosen = splits or ()
+    record = prepare.prepare(name, videos, checked, one_class=one_class, splits=chosen)
     _print_record(record, name)
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,28 @@ def report_folder(profile: str) -> Path:
     return home() / "reports" / check_name(profile, "reports")
 
 
+ELSEWHERE: ContextVar[Mapping[str, Path] | None] = ContextVar("datasets elsewhere", default=None)
+
+
+@contextmanager
+def datasets_elsewhere(folders: Mapping[str, Path]) -> Iterator[None]:
+    """A context in which these datasets are in these folders instead of the home."""
+    token = ELSEWHERE.set(folders)
+    try:
+        yield
+    finally:
+        ELSEWHERE.reset(token)
+
+
 def dataset_folder(name: str | Path) -> Path:
-    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash."""
+    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash.
+
+    In the context of :func:`datasets_elsewhere`, perhaps another folder.
+    """
     if "/" in str(name):
         return Path(name)
-    return home() / "datasets" / name
+    elsewhere = ELSEWHERE.get() or {}
+    return elsewhere.get(str(name), home() / "datasets" / name)
 
 
 def run_folder(run_id: str) -> Path:
@@ -313,6 +331,13 @@ def digest(content: Any, digits: int = 12) -> str:
     """
     canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
+
+
+def size_in_words(number_of_bytes: float) -> str:
+    """A number of bytes for messages, such as 84 GB or 2.1 MB."""
+    unit, name = (1e9, "GB") if number_of_bytes >= 1e9 else (1e6, "MB")
+    number = number_of_bytes / unit
+    return f"{number:,.{0 if number >= 10 else 1}f} {name}"
 
 
 # ---------------------------------------------------------------- processes

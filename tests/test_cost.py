@@ -1,50 +1,177 @@
-"""The estimate of what a profile takes."""
+"""The estimate of what a profile takes: hours, memory, disk."""
 
+import contextlib
+import time
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
-from profiles import BASELINE, SETTINGS, write_profile
+from profiles import BASELINE, GRID, SETTINGS, write_profile
 
+from dfnb import synth
+from dfnb.data.frames import dataset_record, load_frames
 from dfnb.running import cost, jobs
 from dfnb.settings import DfnbError
 
+A_SECOND = cost.Phase(training=1.0, validation=0.0, memory=2**30, weights=8, checkpoint=24)
 
-def test_hours_of_all_phases_are_added_by_detector(own_home, monkeypatch):
-    monkeypatch.setattr(cost, "_timed", lambda run, settings: 1.0)
-    rows = {line.split()[0]: line.split()[1:] for line in cost.report("smoke").splitlines()}
-    assert rows["xception"] == ["1", "1.0"] and rows["lae"] == ["3", "6.0"]
+
+def row(text, paper):
+    """The numbers of a paper, or of all, in a report."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{paper} ")]
+    names = ("trainings", "training", "validation", "scoring", "hours", "GiB")
+    return dict(zip(names, map(float, line.replace(",", "").split()[1:])))
+
+
+@pytest.fixture
+def clockless(monkeypatch):
+    """A step takes 36 s, and a frame that is scored 3.6 s."""
+    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer, batches: 36.0)
+    monkeypatch.setattr(cost, "_seconds_per_frame", lambda call, frames: 3.6)
+
+
+def test_everything_is_timed_in_every_detector_and_nothing_is_left(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "STEPS", 1)
+    monkeypatch.setattr(cost, "SCORED", 4)
+    monkeypatch.setattr(cost, "SMALL_BATCH", 16)  # the batch itself
+    text = cost.report("smoke", main=True)
+    assert row(text, "all")["trainings"] == 5
+    for paper in ("xception", "lae", "locate_and_verify", "exposing_the_deception"):
+        assert row(text, paper)["GiB"] > 0
+    assert not (own_home / "runs").exists() and not (own_home / "reports").exists()
+
+
+def test_hours_are_those_of_all_epochs_and_of_all_frames(own_home, clockless):
+    changes = {"epochs": 3, "batch_size": 4, "images_per_epoch": 32}
+    corruptions = {"test_set": "smoke-a", "names": ["JPEG", "blur"], "severities": [1, 5]}
+    write_profile(
+        own_home, {**GRID, "corruptions": corruptions}, {BASELINE: {**SETTINGS, **changes}}
+    )
+    found = row(cost.report("mine"), "xception")
+    assert found["training"] == pytest.approx(3 * 8 * 36 / 3600, abs=0.01)
+    of = {name: load_frames(name)["split"].value_counts() for name in ("smoke-a", "smoke-b")}
+    assert found["validation"] == pytest.approx(3 * of["smoke-a"]["val"] / 1000, abs=0.01)
+    scored = of["smoke-b"]["test"] + 2 * 2 * of["smoke-a"]["test"]
+    assert found["scoring"] == pytest.approx(scored / 1000, abs=0.01)
+    parts = ("training", "validation", "scoring")
+    assert found["hours"] == pytest.approx(sum(found[part] for part in parts), abs=0.02)
+
+
+def test_a_phase_that_trainings_share_counts_once(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "_measure", lambda run: A_SECOND)
+    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables, rates: 0.0)
+    text = cost.report("smoke")
+    # LAE's main training has two phases; its two variants have one each, and a common first one.
+    assert row(text, "lae") == {
+        **{"trainings": 3, "training": 5, "hours": 5, "GiB": 1},
+        **{"validation": 0, "scoring": 0},
+    }
+    assert row(text, "all")["training"] == 1 + 5 + 2 + 2 + 1
+    assert "of weights, and while one trains" in text
+
+
+def test_seeds_are_measured_once(own_home, monkeypatch):
+    measured = []
+    monkeypatch.setattr(cost, "_measure", lambda run: measured.append(run) or A_SECOND)
+    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables, rates: 0.0)
+    write_profile(own_home, {**GRID, "train_set": "bed-{seed}", "seeds": [30, 31, 32]})
+    assert row(cost.report("mine"), "xception")["training"] == 3
+    assert len(measured) == 1
+
+
+def test_published_datasets_count_before_they_are_prepared(empty_home, clockless, monkeypatch):
+    """Xception as DeepfakeBench trains it: 115,200 images in each of 11 epochs."""
+    monkeypatch.setattr(cost, "SMALL_BATCH", 32)  # the batch itself
+    small = {**SETTINGS, "image_size": 32, "images_per_epoch": None, "oversampling": 1}
+    changes = {"batch_size": 32, "epochs": 11, "frames_per_video": 32}
+    sets = ["faceforensics-c23", "celeb-df-v2", "wilddeepfake"]
+    grid = {**GRID, "train_set": "faceforensics-c23", "test_sets": sets}
+    write_profile(empty_home, grid, {BASELINE: {**small, **changes}})
+    text = cost.report("mine")
+    assert "Not prepared: celeb-df-v2, faceforensics-c23. " in text
+    assert "Left out, neither prepared nor of known size: wilddeepfake." in text
+    found = row(text, "xception")
+    assert found["training"] == 11 * 115_200 / 32 * 36 / 3600
+    assert found["validation"] == pytest.approx(11 * 140 * 5 * 32 / 1000)
+    assert found["scoring"] == pytest.approx((140 * 5 * 32 + 518 * 32) / 1000, abs=0.01)
+    # 180 kB per crop of 300 pixels: every fifth frame of 2.35 million, and 32 of 518 videos.
+    assert "88 GB of frames (faceforensics-c23 85 GB, celeb-df-v2 3.0 GB)" in text
+    assert not (empty_home / "datasets").exists()
+    with pytest.raises(DfnbError, match="faceforensics-c23 contains no finished dataset"):
+        jobs.plan("mine")
+
+
+def test_an_embedded_dataset_is_as_large_as_it_says(home):
+    extent = synth.extent("smoke-a")
+    counts = dataset_record("smoke-a")["n"]
+    for split in ("train", "val", "test"):
+        frames = {
+            label: sum(
+                each["frames"]
+                for kind, each in counts.items()
+                if kind.startswith(f"{split}/") and (kind.endswith("/real") == (label == "real"))
+            )
+            for label in ("real", "fake")
+        }
+        videos = {method: each[split] for method, each in extent.videos.items()}
+        assert videos.pop("real") * extent.frames == frames["real"]
+        assert sum(videos.values()) * extent.frames == frames["fake"]
+
+
+def test_the_memory_of_a_large_batch_follows_from_small_ones(own_home, clockless, monkeypatch):
+    """On a CPU, where its step would take minutes: the peak of a small one, and so much per image.
+
+    The optimiser may need more memory than a small batch does, so peaks alone do not tell.
+    """
+
+    def start(run, splits, size):
+        return trainer, None, cost.Memory(peak=500.0, saved=100.0 + 7 * size)
+
+    trainer = SimpleNamespace(
+        steps=1, optimisers=[], network=SimpleNamespace(state_dict=lambda: {})
+    )
+    monkeypatch.setattr(cost, "_start", start)
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "batch_size": 32}})
+    (training,) = jobs.plan("mine").trainings
+    assert cost._measure(training.run).memory == 500 + 7 * (32 - cost.SMALL_BATCH)
+
+
+def test_the_peak_of_memory_is_that_of_tensors_that_are_there_at_once():
+    with cost._profiler() as profiler:
+        first = torch.zeros(1000, 1000)
+        second = first + 1
+        del first
+        mark = time.time_ns()
+        torch.zeros(1000)
+    memory = cost._memory(profiler, mark)
+    assert memory.peak == pytest.approx(8e6, rel=1e-4)
+    assert memory.saved == second.nbytes == 4e6
 
 
 def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, capsys):
-    monkeypatch.setattr(cost, "DEVICE", "cuda")
     room = 8
 
-    def timed(run, settings):
-        if settings.batch_size > room:
+    def trainer(folder, run, splits, start):
+        if run.settings["batch_size"] > room:
             raise torch.OutOfMemoryError
-        return settings.batch_size
+        size = run.settings["batch_size"]
+        loader = SimpleNamespace(num_workers=0, prefetch_factor=None)
+        network = SimpleNamespace(losses=lambda: None)
+        steps = SimpleNamespace(loader=loader, network=network, size=size)
+        steps.train_step = lambda batch: network.losses()
+        return steps
 
-    monkeypatch.setattr(cost, "_timed", timed)
+    monkeypatch.setattr(cost.device, "DEVICE", "cuda")
+    monkeypatch.setattr(cost, "_profiler", contextlib.nullcontext)
+    monkeypatch.setattr(cost, "_memory", lambda profiler, mark: cost.Memory(1.0, 1.0))
+    monkeypatch.setattr(cost, "_endless", lambda loader: iter([{}] * 9))
+    monkeypatch.setattr(cost, "Trainer", trainer)
     write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "batch_size": 32}})
     (training,) = jobs.plan("mine").trainings
-    assert cost.hours(training.run) == room
+    started, _, memory = cost._start(training.run, {}, 32)
+    assert started.size == room and np.isnan(memory.peak)
     assert "32 images do not fit the memory, timing 16\n" in capsys.readouterr().out
     room = 1
     with pytest.raises(DfnbError, match="xception does not fit the memory of cuda"):
-        cost.hours(training.run)
-
-
-def test_hours_of_every_detector_are_measured_without_a_training(own_home, monkeypatch):
-    monkeypatch.setattr(cost, "STEPS", 1)
-    for job in jobs.plan("smoke", main=True).trainings:
-        assert cost.hours(job.run) > 0
-    assert not (own_home / "runs").exists()
-
-
-def test_hours_are_those_of_all_epochs(own_home, monkeypatch):
-    ticks = iter(range(100))
-    monkeypatch.setattr(cost.time, "monotonic", lambda: 36.0 * next(ticks))
-    monkeypatch.setattr(cost, "STEPS", 2)
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 3, "batch_size": 4}})
-    (training,) = jobs.plan("mine").trainings
-    # One tick for two steps is 18 s per step; an epoch has 32 / 4 steps.
-    assert cost.hours(training.run) == pytest.approx(3 * 8 * 18 / 3600)
+        cost._start(training.run, {}, 32)

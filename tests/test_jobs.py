@@ -17,7 +17,7 @@ from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, papers, records
 from dfnb.report import detectors, maps, scores, thresholds, tools
-from dfnb.running import datasets, jobs, measuring, parameters, this_run
+from dfnb.running import datasets, jobs, measuring, parameters, this_run, workflow
 from dfnb.settings import DfnbError
 from dfnb.store import reports
 from dfnb.training import train
@@ -156,6 +156,18 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert job.test_sets == ["smoke-b"] and job.roles == [jobs.MAIN]
 
 
+def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
+    (own_home / "datasets").unlink()  # the link to them
+    for name, split in (("tested", "test"), ("trained", "train")):
+        record = {"parameters": {}, "fingerprints": {split: "x"}, "n": {}, "outputs": {}}
+        files.write_json(own_home / "datasets" / name / "record.json", record)
+    write_profile(own_home, {**GRID, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
+    assert trainings()[0].test_sets == ["tested"]
+    write_profile(own_home, {**GRID, "train_set": "tested"})
+    with pytest.raises(DfnbError, match="tested has no split train and no split val; prepare it"):
+        trainings()
+
+
 MAPS = {"test_sets": ["smoke-b"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
 JPEG = {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5]}
 WRONG = [
@@ -218,6 +230,28 @@ def test_a_profile_that_is_no_yaml_is_named(own_home, text):
     with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("grid", "notebook", "sentence"),
+    [
+        (GRID, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
+        ({**GRID, "test_sets": ["photographs"]}, None, "as a listed photograph"),
+    ],
+    ids=["training", "test set"],
+)
+def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
+    own_home, monkeypatch, grid, notebook, sentence
+):
+    def offline(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
+    monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
+    write_profile(own_home, grid, notebook)
+    with pytest.raises(DfnbError, match=sentence):
+        workflow.run("mine", cores=1)
 
 
 # ---------------------------------------------------------------- trainings

@@ -11,7 +11,7 @@ from torch import nn
 
 from dfnb.data.frames import keep_masks, load_frames, masked_positions, select
 from dfnb.data.loading import as_batch
-from dfnb.papers import contract, lae
+from dfnb.papers import backbones, contract, lae
 from dfnb.settings import DfnbError
 from dfnb.training import train
 from dfnb.training.runs import Run
@@ -136,11 +136,10 @@ def test_neither_loss_reaches_what_the_other_trains():
 class Features(nn.Module):
     """A comparator that remembers its inputs."""
 
-    def __init__(self, weights_from):
+    def __init__(self):
         super().__init__()
         self.pretrained_cfg = IMAGENET
         self.layer = nn.Conv2d(3, 4, 3)
-        self.weights_from = weights_from
         self.inputs = []
 
     def forward(self, images):
@@ -148,20 +147,35 @@ class Features(nn.Module):
         return [self.layer(images)]
 
 
-@pytest.mark.parametrize("weights_from", ["ImageNet", "random weights"])
-def test_the_perceptual_term_needs_pretrained_weights(weights_from, monkeypatch, caplog):
+def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(monkeypatch):
     net = network(perceptual_weight=1.0)
-    features = Features(weights_from)
-    monkeypatch.setattr(lae.backbones, "create", lambda *args, **kwargs: features)
-    lae.comparator.cache_clear()
+    features = Features()
+    made = []
+    monkeypatch.setattr(lae.backbones, "start", lambda *args, **kwargs: None)
+    monkeypatch.setattr(lae.backbones, "create", lambda *a, **k: made.append(a) or features)
+    names = [*net.state_dict()]
     losses = losses_of(net)
-    lae.comparator.cache_clear()
-    if weights_from == "random weights":
-        assert "perceptual" not in losses and "perceptual term is off" in caplog.text
-        return
     losses["total"].backward()
     assert losses["perceptual"] > 0 and features.layer.weight.grad is None
     torch.testing.assert_close(features.inputs[1], standardised(NOISE * 0.5 + 0.5))
+    losses_of(net)
+    assert len(made) == 1 and [*net.state_dict()] == names
+
+
+def test_a_comparator_that_cannot_be_had_is_told_before_training(home, monkeypatch):
+    def offline(url):
+        raise OSError("no network")
+
+    monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda repository, name: None)
+    remedy = r"vgg16.tv_in1k cannot be fetched .* or set perceptual_weight = 0"
+    wanted = settings(pretrained=False, perceptual_weight=0.1)
+    for call in (wanted.fetch, lambda: losses_of(lae.Network(wanted))):
+        with pytest.raises(DfnbError, match=remedy):
+            call()
+    with pytest.raises(DfnbError, match=remedy):
+        train.train(train.run_parameters("lae", "smoke-a", wanted))
+    settings(perceptual_weight=0.0).fetch()
 
 
 def test_the_attention_loss_by_hand():

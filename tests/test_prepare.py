@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -44,8 +45,8 @@ def fake(path, **more):
     return real(path, label=1, method="swap", **more)
 
 
-def run(*videos, name="set", settings=SMALL, workers=1, one_class=True):
-    return prepare.prepare(name, videos, settings, Blobs(), workers, one_class)
+def run(*videos, name="set", settings=SMALL, workers=1, one_class=True, splits=()):
+    return prepare.prepare(name, videos, settings, Blobs(), workers, one_class, splits)
 
 
 def reasons(record):
@@ -309,6 +310,39 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a", "b"}
 
 
+def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data):
+    clips = [write(tmp_path / f"{i}.mp4", moving(10 + i)) for i in range(3)]
+    test = [real(clips[0]), fake(clips[1], original=clips[2])]
+    train = [real(clips[2], split="train")]
+    whole = run(*test, *train)
+    shutil.move(data, tmp_path / "whole")
+    # A preparation of all splits that was stopped leaves some of their videos.
+    shutil.copytree(tmp_path / "whole/videos/2", data / "videos/2")
+    alone = run(*test, *train, splits=["test"])
+    assert {*load_frames("set")["split"]} == {"test"} and "train/real" not in alone["faces"]
+    assert alone["fingerprints"] == {"test": whole["fingerprints"]["test"]}
+    written = (data / "videos/0/000.png").stat().st_mtime_ns
+    completed = run(*test, *train)
+    assert completed["fingerprint"] == whole["fingerprint"] and completed["n"] == whole["n"]
+    assert (data / "videos/0/000.png").stat().st_mtime_ns == written
+    assert run(*test, *train, splits=["test"])["n"] == whole["n"]
+    with pytest.raises(DfnbError, match="set has no video of the split tset, but of test, train"):
+        run(*test, *train, splits=["tset"])
+
+
+def test_the_space_is_said_before_and_must_be_there(tmp_path, data, monkeypatch, capsys):
+    clips = [real(write(tmp_path / f"{i}.mp4", moving(8 + i))) for i in range(3)]
+    run(clips[0])
+    assert "about 8 crops take 0.0 MB to 0.1 MB, " in capsys.readouterr().out
+    large = SMALL.model_copy(update={"size": 1000})
+    used = shutil.disk_usage(data)
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda folder: used._replace(free=24e6))
+    with pytest.raises(DfnbError, match=r"set has no room: about 19 crops .*25 MB to 38 MB, 24 MB"):
+        run(*clips, settings=large)
+    assert len(load_frames("set")) == 8  # what is there stays
+    run(*clips[:2])
+
+
 def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data):
     a = real(write(tmp_path / "a.mp4", moving(10)))
     with pytest.raises(DfnbError, match=r"set can use real videos alone; .* by --one-class"):
@@ -432,5 +466,6 @@ def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
+    assert [file.name for file in Path(table["path"][0]).parent.iterdir()] == ["000.png"]
     with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})

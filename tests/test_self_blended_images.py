@@ -202,12 +202,12 @@ def test_a_mask_covers_the_hull_where_the_settings_say_so(image, monkeypatch):
 
 
 def test_a_mesh_that_cannot_be_had_is_told_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(faces, "detector_path", lambda: tmp_path / "detector.onnx")
+    monkeypatch.setenv("DFNB_DETECTOR", str(tmp_path / "detector.onnx"))
     monkeypatch.setattr(
         "torch.hub.download_url_to_file", lambda url, path, **_: Path(path).read_bytes()
     )
     with pytest.raises(DfnbError, match=r"the face mesh could not be downloaded .* put it at"):
-        sbi.Settings(region="hull").visible(None, 0, None)
+        sbi.Settings(region="hull").fetch()
 
 
 @pytest.mark.parametrize("landmarks", UNUSABLE.values(), ids=UNUSABLE)

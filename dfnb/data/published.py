@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
+from dfnb.data import prepare
+from dfnb.data.frames import SPLITS, Extent
 from dfnb.data.listings import label_of
 from dfnb.data.videos import (
     Files,
@@ -84,6 +86,10 @@ class Manifest(Closed):
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field({})
+    # The published numbers of videos, for estimates before they are prepared: method, or real ->
+    # split -> number; empty: unknown.
+    videos: dict[str, dict[Literal[SPLITS], int]] = Field({})
+    frames: int = Field(0, ge=0)  # of a video, on average; 0: at least frames_per_video
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
@@ -108,6 +114,18 @@ def overview() -> pd.DataFrame:
     """
     rows = {name: vars(load(name)) for name in dataset_names("real")}
     return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")
+
+
+def extent(name: str) -> Extent | None:
+    """How large a published dataset is once it is prepared; None where nobody has published it."""
+    description = load(name)
+    settings = prepare.Settings.check(description.prepare, f"prepare of {name}")
+    frames = description.frames or settings.frames_per_video
+    if not description.videos or not frames:
+        return None
+    crops = len(prepare.wanted_frames(frames, settings))
+    has_masks = any(rule.mask or rule.original for rule in description.rules)
+    return Extent(description.videos, crops, settings.size, has_masks)
 
 
 def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:

@@ -5,7 +5,9 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,22 +138,43 @@ class Start(NamedTuple):
     sha256: str = ""
 
 
-def start(name: str, pretrained: bool) -> Start:
+NO_DOWNLOAD = ContextVar("whether every network starts from random weights", default=False)
+
+
+@contextmanager
+def random_weights() -> Iterator[None]:
+    """A context in which every network starts from random weights, and none is downloaded.
+
+    They are as fast as pretrained ones: enough to measure what a training costs.
+    """
+    token = NO_DOWNLOAD.set(True)
+    try:
+        yield
+    finally:
+        NO_DOWNLOAD.reset(token)
+
+
+def start(
+    name: str,
+    pretrained: bool,
+    remedy: str = "set pretrained = false to start from random weights",
+) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had.
+    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had; then it
+    ends with the ``remedy``, which says how to do without them.
     """
     # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if not pretrained:
+    if not pretrained or NO_DOWNLOAD.get():
         return Start()
     try:
         file = _weights_file(config)
     except Exception as error:  # without a network; each version of the hub has its own
         raise DfnbError(
             f"the pretrained weights of {name} cannot be fetched ({error}); run this once with an "
-            "internet connection, or set pretrained = false to start from random weights"
+            f"internet connection, or {remedy}"
         ) from None
     # Only default_cfgs above name a file, weights learned from drawn faces. All others count as
     # ImageNet's, as most of timm's.

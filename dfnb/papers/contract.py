@@ -182,6 +182,14 @@ class Settings(Closed):
         """The settings of the previous phase, which gives the initial weights; None without one."""
         return None
 
+    def fetch(self) -> None:
+        """Download what a training needs besides the backbone's weights; by default nothing.
+
+        Called before a training starts, and by ``dfnb run`` for all trainings of its plan before
+        the first of them starts. Raises :class:`DfnbError`, which names the remedy, where something
+        cannot be had.
+        """
+
     def visible(
         self,
         frames: pd.DataFrame,

@@ -16,9 +16,7 @@ like ForensicTransfer (Cozzolino et al., arXiv 1812.02510).
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -42,10 +40,9 @@ from dfnb.settings import DfnbError
 if TYPE_CHECKING:
     from dfnb.training.runs import Run
 
-log = logging.getLogger(__name__)
-
 PAPER = contract.Paper("LAE", "03_lae", "LAE")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
+WITHOUT_COMPARATOR = "set perceptual_weight = 0 to train without the perceptual term"
 Outputs = dict[str, Tensor]  # of the network, by name, see Network.forward
 
 Weight = Annotated[float, Field(ge=0)]
@@ -73,8 +70,8 @@ class Settings(contract.Settings):
             discriminator of images and reconstructions.
         latent_weight, pixel_weight, perceptual_weight, adversarial_weight, attention_weight: the
             weights of the terms in ``total``.
-        comparator: the timm network whose features the perceptual term compares. The training fails
-            if its pretrained weights cannot be had; perceptual_weight = 0 does without them.
+        comparator: the timm network whose features the perceptual term compares, always with its
+            pretrained weights; perceptual_weight = 0 does without it.
         adversary_lr: the learning rate of the discriminator's own Adam.
         annotated: number of fakes whose mask may be read, as a share of all training frames (the
             abstract: below 3 %). Every batch of phase two shows some of them; if
@@ -140,6 +137,11 @@ class Settings(contract.Settings):
         values["epochs"] = self.representation_epochs
         values["lr"] = self.representation_lr
         return type(self)(**values)
+
+    def fetch(self) -> None:
+        """The weights of the comparator, if there is a perceptual term."""
+        if self.perceptual_weight:
+            backbones.start(self.comparator, pretrained=True, remedy=WITHOUT_COMPARATOR)
 
     def visible(
         self,
@@ -234,6 +236,9 @@ class Network(contract.Network):
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
         self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
+        # In a dict, of which torch knows nothing: a part of the network would get into checkpoints
+        # and optimisers.
+        self.comparators: dict[torch.device, nn.Module] = {}
         self.adversary = None
         if settings.adversarial_weight:
             self.adversary = discriminator(settings.adversary_widths)
@@ -328,12 +333,13 @@ class Network(contract.Network):
         if settings.pixel_weight:
             terms["pixel"] = F.l1_loss(restored, images)  # |x − x̂|_1, the mean of all elements
         if settings.perceptual_weight:
-            features = comparator(settings.comparator, images.device)  # C: several maps per image
-            if features is not None:
-                restored_maps = features(self.pixels(restored))
-                image_maps = features(self.pixels(images))
-                distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
-                terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
+            if images.device not in self.comparators:
+                self.comparators[images.device] = comparator(settings.comparator, images.device)
+            features = self.comparators[images.device]  # C: several maps per image
+            restored_maps = features(self.pixels(restored))
+            image_maps = features(self.pixels(images))
+            distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
+            terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
         if self.adversary is not None:  # None if adversarial_weight is zero
             # This term trains encoder and decoder to deceive the discriminator. The weights of the
             # discriminator are detached, because they learn from the term ``adversary`` alone.
@@ -405,19 +411,15 @@ def mean_square(difference: Tensor) -> Tensor:
     return difference.square().sum() / max(difference.numel(), 1)
 
 
-@cache
-def comparator(name: str, device: torch.device) -> nn.Module | None:
+def comparator(name: str, device: torch.device) -> nn.Module:
     """A frozen timm network C: images (B, 3, H, W) in [0, 1] to its maps, one per resolution.
 
-    Raises :class:`DfnbError` where its pretrained weights cannot be had. It is not a part of
-    :class:`Network`, because its weights belong neither into a checkpoint nor to an optimiser; it
-    is cached, because every batch needs it.
+    Raises :class:`DfnbError` where its pretrained weights cannot be had.
     """
+    # Its error names another remedy than that of create.
+    backbones.start(name, pretrained=True, remedy=WITHOUT_COMPARATOR)
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
-    if features.weights_from == "random weights":
-        log.warning("The perceptual term is off: it needs the pretrained weights of %s.", name)
-        return None
     trained_with = features.pretrained_cfg
     normalise = v2.Normalize(trained_with["mean"], trained_with["std"])
     network = nn.Sequential(normalise, features)

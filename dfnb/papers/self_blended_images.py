@@ -145,19 +145,18 @@ class Settings(contract.Settings):
     drop_path: contract.Probability = 0.2
     sharpness: Annotated[float, Field(ge=0, le=10)] = 0.05
 
+    def fetch(self) -> None:
+        """The weights of the face mesh, where the mask covers its hull."""
+        if self.region == "hull":
+            faces.mesh_path()
+
     def visible(
         self,
         frames: pd.DataFrame,
         seed: int,
         start: Run | None,
     ) -> pd.DataFrame:
-        """The real frames alone, in training and in validation.
-
-        The weights of the face mesh, if needed, are fetched here, before the loader's workers need
-        them. Raises :class:`DfnbError` where they cannot be had.
-        """
-        if self.region == "hull":
-            faces.mesh_path()
+        """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]
 
     def optimisation(

@@ -9,11 +9,16 @@ from dfnb.data.frames import dataset_record, load_frames, select
 from dfnb.settings import DfnbError, suggestion
 
 
-def is_available(dataset: str) -> bool:
-    """Whether a dataset is prepared, or of the embedded benchmark, which is built when needed."""
+def is_available(dataset: str, *splits: str) -> bool:
+    """Whether these splits are prepared, or of the embedded benchmark, which is built when needed.
+
+    Without ``splits``, whether anything of the dataset is prepared.
+    """
     if dataset in files.dataset_names("synth"):
         return True
-    return records.read_record(files.dataset_folder(dataset)) is not None
+    record = records.read_record(files.dataset_folder(dataset))
+    # One of an earlier version, without fingerprints, is refused when it is read.
+    return record is not None and {*splits} <= {*record.get("fingerprints", splits)}
 
 
 def check_known(datasets: Iterable[str], source: str) -> None:
@@ -66,7 +71,7 @@ def present(datasets: Iterable[str], source: str) -> list[str]:
     """
     datasets = list(datasets)
     check_known(datasets, source)
-    usable = [dataset for dataset in datasets if is_available(dataset)]
+    usable = [dataset for dataset in datasets if is_available(dataset, "test")]
     missing = [dataset for dataset in datasets if dataset not in usable]
     hint = f"{', '.join(missing)}: not prepared, `dfnb data` says how to get it"
     if not usable:

@@ -7,7 +7,7 @@ trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. What n
 train and score one run, is in :mod:`dfnb.running.this_run`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from dfnb import files, papers
+from dfnb import files, papers, synth
 from dfnb.papers.contract import INPUT
 from dfnb.report import claims
 from dfnb.running import parameters
@@ -36,7 +36,7 @@ from dfnb.store.reports import STANDING_ALONE, Role
 from dfnb.store.runs import RunParameters
 from dfnb.store.scores import VALIDATION
 from dfnb.training import train
-from dfnb.training.runs import Run
+from dfnb.training.runs import Run, settings_of
 
 # What these notebooks show is measured with the trainings, if the grid has the entry.
 NEEDED_ENTRIES = {"08_attribution": "maps", "09_robustness": "corruptions"}
@@ -169,7 +169,6 @@ class Plan(Closed):
 def plan(
     name: str,
     main: bool = False,
-    **changes: Any,
 ) -> Plan:
     """The jobs of a profile, whether done or not.
 
@@ -180,7 +179,6 @@ def plan(
     Args:
         name: The name of the profile.
         main: Whether to leave out the trainings of all ablations.
-        **changes: Parameters that all trainings have in place of the profile's.
 
     Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
     weights are not there.
@@ -190,7 +188,7 @@ def plan(
     by_id: dict[str, Training] = {}
     shown = {}  # notebook -> its parameters; that of a paper shows the paper's first training
     for notebook in content.notebooks:
-        for job in _trainings(name, content, notebook, changes):
+        for job in _trainings(name, content, notebook):
             shown.setdefault(notebook, job.parameters)
             same = by_id.setdefault(job.name, job)
             # An equal training in another role: its test sets count, too. Corruptions and maps are
@@ -263,6 +261,22 @@ def _check_measured(source: str, content: Profile) -> None:
             )
 
 
+def fetch(planned: Plan) -> None:
+    """Download what the unfinished trainings of a plan need, and the datasets that they build.
+
+    So none of them stops for it hours later, or on a machine without a network. Raises
+    :class:`DfnbError`, which names the remedy, where something cannot be had.
+    """
+    unfinished = [job for job in planned.trainings if not job.done]
+    datasets = {dataset for job in unfinished for dataset in job.test_sets}
+    for job in unfinished:
+        if job.run.data:  # empty for released weights, which are not trained
+            settings_of(job.run).fetch()
+            datasets.add(job.run.train_set)
+    for dataset in sorted(datasets & {*files.dataset_names("synth")}):
+        synth.fetch(dataset)
+
+
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
     """The parameters of a notebook in a profile at its first seed, as ``papermill -f`` takes them.
 
@@ -293,7 +307,6 @@ def _trainings(
     name: str,
     content: Profile,
     notebook: str,
-    changes: Mapping[str, Any],
 ) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
@@ -307,16 +320,16 @@ def _trainings(
     shared = {"report": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
     for role, variant in _variants(content, notebook, shared.get("released")).items():
-        values = {**shared, **variant.model_extra, **changes}
+        values = {**shared, **variant.model_extra}
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             source = ", ".join(filter(None, (f"profile {name}", notebook, *role)))
             p = schema.check(values, source)
             check_known([p.train_set, *p.test_sets], source)
-            present = [dataset for dataset in p.test_sets if is_available(dataset)]
+            present = [dataset for dataset in p.test_sets if is_available(dataset, "test")]
             check_tested(present, source)
-            can_start = p.released or is_available(p.train_set)
+            can_start = p.released or is_available(p.train_set, "train", "val")
             if role != MAIN and not (present and can_start):
                 continue
             p = p.model_copy(update={"test_sets": present})

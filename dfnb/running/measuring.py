@@ -80,7 +80,7 @@ def measured(
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
     wanted = [Condition(name) for name in of_sets]
-    if corruptions and is_available(corruptions.test_set):
+    if corruptions and is_available(corruptions.test_set, "test"):
         wanted += corruptions.conditions()
     if of_maps and run.has_weights:
         wanted += _map_conditions(run, of_maps, is_first)
@@ -123,7 +123,7 @@ def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Conditi
     """The conditions under which maps of a run are measured and, if it is the first, checked."""
     own = maps.names(run.network())
     names = list(dict.fromkeys([*own, *of_maps.names])) if is_first else own
-    present = [name for name in of_maps.test_sets if is_available(name)]
+    present = [name for name in of_maps.test_sets if is_available(name, "test")]
     for name in present:
         yield from (Condition(name, map=map_name) for map_name in names)
     if is_first and present:

@@ -30,9 +30,13 @@ def run(
         main: Whether to leave out the trainings of all ablations.
     """
     plan = jobs.plan(profile, main)
+    jobs.fetch(plan)
     for dataset in jobs.profile(profile).grid.test_sets:
-        if not is_available(dataset):
-            print(f"left out: {dataset} is not prepared; `dfnb data` says how to get it")
+        if not is_available(dataset, "test"):
+            print(
+                f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
+                f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"
+            )
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.
     plan_file = Path(".snakemake", f"{profile}-plan.json")

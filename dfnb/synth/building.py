@@ -14,6 +14,7 @@ only by ``people_of``.
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
-from dfnb.data.frames import SPLITS, write_dataset, write_video
+from dfnb.data.frames import SPLITS, Extent, write_dataset, write_video
 from dfnb.files import (
     dataset_folder,
     digest,
@@ -543,6 +544,41 @@ def build(
         record_entries["compression"] = _compression(settings.delivery)
         originals = _originals(folder)
         return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
+
+
+def fetch(name: str) -> None:
+    """Download what :func:`build` needs for a dataset of photographs; for drawn ones nothing.
+
+    These are the photographs, and the networks that find their faces and place a mesh on them.
+    Raises :class:`DfnbError` where one of them cannot be had.
+    """
+    settings = preset(name)
+    if settings.portraits and read_record(dataset_folder(name)) is None:
+        from dfnb.data import faces  # imports torch
+
+        photographs.folder_of(settings.portraits)
+        faces.detector_path()
+        if any(method in mesh_forgeries.METHODS for method in settings.methods):
+            faces.mesh_path()
+
+
+def extent(name: str) -> Extent:
+    """How large a dataset is once it is built; of photographs as if each of them showed a face."""
+    settings = preset(name)
+    people_per_split = {split: n for split, n in settings.identities.items() if n}
+    if settings.people_of:
+        people_per_split = {"test": people_per_split["test"]}  # it shows these alone
+    if settings.portraits:
+        counts = Counter(map(_split_of, photographs.hashes(settings.portraits)))
+        counts["train"] = round(counts["train"] * settings.train_share)
+        people_per_split = {split: counts[split] for split in people_per_split}
+    films = {split: n * settings.videos for split, n in people_per_split.items()}
+    videos = {"real": films}
+    # With people_of every method forges every film, else they take turns.
+    turns = 1 if settings.people_of else len(settings.methods)
+    for turn, method in enumerate(settings.methods):
+        videos[method] = {split: n // turns + (turn < n % turns) for split, n in films.items()}
+    return Extent(videos, settings.frames, settings.size, has_masks=True)
 
 
 def excerpt(name: str, split: str) -> Path:

@@ -51,6 +51,7 @@ def train(parameters: RunParameters) -> Run:
         if read_record(folder) is None and settings.released:
             adopt(folder, parameters)
         elif read_record(folder) is None:  # not trained to the end yet
+            settings.fetch()
             start = None  # the run of the previous phase
             before = settings.before()
             if before is not None:
@@ -89,7 +90,7 @@ def run_parameters(
     elif train_set in dataset_names("synth"):
         data = synth.identity(train_set)
     else:
-        data = identity(dataset_record(train_set), ("train", "val"))
+        data = identity(dataset_record(train_set, "train", "val"), ("train", "val"))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(
