@@ -159,7 +159,8 @@ def test_what_is_not_prepared_is_left_out(own_home):
 def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
     (own_home / "datasets").unlink()  # the link to them
     for name, split in (("tested", "test"), ("trained", "train")):
-        record = {"parameters": {}, "fingerprints": {split: "x"}, "n": {}, "outputs": {}}
+        counts = {f"{split}/real": 3, f"{split}/fake": 3}
+        record = {"parameters": {}, "fingerprints": {split: "x"}, "n": counts, "outputs": {}}
         files.write_json(own_home / "datasets" / name / "record.json", record)
     write_profile(own_home, {**GRID, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
     assert trainings()[0].test_sets == ["tested"]
@@ -207,13 +208,12 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     [
         ({"test/real": 3, "train/fake": 3}, "no fake frames"),
         ({"test/swap": 3, "test/warp": 3}, "no real frames"),
-        ({"val/real": 3}, "no real frames and no fake frames"),
     ],
 )
 def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, counts, lacking):
     """Its own record says so; a notebook and a plan are refused alike."""
     folder = empty_home / "datasets" / "my-set"
-    records.write_record(folder / "record.json", {}, [], n=counts, fingerprints={})
+    records.write_record(folder / "record.json", {}, [], n=counts, fingerprints={"test": "x"})
     sentence = f"the test split of my-set has {lacking},"
     with pytest.raises(DfnbError, match=sentence):
         parameters.check(BASELINE, {**parameters.defaults(BASELINE), "test_sets": ["my-set"]})
@@ -413,7 +413,7 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
     p = parameters.check(BASELINE, changed)
     said, left_out = capsys.readouterr().out.splitlines()
     assert said.startswith("Changed: seed = 1, test_sets = ['smoke-b', 'celeb-df-v2']. The texts")
-    assert left_out == "left out: celeb-df-v2: not prepared, `dfnb data` says how to get it"
+    assert left_out == "left out: celeb-df-v2: no split test is prepared, `dfnb data` says how to get it"
     assert p.test_sets == ["smoke-b"]
     for name in ("train_set", "test_sets"):
         wrong = "smoke-bb" if name == "train_set" else ["smoke-a", "smoke-bb"]

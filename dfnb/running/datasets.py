@@ -73,7 +73,7 @@ def present(datasets: Iterable[str], source: str) -> list[str]:
     check_known(datasets, source)
     usable = [dataset for dataset in datasets if is_available(dataset, "test")]
     missing = [dataset for dataset in datasets if dataset not in usable]
-    hint = f"{', '.join(missing)}: not prepared, `dfnb data` says how to get it"
+    hint = f"{', '.join(missing)}: no split test is prepared, `dfnb data` says how to get it"
     if not usable:
         raise DfnbError(f"{source}: no test set is left; {hint}")
     if missing:

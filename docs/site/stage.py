@@ -25,6 +25,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "data_manifest/README.md",
+    "data_manifest/claims/README.md",
     "docs/extending.md",
     "docs/findings.md",
     "docs/numbers.md",
