@@ -214,7 +214,7 @@ def loader(
         batch_size=None,  # a list of indices already gives a whole batch
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=workers > 0,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
     )
 
 
