@@ -413,7 +413,10 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
     p = parameters.check(BASELINE, changed)
     said, left_out = capsys.readouterr().out.splitlines()
     assert said.startswith("Changed: seed = 1, test_sets = ['smoke-b', 'celeb-df-v2']. The texts")
-    assert left_out == "left out: celeb-df-v2: no split test is prepared, `dfnb data` says how to get it"
+    assert (
+        left_out
+        == "left out: celeb-df-v2: no split test is prepared, `dfnb data` says how to get it"
+    )
     assert p.test_sets == ["smoke-b"]
     for name in ("train_set", "test_sets"):
         wrong = "smoke-bb" if name == "train_set" else ["smoke-a", "smoke-bb"]

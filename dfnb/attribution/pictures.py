@@ -150,3 +150,23 @@ def frames_panel(
             views = maps.of(run, frames, name)
             rows.append(Row(name, views, masks, MAP, crops, "value of the map"))
     return panel(rows, titles)
+
+
+def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str) -> Figure:
+    """One map of several trainings on the same frames, a row each, below frames and true masks.
+
+    Args:
+        frames: A small frames table.
+        runs: Finished trainings, by the label of their row; those whose network does not have the
+            map are left out.
+        map_name: For :func:`dfnb.attribution.maps.of`.
+    """
+    samples = list(StoredFrames(frames))
+    crops = [sample.image for sample in samples]
+    masks = [sample.mask for sample in samples]
+    rows = [Row("true mask", crops, masks)]
+    for label, run in runs.items():
+        if map_name in maps.names(run.network()):
+            views = maps.of(run, frames, map_name)
+            rows.append(Row(label, views, masks, MAP, crops, "value of the map"))
+    return panel(rows, frames["method"].astype(str))

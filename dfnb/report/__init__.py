@@ -9,7 +9,7 @@ Example::
 """
 
 from dfnb.report.measure import measure
-from dfnb.report.scores import maps, scores, thresholds
+from dfnb.report.scores import ablations, maps, scores, thresholds
 from dfnb.store.reports import detectors
 
-__all__ = ["detectors", "maps", "measure", "scores", "thresholds"]
+__all__ = ["ablations", "detectors", "maps", "measure", "scores", "thresholds"]

@@ -1,16 +1,16 @@
 """Every experiment of the papers: what is reported, how it is run, our result, and its status.
 
 The rows are in ``data_manifest/experiments.yaml``, whose head explains the fields. Numbers are
-measured from the scores of committed reports when the table is made.
+measured from the scores of committed reports when a table is made, and so is what was run.
 """
 
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 from pydantic import Field
 
-from dfnb.files import find
+from dfnb import files
 from dfnb.report.measure import measure
 from dfnb.report.scores import Level, scores
 from dfnb.report.tables import cells
@@ -26,13 +26,10 @@ Kind = Literal[
     "ablation",
     "attribution",
 ]
-Status = Literal[
-    "equal to the released code",
-    "interpretation",
-    "run on embedded data",
-    "never run on the published data",
-    "not run",
-]
+REPORT = "study-papers"  # where most of them were trained on drawn faces
+NOT_RUN = "not run"
+RUN = "run on drawn faces"
+NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 
 
 class Number(Closed):
@@ -59,13 +56,29 @@ class Experiment(Closed):
     detectors: list[str] = Field(min_length=1)
     ours: dict[str, Number]
     figure: str = ""
-    status: list[Status] = Field(min_length=1)
+    method: Literal["equal to the released code", "interpretation"]
 
     @property
     def command(self) -> str:
         """What trains its detectors on the published data."""
         is_main = not any(":" in name for name in self.detectors)
         return f"dfnb run {self.profile}{' --main' if is_main else ''}"
+
+    def results(self) -> dict[str, str]:
+        """Our numbers as text, by name; of one that is not in its report, NOT_RUN."""
+        return {name: _text(number) for name, number in self.ours.items()}
+
+    def status(self) -> str:
+        """How much was run on drawn faces: RUN, a part, or NOT_RUN.
+
+        That is how many of its numbers are in a report, and whether its figure is there.
+        """
+        done = [text != NOT_RUN for text in self.results().values()]
+        if self.figure:
+            done.append(_is_there(self.figure))
+        if all(done) and done:
+            return RUN
+        return f"{sum(done)} of {len(done)} {RUN}" if any(done) else NOT_RUN
 
 
 class Content(Closed):
@@ -76,7 +89,7 @@ class Content(Closed):
 
 def experiments() -> list[Experiment]:
     """All experiments, by paper; raises :class:`DfnbError` that names a wrong entry."""
-    path = find("data_manifest/experiments.yaml")
+    path = files.find("data_manifest/experiments.yaml")
     return Content.check(read_yaml(path), path).experiments
 
 
@@ -87,30 +100,73 @@ def _scores(report: str, level: Level) -> pd.DataFrame:
 
 
 def measured(number: Number) -> pd.DataFrame:
-    """The row of :func:`dfnb.report.measure.measure` for a number."""
+    """The row of :func:`dfnb.report.measure.measure` for a number; no row if it was not run."""
+    if not files.report_folder(number.report).exists():
+        return pd.DataFrame()
     rows = _scores(number.report, number.level)
     detectors = [number.detector, number.minus or number.detector]
     rows = rows[(rows["place"] == number.place) & rows["detector"].isin(detectors)]
     if number.method:
         rows = rows[rows["method"].isin([number.method, "real"])]
+    if not {*detectors} <= {*rows["detector"]}:
+        return pd.DataFrame()
     table = measure(rows, number.metric, "detector", "test_set", minus=number.minus or ())
     return table[table["detector"] == number.detector]
 
 
+def _text(number: Number) -> str:
+    row = measured(number)
+    if row.empty:
+        return NOT_RUN
+    [text] = cells(row)
+    seeds = row["seeds"].iloc[0]
+    return f"{text} ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def _is_there(figure: str) -> bool:
+    return (files.home() / figure).exists()
+
+
 def matrix(paper: str = "") -> pd.DataFrame:
-    """All experiments, or those of a paper by its title, as a table of texts."""
+    """All experiments, or those of a paper by its title, as a table of texts.
+
+    Brackets are 95 % intervals over people and seeds, across also over test sets.
+    """
     rows = []
     for each in experiments():
         if paper in ("", each.paper):
-            ours = [f"{name}: {cells(measured(number))[0]}" for name, number in each.ours.items()]
+            ours = [f"{name}: {text}" for name, text in each.results().items()]
+            if each.figure and _is_there(each.figure):
+                ours.append(f"[figure](../{each.figure})")
             rows.append(
                 {
                     "paper": each.paper,
                     "experiment": f"{each.kind}: {each.what}",
                     "reported": each.reported,
-                    "ours, drawn faces": "; ".join(ours) or each.figure or "–",
-                    "on the published data": each.command,
-                    "status": ", ".join(each.status),
+                    "ours, drawn faces": "; ".join(ours) or NOT_RUN,
+                    "status": f"{each.status()}; never run on the published data",
+                    "on the published data": f"`{each.command}`",
                 }
             )
     return pd.DataFrame(rows).set_index(["paper", "experiment"])
+
+
+def overview() -> pd.DataFrame:
+    """What was run of each kind of experiment, a row each, by paper; NO_EXPERIMENT if none."""
+    found = {}
+    for each in experiments():
+        found.setdefault((each.kind, each.paper), []).append(each.status())
+    kinds = get_args(Kind)
+    table = pd.DataFrame(index=pd.Index(kinds, name="experiment"))
+    for paper in dict.fromkeys(paper for _, paper in found):
+        table[paper] = [_summary(found.get((kind, paper), [])) for kind in kinds]
+    return table
+
+
+def _summary(statuses: list[str]) -> str:
+    if not statuses:
+        return NO_EXPERIMENT
+    done = sum(status == RUN for status in statuses)
+    if len(statuses) == 1 or done == len(statuses) or set(statuses) == {NOT_RUN}:
+        return statuses[0]
+    return f"{done} of {len(statuses)} {RUN}"

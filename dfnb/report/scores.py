@@ -93,6 +93,24 @@ def scores(
     return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
 
 
+def ablations(
+    report: str,
+    *names: str,
+    level: Level = "video",
+    of_maps: bool = False,
+) -> pd.DataFrame:
+    """The scores of the variants of these ablations on frames as they are, see :func:`scores`.
+
+    An empty name stands for the main detectors. Perhaps no row: where the report, or the ablation
+    in it, was not trained.
+    """
+    if not reports.score_files(report_folder(report)):
+        return pd.DataFrame(columns=[*DETECTOR_COLUMNS, "method"])
+    table = scores(report, level=level, of_maps=of_maps)
+    keep = table["ablation"].isin(names) & (table["corruption"] == "")
+    return table[keep if of_maps else keep & (table["map"] == "")]
+
+
 def shared_crops(
     report: str,
     run: StoredRun | None,

@@ -163,15 +163,13 @@ def facts(about: str) -> str:
 
 
 def glossary() -> dict[str, list[str]]:
-    """Meaning → its words, from the tables of words in notebook 00."""
-    notebook = nbformat.read(CHECKOUT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    """Meaning → its words, from the tables of words in ``docs/glossary.md``."""
+    text = (CHECKOUT / "docs" / "glossary.md").read_text(encoding="utf-8")
     words_of = {}
-    for cell in notebook.cells:
-        if "| word | meaning |" in cell.source:
-            _, _, table = cell.source.partition("| word | meaning |\n|---|---|\n")
-            for line in table.splitlines():
-                _, words, meaning, *_ = line.split("|")
-                words_of[meaning.strip()] = re.findall(r"\*([^*]+)\*", words)
+    for table in re.findall(r"\| word \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", text):
+        for line in table.splitlines():
+            _, words, meaning, *_ = line.split("|")
+            words_of[meaning.strip()] = re.findall(r"\*([^*]+)\*", words)
     return words_of
 
 

@@ -26,6 +26,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "data_manifest/README.md",
     "data_manifest/claims/README.md",
+    "docs/experiments.md",
     "docs/extending.md",
     "docs/findings.md",
     "docs/numbers.md",
@@ -35,6 +36,7 @@ DOCUMENTS = (
 )
 # Pages that are elsewhere in the site, by their path in the checkout.
 MOVED = {
+    "docs/glossary.md": "glossary.md",
     "reports/study-bed": "report.md",
     "reports/study-bed/index.html": "report.md",
     "reports/study-ff-like": "photographs.md",
