@@ -1,4 +1,4 @@
-"""How often the 95 % interval of :func:`dfnb.report.measure.measure` has the true value in it.
+"""How often the 95 % interval of :func:`dfnb.report.metrics.measure` has the true value in it.
 
     python benchmarks/coverage.py --repetitions 2000 --people 50
 
@@ -15,7 +15,7 @@ import typer
 from scipy.stats import norm
 
 from dfnb.files import atomic, home
-from dfnb.report.measure import measure
+from dfnb.report.metrics import measure
 from dfnb.seeds import rng
 
 SEEDS = 5

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfnb import device, library, papers, synth
+from dfnb.checks import DfnbError
 from dfnb.data.frames import load_frames, select
 from dfnb.device import DEVICE
 from dfnb.files import atomic
@@ -43,7 +44,6 @@ from dfnb.papers.contract import Settings
 from dfnb.records import environment
 from dfnb.running import jobs
 from dfnb.seeds import torch_seed
-from dfnb.settings import DfnbError
 from dfnb.training import scoring, train
 from dfnb.training.trainer import Trainer
 

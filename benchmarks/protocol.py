@@ -26,7 +26,7 @@ from dfnb import device, synth
 from dfnb.data import test_sets
 from dfnb.files import atomic, domain_of, home, read_table, write_table
 from dfnb.report import tables
-from dfnb.report.scores import UNITS
+from dfnb.report.reading import UNITS
 from dfnb.running import jobs
 from dfnb.running.datasets import ensure_datasets
 from dfnb.training import scoring, train

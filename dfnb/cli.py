@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dfnb import files
-from dfnb.settings import NAME, DfnbError, check_name, explained, parse_yaml, suggestion
+from dfnb.checks import NAME, DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[
     str,
@@ -224,7 +225,7 @@ def judge(
     Tables are written to reports/judged-<the first file's name>, in place of earlier ones; a name
     with spaces or other signs is replaced by a digest. --page makes a page of them, too.
     """
-    from dfnb.report import tools
+    from dfnb.report import other_tools
 
     name = scores[0].stem
     if not re.fullmatch(NAME, name):  # with spaces or other signs, it cannot name a folder
@@ -238,11 +239,11 @@ def judge(
         "over_frames": over_frames,
     }
     with files.explain_writing(files.report_folder(parameters["report"])):
-        tools.print_judged(parameters)
+        other_tools.print_judged(parameters)
         if page:
             from dfnb.report import page as pages
 
-            typer.echo(f"page: {pages.rebuild(notebook=tools.NOTEBOOK, **parameters)}")
+            typer.echo(f"page: {pages.rebuild(notebook=other_tools.NOTEBOOK, **parameters)}")
 
 
 @commands.command()
@@ -267,6 +268,22 @@ def synth(
     changes = {"portraits": str(portraits)} if portraits else {}
     record = synth.build(name, synth.preset(preset, **changes))
     _print_record(record, name)
+
+
+@commands.command()
+def doctor() -> None:
+    """Print what a report of a problem needs: versions, device, datasets and free disk."""
+    import joblib
+
+    from dfnb import records
+
+    about = records.environment()
+    prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
+    about["datasets"] = ", ".join(prepared) or "none"
+    about["free disk"] = f"{shutil.disk_usage(files.home()).free / 1e9:.0f} GB"
+    about["cores"] = joblib.cpu_count()
+    for name, value in {**about.pop("packages"), **about}.items():
+        typer.echo(f"{name}: {value}")
 
 
 @commands.command()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from dfnb.settings import (
+from dfnb.checks import (
     DfnbError,
     check_name,
     explained,

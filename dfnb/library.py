@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from dfnb import device
 from dfnb.attribution import maps
+from dfnb.checks import DfnbError, explained
 from dfnb.data import test_sets
 from dfnb.data.frames import load_frames, select, unlabelled
 from dfnb.data.loading import StoredFrames
 from dfnb.data.videos import media_in
-from dfnb.report.measure import measure
-from dfnb.report.scores import UNITS
-from dfnb.settings import DfnbError, explained
+from dfnb.report.metrics import measure
+from dfnb.report.reading import UNITS
 from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
 from dfnb.training import scoring
 from dfnb.training.runs import Run

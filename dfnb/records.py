@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dfnb.checks import explained
 from dfnb.files import read_json, sha256, write_json
-from dfnb.settings import explained
 
 # The packages of which a record keeps the versions.
 PACKAGES = (

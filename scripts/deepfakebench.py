@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.videos import Video
 from dfnb.files import read_json
-from dfnb.settings import DfnbError
 
 
 def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video], list[str]]:

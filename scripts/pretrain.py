@@ -21,12 +21,12 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dfnb.checks import Closed, DfnbError, read_yaml
 from dfnb.device import single_thread
 from dfnb.files import atomic, find, sha256, write_json
 from dfnb.papers import backbones
 from dfnb.records import Clock, environment
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import Closed, DfnbError, read_yaml
 from dfnb.synth import people
 from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
 from dfnb.synth.painting import render

@@ -9,17 +9,18 @@ import pytest
 
 READERS = (
     "report.claims",
+    "report.experiments",
     "report.figures",
-    "report.measure",
+    "report.metrics",
     "report.page",
     "report.published",
-    "report.scores",
+    "report.reading",
     "report.tables",
-    "report.tools",
+    "report.other_tools",
     "store.reports",
 )
 LAYERS = """
-settings
+checks
 device seeds
 files
 records statistics

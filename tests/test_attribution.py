@@ -13,12 +13,12 @@ from networks import small
 from torch import nn
 
 from dfnb.attribution import maps, measures
+from dfnb.checks import DfnbError
 from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 from dfnb.store.scores import KEYS
 from dfnb.training.runs import Run
 

@@ -23,14 +23,14 @@ import torch
 from profiles import BASELINE, GRID, SETTINGS, write_profile
 
 from dfnb import files
+from dfnb.checks import DfnbError
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
-from dfnb.report import tools
+from dfnb.report import other_tools
 from dfnb.report.page import REPORT
 from dfnb.running import cost, jobs, workflow
-from dfnb.settings import DfnbError
 from dfnb.store import reports
 
 
@@ -203,7 +203,7 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     assert table["video"].tolist() == ["a.PNG", "b.jpg", "below/c.png"]
     assert table["frames"].tolist() == [2, 2, 2]
     table.assign(label=[0, 1, 1]).to_csv("labelled.csv", index=False)
-    frames, _ = tools.scored_frames([Path("labelled.csv")])
+    frames, _ = other_tools.scored_frames([Path("labelled.csv")])
     assert frames["score"].tolist() == pytest.approx(table["score"].tolist())
     assert table["score"].between(0, 1).all()
     Path("empty").mkdir()
@@ -336,7 +336,7 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
 
 def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_home, capfd):
     write_profile(own_home, notebooks={REPORT: None})  # trains nothing
-    code = "from dfnb.settings import DfnbError; raise DfnbError('a sentence')"
+    code = "from dfnb.checks import DfnbError; raise DfnbError('a sentence')"
     write_notebook(own_home, REPORT, code)
     with pytest.raises(DfnbError, match="mine did not finish"):
         workflow.run("mine", cores=1)

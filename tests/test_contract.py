@@ -10,11 +10,11 @@ import papermill
 import pytest
 
 from dfnb import papers
+from dfnb.checks import DfnbError
 from dfnb.data import frames
 from dfnb.papers import contract
 from dfnb.report import claims, scores, tables
 from dfnb.running import jobs
-from dfnb.settings import DfnbError
 from dfnb.store import reports
 
 

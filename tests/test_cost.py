@@ -10,9 +10,9 @@ import torch
 from profiles import BASELINE, GRID, SETTINGS, write_profile
 
 from dfnb import synth
+from dfnb.checks import DfnbError
 from dfnb.data.frames import dataset_record, load_frames
 from dfnb.running import cost, jobs
-from dfnb.settings import DfnbError
 
 A_SECOND = cost.Phase(training=1.0, validation=0.0, memory=2**30, weights=8, checkpoint=24)
 

@@ -8,10 +8,10 @@ import pytest
 from clips import draw, moving, without_first, write
 from PIL import Image
 
+from dfnb.checks import DfnbError
 from dfnb.data import faces
 from dfnb.data.faces import Unusable, decode, guess_length
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 
 # ---------------------------------------------------------------- decoding
 

@@ -23,9 +23,9 @@ from torchvision.transforms import v2
 
 import dfnb
 from dfnb import files, papers, report
+from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.data.frames import faces_of, load_frames, select
-from dfnb.settings import DfnbError
 from dfnb.store.reports import write_scores
 from dfnb.store.scores import KEYS, Condition
 from dfnb.training import scoring

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from dfnb.checks import DfnbError
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 from dfnb.training.localisation import LOCALISATION, auc_and_ap, localisation
 
 LEVELS = [2, 7, 10**6]  # distinct values of a map: many ties, some, almost none

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from networks import batch_of, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dfnb.checks import DfnbError
 from dfnb.data.frames import COLUMNS
 from dfnb.data.loading import Sample
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import IGNORED
-from dfnb.settings import DfnbError
 
 MODULES = ("second_stream", "srm", "cmce", "lfga", "mpff")
 WITHOUT_ONE = [tuple(m for m in MODULES if m != left_out) for left_out in MODULES[1:]]

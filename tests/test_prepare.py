@@ -15,6 +15,7 @@ import psutil
 import pytest
 from clips import SMALL, Blobs, draw, moving, without_first, write
 
+from dfnb.checks import DfnbError
 from dfnb.data import prepare
 from dfnb.data.faces import decode, guess_length
 from dfnb.data.frames import (
@@ -28,7 +29,6 @@ from dfnb.data.frames import (
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 
 
 @pytest.fixture

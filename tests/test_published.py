@@ -9,6 +9,7 @@ import trees
 from clips import write
 from deepfakebench import listed
 
+from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.videos import read_csv, write_csv
@@ -16,7 +17,6 @@ from dfnb.files import dataset_names, find, read_json, write_json
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import jobs
-from dfnb.settings import DfnbError
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
 # no fake names the video that it was made from; in the others every one does.

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify, xception
-from dfnb.settings import DfnbError
 from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 from dfnb.training.localisation import LOCALISATION, localisation

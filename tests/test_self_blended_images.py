@@ -10,12 +10,12 @@ from matplotlib.cbook import get_sample_data
 from networks import recipe
 from PIL import Image
 
+from dfnb.checks import DfnbError
 from dfnb.data import faces
 from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 from dfnb.training import train
 
 SIDE = 96

@@ -12,13 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dfnb import synth
+from dfnb.checks import DfnbError
 from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, shortcuts
 from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.files import dataset_folder, dataset_names, find, manifest
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 from dfnb.synth import mesh_forgeries, people, photographs
 from dfnb.synth.portraits import Portrait, inspect, move, pixels
 from dfnb.training.localisation import localisation

@@ -15,13 +15,13 @@ from networks import recipe
 from safetensors.torch import save_file
 
 from dfnb import device, papers, report
+from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import locked, run_folder, sha256
 from dfnb.papers import released_weights, xception
 from dfnb.running import cost, jobs
 from dfnb.seeds import torch_seed
-from dfnb.settings import DfnbError
 from dfnb.training import runs, scoring, train, trainer
 from dfnb.training.runs import Run
 

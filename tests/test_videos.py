@@ -6,11 +6,11 @@ import pytest
 import trees
 from clips import SMALL, Blobs, draw, moving, write
 
+from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import load_frames, masked_positions, read_crop
 from dfnb.data.videos import read_csv, summary, write_csv
-from dfnb.report import tools
-from dfnb.settings import DfnbError
+from dfnb.report import other_tools
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_table_says_the_same_in_many_forms_to_prepare_and_to_judge(tmp_path, t
     scores = iter(["score", "0.1", "0.9"])
     lines = [f"{line}{separator}{next(scores)}" for line in text.splitlines()]
     file.write_text("\n".join(lines), encoding="utf-8")
-    frames, _ = tools.scored_frames([file])
+    frames, _ = other_tools.scored_frames([file])
     assert frames["video"].tolist() == ["a.mp4", "b.mp4"] and frames["label"].tolist() == [0, 1]
 
 

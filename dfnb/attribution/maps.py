@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.data.loading import in_order
 from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError, explained, suggestion
 from dfnb.training.runs import Run
 
 AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory

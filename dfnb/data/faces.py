@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from dfnb.checks import DfnbError
 from dfnb.files import home, verified
-from dfnb.settings import DfnbError
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 ZOO = "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98"

@@ -19,9 +19,9 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
+from dfnb.checks import TITLE, DfnbError, check_name, explained, suggestion
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
-from dfnb.settings import TITLE, DfnbError, check_name, explained, suggestion
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 

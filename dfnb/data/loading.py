@@ -18,10 +18,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from dfnb.checks import DfnbError
 from dfnb.data import augmentation
 from dfnb.data.frames import datasets_of, landmarks_array, read_crop, read_mask
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB

@@ -25,6 +25,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
     CROP_FILE,
@@ -50,7 +51,6 @@ from dfnb.files import (
     write_bytes,
 )
 from dfnb.records import read_record
-from dfnb.settings import TITLE, Closed, DfnbError, check_name
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from dfnb.checks import Closed, DfnbError, explained
 from dfnb.data import prepare
 from dfnb.data.frames import SPLITS, Extent
 from dfnb.data.listings import label_of
@@ -32,7 +33,6 @@ from dfnb.data.videos import (
     sentences,
 )
 from dfnb.files import dataset_names, find, manifest, read_json, verified
-from dfnb.settings import Closed, DfnbError, explained
 
 Texts = dict[str, str]  # name of a placeholder -> its value
 

@@ -18,9 +18,9 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import BeforeValidator
 
+from dfnb.checks import Closed, DfnbError, Title
 from dfnb.data.listings import IMAGE, label_of, read_listing, sorted_rows, split_of
 from dfnb.files import sha256, write_bytes
-from dfnb.settings import Closed, DfnbError, Title
 
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
 # their files are reported. A name that begins with a point is hidden.

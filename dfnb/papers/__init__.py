@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
+from dfnb.checks import DfnbError, suggestion
 from dfnb.papers import home
-from dfnb.settings import DfnbError, suggestion
 
 log = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dfnb.checks import DfnbError, explained
 from dfnb.files import sha256
-from dfnb.settings import DfnbError, explained
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 WIDE = "dfnb_plain7_wide"

@@ -25,7 +25,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 from torchvision.transforms import v2
 
-from dfnb.settings import Closed, DfnbError
+from dfnb.checks import Closed, DfnbError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

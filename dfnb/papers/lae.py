@@ -30,12 +30,12 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import v2
 
+from dfnb.checks import DfnbError
 from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
 from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones, contract
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError
 
 if TYPE_CHECKING:
     from dfnb.training.runs import Run

@@ -14,10 +14,10 @@ from typing import Any
 
 from timm.models import load_state_dict
 
+from dfnb.checks import explained, parse_yaml, read_mapping
 from dfnb.files import home, sha256
 from dfnb.papers.backbones import Start
 from dfnb.papers.contract import Network
-from dfnb.settings import explained, parse_yaml, read_mapping
 
 
 def start(file: str, paper: ModuleType) -> Start:

@@ -8,8 +8,8 @@ Example::
     report.measure(scores, "AUC", by=["detector", "test_set"])
 """
 
-from dfnb.report.measure import measure
-from dfnb.report.scores import ablations, maps, scores, thresholds
+from dfnb.report.metrics import measure
+from dfnb.report.reading import ablations, maps, scores, thresholds
 from dfnb.store.reports import detectors
 
 __all__ = ["ablations", "detectors", "maps", "measure", "scores", "thresholds"]

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from scipy.stats import t
 
+from dfnb.checks import Closed, Name, read_yaml
 from dfnb.files import find
-from dfnb.report.measure import FEWEST_SETS, METRICS, Thresholds, measure
-from dfnb.report.scores import Level, maps, scores, thresholds
-from dfnb.settings import Closed, Name, read_yaml
+from dfnb.report.metrics import FEWEST_SETS, METRICS, Thresholds, measure
+from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import detectors, profile_of
 
@@ -24,7 +25,11 @@ LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95
 # The p values of what is tested of a claim's value, each adjusted in a family of its own, and the
 # verdict if it is shown; the first one counts.
 VERDICTS = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
-WITHOUT_NUMBER = {**dict.fromkeys(["value", "low", "high", *VERDICTS], NAN), "minus": ""}
+WITHOUT_NUMBER = {
+    **dict.fromkeys(["value", "low", "high", *VERDICTS, "detectable"], NAN),
+    "minus": "",
+}
+POWER = 0.8  # with which a detectable difference would have been shown, before Holm's correction
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the same videos clean
 
@@ -81,13 +86,14 @@ def judge(
         report: Its name. Its profile names the file of claims; without one there is no row.
         paper: Only the claims of this module; the correction for their number is over all.
         **read: What is read already: ``video`` or ``frame``, the scores of that level, and
-            ``maps``, see :mod:`dfnb.report.scores`. The rest is read if needed.
+            ``maps``, see :mod:`dfnb.report.reading`. The rest is read if needed.
 
     Returns:
         A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
         ``source``, ``registered``, ``kind``; the number, as of
-        :func:`dfnb.report.measure.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
-        by Holm's rule for the claims of the family; and the ``verdict``. Perhaps no row.
+        :func:`dfnb.report.metrics.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
+        by Holm's rule for the claims of the family; ``detectable``, the least difference that would
+        have been shown with the probability POWER; and the ``verdict``. Perhaps no row.
     """
     name = profile_of(report).get("claims")
     registry = content(name) if name else None
@@ -192,6 +198,8 @@ def _judged(
         kind = "within" if within else "cross"  # that of a named test set, too
     limit = -deltas[kind] if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
+    quantiles = t.ppf([1 - LEVEL, POWER], number["degrees"])
+    row["detectable"] = number["error"] * quantiles.sum()
     row["p_gain"] = p_above(number["value"] - limit, *spread)
     row["p_worse"] = p_above(limit - number["value"], *spread)
     if claim.kind == "gain":

@@ -11,10 +11,10 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb import files
-from dfnb.report.measure import measure
-from dfnb.report.scores import Level, scores
+from dfnb.checks import Closed, Name, read_yaml
+from dfnb.report.metrics import measure
+from dfnb.report.reading import Level, scores
 from dfnb.report.tables import cells
-from dfnb.settings import Closed, Name, read_yaml
 
 Kind = Literal[
     "within dataset",
@@ -100,7 +100,7 @@ def _scores(report: str, level: Level) -> pd.DataFrame:
 
 
 def measured(number: Number) -> pd.DataFrame:
-    """The row of :func:`dfnb.report.measure.measure` for a number; no row if it was not run."""
+    """The row of :func:`dfnb.report.metrics.measure` for a number; no row if it was not run."""
     if not files.report_folder(number.report).exists():
         return pd.DataFrame()
     rows = _scores(number.report, number.level)

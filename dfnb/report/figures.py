@@ -135,7 +135,7 @@ def forest(
     """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        numbers: Of :func:`dfnb.report.measure.measure`, all of one metric.
+        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric.
         by_seed: The same numbers with a row per seed; None draws no dots.
         across: There is one panel per value of this column; each has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
@@ -175,8 +175,8 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
     """Histograms of P(fake) of real and fake units, a panel per place, for one detector.
 
     Args:
-        scores: Of :func:`dfnb.report.scores.scores`, of one detector; all seeds are drawn together.
-        thresholds: Of :func:`dfnb.report.scores.thresholds`: a line at the mean over the seeds.
+        scores: Of :func:`dfnb.report.reading.scores`, of one detector, all its seeds.
+        thresholds: Of :func:`dfnb.report.reading.thresholds`: a line at the mean over the seeds.
     """
     places = scores.groupby("place", observed=True)
     figure, axes = plt.subplots(
@@ -202,7 +202,7 @@ def roc(scores: pd.DataFrame) -> Figure:
     """ROC curves of each detector with a logarithmic axis of false alarms, a panel per place.
 
     Few false alarms are what matters where most videos are real. ``scores`` are those of
-    :func:`dfnb.report.scores.scores`; the units of all seeds and test sets of a place are ranked
+    :func:`dfnb.report.reading.scores`; the units of all seeds and test sets of a place are ranked
     together.
     """
     from sklearn.metrics import roc_curve  # takes a second to import; most notebooks need none
@@ -227,8 +227,8 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
     """Mean P(fake) while the pixels that each map ranks first are hidden, a panel per detector.
 
     The grey band is the 95 % interval of the random blocks over frames; a map is faithful if its
-    curve is below it. ``maps``: of :func:`dfnb.report.scores.maps`, without sanity checks. Only the
-    seeds of a detector count for which the random blocks were measured.
+    curve is below it. ``maps``: of :func:`dfnb.report.reading.maps`, without sanity checks. Of a
+    detector, only the seeds count for which the random blocks were measured.
     """
     of_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
     maps = maps.merge(of_random)
@@ -262,7 +262,7 @@ def by_severity(curves: pd.DataFrame) -> Figure:
     """The AUC of each detector without corruption and at each severity, a panel per corruption.
 
     Args:
-        curves: Of :func:`dfnb.report.measure.measure` by detector, corruption and severity, which
+        curves: Of :func:`dfnb.report.metrics.measure` by detector, corruption and severity, which
             are "" and 0 for the frames as they are.
     """
     clean = curves[curves["severity"] == 0]

@@ -9,9 +9,9 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 
+from dfnb.checks import DfnbError
 from dfnb.files import find, report_folder, write_bytes
 from dfnb.records import environment
-from dfnb.settings import DfnbError
 from dfnb.store import reports
 
 REPORT = "11_report"  # the notebook that is the report

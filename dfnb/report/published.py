@@ -10,8 +10,8 @@ from functools import cache
 import pandas as pd
 
 from dfnb.files import dataset_names, find, manifest
-from dfnb.report.measure import measure
-from dfnb.report.scores import MAIN, Level, scores
+from dfnb.report.metrics import measure
+from dfnb.report.reading import MAIN, Level, scores
 from dfnb.report.tables import cells
 from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun

@@ -1,4 +1,4 @@
-"""The tables of a report: calls of :func:`dfnb.report.measure.measure`, and how they are printed.
+"""The tables of a report: calls of :func:`dfnb.report.metrics.measure`, and how they are printed.
 
 Numbers stay numbers until :func:`pivot` formats them. Nothing here computes a metric, runs a
 network or reads a dataset.
@@ -16,8 +16,8 @@ from scipy.special import expit, logit
 
 from dfnb import statistics
 from dfnb.files import report_folder, write_bytes
-from dfnb.report.measure import SUMMARY, measure
-from dfnb.report.scores import MAIN, shared_crops
+from dfnb.report.metrics import SUMMARY, measure
+from dfnb.report.reading import MAIN, shared_crops
 from dfnb.store import reports
 from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
@@ -275,9 +275,12 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims as text."""
+    """The claims as text; an undecided one says what difference it would probably have shown."""
     p_values = judged[["p_gain", "p_worse"]].map(p_text)
     table = judged.assign(ours=cells(judged), **p_values)
+    detectable = judged["detectable"].map(" (detectable: {:.3f})".format)
+    is_undecided = judged["verdict"] == "undecided"
+    table["verdict"] += detectable.where(is_undecided & judged["detectable"].notna(), "")
     table = table.set_index(["detector", "claim", "on"])
     return table[["ours", "verdict", *p_values, "registered"]]
 
@@ -332,7 +335,7 @@ def _texts_of_shared(
     train_sets: Collection[str],
     test_sets: Collection[str],
 ) -> list[str]:
-    """What :func:`dfnb.report.scores.shared_crops` says, for :func:`conditions`.
+    """What :func:`dfnb.report.reading.shared_crops` says, for :func:`conditions`.
 
     "none" is said of the test sets that were compared with all of the training sets.
     """
@@ -356,7 +359,7 @@ def show(
     caption: str = "",
     run: StoredRun | None = None,
 ) -> list[Path]:
-    """Display a table of texts, and save it as CSV and Markdown; returns the paths.
+    """Display a table of texts under its title, save it as CSV and Markdown; returns the paths.
 
     Where this process may not write to the report, the table is only displayed.
 
@@ -364,14 +367,14 @@ def show(
         table: Of :func:`pivot` or :func:`listed`, for example.
         report: Its folder ``tables`` gets the files.
         name: Of the files.
-        title: What the table shows, the first line of the Markdown.
+        title: What the table shows, also the first line of the Markdown.
         caption: How its numbers were made, such as :func:`conditions`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
     if table.empty:
         display(NOTHING)
         return []
-    display(table)
+    display(Markdown(f"**{title}**"), table)
     if not reports.is_writable(report):
         return []
     table = table.reset_index().astype(object).fillna("–").astype(str)

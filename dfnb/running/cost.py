@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dfnb import device, files, papers
+from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.data.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data.frames import (
@@ -40,7 +41,6 @@ from dfnb.files import size_in_words
 from dfnb.papers import backbones
 from dfnb.running import jobs, stand_ins
 from dfnb.running.datasets import is_available
-from dfnb.settings import DfnbError
 from dfnb.store.runs import RunParameters
 from dfnb.training import train
 from dfnb.training.runs import settings_of

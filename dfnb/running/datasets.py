@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from dfnb import files, records, synth
+from dfnb.checks import DfnbError, suggestion
 from dfnb.data.frames import dataset_record, load_frames, select
-from dfnb.settings import DfnbError, suggestion
 
 
 def is_available(dataset: str, *splits: str) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from dfnb import files, papers, synth
+from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.papers.contract import INPUT
 from dfnb.report import claims
 from dfnb.running import parameters
@@ -30,7 +31,6 @@ from dfnb.running.datasets import (
 from dfnb.running.measuring import Corruptions, Maps, is_scored, measured
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
-from dfnb.settings import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.store import reports
 from dfnb.store.reports import STANDING_ALONE, Role
 from dfnb.store.runs import RunParameters

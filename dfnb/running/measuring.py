@@ -9,12 +9,12 @@ from pydantic import Field
 
 from dfnb import device, files, synth
 from dfnb.attribution import maps, measures
+from dfnb.checks import Closed, Name
 from dfnb.data import audit, corrupt, test_sets
 from dfnb.data.frames import dataset_record, identity
 from dfnb.records import read_record
 from dfnb.running.datasets import ensure_datasets, is_available
 from dfnb.running.parameters import Names
-from dfnb.settings import Closed, Name
 from dfnb.store import reports
 from dfnb.store.scores import VALIDATION, Condition, add_scores
 from dfnb.training import scoring

@@ -7,13 +7,13 @@ minutes. What was measured before is read.
 
 from collections.abc import Callable, Iterable
 
+from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.files import domain_of, report_folder
 from dfnb.library import load_dataset, predict
 from dfnb.running.datasets import check_kinds, ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES
-from dfnb.settings import DfnbError
 from dfnb.store import reports
 from dfnb.store.scores import Condition
 from dfnb.store.thresholds import threshold_of

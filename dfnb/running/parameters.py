@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, create_model
 
 from dfnb import files, papers
+from dfnb.checks import Closed, DfnbError, Name, read_yaml
 from dfnb.running.datasets import check_known, check_tested, present
-from dfnb.settings import Closed, DfnbError, Name, read_yaml
 from dfnb.store.runs import TrainingOptions
 
 

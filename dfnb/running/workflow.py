@@ -1,18 +1,22 @@
-"""Running a profile: Snakemake as a child process, which prints the progress."""
+"""Running a profile: Snakemake as a child process, and a line for each job that ends."""
 
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import joblib
 
 from dfnb import files
+from dfnb.checks import DfnbError
 from dfnb.report import page
 from dfnb.running import jobs
 from dfnb.running.datasets import is_available
-from dfnb.settings import DfnbError
+
+STATUS_EVERY = 30  # seconds
+MOST_LINES = 100  # of Snakemake's log that are printed when a job failed
 
 
 def run(
@@ -22,7 +26,7 @@ def run(
 ) -> None:
     """Run the unfinished jobs of a profile, then print where its report is.
 
-    Raises :class:`DfnbError` when a job failed, after Snakemake has named its log.
+    Raises :class:`DfnbError` when a job failed, after its log was printed.
 
     Args:
         profile: Its name.
@@ -52,9 +56,13 @@ def run(
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
-        process = subprocess.Popen(command, start_new_session=True)
+        log = files.report_folder(profile) / "logs" / "snakemake.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            streams = {"stdout": output, "stderr": output}
+            process = subprocess.Popen(command, start_new_session=True, **streams)
         try:
-            process.wait()
+            _follow(process, plan)
         except KeyboardInterrupt:
             print("stopping the jobs; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
@@ -63,7 +71,9 @@ def run(
         finally:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
     report = files.report_folder(profile)
-    if process.returncode:  # Snakemake has named the log of each job that failed
+    if process.returncode:
+        # With --show-failed-logs it ends with the logs of the jobs that failed.
+        _say("\n".join(log.read_text("utf-8", "replace").splitlines()[-MOST_LINES:]))
         raise DfnbError(
             f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
             "the reasons, and the same command continues"
@@ -73,3 +83,50 @@ def run(
     if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
+
+
+def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
+    """Print each job that ends, and sometimes what the others do, until the process ends."""
+    began = time.time()
+    jobs_of_plan = [*plan.trainings, *plan.notebooks]
+    open_jobs = [job for job in jobs_of_plan if not job.done]
+    _say(f"{len(open_jobs)} of {len(jobs_of_plan)} jobs to do")
+    said = began
+    while open_jobs:
+        is_over = process.poll() is not None  # before the outputs are looked for a last time
+        for job in [job for job in open_jobs if job.done]:
+            open_jobs.remove(job)
+            count = f"{len(jobs_of_plan) - len(open_jobs)} of {len(jobs_of_plan)}"
+            _say(f"{_minutes(began)} {count}: {job.name} {_last_line(job, 'epoch')}")
+            said = time.time()
+        if is_over:
+            break
+        if time.time() - said > STATUS_EVERY:
+            said = time.time()
+            for job in open_jobs:
+                if line := _last_line(job, since=began):
+                    _say(f"{_minutes(began)} running: {job.name} {line}")
+        time.sleep(0.5)
+    process.wait()
+
+
+def _say(text: str) -> None:
+    """Print to the terminal, not among the results of the command."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _minutes(began: float) -> str:
+    minutes, seconds = divmod(int(time.time() - began), 60)
+    return f"{minutes}:{seconds:02}"
+
+
+def _last_line(job: jobs.Job, start: str = "", since: float = 0.0) -> str:
+    """The last line of a job's log that begins with ``start``; empty if there is none.
+
+    It is empty, too, if the log was not written to ``since`` a time.
+    """
+    log = files.report_folder(job.profile) / "logs" / f"{job.name}.txt"
+    if not log.exists() or log.stat().st_mtime < since:
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line for line in reversed(lines) if line.strip() and line.startswith(start)), "")

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from dfnb.checks import DfnbError, read_yaml
 from dfnb.files import (
     find,
     home,
@@ -38,7 +39,6 @@ from dfnb.files import (
     write_table,
 )
 from dfnb.records import Clock, write_record
-from dfnb.settings import DfnbError, read_yaml
 from dfnb.store.runs import StoredRun, TrainingRecord
 from dfnb.store.scores import (
     CONDITION,

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from dfnb.settings import Closed, Name
+from dfnb.checks import Closed, Name
 from dfnb.store.thresholds import Threshold
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from dfnb.checks import DfnbError
 from dfnb.files import locked, read_metadata, read_table, run_folder, write_table
-from dfnb.settings import DfnbError
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
 KEY_TYPES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from dfnb.settings import Closed
+from dfnb.checks import Closed
 from dfnb.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
 
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from dfnb.checks import DfnbError, check_name
 from dfnb.data.frames import SPLITS, Extent, write_dataset, write_video
 from dfnb.files import (
     dataset_folder,
@@ -39,7 +40,6 @@ from dfnb.files import (
 )
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError, check_name
 from dfnb.synth import mesh_forgeries, people, photographs, portraits
 from dfnb.synth.forgeries import (
     FRAMES_LATER,

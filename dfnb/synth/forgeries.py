@@ -21,9 +21,9 @@ import numpy as np
 from numpy.random import Generator
 from pydantic import Field
 
+from dfnb.checks import Closed
 from dfnb.data.codecs import h264, jpeg
 from dfnb.data.frames import face_axes, rounded
-from dfnb.settings import Closed
 from dfnb.synth.brushes import bump, edge
 from dfnb.synth.people import Array, Shot, Span
 

@@ -7,8 +7,8 @@ shows a photograph or its name, which may identify the person.
 
 from pathlib import Path
 
+from dfnb.checks import DfnbError, explained
 from dfnb.files import find, home, sha256
-from dfnb.settings import DfnbError, explained
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,

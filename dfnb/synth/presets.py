@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
+from dfnb.checks import Closed, DfnbError
 from dfnb.data.frames import SPLITS
 from dfnb.files import dataset_names, digest, manifest
 from dfnb.seeds import rng
-from dfnb.settings import Closed, DfnbError
 from dfnb.synth import mesh_forgeries, photographs
 from dfnb.synth.forgeries import METHODS, Camera, Crop, Delivery, Forgery
 

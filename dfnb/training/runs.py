@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dfnb import papers
+from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.data.frames import load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
-from dfnb.settings import DfnbError, explained, suggestion
 from dfnb.store.reports import score_files
 from dfnb.store.runs import RunParameters, StoredRun, TrainingRecord
 

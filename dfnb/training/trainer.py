@@ -17,6 +17,7 @@ from safetensors.torch import save_model
 from torch import Tensor
 
 from dfnb import device, papers
+from dfnb.checks import DfnbError, explained
 from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import atomic, sha256
@@ -24,7 +25,6 @@ from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
 from dfnb.seeds import rng, torch_seed
-from dfnb.settings import DfnbError, explained
 from dfnb.store.runs import RunParameters
 from dfnb.store.thresholds import threshold_of
 from dfnb.training.runs import Run, settings_of

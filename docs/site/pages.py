@@ -16,8 +16,8 @@ from types import ModuleType
 import nbformat
 
 from dfnb import files, papers
+from dfnb.checks import DfnbError
 from dfnb.report import detectors
-from dfnb.settings import DfnbError
 from dfnb.store.runs import StoredRun
 
 SITE = Path(__file__).resolve().parent

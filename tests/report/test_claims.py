@@ -7,9 +7,9 @@ import pytest
 import yaml
 from scipy.stats import t
 
+from dfnb.checks import DfnbError
 from dfnb.files import write_bytes
 from dfnb.report import claims
-from dfnb.settings import DfnbError
 from dfnb.store.scores import Condition
 
 DELTA = {"within": 0.01, "cross": 0.02, "accuracy": 0.03, "localisation": 0.05}

@@ -14,7 +14,7 @@ def test_intervals_have_the_truth_in_them(checkout, monkeypatch, case):
     monkeypatch.syspath_prepend(str(checkout / "benchmarks"))
     import coverage
 
-    for module in (statistics, sys.modules["dfnb.report.measure"]):  # for speed
+    for module in (statistics, sys.modules["dfnb.report.metrics"]):  # for speed
         monkeypatch.setattr(module, "REPLICATES", 150)
     # The share of 1000 studies has a standard error of 0.007.
     assert 0.93 <= coverage.coverage(case, repetitions=1000, people=25) <= 0.97

@@ -14,9 +14,9 @@ from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
 
+from dfnb.checks import DfnbError
 from dfnb.files import report_folder
-from dfnb.report import page, tools
-from dfnb.settings import DfnbError
+from dfnb.report import other_tools, page
 
 A, B = planted.SETS
 # What makes a browser load something; links to click on are none of it.
@@ -84,7 +84,7 @@ def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=sentence):
-        page.rebuild("demo", tools.NOTEBOOK)
+        page.rebuild("demo", other_tools.NOTEBOOK)
     assert not (report_folder("demo") / "index.html").exists()
 
 
@@ -99,12 +99,14 @@ def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home, monkeypa
     path = Path("mine.csv")
     table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
     parameters = {"files": [str(path)], "test_sets": [A], "compared": "hand"}
-    text = page.rebuild("judged-mine", tools.NOTEBOOK, **parameters).read_text(encoding="utf-8")
+    text = page.rebuild("judged-mine", other_tools.NOTEBOOK, **parameters).read_text(
+        encoding="utf-8"
+    )
     assert not LOADS.search(text) and "read_csv" not in text
-    executed = report_folder("judged-mine") / "notebooks" / f"{tools.NOTEBOOK}.ipynb"
+    executed = report_folder("judged-mine") / "notebooks" / f"{other_tools.NOTEBOOK}.ipynb"
     assert str(empty_home) not in text + executed.read_text(encoding="utf-8")
     text = html.unescape(text).replace("\u00a0", " ")
-    scored = tools.scored_frames([path], [A], "hand")[0]
+    scored = other_tools.scored_frames([path], [A], "hand")[0]
     videos = scored.groupby(["video", "label"], as_index=False)["score"].mean()
     auc = roc_auc_score(videos["label"], videos["score"])
     assert f"On {A}, mine has an AUC of {auc:.2f} [" in text

@@ -6,9 +6,9 @@ import planted
 import pytest
 from scipy.special import expit
 
+from dfnb.checks import DfnbError
 from dfnb.files import read_metadata, report_folder, write_bytes
-from dfnb.report.scores import GAIN, maps, scores, thresholds
-from dfnb.settings import DfnbError
+from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.store import reports
 from dfnb.store.reports import (
     NO_SEED,

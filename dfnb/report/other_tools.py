@@ -13,10 +13,10 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from dfnb.checks import DfnbError, suggestion
 from dfnb.data import test_sets
 from dfnb.data.listings import label_of, read_listing
 from dfnb.files import find, read_table, report_folder
-from dfnb.settings import DfnbError, suggestion
 from dfnb.store.reports import NO_SEED, detectors, test_set_path
 from dfnb.store.scores import KEYS, check_scores
 
@@ -55,7 +55,7 @@ def scored_frames(
     source: str = "",
     missing: Missing = "refuse",
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The scores of frames, like those of :func:`dfnb.report.scores.scores`, and remarks on them.
+    """The scores of frames, like those of :func:`dfnb.report.reading.scores`, and remarks on them.
 
     Args:
         paths: One CSV per detector, which is named like the file; see :func:`read`.

@@ -11,10 +11,10 @@ from scipy.special import expit
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from dfnb import report
+from dfnb.checks import DfnbError
 from dfnb.cli import app
 from dfnb.files import report_folder
-from dfnb.report import tools
-from dfnb.settings import DfnbError
+from dfnb.report import other_tools
 from dfnb.store.reports import write_scores
 from dfnb.store.scores import Condition
 
@@ -66,7 +66,7 @@ def judge(monkeypatch, capsys):
 def test_scores_are_those_of_the_frames_or_videos_of_the_test_sets(tmp_path):
     paths = [their(tmp_path / name, [A, B]) for name in ("Their tool.csv", "other.csv")]
     paths.append(their(tmp_path / "by video.csv", [A, B], "video"))
-    frames, _ = tools.scored_frames(paths, [A, B], "hand")
+    frames, _ = other_tools.scored_frames(paths, [A, B], "hand")
     assert frames["detector"].unique().tolist() == ["Their tool", "other", "by video"]
     frames = frames[frames["test_set"] == B]
     of_frames = frames[frames["detector"] == "other"]
@@ -83,9 +83,9 @@ def test_differences_from_a_detector_are_those_on_the_same_videos(tmp_path, judg
     path = their(tmp_path / "mine.csv")
     pd.read_csv(path)[10:].to_csv(path, index=False)
     lines, _ = judge(path, "--on", A, "--report", "hand", "--missing", "drop")
-    frames, _ = tools.scored_frames([path], [A], "hand", "drop")
+    frames, _ = other_tools.scored_frames([path], [A], "hand", "drop")
     both = frames.merge(
-        report.scores("hand", level="frame"), on=tools.FRAME, suffixes=("", "_hand")
+        report.scores("hand", level="frame"), on=other_tools.FRAME, suffixes=("", "_hand")
     )
     both = both.groupby(["video", "label"], as_index=False)[["score", "score_hand"]].mean()
     aucs = [roc_auc_score(both["label"], both[name]) for name in ("score", "score_hand")]
@@ -107,7 +107,7 @@ def test_a_file_that_does_not_fit_the_test_set_is_explained(tmp_path, change, pr
     path = their(tmp_path / "mine.csv")
     pd.read_csv(path).assign(**change).to_csv(path, index=False)
     with pytest.raises(DfnbError, match=problem):
-        tools.scored_frames([path], [A], "hand")
+        other_tools.scored_frames([path], [A], "hand")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_file_that_does_not_fit_the_test_set_is_explained(tmp_path, change, pr
 def test_names_that_mean_nothing_or_two_things_are_refused(tmp_path, other, names, source, problem):
     paths = [their(tmp_path / f"{name}.csv") for name in ("mine", other)]
     with pytest.raises(DfnbError, match=problem):
-        tools.scored_frames(paths, names, source)
+        other_tools.scored_frames(paths, names, source)
 
 
 def test_a_tool_has_its_own_scores_alone():
@@ -180,7 +180,7 @@ app()
     ],
 )
 def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
-    frames, remarks = tools.scored_frames([own(tmp_path / "mine.csv", text)])
+    frames, remarks = other_tools.scored_frames([own(tmp_path / "mine.csv", text)])
     assert remarks[0].startswith("Without the column cluster, each video is a cluster of its own")
     assert remarks[1:] == [f"The scores of mine are taken for {kind}."]
     assert frames["label"].tolist() == [0, 1, 0, 1] and frames["cluster"].is_unique
@@ -192,7 +192,7 @@ def test_scores_of_the_other_class_are_told(tmp_path, reverse):
     rows = planted.table(A, clusters=30).assign(score=lambda table: expit(table["log_odds"]))
     scores = 1 - rows["score"] if reverse else rows["score"]
     rows.assign(score=scores).to_csv(tmp_path / "mine.csv", index=False)
-    _, remarks = tools.scored_frames([tmp_path / "mine.csv"])
+    _, remarks = other_tools.scored_frames([tmp_path / "mine.csv"])
     assert any("its scores may be P(real)" in remark for remark in remarks) == reverse
 
 
@@ -242,7 +242,7 @@ def test_frames_are_averaged_where_the_first_file_scores_videos(tmp_path):
     rows = pd.DataFrame({"video": [*"abcdeabcde"], "frame": [1] * 5 + [2] * 5})
     rows["score"] = [0.2, 0.7, 0.3, 0.2, 0.5, 0.3, 0.8, 0.4, 0.3, 0.5]
     other = own(tmp_path / "frames.csv", rows.to_csv(index=False))
-    frames, remarks = tools.scored_frames([videos, other])
+    frames, remarks = other_tools.scored_frames([videos, other])
     assert frames["score"][4:].tolist() == pytest.approx([0.25, 0.75, 0.35, 0.25])
     assert "frames has 1 rows of other videos, which are left out." in remarks
 
@@ -254,7 +254,7 @@ def test_frames_are_averaged_where_the_first_file_scores_videos(tmp_path):
 def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expected):
     whole = own(tmp_path / "whole.csv")
     lacking = own(tmp_path / "mine.csv", OWN.replace(".3", ""))
-    frames, remarks = tools.scored_frames([whole, lacking], missing=missing)
+    frames, remarks = other_tools.scored_frames([whole, lacking], missing=missing)
     assert frames.query("detector == 'mine'")["score"].tolist() == expected
     assert len(frames) == 2 * len(expected)  # the same videos of both
     assert remarks[-1].startswith("mine has no score of 1 of 4 frames, which ")
@@ -263,9 +263,9 @@ def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expe
 def test_one_percent_of_the_scores_may_be_missing(tmp_path):
     rows = [f"{number},{number % 2},.{number}" for number in range(100, 397)]
     text = "\n".join(["video,label,score", *rows, "a,0,", "b,0,", "c,0,"])
-    frames, remarks = tools.scored_frames([own(tmp_path / "mine.csv", text)])
+    frames, remarks = other_tools.scored_frames([own(tmp_path / "mine.csv", text)])
     assert len(frames) == 297 and remarks[-1] == (
         "mine has no score of 3 of 300 frames, which are left out for all detectors."
     )
     with pytest.raises(DfnbError, match=r"no score of 4 of 301 frames, .* and 1 % of a test set"):
-        tools.scored_frames([own(tmp_path / "mine.csv", f"{text}\nd,0,")])
+        other_tools.scored_frames([own(tmp_path / "mine.csv", f"{text}\nd,0,")])

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from dfnb import statistics
-from dfnb.report.scores import DIFFERENCES
-from dfnb.settings import DfnbError, suggestion
+from dfnb.checks import DfnbError, suggestion
+from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
 from dfnb.store.reports import NO_SEED
 
@@ -69,7 +69,7 @@ def measure(
     """A metric of each group of scores, with its 95 % interval over people and seeds.
 
     Args:
-        scores: Rows of :func:`dfnb.report.scores.scores` or ``maps``.
+        scores: Rows of :func:`dfnb.report.reading.scores` or ``maps``.
         metric: One of :data:`METRICS`, which are those of ``score``, or a column: its mean over the
             units that have a value. Measures of masks and maps have none of real frames.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
@@ -80,7 +80,7 @@ def measure(
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "composite"}]``. Several are subtracted one after the other:
             differences of differences. A text is the value of ``detector``.
-        thresholds: Of :func:`dfnb.report.scores.thresholds`, for a metric WITH_THRESHOLD.
+        thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
         A row per group: its columns; ``metric``; ``minus``, the name of what is subtracted, such as

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 
-from dfnb.settings import Closed, DfnbError, explained, parse_yaml, suggestion
+from dfnb.checks import Closed, DfnbError, explained, parse_yaml, suggestion
 
 
 class Values(Closed):

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from dfnb.checks import DfnbError
 from dfnb.files import domain_of, read_metadata, read_table, report_folder
-from dfnb.settings import DfnbError
 from dfnb.store import reports
 from dfnb.store.reports import NO_SEED, THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import sem, t
 from sklearn.metrics import roc_auc_score
 
-from dfnb.report.measure import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
-from dfnb.report.scores import GAIN
+from dfnb.checks import DfnbError
+from dfnb.report.metrics import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
+from dfnb.report.reading import GAIN
 from dfnb.seeds import rng
-from dfnb.settings import DfnbError
 from dfnb.statistics import REPLICATES, draws
 from dfnb.store.reports import NO_SEED
 
