@@ -51,7 +51,7 @@ Widths = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 class Settings(contract.Settings):
-    """The values of this interpretation; the abstract states only ``annotated`` (below 3 %).
+    """The values of this interpretation; the abstract says of ``annotated`` alone: below 3 %.
 
     Fixed without a setting: the decoder sees all of z. Pixels and features are compared by L1. The
     attention is that of the fake half, with its units weighted by sign(z). Before it is compared

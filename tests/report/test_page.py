@@ -21,7 +21,7 @@ from dfnb.report import other_tools, page
 A, B = planted.SETS
 # What makes a browser load something; links to click on are none of it.
 LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)|@import|url\(")
-MODULES = "claims figures measure page scores tables tools"
+MODULES = "claims experiments figures metrics other_tools page published reading tables"
 
 
 pytestmark = pytest.mark.usefixtures("empty_home")

@@ -149,7 +149,7 @@ def test_many_methods_are_rows(scores):
 
 def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch):
     displayed = []
-    monkeypatch.setattr(tables, "display", displayed.append)
+    monkeypatch.setattr(tables, "display", lambda *shown: displayed.extend(shown))
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
     files = tables.show(table, "hand", "hard", "A title", "A caption_with 5 %.")
     csv, markdown = (path.read_text(encoding="utf-8") for path in files)
@@ -157,4 +157,5 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
     assert tables.show(pd.DataFrame(), "hand", "none", "Nothing") == []
-    assert displayed[0] is table and displayed[1] is tables.NOTHING
+    assert displayed[0].data == "**A title**" and displayed[1] is table
+    assert displayed[2] is tables.NOTHING
