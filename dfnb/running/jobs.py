@@ -135,9 +135,7 @@ class Training(Job):
         test_sets: the datasets that it is scored on.
         corruptions: the corrupted frames that it is scored on, too.
         maps: where its attribution maps are measured.
-        is_first: whether it is the first seed of a main detector.
-        keeps_weights: whether the report keeps the weights, for maps on a machine without
-            ``runs/``: so of these, and of the first seed of each variant with maps.
+        is_first: whether it is the first seed of a main detector, whose weights the report keeps.
     """
 
     run: RunParameters
@@ -146,7 +144,6 @@ class Training(Job):
     corruptions: Corruptions | None
     maps: Maps | None
     is_first: bool
-    keeps_weights: bool
 
 
 class Plan(Closed):
@@ -325,8 +322,7 @@ def _trainings(
     for role, variant in _variants(content, notebook, shared.get("released")).items():
         values = {**shared, **variant.model_extra}
         train_set = str(values["train_set"])  # perhaps with {seed}
-        seeds = variant.seeds or grid.seeds[:1]
-        for seed in seeds:
+        for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             source = ", ".join(filter(None, (f"profile {name}", notebook, *role)))
             p = schema.check(values, source)
@@ -354,7 +350,6 @@ def _trainings(
                 corruptions=grid.corruptions if role == MAIN else None,
                 maps=of_maps,
                 is_first=is_first,
-                keeps_weights=is_first or (role != MAIN and bool(of_maps) and seed == seeds[0]),
             )
 
 
@@ -386,8 +381,8 @@ def train_and_score(job: Training) -> Run:
     scored before, for another report for example, is not trained or scored again: where another
     report has all scores of the test sets, they are copied, even if nobody has the weights.
 
-    The report also gets a copy of the profile and, if ``job.keeps_weights``, the weights and the
-    mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
+    The report also gets a copy of the profile and, for the first seed of each main detector, the
+    weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
     score file proves that the job ended. Then scores of the same detector and seed with other
     settings are removed.
     """
@@ -395,13 +390,13 @@ def train_and_score(job: Training) -> Run:
         return Run.open(job.name)
     folder = files.report_folder(job.profile)
     run = Run.find(job.name)
-    is_copied = run and not job.keeps_weights and is_scored(run, _test_sets(job), job.profile)
+    is_copied = run and not job.is_first and is_scored(run, _test_sets(job), job.profile)
     if run is None or not (run.has_weights or is_copied):
         if job.run.data:  # empty for released weights, which need no training set
             ensure_datasets(job.run.train_set)
         run = train.train(job.run)
     files.write_bytes(folder / "profile.yaml", files.profile_path(job.profile).read_bytes())
-    if job.keeps_weights:
+    if job.is_first:
         weights = run.weights().read_bytes()
         files.write_bytes(reports.weights_path(folder, run.id), weights)
         mask = run.mean_mask()
