@@ -41,6 +41,9 @@ def test_a_profile_runs_whole_and_only_once(checkout, smoke_home, tmp_path_facto
     report = home / "reports" / "mine"
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
+    for job in planned:  # a line for each, and not Snakemake's own log
+        assert f"of {len(planned)}: {job.name}" in done.stderr
+    assert "Select jobs" not in done.stderr
     for job in plan.notebooks:
         notebooks.check_executed(report / "notebooks" / f"{job.name}.ipynb")
         assert files.read_json(home / job.output)["parameters"] == job.parameters

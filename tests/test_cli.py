@@ -148,6 +148,13 @@ def test_a_damaged_table_is_made_again(own_home, output_of, smoke_home):
     assert table.read_bytes() == whole
 
 
+def test_what_a_report_of_a_problem_needs_is_printed(own_home, output_of, smoke_home):
+    status, printed = output_of("doctor")
+    facts = dict(line.split(": ", 1) for line in printed.splitlines())
+    assert status == 0 and {"dfnb", "torch", "python", "device", "free disk"} <= {*facts}
+    assert "smoke-b" in facts["datasets"].split(", ") or facts["datasets"] == "none"
+
+
 def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monkeypatch):
     """Reports; as a file is in the place of their folder, nobody can write there."""
     (empty_home / "mine.csv").write_text("video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n")
