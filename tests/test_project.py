@@ -64,7 +64,7 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
         if path.suffix in TEXTS:
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
-    assert sum(path.stat().st_size for path in tracked) < 40 * 2**20
+    assert sum(path.stat().st_size for path in tracked) < 60 * 2**20  # of it three studies, 50
 
 
 def test_links_lead_somewhere(checkout):
