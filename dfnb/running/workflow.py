@@ -86,28 +86,35 @@ def run(
 
 
 def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
-    """Print each job that ends, and sometimes what the others do, until the process ends."""
-    began = time.time()
-    jobs_of_plan = [*plan.trainings, *plan.notebooks]
-    open_jobs = [job for job in jobs_of_plan if not job.done]
-    _say(f"{len(open_jobs)} of {len(jobs_of_plan)} jobs to do")
-    said = began
-    while open_jobs:
+    """Print each job that ends, and sometimes what the others do, until the process ends.
+
+    Snakemake also does jobs again whose notebook has changed, so what is done is no job to skip.
+    """
+    began = said = time.time()
+    planned = [*plan.trainings, *plan.notebooks]
+    waiting = list(planned)
+    _say(f"{sum(job.done for job in planned)} of {len(planned)} jobs are there")
+    while True:
         is_over = process.poll() is not None  # before the outputs are looked for a last time
-        for job in [job for job in open_jobs if job.done]:
-            open_jobs.remove(job)
-            count = f"{len(jobs_of_plan) - len(open_jobs)} of {len(jobs_of_plan)}"
+        for job in [job for job in waiting if _ended_since(job, began)]:
+            waiting.remove(job)
+            done = sum(job.done for job in planned)
+            count = f"{done} of {len(planned)}"
             _say(f"{_minutes(began)} {count}: {job.name} {_last_line(job, 'epoch')}")
             said = time.time()
         if is_over:
             break
         if time.time() - said > STATUS_EVERY:
             said = time.time()
-            for job in open_jobs:
+            for job in waiting:
                 if line := _last_line(job, since=began):
                     _say(f"{_minutes(began)} running: {job.name} {line}")
         time.sleep(0.5)
-    process.wait()
+
+
+def _ended_since(job: jobs.Job, moment: float) -> bool:
+    path = files.home() / job.output
+    return path.exists() and path.stat().st_mtime >= moment
 
 
 def _say(text: str) -> None:
