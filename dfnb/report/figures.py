@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -87,6 +87,18 @@ def show(
             saved.append(write_bytes(Path(f"{path}.{suffix}"), content.getvalue()))
     plt.close(figure)  # else the notebook would show it a second time
     return saved
+
+
+def stored(path: Path) -> Image:
+    """A picture that :func:`show` has saved, small enough for a notebook: 900 pixels wide, JPEG."""
+    from PIL import Image as Picture
+
+    with Picture.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((900, 4000))
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=85)
+    return Image(content.getvalue(), format="jpeg", alt=path.stem.replace("_", " "))
 
 
 def source(code: type | Callable) -> Markdown:

@@ -24,6 +24,7 @@ SITE = Path(__file__).resolve().parent
 CHECKOUT = SITE.parents[1]
 STUDY = CHECKOUT / "reports" / "study-bed"
 PHOTOGRAPHS = CHECKOUT / "reports" / "study-ff-like"
+EXPERIMENTS = CHECKOUT / "reports" / "study-papers"
 PICTURE = "pictures/{}.png"  # of a notebook, whichever format the file has
 
 
@@ -233,4 +234,5 @@ ADDED = {
     "glossary": glossary_page,
     "report": partial(report_page, STUDY),
     "photographs": partial(report_page, PHOTOGRAPHS),
+    "experiments": partial(report_page, EXPERIMENTS),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pages
 from nbformat import NotebookNode
-from pages import CHECKOUT, PHOTOGRAPHS, SITE, STUDY
+from pages import CHECKOUT, EXPERIMENTS, PHOTOGRAPHS, SITE, STUDY
 
 from dfnb import papers
 
@@ -40,6 +40,8 @@ MOVED = {
     "reports/study-bed": "report.md",
     "reports/study-bed/index.html": "report.md",
     "reports/study-ff-like": "photographs.md",
+    "reports/study-papers": "experiments.md",
+    "reports/study-papers/index.html": "experiments.md",
     "reports/study-ff-like/index.html": "photographs.md",
 }
 PAGES = (".md", ".ipynb", ".rst")
@@ -125,8 +127,9 @@ def stage(folder: Path) -> None:
     for name in DOCUMENTS:
         text = (CHECKOUT / name).read_text(encoding="utf-8")
         site.write(name, site.prose(text, name, set()))
-    for path in [*STUDY.glob("tables/*.md"), *PHOTOGRAPHS.glob("tables/*.md")]:
-        site.write(path.relative_to(CHECKOUT).as_posix(), pages.table_page(path))
+    for study in (STUDY, PHOTOGRAPHS, EXPERIMENTS):
+        for path in study.glob("tables/*.md"):
+            site.write(path.relative_to(CHECKOUT).as_posix(), pages.table_page(path))
     titles = {}
     for notebook, paper in papers.notebooks().items():
         titles[notebook] = papers.module(paper).PAPER.title

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def working_in(home):
             os.environ["DFNB_HOME"] = old
 
 
+@contextmanager
+def _restored(main):
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def execute(name, home, **parameters):
     """Run All of a notebook with parameters as papermill injects them.
 
@@ -41,10 +50,11 @@ def execute(name, home, **parameters):
     notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{name}.ipynb"))
     if parameters:
         notebook = parameterize_notebook(notebook, parameters)
+    main = sys.modules["__main__"]  # the shell puts its own there, which starts no process
     shell = InteractiveShell.instance(colors="nocolor")
     shell.reset(new_session=True)
     shown = []
-    with working_in(home):
+    with working_in(home), _restored(main):
         for cell in nbformat.from_dict(notebook).cells:
             if cell.cell_type == "code":
                 with capture_output() as captured:
