@@ -37,7 +37,7 @@ book: $(VENV)/.installed
 
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
-	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
+	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/gpu -rs

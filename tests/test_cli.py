@@ -315,7 +315,7 @@ def write_notebook(home, name, code):
 
 
 def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 4}})
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 12}})
     record = reports.notebook_record("mine", BASELINE)
     code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
     write_notebook(own_home, BASELINE, code)
