@@ -24,7 +24,8 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb import device, synth
 from dfnb.data import test_sets
-from dfnb.files import atomic, domain_of, home, read_table, write_table
+from dfnb.files import atomic, home, read_table, write_table
+from dfnb.manifests import domain_of
 from dfnb.report import tables
 from dfnb.report.reading import UNITS
 from dfnb.running import jobs

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dfnb import files
+from dfnb import files, manifests
 from dfnb.checks import NAME, DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[
@@ -330,7 +330,7 @@ def prepare(
     name = check_name(name or Path(source).stem, "dfnb prepare NAME")
     values = {}
     missing = []  # sentences about what is missing or left out
-    if source in files.dataset_names("real"):
+    if source in manifests.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
         videos, missing = published.scan(source, root)
     else:

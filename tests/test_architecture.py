@@ -23,7 +23,7 @@ LAYERS = """
 checks
 device seeds
 files
-records statistics
+manifests records statistics
 data
 synth
 store

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from dfnb import cli, files, papers
+from dfnb import cli, files, manifests, papers
 from dfnb.papers import contract
 from dfnb.report import other_tools, tables
 from dfnb.running import jobs, parameters
@@ -179,7 +179,7 @@ def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypat
         if context.params.get("profile", "mine") != "mine" and name != "report":
             files.profile_path(context.params["profile"])  # "mine" is the reader's own
         if name == "synth":
-            assert context.params["preset"] in files.dataset_names("synth"), line
+            assert context.params["preset"] in manifests.dataset_names("synth"), line
         if name == "parameters":
             assert jobs.notebook_parameters(context.params["profile"], context.params["notebook"])
 

@@ -13,7 +13,8 @@ from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.videos import read_csv, write_csv
-from dfnb.files import dataset_names, find, read_json, write_json
+from dfnb.files import find, read_json, write_json
+from dfnb.manifests import dataset_names
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import jobs

@@ -17,7 +17,8 @@ from dfnb.cli import commands
 from dfnb.data import faces
 from dfnb.data.audit import audit, shortcuts
 from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
-from dfnb.files import dataset_folder, dataset_names, find, manifest
+from dfnb.files import dataset_folder, find
+from dfnb.manifests import dataset_names, manifest
 from dfnb.seeds import rng
 from dfnb.synth import mesh_forgeries, people, photographs
 from dfnb.synth.portraits import Portrait, inspect, move, pixels

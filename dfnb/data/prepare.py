@@ -41,15 +41,8 @@ from dfnb.data.frames import (
 )
 from dfnb.data.listings import frame_numbers
 from dfnb.data.videos import Video, sentences
-from dfnb.files import (
-    dataset_folder,
-    digest,
-    end_with_parent,
-    locked,
-    read_json,
-    size_in_words,
-    write_bytes,
-)
+from dfnb.data.workers import start_worker
+from dfnb.files import dataset_folder, digest, locked, read_json, size_in_words, write_bytes
 from dfnb.records import read_record
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
@@ -638,12 +631,6 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 "another name"
             )
     (folder / "record.json").unlink(missing_ok=True)
-
-
-def start_worker(parent: int) -> None:
-    """Set up a worker process: it ends with its parent, and uses one thread, as there are many."""
-    end_with_parent(parent)
-    cv2.setNumThreads(1)
 
 
 def losses(results: pd.DataFrame) -> pd.DataFrame:

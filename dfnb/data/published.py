@@ -32,7 +32,8 @@ from dfnb.data.videos import (
     refuse_unread,
     sentences,
 )
-from dfnb.files import dataset_names, find, manifest, read_json, verified
+from dfnb.files import find, read_json, verified
+from dfnb.manifests import dataset_names, manifest
 
 Texts = dict[str, str]  # name of a placeholder -> its value
 
@@ -93,7 +94,7 @@ class Manifest(Closed):
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
-    domain: str = ""  # what the dataset counts as, see dfnb.files.domain_of; empty: ``like``
+    domain: str = ""  # what the dataset counts as, see dfnb.manifests.domain_of; empty: ``like``
     # name in published.csv -> the manipulation method that it is about, or all
     published_as: dict[str, str] = Field({})
     apart: bool = False  # whether it is set apart from means over datasets

@@ -9,7 +9,8 @@ from functools import cache
 
 import pandas as pd
 
-from dfnb.files import dataset_names, find, manifest
+from dfnb.files import find
+from dfnb.manifests import dataset_names, manifest
 from dfnb.report.metrics import measure
 from dfnb.report.reading import MAIN, Level, scores
 from dfnb.report.tables import cells

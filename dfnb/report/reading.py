@@ -13,7 +13,8 @@ import pandas as pd
 from scipy.special import expit
 
 from dfnb.checks import DfnbError
-from dfnb.files import domain_of, read_metadata, read_table, report_folder
+from dfnb.files import read_metadata, read_table, report_folder
+from dfnb.manifests import domain_of
 from dfnb.store import reports
 from dfnb.store.reports import NO_SEED, THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
@@ -297,7 +298,7 @@ def _described(
 def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:
     """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata.
 
-    See :func:`dfnb.files.domain_of`.
+    See :func:`dfnb.manifests.domain_of`.
     """
     if about.get("contrasts"):
         return "kinds"

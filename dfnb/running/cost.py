@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dfnb import device, files, papers
+from dfnb import device, manifests, papers
 from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.data.corrupt import CORRUPTIONS, Corrupted
@@ -116,7 +116,7 @@ def report(profile: str, main: bool = False) -> str:
 
 def _datasets_of(content: jobs.Profile) -> list[str]:
     """The known datasets that a profile names; ``{seed}`` stands for each of its seeds."""
-    known = {*files.dataset_names("synth"), *files.dataset_names("real")}
+    known = {*manifests.dataset_names("synth"), *manifests.dataset_names("real")}
     text = content.model_dump_json()
     numbers = re.findall(r"\d+", text)  # all seeds are among them
     named = {
@@ -416,7 +416,7 @@ def _bytes_of_datasets(
     for name, splits in used.items():
         counts = dataset_record(name)["n"].items()
         n = sum(each["frames"] for kind, each in counts if kind.split("/")[0] in splits)
-        if name in missing and name in files.dataset_names("real"):
+        if name in missing and name in manifests.dataset_names("real"):
             nbytes[name] = n * missing[name].size ** 2 * max(BYTES_PER_PIXEL)
             continue
         frames = load_frames(name)

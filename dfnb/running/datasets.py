@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from dfnb import files, records, synth
+from dfnb import files, manifests, records, synth
 from dfnb.checks import DfnbError, suggestion
 from dfnb.data.frames import dataset_record, load_frames, select
 
@@ -14,7 +14,7 @@ def is_available(dataset: str, *splits: str) -> bool:
 
     Without ``splits``, whether anything of the dataset is prepared.
     """
-    if dataset in files.dataset_names("synth"):
+    if dataset in manifests.dataset_names("synth"):
         return True
     record = records.read_record(files.dataset_folder(dataset))
     # One of an earlier version, without fingerprints, is refused when it is read.
@@ -26,7 +26,7 @@ def check_known(datasets: Iterable[str], source: str) -> None:
 
     Published datasets that are not prepared are known: who calls this leaves them out.
     """
-    known = [*files.dataset_names("synth"), *files.dataset_names("real")]
+    known = [*manifests.dataset_names("synth"), *manifests.dataset_names("real")]
     for dataset in datasets:
         if dataset not in known and not is_available(dataset):
             paths = sorted(files.home().glob("datasets/*/record.json"))
@@ -43,7 +43,7 @@ def check_tested(datasets: Iterable[str], source: str) -> None:
     Those of the embedded benchmark have both. All ``datasets`` must be there.
     """
     for dataset in datasets:
-        if dataset not in files.dataset_names("synth"):
+        if dataset not in manifests.dataset_names("synth"):
             kinds = (kind.split("/", 1) for kind in dataset_record(dataset)["n"])
             methods = {method for split, method in kinds if split == "test"}
             lacking = [] if "real" in methods else ["no real frames"]
@@ -58,7 +58,7 @@ def check_tested(datasets: Iterable[str], source: str) -> None:
 def check_kinds(dataset: str, source: str) -> None:
     """Raise :class:`DfnbError` for a dataset that does not compare kinds of images."""
     check_known([dataset], source)
-    if dataset not in files.dataset_names("synth") or not synth.preset(dataset).contrasts:
+    if dataset not in manifests.dataset_names("synth") or not synth.preset(dataset).contrasts:
         raise DfnbError(
             f"{source}: {dataset} compares no kinds of images: choose one such as seams-smoke"
         )
@@ -88,7 +88,7 @@ def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     the same frames anywhere, and need not build a dataset to show ten. Of any other dataset, which
     must be there, all of the split.
     """
-    if name in files.dataset_names("synth") and not synth.preset(name).portraits:
+    if name in manifests.dataset_names("synth") and not synth.preset(name).portraits:
         return load_frames(synth.excerpt(name, split))
     ensure_datasets(name)
     return select(load_frames(name), split)
@@ -100,7 +100,7 @@ def ensure_datasets(*names: str) -> None:
     Raises :class:`DfnbError` for any other dataset that is not prepared.
     """
     for name in names:
-        if name in files.dataset_names("synth"):
+        if name in manifests.dataset_names("synth"):
             synth.build(name)  # returns at once where the dataset is there
         else:
             dataset_record(name)  # raises where it is not prepared

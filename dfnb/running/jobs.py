@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from dfnb import files, papers, synth
+from dfnb import files, manifests, papers, synth
 from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.papers.contract import INPUT
 from dfnb.report import claims
@@ -273,7 +273,7 @@ def fetch(planned: Plan) -> None:
         if job.run.data:  # empty for released weights, which are not trained
             settings_of(job.run).fetch()
             datasets.add(job.run.train_set)
-    for dataset in sorted(datasets & {*files.dataset_names("synth")}):
+    for dataset in sorted(datasets & {*manifests.dataset_names("synth")}):
         synth.fetch(dataset)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from dfnb import device, files, synth
+from dfnb import device, files, manifests, synth
 from dfnb.attribution import maps, measures
 from dfnb.checks import Closed, Name
 from dfnb.data import audit, corrupt, test_sets
@@ -114,7 +114,7 @@ def _changed(run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _fingerprint(dataset: str, split: str) -> str:
     """The fingerprint of a split's present version; an embedded dataset need not be built."""
-    if dataset in files.dataset_names("synth"):
+    if dataset in manifests.dataset_names("synth"):
         return synth.identity(dataset)
     return identity(dataset_record(dataset), [split])
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 
 from dfnb.checks import DfnbError
 from dfnb.data import test_sets
-from dfnb.files import domain_of, report_folder
+from dfnb.files import report_folder
 from dfnb.library import load_dataset, predict
+from dfnb.manifests import domain_of
 from dfnb.running.datasets import check_kinds, ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES

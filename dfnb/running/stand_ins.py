@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from dfnb import files, synth
+from dfnb import files, manifests, synth
 from dfnb.data import published
 from dfnb.data.frames import COLUMNS, Extent, load_frames
 from dfnb.records import read_record
@@ -36,7 +36,7 @@ def of_missing(datasets: Iterable[str]) -> Iterator[dict[str, Extent]]:
     missing = {}
     for name in datasets:
         if read_record(files.dataset_folder(name)) is None:
-            is_drawn = name in files.dataset_names("synth")
+            is_drawn = name in manifests.dataset_names("synth")
             extent = synth.extent(name) if is_drawn else published.extent(name)
             if extent:
                 missing[name] = extent

@@ -29,15 +29,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb.checks import DfnbError, read_yaml
-from dfnb.files import (
-    find,
-    home,
-    locked,
-    read_metadata,
-    read_table,
-    report_folder,
-    write_table,
-)
+from dfnb.files import find, home, locked, read_metadata, read_table, report_folder, write_table
 from dfnb.records import Clock, write_record
 from dfnb.store.runs import StoredRun, TrainingRecord
 from dfnb.store.scores import (

@@ -28,16 +28,8 @@ from tqdm import tqdm
 
 from dfnb.checks import DfnbError, check_name
 from dfnb.data.frames import SPLITS, Extent, write_dataset, write_video
-from dfnb.files import (
-    dataset_folder,
-    digest,
-    end_with_parent,
-    home,
-    locked,
-    read_json,
-    sha256,
-    write_json,
-)
+from dfnb.data.workers import start_worker
+from dfnb.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
 from dfnb.synth import mesh_forgeries, people, photographs, portraits
@@ -651,7 +643,7 @@ def _missing_videos(
     parallel = joblib.Parallel(
         n_jobs=workers or -1,  # -1: one per core
         return_as="generator_unordered",
-        initializer=end_with_parent,  # else a killed build would leave its workers running
+        initializer=start_worker,  # else a killed build would leave its workers running
         initargs=[os.getpid()],
     )
     # The bar is shown on a terminal only.

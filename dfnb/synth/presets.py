@@ -6,7 +6,8 @@ from pydantic import Field, NonNegativeInt
 
 from dfnb.checks import Closed, DfnbError
 from dfnb.data.frames import SPLITS
-from dfnb.files import dataset_names, digest, manifest
+from dfnb.files import digest
+from dfnb.manifests import dataset_names, manifest
 from dfnb.seeds import rng
 from dfnb.synth import mesh_forgeries, photographs
 from dfnb.synth.forgeries import METHODS, Camera, Crop, Delivery, Forgery

@@ -10,7 +10,8 @@ import pandas as pd
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, dataset_record, identity
-from dfnb.files import dataset_names, digest, locked, run_folder
+from dfnb.files import digest, locked, run_folder
+from dfnb.manifests import dataset_names
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import nbformat
 
-from dfnb import files, papers
+from dfnb import manifests, papers
 from dfnb.checks import DfnbError
 from dfnb.report import detectors
 from dfnb.store.runs import StoredRun
@@ -133,8 +133,8 @@ def dataset_pages() -> str:
     """A section per published dataset: what its manifest says about it, and how to ask for it."""
     sections = []
     first_with = {}  # text about a dataset -> the first one that it describes
-    for name in files.dataset_names("real"):
-        manifest = files.manifest(name)
+    for name in manifests.dataset_names("real"):
+        manifest = manifests.manifest(name)
         about = manifest["about"]
         first = first_with.setdefault(about, name)
         text = facts(about) if first == name else f"As [{first}](#{first}).\n"

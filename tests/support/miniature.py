@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb import papers, synth
 from dfnb.data.frames import dataset_record, load_frames
-from dfnb.files import manifest
+from dfnb.manifests import manifest
 from dfnb.store import reports
 from dfnb.store.scores import Condition, read_scores
 from dfnb.synth import building
