@@ -36,6 +36,7 @@ NOTHING = Markdown("*This report has nothing to show here.*")
 # empty maps.
 SANITY = ["all", "empty"]
 SANITY_LIMIT = 0.5
+PLACES = {"across": "Across other datasets", "within": "Within the training dataset"}
 MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
@@ -236,6 +237,26 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
     return pd.Series(sides, differences.index).where(differences["p_holm"] < 0.05, "undecided")
 
 
+def outcome(differences: pd.DataFrame, first: str) -> str:
+    """Which detectors are above the first one, below it or undecided; a sentence per place.
+
+    ``differences`` are those of :func:`by_place`. The sentence on other datasets comes first, and
+    is bold.
+    """
+    if differences.empty:
+        return f"{first} is the only detector: there is nothing to compare it with."
+    sentences = []
+    verdict = verdicts(differences)
+    places = sorted(differences["place"].unique(), key=lambda place: place != "across")
+    for place in places:
+        rows = differences[differences["place"] == place]
+        parts = []
+        for side, of_side in rows.groupby(verdict[rows.index]):  # sorted: above, below, undecided
+            parts.append(f"{side.replace('zero', first)}: {', '.join(of_side['detector'])}")
+        sentences.append(f"{PLACES.get(place, f'On {place}')}, {'; '.join(parts)}.")
+    return "\n\n".join([f"**{sentences[0]}**", *sentences[1:]])
+
+
 def cells(numbers: pd.DataFrame) -> list[str]:
     """The :func:`cell` of each row."""
     return list(map(cell, *(numbers[name] for name in ("value", "low", "high", "minus"))))
@@ -359,9 +380,25 @@ def show(
     caption: str = "",
     run: StoredRun | None = None,
 ) -> list[Path]:
-    """Display a table of texts under its title, save it as CSV and Markdown; returns the paths.
+    """Display a table of texts under its title, and :func:`save` it; returns the paths."""
+    if table.empty:
+        display(NOTHING)
+    else:
+        display(Markdown(f"**{title}**"), table)
+    return save(table, report, name, title, caption, run)
 
-    Where this process may not write to the report, the table is only displayed.
+
+def save(
+    table: pd.DataFrame,
+    report: str,
+    name: str,
+    title: str,
+    caption: str = "",
+    run: StoredRun | None = None,
+) -> list[Path]:
+    """Save a table of texts as CSV and Markdown; returns the paths.
+
+    An empty one is not saved, and none where this process may not write to the report.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
@@ -371,11 +408,7 @@ def show(
         caption: How its numbers were made, such as :func:`conditions`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    if table.empty:
-        display(NOTHING)
-        return []
-    display(Markdown(f"**{title}**"), table)
-    if not reports.is_writable(report):
+    if table.empty or not reports.is_writable(report):
         return []
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
