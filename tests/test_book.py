@@ -86,7 +86,14 @@ def test_functions_lead_to_the_notebooks_that_use_them(site):
     assert re.search(r"`measure`.*\(notebooks/07_cross_dataset.ipynb\)", text)
 
 
-def test_the_first_page_has_the_finding_and_says_how_to_open_colab(site):
+def test_the_first_page_has_the_finding_and_a_picture_of_each_notebook(checkout, site):
     text = (site / "index.md").read_text(encoding="utf-8")
     assert "Not for casework" in text and "](reports/finding.png)" in text
-    assert "for Colab" in text
+    _, _, rest = text.partition("## The notebooks\n")
+    rows = re.findall(
+        r"^\| (?:!\[\]\(([^)]+)\))? *\| \[[^\]]+\]\(notebooks/(\w+).ipynb\)", rest, re.M
+    )
+    assert [name for _, name in rows] == sorted(p.stem for p in checkout.glob("notebooks/*.ipynb"))
+    for picture, name in rows:
+        assert name == "12_judge" or (site / picture).is_file()
+    assert "Colab" not in text  # nothing is promised that is not there

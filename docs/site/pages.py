@@ -4,6 +4,7 @@ Each function returns Markdown. Links in it are relative to the root of the site
 """
 
 import ast
+import json
 import os
 import re
 import statistics
@@ -28,27 +29,58 @@ EXPERIMENTS = CHECKOUT / "reports" / "study-papers"
 PICTURE = "pictures/{}.png"  # of a notebook, whichever format the file has
 
 
-def finding() -> str:
-    """What README says was found, with its picture, and where Colab finds the notebooks."""
+# What a reader learns from each notebook.
+LEARNED = {
+    "00_start_here": "What a detector does, how it fails, and what of the papers is reproduced.",
+    "01_data": "How frames are cut, what leaks between splits, and what a benchmark gives away.",
+    "02_xception_baseline": "The plain classifier: training, AUC, threshold, and a first table.",
+    "03_lae": "How a mask moves a network's attention, with what seed and mask budget.",
+    "04_locate_and_verify": "Two streams and three modules, taken apart on one frame.",
+    "05_exposing_the_deception": "Information losses by hand: three witnesses at three windows.",
+    "06_self_blended_images": "Training without a forgery: real frames blended with themselves.",
+    "07_cross_dataset": "Intervals, paired differences, and training on one manipulation.",
+    "08_attribution": "Whether a heat map can be believed: sanity checks, deletion, your picture.",
+    "09_robustness": "What compression, blur and occlusion cost.",
+    "10_what_detectors_detect": "Which difference between real and fake a detector reacts to.",
+    "11_report": "All tables of a report, and the verdicts on the papers' claims.",
+    "12_judge": "The same judgement for the scores of any other tool.",
+}
+
+
+def front() -> str:
+    """A gallery of the notebooks, what README says was found, and how to open Colab."""
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
     _, _, section = readme.partition("## What we found\n")
     text, _, _ = section.partition("\n## ")
     text = text.replace("](#", "](README.md#")
-    return f"## What we found\n{text}\n## In Colab\n\n{colab()}\n"
+    return f"{gallery()}\n## What we found\n{text}\n{colab()}"
+
+
+def gallery() -> str:
+    """A row per notebook: its first picture, what one learns, and how long it took where."""
+    lines = ["## The notebooks", "", "| | notebook | you learn | took |", "|---|---|---|---|"]
+    for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb")):
+        title = nbformat.read(path, as_version=4).cells[0].source.partition("\n")[0].lstrip("# ")
+        record = STUDY / "records" / path.name.replace(".ipynb", ".json")
+        picture = took = ""
+        if record.exists():  # the study executed it
+            content = json.loads(record.read_text(encoding="utf-8"))
+            took = f"{content['wall_s']:.0f} s, {content['environment']['device']}"
+            picture = f"![]({PICTURE.format(path.stem)})"
+        link = f"[{title}](notebooks/{path.name})"
+        lines.append(f"| {picture} | {link} | {LEARNED[path.stem]} | {took} |")
+    return "\n".join(lines) + "\n"
 
 
 def colab() -> str:
-    """How to open a notebook in Colab, by the repository's address in ``pyproject.toml``."""
+    """How to open a notebook in Colab; empty without a repository in ``pyproject.toml``."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     repository = project.get("urls", {}).get("Repository", "")
     if not repository:
-        return (
-            "The project has no public repository yet, so the pages of notebooks have no buttons "
-            "for Colab. They appear when `project.urls.Repository` in `pyproject.toml` is set."
-        )
+        return ""
     return (
-        "The rocket on the page of a notebook opens it in Colab. Begin each with a cell that "
-        f"installs the package, as notebook 00 has:\n\n```\n%pip install -q git+{repository}\n```"
+        "## In Colab\n\nThe rocket on the page of a notebook opens it in Colab. Begin each with a "
+        f"cell that installs the package:\n\n```\n%pip install -q git+{repository}\n```\n"
     )
 
 
@@ -227,7 +259,7 @@ def used(tree: ast.Module) -> set[tuple[str, str]]:
 
 # What is added at the end of docs/site/<name>.md.
 ADDED = {
-    "index": finding,
+    "index": front,
     "papers": paper_pages,
     "datasets": dataset_pages,
     "functions": function_pages,
