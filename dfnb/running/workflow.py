@@ -89,17 +89,19 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
     """Print each job that ends, and sometimes what the others do, until the process ends.
 
     Snakemake also does jobs again whose notebook has changed, so what is done is no job to skip.
+    It removes their outputs first: the count is of jobs that were done once, and never falls.
     """
     began = said = time.time()
     planned = [*plan.trainings, *plan.notebooks]
     waiting = list(planned)
-    _say(f"{sum(job.done for job in planned)} of {len(planned)} jobs are there")
+    done = {job.name for job in planned if job.done}
+    _say(f"{len(done)} of {len(planned)} jobs are there")
     while True:
         is_over = process.poll() is not None  # before the outputs are looked for a last time
         for job in [job for job in waiting if _ended_since(job, began)]:
             waiting.remove(job)
-            done = sum(job.done for job in planned)
-            count = f"{done} of {len(planned)}"
+            done.add(job.name)
+            count = f"{len(done)} of {len(planned)}"
             _say(f"{_minutes(began)} {count}: {job.name} {_last_line(job, 'epoch')}")
             said = time.time()
         if is_over:

@@ -57,6 +57,21 @@ def test_every_two_detectors_are_compared_once_and_corrected(scores):
     assert tables.pairs(alone).empty
 
 
+def test_the_outcome_is_a_sentence_per_place_and_begins_across():
+    names = ["Wide", "LAE", "SBI", "Wide"]
+    places = ["across", "across", "across", "photographs"]
+    p_values = [0.01, 0.01, 0.2, 0.2]
+    numbers = pd.DataFrame({"detector": names, "place": places, "p_holm": p_values})
+    numbers["value"] = [0.1, -0.1, 0.1, 0.1]
+    text = tables.outcome(numbers[::-1], "Plain")
+    first, second = text.split("\n\n")
+    assert (
+        first == "**Across other datasets, above Plain: Wide; below Plain: LAE; undecided: SBI.**"
+    )
+    assert second == "On photographs, undecided: Wide."
+    assert "Plain is the only detector" in tables.outcome(numbers.head(0), "Plain")
+
+
 def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
     log_odds = np.array([[0, 1, 5, -2], [3, 2, -9, 4.0]])  # of two videos at four seeds
     rows = pd.DataFrame({"score": expit(log_odds).ravel(), "seed": [4, 5, 6, 7] * 2})
