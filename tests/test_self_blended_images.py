@@ -132,7 +132,7 @@ def test_colours_and_sharpening_have_the_strength_of_the_released_ones(photograp
     gains = []
     for draw in range(60):
         if rng("focus", draw).random() < 0.5:  # it is sharpened
-            sharp = sbi.refocused(photograph, (2.0,), rng("focus", draw))
+            sharp = sbi.sharpened_or_reduced(photograph, (2.0,), rng("focus", draw))
             gains.append(detail(sharp) / detail(photograph))
     assert 2 <= np.median(gains) < 3 and len(gains) > 20
 

@@ -231,9 +231,9 @@ def self_blended(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
-    One of source and target begins as the frame, the other as its recoloured and refocused version;
-    then source and mask are displaced together. Each of these three changes is made only if the
-    settings name it in ``transforms``. ``landmarks`` are (5, 2) in pixels. The blend is
+    One of source and target begins as the frame, the other as a recoloured version of it, sharpened
+    or reduced; then source and mask are displaced together. Each of these three changes is made
+    only if the settings name it in ``transforms``. ``landmarks`` are (5, 2) in pixels. The blend is
     M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1]. Target and blend have the
     shape and type of the frame.
     """
@@ -243,7 +243,7 @@ def self_blended(
         # 1: contrast and brightness always change
         transformed = recoloured(transformed, drawn_colours(draw, 1.0))
     if "frequency" in settings.transforms:
-        transformed = refocused(transformed, settings.reduction, draw)
+        transformed = sharpened_or_reduced(transformed, settings.reduction, draw)
     if draw.random() < 0.5:
         source = transformed
         target = frame
@@ -302,7 +302,7 @@ def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
     return np.float32(image).clip(0, 255)
 
 
-def refocused(
+def sharpened_or_reduced(
     image: np.ndarray,
     reduction: Sequence[float],
     draw: Generator,
