@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,13 +124,13 @@ def score(
     network = detector.network().to(device.DEVICE)
     rows = []
     for image in paths:
-        with tempfile.TemporaryDirectory(prefix="dfnb-") as folder:  # for its crops
-            try:  # cut like the faces that the detector was trained on; a row per frame
-                faces = prepare_picture(image, detector.record.faces, 8, Path(folder))
-            except DfnbError as error:
-                typer.echo(f"not scored: {error}", err=True)
-                continue
-            score = scoring.predict(network, faces, detector.settings)["score"].mean()
+        try:  # cut like the faces that the detector was trained on
+            faces = prepare_picture(image, detector.record.faces, 8)
+        except DfnbError as error:
+            typer.echo(f"not scored: {error}", err=True)
+            continue
+        scores = scoring.predict(network, faces.table, detector.settings, faces.read)
+        score = scores["score"].mean()
         rows.append({"video": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:

@@ -27,6 +27,7 @@ from dfnb.checks import DfnbError
 from dfnb.cli import app
 from dfnb.data import faces, prepare
 from dfnb.data.frames import load_frames
+from dfnb.data.loading import StoredFrames
 from dfnb.papers import backbones
 from dfnb.report import other_tools
 from dfnb.report.page import REPORT
@@ -192,9 +193,9 @@ def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
     shown = load_frames("smoke-b").head(2)
     crops = []
 
-    def found(path, crop, frames, folder):
+    def found(path, crop, frames):
         crops.append(crop)
-        return shown.assign(method=path.name)
+        return StoredFrames(shown.assign(method=path.name))
 
     monkeypatch.setattr(prepare, "prepare_picture", found)
     monkeypatch.setattr(faces, "detector_path", lambda: None)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -458,14 +457,13 @@ def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):
         assert np.abs(np.diff(boxes, axis=0)).max() < 0.2 * sides.min()
 
 
-def test_a_picture_is_prepared_as_a_dataset_is_and_leaves_nothing_behind(samples, tmp_path, data):
+def test_a_picture_is_prepared_as_a_dataset_is_but_in_memory(samples, tmp_path, data):
     path = min((samples / "portraits").glob("*.jpg"))
-    table = prepare_picture(path, {"size": 96, "scale": 1.5})
-    assert table["method"].tolist() == [path.name] and list(tmp_path.iterdir()) == []
+    picture = prepare_picture(path, {"size": 96, "scale": 1.5})
+    assert picture.table["method"].tolist() == [path.name]
     settings = Settings(size=96, scale=1.5)
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
-    np.testing.assert_array_equal(read_crop(table["path"][0]), read_crop(same))
-    assert [file.name for file in Path(table["path"][0]).parent.iterdir()] == ["000.png"]
+    np.testing.assert_array_equal(picture[0].image, read_crop(same))
     with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.checks import DfnbError, explained, suggestion
-from dfnb.data.loading import in_order
+from dfnb.data.frames import read_crop
+from dfnb.data.loading import Read, in_order
 from dfnb.device import DEVICE, single_thread
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
@@ -266,6 +267,7 @@ def of(
     frames: pd.DataFrame,
     name: str,
     network: Network | None = None,
+    read: Read = read_crop,
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, see :func:`compute`.
 
@@ -278,13 +280,14 @@ def of(
         name: A map's name, see :func:`compute`, or ``random``.
         network: The network to explain, in evaluation mode; it is moved to DEVICE. By default that
             of the run. The sanity check passes one with random weights.
+        read: Reads a crop.
     """
     if name == "random":
         maps = random(frames, run.settings.image_size)
     else:
         network = (network or run.network()).to(DEVICE)
         # Frames as stored, not augmented.
-        batches = in_order(frames, run.settings, AT_ONCE, device=DEVICE)
+        batches = in_order(frames, run.settings, AT_ONCE, read=read, device=DEVICE)
         maps = [compute(network, batch["image"], name) for batch in batches]
         maps = np.concatenate(maps)
     return maps.astype(np.float16).astype(np.float32)

@@ -109,16 +109,15 @@ def write_video(
         write_json(temporary / "video.json", content)
 
 
-def write_images(folder: Path, name: str, images: np.ndarray) -> list[Path]:
-    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG; returns their paths.
+def write_images(folder: Path, name: str, images: np.ndarray) -> None:
+    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG.
 
     ``name`` gets their numbers. PNG is lossless. JPEG would change what is measured.
     """
-    paths = [folder / name.format(number) for number in range(len(images))]
-    for path, image in zip(paths, images):
+    for number, image in enumerate(images):
         _, file = cv2.imencode(".png", image)
-        path.write_bytes(file)  # cv2.imwrite hides that a disk is full
-    return paths
+        # cv2.imwrite hides that a disk is full.
+        (folder / name.format(number)).write_bytes(file)
 
 
 def _array_hash(array: np.ndarray) -> str:

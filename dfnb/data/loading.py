@@ -243,9 +243,9 @@ def in_order(
         yield prepared(item, settings, device)
 
 
-def as_batch(frames: pd.DataFrame, settings: Any) -> Tensors:
+def as_batch(frames: pd.DataFrame, settings: Any, read: Read = read_crop) -> Tensors:
     """All frames of a small table as one batch, as :func:`in_order` gives them without a seed."""
-    return next(in_order(frames, settings, len(frames)))
+    return next(in_order(frames, settings, len(frames), read=read))
 
 
 def pictures(batch: Tensors, settings: Any) -> np.ndarray:

@@ -6,17 +6,16 @@ geometry. A video without a usable face goes to a quarantine list with its reaso
 have made are used in place: they are neither cut again nor copied.
 """
 
-import atexit
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import cv2
 import joblib
@@ -28,7 +27,6 @@ from tqdm import tqdm
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
-    CROP_FILE,
     TREE,
     WHERE_CUT,
     crop_hash,
@@ -36,7 +34,6 @@ from dfnb.data.frames import (
     images_hash,
     unlabelled,
     write_dataset,
-    write_images,
     write_video,
 )
 from dfnb.data.listings import frame_numbers
@@ -44,6 +41,9 @@ from dfnb.data.videos import Video, sentences
 from dfnb.data.workers import start_worker
 from dfnb.files import dataset_folder, digest, locked, read_json, size_in_words, write_bytes
 from dfnb.records import read_record
+
+if TYPE_CHECKING:
+    from dfnb.data.loading import StoredFrames
 
 DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
 MIN_SIZE = 32  # side of a crop in pixels
@@ -676,26 +676,24 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(
-    path: str | Path,
-    faces: Mapping,
-    frames: int = 1,
-    folder: Path | None = None,
-) -> pd.DataFrame:
-    """The face in a user's own picture or clip, as a frames table with a ``label`` of NaN.
+def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "StoredFrames":
+    """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. ``video``
-    and ``cluster`` are the given path, with ``~`` expanded, and ``method`` is the name of the file.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. In the
+    table, ``video`` and ``cluster`` are the given path, with ``~`` expanded, ``method`` is the name
+    of the file, and ``path`` is only what ``read`` takes: no file is written.
 
     Args:
         path: An image or a video.
         faces: How the faces of a training set were cut, as its record says. The picture is cut with
             the same ``size`` and ``scale``, or where one is missing, with its default.
         frames: How many evenly spaced frames of a video, at most.
-        folder: Where the crops are written; by default a temporary one until the process ends.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.
     """
+    # It imports torchvision, which takes seconds, and the workers of `dfnb prepare` need none.
+    from dfnb.data.loading import StoredFrames
+
     geometry = {name: value for name, value in faces.items() if name != "drawn"}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
@@ -707,14 +705,12 @@ def prepare_picture(
         cut = cut_faces(video, settings, YuNet())
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
-    if folder is None:
-        folder = Path(tempfile.mkdtemp(prefix="dfnb-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    files = write_images(folder, CROP_FILE, cut["crops"][..., ::-1])  # OpenCV's order is BGR
+    crops = {str(number): crop for number, crop in enumerate(cut["crops"])}
     rows = pd.DataFrame(cut["rows"])
-    return unlabelled([path] * len(rows)).assign(
-        path=list(map(str, files)),
+    table = unlabelled([path] * len(rows)).assign(
+        path=list(crops),
         frame=rows["frame"],
         landmarks=rows["landmarks"],
         method=path.name,  # panels show it above the frame
     )
+    return StoredFrames(table, crops.__getitem__)
