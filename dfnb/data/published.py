@@ -9,7 +9,7 @@ fill the placeholders in the other templates of the rule, such as ``masks/{stem}
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -168,28 +168,10 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
     if not videos:
         there = ", ".join(sorted({path.split("/")[0] for path in files})[:9]) or "no file"
         looked_for = " or ".join(_readable(rule.files) for rule in description.rules)
-        better = _better(name, root, files) or f"access: {description.access}"
-        facts = [f"looked for {looked_for}", *sentences(problems), better]
+        access = f"access: {description.access}"
+        facts = [f"looked for {looked_for}", *sentences(problems), access]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
-
-
-def _better(name: str, root: Path, files: Files) -> str:
-    """The command that reads most kinds of these files, if possible of the dataset ``name``."""
-    # One file stands for all in its folder. Every folder above it may be the root.
-    one_per_folder = {path.parent: path for path in files.values()}.values()
-    kinds = Counter()  # (dataset, root) -> how many of these files its rules find
-    for dataset in dataset_names("real"):
-        for rule in load(dataset).rules:
-            for path in one_per_folder:
-                for folder in path.parents:
-                    if _matches(rule.files, [path.relative_to(folder).as_posix()]):
-                        kinds[dataset, folder] += 1
-    del kinds[name, root.absolute()]  # which has failed
-    if not kinds:
-        return ""
-    dataset, folder = max(kinds, key=lambda fit: (fit[0] == name, kinds[fit]))
-    return f"perhaps you mean `dfnb prepare {dataset} [NAME] --root {folder}`"
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
