@@ -1,13 +1,8 @@
 """The sentences about what users write: values as they are, and a remedy for each type."""
 
-import json
-import pickle
-import zipfile
 from typing import Literal
 
 import pytest
-import yaml
-from safetensors import SafetensorError
 
 from dfnb.checks import Closed, DfnbError, explained, parse_yaml, suggestion
 
@@ -47,29 +42,15 @@ def test_few_names_are_said():
     assert suggestion("zzz", names[:2]) == "; known are run-0, run-1"
 
 
-FAULTS_OF_FILES = [
-    OSError("gone"),
-    json.JSONDecodeError("cut", "{", 1),
-    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text"),
-    KeyError("name"),
-    TypeError("a list"),
-    RuntimeError("size mismatch"),
-    SafetensorError("no header"),
-    yaml.YAMLError("a tab"),
-    pickle.UnpicklingError("no pickle"),
-    zipfile.BadZipFile("cut"),
-    EOFError("cut"),
-]
-
-
-@pytest.mark.parametrize("error", FAULTS_OF_FILES, ids=lambda error: type(error).__name__)
-def test_faults_of_files_become_a_sentence(error):
-    sentence = r"^mine is not valid YAML \(.*\); correct it$"
+@pytest.mark.parametrize(
+    ("error", "problem"), [(OSError("gone"), "gone"), (KeyError("name"), "it lacks 'name'")]
+)
+def test_faults_of_files_become_a_sentence(error, problem):
+    sentence = rf"^mine is not valid YAML \({problem}\); correct it$"
     with pytest.raises(DfnbError, match=sentence), explained("mine", "YAML", "correct it"):
         raise error
 
 
-@pytest.mark.parametrize("fault", [AttributeError, NameError, AssertionError, IndexError])
-def test_our_own_faults_stay_what_they_are(fault):
-    with pytest.raises(fault), explained("mine", "YAML", "correct it"):
-        raise fault
+def test_our_own_faults_stay_what_they_are():
+    with pytest.raises(AttributeError), explained("mine", "YAML", "correct it"):
+        raise AttributeError

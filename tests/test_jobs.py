@@ -64,9 +64,7 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"epochs": "many"}, "epochs = 'many': input should be a valid integer"),
         ({"epochs": True}, "epochs = True"),
-        ({"lr": "1e-4"}, "lr = '1e-4': input should be a valid number"),
         ({"report": "../x"}, "report = '../x'"),
         ({"test_sets": []}, r"test_sets = \[\]: list should have at least 1 item"),
     ],
@@ -175,7 +173,6 @@ WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
     ({"grid": {**GRID, "sedes": [1]}}, "there is no parameter 'grid.sedes'"),
-    ({"notebooks": {BASELINE: {**SETTINGS, "seeds": [3]}}}, "there is no parameter 'seeds'"),
     ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
     ({"grid": {**GRID, "train_set": "$(touch x)"}}, "use letters"),
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
@@ -186,11 +183,8 @@ WRONG = [
     ({"grid": {**GRID, "kinds": "smoke-b"}}, "kinds: smoke-b compares no kinds of images"),
     ({"grid": {**GRID, "maps": {**MAPS, "test_sets": ["x"]}}}, "maps: there is no dataset 'x'"),
     ({"grid": {**GRID, "maps": {**MAPS, "names": ["GradCAM"]}}}, "should be 'Grad-CAM', "),
-    ({"grid": {**GRID, "corruptions": {**JPEG, "test_set": "x"}}}, "corruptions: there is no"),
     ({"notebooks": {BASELINE: SETTINGS, "08_attribution": None}}, "needs `maps` in the grid"),
-    ({"notebooks": {BASELINE: SETTINGS, "09_robustness": None}}, "needs `corruptions` in the"),
     ({"notebooks": {BASELINE: SETTINGS, jobs.KINDS: None}}, "shows seams-bed, and the grid has"),
-    ({"notebooks": {"01_data": {"datasets": ["x"]}}}, "01_data: there is no dataset 'x'"),
     ({"claims": "x"}, "claims/x.yaml"),
 ]
 

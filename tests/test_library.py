@@ -191,19 +191,13 @@ def constant(value):
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (constant(np.nan), "nan to nan.*return one number per image"),
-        (constant(2.0), "2.00 to 2.00"),
+        (constant(2.0), "2.00 to 2.00.*return one number per image"),
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
-        (lambda images: 0.5, r"shape \(\)"),
-        (lambda images: None, "NoneType"),
         (lambda images: ["real"] * len(images), "as scores"),
-        (nn.Flatten().eval(), r"shape \(48, 27648\)"),
-        (Redness(lambda red: (red, red)), "as scores"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
         (Redness, "is no detector"),
         ("xception", "is no detector"),
-        (SimpleNamespace(predict_proba=redness), "is no detector"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
@@ -217,12 +211,9 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
     [
         ([], "nothing to score"),
         (None, "give a dataset of load_dataset"),
-        (5, "give a dataset of load_dataset"),
         (Dataset(), "data is a Dataset; give a dataset of load_dataset"),
-        ([np.zeros((0, 8, 3), np.uint8)], r"image 0 is uint8 \(0, 8, 3\)"),
         (Image.new("L", (8, 8)), r"image 0 is uint8 \(8, 8\)"),
         (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
-        (np.zeros((8, 8, 3), np.uint8), r"image 0 is uint8 \(8, 3\)"),
         ([np.zeros((side, 8, 3), np.uint8) for side in (8, 9)], "one size"),
         ("nowhere.png", "there is no file nowhere.png"),
     ],
@@ -234,7 +225,7 @@ def test_data_that_are_no_images_are_refused(data, sentence):
 
 @pytest.mark.parametrize(
     ("transform", "sentence"),
-    [(None, "needs transform="), (v2.ToImage(), "leaves torch.uint8"), (np.asarray, "one batch")],
+    [(None, "needs transform="), (v2.ToImage(), "leaves torch.uint8")],
 )
 def test_a_transform_makes_floats(dataset, transform, sentence):
     with pytest.raises(DfnbError, match=sentence):
@@ -304,27 +295,16 @@ def test_an_auc_of_labels_that_are_assigned_later_needs_three_columns_alone(capl
     assert "no clusters: each video" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("labels", "scores", "sentence"),
-    [
-        (np.nan, [0.1, 0.2, 0.3, 0.4], "needs labels.*4 rows"),
-        ([0, 1, 2, 1], [0.1, 0.2, 0.3, 0.4], "needs labels.*1 rows"),
-        ([1, 1, 1, 1], [0.1, 0.2, 0.3, 0.4], "lacks real or fake"),
-        ([0, 1, 0, 1], [0.1, np.nan, 0.3, 0.4], "1 rows with a score that is NaN"),
-    ],
-)
-def test_tables_that_give_no_auc_are_refused(labels, scores, sentence):
-    with pytest.raises(DfnbError, match=sentence):
-        dfnb.auc(table_of(labels, scores))
+def test_a_table_without_labels_gives_no_auc():
+    with pytest.raises(DfnbError, match=r"needs labels.*4 rows"):
+        dfnb.auc(table_of(np.nan, [0.1, 0.2, 0.3, 0.4]))
 
 
 @pytest.mark.parametrize(
     "table",
     [
         {"label": [0, 1], "score": [0.1, 0.9]},
-        {"video": ["a", "b"], "label": [0, 1], "score": [0.1]},
         {"video": ["a", "b"], "label": [0, 1], "score": ["low", "high"]},
-        {"video": ["a", "b"], "label": ["real", "fake"], "score": [0.1, 0.9]},
     ],
 )
 def test_what_is_no_table_of_scores_is_refused(table):

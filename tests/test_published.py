@@ -347,7 +347,7 @@ def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, r
     assert problems == ["FF-real/953: 2 of 3 frames are below rgb, and not ../../outside.png"]
 
 
-@pytest.mark.parametrize("above", ["/data/rgb/", "D:\\\\rgb\\\\", ".\\\\", "../rgb/", "./x/../"])
+@pytest.mark.parametrize("above", ["D:\\\\rgb\\\\", "../rgb/"])
 def test_paths_of_deepfakebench_may_be_those_of_another_machine(tmp_path, root, above):
     file, rgb, expected = trees.deepfakebench(root)
     (rgb / "FaceForensics++").rename(tmp_path / "disk")
