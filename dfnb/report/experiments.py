@@ -15,6 +15,7 @@ from dfnb.checks import Closed, Name, read_yaml
 from dfnb.report.metrics import measure
 from dfnb.report.reading import Level, scores
 from dfnb.report.tables import cells
+from dfnb.store.reports import detectors
 
 Kind = Literal[
     "within dataset",
@@ -71,9 +72,10 @@ class Experiment(Closed):
     def status(self) -> str:
         """How much was run on drawn faces: RUN, a part, or NOT_RUN.
 
-        That is how many of its numbers are in a report, and whether its figure is there.
+        That is of how many of its numbers the detectors are in a report, and whether its figure is
+        there. No number is measured.
         """
-        done = [text != NOT_RUN for text in self.results().values()]
+        done = [is_run(number) for number in self.ours.values()]
         if self.figure:
             done.append(_is_there(self.figure))
         if all(done) and done:
@@ -99,17 +101,25 @@ def _scores(report: str, level: Level) -> pd.DataFrame:
     return table[(table["corruption"] == "") & (table["map"] == "")]
 
 
+def is_run(number: Number) -> bool:
+    """Whether the detectors of a number are in its report."""
+    return {number.detector, number.minus or number.detector} <= _trained(number.report)
+
+
+@cache
+def _trained(report: str) -> set[str]:
+    return {each.name for each in detectors(report)}
+
+
 def measured(number: Number) -> pd.DataFrame:
     """The row of :func:`dfnb.report.metrics.measure` for a number; no row if it was not run."""
-    if not files.report_folder(number.report).exists():
+    if not is_run(number):
         return pd.DataFrame()
     rows = _scores(number.report, number.level)
-    detectors = [number.detector, number.minus or number.detector]
-    rows = rows[(rows["place"] == number.place) & rows["detector"].isin(detectors)]
+    names = [number.detector, number.minus or number.detector]
+    rows = rows[(rows["place"] == number.place) & rows["detector"].isin(names)]
     if number.method:
         rows = rows[rows["method"].isin([number.method, "real"])]
-    if not {*detectors} <= {*rows["detector"]}:
-        return pd.DataFrame()
     table = measure(rows, number.metric, "detector", "test_set", minus=number.minus or ())
     return table[table["detector"] == number.detector]
 
