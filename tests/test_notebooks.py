@@ -22,7 +22,7 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.data.frames import load_frames
-from dfnb.running import jobs
+from dfnb.running import jobs, this_run
 from dfnb.store import reports
 from dfnb.training import train
 
@@ -33,6 +33,12 @@ TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "11_report"
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes.
 TINY = {"epochs": 1, "images_per_epoch": 64, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
+
+
+@pytest.fixture(autouse=True)
+def few_maps(monkeypatch):
+    """The maps of a new run are measured on four frames, not on dozens."""
+    monkeypatch.setattr(this_run, "MAP_FRAMES", 4)
 
 
 # ---------------------------------------------------------------- defaults

@@ -3,7 +3,7 @@
 Which runs a report has, and how their scores are stored: :mod:`dfnb.store.reports`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -83,15 +83,11 @@ def scores(
     if not parts:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
-    table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
-    order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
-    order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
-    for name, values in order.items():
-        table[name] = pd.Categorical(table[name], values)
+    table = parts[0].copy() if len(parts) == 1 else _in_order(parts)
     if level == "video" and not of_maps:
         for sentence in leaks(report, run, table["test_set"].unique()):
             print(sentence)
-    return table.astype(dict.fromkeys(["test_set", "corruption", "map"], "category"))
+    return table
 
 
 def ablations(
@@ -206,7 +202,9 @@ def _scores_of_run(
     if not parts:
         return pd.DataFrame()
     detector = Detector(THIS_RUN, run.parameters.paper, train_set=run.train_set, runs=(run,))
-    return _described(_means(pd.concat(parts), level, of_maps), detector, run, about)
+    rows = pd.concat(parts)
+    rows = rows[(rows["map"] != "") == of_maps]
+    return _in_order([_described(_means(rows, level), detector, run, about)])
 
 
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
@@ -232,15 +230,38 @@ def _scores_of_report(
             frames.append(keys.assign(test_set=path.stem, frame_row=range(len(keys))))
     if not frames:  # of a training without test sets, only the validation is scored
         return pd.DataFrame()
-    frames = pd.concat(frames).astype(dict.fromkeys(["video", "cluster", "method"], "category"))
+    # Categories, because pandas compares and groups texts a hundred times slower.
+    texts = ["video", "cluster", "method", "test_set"]
+    frames = pd.concat(frames).astype(dict.fromkeys(texts, "category"))
     parts = []
     for detector in detectors(report):
         for run in detector.runs or [None]:  # another tool has one file, of its name
             path = reports.score_path(folder, run.id if run else detector.name)
-            rows = frames.merge(_stored_rows(path, about))  # on test_set and frame_row
-            means = _means(rows.drop(columns="frame_row"), level, of_maps)
+            rows = _stored_rows(path, about)
+            is_wanted = rows["test_set"].isin(frames["test_set"].cat.categories)
+            is_wanted &= (rows["map"] != "") == of_maps
+            if not is_wanted.any():
+                continue
+            rows = rows[is_wanted].dropna(axis=1, how="all")
+            rows = rows.astype({"test_set": frames["test_set"].dtype})
+            rows = rows.astype(dict.fromkeys(["corruption", "map"], "category"))
+            rows = frames.merge(rows)  # on test_set and frame_row
+            means = _means(rows.drop(columns="frame_row"), level)
             parts.append(_described(means, detector, run, about))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    parts = [part for part in parts if len(part)]
+    return _in_order(parts) if parts else pd.DataFrame()
+
+
+def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables as one; its categories are in the order in which they appear, places as in tables."""
+    table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
+    order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
+    order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
+    for name, values in order.items():
+        table[name] = pd.Categorical(table[name], values)
+    for name in ("test_set", "corruption", "map"):
+        table[name] = table[name].astype("category").cat.remove_unused_categories()
+    return table
 
 
 def _stored_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -257,22 +278,22 @@ def _stored_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> pd.DataF
     return read_table(path)
 
 
-def _means(rows: pd.DataFrame, level: Level, of_maps: bool) -> pd.DataFrame:
+def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
     """A row per unit and condition: the mean of its frames that have a value.
 
     Args:
         rows: KEYS, CONDITION, and log_odds, scores or measures of frames.
         level: Of the units.
-        of_maps: Whether to take the rows of maps or the others.
     """
-    rows = rows[(rows["map"] != "") == of_maps]
     if "log_odds" in rows:  # another tool has scores
         rows = rows.assign(score=expit(rows["log_odds"].astype(float))).drop(columns="log_odds")
     by = [*CONDITION, *UNITS[level]]
     values = [name for name in rows if name not in {*KEYS, *CONDITION}]
-    means = rows.groupby(by, sort=False, observed=True)[values].mean()
+    means = rows[[*by, *values]]
+    if level == "video":  # of frames, each row is a unit
+        means = means.groupby(by, sort=False, observed=True)[values].mean().reset_index()
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    means = means.round(12).reset_index()
+    means = means.assign(**means[values].round(12))
     for name, (first, second) in DIFFERENCES.items():
         if first in means and second in means:
             means[name] = means[first] - means[second]
@@ -286,7 +307,9 @@ def _described(
     about: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """The rows with the columns that say whose they are, and where."""
-    places = {name: _place(name, run.train_set if run else "", about[name]) for name in about}
+    train_set = run.train_set if run else ""
+    names = means["test_set"].unique()
+    places = {name: _place(name, train_set, about[name]) for name in names}
     return means.assign(
         **dict(zip(DETECTOR_COLUMNS, detector)),
         place=means["test_set"].map(places).astype(object),
