@@ -1,7 +1,5 @@
 """The estimate of what a profile takes: hours, memory, disk."""
 
-import contextlib
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +11,8 @@ from dfnb import synth
 from dfnb.checks import DfnbError
 from dfnb.data.frames import dataset_record, load_frames
 from dfnb.running import cost, jobs
+from dfnb.training import train
+from dfnb.training.runs import settings_of
 
 A_SECOND = cost.Phase(training=1.0, validation=0.0, memory=2**30, weights=8, checkpoint=24)
 
@@ -27,14 +27,13 @@ def row(text, paper):
 @pytest.fixture
 def clockless(monkeypatch):
     """A step takes 36 s, and a frame that is scored 3.6 s."""
-    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer, batches: 36.0)
-    monkeypatch.setattr(cost, "_seconds_per_frame", lambda call, frames: 3.6)
+    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer: 36.0)
+    monkeypatch.setattr(cost, "_seconds_per_frame", lambda *given, **options: 3.6)
 
 
 def test_everything_is_timed_in_every_detector_and_nothing_is_left(own_home, monkeypatch):
     monkeypatch.setattr(cost, "STEPS", 1)
     monkeypatch.setattr(cost, "SCORED", 4)
-    monkeypatch.setattr(cost, "SMALL_BATCH", 16)  # the batch itself
     text = cost.report("smoke", main=True)
     assert row(text, "all")["trainings"] == 5
     for paper in ("xception", "lae", "locate_and_verify", "exposing_the_deception"):
@@ -60,7 +59,7 @@ def test_hours_are_those_of_all_epochs_and_of_all_frames(own_home, clockless):
 
 def test_a_phase_that_trainings_share_counts_once(own_home, monkeypatch):
     monkeypatch.setattr(cost, "_measure", lambda run: A_SECOND)
-    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables, rates: 0.0)
+    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables: 0.0)
     text = cost.report("smoke")
     # LAE's main training has two phases; its two variants have one each, and a common first one.
     assert row(text, "lae") == {
@@ -74,7 +73,7 @@ def test_a_phase_that_trainings_share_counts_once(own_home, monkeypatch):
 def test_seeds_are_measured_once(own_home, monkeypatch):
     measured = []
     monkeypatch.setattr(cost, "_measure", lambda run: measured.append(run) or A_SECOND)
-    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables, rates: 0.0)
+    monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables: 0.0)
     write_profile(own_home, {**GRID, "train_set": "bed-{seed}", "seeds": [30, 31, 32]})
     assert row(cost.report("mine"), "xception")["training"] == 3
     assert len(measured) == 1
@@ -82,7 +81,6 @@ def test_seeds_are_measured_once(own_home, monkeypatch):
 
 def test_published_datasets_count_before_they_are_prepared(empty_home, clockless, monkeypatch):
     """Xception as DeepfakeBench trains it: 115,200 images in each of 11 epochs."""
-    monkeypatch.setattr(cost, "SMALL_BATCH", 32)  # the batch itself
     small = {**SETTINGS, "image_size": 32, "images_per_epoch": None, "oversampling": 1}
     changes = {"batch_size": 32, "epochs": 11, "frames_per_video": 32}
     sets = ["faceforensics-c23", "celeb-df-v2", "wilddeepfake"]
@@ -119,34 +117,32 @@ def test_an_embedded_dataset_is_as_large_as_it_says(home):
         assert sum(videos.values()) * extent.frames == frames["fake"]
 
 
-def test_the_memory_of_a_large_batch_follows_from_small_ones(own_home, clockless, monkeypatch):
-    """On a CPU, where its step would take minutes: the peak of a small one, and so much per image.
-
-    The optimiser may need more memory than a small batch does, so peaks alone do not tell.
-    """
-
-    def start(run, splits, size):
-        return trainer, None, cost.Memory(peak=500.0, saved=100.0 + 7 * size)
-
-    trainer = SimpleNamespace(
-        steps=1, optimisers=[], network=SimpleNamespace(state_dict=lambda: {})
-    )
-    monkeypatch.setattr(cost, "_start", start)
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "batch_size": 32}})
+def test_on_a_cpu_a_batch_of_large_crops_is_small_and_more_steps_count(own_home, monkeypatch):
+    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer: 1.0)
+    monkeypatch.setattr(cost, "PIXELS", 8 * 96**2)
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "images_per_epoch": 32}})
     (training,) = jobs.plan("mine").trainings
-    assert cost._measure(training.run).memory == 500 + 7 * (32 - cost.SMALL_BATCH)
+    splits = train.visible_splits(training.run, settings_of(training.run), None)
+    trainer, _ = cost._start(training.run, splits)
+    assert trainer.settings.batch_size == 8 and trainer.steps == 4
 
 
-def test_the_peak_of_memory_is_that_of_tensors_that_are_there_at_once():
-    with cost._profiler() as profiler:
-        first = torch.zeros(1000, 1000)
-        second = first + 1
-        del first
-        mark = time.time_ns()
-        torch.zeros(1000)
-    memory = cost._memory(profiler, mark)
-    assert memory.peak == pytest.approx(8e6, rel=1e-4)
-    assert memory.saved == second.nbytes == 4e6
+def test_the_memory_of_a_large_batch_follows_from_that_of_a_small_one(monkeypatch):
+    """On a CPU: what the backward pass needs of each image, beside what no batch changes."""
+    weight = torch.ones(1000, requires_grad=True)
+
+    def losses_of(network, batch, precision):
+        first = weight * batch["image"]  # saves both; no batch changes the size of the weight
+        return {"total": (first.exp() * batch["image"]).sum()}  # saves exp's result, and the image
+
+    monkeypatch.setattr(cost, "losses_of", losses_of)
+    monkeypatch.setattr(cost, "prepared", lambda item, settings: item)
+    trainer = SimpleNamespace(
+        settings=SimpleNamespace(batch_size=4, precision="32-true"),
+        loader=[{"image": torch.zeros(4, 1000)}],
+        network=SimpleNamespace(parameters=lambda: [weight]),
+    )
+    assert cost._memory(trainer, 32, constant=500) == 500 + 32 * 2 * 4000
 
 
 def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, capsys):
@@ -155,23 +151,18 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, c
     def trainer(folder, run, splits, start):
         if run.settings["batch_size"] > room:
             raise torch.OutOfMemoryError
-        size = run.settings["batch_size"]
-        loader = SimpleNamespace(num_workers=0, prefetch_factor=None)
-        network = SimpleNamespace(losses=lambda: None)
-        steps = SimpleNamespace(loader=loader, network=network, size=size)
-        steps.train_step = lambda batch: network.losses()
-        return steps
+        return SimpleNamespace(settings=settings_of(run))
 
     monkeypatch.setattr(cost.device, "DEVICE", "cuda")
-    monkeypatch.setattr(cost, "_profiler", contextlib.nullcontext)
-    monkeypatch.setattr(cost, "_memory", lambda profiler, mark: cost.Memory(1.0, 1.0))
-    monkeypatch.setattr(cost, "_endless", lambda loader: iter([{}] * 9))
+    monkeypatch.setattr(cost.torch.cuda, "max_memory_allocated", lambda: 1)
+    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer: 1.0)
     monkeypatch.setattr(cost, "Trainer", trainer)
     write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "batch_size": 32}})
     (training,) = jobs.plan("mine").trainings
-    started, _, memory = cost._start(training.run, {}, 32)
-    assert started.size == room and np.isnan(memory.peak)
+    started, _ = cost._start(training.run, {})
+    assert started.settings.batch_size == room
+    assert np.isnan(cost._memory(started, 32, constant=0)) and cost._memory(started, room, 0) == 1
     assert "32 images do not fit the memory, timing 16\n" in capsys.readouterr().out
     room = 1
     with pytest.raises(DfnbError, match="xception does not fit the memory of cuda"):
-        cost._start(training.run, {}, 32)
+        cost._start(training.run, {})

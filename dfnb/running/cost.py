@@ -4,57 +4,47 @@ Nothing need be downloaded or prepared: networks have random weights, which are 
 dataset that is not there has a stand-in of drawn frames (:mod:`dfnb.running.stand_ins`).
 """
 
-import gc
 import io
-import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
 from dfnb import device, manifests, papers
 from dfnb.checks import DfnbError
 from dfnb.data import test_sets
-from dfnb.data.corrupt import CORRUPTIONS, Corrupted
-from dfnb.data.frames import (
-    Extent,
-    dataset_record,
-    first_clusters,
-    load_frames,
-    masked_positions,
-    mean_mask,
-)
-from dfnb.data.loading import Tensors
+from dfnb.data.frames import faces_of, first_clusters, load_frames, masked_positions, mean_mask
+from dfnb.data.loading import prepared
 from dfnb.data.prepare import BYTES_PER_PIXEL
 from dfnb.files import size_in_words
 from dfnb.papers import backbones
+from dfnb.papers.contract import Network, Settings
 from dfnb.running import jobs, stand_ins
 from dfnb.running.datasets import is_available
 from dfnb.store.runs import RunParameters
 from dfnb.training import train
 from dfnb.training.runs import settings_of
 from dfnb.training.scoring import predict
-from dfnb.training.trainer import Trainer
+from dfnb.training.trainer import Trainer, losses_of
 
-STEPS = 10  # timed of each training, if they take less than LONG_ENOUGH
+STEPS = 10  # timed of each training, or fewer where they take LONG_ENOUGH
 LONG_ENOUGH = 10.0  # seconds
-# On a CPU the steps of a batch of 4 are timed first, and only they are where one of the whole batch
-# would take longer than 2 seconds.
-SMALL_BATCH = 4
-SLOW_STEP = 2.0
-SCORED = 64  # frames whose scoring is timed, or less in a third of LONG_ENOUGH; beside a GPU more
-WEIGHED = 100  # crops whose files are looked at, to know how much disk all of a dataset take
+# A batch on a CPU has at most so many pixels, but FEW images or more: 32 images of 96 x 96. A whole
+# batch of the published settings would take minutes, and more memory than a laptop has.
+PIXELS = 300_000
+FEW = 4
+SCORED = 64  # frames whose scoring is timed on a CPU, or fewer in a third of LONG_ENOUGH
+WEIGHED = 100  # crops whose files are looked at, to know how much disk those of a dataset take
 NAMED = 5  # datasets that a sentence names
 
 
@@ -63,7 +53,7 @@ class Phase(NamedTuple):
 
     Attributes:
         training, validation: hours of all epochs.
-        memory: bytes of a step's tensors at their peak; NaN where the batch does not fit.
+        memory: bytes of a step's tensors; NaN where the batch does not fit.
         weights: bytes of the weights, which are kept.
         checkpoint: bytes of the checkpoint, which is deleted at the end.
     """
@@ -73,17 +63,6 @@ class Phase(NamedTuple):
     memory: float
     weights: int
     checkpoint: int
-
-
-class Memory(NamedTuple):
-    """The bytes of a step's tensors: at their peak, and when the backward pass begins.
-
-    The latter grow with the batch by so much per image: they are what is saved for this pass. The
-    peak of a small batch may be that of the optimiser instead.
-    """
-
-    peak: float
-    saved: float
 
 
 def report(profile: str, main: bool = False) -> str:
@@ -101,12 +80,14 @@ def report(profile: str, main: bool = False) -> str:
         trainings = jobs.plan(profile, main).trainings
         table, phases = _measure_all(trainings)
         disk = _bytes_of_datasets(trainings, missing)
+    is_estimated = ", estimated from a small batch" if device.DEVICE == "cpu" else ""
     paragraphs = [
         _on_missing(missing, names),
         _by_paper(table).to_string(float_format="{:,.2f}".format, na_rep=""),
         _on_disk(disk, phases),
         f"Hours: one training after the other on this machine ({device.name()}). GiB: the tensors "
-        "of a step. Not counted: downloads, preparing, attribution maps, notebooks.",
+        f"of a step{is_estimated}. A corrupted frame counts as much as any other. Not counted: "
+        "downloads, preparing, attribution maps, notebooks.",
     ]
     return "\n\n".join(filter(None, paragraphs))
 
@@ -116,15 +97,11 @@ def report(profile: str, main: bool = False) -> str:
 
 def _datasets_of(content: jobs.Profile) -> list[str]:
     """The known datasets that a profile names; ``{seed}`` stands for each of its seeds."""
-    known = {*manifests.dataset_names("synth"), *manifests.dataset_names("real")}
     text = content.model_dump_json()
-    numbers = re.findall(r"\d+", text)  # all seeds are among them
-    named = {
-        each.replace("{seed}", number)
-        for each in re.findall(r'"([^"]*)"', text)
-        for number in numbers
-    }
-    return sorted(named & known)
+    numbers = {*re.findall(r"\d+", text)}  # all seeds are among them
+    texts = "".join(text.replace("{seed}", number) for number in numbers)
+    known = {*manifests.dataset_names("synth"), *manifests.dataset_names("real")}
+    return sorted(known & {*re.findall(r'"([^"]*)"', texts)})
 
 
 def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list[Phase]]:
@@ -133,9 +110,9 @@ def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list
     A phase that several trainings start from is trained once, and so counts once. Trainings that
     differ by the seed alone are measured once.
     """
-    measured = {}  # phases by what they depend on
+    measured = {}  # phases by their parameters without the seed
     phases = {}  # by the id of the run
-    rates = defaultdict(dict)  # seconds per frame of what is scored, by what they depend on
+    scoring = {}  # hours, by the detector and what it is scored on
     tables = {name: test_sets.load(name) for job in trainings for name in _tested(job)}
     rows = []
     # Shown on a terminal only; ncols, because some terminals do not state their width.
@@ -150,8 +127,10 @@ def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list
                 row["training"] += measured[key].training
                 row["validation"] += measured[key].validation
             row["memory"] = np.fmax(row["memory"], measured[key].memory)
-        row["scoring"] = _hours_of_scoring(job, tables, rates[_without_seed(job.run)])
-        rows.append(row)
+        key = (_without_seed(job.run), *_tested(job))
+        if key not in scoring:
+            scoring[key] = _hours_of_scoring(job, tables)
+        rows.append({**row, "scoring": scoring[key]})
     return pd.DataFrame(rows), [*phases.values()]
 
 
@@ -171,7 +150,7 @@ def _without_seed(run: RunParameters) -> str:
 
 
 def _tested(job: jobs.Training) -> list[str]:
-    """The datasets that a training is scored on, corrupted or not."""
+    """The datasets that a training is scored on; one that is corrupted, too, is named again."""
     corrupted = [job.corruptions.test_set] if job.corruptions else []
     return [*job.test_sets, *(name for name in corrupted if is_available(name, "test"))]
 
@@ -180,147 +159,100 @@ def _tested(job: jobs.Training) -> list[str]:
 
 
 @device.single_thread()
-@device.reproducible()
 def _measure(run: RunParameters) -> Phase:
     """Measure one phase: its first steps, and its validation of some frames."""
     settings = settings_of(run)
     settings.fetch()  # with random weights, little is left to fetch
     splits = train.visible_splits(run, settings, None)  # None: the phase before is not trained
-    size = settings.batch_size
-    is_small = device.DEVICE == "cpu" and size > SMALL_BATCH
-    trainer, batches, memory = _start(run, splits, SMALL_BATCH if is_small else size)
-    seconds = _seconds_per_step(trainer, batches)
-    if is_small and seconds * size / SMALL_BATCH < SLOW_STEP:
-        trainer, batches, memory = _start(run, splits, size)
-        seconds = _seconds_per_step(trainer, batches)
-    elif is_small:
-        _, _, of_half = _start(run, splits, SMALL_BATCH // 2)
-        per_image = (memory.saved - of_half.saved) / (SMALL_BATCH - SMALL_BATCH // 2)
-        memory = memory._replace(peak=memory.peak + per_image * (size - SMALL_BATCH))
-    steps = trainer.steps * settings.epochs
-
-    def validate(frames: pd.DataFrame) -> None:
-        seed = run.seed if settings.makes_other_class else None
-        predict(trainer.network, frames, settings, locate=False, seed=seed)
-
-    frames = len(splits["val"]) * settings.epochs
-    weights = _bytes_of(trainer.network.state_dict().values())
-    state = [values for optimiser in trainer.optimisers for values in optimiser.state.values()]
+    with device.precision(settings.precision), device.reproducible(settings.deterministic):
+        trainer, seconds = _start(run, splits)
+        weights = _bytes_of(trainer.network.state_dict().values())
+        states = [state for optimiser in trainer.optimisers for state in optimiser.state.values()]
+        checkpoint = weights + sum(_bytes_of(state.values()) for state in states)
+        memory = _memory(trainer, settings.batch_size, weights + checkpoint)
+    # As the trainer validates: the samples that the paper makes, where they are of both classes.
+    seed = run.seed if settings.makes_other_class else None
+    of_frame = _seconds_per_frame(trainer.network, splits["val"], settings, locate=False, seed=seed)
     return Phase(
-        training=steps * seconds / 3600,
-        validation=frames * _seconds_per_frame(validate, splits["val"]) / 3600,
-        memory=memory.peak,
+        training=trainer.steps * settings.epochs * seconds / 3600,
+        validation=len(splits["val"]) * settings.epochs * of_frame / 3600,
+        memory=memory,
         weights=weights,
-        checkpoint=weights + sum(_bytes_of(values.values()) for values in state),
+        checkpoint=checkpoint,
     )
 
 
-def _start(
-    run: RunParameters,
-    splits: Mapping[str, pd.DataFrame],
-    size: int,
-) -> tuple[Trainer, Iterator[Tensors], Memory]:
-    """A training after its first steps, the batches that follow, and the memory of a step.
+def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trainer, float]:
+    """A training after some steps, and the seconds that each of them took.
 
-    ``size`` is that of a batch; where it does not fit, it is halved, and the peak is NaN.
+    Its batches are smaller on a CPU, see :data:`PIXELS`, and where they do not fit the memory: it
+    has more steps, then. Raises :class:`DfnbError` where not even FEW images fit.
     """
-    wanted = size
-    while size >= min(SMALL_BATCH, wanted):
+    settings = settings_of(run)
+    size = settings.batch_size
+    if device.DEVICE == "cpu":
+        size = min(size, max(FEW, PIXELS // settings.image_size**2))
+    smallest = min(size, FEW)
+    while size >= smallest:
         # OneCycleLR fails after its last step, so the learning rate is constant.
         changes = {"batch_size": size, "schedule": "constant"}
-        settings = settings_of(run).model_copy(update=changes).model_dump(mode="json")
+        changed = settings.model_copy(update=changes).model_dump(mode="json")
         try:
-            # It says on standard output that it starts.
-            with redirect_stdout(io.StringIO()), _profiler() as profiler:
-                trainer, batches, marks = _first_steps(
-                    run.model_copy(update={"settings": settings}), splits
+            with redirect_stdout(io.StringIO()):  # it says on standard output that it starts
+                trainer = Trainer(
+                    Path(run.paper),  # nothing is written to this path
+                    run.model_copy(update={"settings": changed}),
+                    splits,
+                    None,
                 )
-            memory = _memory(profiler, marks[-1])
-            return trainer, batches, memory if size == wanted else Memory(np.nan, np.nan)
+            return trainer, _seconds_per_step(trainer)
         except torch.OutOfMemoryError:
             print(f"{run.paper}: {size} images do not fit the memory, timing {size // 2}")
             size //= 2
     raise DfnbError(f"{run.paper} does not fit the memory of {device.DEVICE}")
 
 
-def _first_steps(
-    run: RunParameters,
-    splits: Mapping[str, pd.DataFrame],
-) -> tuple[Trainer, Iterator[Tensors], list[int]]:
-    """A training after its first steps, the batches that follow, and when each backward pass began.
-
-    The second step has the state of the optimiser, too. Batches that the loader has made meanwhile
-    would hide how slow it is, so they are used up. Times are nanoseconds of the system's clock.
-    """
-    trainer = Trainer(Path(run.paper), run, splits, None)  # nothing is written to this path
-    marks = []
-    losses = trainer.network.losses
-
-    def marked(*arguments: Any) -> dict[str, Tensor]:
-        of_batch = losses(*arguments)
-        marks.append(time.time_ns())
-        return of_batch
-
-    trainer.network.losses = marked
-    batches = _endless(trainer.loader)
-    waiting = trainer.loader.num_workers * (trainer.loader.prefetch_factor or 0)
-    for batch in islice(batches, 2 + waiting):
-        trainer.train_step(batch)
-    del trainer.network.losses
-    return trainer, batches, marks
-
-
-def _endless(loader: DataLoader) -> Iterator[Tensors]:
-    """The batches of one epoch after the other."""
-    while True:
-        yield from loader
-
-
-def _seconds_per_step(trainer: Trainer, batches: Iterator[Tensors]) -> float:
+def _seconds_per_step(trainer: Trainer) -> float:
     """The mean of some steps, with the loading of their batches."""
-    steps = max(STEPS, trainer.loader.num_workers)
-    taken = 0
-    start = time.monotonic()
-    while taken < steps and time.monotonic() - start < LONG_ENOUGH:
-        trainer.train_step(next(batches))
-        taken += 1
-    _wait()
-    return (time.monotonic() - start) / taken
-
-
-def _wait() -> None:
-    """Wait until the GPU, if there is one, has done what it was given."""
-    if device.DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
-@contextmanager
-def _profiler() -> Iterator[torch.profiler.profile | None]:
-    """A context that observes how much memory tensors take, see :func:`_memory`.
-
-    On a CPU by torch's profiler: the memory of the process has what malloc keeps of earlier
-    trainings, too, and does not fall.
-    """
     if device.DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        yield None
-        return
-    gc.collect()  # what is freed within the context would be taken off
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells the user of its start
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-        yield profiler
+    workers = trainer.loader.num_workers
+    batches = chain.from_iterable(repeat(trainer.loader))  # one epoch after the other
+    # The first steps choose kernels and make the optimiser's state. Batches that the workers have
+    # made meanwhile would hide how slow loading is, so they are used up.
+    for batch in islice(batches, 2 + workers * (trainer.loader.prefetch_factor or 0)):
+        trainer.train_step(batch)
+    steps = 0
+    start = time.monotonic()
+    while steps < max(STEPS, workers) and time.monotonic() - start < LONG_ENOUGH:
+        trainer.train_step(next(batches))  # waits for the GPU: it reads the losses
+        steps += 1
+    return (time.monotonic() - start) / steps
 
 
-def _memory(profiler: torch.profiler.profile | None, mark: int) -> Memory:
-    """The memory that was observed; what is saved at the time ``mark`` is not known of a GPU."""
-    if profiler is None:
-        return Memory(torch.cuda.max_memory_allocated(), np.nan)
-    events = profiler.profiler.kineto_results.events()
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    times, nbytes = zip(*sorted(changes))  # negative: freed
-    held = np.cumsum(nbytes)
-    return Memory(held.max(), held[np.searchsorted(times, mark) - 1])
+def _memory(trainer: Trainer, batch_size: int, constant: int) -> float:
+    """The bytes that the tensors of a step with ``batch_size`` images take, after some steps.
+
+    On a GPU they are measured; NaN where the batch does not fit. On a CPU they are estimated:
+    ``constant`` bytes of weights, gradients and the optimiser's state, and for each image those
+    that the forward pass saves for the backward pass.
+    """
+    size = trainer.settings.batch_size
+    if device.DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() if size == batch_size else np.nan
+    item = next(iter(trainer.loader))
+    batch = {"epoch": 0, "partner": None, "weight": 1.0, **prepared(item, trainer.settings)}
+    saved = {}  # bytes by address: several operations may save one tensor
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        losses_of(trainer.network, batch, trainer.settings.precision)
+    for weight in trainer.network.parameters():  # they do not grow with the batch
+        saved.pop(weight.untyped_storage().data_ptr(), None)
+    return constant + sum(saved.values()) / size * batch_size
 
 
 def _bytes_of(tensors: Iterable[Any]) -> int:
@@ -331,71 +263,48 @@ def _bytes_of(tensors: Iterable[Any]) -> int:
 # ---------------------------------------------------------------- scoring
 
 
-def _hours_of_scoring(
-    job: jobs.Training,
-    tables: Mapping[str, pd.DataFrame],
-    rates: dict[str, float],
-) -> float:
-    """The hours in which a training's test sets are scored, corrupted ones included.
-
-    ``rates`` are the seconds per frame of what was timed before of such a detector: of a test set
-    with masks and of one without, and of each corruption. What is missing is timed and added.
-    """
-    frames_per_kind = defaultdict(int)
-    examples = {}
-    for name in job.test_sets:
-        kind = "masks" if len(masked_positions(tables[name])) else "no masks"
-        frames_per_kind[kind] += len(tables[name])
-        examples.setdefault(kind, tables[name])
-    if job.corruptions and job.corruptions.test_set in tables:
-        frames = first_clusters(tables[job.corruptions.test_set], job.corruptions.videos)
-        for kind in job.corruptions.names:
-            frames_per_kind[kind] = len(frames) * len(job.corruptions.severities)
-            examples[kind] = frames
+def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) -> float:
+    """The hours in which a training's test sets are scored, corrupted ones included."""
+    count = sum(len(tables[name]) for name in job.test_sets)
+    corruptions = job.corruptions
+    if corruptions and corruptions.test_set in tables:
+        corrupted = first_clusters(tables[corruptions.test_set], corruptions.videos)
+        count += len(corrupted) * len(corruptions.conditions())
+    if not count:  # no test set is there
+        return 0.0
+    frames = pd.concat([tables[name] for name in _tested(job)], ignore_index=True)
+    masked = frames.iloc[masked_positions(frames)]
+    constant = mean_mask(masked.head(8))  # its localisation is measured beside the network's
     settings = settings_of(job.run)
-    missing = examples.keys() - rates.keys()
-    network = papers.module(job.run.paper).Network(settings).to(device.DEVICE) if missing else None
-    for kind in missing:
-        masked = examples[kind].iloc[masked_positions(examples[kind])]
-        constant = mean_mask(masked.head(8))  # its localisation is measured beside the network's
-
-        def score(frames: pd.DataFrame, kind: str = kind, constant: Any = constant) -> None:
-            if kind in CORRUPTIONS:
-                corrupted = Corrupted(frames, kind, severity=3)
-                predict(network, frames.assign(mask=""), settings, corrupted)
-            else:
-                predict(network, frames, settings, constant=constant)
-
-        rates[kind] = _seconds_per_frame(score, examples[kind])
-    return sum(n * rates[kind] for kind, n in frames_per_kind.items()) / 3600
+    network = papers.module(job.run.paper).Network(settings).to(device.DEVICE)
+    return count * _seconds_per_frame(network, frames, settings, constant=constant) / 3600
 
 
-def _seconds_per_frame(call: Callable[[pd.DataFrame], None], frames: pd.DataFrame) -> float:
-    """The seconds that a call takes per frame of a table, without those that it takes to start."""
-    few = _some_videos(frames, 2).groupby("label").head(1)
-    call(few)  # chooses kernels
-    of_few = _seconds(call, few)
-    wanted = np.clip(len(few) * LONG_ENOUGH / 3 / of_few, 4, SCORED)
-    if device.DEVICE == "cuda":  # so many batches of 64 frames until all loaders are busy
-        wanted = 64 * max(STEPS, 2 * device.workers())
-    videos = frames["video"].nunique()
-    sample = _some_videos(frames, max(2, round(wanted * videos / len(frames))))
-    sample = sample.groupby("label").head(int(wanted))
-    return max(0.0, _seconds(call, sample) - of_few) / max(1, len(sample) - len(few))
+def _seconds_per_frame(
+    network: Network,
+    frames: pd.DataFrame,
+    settings: Settings,
+    **options: Any,
+) -> float:
+    """The seconds in which some of the frames are scored, per frame, without those of the start.
 
+    ``options`` are those of :func:`dfnb.training.scoring.predict`.
+    """
 
-def _some_videos(frames: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The frames of so many videos, or of all, evenly spaced in the table."""
-    videos = frames["video"].unique()
-    places = np.linspace(0, len(videos) - 1, min(len(videos), count)).astype(int)
-    return frames[frames["video"].isin(videos[places])]
+    def seconds(some: pd.DataFrame) -> float:
+        start = time.monotonic()
+        predict(network, some, settings, **options)
+        return time.monotonic() - start
 
-
-def _seconds(call: Callable[[pd.DataFrame], None], frames: pd.DataFrame) -> float:
-    """How long a call takes."""
-    start = time.monotonic()
-    call(frames)
-    return time.monotonic() - start
+    frames = frames.sample(frac=1, random_state=0)  # the first ones are of all classes and datasets
+    few = frames.head(FEW)
+    seconds(few)  # slower than the second time: it chooses kernels
+    of_few = seconds(few)
+    count = int(np.clip(FEW * LONG_ENOUGH / 3 / of_few, 2 * FEW, SCORED))
+    if device.DEVICE == "cuda":  # so many batches of 64 frames that all workers are busy
+        count = 64 * max(STEPS, 2 * device.workers())
+    more = frames.head(count)
+    return max(0.0, seconds(more) - of_few) / max(1, len(more) - len(few))
 
 
 # ---------------------------------------------------------------- disk
@@ -403,7 +312,7 @@ def _seconds(call: Callable[[pd.DataFrame], None], frames: pd.DataFrame) -> floa
 
 def _bytes_of_datasets(
     trainings: Sequence[jobs.Training],
-    missing: Mapping[str, Extent],
+    missing: Sequence[str],
 ) -> dict[str, float]:
     """The bytes of the crops and masks of each dataset, in the splits that are used."""
     used = defaultdict(set)
@@ -414,27 +323,26 @@ def _bytes_of_datasets(
             used[name].add("test")
     nbytes = {}
     for name, splits in used.items():
-        counts = dataset_record(name)["n"].items()
-        n = sum(each["frames"] for kind, each in counts if kind.split("/")[0] in splits)
-        if name in missing and name in manifests.dataset_names("real"):
-            nbytes[name] = n * missing[name].size ** 2 * max(BYTES_PER_PIXEL)
-            continue
         frames = load_frames(name)
+        frames = frames[frames["split"].isin(splits)]
+        if name in missing and name in manifests.dataset_names("real"):  # drawn crops are smaller
+            nbytes[name] = len(frames) * faces_of(name)["size"] ** 2 * max(BYTES_PER_PIXEL)
+            continue
         some = frames.iloc[np.linspace(0, len(frames) - 1, WEIGHED).astype(int)]
         paths = [path for path in [*some["path"], *some["mask"]] if path]
-        nbytes[name] = n * sum(Path(path).stat().st_size for path in paths) / WEIGHED
+        nbytes[name] = len(frames) * sum(Path(path).stat().st_size for path in paths) / WEIGHED
     return nbytes
 
 
 # ---------------------------------------------------------------- the text
 
 
-def _on_missing(missing: Mapping[str, Extent], names: Sequence[str]) -> str:
+def _on_missing(missing: Sequence[str], names: Sequence[str]) -> str:
     """Which datasets are not there, and what was measured in their place; empty if none."""
     texts = []
     if missing:
         texts.append(
-            f"Not prepared: {_some([*missing])}. The numbers of their videos are those in "
+            f"Not prepared: {_some(missing)}. The numbers of their videos are those in "
             "data_manifest; drawn frames of the same size are timed in place of theirs."
         )
     unknown = [name for name in names if not is_available(name) and name not in missing]
