@@ -224,25 +224,27 @@ def judge(
     Tables are written to reports/judged-<the first file's name>, in place of earlier ones; a name
     with spaces or other signs is replaced by a digest. --page makes a page of them, too.
     """
-    from dfnb.report import other_tools
+    from dfnb.report import judging
 
     name = scores[0].stem
     if not re.fullmatch(NAME, name):  # with spaces or other signs, it cannot name a folder
         name = files.digest(name)
+    name = f"judged-{name}"
     parameters = {
-        "report": f"judged-{name}",
         "files": list(map(str, scores)),
         "test_sets": on or [],
         "compared": report,
         "missing": missing,
         "over_frames": over_frames,
     }
-    with files.explain_writing(files.report_folder(parameters["report"])):
-        other_tools.print_judged(parameters)
+    with files.explain_writing(files.report_folder(name)):
+        loaded = judging.load(**parameters)
+        judging.remove_earlier(name)
+        judging.print_all(loaded, name)
         if page:
             from dfnb.report import page as pages
 
-            typer.echo(f"page: {pages.rebuild(notebook=other_tools.NOTEBOOK, **parameters)}")
+            typer.echo(f"page: {pages.rebuild(name, judging.NOTEBOOK, **parameters)}")
 
 
 @commands.command()

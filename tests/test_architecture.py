@@ -11,6 +11,7 @@ READERS = (
     "report.claims",
     "report.experiments",
     "report.figures",
+    "report.judging",
     "report.metrics",
     "report.page",
     "report.published",

@@ -17,7 +17,7 @@ from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
-from dfnb.report import detectors, maps, other_tools, scores, thresholds
+from dfnb.report import detectors, judging, maps, scores, thresholds
 from dfnb.running import datasets, jobs, measuring, parameters, this_run, workflow
 from dfnb.store import reports
 from dfnb.training import train
@@ -54,7 +54,7 @@ NAMESPACE = literals(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path):
     values = literals(path)
-    if path.stem != other_tools.NOTEBOOK:  # `dfnb judge` checks its parameters
+    if path.stem != judging.NOTEBOOK:  # `dfnb judge` checks its parameters
         checked = parameters.check(path.stem, values).model_dump(mode="json")
         assert values == {name: checked[name] for name in values}
     for cell in code_cells(path):
@@ -421,7 +421,7 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
 @pytest.mark.parametrize("notebook", [path.stem for path in NOTEBOOKS])
 def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch):
     """The cell has the values of the study's profile; so its run has an id of the study."""
-    if notebook == other_tools.NOTEBOOK:
+    if notebook == judging.NOTEBOOK:
         pytest.skip("judges files")
     monkeypatch.setenv("DFNB_HOME", str(checkout))
     p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))

@@ -1,13 +1,12 @@
-"""Scores of other tools, from CSV files to the table of scores that notebook 12 judges.
+"""Scores of other tools, from CSV files to a table, which :mod:`dfnb.report.judging` judges.
 
 Which videos are fake, a test set of ours says, or the first file itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import nbformat
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -16,11 +15,10 @@ from sklearn.metrics import roc_auc_score
 from dfnb.checks import DfnbError, suggestion
 from dfnb.data import test_sets
 from dfnb.data.listings import label_of, read_listing
-from dfnb.files import find, read_table, report_folder
+from dfnb.files import read_table, report_folder
 from dfnb.store.reports import NO_SEED, detectors, test_set_path
 from dfnb.store.scores import KEYS, check_scores
 
-NOTEBOOK = "12_judge"
 Missing = Literal["refuse", "drop", "real", "fake"]
 MOST_MISSING = 0.01  # the share of a test set's frames that may lack a score
 REPLACEMENTS = {"real": "min", "fake": "max"}  # of missing scores, as pandas calls them
@@ -32,21 +30,6 @@ NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")  # how tools write that a n
 THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+%?"
 REVERSED_AUC = 0.3  # a lower one says that scores may be of the other class
 MOST_CLUSTERS = 1000  # where videos have no cluster; more would cost memory
-
-
-def print_judged(parameters: Mapping[str, object]) -> None:
-    """Run notebook 12 in this process, and print its headings and outputs as text.
-
-    A kernel of Jupyter, which makes the page, takes longer to start than the tables take.
-    """
-    names = {}
-    for cell in nbformat.read(find(f"notebooks/{NOTEBOOK}.ipynb"), as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-        else:
-            print(f"\n{cell.source.splitlines()[0]}")
-        if "parameters" in cell.metadata.get("tags", []):
-            names.update(parameters)
 
 
 def scored_frames(

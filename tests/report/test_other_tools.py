@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import nbformat
 import pandas as pd
 import planted
 import pytest
@@ -14,7 +15,7 @@ from dfnb import report
 from dfnb.checks import DfnbError
 from dfnb.cli import app
 from dfnb.files import report_folder
-from dfnb.report import other_tools
+from dfnb.report import judging, other_tools
 from dfnb.store.reports import write_scores
 from dfnb.store.scores import Condition
 
@@ -58,6 +59,19 @@ def judge(monkeypatch, capsys):
         return capsys.readouterr().out.splitlines(), end.value.code
 
     return run
+
+
+def test_the_command_and_the_notebook_show_the_same_sections(tmp_path, judge, checkout):
+    cells = nbformat.read(checkout / "notebooks" / f"{judging.NOTEBOOK}.ipynb", 4).cells
+    headings = [re.match("## (.*)", cell.source) for cell in cells]
+    shown = [re.search(r"judging\.(\w+)\(scores\)", cell.source) for cell in cells]
+    headings = [found[1] for found in headings if found]
+    assert headings == [*judging.SECTIONS]
+    names = [function.__name__ for function in judging.SECTIONS.values()]
+    assert [found[1] for found in shown if found] == names
+    lines, _ = judge(own(tmp_path / "mine.csv"))
+    assert [line[3:] for line in lines if line.startswith("## ")] == headings
+    assert "Metrics of videos" in lines and not any("IPython" in line for line in lines)
 
 
 # ---------------------------------------------------------------- with labels of a test set

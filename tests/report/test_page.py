@@ -16,12 +16,12 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError
 from dfnb.files import report_folder
-from dfnb.report import other_tools, page
+from dfnb.report import judging, other_tools, page
 
 A, B = planted.SETS
 # What makes a browser load something; links to click on are none of it.
 LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)|@import|url\(")
-MODULES = "claims experiments figures metrics other_tools page published reading tables"
+MODULES = "claims experiments figures judging metrics other_tools page published reading tables"
 
 
 pytestmark = pytest.mark.usefixtures("empty_home")
@@ -84,7 +84,7 @@ def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=sentence):
-        page.rebuild("demo", other_tools.NOTEBOOK)
+        page.rebuild("demo", judging.NOTEBOOK)
     assert not (report_folder("demo") / "index.html").exists()
 
 
@@ -99,11 +99,9 @@ def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home, monkeypa
     path = Path("mine.csv")
     table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
     parameters = {"files": [str(path)], "test_sets": [A], "compared": "hand"}
-    text = page.rebuild("judged-mine", other_tools.NOTEBOOK, **parameters).read_text(
-        encoding="utf-8"
-    )
+    text = page.rebuild("judged-mine", judging.NOTEBOOK, **parameters).read_text(encoding="utf-8")
     assert not LOADS.search(text) and "read_csv" not in text
-    executed = report_folder("judged-mine") / "notebooks" / f"{other_tools.NOTEBOOK}.ipynb"
+    executed = report_folder("judged-mine") / "notebooks" / f"{judging.NOTEBOOK}.ipynb"
     assert str(empty_home) not in text + executed.read_text(encoding="utf-8")
     text = html.unescape(text).replace("\u00a0", " ")
     scored = other_tools.scored_frames([path], [A], "hand")[0]
@@ -111,5 +109,10 @@ def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home, monkeypa
     auc = roc_auc_score(videos["label"], videos["score"])
     assert f"On {A}, mine has an AUC of {auc:.2f} [" in text
     assert "<td>Baseline</td>" in text or "<th>Baseline</th>" in text
-    saved = {path.stem for path in report_folder("judged-mine").glob("tables/*.md")}
-    assert saved == {"judged", "differences", "called_fake", "methods", "calibration"}
+    judging.print_all(judging.load(**parameters), "judged-again")
+    saved, saved_again = (
+        {path.name: path.read_text("utf-8") for path in report_folder(name).glob("tables/*.md")}
+        for name in ("judged-mine", "judged-again")
+    )
+    names = ("judged", "differences", "called_fake", "methods", "calibration")
+    assert {*saved} == {f"{name}.md" for name in names} and saved_again == saved
