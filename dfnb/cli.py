@@ -218,8 +218,9 @@ def judge(
 
     SCORES is a CSV per detector; its name is that of the detector. The columns are video, score
     (high for fakes) and label (0 or real, 1 or fake); and if there are such, test_set, method,
-    cluster (of videos that share people), and frame where frames are scored. With --on, labels are
-    those of a prepared test set; with --report R, the detectors of reports/R are compared, too.
+    cluster (of videos that share people), and frame where frames are scored. Scores that are not
+    all in [0, 1] are only ranked. With --on, labels are those of a prepared test set; with
+    --report R, the detectors of reports/R are compared, too.
 
     Tables are written to reports/judged-<the first file's name>, in place of earlier ones; a name
     with spaces or other signs is replaced by a digest. --page makes a page of them, too.

@@ -105,22 +105,24 @@ def _frames_of_report(report: str, frames: pd.DataFrame) -> pd.DataFrame:
     """The scores that the main detectors of a report have of these frames."""
     others = reading.scores(report, level="frame")
     others = others[(others["ablation"] == "") & (others["corruption"] == "")]
-    return others.merge(frames[other_tools.FRAME].drop_duplicates())
+    others = others.merge(frames[other_tools.FRAME].drop_duplicates())
+    return others.assign(is_probability=True)
 
 
 def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
     """The scores of videos, made of those of their frames."""
-    by = ["test_set", "detector", "seed", "collapsed", *UNITS["video"]]
+    by = ["test_set", "detector", "seed", "collapsed", "is_probability", *UNITS["video"]]
     videos = frames.groupby(by, observed=True, sort=False)["score"].agg(over_frames)
     # Rounded, because the noise of float64 must not rank videos whose scores are equal.
     return videos.map("{:.12g}".format).astype(float).reset_index()
 
 
 def _probabilities(videos: pd.DataFrame) -> pd.DataFrame:
-    """The videos of those detectors whose scores are all in [0, 1]."""
-    return videos.groupby("detector", sort=False).filter(
-        lambda rows: rows["score"].between(0, 1).all()
-    )
+    """The videos of those detectors that give probabilities.
+
+    Scores of videos do not show it: means of logits may all be in [0, 1].
+    """
+    return videos[videos["is_probability"]].copy()
 
 
 # ---------------------------------------------------------------- sections

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError, suggestion
@@ -27,7 +26,16 @@ COLUMNS = ["score", *FRAME, "label", "method", "cluster"]
 OWN_LABELS = "own labels"  # the test set of rows that name none
 NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")  # how tools write that a number is missing
 # 4,321 may be 4.321 or 4321; 0,321 and 4,32 have a decimal comma.
-THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+%?"
+THOUSANDS = r"[-+]?[1-9]\d{0,2}(,\d{3})+"
+ROUNDING = 1e-6  # of float32: so far a probability may be outside of [0, 1]
+# What the scores of a file are taken for, by whether all of them are in [0, 1].
+SCALES = {
+    True: "probabilities",
+    False: (
+        "numbers of an unknown scale and only ranked; convert percent or logits to P(fake) for "
+        "thresholds, the Brier score and calibration"
+    ),
+}
 REVERSED_AUC = 0.3  # a lower one says that scores may be of the other class
 MOST_CLUSTERS = 1000  # where videos have no cluster; more would cost memory
 
@@ -39,6 +47,8 @@ def scored_frames(
     missing: Missing = "refuse",
 ) -> tuple[pd.DataFrame, list[str]]:
     """The scores of frames, like those of :func:`dfnb.report.reading.scores`, and remarks on them.
+
+    The column ``is_probability`` says whether all scores of a detector's file are in [0, 1].
 
     Args:
         paths: One CSV per detector, which is named like the file; see :func:`read`.
@@ -71,10 +81,13 @@ def scored_frames(
         rows = read(path, names)
         sets = sets or [_labelled(path, rows, remarks)]
         frames = pd.concat(sets, ignore_index=True)
-        kind, rows["score"] = _probabilities(path, rows["score"])
-        remarks.append(f"The scores of {path.stem} are taken for {kind}.")
+        is_probability = _are_probabilities(path, rows["score"])
+        if is_probability:
+            rows["score"] = rows["score"].clip(0, 1)
+        remarks.append(f"The scores of {path.stem} are taken for {SCALES[is_probability]}.")
         frames["score"] = _scores_of(path, rows, frames, missing, remarks)
-        parts.append(frames.assign(detector=path.stem, seed=NO_SEED, collapsed=False))
+        about = {"detector": path.stem, "seed": NO_SEED, "is_probability": is_probability}
+        parts.append(frames.assign(**about, collapsed=False))
     table = pd.concat(parts)
     # All detectors have the same index, and are judged on the same frames.
     incomplete = table.index[table["score"].isna()]
@@ -178,7 +191,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
             f"{path}, line {line}: {column.name} = {text[line]!r} can be read in two ways; write "
             "numbers with a decimal point, and without a sign between thousands"
         )
-    numbers = pd.to_numeric(text.str.rstrip("%").str.replace(",", "."), errors="coerce")
+    numbers = pd.to_numeric(text.str.replace(",", "."), errors="coerce")
     is_wrong = text.notna() & ~np.isfinite(numbers.astype(float))
     if is_wrong.any():
         line = is_wrong.idxmax()
@@ -189,26 +202,21 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
     return numbers.astype(float)
 
 
-def _probabilities(path: Path, score: pd.Series) -> tuple[str, pd.Series]:
-    """What scores are taken for, by their range, and the probabilities that this makes of them.
+def _are_probabilities(path: Path, score: pd.Series) -> bool:
+    """Whether all scores of a file are in [0, 1].
 
     Raises :class:`DfnbError` where -1 stands among probabilities: many tools write it where they
     found no face.
     """
-    low, high = score.min(), score.max()
+    score = score.dropna()
+    is_inside = score.between(-ROUNDING, 1 + ROUNDING)
     is_none = score == -1
-    if is_none.any() and score[~is_none].between(0, 1).all():
+    if is_none.any() and is_inside[~is_none].all():
         raise DfnbError(
             f"{path} has {is_none.sum()} scores of -1 among probabilities; leave a field empty "
             "where there is no score"
         )
-    if low > -1e-6 and high < 1 + 1e-6:  # float32 rounds
-        return "probabilities", score.clip(0, 1)
-    if low >= 0 and 25 <= high <= 100:  # with a lower maximum, they may be logits
-        return "percent", score / 100
-    if low < 0 and max(-low, high) < 25:  # as probabilities, larger ones would become equal
-        return "logits", expit(score)
-    return "numbers of an unknown scale", score
+    return bool(is_inside.all())
 
 
 # ---------------------------------------------------------------- frames

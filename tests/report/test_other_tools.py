@@ -85,7 +85,7 @@ def test_scores_are_those_of_the_frames_or_videos_of_the_test_sets(tmp_path):
     frames = frames[frames["test_set"] == B]
     of_frames = frames[frames["detector"] == "other"]
     expected = planted.table(B, key="other")
-    assert of_frames["score"].tolist() == pytest.approx(expit(expected["log_odds"]))
+    assert of_frames["score"].tolist() == pytest.approx(expected["log_odds"].tolist())
     assert of_frames["cluster"].tolist() == expected["cluster"].tolist()
     of_videos = frames[frames["detector"] == "by video"].pivot(
         index="video", columns="frame", values="score"
@@ -182,23 +182,38 @@ app()
         ('score\tlabel\tvideo\n\n.1\t0\t"a\tb"\n.9\t1\tb\n.3\t0\t01\n.2\t1\t1', "probabilities"),
         (f"{OWN} a , 0 ,.10,,\n".replace("score", "score,,"), "probabilities"),
         (OWN.replace(".9", "1.0000001").replace(".1", "-1e-9"), "probabilities"),
-        (OWN.replace(".9", "14.5"), "numbers of an unknown scale"),
-        (OWN.replace(".", "50."), "percent"),
-        (OWN.replace(".1", "10%").replace(".", "30."), "percent"),
-        (OWN.replace(".1", "-9e-1"), "logits"),
-        (OWN.replace(".1", "-99"), "numbers of an unknown scale"),
-        (OWN.replace(".9", "123"), "numbers of an unknown scale"),
+        (OWN.replace(".9", "1.00001"), "numbers of an unknown scale"),
+        (OWN.replace(".", "50."), "numbers of an unknown scale"),
+        (OWN.replace(".1", "-9e-1"), "numbers of an unknown scale"),
         (OWN.replace(",0,", ",False,").replace(",1,", ",TRUE,"), "probabilities"),
         (OWN.replace("video", "filename"), "probabilities"),
-        ("video;label;score\na;0;-0,3\nb;1;4,321\nc;0;-0,1\nd;1;-0,2", "logits"),
+        ("video;label;score\na;0;-0,3\nb;1;4,321\nc;0;-0,1\nd;1;-0,2", "numbers"),
     ],
 )
 def test_the_same_scores_are_read_from_many_forms(tmp_path, text, kind):
     frames, remarks = other_tools.scored_frames([own(tmp_path / "mine.csv", text)])
     assert remarks[0].startswith("Without the column cluster, each video is a cluster of its own")
-    assert remarks[1:] == [f"The scores of mine are taken for {kind}."]
+    (remark,) = remarks[1:]
+    assert remark.startswith(f"The scores of mine are taken for {kind}")
+    assert ("convert percent or logits to P(fake)" in remark) == ("numbers" in kind)
+    assert frames["is_probability"].eq("probabilities" in kind).all()
     assert frames["label"].tolist() == [0, 1, 0, 1] and frames["cluster"].is_unique
     assert frames["score"].rank().tolist() == [1, 4, 3, 2]
+
+
+def test_logits_are_ranked_but_have_no_brier_score_and_no_calibration(tmp_path):
+    """Also where the scores of all videos are in [0, 1]: means of frames that are not."""
+    scores = pd.DataFrame({"video": [*"aabbccdd"], "frame": [1, 2] * 4, "label": [0, 0, 1, 1] * 2})
+    scores["score"] = [-0.5, 0.7, 0.5, 1.3, -0.2, 0.8, 0.1, 0.3]
+    path = own(tmp_path / "mine.csv", scores.to_csv(index=False))
+    loaded = judging.load([path])
+    assert loaded.videos["score"].tolist() == pytest.approx([0.1, 0.9, 0.3, 0.2])
+    assert "only ranked" in loaded.caption
+    ranking = judging.metrics(loaded)
+    assert [*ranking.table] == ["AUC", "EER"] and "an AUC of 0.75" in ranking.sentences[0]
+    sentences = judging.calibration(loaded).sentences
+    assert sentences == ["No detector has scores that are probabilities."]
+    assert judging.false_alarms(loaded).sentences == ["The threshold of mine is 0.8."]
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -236,6 +251,8 @@ def test_scores_of_the_other_class_are_told(tmp_path, reverse):
         (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a; keep one row of each"),
         (f"{OWN},1,.1", ", test set own labels, has 1 rows with no video"),
         (OWN.replace(".3", "-1"), "has 1 scores of -1 among probabilities"),
+        (OWN.replace(".3", "-1").replace(".9", ""), "has 1 scores of -1 among probabilities"),
+        (OWN.replace(".9", "90%"), "line 3: score = '90%' is no finite number"),
         ("video,label,score,test_set\na,0,.1,x\nb,1,.9,", "line 3: the test_set is missing"),
     ],
 )
