@@ -318,8 +318,11 @@ class Network(contract.Network):
         """How much the branches differ, by Grad-CAM maps, one (B, h, w) each, and by features.
 
         ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps, and ``CKA`` the
-        mean :func:`branch_likeness` of the pairs of branches, one number for all images.
+        mean :func:`branch_likeness` of the pairs of branches, one number for all images. Of one
+        branch there is nothing to compare.
         """
+        if len(part_maps) < 2:
+            return {}
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)  # above the diagonal, so each pair counts once
