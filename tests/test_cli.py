@@ -319,9 +319,8 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         log.unlink(missing_ok=True)
         stopped = dfnb("run", "mine", "--cores", "1", cwd=own_home)
-        while stopped.poll() is None and not log.exists():
-            time.sleep(0.1)
-        while number == signal.SIGKILL and not list(own_home.glob("runs/*/last.ckpt")):
+        while not (log.exists() and list(own_home.glob("runs/*/last.ckpt"))):
+            assert stopped.poll() is None
             time.sleep(0.1)
         children = psutil.Process(stopped.pid).children(recursive=True)
         stopped.send_signal(number)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import joblib
@@ -16,6 +17,7 @@ from dfnb.running import jobs
 from dfnb.running.datasets import is_available
 
 STATUS_EVERY = 30  # seconds
+STOPPING_S = 30  # that jobs have to end after Ctrl-C
 MOST_LINES = 100  # of Snakemake's log that are printed when a job failed
 
 
@@ -66,7 +68,9 @@ def run(
         except KeyboardInterrupt:
             print("stopping the jobs; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
-            process.wait()  # a second Ctrl-C ends the wait, so the process is killed below
+            # A job that is still importing may miss the signal: it is killed below.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOPPING_S)
             raise
         finally:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
