@@ -56,6 +56,9 @@ def run(
     command += ["--nolock", "--show-failed-logs"]
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
+        # Here, too, because a profile may have changed without a new training.
+        copy = files.report_folder(profile) / "profile.yaml"
+        files.write_bytes(copy, files.profile_path(profile).read_bytes())
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
         log = files.report_folder(profile) / "logs" / "snakemake.txt"
