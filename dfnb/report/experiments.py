@@ -5,6 +5,7 @@ measured from the scores of committed reports when a table is made, and so is wh
 """
 
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
@@ -103,12 +104,13 @@ def _scores(report: str, level: Level) -> pd.DataFrame:
 
 def is_run(number: Number) -> bool:
     """Whether the detectors of a number are in its report."""
-    return {number.detector, number.minus or number.detector} <= _trained(number.report)
+    names = {number.detector, number.minus or number.detector}
+    return names <= _trained(files.report_folder(number.report))
 
 
-@cache
-def _trained(report: str) -> set[str]:
-    return {each.name for each in detectors(report)}
+@cache  # of the folder: the home may change
+def _trained(report: Path) -> set[str]:
+    return {each.name for each in detectors(report.name)}
 
 
 def measured(number: Number) -> pd.DataFrame:

@@ -34,7 +34,7 @@ LEARNED = {
     "00_start_here": "What a detector does, how it fails, and what of the papers is reproduced.",
     "01_data": "How frames are cut, what leaks between splits, and what a benchmark gives away.",
     "02_xception_baseline": "The plain classifier: training, AUC, threshold, and a first table.",
-    "03_lae": "How a mask moves a network's attention, with what seed and mask budget.",
+    "03_lae": "When a few masks move a network off a misleading mark, and when not.",
     "04_locate_and_verify": "Two streams and three modules, taken apart on one frame.",
     "05_exposing_the_deception": "Information losses by hand: three witnesses at three windows.",
     "06_self_blended_images": "Training without a forgery: real frames blended with themselves.",
