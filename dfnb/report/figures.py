@@ -24,6 +24,7 @@ from dfnb.store.runs import StoredRun
 WIDTHS = {"one": 3.3, "two": 7.0}
 DPI = 300  # of the saved PNG
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
+MARKERS = "os^Dv*"  # of detectors, so that black and white tell them apart
 
 
 # ---------------------------------------------------------------- style and files
@@ -197,11 +198,15 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
     name = scores["detector"].iloc[0]
     limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
     for axis, (place, rows) in zip(axes[0], places):
-        for label, what, colour in ((0, "real", REAL), (1, "fake", FAKE)):
+        # An area and a line, which black and white tell apart, too.
+        for label, what, colour, kind in (
+            (0, "real", REAL, "stepfilled"),
+            (1, "fake", FAKE, "step"),
+        ):
             values = rows.loc[rows["label"] == label, "score"]
             weights = np.full(len(values), 1 / max(len(values), 1))
-            options = {"bins": np.linspace(0, 1, 26), "histtype": "stepfilled", "alpha": 0.55}
-            axis.hist(values, weights=weights, label=what, color=colour, **options)
+            options = {"bins": np.linspace(0, 1, 26), "histtype": kind, "linestyle": "-"}
+            axis.hist(values, weights=weights, label=what, color=colour, alpha=0.7, **options)
         if limits:
             axis.axvline(np.mean(limits), color="black", linestyle="--", label="threshold")
         axis.set(title=place, xlabel="P(fake)")
@@ -291,7 +296,8 @@ def by_severity(curves: pd.DataFrame) -> Figure:
             # Side by side, so that no bar hides another.
             x = np.arange(len(rows)) + 0.12 * (place - (len(names) - 1) / 2)
             error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-            axis.errorbar(x, rows["value"], error, fmt="o", ms=3, label=name)
+            marker = MARKERS[place % len(MARKERS)]
+            axis.errorbar(x, rows["value"], error, fmt=marker, ms=3.5, label=name)
         axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
         axis.set_xticks(range(len(ticks)), ticks)
         axis.set(title=corruption, xlabel="severity")
