@@ -31,8 +31,15 @@ NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "11_report")
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
-# In place of the sizes of the committed detectors, which train for minutes.
-TINY = {"epochs": 1, "images_per_epoch": 64, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
+# In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
+# which a processor may have to emulate.
+TINY = {
+    "epochs": 1,
+    "images_per_epoch": 64,
+    "precision": "32-true",
+    "train_set": "smoke-a",
+    "test_sets": ["smoke-b"],
+}
 
 
 @pytest.fixture(autouse=True)
