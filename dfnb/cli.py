@@ -167,11 +167,11 @@ def parameters(
 
 @commands.command()
 def cost(profile: ProfileName = "study-bed", main: bool = False) -> None:
-    """Estimate the hours, memory and disk that a profile needs, before anything is downloaded.
+    """Estimate the hours, memory and disk that a profile needs, before its datasets are there.
 
     A few steps of each training are timed on this machine, with their loading, validation and
-    scoring. A dataset that is not prepared counts by its published number of videos, and drawn
-    frames are timed in its place. --main leaves out all ablations.
+    scoring. For a dataset that is not prepared, drawn frames are timed and its published number of
+    videos is used. --main leaves out all ablations.
     """
     from dfnb.running import cost
 
@@ -257,11 +257,11 @@ def synth(
     """Make a dataset of the embedded benchmark.
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
-    --portraits FOLDER, from the photographs in that folder, which make another dataset: give it a
-    --name. Datasets named photographs… or ff-like… need photographs, and download them unless
-    --portraits is given; those of ff-like are forged along a face mesh, as in FaceForensics++.
+    --portraits FOLDER, from the photographs in that folder: that is another dataset, so also give
+    it a --name. Datasets whose names begin with photographs or ff-like use photographs, which are
+    downloaded unless --portraits is given; ff-like forges along a face mesh, as FaceForensics++.
 
-    The exit status is 0 even if photographs have no usable face: they are listed.
+    Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
     signal.signal(signal.SIGINT, _stop)
     from dfnb import synth

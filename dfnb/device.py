@@ -41,9 +41,9 @@ def emulates_bf16() -> bool:
 def single_thread() -> Iterator[None]:
     """A context, or a decorator, in which torch and OpenCV use one thread.
 
-    With several threads, the rounding of a sum depends on their number, and with it the weights of
-    a training. OpenCV's are set before workers are forked, because one that stops the threads of
-    its parent hangs.
+    A sum over several threads is rounded according to their number, which would change the weights
+    of a training. OpenCV's threads are stopped here, before any fork, because a forked worker that
+    stops the OpenCV threads of its parent hangs.
     """
     threads = torch.get_num_threads()
     opencv_threads = cv2.getNumThreads()

@@ -33,15 +33,16 @@ from dfnb.training.runs import Run
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
+EMPTY = "there is nothing to score: data is empty"
 
 
 def load_dataset(name: str, split: str = "test") -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
     Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
-    (H, W) bool, True where forged, ``landmarks`` (5, 2) in pixels, ``label``, 0 real, 1 fake, and
-    ``has_mask``, False where it is unknown what was forged. Of a test video the dataset has 32
-    frames at most, evenly spaced, as in the reports.
+    (H, W) bool (True where forged), ``landmarks`` (5, 2) in pixels (NaN where unknown), ``label``
+    (0 real, 1 fake) and ``has_mask`` (False where it is unknown what was forged). Of a test video
+    the dataset has at most 32 frames, evenly spaced, as in the reports; train and val are complete.
 
     Args:
         name: A dataset that ``dfnb synth`` or ``dfnb prepare`` made, or the path of its folder.
@@ -89,18 +90,19 @@ def predict(
 
     Args:
         model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
-            module in evaluation mode: images (B, 3, H, W) to logits, (B,) or (B, 1) of being fake
-            or (B, 2), real first; or to a dict or an object with such ``logits`` or ``cls``. Or a
-            function: crops (B, H, W, 3) uint8 RGB, or a batch of what ``transform`` makes, to
-            P(fake), (B,) or (B, 1) in [0, 1], or to (B, 2), P(real) and P(fake).
+            module in evaluation mode, which makes of images (B, 3, H, W) one logit each, of being
+            fake, (B,) or (B, 1), or two, real first, (B, 2); or a dict or an object with such
+            ``logits`` or ``cls``. Or a function, which makes of crops (B, H, W, 3) uint8 RGB, or of
+            a batch of what ``transform`` makes, P(fake) in [0, 1], (B,) or (B, 1), or P(real) and
+            P(fake), (B, 2).
         data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``
             (only its dataset is used); arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
             images, one or a list; a path or paths of images, or a folder with images in or below
             it. All are crops of faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures
             and clips.
-        transform: Makes the input of a module (3, H, W), or of a function, of a PIL image in RGB,
-            as the transforms of torchvision and timm do. A function needs one only where crops
-            differ in size; a batch of tensors is a tensor, and of anything else an array. Runs
+        transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
+            the transforms of torchvision and timm do. A module needs one, a function only where
+            crops differ in size. Tensors are stacked to a tensor, anything else to an array. Runs
             ignore ``transform``.
 
     Returns:
@@ -108,9 +110,9 @@ def predict(
         position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
         of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
 
-    Warns where all outputs of a module are in [0, 1], as if it returned probabilities. Raises
-    :class:`DfnbError` for data that cannot be read, and for outputs that are not finite, of another
-    shape or, of a function, outside [0, 1].
+    Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
+    Raises :class:`DfnbError` for data that is empty or cannot be read, and for outputs that are not
+    finite, of another shape or, of a function, outside [0, 1].
 
     Example::
 
@@ -151,12 +153,14 @@ def _stored(data: Any) -> StoredFrames:
             whole = data.dataset
             data = StoredFrames(whole.table.iloc[data.indices], whole.read)
         if isinstance(data, StoredFrames):
+            if not len(data):
+                raise DfnbError(EMPTY)
             return data
         if isinstance(data, Dataset):  # one that refuses no index would never end as a list
             raise DfnbError(f"data is a {type(data).__name__}; {remedy}")
         items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
         if not items:
-            raise DfnbError("there is nothing to score: data is empty")
+            raise DfnbError(EMPTY)
         if isinstance(items[0], (str, Path)):
             return StoredFrames(unlabelled(media_in(map(Path, items))))
         images = {}
@@ -219,18 +223,19 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
 
     Args:
-        table: Of :func:`predict`, or any other with the columns ``video``, ``label``, 0 real, 1
-            fake, and ``score``. The score of a video is the mean over its frames; videos that share
-            people must have one ``cluster``, by which the interval is made. Without this column,
-            each video is its own, and a warning says so.
+        table: Of :func:`predict`, or any other with the columns ``video``, ``label`` (0 real, 1
+            fake) and ``score``. The score of a video is the mean over its frames. Videos that share
+            people must have the same value of ``cluster``, by which the interval is made. Without
+            this column, each video is its own cluster, and a warning says so.
         minus: The scores of another detector for the same videos, in such a table: its AUC is
             subtracted. What is hard for both cancels, so that the interval is narrower than from
             two AUCs.
 
     Returns:
         ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
-        interval, NaN where a class has a single cluster; ``p`` of no difference, two-sided, NaN
-        without ``minus``; and the number of ``clusters``.
+        interval, NaN where a class has a single cluster and, of a difference, where one of the
+        AUCs is exactly 0 or 1; ``p`` of no difference, two-sided, NaN there and without ``minus``;
+        and the number of ``clusters``.
 
     Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and
     when the videos, labels or clusters of the two tables differ.
@@ -242,12 +247,12 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     videos = _videos(table, "a")
     if minus is not None:
         videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
-        once = videos[~videos.duplicated(UNITS["video"], keep=False)]
-        if len(once):
+        unmatched = videos[~videos.duplicated(UNITS["video"], keep=False)]
+        if len(unmatched):
             raise DfnbError(
-                f"the two tables cannot be compared: {len(once)} videos with their label and "
-                f"cluster are in only one of them (first: {once['video'].iloc[0]}); score both on "
-                "one test set"
+                f"the two tables cannot be compared: {len(unmatched)} videos with their label and "
+                f"cluster are in only one of them (first: {unmatched['video'].iloc[0]}); score "
+                "both on one test set"
             )
     # One row: the detector "a" or, where there is a second table, "a" minus "b".
     numbers = measure(videos, "AUC", "detector", minus=() if minus is None else "b")

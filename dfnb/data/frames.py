@@ -9,7 +9,7 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -506,11 +506,12 @@ def half_of_two_levels(mask: np.ndarray) -> int:
     return largest // 2 if near >= between else 127
 
 
-def unlabelled(names: Sequence[object]) -> pd.DataFrame:
-    """A frames table of images without labels; each is a video of its own, with this name and path.
+def unlabelled(names: Iterable[object]) -> pd.DataFrame:
+    """A frames table of images without labels: a row per name, its video, cluster and path.
 
-    It has the columns that scores need; ``label`` is NaN, ``method`` empty.
+    Equal names are one video. The table has the columns that
+    :class:`dfnb.data.loading.StoredFrames` and scores need; ``label`` is NaN, ``method`` empty.
     """
-    texts = list(map(str, names))
-    table = pd.DataFrame({"video": texts, "cluster": texts, "path": texts})
+    paths = list(map(str, names))
+    table = pd.DataFrame({"video": paths, "cluster": paths, "path": paths})
     return table.assign(label=math.nan, method="", mask="", landmarks=None, track=0, frame=0)

@@ -450,15 +450,16 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Max-pool a map (B, C, H, W) to a grid of cells (rows, columns): (B, C, rows, columns).
 
     A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
-    released code pads the map by repeating its border, half of the excess on each side. A repeated
-    value changes no maximum, so max_pool2d's own padding gives the same.
+    released code pads the map by repeating its border, half of the excess on each side (of an odd
+    one, the larger half behind). A repeated value changes no maximum, so max_pool2d's own padding
+    gives the same; it allows at most half a cell.
     """
     kernel = []
     padding = []
     for size, cells in zip(x.shape[2:], grid):
         side = math.ceil(size / cells)
         kernel.append(side)
-        padding.append((side * cells - size) // 2)  # before; ceil_mode adds the rest behind
+        padding.append((side * cells - size) // 2)  # on both sides; ceil_mode adds one more
     return F.max_pool2d(x, kernel, padding=padding, ceil_mode=True)
 
 

@@ -463,16 +463,16 @@ def deformed(mask: np.ndarray, deviation: float, waves: np.ndarray) -> np.ndarra
 
 
 def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
-    """Blur a mask (H, W) twice; between the blurs, only what is nearly one is kept.
+    """Blur a mask (H, W), set its core to 1 and the rest to 0, and blur the core.
 
-    Keeping only the core shrinks the mask in proportion to the width of the first blur; the second
-    blur makes it grow in proportion to its own. So the mask shrinks if the first blur is the wider
-    one, and otherwise grows. ``blurs`` (2,) are their standard deviations in pixels.
+    The core is what is above 1 - VISIBLE; of the result, what is not above VISIBLE becomes 0. So
+    the first blur shrinks the mask in proportion to its width, and the second makes it grow.
+    ``blurs`` (2,) are their standard deviations in pixels.
     """
-    # A blurred straight edge is 1 - VISIBLE at 1.64 deviations inside, and VISIBLE as far outside:
-    # with these two thresholds, equal blurs leave the mask's size about as it is.
     first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a deviation above zero
     mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
+    # A blurred straight edge is 1 - VISIBLE at 1.64 deviations inside, and VISIBLE as far outside:
+    # with these two thresholds, equal blurs leave the mask's size about as it is.
     core = np.float32(mask > 1 - VISIBLE)
     mask = cv2.GaussianBlur(core, (0, 0), second_blur)
     return np.where(mask > VISIBLE, mask.clip(max=1), 0)  # rounding may give more than 1

@@ -71,17 +71,17 @@ class Experiment(Closed):
         return {name: _text(number) for name, number in self.ours.items()}
 
     def status(self) -> str:
-        """How much was run on drawn faces: RUN, a part, or NOT_RUN.
+        """How much was run on drawn faces: RUN, such as "2 of 4 run on drawn faces", or NOT_RUN.
 
-        That is of how many of its numbers the detectors are in a report, and whether its figure is
-        there. No number is measured.
+        Counted are the numbers whose detectors are in their report, and the figure, if there is
+        one. The numbers themselves are not computed.
         """
         done = [is_run(number) for number in self.ours.values()]
         if self.figure:
             done.append(_is_there(self.figure))
-        if all(done) and done:
-            return RUN
-        return f"{sum(done)} of {len(done)} {RUN}" if any(done) else NOT_RUN
+        if not any(done):
+            return NOT_RUN
+        return RUN if all(done) else f"{sum(done)} of {len(done)} {RUN}"
 
 
 class Content(Closed):

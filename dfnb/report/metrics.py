@@ -66,12 +66,13 @@ def measure(
     minus: str | Sequence[Mapping[str, Any]] = (),
     thresholds: Thresholds | None = None,
 ) -> pd.DataFrame:
-    """A metric of each group of scores, with its 95 % interval over people and seeds.
+    """A metric of each group of scores, with its 95 % interval over people, seeds and test sets.
 
     Args:
         scores: Rows of :func:`dfnb.report.reading.scores` or ``maps``.
-        metric: One of :data:`METRICS`, which are those of ``score``, or a column: its mean over the
-            units that have a value. Measures of masks and maps have none of real frames.
+        metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
+            is taken over the units that have a value. Measures of masks and maps have none for real
+            frames, which are so left out.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
             against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
@@ -79,7 +80,8 @@ def measure(
             the averaged values are left out.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "composite"}]``. Several are subtracted one after the other:
-            differences of differences. A text is the value of ``detector``.
+            differences of differences. A text is the value of ``detector``. The columns must be
+            in ``by`` or ``mean_over``.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
@@ -107,13 +109,15 @@ def measure(
     for name in [*names, column]:
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
+    for name in {name for part in minus for name in part} - {*names}:
+        raise DfnbError(f"what is subtracted has another {name}: add {name} to by or mean_over")
     scores = scores.assign(value=scores[column]).dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
         raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
     is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
-    # People who are the same on all test sets move them together. If each set has its own, the
-    # differences between sets contain the people's part already.
+    # Where test sets are resampled, their spread contains already that of the people who are in one
+    # set only. People are resampled, too, only if every set has exactly the same ones.
     resamples_people = not is_random or len({frozenset(rows["cluster"]) for rows in by_set}) == 1
     estimates = {}
     for rows in by_set:
@@ -124,10 +128,10 @@ def measure(
     for key, estimate in estimates.items():
         test_set = key[names.index("test_set")] if "test_set" in averaged else ""
         groups[key[: len(by)]].append((test_set, estimate))
-    most = max(map(len, groups.values()), default=0)
+    complete = max(map(len, groups.values()), default=0)  # how many estimates a group should have
     rows = []
     for group, parts in groups.items():
-        if len(parts) == most:  # else the group lacks one of the averaged values
+        if len(parts) == complete:  # else the group lacks one of the averaged values
             rows.append([*group, *_summary(parts, is_random, bool(minus) or metric in DIFFERENCES)])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     # "" and 0 are the corruption and the severity of clean frames.

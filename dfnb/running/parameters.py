@@ -81,13 +81,13 @@ NOTEBOOKS = {
 
 
 def schema(notebook: str) -> type[Parameters]:
-    """The closed schema of a notebook's parameters: it refuses unknown names.
+    """The pydantic class of a notebook's parameters, which refuses unknown names.
 
-    That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` when there
-    is no notebook of that name.
+    That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` for an
+    unknown notebook, and for 12_judge, whose parameters are those of ``dfnb judge``.
     """
     if notebook in NOTEBOOKS:
-        return NOTEBOOKS[notebook]  # without importing the papers, and so torch
+        return NOTEBOOKS[notebook]  # without the papers, so that torch is not imported either
     paper = papers.notebooks().get(notebook)
     if paper is None:
         raise DfnbError(f"there is no notebook {notebook!r}")

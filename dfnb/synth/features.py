@@ -272,26 +272,17 @@ class Eye:
         return white
 
     def _paint_iris(self, white: Array) -> None:
-        """Paint iris and pupil where the ``white`` (H, W), an opacity, is visible."""
+        """Paint iris and pupil, as far as the ``white`` (H, W), an opacity, is visible."""
         gaze = self.side * self.head.pose.gaze  # x points outwards, gaze to the image's right
         # From the iris's middle, which is a little above the eye's.
         distance = np.sqrt((self.x - gaze) ** 2 + (self.y + 0.06) ** 2)
         rim = bell(distance - IRIS_RADIUS, 0.1)
-        # Light from above falls on the lower half, more further down; the rim is dark.
-        lower_half = np.clip(self.y + 0.1, 0, 0.4)
-        light = 0.8 + 0.9 * lower_half - 0.45 * rim
-        iris = self._edge(IRIS_RADIUS - distance)
-        lay_over(
-            self.view,
-            colour=self.look.iris * light[..., None],
-            opacity=white * iris,
-        )
-        pupil = self._edge(PUPIL_RADIUS - distance)
-        lay_over(
-            self.view,
-            colour=PUPIL,
-            opacity=white * pupil,
-        )
+        # Light from above shines through the cornea onto the lower part; the rim is dark.
+        depth = np.clip(self.y + 0.1, 0, 0.4)
+        light = 0.8 + 0.9 * depth - 0.45 * rim
+        colour = self.look.iris * light[..., None]
+        lay_over(self.view, colour=colour, opacity=white * self._edge(IRIS_RADIUS - distance))
+        lay_over(self.view, colour=PUPIL, opacity=white * self._edge(PUPIL_RADIUS - distance))
 
     def _paint_glint(self, white: Array) -> None:
         """Paint the light's reflection over the ``white``, on the pupil's upper rim, to one side.
