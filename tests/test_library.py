@@ -223,6 +223,11 @@ def test_data_that_are_no_images_are_refused(data, sentence):
         dfnb.predict(redness, data)
 
 
+def test_a_dataset_without_frames_is_refused(dataset):
+    with pytest.raises(DfnbError, match="nothing to score"):
+        dfnb.predict(redness, dataset[:0])
+
+
 @pytest.mark.parametrize(
     ("transform", "sentence"),
     [(None, "needs transform="), (v2.ToImage(), "leaves torch.uint8")],

@@ -30,7 +30,7 @@ Kind = Literal[
 ]
 REPORT = "study-papers"  # where most of them were trained on drawn faces
 NOT_RUN = "not run"
-RUN = "run on drawn faces"
+RUN = "run"  # on drawn faces
 NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 
 
@@ -71,7 +71,7 @@ class Experiment(Closed):
         return {name: _text(number) for name, number in self.ours.items()}
 
     def status(self) -> str:
-        """How much was run on drawn faces: RUN, such as "2 of 4 run on drawn faces", or NOT_RUN.
+        """How much was run on drawn faces: RUN, such as "2 of 4 run", or NOT_RUN.
 
         Counted are the numbers whose detectors are in their report, and the figure, if there is
         one. The numbers themselves are not computed.
@@ -156,7 +156,7 @@ def matrix(paper: str = "") -> pd.DataFrame:
                     "experiment": f"{each.kind}: {each.what}",
                     "reported": each.reported,
                     "ours, drawn faces": "; ".join(ours) or NOT_RUN,
-                    "status": f"{each.status()}; never run on the published data",
+                    "status": f"{each.status()} on drawn faces; never on the published data",
                     "on the published data": f"`{each.command}`",
                 }
             )

@@ -90,12 +90,12 @@ def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, 
 def slim(table: pd.DataFrame) -> pd.DataFrame:
     """The table as it is stored: without ``score`` where log-odds give it, measures as float32.
 
-    float32 is finer than any difference of log-odds that matters. Other tools have a score alone.
+    float32 is finer than any difference that matters, and half as large. Other tools have a score
+    alone, which stays as it is.
     """
-    if "log_odds" not in table:
-        return table
-    table = table.drop(columns="score", errors="ignore")
-    floats = [name for name in table.select_dtypes("number") if name not in KEYS]
+    if "log_odds" in table:
+        table = table.drop(columns="score", errors="ignore")
+    floats = [name for name in table.select_dtypes("number") if name not in (*KEYS, "score")]
     return table.astype(dict.fromkeys(floats, "float32"))
 
 

@@ -145,6 +145,8 @@ def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named(
         measure(scores, "caled fake", "detector")
     with pytest.raises(DfnbError, match="2 test sets: add test_set to by or mean_over"):
         measure(tables(sets="ab"), "AUC", "detector")
+    with pytest.raises(DfnbError, match="has another detector: add detector to by or mean_over"):
+        measure(tables("AB"), "AUC", "test_set", minus="B")
 
 
 def test_a_perfect_detector_and_a_class_with_one_cluster():
