@@ -199,14 +199,15 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
     limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
     for axis, (place, rows) in zip(axes[0], places):
         # An area and a line, which black and white tell apart, too.
-        for label, what, colour, kind in (
-            (0, "real", REAL, "stepfilled"),
-            (1, "fake", FAKE, "step"),
-        ):
+        kinds = {
+            "real": {"color": REAL, "histtype": "stepfilled"},
+            "fake": {"color": FAKE, "histtype": "step", "linestyle": "-"},
+        }
+        for label, (what, kind) in enumerate(kinds.items()):
             values = rows.loc[rows["label"] == label, "score"]
             weights = np.full(len(values), 1 / max(len(values), 1))
-            options = {"bins": np.linspace(0, 1, 26), "histtype": kind, "linestyle": "-"}
-            axis.hist(values, weights=weights, label=what, color=colour, alpha=0.7, **options)
+            bins = np.linspace(0, 1, 26)
+            axis.hist(values, bins, weights=weights, label=what, alpha=0.7, **kind)
         if limits:
             axis.axvline(np.mean(limits), color="black", linestyle="--", label="threshold")
         axis.set(title=place, xlabel="P(fake)")

@@ -72,7 +72,7 @@ def measure(
         scores: Rows of :func:`dfnb.report.reading.scores` or ``maps``.
         metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
             is taken over the units that have a value. Measures of masks and maps have none for real
-            frames, which are so left out.
+            frames, so these are left out.
         by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
             against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
@@ -109,8 +109,12 @@ def measure(
     for name in [*names, column]:
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
-    for name in {name for part in minus for name in part} - {*names}:
-        raise DfnbError(f"what is subtracted has another {name}: add {name} to by or mean_over")
+    for part in minus:
+        for name in part:
+            if name not in names:
+                raise DfnbError(
+                    f"what is subtracted has another {name}: add {name} to by or mean_over"
+                )
     scores = scores.assign(value=scores[column]).dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
