@@ -109,12 +109,16 @@ def won_by_pairs(fakes: Units, reals: Units, weights: Array) -> Array:
     clusters = weights.shape[1]
     score_of_fake, cluster_of_fake = fakes
     score_of_real, cluster_of_real = reals
+    order = np.argsort(score_of_real)
+    ranked = score_of_real[order]
+    # How many reals of each cluster (column) are among the k lowest (row).
+    lowest = np.zeros((len(ranked) + 1, clusters))
+    lowest[np.arange(len(ranked)) + 1, cluster_of_real[order]] = 1
+    lowest = lowest.cumsum(axis=0)
+    below = lowest[np.searchsorted(ranked, score_of_fake, "left")]  # of them a fake (row) beats
+    below_or_tied = lowest[np.searchsorted(ranked, score_of_fake, "right")]
     wins = np.zeros((clusters, clusters))  # K
-    for number in np.unique(cluster_of_real):
-        of_cluster = np.sort(score_of_real[cluster_of_real == number])
-        below = np.searchsorted(of_cluster, score_of_fake, "left")  # how many of them a fake beats
-        below_or_tied = np.searchsorted(of_cluster, score_of_fake, "right")
-        wins[:, number] = np.bincount(cluster_of_fake, (below + below_or_tied) / 2, clusters)
+    np.add.at(wins, cluster_of_fake, (below + below_or_tied) / 2)
     return np.einsum("ri,ri->r", weights @ wins, weights)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from dfnb import synth
 from dfnb.data.faces import MESH
+from dfnb.report import figures
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -71,10 +72,12 @@ def own_home(smoke_home, empty_home):
 
 @pytest.fixture(scope="module")
 def figures_without_a_screen():
-    """The backend of matplotlib that opens no window."""
+    """The backend of matplotlib that opens no window; figures are saved for no printer."""
     before = mpl.get_backend()
     mpl.use("Agg")
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 40)
+        yield
     mpl.use(before)
 
 

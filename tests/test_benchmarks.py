@@ -81,9 +81,10 @@ def test_protocols_judge_the_same_training(step, empty_home):
     assert (best["score"] == best["label"]).all()
 
 
-def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path):
+def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):
     import gpu
 
+    monkeypatch.setattr(gpu, "PROFILED", 1)  # the profiler takes seconds for each step
     gpu.main(paper=["locate_and_verify"], tiny=True, out=tmp_path)
     parts = {}
     for path in tmp_path.iterdir():

@@ -22,7 +22,6 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.data.frames import load_frames
-from dfnb.report import figures
 from dfnb.running import jobs, this_run
 from dfnb.store import reports
 from dfnb.training import train
@@ -44,10 +43,9 @@ TINY = {
 
 
 @pytest.fixture(autouse=True)
-def few_maps_and_pixels(monkeypatch):
-    """The maps of a new run are measured on four frames, and figures are saved for no printer."""
+def few_maps(monkeypatch):
+    """The maps of a new run are measured on four frames."""
     monkeypatch.setattr(this_run, "MAP_FRAMES", 4)
-    monkeypatch.setattr(figures, "DPI", 40)
 
 
 # ---------------------------------------------------------------- defaults

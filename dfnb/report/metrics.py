@@ -115,7 +115,10 @@ def measure(
                 raise DfnbError(
                     f"what is subtracted has another {name}: add {name} to by or mean_over"
                 )
-    scores = scores.assign(value=scores[column]).dropna(subset="value")
+    # No other column is read: each group copies those that there are.
+    needed = {*names, "test_set", "detector", "seed", "collapsed", "cluster", "label", "method"}
+    scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
+    scores = scores.dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
         raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
@@ -191,10 +194,13 @@ def _estimate(
     collapsed = []
     threshold = None
     has_interval = True
-    for seed, rows in group.groupby("seed"):
-        value, label, cluster = (rows[name].to_numpy() for name in ("value", "label", "cluster"))
+    columns = [group[name].to_numpy() for name in ("value", "label", "cluster", "collapsed")]
+    seed_of_unit = group["seed"].to_numpy()
+    for seed in np.unique(seed_of_unit):
+        is_of_seed = seed_of_unit == seed
+        value, label, cluster, is_collapsed = (column[is_of_seed] for column in columns)
         if metric in WITH_THRESHOLD:
-            threshold = thresholds[rows["detector"].iloc[0], seed]
+            threshold = thresholds[group["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1
         if metric == "AUC":
             of_seed = statistics.auc(value, label, cluster, weights)
@@ -208,18 +214,18 @@ def _estimate(
         else:
             of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))  # one value if no people are drawn
-        collapsed.append(rows["collapsed"].iloc[0])
+        collapsed.append(is_collapsed[0])
     # Every seed has the same units: those of the last are counted.
-    n_fake = rows["label"].sum()
-    clusters = independent = rows["cluster"].nunique()
-    fewest = rows.groupby("label")["cluster"].nunique().min()
+    n_fake = label.sum()
+    clusters = independent = len(np.unique(cluster))
+    fewest = min(len(np.unique(cluster[label == each])) for each in np.unique(label))
     if metric in TWO_CLASSES:  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(
         values=np.array(values),
         collapsed=np.array(collapsed),
         has_seeds=seed != NO_SEED,
-        counts=np.array([len(rows) - n_fake, n_fake, clusters, independent]),
+        counts=np.array([len(label) - n_fake, n_fake, clusters, independent]),
         fewest=fewest if has_interval else 1,
     )
 
