@@ -323,6 +323,19 @@ def test_a_training_that_is_there_is_not_repeated(done, own_home):
     assert job.done and times == again
 
 
+def test_a_training_that_is_there_gets_the_roles_of_a_changed_profile(done, own_home):
+    shutil.copytree(done / "reports", own_home / "reports")
+    settings = {**SETTINGS, "seen_methods": ["mouth"]}
+    same = {"ablations": {BASELINE: {"seams": {"main": {}}}}}
+    write_profile(own_home, GRID, {BASELINE: settings}, **same)
+    (job,) = trainings()
+    before = scores("mine")
+    jobs.train_and_score(job)
+    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, seams: main"]
+    again = scores("mine")
+    assert [len(rows) for _, rows in again.groupby("ablation", observed=True)] == [len(before)] * 2
+
+
 def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(
     done, own_home, monkeypatch
 ):

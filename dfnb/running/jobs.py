@@ -377,9 +377,10 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
 def train_and_score(job: Training) -> Run:
     """Train, score the test sets, and put the scores into the report of the profile.
 
-    If the report already has them, the run is only opened, by its id. A run that was trained or
-    scored before, for another report for example, is not trained or scored again: where another
-    report has all scores of the test sets, they are copied, even if nobody has the weights.
+    If the report already has them, the run is only opened, by its id, and gets its present roles. A
+    run that was trained or scored before, for another report for example, is not trained or scored
+    again: where another report has all scores of the test sets, they are copied, even if nobody has
+    the weights.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
@@ -387,6 +388,7 @@ def train_and_score(job: Training) -> Run:
     settings are removed.
     """
     if job.done:
+        reports.write_roles(files.home() / job.output, job.roles)
         return Run.open(job.name)
     folder = files.report_folder(job.profile)
     run = Run.find(job.name)

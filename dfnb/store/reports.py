@@ -137,6 +137,14 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
     return path
 
 
+def write_roles(path: Path, roles: Sequence[Role]) -> None:
+    """Let a score file have these roles, as after a change of its profile."""
+    metadata = read_metadata(path)
+    wanted = [list(role) for role in roles]  # as JSON has them
+    if metadata["roles"] != wanted:
+        write_table(path, read_table(path), {**metadata, "roles": wanted})
+
+
 def _with_frames(
     folder: Path,
     test_set: str,
