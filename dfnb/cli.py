@@ -187,7 +187,7 @@ def report(
     This needs neither a network nor a dataset.
     """
     folder = files.report_folder(profile)
-    if not folder.is_dir():  # before anything is written there
+    if not folder.is_dir():  # rebuild would make the folder of a misspelled name
         known = sorted(path.name for path in folder.parent.glob("*/"))
         raise DfnbError(f"there is no report {profile!r}{suggestion(profile, known)}")
     from dfnb.report import page
@@ -282,9 +282,13 @@ def doctor() -> None:
     about = records.environment()
     prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
     about["datasets"] = ", ".join(prepared) or "none"
-    about["free disk"] = f"{shutil.disk_usage(files.home()).free / 1e9:.0f} GB"
+    if files.home().exists():  # DFNB_HOME may name a folder that is not there
+        about["free disk"] = f"{shutil.disk_usage(files.home()).free / 1e9:.0f} GB"
+    else:
+        about["home"] = f"{files.home()} does not exist"
     about["cores"] = joblib.cpu_count()
-    for name, value in {**about.pop("packages"), **about}.items():
+    packages = about.pop("packages")
+    for name, value in {**packages, **about}.items():
         typer.echo(f"{name}: {value}")
 
 

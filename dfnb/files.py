@@ -133,7 +133,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is made there replaces ``path`` on success.
 
     It may be a file or a folder. A file is synced to disk first. An existing folder is removed just
-    before, because the system replaces only an empty one.
+    before the replacement, because the system replaces only an empty one. Raises
+    :class:`DfnbError` where the system cannot write.
     """
     # The name keeps the suffix, by which matplotlib for example chooses the format of a file. It is
     # random, so that two processes do not write to the same one.

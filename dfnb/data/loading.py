@@ -201,13 +201,13 @@ def loader(
     batches: Iterable[list[Index]],
     workers: int = 0,
 ) -> DataLoader:
-    """One item of a :class:`FrameDataset`, a batch, per list of indices.
+    """A loader that makes one item of ``data``, a whole batch, of each list of indices.
 
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
-    make items. With them, items are in pinned memory, from which a GPU copies them faster.
+    make items. With them and a GPU, items are in pinned memory, from which the GPU copies faster.
     """
-    # OpenCV has one thread here, in the parent, by device.single_thread: a forked worker that stops
-    # the threads of its parent hangs.
+    # No worker stops OpenCV's threads itself: a forked one would hang. Callers run in
+    # device.single_thread, which stops them before the fork.
     return DataLoader(
         data,
         sampler=batches,

@@ -31,20 +31,21 @@ def notebooks() -> dict[str, str]:
 
 
 def modules() -> dict[str, ModuleType]:
-    """The module of each paper by its name, in the order of the notebooks.
+    """Import every paper's file; return the modules by name, in the order of the notebooks.
 
-    Raises :class:`DfnbError` where two have the same name, title or notebook.
+    Raises :class:`DfnbError` where the name, title or notebook of one is also one of another.
     """
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
     # because the home may have changed; a module that was imported from the home before is kept.
     home.__path__[:] = _trusted_folders()
     papers = {}
-    taken = {}  # the file of the paper that has a name, title or notebook
+    taken = {}  # name, title or notebook -> the file of the paper that has it
     for package in (__name__, home.__name__):
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
             if not hasattr(candidate, "PAPER"):
                 continue
+            # A set, because a paper's title may be its name.
             for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:
                 if text in taken:
                     raise DfnbError(
@@ -83,7 +84,8 @@ def _tell_untrusted(root: Path) -> None:
 def module(paper: str) -> ModuleType:
     """The module of a paper.
 
-    Raises :class:`DfnbError`, which suggests a similar name, if there is no paper of this name.
+    Raises as :func:`modules`, and :class:`DfnbError` with a similar name, or else all names, if
+    there is no paper of this name.
     """
     available = modules()
     if paper not in available:

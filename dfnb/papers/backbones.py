@@ -189,16 +189,16 @@ def _weights_file(config: PretrainedCfg) -> Path:
     if config.file:  # one of our own, see default_cfgs above
         return Path(config.file)
     if config.hf_hub_id:
-        place = (config.hf_hub_id, "model.safetensors")
-        # Else None, or the note that the hub has no such file.
-        if isinstance(cached := try_to_load_from_cache(*place), str):
+        file = (config.hf_hub_id, "model.safetensors")
+        cached = try_to_load_from_cache(*file)
+        if isinstance(cached, str):  # else None, or a marker that the hub has no such file
             return Path(cached)
-        # This asks the hub once. Without a network the download asks six times, with pauses.
-        get_hf_file_metadata(hf_hub_url(*place))
-        return Path(download_from_hf(*place))
+        # Called only to fail at once: without a network the download asks six times, with pauses.
+        get_hf_file_metadata(hf_hub_url(*file))
+        return Path(download_from_hf(*file))
     if config.url:
-        return Path(download_cached_file(config.url))  # checks the hash in the file's name
-    raise FileNotFoundError("timm has none for it")
+        return Path(download_cached_file(config.url))  # a download is checked against its name
+    raise FileNotFoundError("timm has none for it")  # the reason in the message of start()
 
 
 def create(

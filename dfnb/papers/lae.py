@@ -316,12 +316,14 @@ class Network(contract.Network):
         outputs: Outputs,
         batch: contract.Batch,
     ) -> dict[str, Tensor]:
-        """How far reconstructions x̂ are from images x: ``pixel``, ``perceptual``, ``adversarial``.
+        """The terms ``pixel``, ``perceptual`` and ``adversarial`` of L_rec, the loss of x̂.
 
-        Both are (B, 3, H, W), normalised.
+        x and its reconstruction x̂ are (B, 3, H, W), normalised.
 
-        ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where β_1 to β_3
-        are ``pixel_weight``, ``perceptual_weight`` and ``adversarial_weight``.
+        ``L_rec = β_1 |x − x̂|_1 + β_2 |C(x) − C(x̂)|_1 + β_3 log(1 − D(x̂))``, where C are the
+        feature maps of the comparator, D is the discriminator's probability that an image is no
+        reconstruction, and β_1 to β_3 are ``pixel_weight``, ``perceptual_weight`` and
+        ``adversarial_weight``.
 
         The terms are returned without their β, by which :meth:`losses` multiplies them. A term
         whose weight is zero is left out.
@@ -342,7 +344,7 @@ class Network(contract.Network):
             terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
         if self.adversary is not None:  # None if adversarial_weight is zero
             # This term trains encoder and decoder to deceive the discriminator. The weights of the
-            # discriminator are detached, because they learn from the term ``adversary`` alone.
+            # discriminator are detached: they learn from the term ``adversary`` of losses() alone.
             weights = dict(self.adversary.named_parameters())
             frozen = {name: weight.detach() for name, weight in weights.items()}
             logits = torch.func.functional_call(self.adversary, frozen, (restored,))

@@ -268,11 +268,12 @@ class Colours(NamedTuple):
 
 
 def drawn_colours(draw: Generator, probability: float) -> Colours:
-    """Draw three changes of colours: levels; hue, saturation and value; contrast and brightness.
+    """Draw three random changes of colours, as :class:`Colours` has them.
 
-    Each of the first two is made with probability :data:`SELDOM`, the third with ``probability``. A
-    change that is not made is drawn, too, and then multiplied by zero, so that whether it is made
-    does not move the draws that follow.
+    They are a shift of red, green and blue; one of hue, saturation and value; and one of contrast
+    and brightness. Each of the first two is made with probability :data:`SELDOM`, the third with
+    ``probability``. A change that is not made is drawn, too, and then multiplied by zero, so that
+    whether it is made does not move the draws that follow.
     """
     levels = draw.uniform(-LEVELS, LEVELS, 3)
     hue_saturation_value = draw.uniform(-1, 1, 3) * HUE_SATURATION_VALUE

@@ -222,14 +222,16 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
 
 
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims with adjusted p values, and the verdicts of those that are tested.
+    """Adjust the p values of ``judged`` in place, and set the verdicts of claims that have some.
 
-    Each p value of VERDICTS is adjusted over the claims of the family; those of others stay.
+    Each of VERDICTS is adjusted by itself, over the claims with ``family``; a claim without it is
+    judged by its p value as it is.
     """
     for name in VERDICTS:
-        tested = judged["family"] & judged[name].notna()
-        judged.loc[tested, name] = holm(judged.loc[tested, name])
+        is_adjusted = judged["family"] & judged[name].notna()
+        judged.loc[is_adjusted, name] = holm(judged.loc[is_adjusted, name])
     is_shown = [judged[name] < LEVEL for name in VERDICTS]
     verdict = np.select(is_shown, [*VERDICTS.values()], "undecided")
-    judged["verdict"] = judged["verdict"].where(judged["p_gain"].isna(), verdict)
+    is_tested = judged["p_gain"].notna()
+    judged.loc[is_tested, "verdict"] = verdict[is_tested]
     return judged

@@ -91,12 +91,12 @@ def show(
 
 
 def stored(path: Path) -> Image:
-    """A picture that :func:`show` has saved, small enough for a notebook: 900 pixels wide, JPEG."""
+    """A picture that :func:`show` has saved, small enough for a notebook: a JPEG."""
     from PIL import Image as Picture
 
     with Picture.open(path) as picture:
         small = picture.convert("RGB")
-    small.thumbnail((900, 4000))
+    small.thumbnail((900, 4000))  # the largest width and height in pixels
     content = io.BytesIO()
     small.save(content, "JPEG", quality=85)
     return Image(content.getvalue(), format="jpeg", alt=path.stem.replace("_", " "))

@@ -238,17 +238,18 @@ def _subtracted(
     names: Sequence[str],
     minus: Mapping[str, Any],
 ) -> dict[tuple, Estimate]:
-    """Each estimate minus that of the same group with the values of ``minus``; others leave.
+    """Each estimate minus that of the same group with the values of ``minus``.
 
-    Replicate by replicate: a paired comparison. Seeds are paired by their order; a tool without a
-    seed is subtracted from each. A pair with a collapsed run counts as collapsed.
+    Groups without that counterpart are left out. Replicate by replicate: a paired comparison. Seeds
+    are paired by their order, and those that one side has more are left out; a tool without a seed
+    is subtracted from each. A pair with a collapsed run counts as collapsed.
     """
     differences = {}
     for key, first in estimates.items():
-        other = tuple(minus.get(name, value) for name, value in zip(names, key))
-        if other == key or other not in estimates:
+        other_key = tuple(minus.get(name, value) for name, value in zip(names, key))
+        if other_key == key or other_key not in estimates:
             continue
-        second = estimates[other]
+        second = estimates[other_key]
         seeds = None  # all; a tool's one row is paired with every seed of the other side
         if first.has_seeds and second.has_seeds:
             seeds = min(len(first.values), len(second.values))
@@ -259,7 +260,7 @@ def _subtracted(
             values=first.values[:seeds] - second.values[:seeds],
             collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
             has_seeds=first.has_seeds or second.has_seeds,
-            fewest=1 if is_exact else min(first.fewest, second.fewest),
+            fewest=1 if is_exact else min(first.fewest, second.fewest),  # 1: no interval
         )
     return differences
 

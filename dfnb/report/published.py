@@ -123,7 +123,11 @@ def _measured(
     report: str,
     run: StoredRun | None,
 ) -> str:
-    """Our number for a published figure, as text; empty where its test set was not scored."""
+    """Our number for a published figure as text, ``value [low, high]`` on the source's scale.
+
+    Empty where we do not know its dataset or level, or have no scores for it. A level that is not
+    stated is measured on frames, and the text says so.
+    """
     dataset, method = datasets_by_source().get(figure["tested on"], ("", ""))
     level = LEVELS.get(figure["level"])
     if not dataset or not level:
@@ -133,9 +137,9 @@ def _measured(
     rows = rows[(rows["corruption"] == "") & (rows["map"] == "")]
     if method != "all":
         rows = rows[rows["method"].isin([method, "real"])]
-    if rows.empty:
-        return ""
     number = measure(rows, METRICS[figure["metric"]], ["detector", "test_set"])
+    if number.empty:  # no scores, or none of this method
+        return ""
     if "%" in figure["metric"]:
         number[["value", "low", "high"]] *= 100
     [text] = cells(number)

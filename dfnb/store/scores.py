@@ -46,18 +46,19 @@ Tables = Mapping[Condition, pd.DataFrame]  # KEYS, and log_odds, measures, or bo
 def add_scores(run_id: str, tables: Tables, about: About) -> None:
     """Add tables to the scores of a run, in place of those of the same condition.
 
-    ``about`` describes the test sets of the tables. Two processes may add at the same time.
+    ``about`` describes the test sets of the tables. Of a test set whose version differs there from
+    the stored one, all stored rows are dropped. Two processes may add at the same time.
     """
     path = run_folder(run_id) / "scores.parquet"
-    with locked(path.parent, wait_s=-1):  # as long as another process adds
+    with locked(path.parent, wait_s=-1):  # without limit, while another process adds
         known = read_metadata(path)["test_sets"] if path.exists() else {}
         unchanged = [name for name in known if is_same(name, known, about)]
         stored, _ = read_scores(run_id, unchanged)
-        rows = []
+        parts = []
         for condition, table in {**stored, **tables}.items():
-            rows.append(slim(table.astype(KEY_TYPES)).assign(**condition._asdict()))
+            parts.append(slim(table.astype(KEY_TYPES)).assign(**condition._asdict()))
         metadata = {"test_sets": {**known, **about}}
-        write_table(path, pd.concat(rows, ignore_index=True), metadata)
+        write_table(path, pd.concat(parts, ignore_index=True), metadata)
 
 
 def is_same(name: str, known: About, about: About) -> bool:

@@ -210,10 +210,10 @@ class Head:
     def _illuminate(self) -> None:
         """Compute ``light``, ``shade`` and ``gloss`` from the normals of sphere and relief."""
         pose = self.pose
-        level = math.cos(pose.elevation)  # length of the light's horizontal part
-        light_x = math.sin(pose.azimuth) * level
+        horizontal = math.cos(pose.elevation)  # length of the light's horizontal part
+        light_x = math.sin(pose.azimuth) * horizontal
         light_y = -math.sin(pose.elevation)  # y points down, and the light comes from above
-        light_z = math.cos(pose.azimuth) * level
+        light_z = math.cos(pose.azimuth) * horizontal
         self.light = (light_x, light_y, light_z)
         relief = self._upper_relief()
         self._add_lower_relief(relief)
@@ -232,7 +232,7 @@ class Head:
         z = self.sphere_z + 0.12
         self.shade = self.diffuse(x, y, z)
         # Blinn's model: the normal times the direction halfway between light and viewer (0, 0, 1).
-        # Their sum has the length sqrt(2 + 2 * light_z).
+        # The sum of these two has the length sqrt(2 + 2 * light_z).
         halfway = x * light_x + y * light_y + z * (light_z + 1)
         halfway = halfway / math.sqrt(2 + 2 * light_z)
         length = np.sqrt(x * x + y * y + z * z)
