@@ -20,8 +20,8 @@ REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
 # Up to so many clusters, auc() compares the clusters in pairs; above, it cumulates weights along
 # the ranked units in each replicate. Pairs take a time that grows with clusters², ranks one that
-# grows with units: on one core, with ten units per cluster, 100 clusters take 4 ms by pairs and 11
-# by ranks, 300 take about .02 s either way, and 2,000 take 1 s by pairs and .1 s by ranks.
+# grows with units: on one core, with ten units per cluster, 100 clusters take 2 ms by pairs and 9
+# by ranks, 300 take about .02 s either way, and 2,000 take .5 s by pairs and .1 s by ranks.
 PAIRED_CLUSTERS = 300
 NAN = float("nan")
 Array = np.ndarray
