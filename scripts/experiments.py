@@ -21,10 +21,10 @@ run on them.
 Ours are of small networks on drawn faces, and are not to be compared with published figures: a
 value or a difference, its 95 % interval over people and seeds (across also over datasets; with
 one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of frames.
-*within*, *across* and the other words are in the [glossary](glossary.md). The numbers are from [study-bed](../reports/study-bed)
-and [study-papers](../reports/study-papers), which `dfnb report study-bed` and `dfnb report
-study-papers` make again from the scores; [experiments.yaml](../data_manifest/experiments.yaml)
-says which numbers they are, and `python scripts/experiments.py` writes this page.
+*within*, *across* and the other words are in the [glossary](glossary.md). The numbers are from
+[study-bed](../reports/study-bed) and [study-papers](../reports/study-papers), which `dfnb report
+study-bed` and `dfnb report study-papers` make again from the scores;
+[experiments.yaml](../data_manifest/experiments.yaml) says which numbers they are, and `python scripts/experiments.py` writes this page.
 """
 
 
