@@ -24,7 +24,8 @@ one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of
 *within*, *across* and the other words are in the [glossary](glossary.md). The numbers are from
 [study-bed](../reports/study-bed) and [study-papers](../reports/study-papers), which `dfnb report
 study-bed` and `dfnb report study-papers` make again from the scores;
-[experiments.yaml](../data_manifest/experiments.yaml) says which numbers they are, and `python scripts/experiments.py` writes this page.
+[experiments.yaml](../data_manifest/experiments.yaml) says which numbers they are, and `python
+scripts/experiments.py` writes this page.
 """
 
 
