@@ -319,9 +319,9 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
     for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
         log.unlink(missing_ok=True)
         stopped = dfnb("run", "mine", "--cores", "1", cwd=own_home)
-        checkpoints = "runs/*/last.ckpt"
+        saved = "runs/*/last.ckpt"
         # A training that only begins to start would not yet end with its parent.
-        while not (log.exists() and "starting" in log.read_text() and [*own_home.glob(checkpoints)]):
+        while not (log.exists() and "starting" in log.read_text() and [*own_home.glob(saved)]):
             assert stopped.poll() is None
             time.sleep(0.1)
         children = psutil.Process(stopped.pid).children(recursive=True)
