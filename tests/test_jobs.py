@@ -486,12 +486,22 @@ def test_a_notebook_that_a_profile_does_not_have_is_named(home):
 # ---------------------------------------------------------------- GPUs
 
 
+WITH_GPU = CHECKOUT / "workflow" / "with_gpu.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ends with its parent")
+def test_a_command_whose_parent_has_ended_already_does_not_begin():
+    command = [sys.executable, WITH_GPU, "1", "-1", sys.executable, "-c", "print('begun')"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "" and "has ended" in done.stderr
+
+
 def test_each_job_has_a_gpu_of_its_own(tmp_path):
     shown = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input();"
     shown += "print(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set())"
 
     def start(needs_gpu="1", **environment):
-        command = [sys.executable, CHECKOUT / "workflow" / "with_gpu.py", needs_gpu]
+        command = [sys.executable, WITH_GPU, needs_gpu, str(os.getpid())]
         environment = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "1,5", **environment}
         return subprocess.Popen(
             [*command, sys.executable, "-c", shown],

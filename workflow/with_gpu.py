@@ -1,9 +1,10 @@
-"""Run a command on a GPU of its own: ``python with_gpu.py 1 COMMAND...``; 0: with every GPU.
+"""Run a command on a GPU of its own: ``with_gpu.py 1 PARENT COMMAND...``; 0: with every GPU.
 
 The command waits for one of the GPUs that this process sees, and then has it to itself: a file in
 ``runs/`` locks it as long as the command runs. It also gets its share of the CPUs, from which it
 starts the loaders of its images. Without GPUs, and in a job of Slurm, which hands
-them out itself, the command just runs. On Linux it is killed when the process that started it ends.
+them out itself, the command just runs. On Linux it is killed when PARENT ends, the process id of
+what starts it.
 """
 
 import ctypes
@@ -46,11 +47,14 @@ def lock(gpu: str) -> bool:
     return True
 
 
-def main(needs_gpu: bool, command: list[str]) -> None:
+def main(needs_gpu: bool, parent: int, command: list[str]) -> None:
     """Wait for a GPU if one is needed, then become the command."""
     if sys.platform == "linux":
         # The end of its parent kills this process, also after exec. 1: PR_SET_PDEATHSIG, prctl.h
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        # A parent that ended before this line would not: its children have another one by now.
+        if os.getppid() != parent:
+            sys.exit("with_gpu.py: what started this has ended")
     gpus = visible_gpus()
     if gpus and needs_gpu:
         Path("runs").mkdir(exist_ok=True)
@@ -65,4 +69,4 @@ def main(needs_gpu: bool, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] == "1", sys.argv[2:])
+    main(sys.argv[1] == "1", int(sys.argv[2]), sys.argv[3:])

@@ -47,8 +47,8 @@ def run(
     # matters to Snakemake.
     plan_file = Path(".snakemake", f"{profile}-plan.json")
     # with_gpu.py lets Snakemake end when this process does. 0: Snakemake waits for no GPU itself.
-    command = [sys.executable, files.find("workflow/with_gpu.py"), "0", sys.executable]
-    command += ["-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
+    command = [sys.executable, files.find("workflow/with_gpu.py"), "0", str(os.getpid())]
+    command += [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
     # cpu_count heeds the limits of this process, such as those of a container.
     command += ["--cores", str(cores or joblib.cpu_count())]
