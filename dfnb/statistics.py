@@ -18,11 +18,11 @@ from dfnb.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
-# Up to so many clusters, auc() compares the clusters in pairs; above, it cumulates weights along
-# the ranked units in each replicate. Pairs take a time that grows with clusters², ranks one that
-# grows with units: on one core, with ten units per cluster, 100 clusters take 2 ms by pairs and 9
-# by ranks, 300 take about .02 s either way, and 2,000 take .5 s by pairs and .1 s by ranks.
-PAIRED_CLUSTERS = 300
+# Up to this product of units and clusters, auc() compares the clusters in pairs; above, it
+# cumulates weights along the ranked units in each replicate. Pairs take time and memory that grow
+# with the product, ranks with the units alone: on one core, 1,000 units of 100 clusters take 2 ms
+# by pairs and 9 by ranks, 3,000 of 300 about 20 either way, 20,000 of 2,000 take 500 and 100.
+PAIRED = 10**6
 NAN = float("nan")
 Array = np.ndarray
 Units = tuple[Array, Array]  # scores (n,) of units, and their clusters (n,) int
@@ -81,7 +81,7 @@ def auc(
 
     It is the weight of the pairs of a fake and a real in which the fake has the higher score (of a
     tie, half), divided by the weight of all such pairs. A pair weighs the product of its clusters'
-    weights. The memory is that of ``weights`` and a few arrays of n values.
+    weights. The memory is that of ``weights`` and a few arrays of n, or at most PAIRED, values.
 
     Args:
         score: (n,) of the units.
@@ -92,7 +92,7 @@ def auc(
     clusters = weights.shape[1]
     fakes = (score[label], cluster[label])
     reals = (score[~label], cluster[~label])
-    won_by = won_by_pairs if clusters <= PAIRED_CLUSTERS else won_by_ranks
+    won_by = won_by_pairs if len(score) * clusters <= PAIRED else won_by_ranks
     won = won_by(fakes, reals, weights)
     of_fakes = weights @ np.bincount(cluster[label], minlength=clusters)
     of_reals = weights @ np.bincount(cluster[~label], minlength=clusters)
@@ -101,7 +101,7 @@ def auc(
 
 
 def won_by_pairs(fakes: Units, reals: Units, weights: Array) -> Array:
-    """The weight (R,) of the pairs that fakes win in :func:`auc`, for few clusters: wᵀ K w.
+    """The weight (R,) of the pairs that fakes win in :func:`auc`, for few units: wᵀ K w.
 
     K[i, j] is how often a fake of cluster i has a higher score than a real of cluster j; ties count
     half.
@@ -123,7 +123,7 @@ def won_by_pairs(fakes: Units, reals: Units, weights: Array) -> Array:
 
 
 def won_by_ranks(fakes: Units, reals: Units, weights: Array) -> Array:
-    """The weight (R,) of the pairs that fakes win in :func:`auc`, for many clusters.
+    """The weight (R,) of the pairs that fakes win in :func:`auc`, for many units.
 
     The reals are sorted once, and each fake's place among them is found once. In each replicate the
     cumulated weight of the reals up to this place is what the fake beats.

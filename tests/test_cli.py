@@ -150,6 +150,14 @@ def test_what_a_report_of_a_problem_needs_is_printed(empty_home, output_of):
     assert facts["datasets"] == "mine"
 
 
+def test_a_home_that_is_not_there_is_named_in_a_report_of_a_problem(
+    tmp_path, output_of, monkeypatch
+):
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path / "unmounted"))
+    status, printed = output_of("doctor")
+    assert status == 0 and f"home: {tmp_path / 'unmounted'} does not exist" in printed
+
+
 def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monkeypatch):
     """Reports; as a file is in the place of their folder, nobody can write there."""
     (empty_home / "mine.csv").write_text("video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n")

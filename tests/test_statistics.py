@@ -69,8 +69,8 @@ def test_both_forms_of_the_auc_are_those_of_scikit_learn(monkeypatch, clusters, 
     cluster = draw.integers(0, clusters, n)
     weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), 50) * 1.1
     values = []
-    for few in (clusters, 0):  # by pairs, and by ranks
-        monkeypatch.setattr(statistics, "PAIRED_CLUSTERS", few)
+    for most in (n * clusters, 0):  # by pairs, and by ranks
+        monkeypatch.setattr(statistics, "PAIRED", most)
         values.append(statistics.auc(score, label, cluster, weights))
     np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
     for of_clusters, value in zip(weights, values[1]):

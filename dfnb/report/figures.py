@@ -201,7 +201,7 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
         # An area and a line, which black and white tell apart, too.
         kinds = {
             "real": {"color": REAL, "histtype": "stepfilled"},
-            "fake": {"color": FAKE, "histtype": "step", "linestyle": "-"},
+            "fake": {"color": "black", "histtype": "step", "linestyle": "-"},
         }
         for label, (what, kind) in enumerate(kinds.items()):
             values = rows.loc[rows["label"] == label, "score"]
@@ -209,7 +209,7 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
             bins = np.linspace(0, 1, 26)
             axis.hist(values, bins, weights=weights, label=what, alpha=0.7, **kind)
         if limits:
-            axis.axvline(np.mean(limits), color="black", linestyle="--", label="threshold")
+            axis.axvline(np.mean(limits), color="0.4", linestyle="--", label="threshold")
         axis.set(title=place, xlabel="P(fake)")
     axes[0, 0].set_ylabel("share")
     axes[0, 0].legend()
@@ -230,14 +230,16 @@ def roc(scores: pd.DataFrame) -> Figure:
         1, places.ngroups, figsize=(width(), 2.4), sharex=True, sharey=True, squeeze=False
     )
     for axis, (place, rows) in zip(axes[0], places):
-        for name, of_detector in rows.groupby("detector", observed=True):
+        for number, (name, of_detector) in enumerate(rows.groupby("detector", observed=True)):
             false_alarms, found, _ = roc_curve(of_detector["label"], of_detector["score"])
-            axis.plot(false_alarms, found, label=name)
+            marker = MARKERS[number % len(MARKERS)]
+            # markevery: the distance of two markers, as a share of the panel's diagonal.
+            axis.plot(false_alarms, found, marker=marker, ms=3, markevery=0.15, label=name)
         chance = np.geomspace(0.005, 1, 50)
-        axis.plot(chance, chance, ":", color="0.5")
+        axis.plot(chance, chance, ":", color="0.5", label="chance")
         axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
     axes[0, 0].set_ylabel("fakes found")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

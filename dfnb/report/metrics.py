@@ -218,7 +218,8 @@ def _estimate(
     # Every seed has the same units: those of the last are counted.
     n_fake = label.sum()
     clusters = independent = len(np.unique(cluster))
-    fewest = min(len(np.unique(cluster[label == each])) for each in np.unique(label))
+    by_label = [cluster[label], cluster[~label]]
+    fewest = min(len(np.unique(of_label)) for of_label in by_label if len(of_label))
     if metric in TWO_CLASSES:  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(

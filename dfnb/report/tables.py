@@ -241,7 +241,7 @@ def outcome(differences: pd.DataFrame, first: str) -> str:
     """Which detectors are above the first one, below it or undecided; a sentence per place.
 
     ``differences`` are those of :func:`by_place`. The sentence on other datasets comes first, and
-    is bold.
+    is bold. The last one says where a single seed stands for a method.
     """
     if differences.empty:
         return f"{first} is the only detector: there is nothing to compare it with."
@@ -254,7 +254,10 @@ def outcome(differences: pd.DataFrame, first: str) -> str:
         for side, of_side in rows.groupby(verdict[rows.index]):  # sorted: above, below, undecided
             parts.append(f"{side.replace('zero', first)}: {', '.join(of_side['detector'])}")
         sentences.append(f"{PLACES.get(place, f'On {place}')}, {'; '.join(parts)}.")
-    return "\n\n".join([f"**{sentences[0]}**", *sentences[1:]])
+    sentences[0] = f"**{sentences[0]}**"
+    if differences["seeds"].max() == 1:
+        sentences.append("Each is one training: another seed may decide otherwise.")
+    return "\n\n".join(sentences)
 
 
 def cells(numbers: pd.DataFrame) -> list[str]:

@@ -63,6 +63,7 @@ def test_a_single_method_is_measured_at_the_scale_of_the_source(write):
     assert (table["ours"] == published.NOT_RUN).all()  # it was trained on another method
     write("lae", [], {Condition(name): tested}, parameters={**parameters, **FACE2FACE})
     table = published.beside("LAE", "demo").set_index("published")
+    text_of_seen = table.loc[90.9, "ours"]
     for figure, method in ((90.9, "Face2Face"), (63.2, "FaceSwap")):
         of_method = tested[tested["method"].isin([method, "real"])]
         right = (of_method["log_odds"] > 0) == (of_method["label"] == 1)
@@ -71,6 +72,11 @@ def test_a_single_method_is_measured_at_the_scale_of_the_source(write):
         assert float(text.partition("\u00a0")[0]) == pytest.approx(accuracy, abs=0.01)
         assert text.endswith(", frames")
     assert (table.loc[[6.52, 12.03, 3.08], "ours"] == published.NOT_RUN).all()
+    without = tested[tested["method"] != "FaceSwap"]  # such as a download of one method
+    write("lae", [], {Condition(name): without}, parameters={**parameters, **FACE2FACE})
+    table = published.beside("LAE", "demo").set_index("published")
+    assert table.loc[90.9, "ours"] == text_of_seen
+    assert table.loc[63.2, "ours"] == published.NOT_RUN
 
 
 def test_figures_whose_level_is_not_stated_are_listed(checkout, monkeypatch):

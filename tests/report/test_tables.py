@@ -62,13 +62,14 @@ def test_the_outcome_is_a_sentence_per_place_and_begins_across():
     places = ["across", "across", "across", "photographs"]
     p_values = [0.01, 0.01, 0.2, 0.2]
     numbers = pd.DataFrame({"detector": names, "place": places, "p_holm": p_values})
-    numbers["value"] = [0.1, -0.1, 0.1, 0.1]
+    numbers = numbers.assign(value=[0.1, -0.1, 0.1, 0.1], seeds=[1, 5, 5, 5])
     text = tables.outcome(numbers[::-1], "Plain")
     first, second = text.split("\n\n")
     assert (
         first == "**Across other datasets, above Plain: Wide; below Plain: LAE; undecided: SBI.**"
     )
     assert second == "On photographs, undecided: Wide."
+    assert tables.outcome(numbers.assign(seeds=1), "Plain").endswith("may decide otherwise.")
     assert "Plain is the only detector" in tables.outcome(numbers.head(0), "Plain")
 
 
