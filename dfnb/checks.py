@@ -78,8 +78,8 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
         if problem["type"] == "extra_forbidden":
             # Inside an entry, such as ``grid``, other names are allowed than those of ``schema``.
             is_at_top = len(problem["loc"]) == 1
-            known = suggestion(field, schema.model_fields) if is_at_top else ""
-            yield f"there is no parameter {field!r}{known}"
+            hint = suggestion(field, schema.model_fields) if is_at_top else ""
+            yield f"there is no parameter {field!r}{hint}"
         elif problem["type"] == "value_error":  # the sentence of a validator of this package
             yield str(problem["ctx"]["error"])
         elif problem["type"] == "missing":

@@ -204,11 +204,16 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % interval value ± t · error; NaN where the error is.
 
-    ``bounded``: the value is in [0, 1]. Then the interval is made on the logit scale, where it
-    cannot leave [0, 1]. A value of exactly 1 has an error of 0: its interval is [.025^(1/k), 1],
-    k = ``independent`` being the number of independent observations (of AUC: pairs), because a
-    share below that bound gives k successes out of k with a probability below .025. For 0 it is
-    mirrored.
+    Args:
+        value: The estimate.
+        error: Its standard error.
+        degrees: Degrees of freedom of the error, and so of t.
+        bounded: Whether the value is in [0, 1]. Then the interval is made on the logit scale, where
+            it cannot leave [0, 1]. A value of exactly 1 has an error of 0: its interval is
+            [.025^(1/k), 1], because a share below that bound gives k successes out of k with a
+            probability below .025. For 0 it is mirrored.
+        independent: k, the number of independent observations; of an AUC, how many pairs of a real
+            and a fake there are at once in which no cluster occurs twice.
     """
     half_width = stdtrit(degrees, 0.975) * error
     if not bounded or np.isnan(half_width):

@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 
 from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames
+from dfnb.papers.contract import Network
 from dfnb.report.figures import width
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
@@ -49,6 +50,10 @@ class Row(NamedTuple):
 def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     """A grid of pictures, each with the outline of its true mask, and a colour bar per scale.
 
+    A map that lies on a face has a dashed line around what is above half of the scale, so that a
+    grey print shows it, too. Rows may have fewer pictures than others. Pictures of one scale share
+    their range of values.
+
     Args:
         rows: The rows of the grid from top to bottom; a tuple has the fields of a :class:`Row`.
         titles: One per column; none by default.
@@ -65,7 +70,7 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    scales = {}  # of what a colour is -> a picture in these colours, and the axes that have it
+    scales = {}  # what the colours mean -> a picture in these colours, and the axes that have it
     for axes_of_row, row in zip(axes, rows):
         label = row.name.replace(" ", "\n")  # one line would be longer than the row is high
         axes_of_row[0].set_ylabel(label, fontsize=7)
@@ -97,6 +102,7 @@ def _draw(
     extent_of_mask = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     if face is not None:
         axis.imshow(np.mean(face, -1), extent=extent_of_mask, cmap="gray", vmin=0, vmax=255)
+        _draw_half(axis, np.asarray(image), rows, columns)
     shown = axis.imshow(image, extent=extent_of_mask, **keywords)
     if np.min(mask) < np.max(mask):  # else there is no outline
         # A black and a white line: one of them is visible on any background. The mask is 0 or 1,
@@ -104,6 +110,16 @@ def _draw(
         colours = {"colors": ["black", "white"], "linewidths": [2.2, 1]}
         axis.contour(mask, levels=[0.4, 0.6], **colours)
     return shown
+
+
+def _draw_half(axis: Axes, values: np.ndarray, rows: int, columns: int) -> None:
+    """Draw a dashed line around the values (h, w) above .5 on a face (rows, columns)."""
+    height, width = values.shape
+    if min(height, width) > 1 and values.min() < 0.5 < values.max():  # else there is no line
+        # The middles of the map's pixels, in pixels of the face.
+        y = (np.arange(height) + 0.5) * rows / height - 0.5
+        x = (np.arange(width) + 0.5) * columns / width - 0.5
+        axis.contour(x, y, values, [0.5], colors="black", linestyles="--", linewidths=0.7)
 
 
 def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
@@ -148,7 +164,7 @@ def frames_panel(
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
         for name in map_names:
             views = maps.of(run, frames, name)
-            rows.append(Row(name, views, masks, MAP, crops, "value of the map"))
+            rows.append(Row(name, views, masks, MAP, crops, _scale(run.network(), name)))
     return panel(rows, titles)
 
 
@@ -166,7 +182,14 @@ def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
     masks = [sample.mask for sample in samples]
     rows = [Row("true mask", crops, masks)]
     for label, run in runs.items():
-        if map_name in maps.names(run.network()):
+        network = run.network()
+        if map_name in maps.names(network):
             views = maps.of(run, frames, map_name)
-            rows.append(Row(label, views, masks, MAP, crops, "value of the map"))
+            rows.append(Row(label, views, masks, MAP, crops, _scale(network, map_name)))
     return panel(rows, frames["method"].astype(str))
+
+
+def _scale(network: Network, map_name: str) -> str:
+    """What the values of a map of a paper's network are."""
+    is_own_output = network.maps().get(map_name) == "localise"
+    return "value of the map" if is_own_output else "share of the map's maximum"

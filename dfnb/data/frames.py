@@ -141,7 +141,8 @@ def crop_hash(crop: np.ndarray) -> str:
 def images_hash(folder: Path, rows: Rows) -> str:
     """One hash of all images and masks in ``folder`` that the rows of a video use in place.
 
-    It has 64 hexadecimal digits. A missing mask counts, too: adding it changes the hash.
+    It has 64 hexadecimal digits, and depends on the order of the rows. An empty name of a mask
+    counts, too: naming one changes the hash.
     """
     hashes = []
     for row in rows:

@@ -1,9 +1,10 @@
 """From videos to a dataset of crops: find the faces, cut them out alike, list what failed.
 
-A video is decoded once. The number of its packets says beforehand how many frames to expect, so
-that faces can be looked for in evenly spaced frames. Real and fake faces are cut by the same
-geometry. A video without a usable face goes to a quarantine list with its reason. Crops that others
-have made are used in place: they are neither cut again nor copied.
+The number of a video's packets says beforehand how many frames to expect, so that faces are looked
+for in evenly spaced frames while it is decoded; where they mislead, it is decoded twice. Real and
+fake faces are cut by the same geometry. A video without a usable face goes to a quarantine list
+with its reason. Crops that others have made are used in place: they are neither cut again nor
+copied.
 """
 
 import os
@@ -148,16 +149,20 @@ def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
 
 
 def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[dict], int]:
-    """One face of each wanted frame that has a usable one, and how many frames are wanted."""
-    if video.frames:  # images of a folder: only the wanted ones are read
+    """A face, see :func:`face_in`, of each wanted frame that has a usable one.
+
+    Also returns how many frames are wanted.
+    """
+    if video.frames:  # images of a folder, each with its mask or original: few of them are read
         numbers = frame_numbers([image.name for image, _ in video.frames])
         numbered = sorted(zip(numbers, video.frames))
         wanted = wanted_frames(len(numbered), settings)
         found = []
         for place in wanted:
-            number, files = numbered[place]
-            found.append(face_in(video, number, *read_pair(*files), settings, detector))
+            number, (image, region) = numbered[place]
+            found.append(face_in(video, number, *read_pair(image, region), settings, detector))
         return [face for face in found if face], len(wanted)
+    # Frames end with the shorter of two files: the video, and that of its masks or its original.
     # Files state their number of frames unreliably: the true one is known when all are decoded. If
     # the guess was wrong, other frames are wanted, and the video is decoded again.
     guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
@@ -680,8 +685,8 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
     """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. In the
-    table, ``video`` and ``cluster`` are the given path, with ``~`` expanded, ``method`` is the name
-    of the file, and ``path`` is only what ``read`` takes: no file is written.
+    table, ``video`` and ``cluster`` are the given path, with ``~`` expanded, and ``method`` is the
+    name of the file. ``path`` is a key for the ``read`` of the returned frames: no file is written.
 
     Args:
         path: An image or a video.
@@ -694,7 +699,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
     # It imports torchvision, which takes seconds, and the workers of `dfnb prepare` need none.
     from dfnb.data.loading import StoredFrames
 
-    geometry = {name: value for name, value in faces.items() if name != "drawn"}
+    geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():

@@ -290,9 +290,9 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``.
 
-        ``total`` consists of L_lat (``latent``), L_rec (see :meth:`reconstruction_losses`) and, in
-        phase two, L_att (``attention``). ``adversary`` is not part of it, because it trains the
-        discriminator alone.
+        Each is a scalar, the mean over the batch; only in ``total`` are they weighted. It consists
+        of L_lat (``latent``), L_rec (see :meth:`reconstruction_losses`) and, in phase two, L_att
+        (``attention``). ``adversary`` is not part of it, because it trains the discriminator alone.
         """
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))

@@ -219,7 +219,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
 
     On large maps this form is several times as fast as ``F.cosine_similarity``.
     """
-    # At least 1e-16, so that a vector of zeros has the cosine zero.
+    # At least 1e-16, the square of F.cosine_similarity's eps: the cosine of a vector of zeros is 0.
     x_squared = x.square().sum(1, keepdim=True).clamp_min(1e-16)
     y_squared = y.square().sum(1, keepdim=True).clamp_min(1e-16)
     product = (x * y).sum(1, keepdim=True)

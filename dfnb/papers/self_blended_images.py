@@ -289,7 +289,7 @@ def drawn_colours(draw: Generator, probability: float) -> Colours:
 
 
 def recoloured(image: np.ndarray, colours: Colours) -> np.ndarray:
-    """Change the colours of an image (H, W, 3) in [0, 255]: float32, clipped to that range."""
+    """Change the colours of an RGB image (H, W, 3) in [0, 255]: float32, clipped to that range."""
     image = np.float32(image + colours.levels).clip(0, 255)
     if colours.hue_saturation_value.any():  # zero if the change is not made
         # OpenCV's HSV of float images: hue in [0, 360), saturation and value in [0, 1]

@@ -252,29 +252,35 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
     """
     of_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
     maps = maps.merge(of_random)
+    shown = maps[~maps["map"].isin(["random", "edges"])]
+    names = list(shown["map"].astype(str).unique())
     detectors = maps.groupby("detector", observed=True)
     lines = -(-detectors.ngroups // 3)
     figure, axes = plt.subplots(
-        lines, 3, figsize=(width(), 1.9 * lines), sharex=True, sharey=True, squeeze=False
+        lines, 3, figsize=(width(), 0.5 + 1.7 * lines), sharex=True, sharey=True, squeeze=False
     )
     shares = list(range(0, 101, 10))
     columns = [f"deletion {share}" for share in shares]
     for axis in axes.flat[detectors.ngroups :]:
         axis.set_axis_off()
+    handles = {}  # one per name: a map looks the same in all panels
     for axis, (detector, rows) in zip(axes.flat, detectors):
         for name, of_map in rows.groupby("map", observed=True, sort=False):
             mean = of_map[columns].mean()
             if name == "random":
                 error = 1.96 * of_map[columns].sem()
-                axis.fill_between(shares, mean - error, mean + error, color="0.8", label=name)
-            elif name != "edges":
-                axis.plot(shares, mean, label=name)
+                band = axis.fill_between(shares, mean - error, mean + error, color="0.8")
+                handles["random blocks"] = band
+            elif name in names:
+                place = names.index(name)
+                look = {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)], "ms": 3}
+                handles[name] = axis.plot(shares, mean, **look)[0]
         axis.set_title(detector)
-        axis.legend(fontsize=5)
     for axis in axes[-1]:
         axis.set_xlabel("% of pixels hidden")
     for axis in axes[:, 0]:
         axis.set_ylabel("P(fake)")
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -56,11 +56,12 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
 def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
     """The scores of ensembles of one detector's trainings, as the detector ``<name> × 3``.
 
-    ``scores`` are those of :func:`main`, a row per unit and seed. An ensemble has the mean log-odds
-    of three seeds: of each seed and those that follow it, the first ones after the last. With fewer
-    seeds there are no rows. As the ensembles share trainings, they differ less than independent
-    ones: intervals leave a part of the choice of seeds out. Where each seed has training people of
-    its own, an ensemble has seen those of all.
+    ``scores`` are those of :func:`main`, a row per unit (video or frame) and seed. An ensemble has
+    the mean log-odds of three seeds that did not collapse: of each seed and those that follow it,
+    the first ones after the last. With fewer seeds there are no rows. As the ensembles share
+    trainings, they differ less than independent ones: intervals leave a part of the choice of seeds
+    out, and with three seeds, where all ensembles are the same, the whole of it. Where each seed
+    has training people of its own, an ensemble has seen more people than any one training.
     """
     rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
     unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]

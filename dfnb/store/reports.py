@@ -237,13 +237,14 @@ def read_tables(
     test_sets: Collection[str],
     report: str,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run on these test sets, and what is kept about each.
+    """The tables of a run on these test sets, and by test set what is kept about it.
 
     Those in ``runs/`` count before copies in ``report``, and these before those of other reports.
-    Copies of scores by other weights, from a training of the same id on another machine, are left
-    out.
+    Of a test set that was made anew in between, tables of the version that counts first are the
+    only ones. Copies of scores by other weights, from a training of the same id on another machine,
+    are left out.
     """
-    tables, about = {}, {}
+    tables, about = {}, {}  # about: test set -> metadata of its file, such as its fingerprint
     sources = [read_scores(run.id, test_sets)]
     paths = home().glob(f"reports/*/scores/{run.id}.parquet")
     by_report = {path.parent.parent.name: path for path in paths}
@@ -251,7 +252,8 @@ def read_tables(
         record = read_metadata(by_report[name]).get("record", {})
         if record.get("weights_sha256") == run.record.weights_sha256:
             sources.append(read_run(name, run.id, test_sets))
-    for found, found_about in reversed(sources):
+    for found, found_about in reversed(sources):  # what counts first comes last, and replaces
+        # Test sets of which this source has another version; not those that it lacks.
         replaced = {name for name in about if not is_same(name, about, found_about)}
         tables = {key: table for key, table in tables.items() if key.test_set not in replaced}
         tables |= found

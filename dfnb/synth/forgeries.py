@@ -409,9 +409,9 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    The corners of the mouth move towards the donor's, lower lip and brows at random; lengths are in
-    face coordinates. It uses no region: the layer is fully opaque where a pixel moves by more than
-    0.3 pixels, else transparent.
+    The corners of the mouth move in the direction of the donor's, lower lip and brows at random, by
+    lengths in face coordinates. It uses no region: the layer is fully opaque where a pixel moves by
+    more than 0.3 pixels, else transparent.
     """
     draw = inputs.draw
     target = inputs.target

@@ -17,7 +17,7 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     - pointing game: whether the highest pixel is forged (Zhang et al., ECCV 2016); if several
       pixels are the highest, the share of them that is forged;
     - energy: the sum of the map over forged pixels, divided by its sum over all pixels (Wang et
-      al., CVPR-W 2020, sec. 4.2); for an empty map, the forged share of the frame.
+      al., CVPR-W 2020, sec. 4.2); for a map of zeros, the forged share of the frame.
 
     So a constant map has the AUC, AP, pointing and energy of chance. A mask without forged pixels
     gives NaN throughout; a full mask gives NaN for pixel AUC, and 1 for AP, pointing and energy.
@@ -45,7 +45,7 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     union = (above | forged).sum()
     pixel_auc, pixel_ap = auc_and_ap(resized.ravel(), forged.ravel())
     is_highest = resized == resized.max()
-    energy = forged.mean()  # of an empty map: no pixel is preferred
+    energy = forged.mean()  # of a map of zeros: no pixel is preferred
     total = float(resized.sum(dtype=float))
     if total > 0:
         energy = resized[forged].sum(dtype=float) / total

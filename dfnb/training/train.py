@@ -125,9 +125,16 @@ def visible_splits(
     settings: Settings,
     start: Run | None,
 ) -> dict[str, pd.DataFrame]:
-    """The frames of train and val, as the paper may see them.
+    """The frames of train and val that the paper may see, with the masks that it may see.
 
-    Raises :class:`DfnbError` where :func:`dfnb.data.frames.check_classes` refuses a split.
+    Args:
+        parameters: Of the run.
+        settings: Of its paper, whose ``visible`` hides the rest.
+        start: The finished run whose network this training goes on from, and which may choose the
+            frames that get masks; None: there is none.
+
+    Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes,
+    but for the class that the paper makes itself.
     """
     splits = {}
     for split in ("train", "val"):

@@ -339,7 +339,10 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
 
 
 def adopt(folder: Path, parameters: RunParameters) -> None:
-    """Make a run of the authors' weights: nothing is trained, and no dataset is needed."""
+    """Make a run in ``folder`` of the weights that the authors released, in ``settings.released``.
+
+    Nothing is trained, and no dataset is needed.
+    """
     clock = Clock()
     settings = settings_of(parameters)
     paper = papers.module(parameters.paper)
@@ -351,7 +354,7 @@ def adopt(folder: Path, parameters: RunParameters) -> None:
         folder,
         parameters,
         clock,
-        faces={"drawn": False},
-        rule="the authors' choice, perhaps on test sets",
+        faces={"drawn": False},  # they trained on photographs; how these were cut is not known
+        rule="the authors' choice, perhaps on test sets",  # by which the epoch was chosen
         weights_from=network.weights_from,
     )
