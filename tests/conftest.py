@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from dfnb import synth
 from dfnb.data.faces import MESH
@@ -15,6 +17,9 @@ from dfnb.report import figures
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
+# Torch's objects stay: looking through them for garbage as often as by default takes a tenth of
+# the suite.
+gc.set_threshold(100_000, 20, 20)
 sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
 LONGEST = (
     "test_notebooks",
@@ -72,11 +77,23 @@ def own_home(smoke_home, empty_home):
 
 @pytest.fixture(scope="module")
 def figures_without_a_screen():
-    """The backend of matplotlib that opens no window; figures are saved for no printer."""
+    """The backend of matplotlib that opens no window; figures are made for no screen or printer.
+
+    Saved ones have few pixels, and their PDF is empty: tests/report/test_figures.py saves whole
+    ones.
+    """
+
+    def savefig(figure, file, format, **options):
+        if format == "png":
+            whole(figure, file, format=format, **options)
+
     before = mpl.get_backend()
     mpl.use("Agg")
+    whole = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "DPI", 40)
+        patch.setattr(figures, "set_matplotlib_formats", lambda *_, **__: None)
+        patch.setattr(Figure, "savefig", savefig)
         yield
     mpl.use(before)
 

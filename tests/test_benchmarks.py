@@ -85,14 +85,14 @@ def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):
     import gpu
 
     monkeypatch.setattr(gpu, "PROFILED", 1)  # the profiler takes seconds for each step
-    gpu.main(paper=["locate_and_verify"], tiny=True, out=tmp_path)
+    gpu.main(paper=["xception"], tiny=True, out=tmp_path)
     parts = {}
     for path in tmp_path.iterdir():
         assert str(tmp_path) not in path.read_text(encoding="utf-8")
         part = path.stem.removeprefix("gpu-").removesuffix("-cpu-tiny")
         parts[part] = table = pd.read_csv(path)
         assert (table["outcome"] == "measured").all(), table[["contender", "outcome"]]
-    assert parts.keys() == {"golden", "steps-locate_and_verify", "end-to-end", "training"}
+    assert parts.keys() == {"golden", "steps-xception", "end-to-end", "training"}
     assert parts["golden"]["met"].all() and (parts["golden"]["difference"] < 1e-4).all()
     assert (parts["training"]["low"] <= parts["training"]["auc"]).all()
     loops = parts["end-to-end"]

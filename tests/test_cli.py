@@ -173,16 +173,18 @@ def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monke
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(tmp_path, trusted):
+def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(
+    tmp_path, trusted, output_of, monkeypatch
+):
     """Somebody else's folder, in which a command is started."""
     for name in ("data_manifest", "papers"):
         (tmp_path / name).mkdir()
     (tmp_path / "papers/theirs.py").write_text("raise SystemExit('executed')")
-    environment = {**os.environ, "DFNB_HOME": str(tmp_path)}
-    if not trusted:
-        del environment["DFNB_HOME"]
-    started = dfnb("train", "smoke", "x", cwd=tmp_path, env=environment)
-    printed = started.communicate()[1].decode()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DFNB_HOME", raising=False)
+    if trusted:
+        monkeypatch.setenv("DFNB_HOME", str(tmp_path))
+    _, printed = output_of("train", "smoke", "x")
     assert ("executed" in printed.split()) == trusted
     assert (f"set the environment variable DFNB_HOME to {tmp_path}" in printed) != trusted
 
@@ -316,7 +318,7 @@ def write_notebook(home, name, code):
     nbformat.write(notebook, home / "notebooks" / f"{name}.ipynb")
 
 
-def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
+def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home, output_of):
     write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 12}})
     record = reports.notebook_record("mine", BASELINE)
     code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
@@ -336,9 +338,8 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home):
         assert stopped.returncode == status and "Traceback" not in printed
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
         assert not any(job.done for job in planned)
-    again = dfnb("run", "mine", "--cores", "1", cwd=own_home)
-    printed = again.communicate()[0].decode()
-    assert again.returncode == 0 and all(job.done for job in planned)
+    status, printed = output_of("run", "mine", "--cores", "1")
+    assert status == 0 and all(job.done for job in planned)
     assert "resumed in epoch" in log.read_text()
     assert printed.count("report: ") == 1
 

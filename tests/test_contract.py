@@ -5,10 +5,9 @@ import shutil
 import subprocess
 import sys
 
-import nbformat
-import papermill
 import pytest
 
+import notebooks
 from dfnb import papers
 from dfnb.checks import DfnbError
 from dfnb.data import frames
@@ -94,16 +93,8 @@ def test_its_claim_is_judged(report):
     assert judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
 
 
-def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, tmp_path, monkeypatch):
+def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, monkeypatch):
     monkeypatch.setenv(reports.WRITER, "mine")  # as `dfnb run mine` sets it
     job = jobs.plan("mine").notebooks[-1]
-    executed = tmp_path / "executed.ipynb"
-    papermill.execute_notebook(
-        home / "notebooks" / "14_frequency.ipynb",
-        executed,
-        job.parameters,
-        progress_bar=False,
-    )
-    assert job.done
-    outputs = [cell.get("outputs", "") for cell in nbformat.read(executed, 4).cells]
-    assert "class Network(contract.Network)" in str(outputs)
+    shown, _ = notebooks.execute("14_frequency", home, home / "notebooks", **job.parameters)
+    assert job.done and "class Network(contract.Network)" in "".join(shown)

@@ -102,7 +102,8 @@ def _draw(
     extent_of_mask = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     if face is not None:
         axis.imshow(np.mean(face, -1), extent=extent_of_mask, cmap="gray", vmin=0, vmax=255)
-        _draw_half(axis, np.asarray(image), rows, columns)
+        if np.ndim(image) == 2:  # a map; in a row of maps, a picture may stand beside them
+            _draw_half(axis, np.asarray(image), rows, columns)
     shown = axis.imshow(image, extent=extent_of_mask, **keywords)
     if np.min(mask) < np.max(mask):  # else there is no outline
         # A black and a white line: one of them is visible on any background. The mask is 0 or 1,

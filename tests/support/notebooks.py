@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import Markdown
 from IPython.utils.capture import capture_output
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
@@ -41,13 +42,13 @@ def _restored(main):
         sys.modules["__main__"] = main
 
 
-def execute(name, home, **parameters):
-    """Run All of a notebook with parameters as papermill injects them.
+def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
+    """Run All of a notebook of a folder with parameters as papermill injects them.
 
     Returns what each cell shows as text, and the namespace at the end; the first cell that fails
     raises its own error.
     """
-    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{name}.ipynb"))
+    notebook = load_notebook_node(str(folder / f"{name}.ipynb"))
     if parameters:
         notebook = parameterize_notebook(notebook, parameters)
     main = sys.modules["__main__"]  # the shell puts its own there, which starts no process
@@ -64,7 +65,9 @@ def execute(name, home, **parameters):
                 outputs = [*captured.outputs]
                 texts = [output.data.get("text/plain", "") for output in outputs]
                 texts += [output.data.get("text/markdown", "") for output in outputs]
-                shown.append("\n".join([captured.stdout, *texts, str(result.result)]))
+                last = result.result
+                texts.append(last.data if isinstance(last, Markdown) else str(last))
+                shown.append("\n".join([captured.stdout, *texts]))
                 plt.close("all")
     return shown, dict(shell.user_ns)
 
