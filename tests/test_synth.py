@@ -387,6 +387,7 @@ def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home)
         identity_of(portraits)
 
 
+@pytest.mark.usefixtures("detector")  # forgeries along a mesh
 def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, monkeypatch):
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(portraits))
