@@ -5,18 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import pytest
-import torch
-from matplotlib.figure import Figure
-
-from dfnb import synth
-from dfnb.data.faces import MESH
-from dfnb.report import figures
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(1)
 # Torch's objects stay: looking through them for garbage as often as by default takes a tenth of
 # the suite.
 gc.set_threshold(100_000, 20, 20)
@@ -37,6 +29,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Torch as detectors use it; imported here, because what starts the workers needs none."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def checkout():
     """The root of the project."""
@@ -46,6 +46,8 @@ def checkout():
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
     """A home with the two smoke datasets, made once."""
+    from dfnb import synth
+
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
@@ -82,6 +84,10 @@ def figures_without_a_screen():
     Saved ones have few pixels, and their PDF is empty: tests/report/test_figures.py saves whole
     ones.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from dfnb.report import figures
 
     def savefig(figure, file, format, **options):
         if format == "png":
@@ -101,6 +107,8 @@ def figures_without_a_screen():
 @pytest.fixture(scope="session")
 def detector():
     """The files of the face detector and, beside it, of the face mesh."""
+    from dfnb.data.faces import MESH
+
     file = Path(os.environ.get("DFNB_DETECTOR", ""))
     if not (file.is_file() and file.with_name(MESH).is_file()):
         pytest.skip(f"needs DFNB_DETECTOR (YuNet's .onnx), and beside it {MESH}")

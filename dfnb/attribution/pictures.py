@@ -160,12 +160,13 @@ def frames_panel(
         rows.append(Row("true mask", crops, masks))
     titles = frames["method"].astype(str)
     if run:
-        # Another network than that of the maps: in inference mode its weights get no gradients.
-        scores = predict(run.network(), frames, run.settings, locate=False)["score"]
-        titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
+        network = run.network()
         for name in map_names:
-            views = maps.of(run, frames, name)
-            rows.append(Row(name, views, masks, MAP, crops, _scale(run.network(), name)))
+            views = maps.of(run, frames, name, network)
+            rows.append(Row(name, views, masks, MAP, crops, _scale(network, name)))
+        # Last, because in inference mode the network's weights get no gradients any more.
+        scores = predict(network, frames, run.settings, locate=False)["score"]
+        titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
     return panel(rows, titles)
 
 
@@ -185,7 +186,7 @@ def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
     for label, run in runs.items():
         network = run.network()
         if map_name in maps.names(network):
-            views = maps.of(run, frames, map_name)
+            views = maps.of(run, frames, map_name, network)
             rows.append(Row(label, views, masks, MAP, crops, _scale(network, map_name)))
     return panel(rows, frames["method"].astype(str))
 

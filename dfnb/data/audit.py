@@ -10,11 +10,6 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.stats import sem, t
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import read_crop
@@ -119,6 +114,13 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
 
     Returns one row per feature, all text but the number of ``clusters`` of both classes.
     """
+    # They take a second to import, and most processes need none.
+    from scipy.stats import sem, t
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     step = len(frames) // PROBED_FRAMES  # 0 where there are fewer frames
     probed = frames.iloc[:: max(1, step)]
     labels = probed["label"]

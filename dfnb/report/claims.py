@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from dfnb.checks import Closed, Name, read_yaml
 from dfnb.files import find
@@ -198,7 +198,7 @@ def _judged(
         kind = "within" if within else "cross"  # that of a named test set, too
     limit = -deltas[kind] if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
-    quantiles = t.ppf([1 - LEVEL, POWER], number["degrees"])
+    quantiles = stdtrit(number["degrees"], [1 - LEVEL, POWER])
     row["detectable"] = number["error"] * quantiles.sum()
     row["p_gain"] = p_above(number["value"] - limit, *spread)
     row["p_worse"] = p_above(limit - number["value"], *spread)
