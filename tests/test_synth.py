@@ -115,6 +115,7 @@ def test_a_dataset_is_identified_before_it_is_built():
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
+        ("smoke-a", {"delivery": {"jpeg": [85, 55]}}, "[85, 55]: write the lowest value first"),
     ],
 )
 def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, preset, changes, message):

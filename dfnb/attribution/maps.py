@@ -77,20 +77,23 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
     Args:
         network: A detector, see :func:`evidence`.
         images: (n, 3, H, W), normalised, H = W.
-        layer: A part of the network, by default the whole; in one with a timm backbone, it is the
-            layer of :func:`dfnb.papers.backbones.last_map`, and any other network needs a layer.
-            :func:`pass_through` says what it may return. If it is called several times, the last
-            output counts.
+        layer: The part of the network at which the map is taken. If it contains a timm backbone,
+            the map is taken at the backbone's last feature map instead, see
+            :func:`dfnb.papers.backbones.last_map`. None: the backbone is looked for in the whole
+            network. :func:`pass_through` says what a layer may return. If it is called several
+            times, the last output counts.
 
     Returns:
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
-        DfnbError: The layer is not called, or returns no such map.
+        DfnbError: The layer is not called, or returns no such map; or there is neither a layer nor
+            a backbone.
     """
     from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
-    layer = backbones.last_map(layer or network) or layer
+    # last_map gives None where there is no backbone: then the map is that of the layer itself.
+    layer = backbones.last_map(network if layer is None else layer) or layer
     if layer is None:
         parts = ", ".join(name for name, _ in network.named_children())
         raise DfnbError(

@@ -201,9 +201,9 @@ class Settings(Closed):
         Called once per training and split, after the previous phase has ended; ``start`` is the run
         of that phase, None if there is none, and ``seed`` that of the training. A paper that
         ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column ``always``, which ranks
-        some frames from 0 and is -1 for the others: every batch then shows some of those ranked,
-        see :class:`dfnb.data.loading.EpochSampler`.
+        :meth:`samples` makes of the val split. A paper may add a column ``always``: 0, 1, ... for
+        frames of which every batch must show some, however few they are, and -1 for the others, see
+        :class:`dfnb.data.loading.EpochSampler`.
         """
         return frames
 

@@ -174,7 +174,7 @@ def forest(
             dot_height = [lines.index(name) + 0.25 for name in dots["detector"]]
             axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
         axis.hlines(height, rows["low"], rows["high"])
-        axis.plot(rows["value"], height, "o")
+        axis.plot(rows["value"], height, "o", markersize=3)  # a larger one hides short intervals
         axis.set_title(panel.replace(" ", "\n"))
         axis.locator_params(axis="x", nbins=3)
     axes[0, 0].set_yticks(range(len(lines)), lines)

@@ -137,7 +137,7 @@ def shared_crops(
 
 
 def leaks(report: str, run: StoredRun | None, test_sets: Collection[str]) -> list[str]:
-    """A sentence for each training set that shares crops with a test set; see shared_crops."""
+    """A sentence for each pair of a training set and a test set with the same crops in both."""
     sentences = []
     for (train_set, test_set), (shared, frames) in shared_crops(report, run, test_sets).items():
         if shared:

@@ -120,13 +120,19 @@ def _remedy(report: str) -> str:
 
 
 def _test_set(report: str, runs: Iterable[Run]) -> str:
-    """The test set on which most of these runs were scored; of several, the one most are within."""
-    votes = {}  # test set -> runs that were scored on it, and runs that were trained on its like
+    """The test set on which most of these runs were scored.
+
+    Of several, that which is made like the training sets of most. One that compares kinds of images
+    does not count. Raises :class:`DfnbError` where there is none.
+    """
+    votes = {}  # test set -> how many runs were scored on it, and how many trained on its like
     for run in runs:
         tables, about = reports.read_run(report, run.id)
         for name in dict.fromkeys(condition.test_set for condition in tables):
             if not about[name]["contrasts"]:  # else it compares kinds of images
-                scored, within = votes.get(name, (0, 0))
-                is_within = domain_of(name)[0] == domain_of(run.train_set)[0]
-                votes[name] = (scored + 1, within + is_within)
+                scored, alike = votes.get(name, (0, 0))
+                (domain, _), (of_training, _) = domain_of(name), domain_of(run.train_set)
+                votes[name] = (scored + 1, alike + (domain == of_training))
+    if not votes:
+        raise DfnbError(f"no run of {report} has scores of a test set: {_remedy(report)}")
     return max(votes, key=votes.get)

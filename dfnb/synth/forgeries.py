@@ -14,7 +14,7 @@ numbers from a stream, also those that only one of them uses: so their later dra
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from dfnb.checks import Closed
 from dfnb.data.codecs import h264, jpeg
 from dfnb.data.frames import face_axes, rounded
 from dfnb.synth.brushes import bump, edge
-from dfnb.synth.people import Array, Shot, Span
+from dfnb.synth.people import Array, Ascending, Shot, Span
 
 VISIBLE = 0.05  # a pixel counts as forged where the opacity is above this
 ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
@@ -84,7 +84,7 @@ class Delivery(Closed):
     white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel, a share
     contrast: float = Field(0.08, ge=0, lt=1)  # largest gain or loss of contrast, a share
     noise: Span = (0.002, 0.006)  # standard deviation, of images in [0, 1]
-    jpeg: tuple[int, int] = (55, 85)  # lowest and highest quality
+    jpeg: Annotated[tuple[int, int], Ascending] = (55, 85)  # lowest and highest quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
 
@@ -708,7 +708,5 @@ def deliver(images: Sequence[Array], delivery: Delivery, draw: Generator) -> Arr
     # Both ways the frames are encoded and decoded again.
     if delivery.h264 is not None:
         return h264(np.stack(frames), delivery.h264)
-    # The settings may have the higher first: `uniform` above accepts that, `integers` does not.
-    low, high = sorted(delivery.jpeg)
-    quality = int(draw.integers(low, high, endpoint=True))  # one for the video
+    quality = int(draw.integers(*delivery.jpeg, endpoint=True))  # one for the video
     return np.stack([jpeg(frame, quality) for frame in frames])

@@ -7,13 +7,23 @@ fixed order, that of the tables and of the code, on which the pixels of all data
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.random import Generator
+from pydantic import AfterValidator
 
-Span = tuple[float, float]  # lowest and highest value of a uniform distribution
+
+def _ascending(span: tuple[float, float]) -> tuple[float, float]:
+    """The lowest and the highest value of a setting, as they are; refuses the higher one first."""
+    if span[0] > span[1]:
+        raise ValueError(f"{list(span)}: write the lowest value first")
+    return span
+
+
+Ascending = AfterValidator(_ascending)
+Span = Annotated[tuple[float, float], Ascending]  # the ends of a uniform distribution
 Array = np.ndarray
 
 # A person moves through an imagined video, in which waves move the head and the light. Only every
