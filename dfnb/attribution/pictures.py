@@ -163,7 +163,7 @@ def frames_panel(
         network = run.network()
         for name in map_names:
             views = maps.of(run, frames, name, network)
-            rows.append(Row(name, views, masks, MAP, crops, _scale(network, name)))
+            rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
         # Last, because in inference mode the network's weights get no gradients any more.
         scores = predict(network, frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
@@ -187,11 +187,11 @@ def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
         network = run.network()
         if map_name in maps.names(network):
             views = maps.of(run, frames, map_name, network)
-            rows.append(Row(label, views, masks, MAP, crops, _scale(network, map_name)))
+            rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
     return panel(rows, frames["method"].astype(str))
 
 
-def _scale(network: Network, map_name: str) -> str:
+def scale_of(network: Network, map_name: str) -> str:
     """What the values of a map of a paper's network are."""
     is_own_output = network.maps().get(map_name) == "localise"
     return "value of the map" if is_own_output else "share of the map's maximum"

@@ -36,7 +36,7 @@ def style(columns: Literal["one", "two"] = "two") -> None:
     Args:
         columns: Of a paper, that figures are wide. Letters have the same size in both.
     """
-    pd.set_option("display.max_colwidth", 300, "display.max_columns", 40, "display.max_rows", 200)
+    pd.set_option("display.max_colwidth", 600, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
         "seaborn-v0_8-whitegrid",
@@ -133,6 +133,7 @@ def training_curves(run: StoredRun) -> Figure:
         axis.set_title(name.removeprefix("loss_") if is_loss else "validation")
         axis.set_ylabel("loss" if is_loss else "frame AUC")
         axis.set_xlabel("epoch")
+        axis.locator_params(axis="x", integer=True)
     return figure
 
 
@@ -273,7 +274,8 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
                 handles["random blocks"] = band
             elif name in names:
                 place = names.index(name)
-                look = {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)], "ms": 3}
+                look = {"color": f"C{place % 6}", "linestyle": ("-", "--")[place // 6 % 2]}
+                look |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 3}
                 handles[name] = axis.plot(shares, mean, **look)[0]
         axis.set_title(detector)
     for axis in axes[-1]:
