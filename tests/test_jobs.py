@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -18,7 +19,15 @@ from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
 from dfnb.report import detectors, judging, maps, scores, thresholds
-from dfnb.running import datasets, jobs, measuring, parameters, this_run, workflow
+from dfnb.running import (
+    datasets,
+    jobs,
+    measuring,
+    open_reports,
+    parameters,
+    this_run,
+    workflow,
+)
 from dfnb.store import reports
 from dfnb.training import train
 
@@ -246,6 +255,13 @@ def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
     write_profile(own_home, grid, notebook)
     with pytest.raises(DfnbError, match=sentence):
         workflow.run("mine", cores=1)
+
+
+def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypatch):
+    run = SimpleNamespace(id="x", train_set="smoke-a")
+    monkeypatch.setattr(open_reports, "first_runs", lambda report: {"Baseline": run})
+    with pytest.raises(DfnbError, match="no run of loop has scores of a test set"):
+        open_reports.measure_maps("loop")
 
 
 # ---------------------------------------------------------------- trainings
