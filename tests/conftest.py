@@ -13,20 +13,28 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # the suite.
 gc.set_threshold(100_000, 20, 20)
 sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
+# The longest first: else one worker would wait for the other at the end.
 LONGEST = (
     "test_notebooks",
     "test_golden",
-    "test_all_notebooks",
     "test_miniature",
-    "test_cli",
-    "test_coverage",
     "test_synth",
+    "test_cli",
+    "test_all_notebooks",
+    "test_benchmarks",
+    "test_prepare",
+    "test_jobs",
+    "test_train",
+    "test_experiments",
+    "test_coverage",
+    "test_project",
 )
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files start first: else one worker would wait for the other at the end."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    """The files of LONGEST start in this order, before all others."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)
