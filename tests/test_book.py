@@ -58,6 +58,8 @@ def test_notebooks_are_executed_and_show_their_parameters_once(checkout, site):
     for executed in (checkout / "reports").glob("study*/notebooks/*.ipynb"):
         cells = nbformat.read(site / "notebooks" / executed.name, as_version=4).cells
         assert any(cell.get("outputs") for cell in cells)
+        prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        assert [text.startswith("# ") for text in prose] == [True] + [False] * (len(prose) - 1)
         tags = [set(cell.metadata.get("tags", [])) for cell in cells]
         assert tags.count({"parameters", "hide-input"}) == 1
         assert {"injected-parameters"} not in tags

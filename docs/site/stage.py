@@ -134,10 +134,11 @@ def stage(folder: Path) -> None:
     for notebook, paper in papers.notebooks().items():
         titles[notebook] = papers.module(paper).PAPER.title
     for path in (CHECKOUT / "notebooks").glob("*.ipynb"):
-        notebook = source = nbformat.read(path, as_version=4)
+        notebook = nbformat.read(path, as_version=4)
         executed = STUDY / "notebooks" / path.name
         if executed.exists():
-            notebook = with_outputs(nbformat.read(executed, as_version=4), source)
+            notebook = nbformat.read(executed, as_version=4)
+            del notebook.cells[0]  # when and where it was executed
             write_picture(notebook, folder / pages.PICTURE.format(path.stem))
         prepare(notebook, site, f"notebooks/{path.name}")
         add_expectation(notebook, path.stem, titles.get(path.stem))
@@ -152,22 +153,6 @@ def write_picture(notebook: NotebookNode, path: Path) -> None:
                 if kind in output.get("data", {}) and not path.exists():
                     path.parent.mkdir(exist_ok=True)
                     path.write_bytes(b64decode(output["data"][kind]))
-
-
-def with_outputs(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
-    """The study's executed notebook under today's title; a note says where its text is older."""
-    title, _, _ = source.cells[0].source.partition("\n")
-    _, _, text = executed.cells[0].source.partition("\n")
-    executed.cells[0].source = f"{title}\n{text}"
-    today = {cell.source for cell in source.cells}
-    texts = {cell.source for cell in executed.cells if cell.cell_type == "markdown"}
-    if not texts <= today:
-        earlier = (
-            "The study ran an earlier version of this notebook, so some words differ from today's."
-        )
-        note = f"```{{note}}\n{earlier}\n```"
-        executed.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="earlier-version"))
-    return executed
 
 
 def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
