@@ -70,6 +70,19 @@ def test_a_phase_that_trainings_share_counts_once(own_home, monkeypatch):
     assert "of weights, and while one trains" in text
 
 
+def test_what_has_to_be_fetched_is_fetched_before_anything_is_timed(own_home, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
+    monkeypatch.setattr(cost, "_measure", None)  # nothing is timed
+    changes = {**SETTINGS, "region": "hull"}
+    write_profile(own_home, notebooks={BASELINE: SETTINGS, "06_self_blended_images": changes})
+    with pytest.raises(DfnbError, match="the face mesh could not be downloaded"):
+        cost.report("mine")
+
+
 def test_seeds_are_measured_once(own_home, monkeypatch):
     measured = []
     monkeypatch.setattr(cost, "_measure", lambda run: measured.append(run) or A_SECOND)

@@ -115,6 +115,10 @@ def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list
     scoring = {}  # hours, by the detector and what it is scored on
     tables = {name: test_sets.load(name) for job in trainings for name in _tested(job)}
     rows = []
+    # First, so that nothing is timed in vain; with random weights, little is left to fetch.
+    for job in trainings:
+        for run in _phases(job.run):
+            settings_of(run).fetch()
     # Shown on a terminal only; ncols, because some terminals do not state their width.
     for job in tqdm(trainings, "timed", unit=" trainings", disable=None, ncols=80):
         row = {"paper": job.run.paper, "training": 0.0, "validation": 0.0, "memory": np.nan}
@@ -162,7 +166,6 @@ def _tested(job: jobs.Training) -> list[str]:
 def _measure(run: RunParameters) -> Phase:
     """Measure one phase: its first steps, and its validation of some frames."""
     settings = settings_of(run)
-    settings.fetch()  # with random weights, little is left to fetch
     splits = train.visible_splits(run, settings, None)  # None: the phase before is not trained
     with device.precision(settings.precision), device.reproducible(settings.deterministic):
         trainer, seconds = _start(run, splits)
