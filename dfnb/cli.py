@@ -1,6 +1,5 @@
 """The command ``dfnb``. Torch and pandas are imported inside the commands: they take seconds."""
 
-import gc
 import logging
 import os
 import re
@@ -37,8 +36,6 @@ def app() -> None:
     # Remarks of libraries are not for users. force replaces a handler that one may have set.
     logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
-    # Torch's objects stay: looking through them for garbage takes a second while it is imported.
-    gc.set_threshold(100_000)
     # After Ctrl-C, joblib's tracker would warn of each object that it cleans up.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:

@@ -9,9 +9,6 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-# Torch's objects stay: looking through them for garbage as often as by default takes a tenth of
-# the suite.
-gc.set_threshold(100_000, 20, 20)
 sys.path += [str(CHECKOUT / "scripts"), str(CHECKOUT / "tests" / "support")]
 # The longest first: else one worker would wait for the other at the end.
 LONGEST = (
