@@ -32,11 +32,15 @@ def pytest_collection_modifyitems(items):
     """The files of LONGEST start in this order, before all others."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
-    gc.freeze()  # what is imported stays: IPython looks for garbage before each notebook
+
+
+def pytest_collection_finish():
+    """What is imported stays: IPython, which looks for garbage before each notebook, skips it."""
+    gc.freeze()
 
 
 def pytest_unconfigure():
-    """Else libraries would report what they leave at the end."""
+    """End as if nothing had been frozen: else libraries would report what they leave behind."""
     gc.unfreeze()
 
 

@@ -273,10 +273,11 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
                 band = axis.fill_between(shares, mean - error, mean + error, color="0.8")
                 handles["random blocks"] = band
             elif name in names:
-                place = names.index(name)
-                look = {"color": f"C{place % 6}", "linestyle": ("-", "--")[place // 6 % 2]}
-                look |= {"marker": MARKERS[place % len(MARKERS)], "markersize": 3}
-                handles[name] = axis.plot(shares, mean, **look)[0]
+                # As many colours as markers, first with a solid line and then with a dashed one.
+                round_of_looks, place = divmod(names.index(name), len(MARKERS))
+                look = {"color": f"C{place}", "marker": MARKERS[place], "markersize": 3}
+                style = ("-", "--")[round_of_looks % 2]
+                handles[name] = axis.plot(shares, mean, linestyle=style, **look)[0]
         axis.set_title(detector)
     for axis in axes[-1]:
         axis.set_xlabel("% of pixels hidden")
