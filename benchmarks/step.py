@@ -144,7 +144,7 @@ def busy_seconds(function: Callable[[], Any], on_gpu: bool) -> float:
         if not on_gpu:
             microseconds += event.self_cpu_time_total
         # Annotations, such as of an optimiser's step, span the kernels that are counted anyway.
-        elif event.device_type is DeviceType.CUDA and not event.is_user_annotation:
+        elif event.device_type == DeviceType.CUDA and not event.is_user_annotation:
             microseconds += event.self_device_time_total
     return microseconds / 1e6
 
