@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import joblib
 import miniature
 import networks
 import numpy as np
@@ -41,7 +42,7 @@ MAPS = (
 
 def run_profile(name, home):
     """Run a profile as a user does, and check what it leaves behind."""
-    words = ["run", name, "--cores", "2"]
+    words = ["run", name, "--cores", str(joblib.cpu_count())]
     environ = {**os.environ, "DFNB_HOME": str(home)}
     command = [sys.executable, "-m", "dfnb.cli", *words]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
