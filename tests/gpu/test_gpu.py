@@ -159,6 +159,13 @@ def test_every_map_of_notebook_08_is_that_of_float64_on_a_cpu(paper):
         assert np.abs(made - expected[name]).mean() < MAPS, name
 
 
+def test_the_profiler_sees_what_the_gpu_computes():
+    import step
+
+    rows = torch.ones(1000, 1000, device=device.DEVICE)
+    assert step.busy_seconds(lambda: rows @ rows, device.DEVICE == "cuda") > 0
+
+
 @pytest.mark.parametrize("kind", ["lv", "etd"])
 def test_the_released_codes_golden_values_are_met(kind):
     import gpu
