@@ -132,24 +132,29 @@ def explain_writing(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is made there replaces ``path`` on success.
 
-    It may be a file or a folder. A file is synced to disk first. An existing folder is removed just
-    before the replacement, because the system replaces only an empty one. Raises
+    It may be a file or a folder. A file is synced to disk first. An existing folder is set aside
+    just before the replacement, because the system replaces only an empty one. Raises
     :class:`DfnbError` where the system cannot write.
     """
     # The name keeps the suffix, by which matplotlib for example chooses the format of a file. It is
     # random, so that two processes do not write to the same one.
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+    aside = temporary.with_name(f"{temporary.name}.old")
     with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             if temporary.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+                if path.exists():
+                    path.replace(aside)
             else:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
             temporary.replace(path)
-        finally:  # removes a folder or a file after an error; on success there is none any more
+        finally:  # after an error all is as before
+            if aside.exists() and not path.exists():
+                aside.replace(path)
+            shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
 

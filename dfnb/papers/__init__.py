@@ -36,7 +36,8 @@ def modules() -> dict[str, ModuleType]:
     Raises :class:`DfnbError` where the name, title or notebook of one is also one of another.
     """
     # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
-    # because the home may have changed; a module that was imported from the home before is kept.
+    # because the home may have changed. Python imports a name once in a process: if the home before
+    # had a file of that name, its module is returned.
     home.__path__[:] = _trusted_folders()
     papers = {}
     taken = {}  # name, title or notebook -> the file of the paper that has it

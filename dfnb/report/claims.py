@@ -22,11 +22,11 @@ from dfnb.store.reports import detectors, profile_of
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
-# The p values of what is tested of a claim's value, each adjusted in a family of its own, and the
-# verdict if it is shown; the first one counts.
-VERDICTS = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
+# What is tested of a claim's value: the column of its p values, and the verdict if it is shown. The
+# first that is shown counts.
+VERDICT_OF_P = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
 WITHOUT_NUMBER = {
-    **dict.fromkeys(["value", "low", "high", *VERDICTS, "detectable"], NAN),
+    **dict.fromkeys(["value", "low", "high", *VERDICT_OF_P, "detectable"], NAN),
     "minus": "",
 }
 POWER = 0.8  # with which a detectable difference would have been shown, before Holm's correction
@@ -222,16 +222,17 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
 
 
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
-    """Adjust the p values of ``judged`` in place, and set the verdicts of claims that have some.
+    """Adjust the p values of ``judged`` in place, and set the verdicts of the tested claims.
 
-    Each of VERDICTS is adjusted by itself, over the claims with ``family``; a claim without it is
-    judged by its p value as it is.
+    Each column of p values is adjusted by itself, over the claims whose ``family`` is true; the
+    others stay as they are.
     """
-    for name in VERDICTS:
-        is_adjusted = judged["family"] & judged[name].notna()
-        judged.loc[is_adjusted, name] = holm(judged.loc[is_adjusted, name])
-    is_shown = [judged[name] < LEVEL for name in VERDICTS]
-    verdict = np.select(is_shown, [*VERDICTS.values()], "undecided")
+    for p in VERDICT_OF_P:
+        # What was not tested must not count, as it would in holm.
+        is_adjusted = judged["family"] & judged[p].notna()
+        judged.loc[is_adjusted, p] = holm(judged.loc[is_adjusted, p])
+    is_shown = [judged[p] < LEVEL for p in VERDICT_OF_P]
+    verdict = np.select(is_shown, [*VERDICT_OF_P.values()], "undecided")
     is_tested = judged["p_gain"].notna()
     judged.loc[is_tested, "verdict"] = verdict[is_tested]
     return judged

@@ -241,9 +241,10 @@ def _subtracted(
 ) -> dict[tuple, Estimate]:
     """Each estimate minus that of the same group with the values of ``minus``.
 
-    Groups without that counterpart are left out. Replicate by replicate: a paired comparison. Seeds
-    are paired by their order, and those that one side has more are left out; a tool without a seed
-    is subtracted from each. A pair with a collapsed run counts as collapsed.
+    The keys are a group's values of ``names``. Groups without that counterpart are left out.
+    Replicate by replicate: a paired comparison. Seeds are paired by their order, and those that one
+    side has more are left out; a side without seeds, another tool, is paired with each of the
+    other's. A pair with a collapsed run counts as collapsed. The counts are those of the first.
     """
     differences = {}
     for key, first in estimates.items():
@@ -254,9 +255,9 @@ def _subtracted(
         seeds = None  # all; a tool's one row is paired with every seed of the other side
         if first.has_seeds and second.has_seeds:
             seeds = min(len(first.values), len(second.values))
-        # A side of exactly 0 or 1 has no error: the interval would be too narrow.
-        of_sample = [side.values[:, 0].mean() for side in (first, second)]
-        is_exact = 0 in of_sample or 1 in of_sample
+        # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
+        # the interval would be too narrow.
+        is_exact = _is_exact(first) or _is_exact(second)
         differences[key] = first._replace(
             values=first.values[:seeds] - second.values[:seeds],
             collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
@@ -264,6 +265,12 @@ def _subtracted(
             fewest=1 if is_exact else min(first.fewest, second.fewest),  # 1: no interval
         )
     return differences
+
+
+def _is_exact(estimate: Estimate) -> bool:
+    """Whether the sample's value is 0 at every seed that counts, or 1 at every one."""
+    of_sample = estimate.values[~estimate.collapsed, 0]
+    return any((of_sample == value).all() for value in (0, 1))
 
 
 def _summary(
