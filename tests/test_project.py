@@ -69,7 +69,8 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
 
 def test_links_lead_somewhere(checkout):
     """In the documents and in the text of the notebooks; headings, too."""
-    kinds = ["*.md", "*/README.md", "docs/*.md", "notebooks/*.ipynb"]
+    kinds = ["*.md", "*/README.md", "docs/*.md"]
+    kinds += ["notebooks/*.ipynb", "reports/study*/notebooks/*.ipynb"]
     for path in [path for kind in kinds for path in checkout.glob(kind)]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":

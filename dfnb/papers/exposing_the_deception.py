@@ -54,8 +54,8 @@ class Settings(contract.Settings):
         dropout: After the first two of these layers, and before the layer that classifies G.
         information_losses: ``lil``, ``gil``, both or none, for ablations.
         cross_entropy: released: the sum over all heads. figure: that of the output alone, as the
-            authors' framework figure has it; the other heads, which D compares, then stay as they
-            were initialised.
+            authors' framework figure has it; then the joint head stays as it was initialised, and
+            LIL alone trains the left-out heads.
         estimator: D, how two predictions are compared: ``kl``, or ``sinkhorn``, an optimal
             transport over the batch.
         temperature: T, of the softmax of all predictions that D compares.

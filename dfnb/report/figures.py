@@ -181,7 +181,9 @@ def forest(
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
-    figure.supxlabel(f"difference in {what}" if subtracted else what, fontsize="medium")
+    if subtracted:
+        what += f" minus that of {subtracted}"
+    figure.supxlabel(what, fontsize="medium")
     return figure
 
 

@@ -22,8 +22,9 @@ LONGEST_CELL = 10800  # seconds
 def sign(path: Path) -> nbformat.NotebookNode:
     """Let an executed notebook begin with a line that says how it was made; returns it.
 
-    Of what papermill notes the parameters and the durations stay; times of day and paths, which say
-    nothing about the run, leave. A notebook that is signed already stays as it is.
+    Its links lead where they do from ``notebooks/``. Of what papermill notes the parameters and the
+    durations stay; times of day and paths, which say nothing about the run, leave. A notebook that
+    is signed already stays as it is.
     """
     notebook = nbformat.read(path, as_version=4)
     made = notebook.metadata.get("papermill", {})
@@ -41,6 +42,8 @@ def sign(path: Path) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "markdown":  # of a notebook that now is in reports/<profile>/notebooks
+            cell.source = cell.source.replace("](../", "](../../../")
         if "papermill" in cell.metadata:
             duration = cell.metadata["papermill"].get("duration")
             cell.metadata["papermill"] = {"duration": duration}

@@ -139,6 +139,8 @@ def stage(folder: Path) -> None:
         if executed.exists():
             notebook = nbformat.read(executed, as_version=4)
             del notebook.cells[0]  # when and where it was executed
+            for cell in notebook.cells:  # links as from notebooks/, where the site has them
+                cell.source = cell.source.replace("](../../../", "](../")
             write_picture(notebook, folder / pages.PICTURE.format(path.stem))
         prepare(notebook, site, f"notebooks/{path.name}")
         add_expectation(notebook, path.stem, titles.get(path.stem))
