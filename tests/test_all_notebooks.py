@@ -5,9 +5,13 @@ One training and two notebooks: tests/test_notebooks.py executes all others in i
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
+import pytest
 import yaml
 from typer.testing import CliRunner
 
@@ -22,24 +26,49 @@ def write_short_profile(checkout, home):
     """The profile ``mine`` of a home: smoke without most of its notebooks and its ablations."""
     profile = yaml.safe_load((checkout / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
     profile["notebooks"] = {name: profile["notebooks"][name] for name in NOTEBOOKS}
+    profile["notebooks"]["02_xception_baseline"]["epochs"] = 12  # long enough to be stopped
     del profile["ablations"]
     path = home / "notebooks" / "profiles" / "mine.yaml"
     files.write_bytes(path, yaml.safe_dump(profile, sort_keys=False).encode())
 
 
-def test_a_profile_runs_whole_and_only_once(checkout, smoke_home, tmp_path_factory, monkeypatch):
-    """In a fresh home whose name has a space and an accent, started from another folder."""
-    home = tmp_path_factory.mktemp("höme of a run")
-    write_short_profile(checkout, home)
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    shutil.copytree(smoke_home / "datasets", home / "datasets")
-    monkeypatch.setenv("DFNB_HOME", str(home))
+@pytest.fixture
+def home(checkout, smoke_home, tmp_path_factory, monkeypatch):
+    """A fresh home with the profile ``mine``; its name has a space and an accent."""
+    folder = tmp_path_factory.mktemp("höme of a run")
+    write_short_profile(checkout, folder)
+    shutil.copytree(smoke_home / "datasets", folder / "datasets")
+    monkeypatch.setenv("DFNB_HOME", str(folder))
+    return folder
+
+
+def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path, monkeypatch):
+    """Started from another folder; stopped while it trains, no process of it stays."""
     command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
-    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     plan = jobs.plan("mine")
     planned = [*plan.trainings, *plan.notebooks]
     report = home / "reports" / "mine"
+    log = report / "logs" / f"{plan.trainings[0].name}.txt"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        log.unlink(missing_ok=True)
+        stopped = subprocess.Popen(command, cwd=elsewhere, **pipes)
+        while not (log.exists() and list(home.glob("runs/*/last.ckpt"))):
+            assert stopped.poll() is None
+            time.sleep(0.1)
+        children = psutil.Process(stopped.pid).children(recursive=True)
+        stopped.send_signal(number)
+        printed = stopped.communicate()[1]
+        assert stopped.returncode == status and "Traceback" not in printed
+        assert children and psutil.wait_procs(children, timeout=30)[1] == []
+        assert not any(job.done for job in planned)
+
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "resumed in epoch" in log.read_text(encoding="utf-8")
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     for job in planned:  # a line for each, and not Snakemake's own log

@@ -5,11 +5,9 @@ import os
 import resource
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import wave
 from pathlib import Path
 
@@ -17,7 +15,6 @@ import clips
 import cv2
 import nbformat
 import pandas as pd
-import psutil
 import pytest
 import torch
 from profiles import BASELINE, GRID, SETTINGS, write_profile
@@ -32,7 +29,6 @@ from dfnb.papers import backbones
 from dfnb.report import other_tools
 from dfnb.report.page import REPORT
 from dfnb.running import cost, jobs, workflow
-from dfnb.store import reports
 
 
 def dfnb(*words, **options):
@@ -316,32 +312,6 @@ def write_notebook(home, name, code):
     cells = [parameters, nbformat.v4.new_code_cell(code)]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, home / "notebooks" / f"{name}.ipynb")
-
-
-def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(own_home, output_of):
-    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "epochs": 12}})
-    record = reports.notebook_record("mine", BASELINE)
-    code = f"from dfnb import files; files.write_json(files.home() / {str(record)!r}, {{}})"
-    write_notebook(own_home, BASELINE, code)
-    plan = jobs.plan("mine")
-    planned = [*plan.trainings, *plan.notebooks]
-    log = own_home / "reports" / "mine" / "logs" / f"{planned[0].name}.txt"
-    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        log.unlink(missing_ok=True)
-        stopped = dfnb("run", "mine", "--cores", "1", cwd=own_home)
-        while not (log.exists() and list(own_home.glob("runs/*/last.ckpt"))):
-            assert stopped.poll() is None
-            time.sleep(0.1)
-        children = psutil.Process(stopped.pid).children(recursive=True)
-        stopped.send_signal(number)
-        printed = stopped.communicate()[1].decode()
-        assert stopped.returncode == status and "Traceback" not in printed
-        assert children and psutil.wait_procs(children, timeout=30)[1] == []
-        assert not any(job.done for job in planned)
-    status, printed = output_of("run", "mine", "--cores", "1")
-    assert status == 0 and all(job.done for job in planned)
-    assert "resumed in epoch" in log.read_text()
-    assert printed.count("report: ") == 1
 
 
 def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_home, capfd):
