@@ -385,12 +385,11 @@ def _stop(*_: Any) -> None:
 
 
 def _print_record(record: dict[str, Any], name: str) -> None:
-    """Print a dataset's counts, and why files are unusable."""
+    """Print a dataset's counts, its fingerprint, and why faces or files are missing."""
     from dfnb.data import prepare
 
-    # The names in n are "split/method".
-    for split, counts in record["n"].items():
-        typer.echo(f"{split}: {counts['frames']} frames of {counts['videos']} videos")
+    for kind, counts in record["n"].items():  # "split/method"
+        typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:  # a dataset of dfnb prepare
         typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")

@@ -220,11 +220,12 @@ def face_in(
 
 
 def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image that is a frame, and its mask or original; errors are those of frame_pairs."""
+    """An image that is a frame, and its mask or original; raises Unusable as frame_pairs does."""
     try:
         image = read_image(path)
     except Unusable as error:
         raise Unusable(f"its frame {path.name}: {error}") from None
+    # A picture of a mask or original is decoded as a video of one frame.
     other = next(decode_region(region)).rgb() if region else None
     if other is not None and image.shape != other.shape:
         raise Unusable("the pictures of its mask or original have another size")
@@ -244,7 +245,7 @@ def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
         yield image, other
 
 
-def decode_region(file: Path) -> Iterator[np.ndarray]:
+def decode_region(file: Path) -> Iterator[Picture]:
     """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
     try:
         yield from decode(file)

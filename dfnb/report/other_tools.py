@@ -125,13 +125,14 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
     columns, in any order, are ``video``, which may be called ``id``, ``path``, ``filename`` or
     ``file``; ``score``, high for fakes; and where there are such, ``label`` (0 or real, 1 or fake),
-    ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. Without ``frame``, a score
-    counts for all frames of a video; where the first file scores videos, frames of others are
-    averaged. Without ``test_set``, all rows are of the one test set in ``names``.
+    ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. The method of real rows becomes
+    real. Without ``test_set``, all rows are of the one test set in ``names``; where these are none
+    or several, of OWN_LABELS. What a score counts for where a file has no ``frame``, or other files
+    have none: :func:`_scores_of`.
 
     Args:
         path: The CSV.
-        names: Of the test sets.
+        names: The test sets that are judged; none where the file itself has the labels.
 
     Raises :class:`DfnbError` for files that cannot be used.
     """

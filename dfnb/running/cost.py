@@ -87,7 +87,7 @@ def report(profile: str, main: bool = False) -> str:
         _on_disk(disk, phases),
         f"Hours: one training after the other on this machine ({device.name()}). GiB: the tensors "
         f"of a step{is_estimated}. A corrupted frame counts as much as any other. Not counted: "
-        "downloads, preparing, attribution maps, notebooks.",
+        "downloads, preparing, the scores of the validation split, attribution maps, notebooks.",
     ]
     return "\n\n".join(filter(None, paragraphs))
 
@@ -188,8 +188,8 @@ def _measure(run: RunParameters) -> Phase:
 def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trainer, float]:
     """A training after some steps, and the seconds that each of them took.
 
-    Its batches are smaller on a CPU, see :data:`PIXELS`, and where they do not fit the memory: it
-    has more steps, then. Raises :class:`DfnbError` where not even FEW images fit.
+    Its batches are smaller on a CPU, see :data:`PIXELS`, and are halved until they fit the memory:
+    an epoch then has more steps. Raises :class:`DfnbError` where about FEW images do not fit.
     """
     settings = settings_of(run)
     size = settings.batch_size
@@ -197,6 +197,7 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
         size = min(size, max(FEW, PIXELS // settings.image_size**2))
     smallest = min(size, FEW)
     while size >= smallest:
+        trainer = None  # one that did not fit gives its memory back
         # OneCycleLR fails after its last step, so the learning rate is constant.
         changes = {"batch_size": size, "schedule": "constant"}
         changed = settings.model_copy(update=changes).model_dump(mode="json")
@@ -206,7 +207,7 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
                     Path(run.paper),  # nothing is written to this path
                     run.model_copy(update={"settings": changed}),
                     splits,
-                    None,
+                    start=None,  # random weights
                 )
             return trainer, _seconds_per_step(trainer)
         except torch.OutOfMemoryError:
@@ -267,7 +268,10 @@ def _bytes_of(tensors: Iterable[Any]) -> int:
 
 
 def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) -> float:
-    """The hours in which a training's test sets are scored, corrupted ones included."""
+    """The hours in which a training's test sets are scored, corrupted ones included.
+
+    Some frames of them are timed as they are, with their masks; all others are taken to be as fast.
+    """
     count = sum(len(tables[name]) for name in job.test_sets)
     corruptions = job.corruptions
     if corruptions and corruptions.test_set in tables:
@@ -276,8 +280,8 @@ def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) ->
     if not count:  # no test set is there
         return 0.0
     frames = pd.concat([tables[name] for name in _tested(job)], ignore_index=True)
-    masked = frames.iloc[masked_positions(frames)]
-    constant = mean_mask(masked.head(8))  # its localisation is measured beside the network's
+    # The mean training mask is measured beside what the network locates. Any map takes as long.
+    constant = mean_mask(frames.iloc[masked_positions(frames)].head(8))
     settings = settings_of(job.run)
     network = papers.module(job.run.paper).Network(settings).to(device.DEVICE)
     return count * _seconds_per_frame(network, frames, settings, constant=constant) / 3600
@@ -317,7 +321,10 @@ def _bytes_of_datasets(
     trainings: Sequence[jobs.Training],
     missing: Sequence[str],
 ) -> dict[str, float]:
-    """The bytes of the crops and masks of each dataset, in the splits that are used."""
+    """The bytes of the crops and masks of each dataset, in the splits that are used.
+
+    Datasets that are ``missing`` have a stand-in, whose frames are as many and as large.
+    """
     used = defaultdict(set)
     for job in trainings:
         if job.run.data:  # empty for released weights, which need no training set
@@ -328,7 +335,8 @@ def _bytes_of_datasets(
     for name, splits in used.items():
         frames = load_frames(name)
         frames = frames[frames["split"].isin(splits)]
-        if name in missing and name in manifests.dataset_names("real"):  # drawn crops are smaller
+        # The stand-in is drawn, and drawings take fewer bytes than photographs; masks take few.
+        if name in missing and name in manifests.dataset_names("real"):
             nbytes[name] = len(frames) * faces_of(name)["size"] ** 2 * max(BYTES_PER_PIXEL)
             continue
         some = frames.iloc[np.linspace(0, len(frames) - 1, WEIGHED).astype(int)]

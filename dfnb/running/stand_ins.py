@@ -79,5 +79,5 @@ def _write(folder: Path, extent: Extent, drawn: pd.DataFrame) -> None:
     rows = pa.Table.from_pandas(table, pa.schema(COLUMNS), preserve_index=False)
     parquet.write_table(rows, folder / "frames.parquet")
     fingerprints = dict.fromkeys(table["split"].unique(), "a stand-in")
-    record = {"parameters": {"size": extent.size}, "fingerprints": fingerprints, "n": counts}
-    files.write_json(folder / "record.json", {**record, "outputs": {}})
+    about = {"parameters": {"size": extent.size}, "fingerprints": fingerprints, "n": counts}
+    files.write_json(folder / "record.json", {**about, "outputs": {}})

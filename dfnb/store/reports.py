@@ -286,7 +286,7 @@ def detectors(report: str) -> list[Detector]:
     """
     folder = report_folder(report)
     tools = []
-    roles = {}  # run -> its roles; of an open report none
+    roles = {}  # run -> its ablations and variants; None in an open report
     for path in score_files(folder):
         metadata = read_metadata(path)
         if "record" in metadata:
@@ -297,17 +297,18 @@ def detectors(report: str) -> list[Detector]:
     train_sets = pooled_train_sets(roles)
     by_role = defaultdict(list)  # place in the order -> runs
     by_parameters = defaultdict(list)
-    for run, of_run in roles.items():
+    for run, its_roles in roles.items():
         notebook = run.record.detector.notebook
-        for ablation, variant in of_run or ():
-            # The variants of STANDING_ALONE are main detectors, too.
-            is_variant = ablation not in ("", STANDING_ALONE)
-            place = (is_variant, notebook, ablation, variant, train_sets[run])
-            by_role[place].append(run)
-        if of_run is None:
+        if its_roles is None:
             options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
             place = (notebook, train_sets[run], repr(sorted(options.items())))
             by_parameters[place].append(run)
+            continue
+        for ablation, variant in its_roles:
+            # The variants of STANDING_ALONE are main detectors, too, named by the variant.
+            is_variant = ablation not in ("", STANDING_ALONE)
+            place = (is_variant, notebook, ablation, variant, train_sets[run])
+            by_role[place].append(run)
     found = []
     for place in sorted(by_role):
         is_variant, _, ablation, variant, train_set = place
@@ -315,6 +316,7 @@ def detectors(report: str) -> list[Detector]:
         role = (ablation, variant) if is_variant else ("", "")
         name = f"{title}, {ablation}: {variant}" if is_variant else variant or title
         found.append(_detector(name, *role, train_set, by_role[place]))
+    # So far, these are the detectors of a closed report.
     if len({each.train_set for each in found if not each.ablation}) > 1:
         names = sorted({each.train_set for each in found if not each.ablation})
         raise DfnbError(
