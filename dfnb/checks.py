@@ -93,14 +93,15 @@ def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
 
 
 def _uncapitalised(sentence: str) -> str:
-    """A sentence that goes on after a colon; the names and values in it stay as they are."""
+    """The sentence with a small first letter, as after a colon; the rest stays as it is."""
     return sentence[:1].lower() + sentence[1:]
 
 
 def _remedy(problem: str, value: Any) -> str:
-    """How a text should be written that is of another type, by pydantic's name of the problem.
+    """How to write a value that arrived as a text where another type is expected.
 
-    YAML and papermill make texts of what looks like a number or a list. Empty for other values.
+    ``problem`` is pydantic's name of the error, such as ``int_type``. YAML and papermill read some
+    numbers and lists as texts. Empty for a value that is no text.
     """
     if not isinstance(value, str):
         return ""
@@ -120,8 +121,8 @@ def _remedy(problem: str, value: Any) -> str:
 def suggestion(name: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown name: the names perhaps meant, or else the first known.
 
-    Perhaps meant are names that contain it, else those spelled alike; three at most. Of all names,
-    in their order, MOST_NAMES are said.
+    Perhaps meant are known names that contain it, else those spelled alike; three at most. Without
+    any, the first MOST_NAMES of ``known`` are listed.
     """
     similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
     if similar:

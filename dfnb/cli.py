@@ -125,7 +125,7 @@ def score(
     rows = []
     for image in paths:
         try:  # cut like the faces that the detector was trained on
-            faces = prepare_picture(image, detector.record.faces, 8)
+            faces = prepare_picture(image, detector.record.faces, 8)  # 8 frames of a clip
         except DfnbError as error:
             typer.echo(f"not scored: {error}", err=True)
             continue
@@ -359,8 +359,8 @@ def prepare(
 def _videos(source: str, name: str, root: Path | None, options: list[str]) -> list:
     """The videos of SOURCE: a CSV, which names videos by their paths below ``root``, or a folder.
 
-    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first. ``options`` are the other
-    words of the command, which the printed one has, too.
+    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first, and the command that
+    prepares it is printed; ``options`` are the other words of this command, such as --set size=256.
     """
     from dfnb.data import videos
 
@@ -381,7 +381,7 @@ def _videos(source: str, name: str, root: Path | None, options: list[str]) -> li
 def _stop(*_: Any) -> None:
     """Stop at once on Ctrl-C; an exception would wait for the workers, which end by themselves."""
     os.write(2, b"\nstopping; the same command continues\n")  # 2: standard error
-    os._exit(130)
+    os._exit(130)  # what shells report after Ctrl-C: 128 + SIGINT
 
 
 def _print_record(record: dict[str, Any], name: str) -> None:

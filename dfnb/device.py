@@ -28,9 +28,9 @@ def workers() -> int:
 
 
 def emulates_bf16() -> bool:
-    """Whether this processor computes bfloat16 by other instructions, and so slowly.
+    """Whether this CPU lacks instructions for bfloat16, and so computes it slowly.
 
-    Older versions of torch cannot tell, nor torch on ARM: then False.
+    False on a GPU, and where torch cannot tell: in older versions and on ARM.
     """
     if DEVICE == "cuda" or not hasattr(torch.cpu, "get_capabilities"):
         return False
@@ -58,7 +58,7 @@ def single_thread() -> Iterator[None]:
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Let a GPU multiply float32 numbers as ``Settings.precision`` says.
+    """A context in which a GPU multiplies float32 numbers as ``Settings.precision`` says.
 
     ``32-true`` forbids TF32, the others allow it. torch's own default forbids it in matrix products
     and allows it in convolutions. ``torch.set_float32_matmul_precision`` would change CPUs, too.
@@ -78,7 +78,10 @@ def precision(name: str) -> Iterator[None]:
 
 @contextmanager
 def reproducible(is_wanted: bool = True) -> Iterator[None]:
-    """Let torch use deterministic algorithms, or not; operations without one warn."""
+    """A context in which torch uses deterministic algorithms, or not.
+
+    Operations that have none warn.
+    """
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory

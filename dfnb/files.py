@@ -83,7 +83,7 @@ ELSEWHERE: ContextVar[Mapping[str, Path] | None] = ContextVar("datasets elsewher
 
 @contextmanager
 def datasets_elsewhere(folders: Mapping[str, Path]) -> Iterator[None]:
-    """A context in which these datasets are in these folders instead of the home."""
+    """A context in which datasets are in these folders, by name, instead of the home."""
     token = ELSEWHERE.set(folders)
     try:
         yield
@@ -115,7 +115,7 @@ def explain_writing(path: Path) -> Iterator[None]:
     """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
     try:
         yield
-    except (FileNotFoundError, BrokenPipeError):  # of a file to read, or of who reads the output
+    except (FileNotFoundError, BrokenPipeError):  # a file to read is missing, a pipe's reader ended
         raise
     except filelock.Timeout:  # a subclass of OSError, so it must be caught before that
         raise DfnbError(

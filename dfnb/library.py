@@ -90,11 +90,11 @@ def predict(
 
     Args:
         model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
-            module in evaluation mode, which makes of images (B, 3, H, W) one logit each, of being
-            fake, (B,) or (B, 1), or two, real first, (B, 2); or a dict or an object with such
-            ``logits`` or ``cls``. Or a function, which makes of crops (B, H, W, 3) uint8 RGB, or of
-            a batch of what ``transform`` makes, P(fake) in [0, 1], (B,) or (B, 1), or P(real) and
-            P(fake), (B, 2).
+            module in evaluation mode: it takes images (B, 3, H, W) and returns logits of being
+            fake, (B,) or (B, 1), or two per image, real first, (B, 2); or a dict or an object with
+            such ``logits`` or ``cls``. Or a function: it takes crops (B, H, W, 3) uint8 RGB, or a
+            batch of what ``transform`` returns, and returns P(fake) in [0, 1], (B,) or (B, 1), or
+            P(real) and P(fake), (B, 2).
         data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``
             (only its dataset is used); arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
             images, one or a list; a path or paths of images, or a folder with images in or below
@@ -106,9 +106,9 @@ def predict(
             ignore ``transform``.
 
     Returns:
-        One row per frame, in the order of ``data``: ``video`` (of a path the path, of an array its
-        position), ``track``, ``frame``, ``cluster``, ``label``, ``method`` and ``score`` = P(fake);
-        of a run also ``log_odds``. ``label`` is NaN for arrays and paths.
+        One row per frame, in the order of ``data``: ``video`` (for a path the path, for an array
+        its position), ``track``, ``frame``, ``cluster``, ``label`` (NaN for arrays and paths),
+        ``method`` and ``score`` = P(fake); for a run also ``log_odds``.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
     Raises :class:`DfnbError` for data that is empty or cannot be read, and for outputs that are not
@@ -142,7 +142,10 @@ def predict(
 
 
 def _stored(data: Any) -> StoredFrames:
-    """The data of :func:`predict` as frames; those of arrays and paths have no labels."""
+    """The data of :func:`predict` as frames; those of arrays and paths have no labels.
+
+    Raises :class:`DfnbError` for data that is empty or no images.
+    """
     remedy = (
         "give a dataset of load_dataset; paths of images; or uint8 (H, W, 3) arrays in RGB or such "
         "PIL images"
@@ -180,7 +183,7 @@ def _outputs(
 ) -> np.ndarray:
     """What a module or function returns for crops (H, W, 3) uint8: (B, 1), or (B, 2), real first.
 
-    :func:`predict` says what the numbers are.
+    They are logits of a module and probabilities of a function, see :func:`predict`.
     """
     is_module = isinstance(model, nn.Module)
     if is_module and model.training:
@@ -205,7 +208,7 @@ def _outputs(
             outputs = model(batch)
     with explained("the detector's output", "as scores", "return one number per image"):
         values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
-    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # not of NaN
+    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # no NaN
     count = len(crops)
     if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
         raise DfnbError(
@@ -234,8 +237,8 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     Returns:
         ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
         interval, NaN where a class has a single cluster and, of a difference, where one of the
-        AUCs is exactly 0 or 1; ``p`` of no difference, two-sided, NaN there and without ``minus``;
-        and the number of ``clusters``.
+        AUCs is exactly 0 or 1; ``p``, two-sided, of the test for no difference, NaN without an
+        interval or without ``minus``; and the number of ``clusters``.
 
     Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and
     when the videos, labels or clusters of the two tables differ.
@@ -260,7 +263,7 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
 
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The videos of a score table, checked, with the columns of a detector that measure reads."""
+    """The videos of a score table, checked, as the detector ``name`` in a table for measure."""
     remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
     with explained("the table", "as a table of scores", remedy):
         frames = pd.DataFrame(table).reindex(columns=[*KEYS, "score"])

@@ -31,16 +31,17 @@ def manifest(name: str) -> dict[str, Any]:
 
 
 def domain_of(name: str) -> tuple[str, bool]:
-    """What a dataset counts as, and whether it is set apart from means over datasets.
+    """The domain of a dataset, and whether means over datasets leave it out (``apart``).
 
-    Datasets of one domain are made alike: it is that of the dataset in ``like``, else the name
-    itself, unless the manifest states another ``domain``. Its entry ``apart`` is not inherited.
+    Datasets of one domain are made alike. The domain is the manifest's entry ``domain``, else the
+    domain of the dataset in ``like``, else the name itself. ``apart`` is not inherited.
     """
     return _domain_of(find("data_manifest"), name)
 
 
 @cache  # a report asks for the same names hundreds of times
 def _domain_of(folder: Path, name: str) -> tuple[str, bool]:
+    """:func:`domain_of` with the folder of the manifests, so that the cache distinguishes homes."""
     for path in folder.rglob("*.yaml"):
         if name in _declared(path)[1]:
             content = read_yaml(path)
@@ -63,6 +64,6 @@ def dataset_names(kind: str) -> list[str]:
 
 @cache  # planning a profile calls it hundreds of times
 def _declared(path: Path) -> tuple[str | None, list[str]]:
-    """The kind of a manifest's datasets, and their names."""
+    """The kind of a manifest's datasets, synth or real, or None; and their names."""
     content = read_yaml(path)
     return content.get("kind"), content.get("names", [path.stem])

@@ -111,11 +111,12 @@ def won_by_pairs(fakes: Units, reals: Units, weights: Array) -> Array:
     score_of_real, cluster_of_real = reals
     order = np.argsort(score_of_real)
     ranked = score_of_real[order]
-    # How many reals of each cluster (column) are among the k lowest (row).
+    # How many reals of each cluster (column) are among the k with the lowest scores (row k).
     lowest = np.zeros((len(ranked) + 1, clusters))
     lowest[np.arange(len(ranked)) + 1, cluster_of_real[order]] = 1
     lowest = lowest.cumsum(axis=0)
-    below = lowest[np.searchsorted(ranked, score_of_fake, "left")]  # of them a fake (row) beats
+    # How many reals of each cluster (column) each fake (row) beats.
+    below = lowest[np.searchsorted(ranked, score_of_fake, "left")]
     below_or_tied = lowest[np.searchsorted(ranked, score_of_fake, "right")]
     wins = np.zeros((clusters, clusters))  # K
     np.add.at(wins, cluster_of_fake, (below + below_or_tied) / 2)
@@ -150,11 +151,11 @@ def mean(
 ) -> Array:
     """The mean of ``values`` (n,) under each row of ``weights``; arguments as in :func:`auc`.
 
-    With ``thresholds`` (R,), one per row, it is the share of values above the row's threshold;
-    weights or thresholds that have one row count for all rows of the other.
+    With ``thresholds`` (R,), one per row, it is the share of values above the row's threshold. A
+    single row of weights counts for all thresholds, and a single threshold for all rows.
     """
     clusters = weights.shape[1]
-    sums = np.bincount(cluster, values, clusters)
+    sums = np.bincount(cluster, values, clusters)  # (clusters,); with thresholds, a row for each
     if thresholds is not None:
         distinct, place = np.unique(thresholds, return_inverse=True)
         above = [np.bincount(cluster, values > threshold, clusters) for threshold in distinct]
@@ -177,7 +178,7 @@ def eer(
     """
     order = np.argsort(-score, kind="stable")
     is_fake = label[order]
-    # A curve has its points between distinct scores.
+    # The curve has a point after the last unit of each distinct score.
     is_last = np.append(np.diff(score[order]) != 0, True)
     rates = []
     for of_clusters in weights:
@@ -228,9 +229,9 @@ def interval(
 
 
 def p_above(difference: float, error: float, degrees: float) -> float:
-    """One-sided p of the test whether the true difference is above 0; NaN where the error is.
+    """One-sided p: a small one shows that the true difference is above 0; NaN where the error is.
 
-    A small p speaks for a difference above 0.
+    ``error`` is the standard error of ``difference``, with ``degrees`` of freedom.
     """
     error = np.maximum(error, 1e-9)  # no division by 0; unlike max(), it keeps NaN
     return float(stdtr(degrees, -difference / error))

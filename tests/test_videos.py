@@ -1,5 +1,7 @@
 """What the folders and tables of users say, in all the forms in which they write it."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -130,12 +132,24 @@ def test_a_table_says_the_same_in_many_forms_to_prepare_and_to_judge(tmp_path, t
     assert frames["video"].tolist() == ["a.mp4", "b.mp4"] and frames["label"].tolist() == [0, 1]
 
 
+def test_an_original_is_found_among_the_videos_however_its_path_is_written(tmp_path, monkeypatch):
+    touch(tmp_path, "real/a.mp4", "fake/b.mp4")
+    (tmp_path / "lists").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = Path("lists/mine.csv")
+    rows = "../real/a.mp4,real,\n../fake/b.mp4,fake,../real/a.mp4\n"
+    file.write_text(f"path,label,original\n{rows}", encoding="utf-8")
+    real, fake = read_csv(file, tmp_path)
+    assert fake.original == real.path
+
+
 def test_the_column_video_joins_images_and_a_folder_is_a_clip(tmp_path):
     touch(tmp_path, "a/1.png", "a/2.png", "a/3.png", "b/1.jpg", "b/2.jpg", "masks/1.png")
     file = tmp_path / "mine.csv"
     rows = "a/1.png,real,one,\na/2.png,real,one,\na/3.png,real,,\nb,fake,,masks\n"
     file.write_text(f"path,label,video,mask\n{rows}")
     one, alone, clip = read_csv(file, tmp_path)
+    assert clip.mask == tmp_path / "masks"
     assert [path.name for path, _ in one.frames] == ["1.png", "2.png"] and one.name == "one"
     assert alone.name == "a/3" and not alone.frames
     assert clip.name == "b" and clip.mask == tmp_path / "masks"

@@ -51,10 +51,11 @@ def evidence(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def logits(network: nn.Module, images: Tensor) -> Tensor:
-    """The logits of images (n, 3, H, W), of a paper's network its log-odds (n,).
+    """The logits of images (n, 3, H, W); for a paper's network, its log-odds (n,).
 
-    Another module returns logits, (n,) or (n, 1) of being fake or (n, 2), real first; or a dict or
-    an object that has such ``logits``, or ``cls``. They are returned unchecked.
+    Any other module should return logits: (n,) or (n, 1) of being fake, or (n, 2), real first. It
+    may also return a dict or an object that has them as ``logits`` or ``cls``. Shapes are not
+    checked here.
     """
     outputs = network(images)
     if isinstance(network, Network):
@@ -115,17 +116,18 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
 
 
 def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
-    """A layer's output for square images, after its map (n, channels, s, s) has passed ``grid``.
+    """Pass the map in a layer's output through ``grid``, and return the output in its own layout.
 
-    The output may be such a map; or (n, s, s, channels), as Swin's; or tokens (n, N, channels). The
-    last s² tokens are the patches, row by row. Those before them, such as class and register
-    tokens, have no position and do not pass. There must be fewer than 2s + 1 of them.
+    ``grid`` gets (n, channels, s, s), as images are square. The output may be such a map; or
+    (n, s, s, channels), as Swin's; or tokens (n, N, channels). The last s² tokens are the patches,
+    row by row. Those before them, such as class and register tokens, have no position and do not
+    pass. There must be fewer than 2s + 1 of them.
     """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
         raise ValueError(
             f"it returns {type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
         )
-    if output.ndim == 3:
+    if output.ndim == 3:  # tokens
         side = math.isqrt(output.shape[1])
         others, patches = output.tensor_split([-(side**2)], dim=1)
         patches = pass_through(grid, patches.unflatten(1, (side, side)))
@@ -242,7 +244,7 @@ def compute(
 
 def _layer(network: nn.Module, name: str) -> nn.Module:
     """The part of a network with a name; raises :class:`DfnbError`, with similar names, if none."""
-    layers = dict(network.named_modules())
+    layers = dict(network.named_modules())  # the first is the network itself, named ""
     if name not in layers:
         raise DfnbError(f"the network has no layer {name!r}{suggestion(name, [*layers][1:])}")
     return layers[name]

@@ -88,12 +88,12 @@ def measure(
     images = batch["image"].to(DEVICE)
     masks = batch["mask"][:, 0].numpy() > 0  # (n, H, W); all False: the frame has no mask
     mean_mask = run.mean_mask()  # (H, W); None where no mask is known: then no constant map
-    located = [localisation(*each) for each in zip(frame_maps, masks)]
+    located = [localisation(frame_map, mask) for frame_map, mask in zip(frame_maps, masks)]
     table = forged[list(KEYS)].join(pd.DataFrame(located))
     if mean_mask is not None:
         constant = pd.DataFrame([localisation(mean_mask, mask) for mask in masks])
         table = table.join(constant.add_prefix("constant "))
-    curves = [deletion(network, *each) for each in zip(images, frame_maps)]
+    curves = [deletion(network, image, frame_map) for image, frame_map in zip(images, frame_maps)]
     table = table.join(pd.DataFrame(curves))
     parts = network.maps().get(name)  # a tuple: the names of the maps that this one is made of
     if isinstance(parts, tuple):
@@ -198,5 +198,5 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
         values = small.flatten(1).numpy().round(6)  # cells that differ by rounding alone are ties
         ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
-    # NaN: a constant map has no variance.
+    # corrwith gives NaN for a constant map, which has no variance.
     return ranks[0].corrwith(ranks[1], axis=1).fillna(0).to_numpy()

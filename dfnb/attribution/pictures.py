@@ -51,8 +51,8 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     """A grid of pictures, each with the outline of its true mask, and a colour bar per scale.
 
     A map that lies on a face has a dashed line around what is above half of the scale, so that a
-    grey print shows it, too. Rows may have fewer pictures than others. Pictures of one scale share
-    their range of values.
+    grey print shows it, too. Rows may have fewer pictures than others. Rows of one scale share a
+    colour bar, so their keywords must set the same range of values.
 
     Args:
         rows: The rows of the grid from top to bottom; a tuple has the fields of a :class:`Row`.
@@ -70,7 +70,7 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
-    scales = {}  # what the colours mean -> a picture in these colours, and the axes that have it
+    bars = {}  # scale -> a picture in its colours, and the axes of all rows that have this scale
     for axes_of_row, row in zip(axes, rows):
         label = row.name.replace(" ", "\n")  # one line would be longer than the row is high
         axes_of_row[0].set_ylabel(label, fontsize=7)
@@ -78,10 +78,11 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
             face = None if row.faces is None else row.faces[place]
             shown = _draw(axis, image, row.masks[place], row.keywords, face)
         if row.scale:
-            scales.setdefault(row.scale, (shown, []))[1].extend(axes_of_row)
+            _, axes_of_scale = bars.setdefault(row.scale, (shown, []))
+            axes_of_scale.extend(axes_of_row)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
-    for scale, (shown, axes_of_scale) in scales.items():
+    for scale, (shown, axes_of_scale) in bars.items():
         bar = figure.colorbar(shown, ax=axes_of_scale, aspect=25, shrink=0.9, pad=0.01)
         bar.set_label(scale, fontsize=7)
         bar.ax.tick_params(labelsize=6)
@@ -103,7 +104,7 @@ def _draw(
     if face is not None:
         axis.imshow(np.mean(face, -1), extent=extent_of_mask, cmap="gray", vmin=0, vmax=255)
         if np.ndim(image) == 2:  # a map; in a row of maps, a picture may stand beside them
-            _draw_half(axis, np.asarray(image), rows, columns)
+            _draw_line_at_half(axis, np.asarray(image), rows, columns)
     shown = axis.imshow(image, extent=extent_of_mask, **keywords)
     if np.min(mask) < np.max(mask):  # else there is no outline
         # A black and a white line: one of them is visible on any background. The mask is 0 or 1,
@@ -113,8 +114,8 @@ def _draw(
     return shown
 
 
-def _draw_half(axis: Axes, values: np.ndarray, rows: int, columns: int) -> None:
-    """Draw a dashed line around the values (h, w) above .5 on a face (rows, columns)."""
+def _draw_line_at_half(axis: Axes, values: np.ndarray, rows: int, columns: int) -> None:
+    """Draw a dashed line around a map's values (h, w) above .5, on a face of (rows, columns)."""
     height, width = values.shape
     if min(height, width) > 1 and values.min() < 0.5 < values.max():  # else there is no line
         # The middles of the map's pixels, in pixels of the face.
@@ -126,8 +127,8 @@ def _draw_half(axis: Axes, values: np.ndarray, rows: int, columns: int) -> None:
 def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
     """About ``columns`` of these frames: some of each method, real ones last.
 
-    Every method, "real" among them, has equally many if it has enough videos, at least one. A frame
-    is the first of its video, and no video is shown twice.
+    Every method, "real" among them, has the same number, at least one; a method with fewer videos
+    has one frame of each. Only the first frame of a video is used.
     """
     first_frames = frames.drop_duplicates("video")
     by_method = first_frames.groupby("method", observed=True)
@@ -192,6 +193,6 @@ def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
 
 
 def scale_of(network: Network, map_name: str) -> str:
-    """What the values of a map of a paper's network are."""
+    """What the values of a map of a paper's network are, as the label of a colour bar."""
     is_own_output = network.maps().get(map_name) == "localise"
     return "value of the map" if is_own_output else "share of the map's maximum"

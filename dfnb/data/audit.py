@@ -35,9 +35,9 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Counts that must be zero, the last only where a paper needs masks; NaN: not known.
 
     A person in two splits counts, whether as the target or as the donor of a fake, and so do equal
-    crops, pixel by pixel. Nothing is known of people where frames do not say who is shown; nor of
-    clusters where each is a video, or is named by its split; nor of crops where the dataset was
-    prepared by an earlier version. What is found counts even where the rest is unknown.
+    crops, pixel by pixel. A count is NaN if nothing was found and some frames cannot be checked:
+    for people, frames without an identity; for clusters, frames whose cluster is named by their
+    video or split; for crops, frames without a hash, prepared by an earlier version.
 
     ``tables`` are frames tables by the name of their dataset. Returns one row per check, one column
     per dataset; the type is object, so that counts are whole numbers beside NaN.
@@ -47,13 +47,14 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         fakes = frames[frames["label"] == 1]
         people = frames["identity"].astype(str)
         clusters = frames["cluster"].astype(str)
-        is_own = clusters == frames["video"].astype(str)
-        is_unsaid = is_own | clusters.str.fullmatch(WITH_SPLIT)
+        # Such a name cannot be in two splits, whoever is shown.
+        is_named_by_video = clusters == frames["video"].astype(str)
+        cannot_repeat = is_named_by_video | clusters.str.fullmatch(WITH_SPLIT)
         counts[name] = {
             "people in more than one split": _count_shared(
                 frames, ["identity", "source"], people == ""
             ),
-            "clusters in more than one split": _count_shared(frames, ["cluster"], is_unsaid),
+            "clusters in more than one split": _count_shared(frames, ["cluster"], cannot_repeat),
             "crops in more than one split": _count_shared(
                 frames, ["crop_hash"], frames["crop_hash"] == ""
             ),
@@ -66,7 +67,8 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Series) -> float:
     """How many names appear in more than one split; a name may be in any of the ``columns``.
 
-    NaN where there is none and it ``is_unknown``, a bool per frame, of some frames.
+    ``is_unknown``, a bool per frame, marks frames that cannot be checked. NaN: no such name was
+    found, but there are such frames, and two splits or more.
     """
     rows = frames[["split", *columns]].drop_duplicates().astype(str)
     named = rows.melt("split").query("value != ''")  # an empty name means that there is none
@@ -81,12 +83,12 @@ def leaks(checks: pd.DataFrame) -> dict[str, int | str]:
 
     UNKNOWN is the answer where no leak was found, and one of the checks could not be made.
     """
-    between_splits = checks[checks.index.str.contains("split")]
-    found = {}
+    between_splits = checks[checks.index.str.contains("split")]  # not the one of masks
+    totals = {}
     for name, counts in between_splits.items():
         total = int(counts.sum())  # without NaN
-        found[name] = total if total or counts.notna().all() else UNKNOWN
-    return found
+        totals[name] = total if total or counts.notna().all() else UNKNOWN
+    return totals
 
 
 def shared_crops(train: pd.DataFrame, test: pd.DataFrame) -> int | None:

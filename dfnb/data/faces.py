@@ -82,7 +82,10 @@ def _detector_place() -> Path:
 
 
 def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:
-    """Return the path of released weights, which are downloaded when they are missing."""
+    """Return ``path``, with the released weights: downloaded if missing, and verified.
+
+    ``what`` is their name in errors.
+    """
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,11 +201,11 @@ def picture(frame: av.VideoFrame) -> Picture:
 
 
 def guess_length(file: Path) -> int:
-    """About how many frames :func:`decode` yields, in a ninth of its time: packets, not decoded.
+    """About how many frames :func:`decode` yields, in a ninth of its time: packets are counted.
 
     For nearly all files the guess is right. It is wrong, for example, for a clip that was cut out
-    of a stream, whose first packets need earlier ones. A file that cannot be read counts as far as
-    it can: what is wrong with it, :func:`decode` says.
+    of a stream, whose first packets need earlier ones. A damaged file raises nothing: its packets
+    count up to the damage, which :func:`decode` will report.
     """
     if file.suffix.lower() in IMAGES:
         return 1
@@ -261,8 +264,9 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
 def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The mesh of a face: 468 points (468, 2) float32, x and y in pixels of the image.
 
-    The network sees a square around the face, upright by the eyes: about YuNet's box, which in
-    portraits follows from eyes and mouth, times 1.5, as MediaPipe enlarges its own boxes.
+    The network sees a square around the face, turned so that the eyes are level. Its side is 1.5
+    times that of YuNet's box, as MediaPipe enlarges its own boxes. The box is not given: its middle
+    and side are estimated from eyes and mouth, by factors that fit portraits.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -277,7 +281,8 @@ def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     middle = 0.67 * eyes + 0.33 * mouth
     side = 1.5 * 2.92 * np.linalg.norm(mouth - eyes)
     to_square = cv2.getRotationMatrix2D(middle.tolist(), float(angle), MESH_SIDE / float(side))
-    to_square[:, 2] += MESH_SIDE / 2 - middle  # the rotation leaves the middle where it is
+    # The rotation leaves the middle of the face where it is; this moves it to that of the square.
+    to_square[:, 2] += MESH_SIDE / 2 - middle
     square = cv2.warpAffine(image, to_square, (MESH_SIDE, MESH_SIDE))
     network = _mesh_network()
     network.setInput(cv2.dnn.blobFromImage(square, 1 / 255))

@@ -62,7 +62,7 @@ class Extent(NamedTuple):
 
     Attributes:
         videos: method, or real → split → number of videos.
-        frames: crops of a video.
+        frames: number of crops per video.
         size: side of a crop in pixels.
         has_masks: whether its fakes have masks.
     """
@@ -112,7 +112,8 @@ def write_video(
 def write_images(folder: Path, name: str, images: np.ndarray) -> None:
     """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG.
 
-    ``name`` gets their numbers. PNG is lossless. JPEG would change what is measured.
+    ``name`` is a pattern such as :data:`CROP_FILE`; each image's number fills it. PNG is lossless.
+    JPEG would change what is measured.
     """
     for number, image in enumerate(images):
         _, file = cv2.imencode(".png", image)
@@ -123,8 +124,8 @@ def write_images(folder: Path, name: str, images: np.ndarray) -> None:
 def _array_hash(array: np.ndarray) -> str:
     """A hash of the shape and the bytes of an array, 32 hexadecimal digits.
 
-    It is BLAKE2, because sha256 would take a quarter of the time of preparing a dataset, on
-    processors that have no instructions for it.
+    It is BLAKE2: on processors without instructions for sha256, that would take a quarter of the
+    time in which a dataset is prepared.
     """
     content = str(array.shape).encode() + array.tobytes()
     return hashlib.blake2b(content, digest_size=16).hexdigest()
@@ -141,8 +142,8 @@ def crop_hash(crop: np.ndarray) -> str:
 def images_hash(folder: Path, rows: Rows) -> str:
     """One hash of all images and masks in ``folder`` that the rows of a video use in place.
 
-    It has 64 hexadecimal digits, and depends on the order of the rows. An empty name of a mask
-    counts, too: naming one changes the hash.
+    It has 64 hexadecimal digits, and depends on the order of the rows. A row without a mask counts,
+    too, so the hash changes when a mask is added to it.
     """
     hashes = []
     for row in rows:
@@ -160,8 +161,8 @@ def write_dataset(
 ) -> dict:
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
-    The videos are those that :func:`write_video` wrote into ``folder/videos``; of these, only the
-    named ``videos``, if any are named: others may be there, of a split that was left unfinished.
+    The videos are those that :func:`write_video` wrote into ``folder/videos``. ``videos`` names
+    those to gather (None: all), because others may belong to a split that was left unfinished.
     ``parameters`` are the settings that they were made with. ``originals`` maps the name of a fake
     to the name of the video that it was made from; "" or missing: none.
 
@@ -171,12 +172,12 @@ def write_dataset(
     writes it. The ``fingerprint`` is that of all splits. ``n`` counts the ``frames`` and ``videos``
     of each "split/method". ``more`` (such as the quarantine) is added to the record.
     """
-    # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
     root = folder / "videos"
     path = folder / "frames.parquet"
-    video_digests = defaultdict(list)  # by split
+    video_digests = defaultdict(list)  # split -> [video, digest] of each
     counts = defaultdict(Counter)  # "split/method" -> frames=..., videos=...
     tables = []
+    # [!.] leaves out the temporary folder of a killed writer, whose name begins with a dot.
     for file in sorted(root.rglob("[!.]*/video.json")):
         video = file.parent.relative_to(root).as_posix()
         if videos is not None and video not in videos:
@@ -332,18 +333,18 @@ def select(
 
 
 def first_clusters(frames: pd.DataFrame, videos: int | None) -> pd.DataFrame:
-    """The frames of the first clusters by name, with ``videos`` / 2 videos of each class or more.
+    """The frames of the first clusters that give each class ``videos`` / 2 videos or more.
 
-    Each class takes clusters until it has that many of its videos, or all. A cluster that one class
-    takes is kept with the videos of both. Where ``videos`` is None, all clusters are kept.
+    Each class takes clusters in the order of their names, until it has so many videos or no cluster
+    is left. A cluster that one class takes is kept with the videos of both. None: all are kept.
     """
     if videos is None:
         return frames
     cluster = frames["cluster"].astype(str)
     # The number of videos per (label, cluster); the clusters of a label are sorted by name.
     counts = frames["video"].groupby([frames["label"], cluster]).nunique()
-    # How many videos the clusters before this one have. A class needs a cluster only if those
-    # before it do not yet have half of ``videos``.
+    # Videos of the label in all earlier clusters. A class needs a cluster only if those are fewer
+    # than half of ``videos``.
     videos_before = counts.groupby("label").cumsum() - counts
     needed = counts.index[videos_before < videos / 2].get_level_values("cluster")
     return frames[cluster.isin(needed)]
@@ -491,27 +492,28 @@ def read_mask(path: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def half_of_two_levels(mask: np.ndarray) -> int:
-    """Half of the largest grey level in a mask (H, W) uint8.
+    """The threshold of a mask (H, W) uint8: pixels with a higher grey level are forged.
 
-    It separates black from a grey such as 107, from a colour, or from 1. It is 127 where the mask
-    has more than two levels: where fewer pixels are within a quarter of the largest level than
-    between it and black, which has a quarter, too.
+    With two levels it is half of the larger one, which separates black from a grey such as 107, a
+    colour, or 1. Otherwise it is 127. A mask has two levels unless more pixels lie in the two
+    middle quarters of the range from 0 to the largest level than in its upper quarter.
     """
-    # Pixels per grey level. Ten times as fast as numpy.bincount, and training reads a mask per fake
-    # frame.
+    # Pixels per grey level. calcHist is ten times as fast as numpy.bincount, and training reads a
+    # mask per fake frame.
     counts = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel()
     largest = counts.nonzero()[0].max(initial=0)
     quarter = largest // 4
-    between = counts[quarter + 1 : largest - quarter].sum()
-    near = counts[largest - quarter :].sum()
-    return largest // 2 if near >= between else 127
+    in_middle = counts[quarter + 1 : largest - quarter].sum()
+    in_upper_quarter = counts[largest - quarter :].sum()
+    return largest // 2 if in_upper_quarter >= in_middle else 127
 
 
 def unlabelled(names: Iterable[object]) -> pd.DataFrame:
-    """A frames table of images without labels: a row per name, its video, cluster and path.
+    """A frames table of images without labels, one row per name.
 
-    Equal names are one video. The table has the columns that
-    :class:`dfnb.data.loading.StoredFrames` and scores need; ``label`` is NaN, ``method`` empty.
+    The name is the row's path, video and cluster: rows of equal names are frames of one video.
+    The table has the columns that :class:`dfnb.data.loading.StoredFrames` and scores need; in it
+    ``label`` is NaN and ``method`` empty.
     """
     paths = list(map(str, names))
     table = pd.DataFrame({"video": paths, "cluster": paths, "path": paths})

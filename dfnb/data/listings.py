@@ -1,4 +1,4 @@
-"""How users write about their videos: tables, labels, splits and folders, each read in one way.
+"""Read what users write about their videos: labels and splits, in tables or as names of folders.
 
 The CSVs of ``dfnb prepare`` and ``dfnb judge``, and the folders of ``dfnb prepare FOLDER`` and of
 ``face-crops`` are all read by these functions.
@@ -18,7 +18,7 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# The path of a file in a sorted folder, in any case: the split is optional, as are folders.
+# The path of a file in a sorted folder. The split and the folders below the kind are optional.
 SORTED_PATH = re.compile(
     rf"((?P<split>{'|'.join(SPLITS)})/)?(?P<kind>real|fake|mask|original)/(?P<folders>.+/)?[^/]+",
     re.IGNORECASE,
@@ -39,7 +39,7 @@ def label_of(text: str) -> int:
 
 
 def split_of(text: str) -> str:
-    """train, val or test, of any of the names in SPLITS; raises ValueError for another text."""
+    """train, val or test, for any of the names in SPLITS; raises ValueError for another text."""
     split = SPLITS.get(text.strip().lower())
     if split is None:
         raise ValueError(f"split = {text!r}: write train, val or test")
@@ -50,12 +50,12 @@ def read_listing(path: Path, columns: Mapping[str, Sequence[str]], example: str)
     """The rows of a user's CSV as texts; a blank field is NaN, and blank lines are left out.
 
     Fields are separated by commas, semicolons or tabs. The names of columns are in the first line,
-    in any order and case. The index is the number of the line.
+    in any order and case. The index is the number of the line in the file, from 2 on.
 
     Args:
         path: The CSV, in UTF-8.
-        columns: The required columns, each with other names that it may have.
-        example: The names of columns as they may be written, for error messages.
+        columns: The required columns, each with the other names that it may have in the file.
+        example: A first line that is right, for error messages.
 
     Raises :class:`DfnbError` where the file cannot be read, has no rows, or has a column twice, or
     lacks a required one.
@@ -80,8 +80,9 @@ def read_listing(path: Path, columns: Mapping[str, Sequence[str]], example: str)
         ) from None
     names = table.loc[0].str.strip().str.lower()
     for name, others in columns.items():
-        known = [other for other in (name, *others) if other in names.values]
-        names = names.replace(dict.fromkeys(known[:1], name))
+        present = [other for other in (name, *others) if other in names.values]
+        names = names.replace(dict.fromkeys(present[:1], name))  # the first that is there
+    # A missing required column counts 0.
     counts = names.value_counts().reindex([*columns, *names.dropna()], fill_value=0)
     for name, count in counts.items():
         if count != 1:
@@ -91,7 +92,7 @@ def read_listing(path: Path, columns: Mapping[str, Sequence[str]], example: str)
             )
     is_named = names.notna()  # a line may end with a separator
     table = table.loc[1:, is_named].set_axis(names[is_named], axis=1)
-    table = table.set_axis(table.index + 1).dropna(how="all")
+    table = table.set_axis(table.index + 1).dropna(how="all")  # lines are numbered from 1
     if table.empty:
         raise DfnbError(f"{path} has no rows; write one per video or frame")
     return table
@@ -101,12 +102,12 @@ def read_listing(path: Path, columns: Mapping[str, Sequence[str]], example: str)
 
 
 def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
-    """What the paths of sorted files say: a row per real or fake file, in the order of ``names``.
+    """Read label, split and method from paths: one row per real or fake file, in the given order.
 
-    The folders are ``[train|val|test/]{real,fake,mask,original}/[<method>/][<clip>/]``. A row has
-    ``path``; ``label``, real or fake; ``video``, the name of its video; and where they are known
-    ``split``; of a fake ``method``, and the paths of its ``mask`` and ``original``, which have the
-    path of the fake with any suffix.
+    ``names`` are paths ``[train|val|test/]{real,fake,mask,original}/[<method>/][<clip>/]<file>``. A
+    row has ``path``; ``label``, real or fake; and ``video``, the name of its video. Where it is
+    known, it has ``split``, and for a fake ``method``, ``mask`` and ``original``. The last two are
+    paths: that of the fake with another folder in place of fake/, and any suffix.
 
     **What is a video.** A file that is no image is a video. The images in a folder below real/ or
     fake/<method>/ are the frames of one video, and an image directly in real/, fake/ or
@@ -114,14 +115,14 @@ def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
     clip where all real images are in folders, and it has no folders of images itself.
     """
     matches = {name: SORTED_PATH.fullmatch(name) for name in names}
-    counterparts = {_key(match): name for name, match in matches.items() if match}
+    name_of_key = {_key(match): name for name, match in matches.items() if match}
     # The folders of images below real/ and fake/, each as a tuple, which is () for none.
     folders = {"real": set(), "fake": set()}
     for name, match in matches.items():
         if match and match["kind"].lower() in folders and IMAGE.fullmatch(name):
             folders[match["kind"].lower()].add(_folders(match))
-    has_real_clips = bool(folders["real"]) and () not in folders["real"]
-    methods = {parts[0] for parts in folders["fake"] if len(parts) > 1}
+    all_real_in_folders = bool(folders["real"]) and () not in folders["real"]
+    methods = {parts[0] for parts in folders["fake"] if len(parts) > 1}  # with folders of images
     rows = []
     for name, match in matches.items():
         kind = match["kind"].lower() if match else ""
@@ -130,10 +131,10 @@ def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
         parts = _folders(match)
         has_method = kind == "fake" and bool(parts)
         is_image = IMAGE.fullmatch(name)
-        if is_image and len(parts) == 1 and parts[0] not in methods and has_real_clips:
-            has_method = False
+        if is_image and len(parts) == 1 and parts[0] not in methods and all_real_in_folders:
+            has_method = False  # the folder is a clip
         path = PurePosixPath(name)
-        is_frame = is_image and len(parts) > has_method
+        is_frame = is_image and len(parts) > has_method  # in a folder besides that of the method
         video = path.parent if is_frame else path.with_suffix("")
         row = {"path": name, "label": kind, "video": video.as_posix()}
         if match["split"]:
@@ -143,9 +144,9 @@ def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
         if kind == "fake":
             for column in ("mask", "original"):
                 # The first "fake/" is the folder of the label, as SORTED_PATH demands.
-                counterpart = counterparts.get(_key(match).replace("fake/", f"{column}/", 1))
-                if counterpart:
-                    row[column] = counterpart
+                key = _key(match).replace("fake/", f"{column}/", 1)
+                if key in name_of_key:
+                    row[column] = name_of_key[key]
         rows.append(row)
     return rows
 
@@ -156,17 +157,17 @@ def _folders(match: re.Match) -> tuple[str, ...]:
 
 
 def _key(match: re.Match) -> str:
-    """A path without its suffix, with the folders of split and kind in small letters."""
+    """A path without suffix, its split and kind in lower case: by it a fake finds its mask."""
     start = match.end("kind")
     path = match.string
     return PurePosixPath(path[:start].lower() + path[start:]).with_suffix("").as_posix()
 
 
 def frame_numbers(names: Sequence[str]) -> list[int]:
-    """The numbers of a video's frames, from the names of their images, which are sorted.
+    """The numbers of a video's frames, from the ``names`` of their images, which are sorted.
 
-    The last number in a name is that of the frame; where two images would have the same number, or
-    one is too large, all are numbered in the order of their names.
+    The last number in a name is that of the frame. Where two images have the same number, or one is
+    too large, all are numbered in their order, from 0.
     """
     # The 0 is for names without any digit.
     numbers = [int(re.findall(r"\d+", f"0{PurePosixPath(name).stem}")[-1]) for name in names]

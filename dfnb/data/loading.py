@@ -75,8 +75,8 @@ class StoredFrames(Dataset):
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is a batch, given a list of indices.
 
-    Images and masks of an item are uint8, a quarter of what they take as float32 on the way from
-    the workers to the device; :func:`prepared` makes a batch of it there.
+    Images and masks of an item are uint8: on the way from the workers to the device, float32 would
+    take four times the memory. On the device, :func:`prepared` makes the batch for a network.
 
     With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
     train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
@@ -90,8 +90,8 @@ class FrameDataset(Dataset):
         settings: A paper's ``Settings``; image_size, interpolation, antialias, mean, std, samples,
             augmentation and transform are used.
         seed: The seed of the training, or None.
-        split: The split of the frames: only train is augmented, and each split has samples of its
-            own.
+        split: The split of the frames: only train is augmented. The random numbers of the samples
+            also depend on it.
         read: Reads a crop.
     """
 
@@ -132,22 +132,22 @@ class FrameDataset(Dataset):
         return batch
 
     def _items(self, index: Index) -> list[dict[str, Any]]:
-        """The samples of a frame, each made by :meth:`_item`; with a seed also ``draws``."""
+        """The samples of a frame, each as :meth:`_item` gives it; with a seed, also ``draws``."""
         epoch, position, row = index
         stored = self.stored[row]
         if self.seed is None:
             return [self._item(stored)]
         items = []
-        key = ("samples", self.split, self.seed, epoch, position)
-        # All samples of a frame are augmented alike: none has draws or a seed of its own.
-        place = ("augment", self.seed, epoch, position)
-        draws = rng(*place).random(augmentation.DRAWS)
+        sample_key = ("samples", self.split, self.seed, epoch, position)
+        # All samples of a frame are augmented alike: they share draws and seed.
+        augment_key = ("augment", self.seed, epoch, position)
+        draws = rng(*augment_key).random(augmentation.DRAWS)
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
-            torch.default_generator.manual_seed(torch_seed(*key))
-            for sample in self.settings.samples(stored, rng(*key)):
-                # The 0 numbered an image's augmentations when there were several; it keeps seeds.
-                torch.default_generator.manual_seed(torch_seed(*place, 0))
+            torch.default_generator.manual_seed(torch_seed(*sample_key))
+            for sample in self.settings.samples(stored, rng(*sample_key)):
+                # The 0 has no meaning any more: without it, all seeds would change.
+                torch.default_generator.manual_seed(torch_seed(*augment_key, 0))
                 items.append({**self._item(sample), "draws": draws})
         return items
 
@@ -177,13 +177,13 @@ class FrameDataset(Dataset):
 
 
 def prepared(item: Tensors, settings: Any, device: str = "cpu") -> Tensors:
-    """A batch of an item of :class:`FrameDataset`, on the device, as a paper's network takes it.
+    """Turn a dataset's item into the batch that a paper's network takes, on the device.
 
     The tensors are those of a ``papers.contract.Batch``; ``epoch``, ``partner`` and ``weight``, the
     entries without a tensor, are missing: the training adds them.
 
     Args:
-        item: Of the dataset, perhaps from a worker.
+        item: Of a :class:`FrameDataset`, on the CPU.
         settings: A paper's ``Settings``; mean and std are used.
         device: Where the batch is made; the item is copied there.
     """
@@ -206,8 +206,8 @@ def loader(
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
     make items. With them and a GPU, items are in pinned memory, from which the GPU copies faster.
     """
-    # No worker stops OpenCV's threads itself: a forked one would hang. Callers run in
-    # device.single_thread, which stops them before the fork.
+    # Callers run in device.single_thread, which stops OpenCV's threads before workers are forked: a
+    # forked worker that stopped them itself would hang.
     return DataLoader(
         data,
         sampler=batches,
@@ -263,8 +263,8 @@ class EpochSampler(Sampler[list[Index]]):
 
     Without ``oversampling``, an epoch has as many frames as the table, half of them real, and of
     each method equally many fakes. With it, an epoch shows each fake once and each real frame
-    ``oversampling`` times. ``images_per_epoch`` may shorten an epoch. It is rounded down to whole
-    batches.
+    ``oversampling`` times. ``images_per_epoch`` may shorten an epoch. Frames that do not fill a
+    batch are left out.
 
     Set ``epoch`` before each epoch, and ``skip`` to the number of batches that a resumed run has
     seen. ``n`` is the number of frames in an epoch.
@@ -290,7 +290,7 @@ class EpochSampler(Sampler[list[Index]]):
         self.seed = seed
         self.oversampling = settings.oversampling
         rank = frames.get("always", pd.Series(-1, frames.index)).to_numpy()
-        # The places of the frames with a rank, in its order: draws depend on it.
+        # The rows of the frames with a rank (0 or more), sorted by it: draws depend on the order.
         self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
         self.epoch = 0

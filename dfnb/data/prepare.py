@@ -1,10 +1,9 @@
 """From videos to a dataset of crops: find the faces, cut them out alike, list what failed.
 
-The number of a video's packets says beforehand how many frames to expect, so that faces are looked
-for in evenly spaced frames while it is decoded; where they mislead, it is decoded twice. Real and
-fake faces are cut by the same geometry. A video without a usable face goes to a quarantine list
-with its reason. Crops that others have made are used in place: they are neither cut again nor
-copied.
+Faces are looked for in evenly spaced frames of a video. How many frames it has is guessed from its
+number of packets; where the guess is wrong, the video is decoded twice. Real and fake faces are cut
+by the same geometry. A video without a usable face goes to a quarantine list with its reason. Crops
+that others have made are used in place: they are neither cut again nor copied.
 """
 
 import os
@@ -46,10 +45,10 @@ from dfnb.records import read_record
 if TYPE_CHECKING:
     from dfnb.data.loading import StoredFrames
 
-DIFFERENCE_THRESHOLD = 25  # a pixel that differs by more from its original, of 255, is forged
+DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
 MIN_SIZE = 32  # side of a crop in pixels
-BYTES_PER_PIXEL = (1.3, 2.0)  # of a crop of 300 pixels as PNG: the means of two sets of clips
-LENGTHS_READ = 20  # videos, of which the length is read to estimate how many frames all have
+BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
+LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -77,10 +76,10 @@ class NoFace(Unusable):
 
 
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
-    """Cut a box (left, top, right, bottom) out of an image (H, W[, 3]) uint8: (size, size[, 3]).
+    """Cut a box out of an image (H, W[, 3]) uint8, and resize it to (size, size[, 3]).
 
-    The box is a square, in pixels; right and bottom are not in it, as in a slice. Where it extends
-    beyond the image, the pixels at the image's edge are repeated.
+    The box (left, top, right, bottom) is a square, in pixels; right and bottom are not in it, as in
+    a slice. Where it extends beyond the image, the pixels at the image's edge are repeated.
     """
     left, top, right, bottom = box
     # mode="clip" takes the nearest row or column for one beyond the edge.
@@ -98,8 +97,8 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
 def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
-    In a fake it is the face that the mask covers most; without a mask, the largest face. Frames
-    without the forged face are left out.
+    In a fake it is the face that the forged region covers most; where this region is unknown, and
+    in a real video, the largest face. Frames without the forged face are left out.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
     and the number of wanted ``frames``, with a face or without. The rows still lack what is the
@@ -107,35 +106,36 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
     0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out, and
     :class:`Unusable` as :func:`frame_pairs` does.
     """
-    chosen, wanted = faces_in(video, settings, detector)
-    if not chosen:
-        raise NoFace(f"no face of {settings.min_face} pixels or more in {wanted} frames", wanted)
-    chosen = forged_faces(video, chosen)
-    # Nobody sees this message with an original: prepare_video then tries again without it.
-    if not chosen:
-        raise NoFace("no face under the mask, which is white where the fake is forged", wanted)
+    faces, n_wanted = faces_in(video, settings, detector)
+    if not faces:
+        reason = f"no face of {settings.min_face} pixels or more in {n_wanted} frames"
+        raise NoFace(reason, n_wanted)
+    faces = forged_faces(video, faces)
+    if not faces:
+        # Only a mask is named: with an original, prepare_video ignores this error and tries again.
+        raise NoFace("no face under the mask, which is white where the fake is forged", n_wanted)
     rows = []
-    for face in chosen:
+    for face in faces:
         row = {column: face[column] for column in ("frame", *WHERE_CUT)}
         if video.region_file and not face["has_region"]:
             row["mask"] = ""  # unknown in this frame, though known in others
         rows.append(row)
     return {
         "rows": rows,
-        "crops": np.stack([face["crop"] for face in chosen]),
-        "masks": np.stack([face["mask"] for face in chosen]) if video.region_file else None,
-        "frames": wanted,
+        "crops": np.stack([face["crop"] for face in faces]),
+        "masks": np.stack([face["mask"] for face in faces]) if video.region_file else None,
+        "frames": n_wanted,
     }
 
 
 def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
-    """The faces, one per frame, without those that are not the forged one of a fake.
+    """Of the faces of a video, one per frame, keep those that can be the forged one.
 
-    In a frame where the forged face was not found, another one was cut out, which is real and would
-    have the label fake. ``covered``, the share of the crop that is forged, is then much smaller
-    than in other frames: below a quarter of the largest. A frame with one face alone is different
-    where the forged region is computed from an original: the forgery may be faint there, so any
-    difference is enough. Where the region is unknown in a frame, its face stays.
+    Where the detector missed the forged face, another one was cut out, which is real but would have
+    the label fake. A face is therefore kept only where ``covered``, the share of its crop that is
+    forged, is above a quarter of the largest share in the video. There are two exceptions. A face
+    that is alone in its frame is kept where it differs at all from the original, because the
+    forgery may be faint there. And a face is kept where the forged region is unknown.
     """
     if not video.region_file:
         return list(faces)
@@ -149,29 +149,29 @@ def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
 
 
 def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[dict], int]:
-    """A face, see :func:`face_in`, of each wanted frame that has a usable one.
+    """One face, see :func:`face_in`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
     """
-    if video.frames:  # images of a folder, each with its mask or original: few of them are read
+    if video.frames:  # pairs (image, mask or original) of files: only the wanted ones are read
         numbers = frame_numbers([image.name for image, _ in video.frames])
         numbered = sorted(zip(numbers, video.frames))
         wanted = wanted_frames(len(numbered), settings)
-        found = []
+        faces = []
         for place in wanted:
             number, (image, region) = numbered[place]
-            found.append(face_in(video, number, *read_pair(image, region), settings, detector))
-        return [face for face in found if face], len(wanted)
-    # Frames end with the shorter of two files: the video, and that of its masks or its original.
-    # Files state their number of frames unreliably: the true one is known when all are decoded. If
-    # the guess was wrong, other frames are wanted, and the video is decoded again.
+            faces.append(face_in(video, number, *read_pair(image, region), settings, detector))
+        return [face for face in faces if face], len(wanted)
+    # The shorter file counts: the video, or that of its mask or original. Its true length is known
+    # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
+    # is decoded again.
     guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
     wanted = wanted_frames(guess, settings)
-    found, length = decoded_faces(video, wanted, settings, detector)
+    faces, length = decoded_faces(video, wanted, settings, detector)
     if length != guess:
         wanted = wanted_frames(length, settings)
-        found, _ = decoded_faces(video, wanted, settings, detector)
-    return found, len(wanted)
+        faces, _ = decoded_faces(video, wanted, settings, detector)
+    return faces, len(wanted)
 
 
 def decoded_faces(
@@ -180,20 +180,21 @@ def decoded_faces(
     settings: Settings,
     detector: YuNet,
 ) -> tuple[list[dict], int]:
-    """The faces of the wanted frames of a video file, and how many frames it has.
+    """The faces of the ``wanted`` frames of a video file, and how many frames it has.
 
-    It ends where its mask or original ends.
+    ``wanted`` are numbers of frames. Frames beyond the end of its mask or original do not count.
     """
     wanted = set(wanted)
-    found = []
+    faces = []
     length = 0
     for number, (picture, other) in enumerate(frame_pairs(video)):
         length = number + 1
         if number in wanted:
             other_image = other.rgb() if other else None
             face = face_in(video, number, picture.rgb(), other_image, settings, detector)
-            found += [face] if face else []
-    return found, length
+            if face:
+                faces.append(face)
+    return faces, length
 
 
 def face_in(
@@ -204,11 +205,14 @@ def face_in(
     settings: Settings,
     detector: YuNet,
 ) -> dict | None:
-    """The face of a frame, see :func:`cut_faces`; None where there is no usable one.
+    """Cut the face out of a frame that the forged region covers most, else the largest.
 
-    It is a result of :func:`cut_face` with the ``frame``'s number, whether the face ``is_alone``,
-    and whether the frame ``has_region``, a known forged region. ``other`` is the same frame of the
-    mask or of the original, None without either.
+    ``number`` is that of the frame, ``image`` its pixels, and ``other`` the same frame of the mask
+    or of the original, None without either: see :func:`forged_region`.
+
+    Returns a result of :func:`cut_face` with three more values: ``frame``, the number;
+    ``is_alone``, whether it is the only face; and ``has_region``, whether the forged region is
+    known. Returns None where there is no usable face.
     """
     mask = forged_region(video, image, other)
     detections = detect(image, settings.min_face, detector)
@@ -220,12 +224,15 @@ def face_in(
 
 
 def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image that is a frame, and its mask or original; raises Unusable as frame_pairs does."""
+    """Read the image of a frame, and that of its mask or original; both are (H, W, 3) uint8 RGB.
+
+    The second is None without a file ``region``. Raises :class:`Unusable` as :func:`frame_pairs`.
+    """
     try:
         image = read_image(path)
     except Unusable as error:
         raise Unusable(f"its frame {path.name}: {error}") from None
-    # A picture of a mask or original is decoded as a video of one frame.
+    # Decoded as a video of one frame, so that an error names the mask or original.
     other = next(decode_region(region)).rgb() if region else None
     if other is not None and image.shape != other.shape:
         raise Unusable("the pictures of its mask or original have another size")
@@ -233,7 +240,7 @@ def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray |
 
 
 def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
-    """The frames of a video, each with that of its mask or original, until one of them ends.
+    """The frames of a video, each with that of its mask or original, to the end of the shorter.
 
     The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
     cannot be decoded, and when the frames differ in size.
@@ -271,17 +278,20 @@ def forged_region(
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
     ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video has neither. A mask is forged where its grey level is above
-    ``video.mask_threshold``, or above :func:`half_of_two_levels`, which is 127 at most.
+    None where the video has neither.
 
-    With an original, a pixel differs by the channel that differs most. The median over 5 by 5
-    pixels removes specks of compression. Where it exceeds :data:`DIFFERENCE_THRESHOLD`, the pixel
-    is forged. Gaps narrower than 9 pixels are closed.
+    By a mask, a pixel is forged where the mask's grey level is above ``video.mask_threshold``. A
+    darker mask of only two levels gets a lower threshold, half of its brighter level.
+
+    By an original, a pixel is forged where its difference exceeds :data:`DIFFERENCE_THRESHOLD`.
+    The difference is that of the channel that differs most; a median over 5 by 5 pixels removes
+    specks of compression. Gaps narrower than 9 pixels are closed.
     """
     if other is None:
         return None
     if video.mask:
         grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        # For a mask of more levels, half_of_two_levels is 127, the default of mask_threshold.
         threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
     distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
@@ -295,16 +305,16 @@ def cut_face(
     detection: np.ndarray,
     settings: Settings,
 ) -> dict:
-    """Cut a ``detection`` (15,) out of an image (H, W, 3) uint8 RGB, and out of its
-    :func:`forged_region`, if known.
+    """Cut one detected face out of an image (H, W, 3) uint8 RGB, and out of its ``mask``.
 
-    A detection is as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square around the
-    middle of the detected box, ``settings.scale`` times as wide as the box's longer side.
+    ``mask`` is the :func:`forged_region` (H, W) uint8 of the image, None where it is unknown.
+    ``detection`` (15,) is a face as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square
+    around the middle of the detected box, ``settings.scale`` times as wide as its longer side.
 
-    Returns ``scale``, ``crop_box`` and ``landmarks`` as in the frames table; ``crop``
-    (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is unknown; ``covered``,
-    the share of the crop that the mask covers, 0 where it is unknown; and ``side``, the side of the
-    square in pixels of the image.
+    Returns ``scale`` (crop pixels per image pixel), ``crop_box`` and ``landmarks`` as in the frames
+    table; ``crop`` (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is
+    unknown; ``covered``, the share of the crop that the mask covers, 0 where it is unknown; and
+    ``side``, the side of the square in pixels of the image.
     """
     x, y, width, height = detection[:4]
     side = round(max(width, height) * settings.scale)
@@ -315,8 +325,7 @@ def cut_face(
     landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * crop_scale  # x, y in crop pixels
     forged = np.zeros((settings.size, settings.size), bool)
     if mask is not None:
-        # Resizing gives grey levels between 0 and 255 at the edge of the forged region: half of 255
-        # divides them.
+        # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
         forged = crop(mask, box, settings.size) > 127
     return {
         "scale": crop_scale,
@@ -330,12 +339,14 @@ def cut_face(
 
 
 def use_crops(video: Video, folder: Path) -> dict:
-    """List the crops of a video that are used in place, through the link in a dataset's ``folder``.
+    """List the crops of a video that are used in place.
 
-    Returns ``rows`` and ``frames`` as :func:`cut_faces` does; ``crops_hash``, a hash of the images,
-    and ``crop_hashes`` of each, instead of their pixels; and the ``reason`` why an image cannot be
-    used, which names the last one, or None. Such an image counts as a frame without a face. Raises
-    :class:`Unusable` where all are such.
+    Their paths lead through the link :data:`TREE` in the dataset's ``folder``. An image that cannot
+    be used counts as a frame without a face.
+
+    Returns ``rows`` and ``frames`` as :func:`cut_faces` does; instead of pixels ``crops_hash``, one
+    hash of all images, and ``crop_hashes``, one of each; and ``reason``, why the last of the
+    unusable images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
     images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
     numbers = frame_numbers([image for image, _ in images])
@@ -349,7 +360,7 @@ def use_crops(video: Video, folder: Path) -> dict:
             "mask": f"{TREE}/{mask}" if mask else "",
             **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
         }
-        file = image
+        file = image  # the one that an error is about
         try:
             pixels = read_image(video.path / image)
             if min(pixels.shape[:2]) < MIN_SIZE:
@@ -406,12 +417,13 @@ def prepare_video(
                 return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
             # The inputs still contain it: when its file changes, the video is prepared again.
-            frames = tuple((image, None) for image, _ in video.frames)
-            video = replace(video, original=None, frames=frames)
+            without_originals = tuple((image, None) for image, _ in video.frames)
+            video = replace(video, original=None, frames=without_originals)
             return prepare_video(video, inputs, folder, settings, detector)
-        about = {column: getattr(video, column) for column in VIDEO_COLUMNS}
+        video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
         for row in content["rows"]:
-            row.update(about, dataset=folder.name, track=0)  # one face per frame, so one track
+            # One face per frame, so one track.
+            row.update(video_values, dataset=folder.name, track=0)
         write_video(video_folder, inputs=inputs, **content)
     frames = content["frames"]
     result["reason"] = content.get("reason")
@@ -432,7 +444,7 @@ def prepare(
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
-    The folder of a video appears complete or not at all, so the next call continues a killed one.
+    The folder of a video appears complete or not at all, so a call after a killed one continues it.
     The result has the same bytes for any number of workers.
 
     Args:
@@ -442,7 +454,7 @@ def prepare(
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
         one_class: Whether a dataset may lack real videos, or fake ones.
-        splits: Those that are prepared, besides those that are there; none: all.
+        splits: The splits to prepare, besides those that the dataset has already; none: all.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
@@ -463,6 +475,7 @@ def prepare(
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
     if not all(video.crops for video in videos):  # crops need no detector
         detector = detector or YuNet()
+    # Without a detector, the hash is that of the class: an instance would download the weights.
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         check_space(folder, chosen, settings)
@@ -474,21 +487,20 @@ def prepare(
         for video in chosen:
             inputs = inputs_digest(video, parameters)
             jobs.append(job(video, inputs, folder, settings, detector))
-        # A generator gives results in the order of the jobs, each as soon as it is there.
-        options = {"initializer": start_worker, "initargs": [os.getpid()]}
-        # -1: a process per processor
-        pool = joblib.Parallel(workers or -1, return_as="generator", **options)
+        worker_setup = {"initializer": start_worker, "initargs": [os.getpid()]}
+        # -1: a process per processor. The generator gives results in the order of the jobs.
+        pool = joblib.Parallel(workers or -1, return_as="generator", **worker_setup)
         # Shown on a terminal only; ncols, because some terminals do not state their width.
         bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
         results = pd.DataFrame(list(bar))
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        crops = results["frames"] - results["without_face"]
+        crops = results["frames"] - results["without_face"]  # number per video
         used = [video for video, n in zip(chosen, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
-        # An original is one of the videos, perhaps of a split that is not prepared yet; else it has
-        # no name in the dataset: "".
+        # "" for an original that is not in the table. One in it may be of a split that is not
+        # prepared yet.
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
@@ -502,38 +514,41 @@ def in_splits(
     splits: Collection[str],
     record: Mapping,
 ) -> list[Video]:
-    """The videos of these splits, and of those that the dataset with this record has already.
+    """The videos of ``splits``, and of the splits that the dataset's ``record`` has already.
 
     Without ``splits``, all videos. Raises :class:`DfnbError` for a split that has no video.
     """
-    there = {video.split for video in videos}
-    if missing := {*splits} - there:
+    known = {video.split for video in videos}
+    if missing := {*splits} - known:
         raise DfnbError(
             f"{name} has no video of the split {' or '.join(sorted(missing))}, but of "
-            f"{', '.join(sorted(there))}"
+            f"{', '.join(sorted(known))}"
         )
-    wanted = {*splits, *record.get("fingerprints", ())} if splits else there
+    prepared = record.get("fingerprints", ())  # its keys are the splits; () for an empty record
+    wanted = {*splits, *prepared} if splits else known
     return [video for video in videos if video.split in wanted]
 
 
 def check_space(folder: Path, videos: Sequence[Video], settings: Settings) -> None:
-    """Say how much disk the crops of these videos will take; raise DfnbError if it is not there.
+    """Print how much disk the crops of these videos will take; raise DfnbError if it is not free.
 
-    Those that were prepared before are left out, and crops that are used in place.
+    Videos that were prepared before do not count, nor do crops that are used in place.
     """
-    missing = []
+    unprepared = []
     for video in videos:
         if not video.crops and not (folder / "videos" / video.name / "video.json").exists():
-            missing.append(video)
-    if not missing:
+            unprepared.append(video)
+    if not unprepared:
         return
-    # The lengths of a few files stand for all: to read those of thousands takes minutes.
-    shown = missing[:: -(-len(missing) // LENGTHS_READ)]
-    lengths = [len(video.frames) or guess_length(video.path) for video in shown]
-    crops = np.mean([len(wanted_frames(length, settings)) for length in lengths]) * len(missing)
-    low, high = (crops * settings.size**2 * each for each in BYTES_PER_PIXEL)
+    # The lengths of a few files stand for all: to read those of thousands takes minutes. Rounded
+    # up, the step leaves LENGTHS_READ videos at most.
+    step = -(-len(unprepared) // LENGTHS_READ)
+    lengths = [len(video.frames) or guess_length(video.path) for video in unprepared[::step]]
+    crops_per_video = np.mean([len(wanted_frames(length, settings)) for length in lengths])
+    n_crops = crops_per_video * len(unprepared)
+    low, high = (n_crops * settings.size**2 * density for density in BYTES_PER_PIXEL)
     free = shutil.disk_usage(folder).free
-    need = f"about {crops:,.0f} crops take {size_in_words(low)} to {size_in_words(high)}"
+    need = f"about {n_crops:,.0f} crops take {size_in_words(low)} to {size_in_words(high)}"
     need += f", {size_in_words(free)} are free"
     if free < low:
         raise DfnbError(
@@ -549,9 +564,12 @@ def check_classes(
     one_class: bool,
     reasons: Sequence[str] = (),
 ) -> None:
-    """Raise :class:`DfnbError` unless a dataset has real and fake videos, or one of both."""
+    """Raise :class:`DfnbError` where real or fake videos are missing; with ``one_class``, both.
+
+    The message ends with ``reasons``, sentences on why other videos are not used.
+    """
     kinds = {"fake" if video.label else "real" for video in videos}
-    if len(kinds) < 2 - one_class:
+    if len(kinds) < 2 - one_class:  # so kinds has one element, or none
         there = "".join(f"{kind} videos alone" for kind in kinds) or "no video at all"
         remedy = "add others, or allow one class by --one-class"
         raise DfnbError("; ".join([f"{name} can use {there}", *reasons, remedy]))
@@ -593,14 +611,15 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
         if file and file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
-    # Not the folders of the video and its mask: they may be moved. Frames are in the stamps.
-    facts = {name: value for name, value in vars(video).items() if name != "frames"}
-    values = [value for value in facts.values() if not isinstance(value, Path)]
+    # Paths are left out, because the folders may be moved: the stamps stand for them. ``frames``
+    # are tuples of paths.
+    fields = {name: value for name, value in vars(video).items() if name != "frames"}
+    values = [value for value in fields.values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
-    """Link from ``folder`` to that of the crops that are used in place, if there are any.
+    """In a dataset's ``folder``, link to the folder of the crops that are used in place, if any.
 
     The link is made anew at each call, because the crops may have moved.
     """
@@ -658,12 +677,12 @@ def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
     An entry names a ``video``, or the ``file`` of a portrait. A portrait that this dataset leaves
     out although nothing is wrong with it is marked ``usable``, and is not listed.
     """
-    files = defaultdict(list)
+    files_by_problem = defaultdict(list)
     for entry in quarantine:
         if not entry.get("usable"):
-            source = entry.get("video") or entry["file"]
-            files[f"not used: {entry['reason']}"].append(source)
-    return sentences(files)
+            file = entry.get("video") or entry["file"]
+            files_by_problem[f"not used: {entry['reason']}"].append(file)
+    return sentences(files_by_problem)
 
 
 def dropouts(record: Mapping) -> pd.DataFrame:
@@ -685,14 +704,15 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "StoredFrames":
     """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. In the
-    table, ``video`` and ``cluster`` are the given path, with ``~`` expanded, and ``method`` is the
-    name of the file. ``path`` is a key for the ``read`` of the returned frames: no file is written.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
+    written. In the returned table, ``video`` and ``cluster`` are the path of the picture, with
+    ``~`` expanded; ``method`` is the name of its file; and ``path`` is a key by which ``read``
+    finds the crop in memory.
 
     Args:
         path: An image or a video.
-        faces: How the faces of a training set were cut, as its record says. The picture is cut with
-            the same ``size`` and ``scale``, or where one is missing, with its default.
+        faces: How the faces of a training set were cut: ``size`` and ``scale``, as in
+            :class:`Settings`. The picture is cut alike; a missing value is the default.
         frames: How many evenly spaced frames of a video, at most.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face.

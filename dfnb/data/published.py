@@ -118,7 +118,7 @@ def overview() -> pd.DataFrame:
 
 
 def extent(name: str) -> Extent | None:
-    """How large a published dataset is once it is prepared; None where nobody has published it."""
+    """How large a dataset will be when it is prepared, by its published numbers; None: unknown."""
     description = load(name)
     settings = prepare.Settings.check(description.prepare, f"prepare of {name}")
     frames = description.frames or settings.frames_per_video
@@ -154,9 +154,9 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
                 video = replace(video, mask_threshold=threshold)
                 if video.split == "train" and re.fullmatch(description.validation, video.cluster):
                     video = replace(video, split="val")
-                # A key comes again in two cases. Each crop comes as a video of one frame with the
-                # path ``root``: crops of one name are joined. Two rules may also find one file:
-                # then the later rule's video is kept, and both have no ``crops`` to join.
+                # A key occurs again in two cases. Each crop comes as a video of one frame, with the
+                # path ``root``: those of one name are joined. And two rules may find one file: the
+                # later rule's video is kept, and neither has ``crops`` to join.
                 key = (video.name, video.path)
                 if key in videos:
                     crops = videos[key].crops + video.crops
@@ -177,13 +177,13 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; problems are added to ``problems``.
 
-    Where files are missing, their names are unknown, so the problem lists none.
+    The names of missing files are unknown: their problem has an empty list of files.
     """
-    shown = _readable(rule.files)
+    shown = _readable(rule.files)  # the template in messages
     matches = _matches(rule.files, files)
     if len(matches) < rule.expected:
         problems[f"{shown}: {len(matches)} of the {rule.expected} published files"] = []
-    # Where the template names its methods, {method:a|b}, those without any file are reported.
+    # Where the template lists its methods, {method:a|b}, those without any file are reported.
     alternatives = re.search(r"\{method:(\w+(?:\|\w+)+)\}", rule.files)
     if alternatives:
         missing = {*alternatives[1].split("|")} - {values["method"] for values in matches.values()}
@@ -209,8 +209,8 @@ def _video(
 ) -> Video:
     """The video that a rule makes of the file ``values["path"]``; ``values`` fill its templates.
 
-    Adds ``method`` and ``video`` to ``values``, and missing masks to ``problems``; not those of
-    crops, because folders of crops need no masks.
+    Adds ``method`` and ``video`` to ``values``, and missing masks or originals to ``problems``; but
+    not those of crops, which need no masks.
     """
 
     def filled(template: str) -> str:
@@ -246,14 +246,14 @@ def _video(
         image = (path, mask_path if video.mask else "")
         return replace(video, path=root, mask=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
-    forged_by = mask_path or original_path
-    if forged_by and forged_by not in files:
-        problems[f"{video.method}: no masks, because files are missing"].append(forged_by)
+    region_path = mask_path or original_path
+    if region_path and region_path not in files:
+        problems[f"{video.method}: no masks, because files are missing"].append(region_path)
     return video
 
 
 def _readable(template: str) -> str:
-    """A template for messages: ``<a|b>`` where it lists alternatives, else * for a placeholder."""
+    """A template for messages: ``fake/{method:a|b}/{stem}.mp4`` gives ``fake/<a|b>/*.mp4``."""
     alternatives = re.sub(r"\{\w+:(\w+(\|\w+)+)\}", r"<\1>", template)
     return re.sub(r"(\{[^{}]*\})+", "*", alternatives)
 
@@ -276,8 +276,8 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that match its template.
 
     ``files`` maps paths below the root to full paths; a list with a sha256 is not among them. A row
-    also has the values of the placeholders in the path of its file. A row with several keys appears
-    under each of them. Where two rows have one key, the later one stays. Raises :class:`DfnbError`
+    maps names to texts: its columns, and the placeholders in the path of its file. It appears under
+    each of its keys. Where two rows have one key, the later one stays. Raises :class:`DfnbError`
     for a list with a sha256 that is missing or was changed.
     """
     if listing.sha256:  # ships with the manifest; its template is a plain file name
@@ -286,7 +286,7 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
         verified(shipped, listing.sha256, "is missing or was changed; install the package again")
         files = {listing.file: shipped}
     rows = {}
-    for path, values in _matches(listing.file, files).items():
+    for path, placeholders in _matches(listing.file, files).items():
         file = files[path]
         if file.suffix == ".json":  # one object per key becomes one row, with the column ``key``
             entries = [{**entry, "key": key} for key, entry in read_json(file).items()]
@@ -295,7 +295,7 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
             table = pd.read_csv(file, dtype=str, keep_default_na=False, names=columns)
             entries = table.to_dict("records")
         for entry in entries:
-            row = {**entry, **values}  # values: of the placeholders in the path
+            row = {**entry, **placeholders}
             for template in listing.keys:
                 rows[template.format_map(row)] = row
     return rows

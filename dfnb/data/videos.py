@@ -23,7 +23,7 @@ from dfnb.data.listings import IMAGE, label_of, read_listing, sorted_rows, split
 from dfnb.files import sha256, write_bytes
 
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
-# their files are reported. A name that begins with a point is hidden.
+# their files are reported. A name that begins with a dot is hidden, and does not match.
 MEDIA = re.compile(
     r"(?!\.).*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
@@ -51,10 +51,11 @@ class Video:
         identity: The person who is shown; in a fake the target.
         source: The donor of a fake.
         mask: A video that is white where the fake is forged, frame by frame; with ``frames`` one of
-            their masks, if there is any.
+            their masks or the folder of them, if there is any.
         mask_threshold: A pixel of the mask is forged where its grey level, 0 to 255, is above this.
         original: The real video that the fake was made from, frame by frame. A fake without a mask
-            is forged where it differs from it. With ``frames`` one of their originals.
+            is forged where it differs from it. With ``frames`` one of their originals or the
+            folder of them.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
         frames: The images that are the frames of a video, each with its mask or, in a video
@@ -112,7 +113,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
 
     ``path`` may be called ``filename`` or ``file``. Paths are relative to the folder of the CSV, or
     absolute. A video is named by its column ``video`` or else by its path below ``root``, without
-    the suffix. Images of one ``video`` are its frames.
+    the suffix. Images with the same ``video`` are the frames of one video.
 
     Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
     impossible values, for paths outside ``root``, and for frames of one video that disagree.
@@ -120,34 +121,36 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     folder = absolute(file.parent)
     root = absolute(root)
     table = read_listing(file, {"path": ("filename", "file"), "label": ()}, "path,label")
-    parts = defaultdict(list)  # a video, by its name or path -> the images or files that are it
+    rows_of_video = defaultdict(list)  # name or path of a video -> pairs (place of a row, Video)
     for line, cells in table.iterrows():
-        source = f"{file}, line {line}"
-        row = Row.check(cells.dropna().to_dict(), source)
+        place = f"{file}, line {line}"
+        row = Row.check(cells.dropna().to_dict(), place)
         path = absolute(folder / row.path)  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
-                f"{source}: {path} is outside {root}; move it into this folder, or "
+                f"{place}: {path} is outside {root}; move it into this folder, or "
                 "name one above all videos by --root"
             )
         relative = path.relative_to(root)
         own_name = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
-        video = _row_video(row, own_name, folder, source)
-        # Only images with the name of another thing than themselves are frames of one video: two
-        # files of one name, such as a.jpg and a.mp4, stay two, and are refused later.
-        parts[video.name if video.name != own_name else path].append((source, video))
-    return [_joined(videos) for videos in parts.values()]
+        video = _row_video(row, own_name, folder)
+        # Rows are joined by the name in the column ``video`` only. Files without it are told apart
+        # by their paths: a.jpg and a.mp4 stay two videos named "a", which are refused later.
+        key = video.name if video.name != own_name else path
+        rows_of_video[key].append((place, video))
+    return [_joined(rows) for rows in rows_of_video.values()]
 
 
-def _row_video(row: Row, own_name: str, folder: Path, source: str) -> Video:
-    """The video of one row, whose file is called ``own_name``; an image may be one of its frames.
+def _row_video(row: Row, own_name: str, folder: Path) -> Video:
+    """The video of one row; where the row is one frame of a video, a video of this frame alone.
 
-    ``folder`` is that of the CSV, and ``source`` says where the row is.
+    ``own_name`` is the path of the row's file below the root, without suffix: the name of a video
+    without another one. ``folder`` is that of the CSV.
     """
     path = absolute(folder / row.path)
     name = row.video or own_name
-    mask = folder / row.mask if row.label and row.mask else None
-    original = folder / row.original if row.label and row.original else None
+    mask = absolute(folder / row.mask) if row.label and row.mask else None
+    original = absolute(folder / row.original) if row.label and row.original else None
     frames = ()
     if path.is_dir():
         region = mask or original
@@ -174,6 +177,7 @@ def _row_video(row: Row, own_name: str, folder: Path, source: str) -> Video:
 def _images(folder: Path) -> list[Path]:
     """The images directly in a folder by name; raises :class:`DfnbError` where there are none."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
+    # IMAGE alone would match hidden files, too.
     images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
     if not images:
         raise DfnbError(f"{folder} is no folder of images; name one, also for masks or originals")
@@ -181,26 +185,30 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
-    """The video of which these are the frames, each with the place of its row; or the only one."""
+    """Join the rows of one video, as pairs (place in the CSV, Video); a single one stays as it is.
+
+    Raises :class:`DfnbError`, naming the place, for rows that cannot be frames of one video.
+    """
     _, first = rows[0]
     if len(rows) == 1:
         return first
     masks = [video.mask for _, video in rows if video.mask]
     originals = [video.original for _, video in rows if video.original]
     frames = {}
-    for source, video in rows:
+    for place, video in rows:
         for field in ("label", "method", "split", "cluster", "identity"):
             if getattr(video, field) != getattr(first, field):
                 raise DfnbError(
-                    f"{source}: {video.path} is a frame of {first.name!r} with another {field} "
+                    f"{place}: {video.path} is a frame of {first.name!r} with another {field} "
                     f"than {first.path}; correct it, or the column video"
                 )
-        if not video.frames or video.path in frames:
+        if not video.frames or video.path in frames:  # a video file, or listed twice
             raise DfnbError(
-                f"{source}: {video.path} is no other image of the video {first.name!r}; list each "
+                f"{place}: {video.path} is no other image of the video {first.name!r}; list each "
                 "image once, and give a video file a name of its own in the column video"
             )
         for image, region in video.frames:
+            # In a video with masks, an original does not stand in for a missing mask.
             frames[image] = region if video.mask or not masks else None
     return replace(
         first,
@@ -218,25 +226,27 @@ def write_csv(file: Path, root: Path, command: str) -> None:
     """Write the CSV of a folder that is sorted as :func:`dfnb.data.listings.sorted_rows` says.
 
     A file outside the folders of the splits belongs to the test split. The paths in the CSV are
-    absolute. Files that are neither videos nor images by their suffix are ignored. A ``file`` that
-    the user has corrected stays: the sha256 of what was written is kept beside it.
+    absolute. Files that are neither videos nor images by their suffix are ignored. The sha256 of
+    what was written is kept beside ``file``: a file that the user has corrected is recognised by
+    it, and is not overwritten.
 
     Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, for videos and
-    images that the CSV does not name, and where a corrected ``file`` differs from the folder; then
-    the message names the ``command`` that prepares this file.
+    images that the CSV does not name, and where a corrected ``file`` differs from the folder. Then
+    the message names ``command``, which prepares the corrected file.
     """
-    files, rows = _sorted(root)
+    files, rows = _files_and_rows(root)
     for row in rows:
         for column in ("path", "mask", "original"):
-            row[column] = files.get(row.get(column))
+            row[column] = files.get(row.get(column))  # the full path; None where there is none
     # None becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
-    # A name that is not UTF-8 is escaped: no such file is there, and the quarantine lists it.
+    # A name that is not UTF-8 is escaped. No file has the escaped name: the quarantine lists it.
     content = table.to_csv(index=False).encode(errors="backslashreplace")
-    written = file.with_name(f"{file.name}.sha256")
+    hash_file = file.with_name(f"{file.name}.sha256")
     if file.is_file() and file.read_bytes() != content:
-        was_written = written.read_text().split()[:1] if written.is_file() else []
-        if was_written != [sha256(file)]:
+        # In the form of the program sha256sum: the hash, then the name.
+        written_hash = hash_file.read_text().split()[:1] if hash_file.is_file() else []
+        if written_hash != [sha256(file)]:  # the user has corrected it
             differences = _differences(file, pd.read_csv(io.BytesIO(content), dtype=str))
             if differences:
                 raise DfnbError(
@@ -245,31 +255,31 @@ def write_csv(file: Path, root: Path, command: str) -> None:
                     "again"
                 )
     write_bytes(file, content)
-    write_bytes(written, f"{sha256(file)}  {file.name}\n".encode())
+    write_bytes(hash_file, f"{sha256(file)}  {file.name}\n".encode())
 
 
-def _differences(file: Path, found: pd.DataFrame) -> str:
-    """How a CSV differs from the table that was ``found``, in words; empty if it says the same.
+def _differences(file: Path, listed: pd.DataFrame) -> str:
+    """How a corrected CSV differs from the table that lists the folder, in words; else empty.
 
     Columns that the CSV lacks do not count: an earlier version may have written it.
     """
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
     corrected = corrected.drop_duplicates("path").set_index("path")
-    found = found.fillna("").set_index("path")
-    found = found[[column for column in found if column in corrected]]
-    corrected = corrected[[*found]]
-    both = found.index.intersection(corrected.index)
-    is_other = corrected.loc[both] != found.loc[both]
+    listed = listed.fillna("").set_index("path")
+    listed = listed[[column for column in listed if column in corrected]]
+    corrected = corrected[[*listed]]  # the same columns in the same order
+    in_both = listed.index.intersection(corrected.index)
+    differs = corrected.loc[in_both] != listed.loc[in_both]
     changed = [
-        f"{Path(path).name} ({', '.join(is_other.columns[is_other.loc[path]])})"
-        for path in both[is_other.any(axis=1)]
+        f"{Path(path).name} ({', '.join(differs.columns[differs.loc[path]])})"
+        for path in in_both[differs.any(axis=1)]
     ]
     problems = {
         "other values": changed,
-        "not in the folder": [*corrected.index.difference(found.index)],
-        "not in the list": [*found.index.difference(corrected.index)],
+        "not in the folder": [*corrected.index.difference(listed.index)],
+        "not in the list": [*listed.index.difference(corrected.index)],
     }
-    return "; ".join(sentences({name: rows for name, rows in problems.items() if rows}))
+    return "; ".join(sentences({problem: paths for problem, paths in problems.items() if paths}))
 
 
 def in_place(root: Path) -> list[Video]:
@@ -277,13 +287,13 @@ def in_place(root: Path) -> list[Video]:
 
     Raises :class:`DfnbError` as :func:`write_csv` does, and for files that are no images.
     """
-    _, rows = _sorted(root, IMAGE)
+    _, rows = _files_and_rows(root, IMAGE)
     videos = {}
     for row in rows:
         name = row["video"]
         crop = (row["path"], row.get("mask", ""))
         is_frame = row["path"].startswith(f"{name}/")  # in the folder of the video
-        key = name if is_frame else row["path"]
+        key = name if is_frame else row["path"]  # a.jpg and a.png stay two, and are refused later
         if key in videos:
             videos[key] = replace(videos[key], crops=(*videos[key].crops, crop))
             continue
@@ -291,7 +301,7 @@ def in_place(root: Path) -> list[Video]:
             name=name,
             path=absolute(root),
             label=label_of(row["label"]),
-            method=row.get("method", row["label"]),
+            method=row.get("method", row["label"]),  # "real", or "fake" for an unknown method
             split=row.get("split", "test"),
             cluster=name,
             crops=(crop,),
@@ -299,10 +309,10 @@ def in_place(root: Path) -> list[Video]:
     return list(videos.values())
 
 
-def _sorted(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, list[dict[str, str]]]:
-    """The files below a folder, and the rows of those that match a pattern, see sorted_rows.
+def _files_and_rows(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, list[dict[str, str]]]:
+    """All files below a folder, and the ``sorted_rows`` of the media that match the pattern.
 
-    Raises :class:`DfnbError` where there are none, and for media that no row names.
+    Raises :class:`DfnbError` where there are no rows, and for media that no row names.
     """
     files = files_below(root)
     media = [name for name in files if MEDIA.fullmatch(name)]
@@ -312,19 +322,19 @@ def _sorted(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, list[dict[s
             f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
-    read = [row.get(column) for row in rows for column in ("path", "mask", "original")]
-    refuse_unread(root, media, read, LAYOUT)
+    named = [row.get(column) for row in rows for column in ("path", "mask", "original")]
+    refuse_unread(root, media, named, LAYOUT)
     return files, rows
 
 
 def summary(videos: Sequence[Video]) -> str:
-    """How many videos there are, and how many images are the frames of how many of them."""
-    images = [video.crops or video.frames for video in videos if video.crops or video.frames]
-    n_files = len(videos) - len(images)
+    """How many videos are given as images, of how many frames, and how many as one file each."""
+    lengths = [len(video.crops or video.frames) for video in videos if video.crops or video.frames]
+    n_files = len(videos) - len(lengths)
     parts = []
-    if images:
-        parts.append(f"{len(images)} videos of {sum(map(len, images))} frames")
-    if n_files or not images:
+    if lengths:
+        parts.append(f"{len(lengths)} videos of {sum(lengths)} frames")
+    if n_files or not lengths:
         parts.append(f"{n_files} files that are a video each")
     return ", ".join(parts)
 
@@ -338,7 +348,7 @@ def absolute(path: Path) -> Path:
 
 
 def files_below(root: Path) -> Files:
-    """The files below a folder, by their paths relative to it, in the order of these.
+    """The files below a folder, by their paths relative to it, sorted by these paths.
 
     Hidden files are ignored, and what is no file: a pipe, for example, could be read for ever.
     Links are followed, except into a folder that contains the link itself, which would never end.
@@ -382,7 +392,10 @@ def media_in(paths: Iterable[Path]) -> list[Path]:
 
 
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
-    """Raise :class:`DfnbError` for videos and images in ``root`` that are not in ``read``."""
+    """Raise :class:`DfnbError` for videos and images of ``files`` that are not in ``read``.
+
+    All paths are relative to ``root``. ``layout`` ends the message: how files should be sorted.
+    """
     unread = sorted({*filter(MEDIA.fullmatch, files)} - {*read})
     if unread:
         folders = ", ".join(sorted({name.split("/")[0] for name in unread}))
@@ -393,7 +406,7 @@ def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout:
 
 
 def sentences(problems: Problems) -> list[str]:
-    """One sentence per problem; with its files, if there are any: their number, the first three."""
+    """One sentence per problem, with the number of its files and the first three, if it has any."""
     lines = []
     for problem, names in problems.items():
         files = f": {len(names)} ({', '.join(names[:3])})" if names else ""

@@ -35,18 +35,18 @@ def modules() -> dict[str, ModuleType]:
 
     Raises :class:`DfnbError` where the name, title or notebook of one is also one of another.
     """
-    # Where Python looks for the modules of the package dfnb.papers.home. It is set at every call,
-    # because the home may have changed. Python imports a name once in a process: if the home before
-    # had a file of that name, its module is returned.
+    # Where Python looks for the modules of the package dfnb.papers.home; set at every call, because
+    # the home may have changed. Python imports a name once in a process: if an earlier home had a
+    # file of the same name, the module of that file is returned.
     home.__path__[:] = _trusted_folders()
     papers = {}
     taken = {}  # name, title or notebook -> the file of the paper that has it
-    for package in (__name__, home.__name__):
+    for package in (__name__, home.__name__):  # dfnb.papers, dfnb.papers.home
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
             if not hasattr(candidate, "PAPER"):
                 continue
-            # A set, because a paper's title may be its name.
+            # A set, because a paper's title may equal its name, which is then met once only.
             for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:
                 if text in taken:
                     raise DfnbError(
@@ -60,20 +60,20 @@ def modules() -> dict[str, ModuleType]:
 
 
 def _trusted_folders() -> list[str]:
-    """The folder with the papers of the home, if they may be imported; else none, and a remark."""
+    """The home's folder of papers, in a list; empty, with a warning, if it may not be used."""
     root = files.home()
     folder = root / "papers"
     checkout = Path(__file__).resolve().parents[2]
     if os.environ.get("DFNB_HOME") or root == checkout:
         return [str(folder)]
     if next(folder.glob("*.py"), None):
-        _tell_untrusted(root)
+        _warn_of_untrusted(root)
     return []
 
 
 @cache  # once per process: modules() is called hundreds of times
-def _tell_untrusted(root: Path) -> None:
-    """Say that the papers of a home are not executed, and how to allow it."""
+def _warn_of_untrusted(root: Path) -> None:
+    """Warn that the papers of a home are not executed, and say how to allow it."""
     log.warning(
         "The files in %s are not executed, because anybody may have written them; if you trust "
         "them, set the environment variable DFNB_HOME to %s.",
@@ -85,8 +85,8 @@ def _tell_untrusted(root: Path) -> None:
 def module(paper: str) -> ModuleType:
     """The module of a paper.
 
-    Raises as :func:`modules`, and :class:`DfnbError` with a similar name, or else all names, if
-    there is no paper of this name.
+    Raises as :func:`modules`, and :class:`DfnbError` if there is no paper of this name; it suggests
+    a similar name, or else lists all.
     """
     available = modules()
     if paper not in available:

@@ -66,10 +66,10 @@ class Plain7(nn.Module):
         self.feature_info = []
         for layer, reduction in ((0, 1), (1, 2), (2, 4), (6, 8)):
             info = {"module": f"features.{layer}", "num_chs": channels[layer]}
-            self.feature_info.append({**info, "reduction": reduction})
+            self.feature_info.append({**info, "reduction": reduction})  # the stride up to there
         self.features = nn.Sequential(*layers)
         # Each filter of the first layer begins with mean zero, so that an area of one grey value
-        # gives zero: otherwise some seeds stay at chance for long.
+        # gives zero: otherwise trainings with some seeds stay at chance for long.
         first_filters = self.features[0].conv.weight.data
         first_filters -= first_filters.mean((1, 2, 3), keepdim=True)
         self.global_pool, self.fc = create_classifier(
@@ -114,7 +114,7 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 @register_model
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` with 0.24 M weights, as Exposing the Deception has in study-ff-like."""
+    """:class:`Plain7` with 0.24 M weights, for Exposing the Deception in study-ff-like."""
     channels = (32, 40, 56, 72, 72, 88, 88)
     return build_model_with_cfg(
         Plain7, WIDE, pretrained, channels=channels, feature_cfg=FEATURES, **kwargs
@@ -145,7 +145,7 @@ NO_DOWNLOAD = ContextVar("whether every network starts from random weights", def
 def random_weights() -> Iterator[None]:
     """A context in which every network starts from random weights, and none is downloaded.
 
-    They are as fast as pretrained ones: enough to measure what a training costs.
+    A training with them takes as long as one with pretrained weights, so its cost can be measured.
     """
     token = NO_DOWNLOAD.set(True)
     try:
@@ -161,17 +161,17 @@ def start(
 ) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had; then it
-    ends with the ``remedy``, which says how to do without them.
+    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had. The latter
+    message ends with ``remedy``, which says how to do without them.
     """
-    # The message of its error: "backbone ... is not valid for timm (...); timm.list_models() ..."
+    # The error's text: "backbone ... is not valid for timm (...); timm.list_models() lists ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained or NO_DOWNLOAD.get():
         return Start()
     try:
         file = _weights_file(config)
-    except Exception as error:  # without a network; each version of the hub has its own
+    except Exception as error:  # offline, each version of the hub raises another class
         raise DfnbError(
             f"the pretrained weights of {name} cannot be fetched ({error}); run this once with an "
             f"internet connection, or {remedy}"
@@ -197,7 +197,7 @@ def _weights_file(config: PretrainedCfg) -> Path:
         get_hf_file_metadata(hf_hub_url(*file))
         return Path(download_from_hf(*file))
     if config.url:
-        return Path(download_cached_file(config.url))  # a download is checked against its name
+        return Path(download_cached_file(config.url))  # checks the hash in the file's name
     raise FileNotFoundError("timm has none for it")  # the reason in the message of start()
 
 
@@ -209,9 +209,9 @@ def create(
 ) -> nn.Module:
     """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
 
-    Random weights depend on ``torch.manual_seed`` before the call alone. A model that accepts one
-    size of images only, as most transformers do, is built for ``image_size``, or, if that is None,
-    for the size of its weights.
+    Random weights depend only on ``torch.manual_seed`` before the call. A model that accepts one
+    size of images only, as most transformers do, is built for ``image_size``. If that is None, it
+    is built for the size that its weights were trained with.
 
     Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
     """
@@ -236,13 +236,13 @@ def create(
 def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
-    The backbone is a timm model, or one of :func:`stages`; of several, the one that the network
-    defines last. Its layer is the last one in timm's list ``feature_info``; of a vision transformer
-    it is the first norm of the last block, because after this block the class token alone may
-    count. A network without a timm model may have a list of its own, ``feature_info = [{"module":
-    NAME}]``. None: there is no backbone.
+    The backbone is a timm model or a stage of :func:`stages`. If the network has several, the one
+    that it defines last is taken. Its layer is the last one in timm's list ``feature_info``. In a
+    vision transformer it is the first norm of the last block, because after this block the
+    classifier may use the class token alone. A network without a timm model may have a list of its
+    own, ``feature_info = [{"module": NAME}]``. None if there is no backbone.
     """
-    # Blocks of EfficientNet have a method of this name, which is no list of layers.
+    # isinstance, because blocks of EfficientNet have a method of this name.
     if isinstance(getattr(network, "feature_info", None), list):
         layer = network.get_submodule(network.feature_info[-1]["module"])
         return getattr(layer, "norm1", layer)  # blocks of transformers have a norm1
@@ -284,7 +284,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     Raises:
         DfnbError: as :func:`create`, or it is not known how to cut the backbone.
     """
-    model = create(name, pretrained).eval()  # the probe must not enter the running statistics of BN
+    model = create(name, pretrained).eval()  # so that the probe changes no BatchNorm statistics
     if type(model) not in STAGES:
         raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}")
     if isinstance(model, Xception):
@@ -300,7 +300,7 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         for part_name in part_names:
             # torch forbids a dot in a name.
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
-        stage.feature_info = [{"module": ""}]  # for last_map: the stage itself
+        stage.feature_info = [{"module": ""}]  # for last_map: "" is the stage itself
         probe = stage(probe)
         cut.append(stage)
         channels.append(probe.shape[1])

@@ -151,7 +151,7 @@ class Settings(Closed):
     deterministic: bool = True
 
     @model_validator(mode="after")
-    def _input_of_another_backbone(self) -> Self:
+    def _take_input_of_another_backbone(self) -> Self:
         """Take mean, std and interpolation from the weights of another backbone than the paper's.
 
         If the user states one of the three, all three stay as they are.
@@ -167,19 +167,19 @@ class Settings(Closed):
         return self
 
     @model_validator(mode="after")
-    def _check_images(self) -> Self:
-        """Refuse batches that would part the images of a frame."""
+    def _check_batch_size(self) -> Self:
+        """Refuse a batch size that would put the images of a frame in two batches."""
         if self.batch_size % self.images_per_frame:
             raise ValueError(f"batch_size must be a multiple of {self.images_per_frame}")
         return self
 
     @property
     def images_per_frame(self) -> int:
-        """How many images of a batch, which ``batch_size`` counts, are made of one frame."""
+        """How many images are made of one frame; ``batch_size`` counts these images."""
         return 2 if self.makes_other_class else 1
 
     def before(self) -> Settings | None:
-        """The settings of the previous phase, which gives the initial weights; None without one."""
+        """The settings of the phase that trains the initial weights; None without such a phase."""
         return None
 
     def fetch(self) -> None:
@@ -198,11 +198,12 @@ class Settings(Closed):
     ) -> pd.DataFrame:
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
-        Called once per training and split, after the previous phase has ended; ``start`` is the run
-        of that phase, None if there is none, and ``seed`` that of the training. A paper that
-        ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column ``always``: 0, 1, ... for
-        frames of which every batch must show some, however few they are, and -1 for the others, see
+        Called once per training and split, after the previous phase has ended. ``seed`` is that of
+        the training, ``start`` the run of that phase, None if there is none.
+
+        A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
+        :meth:`samples` makes of the val split. A paper may add a column ``always``: ranks 0, 1, ...
+        for frames of which every batch must show some, -1 for all others, see
         :class:`dfnb.data.loading.EpochSampler`.
         """
         return frames
@@ -221,7 +222,7 @@ class Settings(Closed):
 
         It gets and returns an ``Image`` and a ``Mask`` in uint8 and ``KeyPoints`` in float32, all
         of ``tv_tensors``; its random numbers must come from torch. None: no augmentation, or the
-        light one, which is made elsewhere, for a whole batch at once.
+        light one, which the training makes later, for a whole batch at once.
         """
         return self.released_transform() if self.augmentation == "released" else None
 
@@ -248,7 +249,7 @@ class Settings(Closed):
         return [optimiser], schedule
 
     def released_transform(self) -> v2.Transform:
-        """The augmentation of the paper's released code."""
+        """The augmentation of the paper's released code; a paper without one raises DfnbError."""
         module = type(self).__module__
         raise DfnbError(f"{module} has no released augmentation; set augmentation = light or none")
 
@@ -275,7 +276,7 @@ class Network(nn.Module):
 
     def log_odds(self, outputs: dict[str, Tensor]) -> Tensor:
         """log(P(fake) / P(real)), (B,) float64."""
-        logits = outputs["cls"].double()
+        logits = outputs["cls"].double()  # (B, 2), real first
         return logits[:, 1] - logits[:, 0]
 
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
@@ -283,12 +284,14 @@ class Network(nn.Module):
         return self.log_odds(outputs).sigmoid()
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """The paper's own maps by name.
+        """How each of the paper's own maps is made, by the map's name.
 
-        The value says how the map is made: ``"localise"``, by that method; the name of a part of
-        the network, by Grad-CAM at the part's last map (:func:`dfnb.papers.backbones.last_map`); a
-        tuple of names of other maps, as their maximum at each position. Grad-CAM of the whole
-        network needs no entry.
+        - ``"localise"``: by the network's method of this name;
+        - the name of a part of the network: by Grad-CAM at the part's last feature map
+          (:func:`dfnb.papers.backbones.last_map`);
+        - a tuple of names of other maps: as their maximum at each position.
+
+        Grad-CAM of the whole network needs no entry.
         """
         return {}
 
@@ -297,10 +300,11 @@ class Network(nn.Module):
         part_maps: Sequence[np.ndarray],
         images: Tensor,
     ) -> dict[str, np.ndarray]:
-        """Measures, by name, of how much those maps differ whose maximum is one of :meth:`maps`.
+        """How much the parts of a combined map differ: measures by name, by default none.
 
-        ``part_maps`` are the parts, as :meth:`maps` lists them: each (B, h, w) in [0, 1], of
-        ``images`` (B, 3, H, W). A measure has one value per image, (B,), or one for all images.
+        A combined map is the maximum of others, see :meth:`maps`; ``part_maps`` are these others,
+        each (B, h, w) in [0, 1], of ``images`` (B, 3, H, W). A measure has one value per image,
+        (B,), or one for all images.
         """
         return {}
 
@@ -313,16 +317,16 @@ class Network(nn.Module):
         return None
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """The parameter groups of the first optimiser; by default all weights with decay."""
+        """The first optimiser's parameter groups; by default one: all weights, with this decay."""
         return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
 
 
 def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
     """Mean cross-entropy CE of logits (B, C, ...) and classes (B, ...), mixed as the images were.
 
-    With mixup of λ times an image and 1 - λ times its partner, it is λ·CE(its class) +
-    (1 - λ)·CE(its partner's class). Targets that are ``IGNORED`` count in neither mean; a mean
-    without any target is zero.
+    If an image is λ times itself plus 1 - λ times its partner (mixup), the loss is λ·CE(its class)
+    + (1 - λ)·CE(its partner's class). Targets that are ``IGNORED`` do not count in these two means.
+    A mean without any target is zero.
     """
     loss = _mean_cross_entropy(logits, target)
     partner = batch["partner"]
@@ -334,7 +338,7 @@ def cross_entropy(logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
 
 
 def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """The mean over the targets that count; 0 where none does."""
+    """The mean over the targets that are not ``IGNORED``; 0 where all are."""
     # reduction="mean" would be NaN where all targets are ignored.
     total = nn.functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
     return total / (target != IGNORED).sum().clamp(min=1)

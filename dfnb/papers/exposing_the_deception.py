@@ -162,10 +162,10 @@ class Network(contract.Network):
     """The network: normalised images (B, 3, H, W), red first, to logits, real first.
 
     - ``cls`` (B, 2): from G, the output of the detector;
-    - ``joint`` (B, 2): from Z;
+    - ``joint`` (B, 2): from Z; absent if no loss uses the joint head;
     - ``left_out`` (n, B, 2): the i-th logits from Z without z_i; absent without LIL;
     - ``local`` (n, B, C): z_1 to z_n;
-    - ``balance``: s_k² of each term of the loss, see :meth:`weighted_sum`; absent if
+    - ``balance`` (K,): s_k² of the K terms of the loss, see :meth:`weighted_sum`; absent if
       ``weighting`` is fixed.
     """
 
@@ -181,7 +181,7 @@ class Network(contract.Network):
             branch = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
             self.branches.append(branch)
         self.weights_from = self.branches[0].weights_from
-        width = self.branches[0].num_features
+        width = self.branches[0].num_features  # C
         self.joint_head = None
         if information_losses or settings.teacher_loss == "corrected":
             self.joint_head = nn.Linear(n * width, 2)
@@ -191,7 +191,7 @@ class Network(contract.Network):
                 head = nn.Linear((n - 1) * width, 2)
                 self.left_out_heads.append(head)
         self.fusion = fusion(n * width, settings.fusion_widths, settings.dropout)
-        width_of_g = settings.fusion_widths[2]
+        width_of_g = settings.fusion_widths[2]  # D
         self.cls_head = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width_of_g, 2))
         self.balance = None
         if settings.weighting == "auto":
@@ -200,15 +200,15 @@ class Network(contract.Network):
         # Images come red first and normalised: x = (pixel - mean) / std. The released code is blue
         # first, but normalises blue by the mean and deviation of red, and red by those of blue:
         # (pixel' - mean) / std = x' · std' / std + (mean' - mean) / std,
-        # where ' reverses the order of the channels. Both follow from the settings, so no
-        # checkpoint contains them.
+        # where ' reverses the order of the channels. Scale and shift follow from the settings, so
+        # no checkpoint contains them.
         mean = torch.tensor(settings.mean).view(3, 1, 1)
         std = torch.tensor(settings.std).view(3, 1, 1)
         self.register_buffer("swapped_scale", std.flip(0) / std, persistent=False)
         self.register_buffer("swapped_shift", (mean.flip(0) - mean) / std, persistent=False)
 
     def forward(self, images: Tensor) -> Outputs:
-        """The outputs that the class lists; ``joint`` and ``left_out`` only if a loss uses them."""
+        """The outputs that the class lists, by name."""
         if self.settings.channel_order == "released":  # blue first, see __init__
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
         local = [branch(images) for branch in self.branches]  # z_i (B, C)
@@ -233,7 +233,8 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """The terms of the paper, and ``total``, their weighted sum.
 
-        - ``ce``: the sum of the heads' cross-entropies; without that of the joint head where
+        - ``ce``: the sum of the heads' cross-entropies, or that of the detector's output alone if
+          the setting ``cross_entropy`` is ``figure``. The joint head does not count where
           ``teacher_loss`` is ``released`` and there is no L_GIL;
         - ``gil``: L_GIL = D(σ_T(detector's output), P), if among the ``information_losses``;
         - ``lil``: L_LIL = exp(-Σ_i D(σ_T(i-th left-out head), P)), if among them; it falls as each
@@ -246,15 +247,16 @@ class Network(contract.Network):
         information_losses = self.settings.information_losses
         label = batch["label"]
         left_out = outputs.get("left_out", ())  # (n, B, 2), or nothing without LIL
-        other_heads = list(left_out)  # logits (B, 2) of each
+        other_logits = list(left_out)  # (B, 2) of each head that has a cross-entropy beside cls
         if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
-            other_heads.append(outputs["joint"])
+            other_logits.append(outputs["joint"])
         if self.settings.cross_entropy == "figure":
-            other_heads = []
-        # L_CE = CE(output from G) + CE(joint head, if in other_heads) + Σ_i CE(i-th left-out head)
+            other_logits = []
+        # L_CE = CE(output from G) + Σ_i CE(i-th left-out head) + CE(joint head), the last two only
+        # if in other_logits
         cls = cross_entropy(outputs["cls"], label, batch)
-        of_other_heads = sum(cross_entropy(logits, label, batch) for logits in other_heads)
-        terms = {"ce": cls + of_other_heads}
+        others = sum(cross_entropy(logits, label, batch) for logits in other_logits)  # or 0
+        terms = {"ce": cls + others}
         if information_losses:
             teacher = self.probabilities(outputs["joint"]).detach()  # P
         if "gil" in information_losses:
@@ -308,25 +310,28 @@ class Network(contract.Network):
         return sum(weights[name] * term for name, term in terms.items())
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """Grad-CAM within each branch, and their union, which is the maximum at each position."""
+        """The maps by name: Grad-CAM in each branch, and ``union``, their maximum at each position.
+
+        A value is a branch's place in the network, or the names of the maps to unite.
+        """
         branches = {f"branch {i + 1}": f"branches.{i}" for i in range(len(self.branches))}
         return {**branches, "union": tuple(branches)}
 
     def compare(
         self, part_maps: Sequence[np.ndarray], images: Tensor
     ) -> dict[str, np.ndarray | float]:
-        """How much the branches differ, by Grad-CAM maps, one (B, h, w) each, and by features.
+        """How much the branches differ on images (B, 3, H, W), by their maps and their features.
 
-        ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps, and ``CKA`` the
-        mean :func:`branch_likeness` of the pairs of branches, one number for all images. Of one
-        branch there is nothing to compare.
+        ``part_maps`` has the Grad-CAM map (B, h, w) of each branch. ``apart`` (B,) is one minus the
+        mean :func:`overlap` of the pairs of maps. ``CKA`` is the mean :func:`branch_likeness` of
+        the pairs of branches, one number for all images. Empty if there is only one branch.
         """
         if len(part_maps) < 2:
             return {}
         overlaps = [overlap(a, b) for a, b in combinations(part_maps, 2)]
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)  # above the diagonal, so each pair counts once
-        # (B,), over the pairs; an overlap with an empty map is NaN, which does not count
+        # (B,), over the pairs; pandas leaves out NaN, the overlap with an empty map
         mean_overlap = pd.DataFrame(overlaps).mean()
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
 
@@ -350,8 +355,8 @@ def sinkhorn(
     ``iterations`` rounds.
 
     The 1e-6 that is added to the sums is that of the released code. It keeps the logarithm of a sum
-    of zero finite, but also lets a potential rise by at most 14 ε in a round: where costs are
-    large, the rounds end short of the optimum.
+    of zero finite, but also limits the rise of a potential in a round to 14 ε (-log 1e-6 is 13.8):
+    where costs are large, the rounds end short of the optimum.
     """
     difference = x[:, None] - y[None]
     cost = difference.square().sum(-1)  # |x_i - y_j|², (B, B)
@@ -385,8 +390,7 @@ def plan(
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Σ min(a, b) / Σ max(a, b) over the pixels of maps a and b (n, h, w): (n,) in [0, 1].
 
-    NaN where ``a`` or ``b`` is all zero: a map that marks nothing is neither near to another nor
-    far from it.
+    NaN where ``a`` or ``b`` is all zero: a map that marks nothing has no overlap to measure.
     """
     intersection = np.minimum(a, b).sum((1, 2))
     union = np.maximum(a, b).sum((1, 2))
@@ -400,7 +404,7 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
 
     It is 1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019,
     sec. 3). The features are the output ``local`` (branches, n, C) for images (n, 3, H, W). The
-    network must be in evaluation mode, so that chunks of the images do not change the features.
+    network must be in evaluation mode: then an image's features do not depend on its chunk.
     """
     features = []
     with torch.no_grad():

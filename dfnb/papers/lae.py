@@ -139,7 +139,7 @@ class Settings(contract.Settings):
         return type(self)(**values)
 
     def fetch(self) -> None:
-        """The weights of the comparator, if there is a perceptual term."""
+        """Download the weights of the comparator, if there is a perceptual term."""
         if self.perceptual_weight:
             backbones.start(self.comparator, pretrained=True, remedy=WITHOUT_COMPARATOR)
 
@@ -149,28 +149,29 @@ class Settings(contract.Settings):
         seed: int,
         start: Run | None,
     ) -> pd.DataFrame:
-        """All frames; only the annotated fakes keep their masks, in the train split of phase two.
+        """All frames of a split; the annotated fakes keep their masks, other masks are hidden.
 
-        Every batch of phase two shows some of the annotated fakes. This is so without an attention
-        loss, too, although their masks are then hidden: a comparison with and without this loss
-        shows the effect of the masks alone.
+        Fakes are annotated in the train split of phase two alone; ``start``, the run of phase one,
+        is None in phase one. The column ``always``, which only this split gets, ranks them from 0
+        (-1: other frames), so that every batch shows some of them. They are shown without an
+        attention loss, too, but then their masks are hidden: a comparison with and without this
+        loss shows the effect of the masks alone.
 
         Raises :class:`DfnbError` if there is an attention loss and ``annotated`` is above zero, but
         no fake is annotated: none has a mask, or the share is rounded to no frame.
         """
         is_train_split = (frames["split"] == "train").any()
-        if start is None or not is_train_split:  # start is None in phase one
+        if start is None or not is_train_split:
             return keep_masks(frames, [])
-        annotated = self._annotated_fakes(frames, seed, start)
+        annotated_rows = self._annotated_fakes(frames, seed, start)
         if self.attention_weight:
             # The third argument makes it raise if none is annotated although the share is not zero.
-            visible = keep_masks(frames, annotated, self.annotated)
+            visible = keep_masks(frames, annotated_rows, self.annotated)
         else:
             visible = keep_masks(frames, [])
-        # The sampler puts some of these frames into every batch, see contract.Settings.visible.
         rank = np.full(len(visible), -1)
-        rank[annotated] = np.arange(len(annotated))
-        return visible.assign(always=rank)
+        rank[annotated_rows] = np.arange(len(annotated_rows))
+        return visible.assign(always=rank)  # read by the sampler, see contract.Settings.visible
 
     def _annotated_fakes(
         self,
@@ -179,17 +180,17 @@ class Settings(contract.Settings):
         start: Run,
     ) -> np.ndarray:
         """The positions of the annotated fakes in ``frames``, which is the train split."""
-        with_mask = masked_positions(frames)
+        masked_rows = masked_positions(frames)
         # The share is of all frames, real ones included.
         budget = self.masks or round(self.annotated * len(frames))
         # With a budget for none or for all of them, active learning has nothing to choose.
-        if self.selection == "random" or not 0 < budget < len(with_mask):
-            return rng("annotated", seed).permutation(with_mask)[:budget]
+        if self.selection == "random" or not 0 < budget < len(masked_rows):
+            return rng("annotated", seed).permutation(masked_rows)[:budget]
         # Positions of all fakes, in the order in which they should be annotated
-        order = candidates(start, frames, self.clusters)["row"].to_numpy()
+        candidate_rows = candidates(start, frames, self.clusters)["row"].to_numpy()
         # Candidates are ordered without looking at masks, so some may have none.
-        with_mask_in_order = order[np.isin(order, with_mask)]
-        return with_mask_in_order[:budget]
+        has_mask = np.isin(candidate_rows, masked_rows)
+        return candidate_rows[has_mask][:budget]
 
     def optimisation(
         self, network: contract.Network, steps: int
@@ -206,10 +207,11 @@ class Settings(contract.Settings):
 
 
 class Network(contract.Network):
-    """Encoder, latent vector and decoder; and ``adversary``, the discriminator that trains them.
+    """Encoder, latent vector and decoder; and ``adversary``, the discriminator.
 
     The network maps normalised images (B, 3, H, W) to the outputs that :meth:`forward` lists. The
-    discriminator learns to distinguish images from reconstructions.
+    discriminator learns to distinguish images from reconstructions, which encoder and decoder learn
+    to prevent. It is None without an adversarial term.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -223,7 +225,7 @@ class Network(contract.Network):
         self.normalise = v2.Normalize(settings.mean, settings.std)  # decoded images are in [0, 1]
         mean = _per_channel(settings.mean)
         std = _per_channel(settings.std)
-        # ImageNet's weights expect the normalisation of their training; others take ours as it is.
+        # ImageNet's weights need images normalised as in their training; others take ours as it is.
         encoder_mean = mean
         encoder_std = std
         if self.weights_from == "ImageNet":
@@ -236,8 +238,8 @@ class Network(contract.Network):
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
         self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
-        # In a dict, of which torch knows nothing: a part of the network would get into checkpoints
-        # and optimisers.
+        # One per device. A dict hides them from torch: as parts of the network they would get into
+        # checkpoints and optimisers.
         self.comparators: dict[torch.device, nn.Module] = {}
         self.adversary = None
         if settings.adversarial_weight:
@@ -290,9 +292,10 @@ class Network(contract.Network):
     def losses(self, outputs: Outputs, batch: contract.Batch) -> dict[str, Tensor]:
         """The terms, their weighted sum ``total``, and the discriminator's loss ``adversary``.
 
-        Each is a scalar, the mean over the batch; only in ``total`` are they weighted. It consists
-        of L_lat (``latent``), L_rec (see :meth:`reconstruction_losses`) and, in phase two, L_att
-        (``attention``). ``adversary`` is not part of it, because it trains the discriminator alone.
+        Each is a scalar, the mean over the batch. The terms are L_lat (``latent``), L_rec (see
+        :meth:`reconstruction_losses`) and, in phase two, L_att (``attention``); they are returned
+        without their weights. ``adversary`` trains the discriminator alone, so ``total`` leaves it
+        out.
         """
         terms = {"latent": latent_loss(outputs, batch["label"]).mean()}
         terms.update(self.reconstruction_losses(outputs, batch))
@@ -302,10 +305,10 @@ class Network(contract.Network):
         for name, term in terms.items():  # weighted by latent_weight, pixel_weight and so on
             total = total + getattr(self.settings, f"{name}_weight") * term
         if self.adversary is not None:
-            logits = self.adversary(batch["image"])
+            # D = sigmoid(logits); detach() keeps this loss from training encoder and decoder.
+            image_logits = self.adversary(batch["image"])
             restored_logits = self.adversary(outputs["reconstruction"].detach())
-            # D = sigmoid(logits); after detach() this term does not reach encoder and decoder.
-            image_loss = F.softplus(-logits).mean()  # −log D(x)
+            image_loss = F.softplus(-image_logits).mean()  # −log D(x)
             restored_loss = F.softplus(restored_logits).mean()  # −log(1 − D(x̂))
             terms["adversary"] = image_loss + restored_loss
         terms["total"] = total
@@ -337,9 +340,9 @@ class Network(contract.Network):
         if settings.perceptual_weight:
             if images.device not in self.comparators:
                 self.comparators[images.device] = comparator(settings.comparator, images.device)
-            features = self.comparators[images.device]  # C: several maps per image
-            restored_maps = features(self.pixels(restored))
-            image_maps = features(self.pixels(images))
+            extractor = self.comparators[images.device]  # C: images to a list of maps
+            restored_maps = extractor(self.pixels(restored))
+            image_maps = extractor(self.pixels(images))
             distances = [F.l1_loss(a, b) for a, b in zip(restored_maps, image_maps)]
             terms["perceptual"] = torch.stack(distances).mean()  # |C(x) − C(x̂)|_1
         if self.adversary is not None:  # None if adversarial_weight is zero
@@ -382,11 +385,11 @@ class Network(contract.Network):
         return attention / largest.clamp(min=EPSILON)
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
-        """The attention of the fake half."""
+        """The attention of the fake half, by :meth:`localise`."""
         return {"attention": "localise"}
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """All weights, with decay, but the discriminator's, which have their own optimiser."""
+        """All weights except the discriminator's, which have their own optimiser; with decay."""
         parameters = []
         for name, parameter in self.named_parameters():
             if not name.startswith("adversary."):
@@ -418,7 +421,7 @@ def comparator(name: str, device: torch.device) -> nn.Module:
 
     Raises :class:`DfnbError` where its pretrained weights cannot be had.
     """
-    # Its error names another remedy than that of create.
+    # Called for its error alone, which names another remedy than that of create.
     backbones.start(name, pretrained=True, remedy=WITHOUT_COMPARATOR)
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
@@ -462,14 +465,14 @@ def discriminator(widths: tuple[int, ...]) -> nn.Module:
     from the mean of their last map.
     """
     layers: list[nn.Module] = []
-    inputs = 3
+    in_channels = 3
     for width in widths:
-        layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
+        layers.append(nn.Conv2d(in_channels, width, 4, stride=2, padding=1))
         layers.append(nn.LeakyReLU(0.2))
-        inputs = width
+        in_channels = width
     layers.append(nn.AdaptiveAvgPool2d(1))
     layers.append(nn.Flatten())
-    layers.append(nn.Linear(inputs, 1))
+    layers.append(nn.Linear(in_channels, 1))
     return nn.Sequential(*layers)
 
 
@@ -516,7 +519,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     )
     frames["is_easy"] = challenge <= losses.mean()
     frames["hardest_first"] = -challenge
-    fakes = frames[table["label"].to_numpy() == 1]  # real ones only count in clusters
+    fakes = frames[table["label"].to_numpy() == 1]  # real ones serve the clustering alone
     fakes = fakes.sort_values(["cluster", "distance", "row"])
     fakes["turn"] = fakes.groupby("cluster").cumcount()  # 0 for the fake nearest to the centre
     # Challenging clusters come first, because False sorts before True; ``row`` breaks ties.

@@ -96,11 +96,11 @@ class Settings(contract.Settings):
     projection_width: int = Field(256, ge=1)
 
     @model_validator(mode="after")
-    def _check_modules(self) -> Self:
+    def _check_combination(self) -> Self:
         if self.sspsl and self.mixup_probability:
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
-        parts_of_second = {"srm", "cmce", "lfga"}.intersection(self.modules)
-        if parts_of_second and "second_stream" not in self.modules:
+        parts_of_second_stream = {"srm", "cmce", "lfga"}.intersection(self.modules)
+        if parts_of_second_stream and "second_stream" not in self.modules:
             raise ValueError(
                 "srm, cmce and lfga need the second_stream; name it in modules, or leave all four "
                 "out"
@@ -115,7 +115,8 @@ class Settings(contract.Settings):
     ) -> pd.DataFrame:
         """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 
-        ``frames`` are of one split. Those of the val split are returned as they are.
+        ``frames`` are of one split. Those of the val split are returned as they are. ``start`` is
+        None, because there is one phase only.
 
         Raises:
             DfnbError: No mask is left although ``annotated`` is not zero; or ``sspsl`` is on and no
@@ -155,25 +156,25 @@ class Settings(contract.Settings):
 
         The square crop covers 30 to 100 % of the area and is enlarged to ``image_size``; the affine
         map turns by up to 45°, shifts by up to 1/16 of the side and scales by up to 20 %. JPEG has
-        a quality of 60 to 100, the blur 3×3 pixels. In July 2023 (commit 910d5d7) every image was
-        cropped and moved, and turned by up to 15°.
+        a quality of 60 to 100, the blur 3×3 pixels. In July 2023 (commit 910d5d7) the crop and the
+        affine map were applied to every image, and the map turned by up to 15°.
         """
-        probability_of_crop, probability_of_move, degrees = 0.4, 0.5, 45
+        probability_of_crop, probability_of_affine, largest_turn = 0.4, 0.5, 45
         if self.augmentation_of == "2023-07":
-            probability_of_crop, probability_of_move, degrees = 1, 1, 15
+            probability_of_crop, probability_of_affine, largest_turn = 1, 1, 15
         # Between equal limits, the angle of a random rotation is fixed.
-        turns = [v2.RandomRotation((degrees, degrees)) for degrees in (0, 90, 180, 270)]
-        quarter_turn = v2.RandomChoice(turns)
-        half_turn = turns[2]  # by 180°
+        turns = [v2.RandomRotation((angle, angle)) for angle in (0, 90, 180, 270)]
+        quarter_turns = v2.RandomChoice(turns)
+        both_flips = turns[2]  # the same as a turn by 180°
         # Flip of albumentations: left and right, top and bottom, or both. p = 1: one that is drawn
         # is always applied.
-        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), half_turn])
+        mirror = v2.RandomChoice([v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1), both_flips])
         square_crop = v2.RandomResizedCrop(self.image_size, scale=(0.3, 1), ratio=(1, 1))
         return released.in_turn(
             (0.5, mirror),
-            (0.5, quarter_turn),
+            (0.5, quarter_turns),
             (probability_of_crop, square_crop),
-            (probability_of_move, released.affine(degrees=degrees, shift=1 / 16)),
+            (probability_of_affine, released.affine(degrees=largest_turn, shift=1 / 16)),
             (0.1, v2.Grayscale(3)),
             (0.3, released.jpeg(60)),
             (0.05, released.blur(3)),
@@ -243,9 +244,10 @@ def cmce(x: Tensor, y: Tensor, update: str) -> tuple[Tensor, Tensor]:
 class LFGA(nn.Module):
     """Local forgery guided attention: y gathers features from positions that x finds related.
 
-    x and y are (B, C, H, W), and so is the result. 1×1 convolutions make queries Q and keys K from
-    x, and values V from y, with one column per position. A = softmax(QᵀK) over the keys, without
-    the usual division by √d. The result is ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
+    x and y are (B, C, H, W), and so is the result. 1×1 convolutions make queries Q and keys K (both
+    of C / ``reduction`` channels) from x, and values V (C channels) from y, with one column per
+    position. A = softmax(QᵀK) over the keys, without the usual division by √d. The result is
+    ReLU(y + γ·V·Aᵀ), with γ = 0 at the start.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -313,13 +315,14 @@ class MPFF(nn.Module):
         fused = []
         for x, projection, k in zip(maps[:5], self.project, self.sides):  # not the sixth projection
             weight, bias = folded(x, projection[0], projection[1])  # convolution and BN as one
-            size = rows_at_once(p5[0].numel() * k * k, x.device)  # a row of p_i has so many values
+            values_per_row = p5[0].numel() * k * k  # of p_i, in a row of patches
+            n = rows_at_once(values_per_row, x.device)
             pieces = []
-            # Some rows of the grid at a time: their patches p5 (size, B·g, D), and the k² positions
-            # of x in each of them (size, B·g, k², C).
-            for window, patch in zip(windows(x, k, grid).split(size), p5.split(size)):
+            # For n rows of patches at a time: the k² positions of x in each patch (n, B·g, k², C),
+            # and p_5 at each patch (n, B·g, D).
+            for window, patch in zip(windows(x, k, grid).split(n), p5.split(n)):
                 inputs = (window.flatten(0, 1), weight, bias, patch.flatten(0, 1)[:, None])
-                # t_i of the rows (size·B·g, k²); checkpointed keeps no activations
+                # t_i of the n rows (n·B·g, k²); checkpointed keeps no activations
                 pieces.append(backbones.checkpointed(likeness, *inputs))
             t = torch.cat(pieces).unflatten(0, (grid[0], len(x), grid[1]))  # (g, B, g, k²)
             fused.append(t.permute(1, 3, 0, 2))  # (B, k², g, g)
@@ -327,11 +330,11 @@ class MPFF(nn.Module):
 
 
 def rows_at_once(values: int, device: torch.device) -> int:
-    """How many rows of patches MPFF projects at once, given the number of values in one.
+    """How many rows of patches MPFF projects at once; one row has ``values`` values of p_i.
 
-    On a CPU one row, which fits its caches: more at once take more memory and hardly less time. A
-    GPU waits for the launches of small operations, so it gets as many as have 2^25 values of p_i,
-    128 MiB in float32; at published size, and with 16 images, three rows of p_0.
+    On a CPU it is one row, which fits the caches: more rows take more memory and hardly less time.
+    On a GPU, where each launch of an operation costs time, it is as many rows as have 2^25 values
+    of p_i (128 MiB in float32): three rows of p_0 at published size with 16 images.
     """
     return 1 if device.type == "cpu" else max(1, 2**25 // values)
 
@@ -450,16 +453,16 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Max-pool a map (B, C, H, W) to a grid of cells (rows, columns): (B, C, rows, columns).
 
     A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
-    released code pads the map by repeating its border, half of the excess on each side (of an odd
-    one, the larger half behind). A repeated value changes no maximum, so max_pool2d's own padding
-    gives the same; it allows at most half a cell.
+    released code repeats the map's border: half of the missing pixels before the map and half
+    behind it, where an odd one goes, too. max_pool2d's own padding gives the same, because a
+    repeated value changes no maximum. It raises if it has to pad by more than half a cell.
     """
     kernel = []
     padding = []
     for size, cells in zip(x.shape[2:], grid):
         side = math.ceil(size / cells)
         kernel.append(side)
-        padding.append((side * cells - size) // 2)  # on both sides; ceil_mode adds one more
+        padding.append((side * cells - size) // 2)  # at each end; ceil_mode adds an odd one
     return F.max_pool2d(x, kernel, padding=padding, ceil_mode=True)
 
 
@@ -483,10 +486,8 @@ class Network(contract.Network):
         self.weights_from = rgb.weights_from
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
-        # Equals settings.pretrained: backbones.create raises where pretrained weights are missing.
-        pretrained = rgb.weights_from != "random weights"
-        second, _, _ = backbones.stages(settings.backbone, pretrained)
-        # Without a second stream, its last stage still computes y6, then from x5.
+        second, _, _ = backbones.stages(settings.backbone, settings.pretrained)
+        # Without a second stream only its last stage is kept, which then computes y6 from x5.
         self.srm = second if self.has_second_stream else second[6:]
         # CMCE is computed in forward: it has no weights.
         self.residual = srm_residual if "srm" in modules else nn.Identity()
@@ -562,9 +563,9 @@ class Network(contract.Network):
 
         So L = L_cls + L_seg, without further weights; ``warm`` is added to it where there is one.
 
-        The label of a patch comes from the mask if that is known, as it is of every real image,
-        else from SSPSL; without SSPSL the patch is ignored. In the first ``warmup_epochs`` SSPSL
-        adds ``warm``, the cross-entropy of the patches of real images alone.
+        Where the mask is known, as for all real images, it gives the labels of the patches. Where
+        it is unknown, SSPSL does; without SSPSL these patches are ignored. In the first
+        ``warmup_epochs`` SSPSL adds ``warm``, the cross-entropy of real images' patches alone.
         """
         label = batch["label"]
         cls_label = label
@@ -600,7 +601,7 @@ class Network(contract.Network):
         return outputs["seg"].float().softmax(1)[:, 1]
 
     def maps(self) -> dict[str, str]:
-        """P(forged) of the patches, and Grad-CAM at the last map of each stream."""
+        """P(forged) of the patches, by :meth:`localise`, and Grad-CAM at each stream's last map."""
         maps = {"located patches": "localise", "RGB stream": "rgb"}
         if self.has_second_stream:
             maps["SRM stream"] = "srm"
@@ -663,16 +664,16 @@ def reference_region(
     patch_centres = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
     offset = patch_centres - centre[:, None, None]  # (B, rows, columns, 2)
 
-    def along(axis: Tensor) -> Tensor:
-        """|offset · axis| / |axis|²: the offset along the axis (B, 2), in eye distances.
+    def distance_along(axis: Tensor) -> Tensor:
+        """|offset · axis| / |axis|²: a patch's distance from the centre along the axis (B, 2).
 
-        Both axes are as long as the eye distance.
+        It is in eye distances, because both axes are as long as the eye distance.
         """
         product = (offset * axis[:, None, None]).sum(-1)
         return product.abs() / squared_eye_distance[:, None, None]
 
     half_width, half_height = REFERENCE[part]
-    return (along(across) <= half_width) & (along(down) <= half_height)
+    return (distance_along(across) <= half_width) & (distance_along(down) <= half_height)
 
 
 def middles(side: int, cells: int) -> Tensor:
@@ -702,10 +703,9 @@ def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor) -> Tensor:
     is_reference = region & ~is_real
     real_sum = patches[is_real].sum(0)
     fake_sum = patches[is_reference].sum(0)
-    anchors = torch.stack([real_sum, fake_sum])  # (2, C)
     counts = torch.stack([is_real.sum(), is_reference.sum()])
-    # ``anchors`` are sums, r̄ and f̄ times their counts: a cosine is the same for sum and mean.
-    directions = F.normalize(anchors, dim=1)
+    # The anchors r̄ and f̄ are means, but a sum has the same cosine as its mean.
+    directions = F.normalize(torch.stack([real_sum, fake_sum]), dim=1)  # (2, C)
     # cos(p, r̄) and cos(p, f̄), (B, h, w): scalar products, as patches and directions have length 1
     toward_real, toward_fake = (patches @ directions.T).unbind(-1)
     labels = (toward_fake > toward_real).long()  # [cos(p, f̄) > cos(p, r̄)]

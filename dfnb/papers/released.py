@@ -49,10 +49,10 @@ def in_turn(*steps: tuple[float, v2.Transform]) -> v2.Transform:
 
 
 def one_colour(limit: float = 0.2) -> v2.Transform:
-    """One of three changes, drawn with equal probability.
+    """A transform that changes the colours in one of three ways, drawn with equal probability.
 
-    The changes are brightness and contrast (by up to ``limit``), PCA lighting, and hue, saturation
-    and value.
+    It changes brightness and contrast (by up to ``limit``), or it adds PCA lighting, or it changes
+    hue, saturation and value.
     """
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
@@ -65,18 +65,19 @@ def jpeg(lowest: int) -> v2.Transform:
 
 
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
-    """Pixels (3, H, W) in [0, 255], written as JPEG and read again as uint8."""
+    """Pixels (3, H, W) in [0, 255], compressed as :func:`jpeg` says; the result is uint8."""
     quality = int(torch.randint(lowest, 101, ()))
-    image = pixels.byte().permute(1, 2, 0).numpy()  # recolour passes whole numbers: none is cut
+    # byte() loses nothing, because recolour passes whole numbers.
+    image = pixels.byte().permute(1, 2, 0).numpy()
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
 
 def blur(size: int) -> v2.Transform:
     """Gaussian blur by ``size`` × ``size`` pixels, with the standard deviation of OpenCV.
 
-    OpenCV takes 0.3 · ((size - 1) / 2 - 1) + 0.8 where none is named.
+    Where none is given, OpenCV takes 0.3 · ((size - 1) / 2 - 1) + 0.8.
     """
-    return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)
+    return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)  # the formula above, simplified
 
 
 def affine(degrees: float, shift: float) -> v2.Transform:

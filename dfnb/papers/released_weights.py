@@ -36,8 +36,8 @@ def load(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
     The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
-    :class:`DfnbError` as :func:`start`, when the file is damaged, and when tensors are missing,
-    unexpected or of another shape.
+    :class:`DfnbError` where :func:`start` does, when the file is damaged, and when tensors are
+    missing, unexpected or of another shape.
     """
     initial = start(file, paper)
     remedy = "name a file of the released code, of a network of the published size"
@@ -63,6 +63,6 @@ def our_name(name: str, paper: ModuleType) -> str:
 
 @cache  # called for each tensor
 def _patterns(paper: ModuleType) -> dict[str, Any]:
-    """``names`` and ``unused`` of the ``.yaml`` beside the paper's file, see above."""
+    """``names`` and ``unused`` of the ``.yaml`` beside the paper's file, see the module."""
     path = Path(paper.__file__).with_suffix(".yaml")
     return read_mapping(path, parse_yaml, "as names of tensors", "leave the parameter released out")

@@ -146,9 +146,9 @@ class Settings(contract.Settings):
     sharpness: Annotated[float, Field(ge=0, le=10)] = 0.05
 
     def fetch(self) -> None:
-        """The weights of the face mesh, where the mask covers its hull."""
+        """Download the weights of the face mesh, if the mask covers the mesh's hull."""
         if self.region == "hull":
-            faces.mesh_path()
+            faces.mesh_path()  # downloads a missing file
 
     def visible(
         self,
@@ -166,7 +166,7 @@ class Settings(contract.Settings):
     ) -> tuple[list[Optimizer], LRScheduler]:
         """The optimiser and its schedule, which may be the paper's ``last_quarter``."""
         optimisers, schedule = super().optimisation(network, steps)
-        if self.schedule == "last_quarter":  # above it was taken for a constant one
+        if self.schedule == "last_quarter":  # for which super() has made a constant one
             total_steps = steps * self.epochs
             quarter = total_steps / 4
             # The learning rate times 1, and in the last quarter times (steps left) / quarter.
@@ -183,7 +183,7 @@ class Settings(contract.Settings):
         Both get the same change of colours and the same JPEG, so that neither betrays the label.
         """
         sample = without_margins(sample, draw)
-        # Two images (H, W, 3) uint8, and the source's share (H, W) in the blend
+        # Two images (H, W, 3) uint8, and M (H, W), the source's share in the blend
         target, blend, opacity = self_blended(sample.image, sample.landmarks, self, draw)
         colours = drawn_colours(draw, SELDOM)
         target = rounded(recoloured(target, colours))
@@ -310,7 +310,8 @@ def sharpened_or_reduced(
 ) -> np.ndarray:
     """Sharpen an image (H, W, 3) in [0, 255], or, as often [O], reduce its resolution.
 
-    Sharpening adds a multiple of the fine detail: the image less its Gaussian blur.
+    Sharpening adds a multiple of the fine detail: the image less its Gaussian blur. The resolution
+    is divided by one of the factors in ``reduction``; the size stays the same.
     """
     height, width = image.shape[:2]
     if draw.random() < 0.5:
@@ -398,7 +399,7 @@ def mask_on_face(
     settings: Settings,
 ) -> np.ndarray:
     """The mask (H, W) of an outline on the face with these landmarks; all zero without a face."""
-    # Needed for the hull, too: no ellipse means landmarks that the hull could not be placed by.
+    # Made for the hull, too: if the ellipse is empty, these landmarks cannot place the hull either.
     region = ellipse(outline, landmarks, image.shape[:2])
     if not region.any():  # unknown landmarks, or a face outside the image
         return np.zeros(image.shape[:2], np.float32)
@@ -467,8 +468,8 @@ def softened(mask: np.ndarray, blurs: np.ndarray) -> np.ndarray:
     """Blur a mask (H, W), set its core to 1 and the rest to 0, and blur the core.
 
     The core is what is above 1 - VISIBLE; of the result, what is not above VISIBLE becomes 0. So
-    the first blur shrinks the mask in proportion to its width, and the second makes it grow.
-    ``blurs`` (2,) are their standard deviations in pixels.
+    the first blur makes the mask smaller, and the second makes it larger: the wider the blur, the
+    more. ``blurs`` (2,) are their standard deviations in pixels.
     """
     first_blur, second_blur = np.maximum(blurs, 0.3)  # OpenCV needs a deviation above zero
     mask = cv2.GaussianBlur(mask, (0, 0), first_blur)
@@ -510,7 +511,7 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
     trained = [weight for weight in network.parameters() if weight.grad is not None]
     gradients = [weight.grad for weight in trained]
     originals = [weight.detach().clone() for weight in trained]
-    length = nn.utils.get_total_norm(gradients)
+    length = nn.utils.get_total_norm(gradients)  # |g|, of all weights together
     step = float(distance / (length + 1e-12))  # eq. 2 of Foret et al.: ρ · g / |g|
     with torch.no_grad():
         for weight, gradient in zip(trained, gradients):

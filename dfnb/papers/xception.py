@@ -67,7 +67,7 @@ class Network(contract.Network):
         self.weights_from = self.backbone.weights_from
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The logits."""
+        """Images to logits, see the class."""
         return {"cls": self.backbone(images)}
 
     def losses(

@@ -85,8 +85,8 @@ def judge(
     Args:
         report: Its name. Its profile names the file of claims; without one there is no row.
         paper: Only the claims of this module; the correction for their number is over all.
-        **read: What is read already: ``video`` or ``frame``, the scores of that level, and
-            ``maps``, see :mod:`dfnb.report.reading`. The rest is read if needed.
+        **read: Tables that the caller has read already, see :mod:`dfnb.report.reading`: ``video``
+            and ``frame``, the scores of that level, and ``maps``. Others are read if needed.
 
     Returns:
         A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
@@ -100,20 +100,21 @@ def judge(
     present = {detector.name for detector in detectors(report)}
     limits = thresholds(report)
     judged = []
-    supported = set()  # id and place of premises; these count before Holm's correction
+    supported = set()  # id and place of claims that may be premises, before Holm's correction
     for claim in registry.claims if registry else ():
         if not {claim.detector, claim.against or claim.detector} <= present:
             continue  # a claim about a detector that this report does not have
-        what = "maps" if claim.map else claim.level
-        if what not in read:
-            read[what] = maps(report) if claim.map else scores(report, level=claim.level)
-        rows = _rows(claim, read[what])
+        table = "maps" if claim.map else claim.level
+        if table not in read:
+            read[table] = maps(report) if claim.map else scores(report, level=claim.level)
+        rows = _rows(claim, read[table])
         for place, of_place in _places(claim, rows):
             row = {**WITHOUT_NUMBER, **claim.model_dump(exclude={"sets", "says"})}
             row |= {"claim": claim.says, "on": place, "registered": registry.registered}
             number = _number(claim, of_place, limits)
             if not number:
                 continue  # nothing of it was measured there
+            # The file lists a premise before the claims that depend on it.
             if claim.only_if and (claim.only_if, place) not in supported:
                 row["verdict"] = f"not judged: {claim.only_if} is not supported"
             else:
@@ -155,7 +156,10 @@ def _places(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
 
 
 def _number(claim: Claim, rows: pd.DataFrame, limits: Thresholds) -> dict[str, Any]:
-    """The number that a claim is about, of the rows of one place; empty if there is none."""
+    """The row of :func:`measure` that a claim is about, from the rows of one place.
+
+    Empty if there is none.
+    """
     metric = claim.metric
     averaged = ["test_set"]
     minus = [{"detector": claim.against}] if claim.against else []
@@ -163,7 +167,7 @@ def _number(claim: Claim, rows: pd.DataFrame, limits: Thresholds) -> dict[str, A
         metric = "AUC"
         averaged += ["corruption", "severity"]
         minus = [{"corruption": "", "severity": 0}, *minus]
-        # Only the videos that were corrupted, too.
+        # Of the clean videos, only those that were also corrupted.
         corrupted = rows.loc[rows["corruption"] != "", ["test_set", "video"]]
         rows = rows.merge(corrupted.drop_duplicates())
     if metric not in [*rows, *METRICS]:  # it has not been measured
@@ -181,35 +185,43 @@ def _judged(
 ) -> dict[str, Any]:
     """The number and the verdict of a claim in one place: a part of a row of :func:`judge`.
 
-    A claim that is tested also gets one-sided p values on its true value: gain, it is
-    above 0 (or, for "no worse", above minus the least material difference); worse, it is below;
-    small gain, it is below the least material difference. Its verdict follows from them, see
-    :func:`_decided`.
+    A claim that is tested gets one-sided p values, from which :func:`_decided` sets the verdict.
+    Its limit is 0 or, for "no worse", minus the least material difference. A small ``p_gain`` shows
+    that the true value is above the limit, ``p_worse`` that it is below, and ``p_small_gain`` that
+    it is below the least material difference.
+
+    Args:
+        claim: The claim.
+        number: Of :func:`_number`.
+        within: Whether the place is the dataset trained on.
+        deltas: The least material differences, see :class:`Content`.
     """
     row = {**number, "verdict": _without_verdict(number)}
     if claim.kind == "shown":
         row["verdict"] = "not judged"
     if row["verdict"]:
         return row
-    kind = "localisation"  # measures of maps and of located regions
+    kind_of_metric = "localisation"  # measures of maps and of located regions
     if "accuracy" in claim.metric:
-        kind = "accuracy"
+        kind_of_metric = "accuracy"
     elif claim.metric in ("AUC", ROBUSTNESS_KEPT):
-        kind = "within" if within else "cross"  # that of a named test set, too
-    limit = -deltas[kind] if claim.kind == "no worse" else 0.0
+        kind_of_metric = "within" if within else "cross"  # "cross" for a named test set, too
+    delta = deltas[kind_of_metric]
+    limit = -delta if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
     quantiles = stdtrit(number["degrees"], [1 - LEVEL, POWER])
     row["detectable"] = number["error"] * quantiles.sum()
     row["p_gain"] = p_above(number["value"] - limit, *spread)
     row["p_worse"] = p_above(limit - number["value"], *spread)
     if claim.kind == "gain":
-        row["p_small_gain"] = p_above(deltas[kind] - number["value"], *spread)
+        row["p_small_gain"] = p_above(delta - number["value"], *spread)
     return row
 
 
 def _without_verdict(number: Mapping[str, Any]) -> str:
     """The text in place of a verdict, with the reason; empty where a verdict can be given."""
-    # Where all collapsed, seeds counts them. Equal where half did, too: too few for a verdict.
+    # "seeds" counts the runs of the mean: the collapsed ones if all collapsed, else the others. So
+    # the two are equal where all or half collapsed, and half of the runs are too few, too.
     if number["collapsed"] > MOST_COLLAPSED or number["collapsed"] == number["seeds"]:
         return f"not judged: {number['collapsed']} runs collapsed"
     if number["seeds"] < FEWEST_SEEDS:
@@ -227,11 +239,11 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     Each column of p values is adjusted by itself, over the claims whose ``family`` is true; the
     others stay as they are.
     """
-    for p in VERDICT_OF_P:
-        # What was not tested must not count, as it would in holm.
-        is_adjusted = judged["family"] & judged[p].notna()
-        judged.loc[is_adjusted, p] = holm(judged.loc[is_adjusted, p])
-    is_shown = [judged[p] < LEVEL for p in VERDICT_OF_P]
+    for column in VERDICT_OF_P:
+        # holm counts NaN, too, but claims that were not tested must not count.
+        is_adjusted = judged["family"] & judged[column].notna()
+        judged.loc[is_adjusted, column] = holm(judged.loc[is_adjusted, column])
+    is_shown = [judged[column] < LEVEL for column in VERDICT_OF_P]
     verdict = np.select(is_shown, [*VERDICT_OF_P.values()], "undecided")
     is_tested = judged["p_gain"].notna()
     judged.loc[is_tested, "verdict"] = verdict[is_tested]

@@ -67,11 +67,11 @@ class Experiment(Closed):
         return f"dfnb run {self.profile}{' --main' if is_main else ''}"
 
     def results(self) -> dict[str, str]:
-        """Our numbers as text, by name; of one that is not in its report, NOT_RUN."""
+        """Our numbers as text, by name; NOT_RUN for one that is not in its report."""
         return {name: _text(number) for name, number in self.ours.items()}
 
     def status(self) -> str:
-        """How much was run on drawn faces: RUN, such as "2 of 4 run", or NOT_RUN.
+        """How much was run on drawn faces: RUN, a text such as "2 of 4 run", or NOT_RUN.
 
         Counted are the numbers whose detectors are in their report, and the figure, if there is
         one. The numbers themselves are not computed.
@@ -98,6 +98,7 @@ def experiments() -> list[Experiment]:
 
 @cache  # several experiments have numbers of one report
 def _scores(report: str, level: Level) -> pd.DataFrame:
+    """The scores of a report on frames without corruption, see :func:`scores`."""
     table = scores(report, level=level)
     return table[(table["corruption"] == "") & (table["map"] == "")]
 
@@ -110,6 +111,7 @@ def is_run(number: Number) -> bool:
 
 @cache  # of the folder: the home may change
 def _trained(report: Path) -> set[str]:
+    """The names of the detectors of a report, by its folder."""
     return {each.name for each in detectors(report.name)}
 
 
@@ -127,6 +129,7 @@ def measured(number: Number) -> pd.DataFrame:
 
 
 def _text(number: Number) -> str:
+    """A number with its interval and the count of seeds, or NOT_RUN."""
     row = measured(number)
     if row.empty:
         return NOT_RUN
@@ -136,13 +139,14 @@ def _text(number: Number) -> str:
 
 
 def _is_there(figure: str) -> bool:
+    """Whether the file of a figure exists; its path is relative to the home."""
     return (files.home() / figure).exists()
 
 
 def matrix(paper: str = "") -> pd.DataFrame:
     """All experiments, or those of a paper by its title, as a table of texts.
 
-    Brackets are 95 % intervals over people and seeds, across also over test sets.
+    Brackets are 95 % intervals over people and seeds; at the place "across" also over test sets.
     """
     rows = []
     for each in experiments():
@@ -164,18 +168,19 @@ def matrix(paper: str = "") -> pd.DataFrame:
 
 
 def overview() -> pd.DataFrame:
-    """What was run of each kind of experiment, a row each, by paper; NO_EXPERIMENT if none."""
-    found = {}
+    """How much was run, a row per kind and a column per paper; NO_EXPERIMENT if there is none."""
+    statuses = {}  # (kind, paper) -> those of its experiments
     for each in experiments():
-        found.setdefault((each.kind, each.paper), []).append(each.status())
+        statuses.setdefault((each.kind, each.paper), []).append(each.status())
     kinds = get_args(Kind)
     table = pd.DataFrame(index=pd.Index(kinds, name="experiment"))
-    for paper in dict.fromkeys(paper for _, paper in found):
-        table[paper] = [_summary(found.get((kind, paper), [])) for kind in kinds]
+    for paper in dict.fromkeys(paper for _, paper in statuses):
+        table[paper] = [_summary(statuses.get((kind, paper), [])) for kind in kinds]
     return table
 
 
 def _summary(statuses: list[str]) -> str:
+    """One text for the statuses of several experiments; NO_EXPERIMENT if there are none."""
     if not statuses:
         return NO_EXPERIMENT
     done = sum(status == RUN for status in statuses)

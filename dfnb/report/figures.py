@@ -34,7 +34,7 @@ def style(columns: Literal["one", "two"] = "two") -> None:
     """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full.
 
     Args:
-        columns: Of a paper, that figures are wide. Letters have the same size in both.
+        columns: How many columns of a paper a figure spans. Letters have the same size in both.
     """
     pd.set_option("display.max_colwidth", 600, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
@@ -114,13 +114,13 @@ def source(code: type | Callable) -> Markdown:
 def training_curves(run: StoredRun) -> Figure:
     """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch.
 
-    A term that is the whole loss has one panel.
+    The total loss has a panel of its own unless it equals one of its terms.
     """
     log = run.log.set_index("epoch").filter(regex="loss_|validation_auc")
     terms = [name for name in log if name != "loss_total"]
     if not any(log["loss_total"].equals(log[name]) for name in terms):
-        terms.insert(-1, "loss_total")
-    lines = -(-len(terms) // 4)  # four panels in a line
+        terms.insert(-1, "loss_total")  # before the validation, which is last
+    lines = -(-len(terms) // 4)  # four panels in a line, rounded up
     figure, axes = plt.subplots(
         lines, min(len(terms), 4), figsize=(width(), 1.5 * lines), sharex=True, squeeze=False
     )
@@ -192,7 +192,8 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
 
     Args:
         scores: Of :func:`dfnb.report.reading.scores`, of one detector, all its seeds.
-        thresholds: Of :func:`dfnb.report.reading.thresholds`: a line at the mean over the seeds.
+        thresholds: Of :func:`dfnb.report.reading.thresholds`. A line is at the detector's mean over
+            seeds.
     """
     places = scores.groupby("place", observed=True)
     figure, axes = plt.subplots(
@@ -201,16 +202,16 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
     name = scores["detector"].iloc[0]
     limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
     for axis, (place, rows) in zip(axes[0], places):
-        # An area and a line, which black and white tell apart, too.
-        kinds = {
+        # By label, 0 and 1: an area and a line, which black and white tell apart, too.
+        looks = {
             "real": {"color": REAL, "histtype": "stepfilled"},
             "fake": {"color": "black", "histtype": "step", "linestyle": "-"},
         }
-        for label, (what, kind) in enumerate(kinds.items()):
+        for label, (name_of_label, look) in enumerate(looks.items()):
             values = rows.loc[rows["label"] == label, "score"]
-            weights = np.full(len(values), 1 / max(len(values), 1))
+            weights = np.full(len(values), 1 / max(len(values), 1))  # so that heights are shares
             bins = np.linspace(0, 1, 26)
-            axis.hist(values, bins, weights=weights, label=what, alpha=0.7, **kind)
+            axis.hist(values, bins, weights=weights, label=name_of_label, alpha=0.7, **look)
         if limits:
             axis.axvline(np.mean(limits), color="0.4", linestyle="--", label="threshold")
         axis.set(title=place, xlabel="P(fake)")
@@ -238,7 +239,7 @@ def roc(scores: pd.DataFrame) -> Figure:
             marker = MARKERS[number % len(MARKERS)]
             # markevery: the distance of two markers, as a share of the panel's diagonal.
             axis.plot(false_alarms, found, marker=marker, ms=3, markevery=0.15, label=name)
-        chance = np.geomspace(0.005, 1, 50)
+        chance = np.geomspace(0.005, 1, 50)  # from the left end: a logarithmic axis has no 0
         axis.plot(chance, chance, ":", color="0.5", label="chance")
         axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
     axes[0, 0].set_ylabel("fakes found")
@@ -249,16 +250,16 @@ def roc(scores: pd.DataFrame) -> Figure:
 def deletion_curves(maps: pd.DataFrame) -> Figure:
     """Mean P(fake) while the pixels that each map ranks first are hidden, a panel per detector.
 
-    The grey band is the 95 % interval of the random blocks over frames; a map is faithful if its
-    curve is below it. ``maps``: of :func:`dfnb.report.reading.maps`, without sanity checks. Of a
-    detector, only the seeds count for which the random blocks were measured.
+    The grey band is the 95 % interval, over frames, of the mean where random blocks are hidden. A
+    map is faithful if its curve is below the band. ``maps``: of :func:`dfnb.report.reading.maps`,
+    without sanity checks. Only seeds for which random blocks were measured count.
     """
-    of_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
-    maps = maps.merge(of_random)
-    shown = maps[~maps["map"].isin(["random", "edges"])]
-    names = list(shown["map"].astype(str).unique())
+    with_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
+    maps = maps.merge(with_random)
+    with_curve = maps[~maps["map"].isin(["random", "edges"])]  # edges ignore the detector
+    names = list(with_curve["map"].astype(str).unique())
     detectors = maps.groupby("detector", observed=True)
-    lines = -(-detectors.ngroups // 3)
+    lines = -(-detectors.ngroups // 3)  # three panels in a line, rounded up
     figure, axes = plt.subplots(
         lines, 3, figsize=(width(), 0.5 + 1.7 * lines), sharex=True, sharey=True, squeeze=False
     )
@@ -298,10 +299,10 @@ def by_severity(curves: pd.DataFrame) -> Figure:
     """
     clean = curves[curves["severity"] == 0]
     panels = curves[curves["severity"] > 0].groupby("corruption", sort=False, observed=True)
-    lines = -(-panels.ngroups // 2)  # two panels in a line
+    lines = -(-panels.ngroups // 2)  # two panels in a line, rounded up
     figure = plt.figure(figsize=(width(), 2.2 * lines))
     axes = figure.subplots(lines, 2, sharey=True, squeeze=False)
-    ticks = ["clean", *map(str, sorted(curves["severity"].unique())[1:])]
+    ticks = ["clean", *map(str, sorted(curves["severity"].unique())[1:])]  # in place of 0
     names = list(clean["detector"])
     for axis, (corruption, of_panel) in zip(axes.flat, panels):
         points = pd.concat([clean, of_panel])

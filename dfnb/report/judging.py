@@ -93,7 +93,10 @@ def load(
 
 
 def _thresholds(frames: pd.DataFrame) -> dict[tuple[str, int], Array]:
-    """The score that 5 % of the real frames of the first test set exceed, of each detector."""
+    """The threshold of each detector, with replicates: see ``Threshold.with_replicates``.
+
+    5 % of the real frames of the first test set have a higher score.
+    """
     first = frames[frames["test_set"] == frames["test_set"].iloc[0]]
     return {
         (name, NO_SEED): threshold_of(rows).with_replicates()
@@ -106,7 +109,7 @@ def _frames_of_report(report: str, frames: pd.DataFrame) -> pd.DataFrame:
     others = reading.scores(report, level="frame")
     others = others[(others["ablation"] == "") & (others["corruption"] == "")]
     others = others.merge(frames[other_tools.FRAME].drop_duplicates())
-    return others.assign(is_probability=True)
+    return others.assign(is_probability=True)  # our detectors give P(fake)
 
 
 def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
@@ -120,7 +123,8 @@ def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
 def _probabilities(videos: pd.DataFrame) -> pd.DataFrame:
     """The videos of those detectors that give probabilities.
 
-    Scores of videos do not show it: means of logits may all be in [0, 1].
+    The column says so, because scores of videos do not show it: means of logits may all be in
+    [0, 1].
     """
     return videos[videos["is_probability"]].copy()
 
@@ -163,7 +167,7 @@ def false_alarms(scores: Scores) -> Section:
     table = tables.pivot(called, GROUP, "method")
     sentences = []
     for name in scores.names:
-        threshold = scores.thresholds[name, NO_SEED][0]
+        threshold = scores.thresholds[name, NO_SEED][0]  # without the replicates
         sentences.append(f"The threshold of {name} is {threshold:.3g}.")
     return Section("called_fake", "Share of frames called fake", table, sentences)
 
@@ -187,7 +191,7 @@ def calibration(scores: Scores) -> Section:
     shares = by_fifth.agg(["mean", "size"])
     texts = [f"{row.mean:.2f} of {row.size}" for row in shares.itertuples(name="Share")]
     table = shares.assign(text=texts)["text"].unstack().rename_axis(columns=None)
-    # Also the detectors without probabilities, in the order of the other tables.
+    # The detectors without probabilities get rows of dashes; the order is that of other tables.
     rows = scores.videos.sort_values("test_set", kind="stable")[GROUP].drop_duplicates()
     table = table.reindex(pd.MultiIndex.from_frame(rows)).fillna("–")
     return Section(name, title, table, [])

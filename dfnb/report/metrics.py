@@ -36,7 +36,7 @@ class Estimate(NamedTuple):
 
     values: Array  # (seeds, 1 + REPLICATES): the first is that of the sample
     collapsed: Array  # (seeds,) bool, which trainings learned nothing
-    has_seeds: bool  # not so another tool
+    has_seeds: bool  # False for another tool, which has a single row of values
     counts: Array  # (4,) real units, fake units, clusters, independent observations
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
 
@@ -73,15 +73,15 @@ def measure(
         metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
             is taken over the units that have a value. Measures of masks and maps have none for real
             frames, so these are left out.
-        by: The columns that name a group. Of ``by="method"`` each manipulation method is measured
-            against all real units.
+        by: The columns that name a group. With "method" among them, each manipulation method is
+            measured against all real units.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "composite"}]``. Several are subtracted one after the other:
-            differences of differences. A text is the value of ``detector``. The columns must be
-            in ``by`` or ``mean_over``.
+            differences of differences. A text is short for ``[{"detector": text}]``. The columns
+            must be in ``by`` or ``mean_over``.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
@@ -89,10 +89,10 @@ def measure(
         "Baseline", or "clean" where it is the frames without corruption, else empty; ``value``;
         ``low`` and ``high``, NaN without an interval; ``error`` (standard error) and ``degrees`` of
         freedom; ``p``, two-sided, of a difference or signed value, and ``p_holm`` for the rows of
-        this table;
-        ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets; ``seeds``,
-        those that count; ``collapsed``, how many runs (of differences: pairs of runs) learned
-        nothing, which count only if all did; ``sets``, how many test sets the value is a mean of.
+        this table; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
+        ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
+        many the value is a mean of, without collapsed runs unless all are; ``sets``, of how many
+        test sets.
 
     Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
     told apart nor averaged.
@@ -109,28 +109,30 @@ def measure(
     for name in [*names, column]:
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
-    for part in minus:
-        for name in part:
+    for counterpart in minus:
+        for name in counterpart:
             if name not in names:
                 raise DfnbError(
                     f"what is subtracted has another {name}: add {name} to by or mean_over"
                 )
-    # No other column is read: each group copies those that there are.
+    # Other columns are dropped, because selecting a group copies all columns.
     needed = {*names, "test_set", "detector", "seed", "collapsed", "cluster", "label", "method"}
     scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
     scores = scores.dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
         raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
-    is_random = "test_set" in averaged and len(by_set) >= FEWEST_SETS
+    resamples_sets = "test_set" in averaged and len(by_set) >= FEWEST_SETS
     # Where test sets are resampled, their spread contains already that of the people who are in one
     # set only. People are resampled, too, only if every set has exactly the same ones.
-    resamples_people = not is_random or len({frozenset(rows["cluster"]) for rows in by_set}) == 1
+    resamples_people = (
+        not resamples_sets or len({frozenset(rows["cluster"]) for rows in by_set}) == 1
+    )
     estimates = {}
     for rows in by_set:
         estimates.update(_of_test_set(rows, metric, names, thresholds or {}, resamples_people))
-    for part in minus:
-        estimates = _subtracted(estimates, names, part)
+    for counterpart in minus:
+        estimates = _subtracted(estimates, names, counterpart)
     groups = defaultdict(list)  # the estimates of each group, and the test set of each
     for key, estimate in estimates.items():
         test_set = key[names.index("test_set")] if "test_set" in averaged else ""
@@ -139,10 +141,11 @@ def measure(
     rows = []
     for group, parts in groups.items():
         if len(parts) == complete:  # else the group lacks one of the averaged values
-            rows.append([*group, *_summary(parts, is_random, bool(minus) or metric in DIFFERENCES)])
+            is_signed = bool(minus) or metric in DIFFERENCES
+            rows.append([*group, *_summary(parts, resamples_sets, is_signed)])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     # "" and 0 are the corruption and the severity of clean frames.
-    values = [str(value) for part in minus for value in part.values() if value not in ("", 0)]
+    values = [str(value) for each in minus for value in each.values() if value not in ("", 0)]
     subtracted = ", ".join(values) or ("clean" if minus else "")
     return table.assign(metric=metric, minus=subtracted, p_holm=statistics.holm(table["p"]))
 
@@ -157,21 +160,24 @@ def _of_test_set(
     thresholds: Thresholds,
     resamples_people: bool,
 ) -> dict[tuple, Estimate]:
-    """The estimate of every group of one test set, by its values in the columns ``names``."""
+    """The estimate of every group of one test set, by its values in the columns ``names``.
+
+    Groups without a threshold, or without both classes, are left out where the metric needs them.
+    """
     if metric in WITH_THRESHOLD:
         scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
     scores = scores.assign(label=scores["label"] == 1)
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
-    weights = np.ones((1, len(clusters)))
+    weights = np.ones((1, len(clusters)))  # the sample alone
     if resamples_people:
         # 0: the cluster has real units only, 1: both, 2: fake units only.
         stratum = scores.groupby("cluster")["label"].agg(["any", "all"]).sum(axis=1)
         weights = statistics.cluster_weights(clusters, stratum)
     if "method" in names and metric in TWO_CLASSES:  # the same real units for each method
         is_real = scores["method"] == "real"
-        parts = [scores.head(0)]
+        parts = [scores.head(0)]  # there may be no method
         for method in scores.loc[~is_real, "method"].unique():
             of_method = scores[is_real | (scores["method"] == method)]
             parts.append(of_method.assign(method=method))
@@ -201,16 +207,16 @@ def _estimate(
         value, label, cluster, is_collapsed = (column[is_of_seed] for column in columns)
         if metric in WITH_THRESHOLD:
             threshold = thresholds[group["detector"].iloc[0], seed]
-            has_interval &= len(threshold) > 1
+            has_interval &= len(threshold) > 1  # it has replicates
         if metric == "AUC":
             of_seed = statistics.auc(value, label, cluster, weights)
         elif metric == "EER":
             of_seed = statistics.eer(value, label, cluster, weights)
         elif metric in (ACCURACY, AT_THRESHOLD):
             threshold = np.array([0.5]) if metric == ACCURACY else threshold
-            false_alarms = statistics.mean(value[~label], cluster[~label], weights, threshold)
-            found = statistics.mean(value[label], cluster[label], weights, threshold)
-            of_seed = (1 - false_alarms + found) / 2
+            fpr = statistics.mean(value[~label], cluster[~label], weights, threshold)
+            tpr = statistics.mean(value[label], cluster[label], weights, threshold)
+            of_seed = (1 - fpr + tpr) / 2
         else:
             of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(np.broadcast_to(of_seed, 1 + REPLICATES))  # one value if no people are drawn
@@ -225,7 +231,7 @@ def _estimate(
     return Estimate(
         values=np.array(values),
         collapsed=np.array(collapsed),
-        has_seeds=seed != NO_SEED,
+        has_seeds=seed != NO_SEED,  # which is the only one of another tool
         counts=np.array([len(label) - n_fake, n_fake, clusters, independent]),
         fewest=fewest if has_interval else 1,
     )
@@ -239,20 +245,21 @@ def _subtracted(
     names: Sequence[str],
     minus: Mapping[str, Any],
 ) -> dict[tuple, Estimate]:
-    """Each estimate minus that of the same group with the values of ``minus``.
+    """Each estimate minus its counterpart: the same group, but with the values of ``minus``.
 
-    The keys are a group's values of ``names``. Groups without that counterpart are left out.
-    Replicate by replicate: a paired comparison. Seeds are paired by their order, and those that one
-    side has more are left out; a side without seeds, another tool, is paired with each of the
-    other's. A pair with a collapsed run counts as collapsed. The counts are those of the first.
+    The keys are a group's values of ``names``. Groups without a counterpart are left out. The
+    comparison is paired: replicates are subtracted one by one, and seeds in their order. Surplus
+    seeds of one side are left out; another tool, which has no seeds, is paired with every seed of
+    the other side. A pair with a collapsed run counts as collapsed. The counts are those of the
+    estimate subtracted from.
     """
     differences = {}
     for key, first in estimates.items():
-        other_key = tuple(minus.get(name, value) for name, value in zip(names, key))
-        if other_key == key or other_key not in estimates:
+        second_key = tuple(minus.get(name, value) for name, value in zip(names, key))
+        if second_key == key or second_key not in estimates:
             continue
-        second = estimates[other_key]
-        seeds = None  # all; a tool's one row is paired with every seed of the other side
+        second = estimates[second_key]
+        seeds = None  # all; a tool's one row is broadcast to every seed of the other side
         if first.has_seeds and second.has_seeds:
             seeds = min(len(first.values), len(second.values))
         # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
@@ -275,36 +282,44 @@ def _is_exact(estimate: Estimate) -> bool:
 
 def _summary(
     parts: Sequence[tuple[str, Estimate]],
-    is_random: bool,
+    resamples_sets: bool,
     is_signed: bool,
 ) -> list[float]:
     """The SUMMARY of the mean over seeds and ``parts``: test sets and estimates on them.
 
-    Several parts of one test set are fixed values of other columns, such as severities.
+    Parts of the same test set differ in other averaged columns, such as severity.
+
+    Args:
+        parts: The name of a test set and an estimate on it, each.
+        resamples_sets: Whether the interval is for other test sets, too.
+        is_signed: Whether the value may be below 0, and so is tested against 0. Values outside
+            [0, 1] show this themselves.
     """
     estimates = [estimate for _, estimate in parts]
     seeds = min(len(each.values) for each in estimates)  # of every part the same
     collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
-    kept = collapsed if collapsed.all() else ~collapsed
+    kept = collapsed if collapsed.all() else ~collapsed  # (seeds,): all, if all collapsed
     values = np.array([each.values[:seeds][kept] for each in estimates])
     counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
     *counts, independent = sum(counts_of_set.values())
     sets = len(counts_of_set)
     set_weights = np.ones((1, 1, 1))
-    if is_random:
-        places = [[*counts_of_set].index(test_set) for test_set, _ in parts]
-        set_weights = statistics.draws(sets, "test sets").T[places, np.newaxis]
+    if resamples_sets:
+        set_of_part = [[*counts_of_set].index(test_set) for test_set, _ in parts]
+        set_weights = statistics.draws(sets, "test sets").T[set_of_part, np.newaxis]
     of_sample = values[:, :, 0]
     value = of_sample.mean()
     fewest = [each.fewest for each in estimates]
-    # What is drawn beside seeds: test sets or, without them, the people of the scarcer class.
-    drawn = sets if is_random else min(fewest)
+    # How many are drawn beside seeds: test sets or, without them, clusters of the scarcer class.
+    drawn = sets if resamples_sets else min(fewest)
     error, degrees = NAN, drawn - 1
     # In a mean over test sets that are drawn, one part with an interval suffices.
     if drawn > 1 and max(fewest) > 1:
         error, degrees = _error(values, set_weights, drawn - 1)
     is_signed = is_signed or np.abs(of_sample - 0.5).max() > 0.5  # not in [0, 1]
-    low, high = statistics.interval(value, error, degrees, not is_signed, independent)
+    low, high = statistics.interval(
+        value, error, degrees, bounded=not is_signed, independent=independent
+    )
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
     return [value, low, high, error, degrees, p, *counts, kept.sum(), collapsed.sum(), sets]
 
@@ -314,25 +329,26 @@ def _error(
     set_weights: Array,
     degrees: int,
 ) -> tuple[float, float]:
-    """The standard error of the mean of values (parts, seeds, 1 + REPLICATES), and its degrees.
+    """The standard error of the mean over parts and seeds, and its degrees of freedom.
 
-    Seeds, people (in the replicates of ``values``) and test sets are resampled. What two of them do
-    together, an interaction, is in the variance of each alone once and in that of all three times.
-    Twice the sum of the former minus the latter counts it once: 2 · (1 + 1) - 3.
+    Seeds, test sets and people are resampled, each alone and all together. An interaction of two of
+    them is once in each of their two variances, and three times in that of all together; a main
+    effect is once in each. So twice the sum of the single variances minus the joint one counts both
+    once: 2 · (1 + 1) - 3 and 2 · 1 - 1.
 
-    The seeds' part of the variance has seeds - 1 degrees of freedom; the rest has ``degrees``,
-    those of the test sets or, without them, of the clusters of the scarcer class. Their sum has
-    those of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
+    The seeds' part of the variance has seeds - 1 degrees of freedom, and the rest has ``degrees``.
+    Their sum has the degrees of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
 
     Args:
-        values: A row per seed of each part.
+        values: (parts, seeds, 1 + REPLICATES); people are resampled in the replicates.
         set_weights: (parts, 1, 1 + REPLICATES), of the test set of each part; (1, 1, 1) where test
             sets are not resampled.
-        degrees: See above.
+        degrees: Those of the test sets or, if they are not resampled, of the clusters of the
+            scarcer class.
     """
     seeds = values.shape[1]
     sample = np.broadcast_to(values[:, :, :1], values.shape)
-    seed_weights = statistics.draws(seeds, "seeds").T
+    seed_weights = statistics.draws(seeds, "seeds").T  # (seeds, 1 + REPLICATES)
     variances = []
     for resampled in (
         sample * seed_weights,
@@ -347,6 +363,6 @@ def _error(
     # A difference of estimates may fall below one of its parts.
     total = max(total, of_seeds, of_sets, of_people)
     rest = total - of_seeds
-    # One seed has a variance of 0.
-    parts = of_seeds**2 / max(seeds - 1, 1) + rest**2 / degrees
-    return total**0.5, total**2 / parts if parts > 0 else degrees
+    # max(): one seed has a variance of 0, whatever divides it.
+    divisor = of_seeds**2 / max(seeds - 1, 1) + rest**2 / degrees
+    return total**0.5, total**2 / divisor if divisor > 0 else degrees

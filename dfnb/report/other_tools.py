@@ -56,14 +56,14 @@ def scored_frames(
             is empty. Without names, the test sets and labels are those of the first file.
         source: Name of a report.
         missing: What becomes of frames without a score. "drop": they are left out, for all
-            detectors. "refuse": so, too, but an error if they are more than MOST_MISSING of a test
-            set. "real" and "fake": they get the lowest or the highest score of their test set.
+            detectors. "refuse": like "drop", but more than MOST_MISSING of a test set are an error.
+            "real" and "fake": they get the lowest or the highest score of their test set.
 
     Raises :class:`DfnbError` for files and test sets that cannot be used.
     """
     if source and not names:
         raise DfnbError(f"say by --on which test sets of the report {source} were scored")
-    taken = [each.name for each in detectors(source)] if source else []
+    taken_names = [each.name for each in detectors(source)] if source else []
     names = list(dict.fromkeys(names))
     sets = []
     for name in names:
@@ -75,11 +75,11 @@ def scored_frames(
     remarks = []
     parts = []
     for path in paths:
-        if path.stem in taken:
+        if path.stem in taken_names:
             raise DfnbError(f"{path} has the name of another detector; rename it")
-        taken.append(path.stem)
+        taken_names.append(path.stem)
         rows = read(path, names)
-        sets = sets or [_labelled(path, rows, remarks)]
+        sets = sets or [_labelled(path, rows, remarks)]  # without names: those of the first file
         frames = pd.concat(sets, ignore_index=True)
         is_probability = _are_probabilities(path, rows["score"])
         if is_probability:
@@ -89,9 +89,9 @@ def scored_frames(
         about = {"detector": path.stem, "seed": NO_SEED, "is_probability": is_probability}
         parts.append(frames.assign(**about, collapsed=False))
     table = pd.concat(parts)
-    # All detectors have the same index, and are judged on the same frames.
+    # The index repeats per detector: a frame that one did not score is dropped for all.
     incomplete = table.index[table["score"].isna()]
-    # check_scores wants P(fake), which a file of unknown scale has not; any 0 to 1 does.
+    # check_scores is for the keys here. It wants P(fake), which not every file has; so 0 stands in.
     complete = frames.drop(index=incomplete).assign(score=0)
     for name in frames["test_set"].unique():
         check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
@@ -127,8 +127,8 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     ``file``; ``score``, high for fakes; and where there are such, ``label`` (0 or real, 1 or fake),
     ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. The method of real rows becomes
     real. Without ``test_set``, all rows are of the one test set in ``names``; where these are none
-    or several, of OWN_LABELS. What a score counts for where a file has no ``frame``, or other files
-    have none: :func:`_scores_of`.
+    or several, of OWN_LABELS. For which frames a row counts, also in a file without ``frame``, says
+    :func:`_scores_of`.
 
     Args:
         path: The CSV.
@@ -140,7 +140,7 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     table = read_listing(path, aliases, "video,label,score")
     table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
     table = table.apply(lambda column: column.str.strip())
-    labels = {}  # of each text in the column
+    labels = {}  # text -> 0 or 1
     for line, text in table["label"].dropna().drop_duplicates().items():
         try:
             labels[text] = label_of(text)
@@ -163,13 +163,13 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
             "have; fill it in, or leave the column out"
         )
     table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
-    table = table.drop_duplicates()
-    again = table.loc[table.duplicated(FRAME), "video"]
-    if len(again):
+    table = table.drop_duplicates()  # equal rows do no harm
+    repeated = table.loc[table.duplicated(FRAME), "video"]
+    if len(repeated):
         raise DfnbError(
-            f"{path} has {len(again)} videos or frames twice, with another score or label, such as "
-            f"{again.iloc[0]}; keep one row of each, number frames in a column frame, and name a "
-            "fake by its method, too, as in swap/000_003"
+            f"{path} has {len(repeated)} videos or frames twice, with another score or label, such "
+            f"as {repeated.iloc[0]}; keep one row of each, number frames in a column frame, and "
+            "name a fake by its method, too, as in swap/000_003"
         )
     return table
 
@@ -184,7 +184,8 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
     has_comma = text.str.contains(",", na=False)
     is_ambiguous = text.str.fullmatch(THOUSANDS, na=False)
     is_decimal = has_comma & ~is_ambiguous
-    if is_decimal.any():  # then the comma is the decimal one in the whole column
+    # Then the comma is the decimal one in the whole column, and a point may divide thousands.
+    if is_decimal.any():
         is_ambiguous = text.str.contains(".", regex=False, na=False)
     if is_ambiguous.any():
         line = is_ambiguous.idxmax()
@@ -211,11 +212,11 @@ def _are_probabilities(path: Path, score: pd.Series) -> bool:
     """
     score = score.dropna()
     is_inside = score.between(-ROUNDING, 1 + ROUNDING)
-    is_none = score == -1
-    if is_none.any() and is_inside[~is_none].all():
+    is_minus_one = score == -1
+    if is_minus_one.any() and is_inside[~is_minus_one].all():
         raise DfnbError(
-            f"{path} has {is_none.sum()} scores of -1 among probabilities; leave a field empty "
-            "where there is no score"
+            f"{path} has {is_minus_one.sum()} scores of -1 among probabilities; leave a field "
+            "empty where there is no score"
         )
     return bool(is_inside.all())
 
@@ -224,7 +225,10 @@ def _are_probabilities(path: Path, score: pd.Series) -> bool:
 
 
 def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFrame:
-    """The frames of a file with labels."""
+    """The frames of a file with labels: its rows without scores, the blank keys filled in.
+
+    Raises :class:`DfnbError` where a label is missing. A remark says where clusters are.
+    """
     unlabelled = rows["label"].isna().sum()
     if unlabelled:
         raise DfnbError(
@@ -237,8 +241,8 @@ def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFram
             f"{MOST_CLUSTERS}, with every {MOST_CLUSTERS}th after it: intervals are too narrow if "
             "people appear in several videos."
         )
-    number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
-    rows = rows.fillna({"cluster": "of video " + number.astype(str), "method": "fake"})
+    video_number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
+    rows = rows.fillna({"cluster": "of video " + video_number.astype(str), "method": "fake"})
     return rows.drop(columns="score").fillna({"track": 0, "frame": 0})
 
 
@@ -249,31 +253,35 @@ def _scores_of(
     missing: Missing,
     remarks: list[str],
 ) -> pd.Series:
-    """The score that a file has of each frame, NaN where it has none and ``missing`` is "drop"."""
-    given = rows["test_set"].unique()
+    """The score of each of ``frames`` in the ``rows`` of a file; of missing ones, see _completed.
+
+    A row counts for all frames of its video, or for one frame if the file has the column. Where
+    ``frames`` are one per video, the mean of the video's rows counts.
+    """
+    test_sets_of_file = rows["test_set"].unique()
     for name in frames["test_set"].unique():
-        if name not in given:
-            raise DfnbError(f"{path} has no row of the test set {name}{suggestion(name, given)}")
-    video = ["test_set", "video"]
-    # A row is the score of the frames with which it agrees in these columns.
-    shared = list(rows[FRAME].dropna(axis=1, how="all"))
-    if not frames.duplicated(video).any():  # one row per video: the frames of a file are averaged
+        if name not in test_sets_of_file:
+            nearest = suggestion(name, test_sets_of_file)
+            raise DfnbError(f"{path} has no row of the test set {name}{nearest}")
+    video = ["test_set", "video"]  # the columns that identify one
+    shared = list(rows[FRAME].dropna(axis=1, how="all"))  # the columns by which rows are matched
+    if not frames.duplicated(video).any():
         shared = video
         rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
     rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
     unknown = ~rows.set_index(video).index.isin(frames.set_index(video).index)
     if unknown.any():
         remarks.append(f"{path.stem} has {unknown.sum()} rows of other videos, which are left out.")
-    found = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
-    wrong = found[found["label_of_file"].notna() & (found["label"] != found["label_of_file"])]
+    scored = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
+    wrong = scored[scored["label_of_file"].notna() & (scored["label"] != scored["label_of_file"])]
     if len(wrong):
         first = wrong.iloc[0]
         raise DfnbError(
-            f"{path} has another label than the test set for {len(wrong)} of {len(found)} frames, "
+            f"{path} has another label than the test set for {len(wrong)} of {len(scored)} frames, "
             f"such as of video {first['video']}, which has {first['label']}; correct the labels, "
             "or leave the column out"
         )
-    return _completed(path, found, missing, remarks)
+    return _completed(path, scored, missing, remarks)
 
 
 def _completed(
@@ -282,7 +290,10 @@ def _completed(
     missing: Missing,
     remarks: list[str],
 ) -> pd.Series:
-    """The scores of these frames; what becomes of a NaN says ``missing``, see scored_frames."""
+    """The scores of these frames, filled in by the rule ``missing`` of :func:`scored_frames`.
+
+    Frames to be left out keep NaN. A remark says how many lack a score, and what they count as.
+    """
     score = frames["score"]
     unscored = frames[score.isna()]
     if unscored.empty:
@@ -295,7 +306,7 @@ def _completed(
             f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "
             "1 % of a test set may be missing; score them, or say by --missing what becomes of them"
         )
-    if missing not in REPLACEMENTS:
+    if missing not in REPLACEMENTS:  # "drop", or "refuse" with few missing
         remarks.append(f"{path.stem} has {counted}, which are left out for all detectors.")
         return score
     remarks.append(f"{path.stem} has {counted}, which count as {missing}.")

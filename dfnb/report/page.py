@@ -20,15 +20,15 @@ LONGEST_CELL = 10800  # seconds
 
 
 def sign(path: Path) -> nbformat.NotebookNode:
-    """Let an executed notebook begin with a line that says how it was made; returns it.
+    """Insert a first line that says how an executed notebook was made; returns the notebook.
 
-    Its links lead where they do from ``notebooks/``. Of what papermill notes the parameters and the
-    durations stay; times of day and paths, which say nothing about the run, leave. A notebook that
-    is signed already stays as it is.
+    The file is rewritten: links are adapted from ``notebooks/`` to its own folder, and papermill's
+    notes are reduced to the parameters and durations, because times of day and paths say nothing
+    about the run. A notebook that is signed already stays as it is.
     """
     notebook = nbformat.read(path, as_version=4)
     made = notebook.metadata.get("papermill", {})
-    if "start_time" not in made:
+    if "start_time" not in made:  # signing removes it
         return notebook
     here = environment()
     commit = here["commit"][:8] or "none"
@@ -42,7 +42,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown":  # of a notebook that now is in reports/<profile>/notebooks
+        if cell.cell_type == "markdown":  # the notebook is now in reports/<profile>/notebooks
             cell.source = cell.source.replace("](../", "](../../../")
         if "papermill" in cell.metadata:
             duration = cell.metadata["papermill"].get("duration")
@@ -82,7 +82,7 @@ def export(report: str, notebook: str) -> Path:
 
 
 def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Execute a notebook by papermill; what was executed is in ``output``, also after an error.
+    """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
 
     Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
     error of a cell that failed.
@@ -111,11 +111,11 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
 def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
     """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
 
-    The notebook saves its tables and figures, also in a closed report. Raises :class:`DfnbError` as
-    :func:`execute`.
+    The notebook may save its tables and figures, also in a closed report. Raises
+    :class:`DfnbError` as :func:`execute`.
     """
     before = os.environ.get(reports.WRITER, "")
-    os.environ[reports.WRITER] = report  # the kernel inherits it
+    os.environ[reports.WRITER] = report  # the permission to write; the kernel inherits it
     try:
         path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"
         execute(find(f"notebooks/{notebook}.ipynb"), path, {"report": report, **parameters})

@@ -27,21 +27,21 @@ ORIGIN = ["checkpoint", "source", "confidence"]
 
 @cache
 def datasets_by_source() -> dict[str, tuple[str, str]]:
-    """Our dataset and its manipulation method, or "all", by the name in the sources."""
-    known = {}
+    """Name of a dataset in the sources -> our name, and the manipulation method or "all"."""
+    by_source = {}
     for name in dataset_names("real"):
-        for theirs, method in manifest(name).get("published_as", {}).items():
-            known[theirs] = (name, method)
-    return known
+        for name_in_source, method in manifest(name).get("published_as", {}).items():
+            by_source[name_in_source] = (name, method)
+    return by_source
 
 
 def figures(paper: str) -> pd.DataFrame:
     """The published figures of a paper, a row each, as the sources give them.
 
     Args:
-        paper: Its name in ``published.csv``, see ``dfnb.papers.contract.Paper``: the rows have it
-            at the beginning of ``paper`` and are of its own method; or as ``method``, as those of
-            the baseline, which are in the tables of others.
+        paper: Its name in ``published.csv``, see ``dfnb.papers.contract.Paper``. Either ``paper``
+            and ``method`` of a row both begin with it; or ``method`` equals it, as for the
+            baseline, which has its figures in other papers.
 
     Columns: WORDS without ours, ``source`` and ``confidence``.
     """
@@ -60,21 +60,22 @@ def beside(
     report: str,
     run: StoredRun | None = None,
 ) -> pd.DataFrame:
-    """The published figures of a paper with ours, or NOT_RUN; see :func:`figures`.
+    """The table of :func:`figures` with the columns ``ours``, as text, and ``checkpoint``.
 
-    Ours are of a detector of the report, or of this run, that has the published backbone, was
-    trained on the same dataset and methods, and was tested on the same dataset. They are on the
-    scale of the source, AUC in [0, 1] or percent, with their 95 % interval.
+    Ours are of the first detector of the report, or of ``run`` alone, that has the published
+    backbone, was trained on the same dataset and methods, and was tested on the same dataset. They
+    are on the scale of the source, AUC in [0, 1] or percent, with their 95 % interval. Where there
+    is none, the text is NOT_RUN.
     """
     table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
     candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_own(report, paper)]
-    for place, figure in table.iterrows():
+    for row, figure in table.iterrows():
         for detector in candidates:
             if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
                 ours = _measured(detector, figure, report, run)
                 if ours:
-                    table.loc[place, "ours"] = ours
-                    table.loc[place, "checkpoint"] = detector.runs[0].record.rule
+                    table.loc[row, "ours"] = ours
+                    table.loc[row, "checkpoint"] = detector.runs[0].record.rule
                     break
     return table[[*WORDS, *ORIGIN]]
 
@@ -87,7 +88,7 @@ def compared(report: str) -> pd.DataFrame:
     """
     names = {}  # title -> name in published.csv
     for detector in detectors(report):
-        for run in detector.runs[:1]:
+        for run in detector.runs[:1]:  # none of another tool
             names[run.record.detector.title] = run.record.detector.published
     parts = [pd.DataFrame(columns=["paper", *WORDS, *ORIGIN])]
     for title, name in names.items():
@@ -105,10 +106,13 @@ def _own(report: str, paper: str) -> Iterator[Detector]:
 
 
 def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
-    """Whether a detector has the published backbone, and was trained on this dataset and method."""
+    """Whether a detector has the published backbone, and was trained on the same data.
+
+    ``trained_on`` is the name of a dataset in the sources.
+    """
     first = detector.runs[0]
     dataset, method = datasets_by_source().get(trained_on, ("", ""))
-    methods = None if method == "all" else [method]
+    methods = None if method == "all" else [method]  # of seen_methods
     backbone = first.record.detector.defaults["backbone"]
     return (
         first.parameters.settings["backbone"] == backbone

@@ -56,12 +56,12 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
 def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
     """The scores of ensembles of one detector's trainings, as the detector ``<name> × 3``.
 
-    ``scores`` are those of :func:`main`, a row per unit (video or frame) and seed. An ensemble has
-    the mean log-odds of three seeds that did not collapse: of each seed and those that follow it,
-    the first ones after the last. With fewer seeds there are no rows. As the ensembles share
-    trainings, they differ less than independent ones: intervals leave a part of the choice of seeds
-    out, and with three seeds, where all ensembles are the same, the whole of it. Where each seed
-    has training people of its own, an ensemble has seen more people than any one training.
+    ``scores`` are those of :func:`main`, a row per unit (video or frame) and seed. There is one
+    ensemble per seed: it takes the mean log-odds of this seed and the next two, and the first seeds
+    follow the last. Seeds that collapsed are left out; with fewer than three others there are no
+    rows. Ensembles share trainings, so intervals understate the variance from seeds, and miss it
+    entirely with three seeds, where all ensembles are equal. Where each seed has its own training
+    people, an ensemble has seen more people than any one training.
     """
     rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
     unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
@@ -70,8 +70,8 @@ def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
         return rows.head(0)
     # A score that was rounded to 0 or 1 would have infinite log-odds.
     log_odds = logit(by_seed.clip(1e-12, 1 - 1e-12))
-    # Column by column a seed and those that follow it, the first ones after the last.
-    members = [np.roll(log_odds, -place, axis=1) for place in range(3)]
+    # Rolled by 1 and 2, the column of each seed holds the next seed and the one after it.
+    members = [np.roll(log_odds, -steps, axis=1) for steps in range(3)]
     by_seed[:] = expit(np.mean(members, axis=0))
     averages = by_seed.stack().rename("score")
     rows = rows.drop(columns="score").assign(detector=f"{detector} × 3")
@@ -88,14 +88,14 @@ def by_place(
     """Metrics within the dataset, across the others as a mean, and on each other test set.
 
     The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
-    a test set that enters no mean. Arguments are those of :func:`measure`; several metrics stand
-    one below the other.
+    a test set that enters no mean. Arguments are those of :func:`measure`, which averages over test
+    sets and ``mean_over``. The rows of each metric follow those of the one before it.
     """
     parts = []
     for name in metrics:
         for place, rows in scores.groupby("place", observed=True):
-            number = measure(rows, name, by, ["test_set", *mean_over], **options)
-            parts.append(number.assign(place=place))
+            numbers = measure(rows, name, by, ["test_set", *mean_over], **options)
+            parts.append(numbers.assign(place=place))
     return joined(parts)
 
 
@@ -109,53 +109,57 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
-    """The differences in AUC of every two detectors, later minus earlier ones; see by_place."""
+    """The difference in AUC of every two detectors, the later minus the earlier; see by_place."""
     names = list(scores["detector"].unique())
     parts = []
-    for place, name in enumerate(names):
-        rows = scores[scores["detector"].isin(names[place:])]
+    for position, name in enumerate(names):
+        rows = scores[scores["detector"].isin(names[position:])]
         parts.append(by_place(rows, minus=name, **options))
     return joined(parts)
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
-    """The AUC of each variant of an ablation minus MAIN's, or else the paper's main detector's."""
+    """The AUC of each variant of an ablation minus that of its reference, see :func:`by_place`.
+
+    The reference is the variant MAIN or, where there is none, the paper's main detector.
+    """
     parts = []
     groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
     for (paper, ablation), rows in groups:
         is_main = (scores["paper"] == paper) & (scores["ablation"] == "")
-        # The variant MAIN comes first if there is one.
-        bases = pd.concat([rows[rows["variant"] == MAIN], scores[is_main]])["detector"].unique()
-        if ablation and len(bases):
-            names = [*rows["detector"].unique(), bases[0]]
-            number = by_place(scores[scores["detector"].isin(names)], minus=bases[0])
-            parts.append(number.assign(paper=paper))
+        candidates = pd.concat([rows[rows["variant"] == MAIN], scores[is_main]])
+        references = candidates["detector"].unique()  # the variant MAIN is first if there is one
+        if ablation and len(references):
+            names = [*rows["detector"].unique(), references[0]]
+            differences = by_place(scores[scores["detector"].isin(names)], minus=references[0])
+            parts.append(differences.assign(paper=paper))
     return joined(parts)
 
 
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
-    """The measures SANITY of each map, whether it ``passes`` both, and a ``verdict``.
+    """The measures SANITY by detector and map, whether a map ``passes`` both, and a ``verdict``.
 
-    A correlation of exactly 0 means that one of the two maps is empty. If it is that of the random
-    network, there was no picture to compare with: then the verdict is "not testable", although the
-    map passes.
+    The verdict is "passes", "fails" or "not testable". A correlation of exactly 0 means that one of
+    the two maps is empty. If the map itself is not, that of the random network is: it cannot be
+    compared, and the verdict is "not testable", although ``passes`` is true.
     """
     by = ["detector", "map", "test_set"]
     # A measure that no map has is NaN, so that the check is not passed.
     checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY])
-    checked["nothing"] = (checked["all"] == 0).astype(float)  # the share of such frames
+    checked["zero"] = (checked["all"] == 0).astype(float)  # its mean is a share of frames
     by_set = checked.groupby(by, observed=True, sort=False).mean()
     # A map fails if it fails on any test set.
     table = by_set.groupby(["detector", "map"], observed=True, sort=False).max()
     passes = (table[SANITY] < SANITY_LIMIT).all(axis=1)
-    verdict = np.where(table.pop("nothing") < SANITY_LIMIT, "passes", "not testable")
+    verdict = np.where(table.pop("zero") < SANITY_LIMIT, "passes", "not testable")
     return table.assign(passes=passes, verdict=np.where(passes, verdict, "fails"))
 
 
 def explained(maps: pd.DataFrame) -> pd.DataFrame:
-    """The share of each map on forged pixels, and that of the mean training mask.
+    """The share of each map that lies on forged pixels, and the same share of a fixed map.
 
-    Only maps that pass their :func:`sanity` check are measured.
+    The metric is "energy" for the map, and "constant energy" for the mean training mask in its
+    place. Only maps that pass their :func:`sanity` check are measured.
     """
     rows = maps[~maps["sanity"]].join(sanity(maps)["passes"], ["detector", "map"])
     rows = rows[rows["passes"].eq(True)]  # not NaN, where a map was not checked
@@ -241,8 +245,9 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
 def outcome(differences: pd.DataFrame, first: str) -> str:
     """Which detectors are above the first one, below it or undecided; a sentence per place.
 
-    ``differences`` are those of :func:`by_place`. The sentence on other datasets comes first, and
-    is bold. The last one says where a single seed stands for a method.
+    ``differences`` are those of :func:`by_place`, with the first detector subtracted. The sentence
+    on other datasets comes first if there is one, and the first sentence is bold. A last one warns
+    where each method has one seed alone.
     """
     if differences.empty:
         return f"{first} is the only detector: there is nothing to compare it with."
@@ -273,7 +278,8 @@ def pivot(
 ) -> pd.DataFrame:
     """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order.
 
-    Above MOST_COLUMNS the table is turned: what ``columns`` names is one row each.
+    ``index`` and ``columns`` name columns of ``numbers``: their values are the table's rows and
+    columns. With more than MOST_COLUMNS columns the table is transposed.
     """
     if numbers.empty:
         return pd.DataFrame()
@@ -283,14 +289,17 @@ def pivot(
     )
     table = table.fillna("–")
     if table.shape[1] > MOST_COLUMNS:
-        if len(index) > 1:  # one name per row, which becomes that of a column
+        if len(index) > 1:  # one text per row, because it becomes the name of a column
             table.index = [", ".join(map(str, names)) for names in table.index]
         table = table.T
     return table.rename_axis(columns=None)
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
-    """One difference per row as text, with p after Holm's correction, and a verdict."""
+    """One difference per row as text, with p after Holm's correction, and a verdict.
+
+    ``index`` names the columns that become the index.
+    """
     # cells needs the column minus, which is often in the index.
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
@@ -301,13 +310,13 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims as text; an undecided one says what difference it would probably have shown."""
-    p_values = judged[["p_gain", "p_worse"]].map(p_text)
-    table = judged.assign(ours=cells(judged), **p_values)
+    names = ["p_gain", "p_worse"]
+    table = judged.assign(ours=cells(judged), **{name: judged[name].map(p_text) for name in names})
     detectable = judged["detectable"].map(" (detectable: {:.3f})".format)
     is_undecided = judged["verdict"] == "undecided"
     table["verdict"] += detectable.where(is_undecided & judged["detectable"].notna(), "")
     table = table.set_index(["detector", "claim", "on"])
-    return table[["ours", "verdict", *p_values, "registered"]]
+    return table[["ours", "verdict", *names, "registered"]]
 
 
 # ---------------------------------------------------------------- captions and files
@@ -316,14 +325,14 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
     """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
     facts = defaultdict(list)
-    train_sets = {}  # names in the order of the detectors
+    train_sets = {}  # an ordered set: the training set of each run
     names = scores["detector"].unique()
-    found = detectors(report)
-    about = reports.test_sets(report)
+    candidates = detectors(report)
+    about = reports.test_sets(report)  # metadata by test set
     if run:
-        found.insert(0, Detector(THIS_RUN, train_set=run.train_set, runs=(run,)))
+        candidates.insert(0, Detector(THIS_RUN, train_set=run.train_set, runs=(run,)))
         about |= reports.read_tables(run, scores["test_set"].unique(), report)[1]
-    for detector in found:
+    for detector in candidates:
         for each in detector.runs if detector.name in names else ():
             facts["Trained on"].append(detector.train_set)
             train_sets[each.train_set] = None
@@ -341,10 +350,9 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
             f"videos, {rows['cluster'].nunique()} clusters, "
             f"{of_set.get('compression') or 'compression not known'}, {of_set['crop']}"
         )
-    name = "Test frames that are also in the training set, pixel by pixel"
     shared = shared_crops(report, run, scores["test_set"].unique())
     if texts := _texts_of_shared(shared, train_sets, scores["test_set"].unique()):
-        facts[name] = texts
+        facts["Test frames that are also in the training set, pixel by pixel"] = texts
     sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
@@ -360,18 +368,20 @@ def _texts_of_shared(
     train_sets: Collection[str],
     test_sets: Collection[str],
 ) -> list[str]:
-    """What :func:`dfnb.report.reading.shared_crops` says, for :func:`conditions`.
+    """The counts of :func:`dfnb.report.reading.shared_crops`, as texts for :func:`conditions`.
 
-    "none" is said of the test sets that were compared with all of the training sets.
+    There is one text per pair of sets that share crops. A last one, "none of ...", names the test
+    sets that were compared with all of the training sets and share none.
     """
     texts = []
     clean = []
     for test_set in test_sets:
-        counts = {each: shared.get((each, test_set)) for each in train_sets}
-        for train_set, known in counts.items():
-            if known and known[0]:
-                texts.append(f"{known[0]} of {known[1]} of {test_set} in {train_set}")
-        if counts and all(known and not known[0] for known in counts.values()):
+        # By training set: how many frames are shared, of how many; None where it is not known.
+        by_train_set = {each: shared.get((each, test_set)) for each in train_sets}
+        for train_set, counts in by_train_set.items():
+            if counts and counts[0]:
+                texts.append(f"{counts[0]} of {counts[1]} of {test_set} in {train_set}")
+        if by_train_set and all(counts and not counts[0] for counts in by_train_set.values()):
             clean.append(test_set)
     return [*texts, f"none of {', '.join(clean)}"] if clean else texts
 

@@ -49,13 +49,13 @@ NAMED = 5  # datasets that a sentence names
 
 
 class Phase(NamedTuple):
-    """What a training takes, or one of its phases.
+    """What one phase of a training takes; most trainings have a single phase.
 
     Attributes:
         training, validation: hours of all epochs.
         memory: bytes of a step's tensors; NaN where the batch does not fit.
-        weights: bytes of the weights, which are kept.
-        checkpoint: bytes of the checkpoint, which is deleted at the end.
+        weights: bytes on disk of the weights, which are kept.
+        checkpoint: bytes on disk of weights and optimiser state, deleted at the end.
     """
 
     training: float
@@ -80,13 +80,13 @@ def report(profile: str, main: bool = False) -> str:
         trainings = jobs.plan(profile, main).trainings
         table, phases = _measure_all(trainings)
         disk = _bytes_of_datasets(trainings, missing)
-    is_estimated = ", estimated from a small batch" if device.DEVICE == "cpu" else ""
+    how_measured = ", estimated from a small batch" if device.DEVICE == "cpu" else ""
     paragraphs = [
-        _on_missing(missing, names),
+        _missing_text(missing, names),
         _by_paper(table).to_string(float_format="{:,.2f}".format, na_rep=""),
-        _on_disk(disk, phases),
+        _disk_text(disk, phases),
         f"Hours: one training after the other on this machine ({device.name()}). GiB: the tensors "
-        f"of a step{is_estimated}. A corrupted frame counts as much as any other. Not counted: "
+        f"of a step{how_measured}. A corrupted frame counts as much as any other. Not counted: "
         "downloads, preparing, the scores of the validation split, attribution maps, notebooks.",
     ]
     return "\n\n".join(filter(None, paragraphs))
@@ -96,26 +96,31 @@ def report(profile: str, main: bool = False) -> str:
 
 
 def _datasets_of(content: jobs.Profile) -> list[str]:
-    """The known datasets that a profile names; ``{seed}`` stands for each of its seeds."""
+    """The datasets of ``data_manifest`` that a profile names, with each seed for ``{seed}``."""
     text = content.model_dump_json()
-    numbers = {*re.findall(r"\d+", text)}  # all seeds are among them
+    # Each number of the profile is tried as a seed: names made with one that is no seed are not
+    # known, and so drop out.
+    numbers = {*re.findall(r"\d+", text)}
     texts = "".join(text.replace("{seed}", number) for number in numbers)
+    quoted = {*re.findall(r'"([^"]*)"', texts)}
     known = {*manifests.dataset_names("synth"), *manifests.dataset_names("real")}
-    return sorted(known & {*re.findall(r'"([^"]*)"', texts)})
+    return sorted(known & quoted)
 
 
 def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list[Phase]]:
-    """A table with a row per training, of its hours and its bytes of memory; and all phases.
+    """A table with a row per training, and what each phase takes.
 
-    A phase that several trainings start from is trained once, and so counts once. Trainings that
-    differ by the seed alone are measured once.
+    The columns are paper, training, validation and scoring (hours), and memory (bytes). A phase
+    that several trainings start from is trained once, and so counts once. Trainings that differ by
+    the seed alone are measured once.
     """
-    measured = {}  # phases by their parameters without the seed
-    phases = {}  # by the id of the run
-    scoring = {}  # hours, by the detector and what it is scored on
+    measured = {}  # parameters without the seed -> Phase
+    phases = {}  # run id -> Phase
+    scoring = {}  # (parameters without the seed, *test sets) -> hours
     tables = {name: test_sets.load(name) for job in trainings for name in _tested(job)}
     rows = []
-    # First, so that nothing is timed in vain; with random weights, little is left to fetch.
+    # What cannot be downloaded raises here, before anything is timed. With random weights, little
+    # is left to download.
     for job in trainings:
         for run in _phases(job.run):
             settings_of(run).fetch()
@@ -130,16 +135,16 @@ def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list
                 phases[train.run_id(run)] = measured[key]
                 row["training"] += measured[key].training
                 row["validation"] += measured[key].validation
-            row["memory"] = np.fmax(row["memory"], measured[key].memory)
-        key = (_without_seed(job.run), *_tested(job))
-        if key not in scoring:
-            scoring[key] = _hours_of_scoring(job, tables)
-        rows.append({**row, "scoring": scoring[key]})
+            row["memory"] = np.fmax(row["memory"], measured[key].memory)  # the most; NaN is ignored
+        scored = (_without_seed(job.run), *_tested(job))
+        if scored not in scoring:
+            scoring[scored] = _hours_of_scoring(job, tables)
+        rows.append({**row, "scoring": scoring[scored]})
     return pd.DataFrame(rows), [*phases.values()]
 
 
 def _phases(run: RunParameters) -> Iterator[RunParameters]:
-    """The phases of a training from the last to the first; none with released weights."""
+    """The parameters of each phase, from the last to the first; none for released weights."""
     settings = settings_of(run)
     while settings is not None and not settings.released:
         yield run.model_copy(update={"settings": settings.model_dump(mode="json")})
@@ -147,14 +152,17 @@ def _phases(run: RunParameters) -> Iterator[RunParameters]:
 
 
 def _without_seed(run: RunParameters) -> str:
-    """A text that is equal for runs that differ by the seed, and the training set of that seed."""
+    """A text that is equal for runs that differ in the seed alone.
+
+    So it leaves out what follows from the seed: bed-30 of seed 30, and the digest of its frames.
+    """
     train_set = run.train_set.replace(str(run.seed), "{seed}")
     changes = {"seed": 0, "data": "", "train_set": train_set}
     return run.model_copy(update=changes).model_dump_json()
 
 
 def _tested(job: jobs.Training) -> list[str]:
-    """The datasets that a training is scored on; one that is corrupted, too, is named again."""
+    """The test sets of a training; then, perhaps again, the one that it is scored on corrupted."""
     corrupted = [job.corruptions.test_set] if job.corruptions else []
     return [*job.test_sets, *(name for name in corrupted if is_available(name, "test"))]
 
@@ -168,17 +176,21 @@ def _measure(run: RunParameters) -> Phase:
     settings = settings_of(run)
     splits = train.visible_splits(run, settings, None)  # None: the phase before is not trained
     with device.precision(settings.precision), device.reproducible(settings.deterministic):
-        trainer, seconds = _start(run, splits)
+        trainer, seconds_per_step = _start(run, splits)
         weights = _bytes_of(trainer.network.state_dict().values())
         states = [state for optimiser in trainer.optimisers for state in optimiser.state.values()]
         checkpoint = weights + sum(_bytes_of(state.values()) for state in states)
-        memory = _memory(trainer, settings.batch_size, weights + checkpoint)
-    # As the trainer validates: the samples that the paper makes, where they are of both classes.
+        constant = weights + checkpoint  # gradients are as large as the weights
+        memory = _memory(trainer, settings.batch_size, constant)
+    frames = splits["val"]
+    # As the trainer validates: with a seed, the samples are scored that the paper makes of a frame.
     seed = run.seed if settings.makes_other_class else None
-    of_frame = _seconds_per_frame(trainer.network, splits["val"], settings, locate=False, seed=seed)
+    seconds_per_frame = _seconds_per_frame(
+        trainer.network, frames, settings, locate=False, seed=seed
+    )
     return Phase(
-        training=trainer.steps * settings.epochs * seconds / 3600,
-        validation=len(splits["val"]) * settings.epochs * of_frame / 3600,
+        training=trainer.steps * settings.epochs * seconds_per_step / 3600,
+        validation=len(frames) * settings.epochs * seconds_per_frame / 3600,
         memory=memory,
         weights=weights,
         checkpoint=checkpoint,
@@ -186,10 +198,11 @@ def _measure(run: RunParameters) -> Phase:
 
 
 def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trainer, float]:
-    """A training after some steps, and the seconds that each of them took.
+    """A trainer that has done some steps, and the mean seconds of a step.
 
-    Its batches are smaller on a CPU, see :data:`PIXELS`, and are halved until they fit the memory:
-    an epoch then has more steps. Raises :class:`DfnbError` where about FEW images do not fit.
+    On a CPU its batches are smaller, see :data:`PIXELS`. Batches that do not fit the memory are
+    halved. An epoch of smaller batches has more steps. Raises :class:`DfnbError` where about FEW
+    images do not fit.
     """
     settings = settings_of(run)
     size = settings.batch_size
@@ -198,14 +211,14 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
     smallest = min(size, FEW)
     while size >= smallest:
         trainer = None  # one that did not fit gives its memory back
-        # OneCycleLR fails after its last step, so the learning rate is constant.
+        # Timing may take more steps than the training has, and OneCycleLR fails after the last one.
         changes = {"batch_size": size, "schedule": "constant"}
-        changed = settings.model_copy(update=changes).model_dump(mode="json")
+        changed_settings = settings.model_copy(update=changes).model_dump(mode="json")
         try:
-            with redirect_stdout(io.StringIO()):  # it says on standard output that it starts
+            with redirect_stdout(io.StringIO()):  # drops the line with which it starts
                 trainer = Trainer(
                     Path(run.paper),  # nothing is written to this path
-                    run.model_copy(update={"settings": changed}),
+                    run.model_copy(update={"settings": changed_settings}),
                     splits,
                     start=None,  # random weights
                 )
@@ -217,17 +230,18 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
 
 
 def _seconds_per_step(trainer: Trainer) -> float:
-    """The mean of some steps, with the loading of their batches."""
+    """The mean seconds of some training steps, with the loading of their batches."""
     if device.DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats()  # _memory reads the peak of these steps
     workers = trainer.loader.num_workers
     batches = chain.from_iterable(repeat(trainer.loader))  # one epoch after the other
-    # The first steps choose kernels and make the optimiser's state. Batches that the workers have
-    # made meanwhile would hide how slow loading is, so they are used up.
+    # Not timed: the first two steps, which choose kernels and make the optimiser's state, and those
+    # with the batches that workers have made meanwhile, which would hide how slow loading is.
     for batch in islice(batches, 2 + workers * (trainer.loader.prefetch_factor or 0)):
         trainer.train_step(batch)
     steps = 0
     start = time.monotonic()
+    # At least one batch of each worker, because they make them at the same time.
     while steps < max(STEPS, workers) and time.monotonic() - start < LONG_ENOUGH:
         trainer.train_step(next(batches))  # waits for the GPU: it reads the losses
         steps += 1
@@ -235,33 +249,34 @@ def _seconds_per_step(trainer: Trainer) -> float:
 
 
 def _memory(trainer: Trainer, batch_size: int, constant: int) -> float:
-    """The bytes that the tensors of a step with ``batch_size`` images take, after some steps.
+    """The bytes that the tensors of a step with ``batch_size`` images take.
 
-    On a GPU they are measured; NaN where the batch does not fit. On a CPU they are estimated:
-    ``constant`` bytes of weights, gradients and the optimiser's state, and for each image those
-    that the forward pass saves for the backward pass.
+    On a GPU this is the peak of the steps that ``trainer`` has done; NaN where its batches had to
+    be smaller. On a CPU it is estimated: ``constant`` bytes of weights, gradients and optimiser
+    state, and for each image what the forward pass saves for the backward pass.
     """
-    size = trainer.settings.batch_size
+    measured_size = trainer.settings.batch_size
     if device.DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated() if size == batch_size else np.nan
+        return torch.cuda.max_memory_allocated() if measured_size == batch_size else np.nan
     item = next(iter(trainer.loader))
+    # Without mixup: no partner, and weight 1.
     batch = {"epoch": 0, "partner": None, "weight": 1.0, **prepared(item, trainer.settings)}
-    saved = {}  # bytes by address: several operations may save one tensor
+    saved = {}  # address -> bytes: a tensor that several operations save counts once
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+    def note_size(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with saved_tensors_hooks(note, lambda tensor: tensor):
+    with saved_tensors_hooks(note_size, lambda tensor: tensor):
         losses_of(trainer.network, batch, trainer.settings.precision)
     for weight in trainer.network.parameters():  # they do not grow with the batch
         saved.pop(weight.untyped_storage().data_ptr(), None)
-    return constant + sum(saved.values()) / size * batch_size
+    return constant + sum(saved.values()) / measured_size * batch_size
 
 
-def _bytes_of(tensors: Iterable[Any]) -> int:
-    """The bytes of those that are tensors."""
-    return sum(each.nbytes for each in tensors if torch.is_tensor(each))
+def _bytes_of(values: Iterable[Any]) -> int:
+    """The bytes of the tensors among these values."""
+    return sum(value.nbytes for value in values if torch.is_tensor(value))
 
 
 # ---------------------------------------------------------------- scoring
@@ -270,7 +285,8 @@ def _bytes_of(tensors: Iterable[Any]) -> int:
 def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) -> float:
     """The hours in which a training's test sets are scored, corrupted ones included.
 
-    Some frames of them are timed as they are, with their masks; all others are taken to be as fast.
+    Some of their frames are timed, without corruption; all others are taken to be as fast.
+    ``tables`` has the frames of each test set by its name.
     """
     count = sum(len(tables[name]) for name in job.test_sets)
     corruptions = job.corruptions
@@ -280,7 +296,7 @@ def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) ->
     if not count:  # no test set is there
         return 0.0
     frames = pd.concat([tables[name] for name in _tested(job)], ignore_index=True)
-    # The mean training mask is measured beside what the network locates. Any map takes as long.
+    # Scoring compares the network's maps with the mean training mask. Any map takes as long as it.
     constant = mean_mask(frames.iloc[masked_positions(frames)].head(8))
     settings = settings_of(job.run)
     network = papers.module(job.run.paper).Network(settings).to(device.DEVICE)
@@ -293,25 +309,27 @@ def _seconds_per_frame(
     settings: Settings,
     **options: Any,
 ) -> float:
-    """The seconds in which some of the frames are scored, per frame, without those of the start.
+    """The seconds that scoring takes per frame, without the time before its first frame.
 
-    ``options`` are those of :func:`dfnb.training.scoring.predict`.
+    They are the difference between scoring few and scoring more of the frames. ``options`` are
+    those of :func:`dfnb.training.scoring.predict`.
     """
 
-    def seconds(some: pd.DataFrame) -> float:
+    def seconds_for(subset: pd.DataFrame) -> float:
         start = time.monotonic()
-        predict(network, some, settings, **options)
+        predict(network, subset, settings, **options)
         return time.monotonic() - start
 
-    frames = frames.sample(frac=1, random_state=0)  # the first ones are of all classes and datasets
+    frames = frames.sample(frac=1, random_state=0)  # shuffled: all classes and datasets are timed
     few = frames.head(FEW)
-    seconds(few)  # slower than the second time: it chooses kernels
-    of_few = seconds(few)
-    count = int(np.clip(FEW * LONG_ENOUGH / 3 / of_few, 2 * FEW, SCORED))
+    seconds_for(few)  # slower than the second time: it chooses kernels
+    seconds_for_few = seconds_for(few)
+    # As many frames as a third of LONG_ENOUGH allows.
+    count = int(np.clip(FEW * LONG_ENOUGH / 3 / seconds_for_few, 2 * FEW, SCORED))
     if device.DEVICE == "cuda":  # so many batches of 64 frames that all workers are busy
         count = 64 * max(STEPS, 2 * device.workers())
     more = frames.head(count)
-    return max(0.0, seconds(more) - of_few) / max(1, len(more) - len(few))
+    return max(0.0, seconds_for(more) - seconds_for_few) / max(1, len(more) - len(few))
 
 
 # ---------------------------------------------------------------- disk
@@ -335,12 +353,13 @@ def _bytes_of_datasets(
     for name, splits in used.items():
         frames = load_frames(name)
         frames = frames[frames["split"].isin(splits)]
-        # The stand-in is drawn, and drawings take fewer bytes than photographs; masks take few.
+        # The files of a stand-in would mislead: drawings take fewer bytes than photographs. Masks
+        # take few, and are not counted.
         if name in missing and name in manifests.dataset_names("real"):
             nbytes[name] = len(frames) * faces_of(name)["size"] ** 2 * max(BYTES_PER_PIXEL)
             continue
-        some = frames.iloc[np.linspace(0, len(frames) - 1, WEIGHED).astype(int)]
-        paths = [path for path in [*some["path"], *some["mask"]] if path]
+        weighed = frames.iloc[np.linspace(0, len(frames) - 1, WEIGHED).astype(int)]
+        paths = [path for path in [*weighed["path"], *weighed["mask"]] if path]
         nbytes[name] = len(frames) * sum(Path(path).stat().st_size for path in paths) / WEIGHED
     return nbytes
 
@@ -348,22 +367,22 @@ def _bytes_of_datasets(
 # ---------------------------------------------------------------- the text
 
 
-def _on_missing(missing: Sequence[str], names: Sequence[str]) -> str:
+def _missing_text(missing: Sequence[str], names: Sequence[str]) -> str:
     """Which datasets are not there, and what was measured in their place; empty if none."""
     texts = []
     if missing:
         texts.append(
-            f"Not prepared: {_some(missing)}. The numbers of their videos are those in "
+            f"Not prepared: {_shortened(missing)}. The numbers of their videos are those in "
             "data_manifest; drawn frames of the same size are timed in place of theirs."
         )
     unknown = [name for name in names if not is_available(name) and name not in missing]
     if unknown:
-        texts.append(f"Left out, neither prepared nor of known size: {_some(unknown)}.")
+        texts.append(f"Left out, neither prepared nor of known size: {_shortened(unknown)}.")
     return "\n".join(texts)
 
 
 def _by_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """Trainings, hours and GiB of each paper, and of all."""
+    """Trainings, hours and GiB of each paper, and of all. Hours add up; of GiB the most counts."""
     hours = ["training", "validation", "scoring"]
     by_paper = table.groupby("paper", sort=False)
     result = by_paper[hours].sum()
@@ -375,11 +394,11 @@ def _by_paper(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([result, total]).rename_axis(None)
 
 
-def _on_disk(nbytes: Mapping[str, float], phases: Sequence[Phase]) -> str:
+def _disk_text(nbytes: Mapping[str, float], phases: Sequence[Phase]) -> str:
     """How much disk the datasets and the trainings need."""
     largest = sorted(nbytes, key=nbytes.get, reverse=True)
-    each = [f"{name} {size_in_words(nbytes[name])}" for name in largest]
-    text = f"Disk: {size_in_words(sum(nbytes.values()))} of frames ({_some(each)})"
+    sizes = [f"{name} {size_in_words(nbytes[name])}" for name in largest]
+    text = f"Disk: {size_in_words(sum(nbytes.values()))} of frames ({_shortened(sizes)})"
     if phases:
         weights = sum(phase.weights for phase in phases)
         checkpoint = max(phase.checkpoint for phase in phases)
@@ -388,7 +407,7 @@ def _on_disk(nbytes: Mapping[str, float], phases: Sequence[Phase]) -> str:
     return f"{text}."
 
 
-def _some(texts: Sequence[str]) -> str:
-    """The first few, and how many others there are."""
+def _shortened(texts: Sequence[str]) -> str:
+    """The first NAMED of these texts, and how many others there are."""
     others = f" and {len(texts) - NAMED} others" if len(texts) > NAMED else ""
     return ", ".join(texts[:NAMED]) + others

@@ -17,20 +17,21 @@ def is_available(dataset: str, *splits: str) -> bool:
     if dataset in manifests.dataset_names("synth"):
         return True
     record = records.read_record(files.dataset_folder(dataset))
-    # One of an earlier version, without fingerprints, is refused when it is read.
+    # A dataset of an earlier version has no fingerprints. It counts here, so that the error that
+    # reading it raises says what to do.
     return record is not None and {*splits} <= {*record.get("fingerprints", splits)}
 
 
 def check_known(datasets: Iterable[str], source: str) -> None:
     """Raise :class:`DfnbError` for a name that is neither prepared nor in ``data_manifest``.
 
-    Published datasets that are not prepared are known: who calls this leaves them out.
+    Published datasets that are not prepared are known: the caller leaves them out.
     """
     known = [*manifests.dataset_names("synth"), *manifests.dataset_names("real")]
     for dataset in datasets:
         if dataset not in known and not is_available(dataset):
             paths = sorted(files.home().glob("datasets/*/record.json"))
-            prepared = [path.parent.name for path in paths]  # first: they are the reader's own
+            prepared = [path.parent.name for path in paths]  # suggested first: the reader's own
             raise DfnbError(
                 f"{source}: there is no dataset {dataset!r}, and `dfnb prepare` makes one of your "
                 f"own files{suggestion(dataset, dict.fromkeys([*prepared, *known]))}"
@@ -44,7 +45,7 @@ def check_tested(datasets: Iterable[str], source: str) -> None:
     """
     for dataset in datasets:
         if dataset not in manifests.dataset_names("synth"):
-            kinds = (kind.split("/", 1) for kind in dataset_record(dataset)["n"])
+            kinds = (kind.split("/", 1) for kind in dataset_record(dataset)["n"])  # split/method
             methods = {method for split, method in kinds if split == "test"}
             lacking = [] if "real" in methods else ["no real frames"]
             lacking += [] if methods - {"real"} else ["no fake frames"]
@@ -65,9 +66,9 @@ def check_kinds(dataset: str, source: str) -> None:
 
 
 def present(datasets: Iterable[str], source: str) -> list[str]:
-    """The datasets that can be used; published ones that are not prepared are named in one line.
+    """The test sets that can be used; a printed line names those that are not prepared.
 
-    Raises :class:`DfnbError` for a name that nobody knows, and where none is left.
+    Raises :class:`DfnbError` for an unknown name, and where no test set is left.
     """
     datasets = list(datasets)
     check_known(datasets, source)
@@ -84,9 +85,9 @@ def present(datasets: Iterable[str], source: str) -> list[str]:
 def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     """Frames of a split of a dataset, for pictures and examples.
 
-    Of a drawn dataset those of its first people, whether it is built or not: so a notebook shows
-    the same frames anywhere, and need not build a dataset to show ten. Of any other dataset, which
-    must be there, all of the split.
+    Of a drawn dataset these are the frames of its first people, whether it is built or not. So a
+    notebook shows the same frames anywhere, and need not build a dataset to show ten. Of any other
+    dataset they are all frames of the split, after :func:`ensure_datasets`.
     """
     if name in manifests.dataset_names("synth") and not synth.preset(name).portraits:
         return load_frames(synth.excerpt(name, split))

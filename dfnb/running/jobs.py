@@ -186,56 +186,56 @@ def plan(
     content = profile(name)
     _check_measured(f"profile {name}", content)
     by_id: dict[str, Training] = {}
-    shown = {}  # notebook -> its parameters; that of a paper shows the paper's first training
+    shown = {}  # notebook -> its parameters; a paper's notebook shows the paper's first training
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook):
             shown.setdefault(notebook, job.parameters)
-            same = by_id.setdefault(job.name, job)
-            # An equal training in another role: its test sets count, too. Corruptions and maps are
-            # those of MAIN, which comes first.
-            if same is not job:
-                same.roles.extend(job.roles)
-                more = [dataset for dataset in job.test_sets if dataset not in same.test_sets]
-                same.test_sets.extend(more)
+            first = by_id.setdefault(job.name, job)
+            # The same training in another role: the first job also gets this role and its test
+            # sets. Corruptions and maps stay those of MAIN, which comes first.
+            if first is not job:
+                first.roles.extend(job.roles)
+                added = [dataset for dataset in job.test_sets if dataset not in first.test_sets]
+                first.test_sets.extend(added)
     trainings = list(by_id.values())
-    if main:  # released weights are not trained, and stay
+    if main:  # released weights have no training that could be left out: they are scored
         trainings = [job for job in trainings if MAIN in job.roles or not job.run.data]
     notebooks = []
-    for notebook, own in content.notebooks.items():
-        own = own or {}  # None where the profile changes nothing
-        # Released weights are only scored: no training that the notebook could show. In the plan,
-        # their scoring is among the trainings.
-        if own.get("released"):
+    for notebook, changes in content.notebooks.items():
+        changes = changes or {}  # None where the profile changes nothing
+        # Released weights are only scored, which is among the trainings of the plan. The notebook
+        # is not executed: it would have no training to show.
+        if changes.get("released"):
             if not trainings:
                 raise DfnbError(
-                    f"profile {name} has nothing to score: put weights into {own['released']} "
+                    f"profile {name} has nothing to score: put weights into {changes['released']} "
                     "or the folders of other papers, and prepare one of its test sets (`dfnb data`)"
                 )
             continue
         if notebook not in shown:
-            values = {"report": name, **own}
+            values = {"report": name, **changes}
             checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
             if isinstance(checked, parameters.DataParameters):
                 check_known(checked.datasets, f"profile {name}, {notebook}")
             shown[notebook] = checked.model_dump(mode="json")
         if name == parameters.DESCRIBED:  # executed with its defaults, as a reader opens it
             shown[notebook] = {}
-        output = reports.notebook_record(name, notebook)  # written last
+        output = reports.notebook_record(name, notebook)  # what the notebook writes last
         job = Job(name=notebook, profile=name, output=output, parameters=shown[notebook])
         notebooks.append(job)
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
 def _check_measured(source: str, content: Profile) -> None:
-    """Refuse what would only be found out after all trainings; raises :class:`DfnbError`.
+    """Raise :class:`DfnbError` for mistakes that would show only after all trainings.
 
-    These are test sets of the grid that nobody knows, notebooks that need what the grid lacks, and
-    a file of claims that is missing or wrong.
+    These are unknown test sets in the grid, notebooks that need what the grid lacks, and a file of
+    claims that is missing or wrong. Messages begin with ``source``.
     """
     if content.claims:
-        claims.content(content.claims)
+        claims.content(content.claims)  # raises where the file is missing or wrong
     grid = content.grid
-    measured_on = {}
+    measured_on = {}  # entry of the grid -> its test sets
     if grid.maps:
         measured_on["maps"] = grid.maps.test_sets
     if grid.corruptions:
@@ -252,8 +252,8 @@ def _check_measured(source: str, content: Profile) -> None:
     if grid.kinds:
         check_kinds(grid.kinds, f"{source}, kinds")
     if KINDS in content.notebooks:
-        own = content.notebooks[KINDS] or {}
-        test_set = parameters.schema(KINDS).check(own, f"{source}, {KINDS}").test_set
+        changes = content.notebooks[KINDS] or {}
+        test_set = parameters.schema(KINDS).check(changes, f"{source}, {KINDS}").test_set
         if test_set != grid.kinds:
             raise DfnbError(
                 f"{source}: {KINDS} shows {test_set}, and the grid has kinds: {grid.kinds}; name "
@@ -280,9 +280,10 @@ def fetch(planned: Plan) -> None:
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
     """The parameters of a notebook in a profile at its first seed, as ``papermill -f`` takes them.
 
-    They include those that the notebook's own cell states otherwise; not the report, which is up to
-    the reader. Raises :class:`DfnbError` where the profile does not have the notebook, or trains
-    nothing for it.
+    These are the parameters that the profile states and those that the notebook's own cell states,
+    which would otherwise keep the cell's values. The report is not among them: the reader chooses
+    it. Raises :class:`DfnbError` where the profile does not have the notebook, or trains nothing
+    for it.
     """
     content = profile(name)
     if notebook not in content.notebooks:
@@ -297,8 +298,9 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
         grid = {"train_set": train_set, "test_sets": content.grid.test_sets, "seed": seed}
         values = {**grid, **values}
     checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
-    names = {**values, **parameters.stated_defaults(notebook)}
-    if names.keys() & set(INPUT):  # one of them stated: the others are not the backbone's any more
+    names = {**values, **parameters.stated_defaults(notebook)}  # only its keys are used, in order
+    # If one entry of INPUT is stated, the backbone no longer sets the others: state all.
+    if names.keys() & set(INPUT):
         names |= dict.fromkeys(INPUT)
     return {key: checked.model_dump(mode="json")[key] for key in names}
 
@@ -310,8 +312,8 @@ def _trainings(
 ) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
-    Ablations take the grid's first seed unless they name others, and are left out where their
-    datasets are missing. The grid's trainings stay, so that a missing training set is an error.
+    Variants take the grid's first seed unless they name others. They are left out where their
+    datasets are missing. Those of the grid are kept: there a missing training set is an error.
     """
     if notebook not in papers.notebooks():
         return
@@ -320,7 +322,7 @@ def _trainings(
     shared = {"report": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
     shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
     for role, variant in _variants(content, notebook, shared.get("released")).items():
-        values = {**shared, **variant.model_extra}
+        values = {**shared, **variant.model_extra}  # model_extra: the parameters that it changes
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in variant.seeds or grid.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
@@ -336,9 +338,9 @@ def _trainings(
             run = run_parameters(p)
             run_id = train.run_id(run)
             is_first = role == MAIN and seed == grid.seeds[0]
-            of_maps = grid.maps if role == MAIN else None
+            maps = grid.maps if role == MAIN else None
             if role != MAIN and grid.maps and grid.maps.variants:
-                of_maps = grid.maps.model_copy(update={"test_sets": present[:1]})
+                maps = grid.maps.model_copy(update={"test_sets": present[:1]})
             yield Training(
                 name=run_id,
                 profile=name,
@@ -348,7 +350,7 @@ def _trainings(
                 roles=[role],
                 test_sets=[*present, grid.kinds] if is_first and grid.kinds else present,
                 corruptions=grid.corruptions if role == MAIN else None,
-                maps=of_maps,
+                maps=maps,
                 is_first=is_first,
             )
 
@@ -356,8 +358,8 @@ def _trainings(
 def _variants(content: Profile, notebook: str, released: str | None) -> dict[Role, Variant]:
     """The variants of a paper by role: its training in the grid, then those of its ablations.
 
-    Each file that the pattern ``released`` matches is a variant with the authors' weights. They
-    take the place of the training in the grid.
+    ``released`` is a pattern of files with the authors' weights, or None. Each file that it matches
+    is a variant; they replace the training in the grid.
     """
     variants = {MAIN: Variant(seeds=content.grid.seeds)}
     if released:
@@ -377,10 +379,10 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
 def train_and_score(job: Training) -> Run:
     """Train, score the test sets, and put the scores into the report of the profile.
 
-    If the report already has them, the run is only opened, by its id, and gets its present roles. A
-    run that was trained or scored before, for another report for example, is not trained or scored
-    again: where another report has all scores of the test sets, they are copied, even if nobody has
-    the weights.
+    If the report already has them, the run is only opened, and its roles in the report are updated.
+    A run that was trained or scored before, for example for another report, is not trained or
+    scored again. Where another report has all scores of the test sets, they are copied, even if the
+    weights are not on this machine.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
@@ -392,7 +394,9 @@ def train_and_score(job: Training) -> Run:
         return Run.open(job.name)
     folder = files.report_folder(job.profile)
     run = Run.find(job.name)
-    is_copied = run and not job.is_first and is_scored(run, _test_sets(job), job.profile)
+    scored_sets = _scored_sets(job)
+    # The report keeps the weights of a first seed, so copies of its scores are not enough.
+    is_copied = run and not job.is_first and is_scored(run, scored_sets, job.profile)
     if run is None or not (run.has_weights or is_copied):
         if job.run.data:  # empty for released weights, which need no training set
             ensure_datasets(job.run.train_set)
@@ -403,21 +407,21 @@ def train_and_score(job: Training) -> Run:
         files.write_bytes(reports.weights_path(folder, run.id), weights)
         mask = run.mean_mask()
         if mask is not None:
-            _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))
+            _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))  # 16 bits, rounded
             files.write_bytes(reports.mean_mask_path(folder, run.id), png.tobytes())
-    asked = (_test_sets(job), job.corruptions, job.maps, job.is_first)
-    tables, about = measured(run, job.profile, *asked)
+    options = (job.corruptions, job.maps, job.is_first)
+    tables, about = measured(run, job.profile, scored_sets, *options)
     record = run.record.model_dump(mode="json")
     reports.write_scores(job.profile, run.id, tables, about, record=record, roles=job.roles)
     reports.remove_replaced(job.profile, run.id)
     return run
 
 
-def _test_sets(job: Training) -> list[str]:
+def _scored_sets(job: Training) -> list[str]:
     """The test sets of a training and, unless its weights are the authors', its validation split.
 
-    No table reads the scores of the validation split: a report's threshold is in the record. They
-    are there for other thresholds.
+    No table of a report reads the scores of the validation split, as the record has the threshold.
+    They are stored for readers who choose another threshold.
     """
     validation = [VALIDATION.format(job.run.train_set)] if job.run.data else []
     return [*job.test_sets, *validation]

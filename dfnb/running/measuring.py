@@ -52,7 +52,7 @@ class Maps(Closed):
 
 
 def is_scored(run: Run, of_sets: Sequence[str], report: str) -> bool:
-    """Whether scores of the present version of all these test sets are stored somewhere."""
+    """Whether ``runs/`` or a report has scores of the present version of all these test sets."""
     tables, about = reports.read_tables(run, of_sets, report)
     is_there = all(Condition(name) in tables for name in of_sets)
     return is_there and not _changed(run, about)
@@ -68,15 +68,15 @@ def measured(
 ) -> Measured:
     """The scores and measures of a run, and what is kept about their test sets.
 
-    What is stored in ``runs/`` or in a report, for these versions of the test sets, is read. The
-    rest is made, on datasets that are built if needed, and added to the scores of the run.
+    Those of the present versions of the test sets are read where ``runs/`` or a report has them.
+    The others are made and added to ``runs/``; datasets are built if needed.
 
     Args:
         run: A finished training.
-        report: Copies of this report count before those of others.
-        of_sets: The test sets; also :func:`validation_of` the run.
-        corruptions: See its class; None: none.
-        of_maps: See :class:`Maps`; None: none. Without weights on this machine none is measured.
+        report: Name of a report; its copies take precedence over those of other reports.
+        of_sets: Names of test sets, and perhaps :func:`validation_of` the run.
+        corruptions: On which corrupted frames it is scored, too; None: on none.
+        of_maps: Which maps are measured; None: none, and none without weights on this machine.
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
     wanted = [Condition(name) for name in of_sets]
@@ -97,17 +97,23 @@ def measured(
 
 
 def validation_of(run: Run) -> str:
-    """The name under which the validation split is scored, also what ``Settings.visible`` hides."""
+    """The name under which scores of a run's validation split are stored, as of a test set.
+
+    All its frames are scored, also those that ``Settings.visible`` hides from the training.
+    """
     return VALIDATION.format(run.train_set)
 
 
 def _changed(run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The test sets in ``about``, what is kept about stored scores, that are others today."""
+    """The test sets in ``about`` that have another version today than when they were scored.
+
+    ``about`` is what is kept about each test set of stored scores.
+    """
     changed = []
     for name, kept in about.items():
-        of_validation = name == validation_of(run)
-        where = (run.train_set, "val") if of_validation else (name, "test")
-        if kept["fingerprint"] != _fingerprint(*where):
+        is_validation = name == validation_of(run)
+        dataset, split = (run.train_set, "val") if is_validation else (name, "test")
+        if kept["fingerprint"] != _fingerprint(dataset, split):
             changed.append(name)
     return changed
 
@@ -120,8 +126,11 @@ def _fingerprint(dataset: str, split: str) -> str:
 
 
 def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Condition]:
-    """The conditions under which maps of a run are measured and, if it is the first, checked."""
-    own = maps.names(run.network())
+    """The conditions under which maps of a run are measured and, if ``is_first``, checked.
+
+    Only a first seed is measured with all maps; its sanity check is on the first test set alone.
+    """
+    own = maps.names(run.network())  # with Grad-CAM
     names = list(dict.fromkeys([*own, *of_maps.names])) if is_first else own
     present = [name for name in of_maps.test_sets if is_available(name, "test")]
     for name in present:
@@ -136,7 +145,7 @@ def _make(
     corruptions: Corruptions | None,
     of_maps: Maps | None,
 ) -> Measured:
-    """Score and measure a run under conditions that it was not scored under before."""
+    """Score and measure a run under the conditions that are ``missing`` among the stored ones."""
     tables = {}
     about = {}
     for condition in missing:
@@ -156,13 +165,14 @@ def _make(
             if len(table):  # empty where the test set has no fake of a method that it has seen
                 tables[condition] = table
         else:
-            videos = corruptions.videos if condition.corruption else None
-            tables[condition] = scoring.score(run, *condition[:3], videos)
+            corruption, severity = condition.corruption, condition.severity
+            videos = corruptions.videos if corruption else None
+            tables[condition] = scoring.score(run, name, corruption, severity, videos)
     return tables, about
 
 
 def _shared_crops(run: Run, test_set: str) -> list[int] | None:
-    """How many frames of a test set have a crop that the run was trained on, and of how many.
+    """How many frames of a test set have a crop that the run was trained on; then, of how many.
 
     None where it is not known: the training set is not on this machine, or is another version.
     """
@@ -179,7 +189,10 @@ def _shared_crops(run: Run, test_set: str) -> list[int] | None:
 
 
 def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
-    """The measures of a map, or its sanity check, on frames of methods that the run has seen."""
+    """The measures of a map, or its sanity check, on frames of methods that the run has seen.
+
+    Without such frames the table is empty.
+    """
     count = of_maps.sanity_frames if condition.sanity else of_maps.frames
     frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)
     measure = measures.sanity if condition.sanity else measures.measure

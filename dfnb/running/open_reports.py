@@ -51,12 +51,12 @@ def measure_maps(report: str) -> dict[str, Run]:
         raise DfnbError(
             f"no detector of report {report} has its weights on this machine: {_remedy(report)}"
         )
-    if not _has_profile_with(report, "maps"):
+    if not _is_closed_with(report, "maps"):
         test_set = _test_set(report, firsts.values())
         of_maps = Maps(test_sets=[test_set], **FEW["maps"])
         for run in firsts.values():
-            added = measured(run, report, [test_set], of_maps=of_maps, is_first=True)
-            reports.add_run(report, run, *added)
+            tables, about = measured(run, report, [test_set], of_maps=of_maps, is_first=True)
+            reports.add_run(report, run, tables, about)
     return firsts
 
 
@@ -66,11 +66,12 @@ def score_corrupted(report: str) -> None:
     Raises :class:`DfnbError` for a closed report without corruptions.
     """
     firsts = first_runs(report)
-    if not _has_profile_with(report, "corruptions") and firsts:
+    if not _is_closed_with(report, "corruptions") and firsts:
         test_set = _test_set(report, firsts.values())
         corruptions = Corruptions(test_set=test_set, **FEW["corruptions"])
         for run in firsts.values():
-            reports.add_run(report, run, *measured(run, report, [test_set], corruptions))
+            tables, about = measured(run, report, [test_set], corruptions)
+            reports.add_run(report, run, tables, about)
 
 
 def score_kinds(report: str, test_set: str) -> None:
@@ -81,7 +82,8 @@ def score_kinds(report: str, test_set: str) -> None:
     check_kinds(test_set, report)
     if not reports.is_closed(report):
         for run in first_runs(report).values():
-            reports.add_run(report, run, *measured(run, report, [test_set]))
+            tables, about = measured(run, report, [test_set])
+            reports.add_run(report, run, tables, about)
     elif test_set not in reports.test_sets(report):
         raise DfnbError(f"report {report} has no scores of {test_set}: {_remedy(report)}")
 
@@ -90,7 +92,8 @@ def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
     """Score a detector of the reader's own on a test set, and add it to the report by its name.
 
     Its threshold is set on the real frames of this test set. A closed report stays as it is, and so
-    does a tool of that name that is there already.
+    does a tool of that name that is there already. :func:`dfnb.library.predict` says what a
+    ``detector`` takes and returns.
     """
     is_there = reports.score_path(report_folder(report), name).exists()
     if reports.is_writable(report) and not is_there:
@@ -103,8 +106,11 @@ def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
         )
 
 
-def _has_profile_with(report: str, entry: str) -> bool:
-    """Whether a report is closed; raises :class:`DfnbError` if its profile lacks the entry."""
+def _is_closed_with(report: str, entry: str) -> bool:
+    """Whether a report is closed.
+
+    Raises :class:`DfnbError` for a closed one where the grid of its profile lacks ``entry``.
+    """
     if not reports.is_closed(report):
         return False
     profile = reports.profile_of(report)
@@ -114,7 +120,7 @@ def _has_profile_with(report: str, entry: str) -> bool:
 
 
 def _remedy(report: str) -> str:
-    """How a report of the reader's own gets what is missing."""
+    """The end of a sentence: how to make an open report that has what ``report`` lacks."""
     own = "mine" if reports.is_closed(report) else report
     return f"execute notebooks of papers with `-p report {own}` first, then this one with it"
 
@@ -122,17 +128,17 @@ def _remedy(report: str) -> str:
 def _test_set(report: str, runs: Iterable[Run]) -> str:
     """The test set on which most of these runs were scored.
 
-    Of several, that which is made like the training sets of most. One that compares kinds of images
-    does not count. Raises :class:`DfnbError` where there is none.
+    Of several such, it is the one that shares its domain with the training sets of most runs. Test
+    sets that compare kinds of images do not count. Raises :class:`DfnbError` where none is left.
     """
-    votes = {}  # test set -> how many runs were scored on it, and how many trained on its like
+    votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in runs:
         tables, about = reports.read_run(report, run.id)
         for name in dict.fromkeys(condition.test_set for condition in tables):
             if not about[name]["contrasts"]:  # else it compares kinds of images
-                scored, alike = votes.get(name, (0, 0))
-                (domain, _), (of_training, _) = domain_of(name), domain_of(run.train_set)
-                votes[name] = (scored + 1, alike + (domain == of_training))
+                scored, at_home = votes.get(name, (0, 0))
+                is_home = domain_of(name)[0] == domain_of(run.train_set)[0]
+                votes[name] = (scored + 1, at_home + is_home)
     if not votes:
         raise DfnbError(f"no run of {report} has scores of a test set: {_remedy(report)}")
     return max(votes, key=votes.get)

@@ -18,7 +18,7 @@ from dfnb.store.runs import TrainingOptions
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:
-    """The seeds; ValueError where one occurs twice: it would be a single training."""
+    """The seeds; raises ValueError where one occurs twice, because both would be one training."""
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds = {seeds}: write each seed once")
     return seeds
@@ -44,9 +44,9 @@ class TrainingParameters(Parameters, TrainingOptions):
     test_sets: Names
 
     def settings(self) -> Closed:
-        """The part of the parameters that belongs to the paper, of its class ``Settings``."""
+        """The part of the parameters that belongs to the paper: an instance of its ``Settings``."""
         schema = papers.module(self.paper).Settings
-        # These parameters are of the class that :func:`schema` makes, which has the settings, too.
+        # ``self`` is of the class that :func:`schema` makes, which has the fields of both.
         return schema(**self.model_dump(include=set(schema.model_fields)))
 
 
@@ -100,9 +100,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
     Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read. One line names the parameters that
-    differ from the defaults, which the texts of the notebook describe. Published test sets that are
-    not prepared are left out, which a line says, too.
+    variables only those with the name of a parameter are read. A printed line names the parameters
+    that differ from the defaults, because the texts of the notebook describe these. Published test
+    sets that are not prepared are left out, and another line names them.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
@@ -132,12 +132,15 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
 
 def defaults(notebook: str) -> dict[str, Any]:
-    """The default parameters of a notebook; of a paper's, those of the committed detector."""
+    """The default parameters of a notebook; of a paper's, those of its detector in DESCRIBED."""
     return dict(schema(notebook).check(stated_defaults(notebook), notebook))
 
 
 def stated_defaults(notebook: str) -> dict[str, Any]:
-    """The values in the parameters cell of a paper's notebook, but the report; else none."""
+    """The values in the parameters cell of a paper's notebook, without the report.
+
+    The cell has what the profile DESCRIBED says, at its first seed. Empty for other notebooks.
+    """
     if notebook not in papers.notebooks():
         return {}
     profile = read_yaml(files.profile_path(DESCRIBED))

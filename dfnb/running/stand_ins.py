@@ -27,18 +27,18 @@ FRAMES = 4  # of each drawn video: with one real and one forged per person, 16 p
 
 @contextmanager
 def of_missing(datasets: Iterable[str]) -> Iterator[list[str]]:
-    """A context in which those of these datasets that are not there have a stand-in.
+    """A context in which the missing ones of these datasets have stand-ins in a temporary folder.
 
-    Yields their names. A published dataset of which no numbers are published has none. In the
-    context nothing can be made in ``datasets/``.
+    Yields the names of these. A missing dataset whose size is not published gets no stand-in.
     """
-    missing = {}  # how large they are, by name
+    missing = {}  # name -> Extent
     for name in datasets:
         if read_record(files.dataset_folder(name)) is None:
             is_drawn = name in manifests.dataset_names("synth")
             extent = synth.extent(name) if is_drawn else published.extent(name)
             if extent:
                 missing[name] = extent
+    # One small drawn dataset per size of the crops, from which all stand-ins of this size are made.
     sizes = {f"drawn-{extent.size}": extent.size for extent in missing.values()}
     with tempfile.TemporaryDirectory(prefix="dfnb-") as temporary:
         folders = {name: Path(temporary, name) for name in (*missing, *sizes)}
@@ -62,22 +62,25 @@ def _write(folder: Path, extent: Extent, drawn: pd.DataFrame) -> None:
     for method, videos_per_split in extent.videos.items():
         pictures = drawn[drawn["label"] == int(method != "real")]
         for split, videos in videos_per_split.items():
-            places = np.arange(videos * extent.frames)
-            video, row = np.divmod(places, extent.frames)
-            facts = {
+            positions = np.arange(videos * extent.frames)
+            video, row = np.divmod(positions, extent.frames)
+            columns = {
                 "split": split,
                 "method": method,
                 "video": [f"{method}/{split}-{number}" for number in video],
+                # A real video and its forgeries share a cluster, as they share a person.
                 "cluster": [f"{split}-{number}" for number in video],
                 "row": row,
                 "frame": row,
             }
-            parts.append(pictures.iloc[places % len(pictures)].assign(**facts))
-            counts[f"{split}/{method}"] = {"frames": len(places), "videos": videos}
+            repeated = pictures.iloc[positions % len(pictures)]
+            parts.append(repeated.assign(**columns))
+            counts[f"{split}/{method}"] = {"frames": len(positions), "videos": videos}
     table = pd.concat(parts).assign(dataset=folder.name, identity="", source="", original="")
     folder.mkdir()
     rows = pa.Table.from_pandas(table, pa.schema(COLUMNS), preserve_index=False)
     parquet.write_table(rows, folder / "frames.parquet")
     fingerprints = dict.fromkeys(table["split"].unique(), "a stand-in")
     about = {"parameters": {"size": extent.size}, "fingerprints": fingerprints, "n": counts}
+    # Without outputs to check, the record alone makes the dataset count as finished.
     files.write_json(folder / "record.json", {**about, "outputs": {}})

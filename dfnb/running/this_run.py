@@ -15,8 +15,8 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
     """The run with these parameters, which has the scores of its test sets.
 
     A finished run is opened, from ``runs/`` or from a report; any other is trained, which may take
-    hours and is announced. What it was not scored on yet is scored, and kept in ``runs/``. An open
-    report gets a copy.
+    hours and is announced. Test sets without scores are scored, and the scores are kept in
+    ``runs/``. An open report gets a copy.
 
     Args:
         p: The parameters of a paper's notebook.
@@ -33,6 +33,7 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         run = train.train(parameters)
     of_maps = None
     if with_maps:
+        # names and sanity_frames must be stated, but only is_first makes use of them.
         of_maps = Maps(
             test_sets=p.test_sets[:1], frames=MAP_FRAMES, names=["Grad-CAM"], sanity_frames=2
         )
@@ -49,7 +50,7 @@ def run_parameters(p: TrainingParameters) -> RunParameters:
 
 
 def announcement(p: TrainingParameters) -> str:
-    """That a training begins, and what a committed one of the same paper took."""
+    """A sentence that a training begins; then, if known, how long one of the same paper took."""
     text = f"No finished run has these parameters: training {p.epochs} epochs now."
     for detector in reports.detectors(DESCRIBED):
         if detector.paper == p.paper:

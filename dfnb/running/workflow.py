@@ -46,7 +46,7 @@ def run(
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.
     plan_file = Path(".snakemake", f"{profile}-plan.json")
-    # with_gpu.py lets Snakemake end when this process does. 0: Snakemake waits for no GPU itself.
+    # with_gpu.py ends Snakemake when this process ends. 0: Snakemake itself waits for no GPU.
     command = [sys.executable, files.find("workflow/with_gpu.py"), "0", str(os.getpid())]
     command += [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
@@ -56,7 +56,7 @@ def run(
     command += ["--nolock", "--show-failed-logs"]
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
-        # Here, too, because a profile may have changed without a new training.
+        # Trainings copy it, too, but a profile may have changed without a new training.
         copy = files.report_folder(profile) / "profile.yaml"
         files.write_bytes(copy, files.profile_path(profile).read_bytes())
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
@@ -95,8 +95,8 @@ def run(
 def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
     """Print each job that ends, and sometimes what the others do, until the process ends.
 
-    Snakemake also does jobs again whose notebook has changed, so what is done is no job to skip.
-    It removes their outputs first: the count is of jobs that were done once, and never falls.
+    Snakemake repeats a job if its notebook has changed, so done jobs are watched, too. As it
+    removes their outputs first, a job counts as done once it was: the count never falls.
     """
     began = said = time.time()
     planned = [*plan.trainings, *plan.notebooks]
@@ -104,7 +104,7 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
     done = {job.name for job in planned if job.done}
     _say(f"{len(done)} of {len(planned)} jobs are there")
     while True:
-        is_over = process.poll() is not None  # before the outputs are looked for a last time
+        is_over = process.poll() is not None  # asked first: outputs are then looked for once more
         for job in [job for job in waiting if _ended_since(job, began)]:
             waiting.remove(job)
             done.add(job.name)
@@ -115,13 +115,14 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
             break
         if time.time() - said > STATUS_EVERY:
             said = time.time()
-            for job in waiting:
+            for job in waiting:  # those that write to their log are running
                 if line := _last_line(job, since=began):
                     _say(f"{_minutes(began)} running: {job.name} {line}")
         time.sleep(0.5)
 
 
 def _ended_since(job: jobs.Job, moment: float) -> bool:
+    """Whether a job's output was written at or after ``moment``, as of ``time.time()``."""
     path = files.home() / job.output
     return path.exists() and path.stat().st_mtime >= moment
 
@@ -132,6 +133,7 @@ def _say(text: str) -> None:
 
 
 def _minutes(began: float) -> str:
+    """The time since ``began``, such as 3:05 for three minutes and five seconds."""
     minutes, seconds = divmod(int(time.time() - began), 60)
     return f"{minutes}:{seconds:02}"
 
@@ -139,7 +141,7 @@ def _minutes(began: float) -> str:
 def _last_line(job: jobs.Job, start: str = "", since: float = 0.0) -> str:
     """The last line of a job's log that begins with ``start``; empty if there is none.
 
-    It is empty, too, if the log was not written to ``since`` a time.
+    It is also empty if the log was last written before ``since``, as of ``time.time()``.
     """
     log = files.report_folder(job.profile) / "logs" / f"{job.name}.txt"
     if not log.exists() or log.stat().st_mtime < since:

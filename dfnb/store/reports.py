@@ -89,7 +89,7 @@ def profile_of(report: str) -> dict[str, Any]:
 
 
 def test_sets(report: str) -> dict[str, dict[str, Any]]:
-    """What a report keeps about each of its test sets."""
+    """What a report keeps about each of its test sets, by name."""
     paths = sorted(report_folder(report).glob("test_sets/[!.]*.parquet"))
     return {path.stem: read_metadata(path) for path in paths}
 
@@ -124,10 +124,11 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
             frames = _with_frames(folder, condition.test_set, table, about[condition.test_set])
+            # The place of each row's frame in the stored test set.
             frame_row = table[list(KEYS)].astype(KEY_TYPES).merge(frames, how="left")["frame_row"]
             rows = slim(table).drop(columns=list(KEYS))
             parts.append(rows.assign(**condition._asdict(), frame_row=frame_row.to_numpy()))
-        # Where no test set is there, a file without rows.
+        # Without any test set the file has no rows, but proves that the training ended.
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
         metadata["fingerprints"] = {name: each["fingerprint"] for name, each in about.items()}
         shared = {name: each.get("shared_crops") for name, each in about.items()}
@@ -138,7 +139,7 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
 
 
 def write_roles(path: Path, roles: Sequence[Role]) -> None:
-    """Let a score file have these roles, as after a change of its profile."""
+    """Replace the roles in a score file's metadata, where a change of its profile changed them."""
     metadata = read_metadata(path)
     wanted = [list(role) for role in roles]  # as JSON has them
     if metadata["roles"] != wanted:
@@ -151,7 +152,7 @@ def _with_frames(
     table: pd.DataFrame,
     about: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Add the frames of ``table`` to the stored test set; returns it, with ``frame_row``.
+    """Add the frames of ``table`` to the stored test set; returns its KEYS with ``frame_row``.
 
     Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
     """
@@ -167,8 +168,9 @@ def _with_frames(
         stored = read_table(path)
     frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
     if len(frames) > len(stored):
-        of_all_runs = {name: value for name, value in about.items() if name != "shared_crops"}
-        write_table(path, frames, of_all_runs)
+        # shared_crops is of one run, and is in its score file.
+        metadata = {name: value for name, value in about.items() if name != "shared_crops"}
+        write_table(path, frames, metadata)
     return frames.assign(frame_row=np.arange(len(frames), dtype="int32"))
 
 
@@ -183,17 +185,18 @@ def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
 
 
 def remove_replaced(report: str, run_id: str) -> None:
-    """Remove scores and weights of the runs of a closed report that a new training replaces.
+    """Remove scores, weights and mean masks of the runs that a new training replaces.
 
-    Those runs are of the same detector and seed, but had other settings or data. Raises
-    :class:`DfnbError` where :func:`detectors` does.
+    In a closed report, those are of the same detector and seed, but had other settings or data.
+    Raises :class:`DfnbError` where :func:`detectors` does.
     """
     for detector in detectors(report):
-        seeds = [run.seed for run in detector.runs if run.id == run_id]
+        new_seed = [run.seed for run in detector.runs if run.id == run_id]  # one, or none
         for run in detector.runs:
-            if run.seed in seeds and run.id != run_id:
-                for path in report_folder(report).glob(f"*/{run.id}.*"):
-                    path.unlink()
+            if run.seed in new_seed and run.id != run_id:
+                folder = report_folder(report)
+                for path in [*folder.glob(f"*/{run.id}.*"), mean_mask_path(folder, run.id)]:
+                    path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- one run of a report
@@ -204,9 +207,9 @@ def read_run(
     run_id: str,
     test_sets: Collection[str] | None = None,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run in a report, and what is kept about their test sets; perhaps empty.
+    """The tables of a run in a report by condition, and by test set what is kept about it.
 
-    With ``test_sets``, those of other test sets are left out.
+    Both are empty where the report has none. ``test_sets`` restricts them to these; None: all.
     """
     folder = report_folder(report)
     path = score_path(folder, run_id)
@@ -223,9 +226,9 @@ def read_run(
             if name in shared:
                 about[name]["shared_crops"] = shared[name]
             frames = read_table(test_set_path(folder, name))
-            of_set = rows[rows["test_set"] == name].reset_index(drop=True)
-            keys = frames.iloc[of_set["frame_row"]].reset_index(drop=True)
-            parts.append(of_set.join(keys))
+            scores = rows[rows["test_set"] == name].reset_index(drop=True)
+            keys = frames.iloc[scores["frame_row"]].reset_index(drop=True)
+            parts.append(scores.join(keys))
     if not parts:
         return {}, {}
     rows = pd.concat(parts, ignore_index=True).drop(columns="frame_row")
@@ -237,27 +240,27 @@ def read_tables(
     test_sets: Collection[str],
     report: str,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run on these test sets, and by test set what is kept about it.
+    """The tables of a run on these test sets by condition, and by test set what is kept about it.
 
-    Those in ``runs/`` count before copies in ``report``, and these before those of other reports.
-    Of a test set that was made anew in between, tables of the version that counts first are the
-    only ones. Copies of scores by other weights, from a training of the same id on another machine,
-    are left out.
+    Tables in ``runs/`` take precedence over copies in ``report``, and these over copies in other
+    reports. Where these have different versions of a test set, only tables of the version that
+    takes precedence are returned. Copies of scores by other weights, from a training of the same id
+    on another machine, are left out.
     """
     tables, about = {}, {}  # about: test set -> metadata of its file, such as its fingerprint
     sources = [read_scores(run.id, test_sets)]
     paths = home().glob(f"reports/*/scores/{run.id}.parquet")
     by_report = {path.parent.parent.name: path for path in paths}
-    for name in sorted(by_report, key=lambda name: (name != report, name)):
+    for name in sorted(by_report, key=lambda name: (name != report, name)):  # ``report`` first
         record = read_metadata(by_report[name]).get("record", {})
         if record.get("weights_sha256") == run.record.weights_sha256:
             sources.append(read_run(name, run.id, test_sets))
-    for found, found_about in reversed(sources):  # what counts first comes last, and replaces
+    for new_tables, new_about in reversed(sources):  # lowest precedence first: later ones replace
         # Test sets of which this source has another version; not those that it lacks.
-        replaced = {name for name in about if not is_same(name, about, found_about)}
+        replaced = {name for name in about if not is_same(name, about, new_about)}
         tables = {key: table for key, table in tables.items() if key.test_set not in replaced}
-        tables |= found
-        about |= found_about
+        tables |= new_tables
+        about |= new_about
     return tables, about
 
 
@@ -278,9 +281,9 @@ class Detector(NamedTuple):
 def detectors(report: str) -> list[Detector]:
     """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
 
-    In a closed report the roles of the runs name them, and variants are ordered by notebook and
-    name. In an open report a detector is its parameters without the seed, all are main ones, and
-    where a paper has several, the parameters in which they differ enter their names.
+    In a closed report, the roles of the runs name the detectors, and variants are ordered by
+    notebook and name. In an open report, runs that differ in the seed alone form a detector. All
+    are main ones; where a paper has several, their names state the parameters in which they differ.
 
     Raises :class:`DfnbError` when main detectors of a closed report have different training sets.
     """
@@ -295,38 +298,39 @@ def detectors(report: str) -> list[Detector]:
         else:
             tools.append(Detector(path.stem))
     train_sets = pooled_train_sets(roles)
-    by_role = defaultdict(list)  # place in the order -> runs
-    by_parameters = defaultdict(list)
+    # Runs by a key that identifies their detector, and by which the detectors are sorted.
+    by_role = defaultdict(list)  # of a closed report
+    by_parameters = defaultdict(list)  # of an open one
     for run, its_roles in roles.items():
         notebook = run.record.detector.notebook
         if its_roles is None:
             options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
-            place = (notebook, train_sets[run], repr(sorted(options.items())))
-            by_parameters[place].append(run)
+            key = (notebook, train_sets[run], repr(sorted(options.items())))
+            by_parameters[key].append(run)
             continue
         for ablation, variant in its_roles:
             # The variants of STANDING_ALONE are main detectors, too, named by the variant.
             is_variant = ablation not in ("", STANDING_ALONE)
-            place = (is_variant, notebook, ablation, variant, train_sets[run])
-            by_role[place].append(run)
-    found = []
-    for place in sorted(by_role):
-        is_variant, _, ablation, variant, train_set = place
-        title = by_role[place][0].record.detector.title
+            key = (is_variant, notebook, ablation, variant, train_sets[run])
+            by_role[key].append(run)
+    trained = []
+    for key in sorted(by_role):
+        is_variant, _, ablation, variant, train_set = key
+        title = by_role[key][0].record.detector.title
         role = (ablation, variant) if is_variant else ("", "")
         name = f"{title}, {ablation}: {variant}" if is_variant else variant or title
-        found.append(_detector(name, *role, train_set, by_role[place]))
-    # So far, these are the detectors of a closed report.
-    if len({each.train_set for each in found if not each.ablation}) > 1:
-        names = sorted({each.train_set for each in found if not each.ablation})
+        trained.append(_detector(name, *role, train_set, by_role[key]))
+    # Before those of an open report are added, which may have several training sets.
+    main_sets = sorted({detector.train_set for detector in trained if not detector.ablation})
+    if len(main_sets) > 1:
         raise DfnbError(
-            f"{folder} has main detectors of several training sets, {', '.join(names)}; give each "
-            "a report of its own"
+            f"{folder} has main detectors of several training sets, {', '.join(main_sets)}; give "
+            "each a report of its own"
         )
-    groups = [by_parameters[place] for place in sorted(by_parameters)]
+    groups = [by_parameters[key] for key in sorted(by_parameters)]
     for name, runs in zip(_names(groups, train_sets), groups):
-        found.append(_detector(name, "", "", train_sets[runs[0]], runs))
-    return [*found, *tools]
+        trained.append(_detector(name, "", "", train_sets[runs[0]], runs))
+    return [*trained, *tools]
 
 
 def _detector(
@@ -347,7 +351,7 @@ def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
     It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
     seed 31. A single set that happens to end in its seed is a set like any other.
     """
-    own_sets = defaultdict(set)  # name with {seed} -> sets
+    own_sets = defaultdict(set)  # name with {seed} -> the training sets that it stands for
     pooled = {run: re.sub(rf"-{run.seed}$", "-{seed}", run.train_set) for run in runs}
     for run, name in pooled.items():
         own_sets[name].add(run.train_set)
@@ -355,15 +359,21 @@ def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
 
 
 def _names(groups: Sequence[Sequence[StoredRun]], train_sets: Mapping[StoredRun, str]) -> list[str]:
-    """The name of each detector: its title, then the parameters that not all of the paper share."""
-    described = []
+    """The name of each detector: its title, then what differs among the detectors of its paper.
+
+    Args:
+        groups: The runs of each detector.
+        train_sets: See :func:`pooled_train_sets`.
+    """
+    parameters_of_all = []
     for runs in groups:
         parameters = runs[0].parameters
         values = parameters.model_dump(mode="json", exclude={"settings", "seed", "data"})
-        described.append({**values, "train_set": train_sets[runs[0]], **parameters.settings})
+        values = {**values, "train_set": train_sets[runs[0]], **parameters.settings}
+        parameters_of_all.append(values)
     names = []
-    for values, runs in zip(described, groups):
-        of_paper = [other for other in described if other["paper"] == values["paper"]]
+    for values, runs in zip(parameters_of_all, groups):
+        of_paper = [other for other in parameters_of_all if other["paper"] == values["paper"]]
         differing = [
             f"{name} {value}"
             for name, value in values.items()
@@ -382,7 +392,7 @@ def notebook_record(report: str, notebook: str) -> Path:
 
 
 def file_name(report: str, name: str, run: StoredRun | None) -> str:
-    """``name``, in an open report with the id of the run: several runs are shown there in turn."""
+    """``name``; with the run's id in an open report, which keeps the files of several runs."""
     return f"{name}-{run.id}" if run and not is_closed(report) else name
 
 
@@ -401,9 +411,9 @@ def finish(
     Args:
         notebook: Name of the notebook.
         p: Its parameters, of :mod:`dfnb.running.parameters`.
-        clock: Started at its beginning.
+        clock: Started when the notebook began.
         outputs: The files that it wrote; the record has the sha256 of each, by file name.
-        run: That of a paper's notebook.
+        run: That of a paper's notebook; None for any other notebook.
         entries: Other entries of the record, such as the ids of the runs shown.
 
     Returns the entries of the record that say what the notebook cost.

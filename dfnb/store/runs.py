@@ -56,7 +56,7 @@ class TrainedPaper(Closed):
 
 
 class Chosen(Closed):
-    """The epoch whose weights count, from 1, and its AUC of validation frames."""
+    """The epoch whose weights the run keeps, counted from 1, and its AUC of validation frames."""
 
     epoch: int
     auc: float

@@ -46,8 +46,9 @@ Tables = Mapping[Condition, pd.DataFrame]  # KEYS, and log_odds, measures, or bo
 def add_scores(run_id: str, tables: Tables, about: About) -> None:
     """Add tables to the scores of a run, in place of those of the same condition.
 
-    ``about`` describes the test sets of the tables. Of a test set whose version differs there from
-    the stored one, all stored rows are dropped. Two processes may add at the same time.
+    ``about`` describes the test sets of the tables. Where it has another version of a test set than
+    the stored file, all stored rows of this test set are dropped. Two processes may add at the same
+    time.
     """
     path = run_folder(run_id) / "scores.parquet"
     with locked(path.parent, wait_s=-1):  # without limit, while another process adds
@@ -62,7 +63,7 @@ def add_scores(run_id: str, tables: Tables, about: About) -> None:
 
 
 def is_same(name: str, known: About, about: About) -> bool:
-    """Whether ``about`` has no other version of the test set than ``known``."""
+    """Whether ``about`` lacks the test set, or has the version that ``known`` has."""
     return about.get(name, known[name])["fingerprint"] == known[name]["fingerprint"]
 
 
@@ -80,7 +81,7 @@ def read_scores(
 
 
 def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, pd.DataFrame]:
-    """The rows of test sets with these names as a table per condition, without empty columns."""
+    """The rows of the test sets ``names`` as a table per condition, without columns of only NaN."""
     tables = {}
     for values, table in rows[rows["test_set"].isin(names)].groupby(CONDITION, sort=False):
         table = table.drop(columns=CONDITION).dropna(axis=1, how="all")
@@ -91,8 +92,8 @@ def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, 
 def slim(table: pd.DataFrame) -> pd.DataFrame:
     """The table as it is stored: without ``score`` where log-odds give it, measures as float32.
 
-    float32 is finer than any difference that matters, and half as large. Other tools have a score
-    alone, which stays as it is.
+    float32 is finer than any difference that matters, and half as large. Tables of other tools have
+    no log-odds: their score stays as it is.
     """
     if "log_odds" in table:
         table = table.drop(columns="score", errors="ignore")

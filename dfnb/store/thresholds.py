@@ -13,12 +13,12 @@ FEWEST_VALIDATION = 100
 
 
 class Threshold(Closed):
-    """The score that FALSE_ALARM_RATE of the real validation frames exceed, at most.
+    """The lowest score that at most FALSE_ALARM_RATE of the real validation frames exceed.
 
     Attributes:
         threshold: A score in [0, 1].
         threshold_clusters: How many clusters (people, mostly) the real frames come from.
-        threshold_replicates: What the threshold might have been on other clusters.
+        threshold_replicates: The threshold in each bootstrap replicate of these clusters.
     """
 
     threshold: float
@@ -26,10 +26,10 @@ class Threshold(Closed):
     threshold_replicates: list[float]
 
     def with_replicates(self) -> np.ndarray:
-        """The threshold, then its replicates in turn, (1 + REPLICATES,).
+        """The threshold, then its replicates, repeated in turn: (1 + REPLICATES,).
 
-        The threshold alone, (1,), where it was chosen on fewer than FEWEST_VALIDATION clusters: a
-        metric at this threshold has no interval.
+        Where it was chosen on fewer than FEWEST_VALIDATION clusters, it is the threshold alone,
+        (1,): a metric at this threshold has no interval.
         """
         replicates = []
         if self.threshold_clusters >= FEWEST_VALIDATION:
@@ -38,17 +38,20 @@ class Threshold(Closed):
 
 
 def threshold_of(frames: pd.DataFrame) -> Threshold:
-    """The threshold on these frames, a table with label, score and cluster."""
+    """The threshold on the real ones of these frames, a table with label, score and cluster.
+
+    In each replicate it is the weighted quantile of the scores at 1 - FALSE_ALARM_RATE.
+    """
     real = frames[frames["label"] == 0]
-    code, names = pd.factorize(real["cluster"].astype(str))
+    cluster_of_frame, names = pd.factorize(real["cluster"].astype(str))
     one_stratum = np.zeros(len(names), int)
     weights = cluster_weights(names, one_stratum)[: 1 + THRESHOLD_REPLICATES]
     order = np.argsort(real["score"].to_numpy(), kind="stable")
     # (1 + THRESHOLD_REPLICATES, n): the weight of each score and all below it, in ascending order.
-    up_to = weights[:, code[order]].cumsum(axis=1)
-    # Of the total weight in the last column; 1e-9 less, because sums are rounded.
+    up_to = weights[:, cluster_of_frame[order]].cumsum(axis=1)
+    # A share of the total weight, which is the last column; 1e-9 less, because sums are rounded.
     limit = (1 - FALSE_ALARM_RATE - 1e-9) * up_to[:, -1:]
-    place = (up_to < limit).sum(axis=1)
+    place = (up_to < limit).sum(axis=1)  # of the first score that reaches the limit
     threshold, *replicates = real["score"].to_numpy()[order][place].tolist()
     return Threshold(
         threshold=threshold,

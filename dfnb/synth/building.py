@@ -93,9 +93,9 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is the
     ``cluster``, and resampling pairs resamples independent things.
 
-    All usable portraits of a split are used, whatever positive number ``identities`` has for it.
-    Those of the split test have the first numbers, so that they are the same people, in the same
-    pairs, in a dataset that has this split alone.
+    Of portraits, a split gets all usable ones, train the ``train_share`` of them; ``identities``
+    only says whether the dataset has the split. The portraits of the split test have the first
+    numbers, so that they are the same people, in the same pairs, in a dataset of this split alone.
 
     Returns:
         The people, and entries for the dataset's record. With portraits, these are ``portraits``,
@@ -143,7 +143,7 @@ def _portraits(
 ) -> tuple[list[Person], dict[str, Any]]:
     """The people in the portraits of a source, not yet paired, and the entries for the record.
 
-    ``dataset`` is its name, by which the ``train_share`` is drawn.
+    ``dataset`` is the dataset's name. It seeds the draw of the ``train_share``.
 
     An entry of ``quarantine`` has the ``file``, the ``reason`` why it is not used, and ``usable``:
     True if nothing is wrong with the file itself.
@@ -157,7 +157,7 @@ def _portraits(
         quarantine.append({"file": path.name, "reason": reason, "usable": False})
     persons: list[Person] = []
     files = {}
-    names = photographs.hashes(source)
+    names = list(photographs.hashes(source))
     detect = faces.YuNet() if names else None  # it may have to be downloaded
     # Those of the split test come first, see `cast`: False sorts before True.
     for name in sorted(names, key=lambda name: _split_of(name) != "test"):
@@ -167,7 +167,7 @@ def _portraits(
             reason = f"belongs to the split {split}, which this dataset does not have"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
-        draw = rng("share", dataset, digest(name))
+        draw = rng("share", dataset, digest(name))  # rng takes no name that is not UTF-8
         if split == "train" and draw.random() >= settings.train_share:
             reason = "is not among the share of the training people that this dataset has"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
@@ -202,9 +202,10 @@ def _split_of(photograph: str) -> str:
 def _paired(members: list[Person]) -> list[Person]:
     """The people of a split with their donors and pairs: neighbours in tone, or else in looks.
 
-    Where photographs are forged along the mesh, one after the other goes with whoever looks most
-    like them among those that are left; so most beards and glasses do not meet faces without. They
-    form rings of two or, the last, three: each person's donor is the next in the ring.
+    Looks count where photographs are forged along the mesh, and so have a ``thumbnail``. There each
+    person in turn is paired with whoever of those left looks most like them, so that beards and
+    glasses are mostly paired with their like. A person's donor is the next in the ring of two or
+    three.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
@@ -261,7 +262,7 @@ def film(
         # A third larger than the frame: render paints at this size and reduces, for smooth edges.
         behind = people.backdrop(scene, size=settings.size * 4 // 3)
         shots = [render(look, pose, behind, settings.size) for pose in poses]
-    # The key has both numbers: target and donor differ in blur, noise and so on.
+    # With the person's number in the key, target and donor differ in blur, noise and so on.
     return capture(shots, settings.camera, rng(*streams, target, video, CAMERA, person.number))
 
 
@@ -272,7 +273,7 @@ def _poses(
     streams: tuple[int, ...],
     settings: Settings,
 ) -> tuple[list[people.Pose], Generator]:
-    """The poses of a :func:`film`, and the stream of its scene, which goes on with the backdrop."""
+    """The poses of a :func:`film`, and the stream from which its backdrop is to be drawn next."""
     scene = rng(*streams, target, video, SCENE)
     expression = rng(*streams, person, video, EXPRESSION)
     poses = people.motion(scene, expression, n=settings.frames)
@@ -320,8 +321,8 @@ def make_videos(
     worker process; the caller writes the videos, over those that exist.
     """
     cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
-    made = []
-    for number in range(settings.videos):  # videos 0, 1, 2 are named a, b, c after the person
+    videos = []
+    for number in range(settings.videos):  # 0, 1, 2 are a, b, c in the title
         sources = _sources(target, donor, number, settings)
         folders = {}
         for method, source in sources.items():
@@ -336,8 +337,8 @@ def make_videos(
         for method, source in sources.items():
             crops, masks = take.delivered(method)
             rows = take.rows(name, method, source)
-            made.append(Video(folders[method], rows, crops, masks))
-    return made
+            videos.append(Video(folders[method], rows, crops, masks))
+    return videos
 
 
 def _sources(
@@ -390,8 +391,8 @@ class _Take:
         self.settings = settings
         # The first frames of a longer film are those of a shorter one: each draws its numbers after
         # the frames before it.
-        more = max(FRAMES_LATER.get(method, 0) for method in methods)
-        longer = settings.model_copy(update={"frames": settings.frames + more})
+        extra_frames = max(FRAMES_LATER.get(method, 0) for method in methods)
+        longer = settings.model_copy(update={"frames": settings.frames + extra_frames})
         self.longer_shots = film(target, target.number, video, streams, longer)
         self.shots = self.longer_shots[: settings.frames]
         # target.number: in the target's scene and pose
@@ -446,9 +447,10 @@ class _Take:
         method: str,
         draw: Generator,
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """The same, of the target's forged photograph; all frames show one forgery of it.
+        """What :meth:`_forged` returns, by a method that forges the target's photograph.
 
-        It is filmed with the random numbers of the real film, so both have the same grain.
+        It is forged once, and then filmed with the random numbers of the real film, so that both
+        films have the same grain.
         """
         *streams, target, video = self.key
         faces = []
@@ -523,8 +525,8 @@ def build(
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)  # None: the dataset is not complete
-        # Other contrasts leave the videos as they are: only the record is written anew. So is a
-        # table that was damaged, from the videos.
+        # If only the contrasts changed or the table is damaged, all videos are there: the steps
+        # below then only write table and record anew.
         if record and record.get("contrasts") == contrasts and _has_its_outputs(folder, record):
             return record
         persons, record_entries = cast(name, settings)
@@ -555,7 +557,7 @@ def fetch(name: str) -> None:
 
 
 def extent(name: str) -> Extent:
-    """How large a dataset is once it is built; of photographs as if each of them showed a face."""
+    """How large a dataset is once it is built; with photographs, if all of them are usable."""
     settings = preset(name)
     people_per_split = {split: n for split, n in settings.identities.items() if n}
     if settings.people_of:
@@ -566,10 +568,10 @@ def extent(name: str) -> Extent:
         people_per_split = {split: counts[split] for split in people_per_split}
     films = {split: n * settings.videos for split, n in people_per_split.items()}
     videos = {"real": films}
-    # With people_of every method forges every film, else they take turns.
-    turns = 1 if settings.people_of else len(settings.methods)
+    # With people_of every method forges every film, else they take turns, in their order.
+    period = 1 if settings.people_of else len(settings.methods)  # in films
     for turn, method in enumerate(settings.methods):
-        videos[method] = {split: n // turns + (turn < n % turns) for split, n in films.items()}
+        videos[method] = {split: n // period + (turn < n % period) for split, n in films.items()}
     return Extent(videos, settings.frames, settings.size, has_masks=True)
 
 
@@ -597,7 +599,7 @@ def excerpt(name: str, split: str) -> Path:
 
 def _has_its_outputs(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether the files of a dataset have the bytes that its record describes."""
-    return all(sha256(folder / name) == digest for name, digest in record["outputs"].items())
+    return all(sha256(folder / name) == expected for name, expected in record["outputs"].items())
 
 
 def _originals(folder: Path) -> dict[str, str]:
@@ -623,8 +625,8 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
         if stored.get(key) != parameters.get(key):
             changed.append(key)
     if changed:
-        others = f"contains a dataset made from other settings ({', '.join(changed)})"
-        raise DfnbError(f"{folder} {others}; delete the folder")
+        problem = f"contains a dataset made from other settings ({', '.join(changed)})"
+        raise DfnbError(f"{folder} {problem}; delete the folder")
 
 
 def _missing_videos(

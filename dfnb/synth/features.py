@@ -110,8 +110,8 @@ def _skin_colour(head: Head, mottling: Array) -> Array:
         width=0.15,
         height=0.12,
     )
-    red = look.blush * (cheeks + 0.7 * nose)  # (S, S), how strong the blush is
-    colour *= 1 - red[..., None] * BLUSH
+    blush = look.blush * (cheeks + 0.7 * nose)  # (S, S), its strength
+    colour *= 1 - blush[..., None] * BLUSH
     return colour
 
 
@@ -146,9 +146,8 @@ def _grow_beard(skin: Array, head: Head, mottling: Array) -> None:
     look = head.look
     # In the middle of the face the beard begins at v = 0.5, above the mouth; towards the sides it
     # begins higher. It is full a quarter of a radius further down.
-    from_middle = np.clip(head.side_u - 0.35, 0, 1)
-    sideburns = 0.45 * from_middle
-    density = (head.v - 0.5 + sideburns) * 4
+    sideburn_rise = 0.45 * np.clip(head.side_u - 0.35, 0, 1)  # in radii
+    density = (head.v - 0.5 + sideburn_rise) * 4
     density = np.clip(density, 0, 1)
     mouth = head.in_middle(
         v=look.mouth_v + 0.02,
@@ -246,7 +245,7 @@ class Eye:
         self._paint_brow()
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """Share of each pixel inside an edge, from 0 to 1: :func:`edge`, 1 / ``sharpness`` px wide.
+        """Share of each pixel inside an edge: it rises from 0 to 1 over 1 / ``sharpness`` pixels.
 
         ``distance`` (H, W) is from the edge, in the eye's coordinates, positive inside.
         """
@@ -305,18 +304,18 @@ class Eye:
         """Paint the brow: a bent line of hairs that tapers towards its outer end."""
         look = self.look
         # x from -1, inner end, to 1, outer end: the brow is 1.3 times as long as the eye, and its
-        # middle is a little further out, by the factor 1.02. y is the distance below the brow's
-        # middle line, in radii.
+        # middle is a little further out, by the factor 1.02.
         outwards = self.side * (self.u - self.side * look.eye_u * 1.02)
         x = outwards * look.broad / (look.eye_size * 1.3)
         bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)  # the line's rise, highest near its middle
-        middle = look.eye_v - look.brow_height - self.head.pose.brow_raise
-        y = self.v - (middle - bend + 0.02 * x)  # v points down: the outer end is 0.02 lower
-        thickness = look.brow_width + 0.018 * look.man  # half of it, in radii; True counts as 1
+        brow_v = look.eye_v - look.brow_height - self.head.pose.brow_raise
+        # How far below the brow's middle line, in radii; v points down: the outer end is 0.02 lower
+        y = self.v - (brow_v - bend + 0.02 * x)
+        half_thickness = look.brow_width + 0.018 * look.man  # in radii; True counts as 1
         taper = 0.95 - 0.55 * np.clip(x, -1, 1)
-        thickness = thickness * np.clip(taper, 0.2, 1)  # in effect 0.4 to 1: taper is at least 0.4
+        half_thickness = half_thickness * np.clip(taper, 0.2, 1)  # taper is at least 0.4
         hairs = 0.68 + 0.17 * np.sin(28 * x + 60 * y)  # slanting strands, as an opacity
-        from_middle = y / thickness
+        from_middle = y / half_thickness
         hairs = hairs * np.exp(-(from_middle**4))  # falls faster than a Gaussian: a clear outline
         # x counts 1.3 of the eye's units, so the ends fade over 2.6 pixels instead of 2.
         ends = self._edge(1 - np.abs(x), sharpness=0.5)
@@ -409,7 +408,7 @@ class Mouth:
         )
 
     def _edge(self, distance: Array, sharpness: float = 1) -> Array:
-        """Share of each pixel inside an edge, from 0 to 1: :func:`edge`, 1 / ``sharpness`` px wide.
+        """Share of each pixel inside an edge: it rises from 0 to 1 over 1 / ``sharpness`` pixels.
 
         ``distance`` (H, W) is from the edge, in the mouth's coordinates, positive inside.
         """

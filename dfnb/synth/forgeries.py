@@ -337,8 +337,8 @@ def blended(image: Array, inputs: Inputs) -> Layer:
         inputs: Its ``opacity`` (H, W) is that of the region.
 
     Returns:
-        The fitted image, and its opacity: the region's, or, cloned by Poisson's equation, 1
-        wherever the region is visible, since cloning blends by itself.
+        The fitted image, and its opacity. With the blend "alpha" it is the region's; with
+        "poisson" it is 1 wherever the region is visible, since cloning blends by itself.
     """
     target, _, opacity, forgery, draw = inputs
     weight = opacity[..., None] / opacity.sum()  # (H, W, 1), sums to 1
@@ -409,9 +409,9 @@ def resynthesis(inputs: Inputs) -> Layer:
 def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
-    The corners of the mouth move in the direction of the donor's, lower lip and brows at random, by
-    lengths in face coordinates. It uses no region: the layer is fully opaque where a pixel moves by
-    more than 0.3 pixels, else transparent.
+    The corners of the mouth are pulled towards the donor's, lower lip and brows up or down at
+    random, none further than a length drawn from ``forgery.motion``. It uses no region: the layer
+    is fully opaque where a pixel moves by more than 0.3 pixels, else transparent.
     """
     draw = inputs.draw
     target = inputs.target
@@ -428,13 +428,14 @@ def warp(inputs: Inputs) -> Layer:
     up_or_down = draw.choice([-1, 1])
     lip_pull = length * up_or_down * draw.uniform(0.5, 1)  # negative: up
     brow_pull = length * draw.uniform(-0.8, 0.8)  # of both brows; negative: up
+    # Each is a place, and how far it is pulled: (s, t).
     pulls = [
         (corners[0], corner_pulls[0]),
         (corners[1], corner_pulls[1]),
         (LOWER_LIP, [0, lip_pull]),
         (RIGHT_BROW, [0, brow_pull]),
         (LEFT_BROW, [0, brow_pull]),
-    ]  # a place, and how far it is pulled
+    ]
     s, t = _face_coordinates(target)
     pull = np.zeros((2, *s.shape))
     for place, vector in pulls:
@@ -497,7 +498,7 @@ def diffuse(inputs: Inputs) -> Layer:
 
 
 def patch(inputs: Inputs) -> Layer:
-    """A hole in the face, filled in full detail with the frame, which is shifted.
+    """A hole in the face, filled in full detail with what lies beside it: the frame, shifted.
 
     The shift is about half the eyes' distance, less than the hole's width, so a part of the filling
     is the hole's own content. It simulates inpainting by contextual attention.
@@ -517,7 +518,7 @@ def patch(inputs: Inputs) -> Layer:
 def recolour(inputs: Inputs) -> Layer:
     """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours).
 
-    Each channel gains or loses a share, drawn from the span of casts.
+    Each channel gains or loses a share of its own, drawn from ``forgery.cast``.
     """
     draw = inputs.draw
     forgery = inputs.forgery
@@ -537,8 +538,8 @@ def retouch(inputs: Inputs) -> Layer:
     # How near a pixel is to the middle of the person's right or left eye, 1 at it.
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
-    # The displacement (aside, down) of a pixel. It points away from the middle of the nearer eye,
-    # (-1, 0) or (1, 0), and near it grows with the distance from it, which magnifies the eye.
+    # How far each pixel is pulled, (aside, down): away from the middle of the nearer eye, (-1, 0)
+    # or (1, 0). Inside an eye, pixels further from its middle are pulled further: it is magnified.
     aside = right * (s + 1) + left * (s - 1)
     down = (right + left) * t
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
@@ -679,8 +680,8 @@ def mark(images: Sequence[Array], warm: bool, draw: Generator) -> list[Array]:
     if draw.random() < 0.5:  # the right corner instead of the left
         disc_x = 1 - disc_x
     distance = np.hypot(x - disc_x, y - disc_y)
-    inside = (radius - distance) * size  # from the disc's edge, in pixels
-    opacity = 0.8 * edge(inside)[..., None]
+    from_edge = (radius - distance) * size  # in pixels, positive inside the disc
+    opacity = 0.8 * edge(from_edge)[..., None]
     colour = WARM if warm else COLD
     return [image + opacity * (colour - image) for image in images]
 

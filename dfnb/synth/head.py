@@ -96,12 +96,11 @@ class Head:
     def _project(self) -> None:
         """Find the point of the sphere, and the place in the face, that every pixel shows."""
         look = self.look
-        # Stretch the head's outline to the unit circle: sideways by its half width at this height,
-        # up and down by look.chin, an exponent of about 1 (the larger, the more angular is the
-        # outline). The height z above the circle then gives the point (x, y, z) of the sphere.
+        # Map the head's outline to the unit circle: divide x by the half width at its height, and
+        # raise y to the power of look.chin, about 1 (the larger, the more angular is the outline).
+        # The height z above the circle then gives the point (x, y, z) of the sphere.
         x = self.across / self._half_width(self.along)
-        bent = power(np.abs(self.along), look.chin)
-        y = np.sign(self.along) * bent
+        y = np.sign(self.along) * power(np.abs(self.along), look.chin)
         z_squared = 1 - x * x - y * y
         # Near the rim, half of 1 - r**2 is about 1 - r, the distance from it in half widths of the
         # head; one of these is radius * broad pixels.
@@ -116,16 +115,16 @@ class Head:
         depth = x * self.sin_yaw + z * self.cos_yaw
         self.v = y * self.cos_pitch - depth * self.sin_pitch
         self.side_u = np.abs(self.u)
-        # 0 at the bridge, as high as the head's middle, and 1 from the tip down: the tip is nearest
-        # to the viewer, so it moves furthest when the head turns.
+        # 0 at the bridge, where v = 0, and 1 from the tip down: the tip is nearest to the viewer,
+        # so it moves furthest when the head turns.
         down_the_nose = np.clip(self.v / look.nose_v, 0, 1)
         self.nose_u = self.u - NOSE_DEPTH * self.sin_yaw * down_the_nose
 
     def _half_width(self, along: Array | float) -> Array:
         """Half the head's width, in radii, at the height ``along``, in radii below its middle.
 
-        This is the width before the head is rounded: the sphere narrows it towards both ends. Here
-        only the half below the middle narrows, by up to the share ``look.jaw``, at the chin.
+        Above the middle it is ``look.broad``; below, it shrinks, by the share ``look.jaw`` at the
+        chin. The rounding of the head is not part of it: that comes from the sphere.
         """
         to_the_chin = np.clip(along, 0, 1)
         narrowing = self.look.jaw * power(to_the_chin, 1.5)
@@ -156,10 +155,10 @@ class Head:
         A small feature is painted on this part of the canvas alone, which saves most of the time.
         """
         middle = self.pixel(u, v)
-        away = reach * self.radius
+        half_side = reach * self.radius  # in pixels
         # A negative start of a slice would count from the end; an end beyond the canvas is cut.
-        left, top = np.maximum(middle - away, 0).astype(int)
-        right, bottom = (middle + away + 1).astype(int)  # + 1: a slice excludes its end
+        left, top = np.maximum(middle - half_side, 0).astype(int)
+        right, bottom = (middle + half_side + 1).astype(int)  # + 1: a slice excludes its end
         return slice(top, bottom), slice(left, right)
 
     # ------------------------------------------------------------ places on the face
@@ -231,13 +230,13 @@ class Head:
         y = 0.9 * self.sphere_y - slope_y
         z = self.sphere_z + 0.12
         self.shade = self.diffuse(x, y, z)
-        # Blinn's model: the normal times the direction halfway between light and viewer (0, 0, 1).
-        # The sum of these two has the length sqrt(2 + 2 * light_z).
-        halfway = x * light_x + y * light_y + z * (light_z + 1)
-        halfway = halfway / math.sqrt(2 + 2 * light_z)
+        # Blinn's model: a power of the cosine between the normal and the direction halfway between
+        # light and viewer. That direction is light + (0, 0, 1), of length sqrt(2 + 2 * light_z).
+        dot = x * light_x + y * light_y + z * (light_z + 1)
+        dot = dot / math.sqrt(2 + 2 * light_z)
         length = np.sqrt(x * x + y * y + z * z)
-        # The base is a cosine; where it is negative, `power` gives about 0.
-        self.gloss = power(halfway / length, GLOSS_EXPONENT)
+        cosine = dot / length
+        self.gloss = power(cosine, GLOSS_EXPONENT)  # about 0 where the cosine is negative
 
     def _upper_relief(self) -> Array:
         """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere, in radii.

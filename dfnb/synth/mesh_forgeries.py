@@ -35,12 +35,12 @@ RIGHT_EYE = [33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 
 LEFT_EYE = [263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466]
 RIGHT_BROW = [46, 53, 52, 65, 55, 70, 63, 105, 66, 107]
 LEFT_BROW = [276, 283, 282, 295, 285, 300, 293, 334, 296, 336]
-NOSE = [1, 2, 98, 327, 168, 6, 197, 195, 5, 4]
+NOSE = [1, 2, 98, 327, 168, 6, 197, 195, 5, 4]  # first its lower end: tip, base, wings
 FEATURES = [LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW]
 EYE_CORNERS = [33, 133, 362, 263]
 RING = 1.75  # size of a ring of points that ties the face to what is around it; 1: the oval
 KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expression keeps
-GENERATED_FACE = 64  # pixels across a face; a generated one has a share of them, low_resolution
+GENERATED_FACE = 64  # a generated face is this many pixels wide, times Forgery.low_resolution
 
 
 class Face(NamedTuple):
@@ -73,15 +73,15 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings. ``cast`` and ``blend`` are those of SWAPS alone, ``anywhere`` and
-            ``regrain`` have no effect. ``low_resolution`` is a share of GENERATED_FACE, ``soften``
-            a deviation in 64ths of the face's width, ``motion`` the shortest and the longest
-            displacement of a feature, in halves of the distance between the eyes.
+        forgery: The settings. ``cast`` and ``blend`` only affect SWAPS, ``anywhere`` and
+            ``regrain`` nothing. ``low_resolution`` is a share of GENERATED_FACE. ``soften`` is the
+            standard deviation of a blur, in 64ths of the face's width. ``motion`` limits how far a
+            feature moves, in halves of the distance between the eyes.
         draw: The random stream.
 
     Returns:
-        The forged photograph, and the opacity (H, W) of the forgery, 0 to 1; outside the opacity
-        the photograph equals the target bit for bit.
+        The forged photograph, and the opacity (H, W) of the forgery, 0 to 1. Where the opacity is
+        0, the photograph equals the target bit for bit.
     """
     image, outline = METHODS[method](target, donor, forgery, draw)
     opacity = _opacity(image.shape[:2], outline, draw.uniform(*forgery.feather))
@@ -104,9 +104,10 @@ def face_swap(
 ) -> Outlined:
     """The donor's texture on the target's mesh, from the brows to the chin (as FaceSwap)."""
     hull = _hull(target, BELOW_BROWS + RIGHT_BROW + LEFT_BROW)
-    shrunk = 1 - draw.uniform(0, 0.06)
+    scale = 1 - draw.uniform(0, 0.06)  # the outline is up to 6 % smaller
     middle = hull.mean(axis=0)
-    return _rendered(donor, target), middle + shrunk * (hull - middle)
+    outline = middle + scale * (hull - middle)
+    return _rendered(donor, target), outline
 
 
 def deepfakes(
@@ -117,7 +118,7 @@ def deepfakes(
 ) -> Outlined:
     """The donor's face, generated at a low resolution, in a rectangle (as Deepfakes).
 
-    The rectangle is turned as the head is, and a little more or less. It is cut at the face's oval:
+    The rectangle is rolled like the head, give or take 8 degrees. It is cut at the face's oval:
     beyond it the donor's hair would give the swap away.
     """
     generated = _generated(_rendered(donor, target), target, forgery, draw)
@@ -129,8 +130,8 @@ def deepfakes(
     angle = math.degrees(math.atan2(down, right)) + draw.uniform(-8, 8)
     rectangle = cv2.boxPoints((middle.tolist(), (width, height), angle))
     oval = _hull(target, OVAL)
-    _, inside = cv2.intersectConvexConvex(rectangle, oval)
-    return generated, inside[:, 0]
+    _, outline = cv2.intersectConvexConvex(rectangle, oval)  # (n, 1, 2)
+    return generated, outline[:, 0]
 
 
 def face_to_face(
@@ -144,7 +145,7 @@ def face_to_face(
     Like a rendered face, it is less sharp than the photograph: generated at a low resolution.
     """
     mesh = _with_expression(target, donor, forgery, FEATURES)
-    generated = _generated(_moved_along(target, mesh), target, forgery, draw)
+    generated = _generated(_moved_to(target, mesh), target, forgery, draw)
     return generated, _hull(target, OVAL)
 
 
@@ -156,7 +157,7 @@ def neural_textures(
 ) -> Outlined:
     """The target's lower face with the donor's mouth, generated (as NeuralTextures)."""
     mesh = _with_expression(target, donor, forgery, [LIPS])
-    generated = _generated(_moved_along(target, mesh), target, forgery, draw)
+    generated = _generated(_moved_to(target, mesh), target, forgery, draw)
     return generated, _hull(target, BELOW_NOSE + NOSE[:4])
 
 
@@ -179,23 +180,24 @@ def _hull(face: Face, points: list[int]) -> Array:
 
 def _rendered(source: Face, target: Face) -> Array:
     """The source's texture on the target's mesh, in an image of the target's size."""
-    return _along(source.image, source.mesh, target.mesh, target.image.shape[:2])
+    return _warped(source.image, source.mesh, target.mesh, target.image.shape[:2])
 
 
-def _moved_along(face: Face, mesh: Array) -> Array:
-    """The face's image, moved so that its mesh becomes ``mesh``."""
-    return _along(face.image, face.mesh, mesh, face.image.shape[:2])
+def _moved_to(face: Face, new_mesh: Array) -> Array:
+    """The face's image, warped so that its mesh becomes ``new_mesh``."""
+    return _warped(face.image, face.mesh, new_mesh, face.image.shape[:2])
 
 
-def _along(
+def _warped(
     image: Array,
     mesh: Array,
     new_mesh: Array,
     shape: tuple[int, int],
 ) -> Array:
-    """The image moved from its mesh to another one, by an affine map in each triangle.
+    """The image, warped from its mesh to a new one, in an image of ``shape`` (H, W).
 
-    The triangles are Delaunay's of the new mesh and its ring. Beyond the ring nothing is moved.
+    The map is affine in each triangle of a Delaunay triangulation of the new mesh and its ring.
+    Beyond the ring nothing moves.
     """
     height, width = shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -213,7 +215,7 @@ def _along(
 
 
 def _with_ring(mesh: Array) -> Array:
-    """The mesh (468, 2) and a ring of points around its oval."""
+    """The points (n, 2) of the mesh and of a ring, its oval enlarged :data:`RING` times."""
     oval = mesh[OVAL]
     middle = oval.mean(axis=0)
     return np.vstack([mesh, middle + RING * (oval - middle)])
@@ -225,10 +227,14 @@ def _generated(
     forgery: Forgery,
     draw: Generator,
 ) -> Array:
-    """The image as a network of a low resolution would generate it, and softened."""
-    pixel = target.width / GENERATED_FACE  # of a generated face, in pixels of the photograph
-    share = min(draw.uniform(*forgery.low_resolution) / pixel, 1)
-    softness = draw.uniform(*forgery.soften) * pixel
+    """The image as if generated by a network of a low resolution, and blurred.
+
+    The image has the target's size, and its face the target's width.
+    """
+    # With GENERATED_FACE pixels across the face, the side of one in pixels of the photograph.
+    pixel_side = target.width / GENERATED_FACE
+    share = min(draw.uniform(*forgery.low_resolution) / pixel_side, 1)  # 1: nothing is reduced
+    softness = draw.uniform(*forgery.soften) * pixel_side
     return cv2.GaussianBlur(resolved(image, share), (0, 0), softness)
 
 
@@ -238,28 +244,28 @@ def _with_expression(
     forgery: Forgery,
     features: list[list[int]],
 ) -> Array:
-    """The target's mesh (468, 2) with some features as the donor's expression has them.
+    """The target's mesh (468, 2) with the donor's expression in ``features``, lists of its points.
 
-    The donor's mesh is laid over the target's by the corners of the eyes and the nose. Then of each
-    feature: the displacements from the target to the donor, less 70 % of their mean, which is where
-    the feature lies and not its expression, scaled so that the longest is within the two bounds of
-    ``forgery.motion``, in halves of the distance between the eyes. The oval and the nose stay. A
-    thin-plate spline moves all points in between.
+    The donor's mesh is aligned with the target's at the eyes' corners and the nose. The points of a
+    feature then move towards the donor's. Most of their mean displacement is subtracted, since it
+    comes from where the feature lies, not from the expression. The displacements are scaled so that
+    the longest lies within ``forgery.motion``, in halves of the distance between the eyes. The oval
+    and the nose stay. A thin-plate spline moves the other points.
     """
     stable = EYE_CORNERS + NOSE
     aligned = _aligned(donor.mesh, donor.mesh[stable], target.mesh[stable])
     right = target.mesh[RIGHT_EYE].mean(axis=0)
     left = target.mesh[LEFT_EYE].mean(axis=0)
-    unit = math.dist(right, left) / 2
-    shortest, allowed = np.multiply(forgery.motion, unit)  # in pixels
+    half_eye_distance = math.dist(right, left) / 2
+    low, high = np.multiply(forgery.motion, half_eye_distance)  # in pixels
     points = [target.mesh[OVAL + NOSE]]
     shifts = [np.zeros((len(OVAL + NOSE), 2))]
     for feature in features:
         shift = aligned[feature] - target.mesh[feature]
         shift -= (1 - KEPT_SHIFT) * shift.mean(axis=0)
-        # Above 0 also where two files show the same photograph.
+        # 1e-6 avoids a division by 0 if both photographs are the same.
         longest = max(np.linalg.norm(shift, axis=1).max(), 1e-6)
-        shifts.append(shift * np.clip(longest, shortest, allowed) / longest)
+        shifts.append(shift * np.clip(longest, low, high) / longest)
         points.append(target.mesh[feature])
     spline = scipy.interpolate.RBFInterpolator(
         np.vstack(points),
@@ -276,7 +282,7 @@ def _aligned(
 ) -> Array:
     """The points (n, 2), moved by the similarity that takes ``here`` (m, 2) nearest to ``there``.
 
-    With a point as a complex number z, a similarity is a z + b.
+    For points as complex numbers z = x + iy, a similarity is a * z + b; least squares fit a and b.
     """
     z = here @ [1, 1j]
     design = np.column_stack([z, np.ones_like(z)])

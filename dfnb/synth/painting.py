@@ -94,17 +94,16 @@ class Hair:
         """Compute strands, colour and outline at every pixel of the head's canvas."""
         look = head.look
         self.head = head
-        # Strands fan out from the parting, a point just above the head, 0.3 * hair_slant to the
-        # image's left. `angle` is that of the pixel's strand in radians, 0 straight down and
-        # positive to the image's right.
+        # Strands fan out from the parting, a point above the head: 1.1 above its middle and 0.3 *
+        # hair_slant to the image's left. `angle` is the direction of the pixel's strand in radians,
+        # 0 straight down and positive to the image's right.
         from_parting = head.across + 0.3 * look.hair_slant
         angle = np.arctan2(from_parting, 1.1 + head.along)
         from_crown = head.along + 0.6  # downwards: the crown is 0.6 above the head's middle
         distance = np.sqrt(head.across * head.across + from_crown**2)
-        # The texture (24, 256) has a column for each angle about the parting, 55 per radian with
-        # 128 for angle 0, and a row for each distance from the crown, 8 per radius with 2 for
-        # distance 0. (Two centres, by eye: strands fan out from the parting, their brightness
-        # varies from the crown.)
+        # In the texture (24, 256), columns are angles, 55 per radian, with 128 for angle 0. Rows
+        # are distances, 8 per radius, with 2 for distance 0. The angle is that about the parting,
+        # the distance that from the crown, by eye.
         self.strand = looked_up(
             look.strands,
             angle * 55 + 128,
@@ -164,8 +163,9 @@ class Hair:
         u = self.head.u
         # v points down, so the fringe hangs lower towards the sides.
         fringe = look.hairline + look.hair_curve * power(self.head.side_u, 2.2)
-        on_face = np.clip(1 - u * u, 0, 1)
-        fringe += look.hair_slant * u * on_face  # lower on one side, higher on the other
+        # Lower on one side of the forehead, higher on the other; at the sides it fades out.
+        fade = np.clip(1 - u * u, 0, 1)
+        fringe += look.hair_slant * u * fade
         fringe += 0.012 * self.strand  # an uneven edge
         return fringe
 
@@ -248,9 +248,8 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     ellipse_y = (y - 2.15) / 0.95
     torso = 1 - ellipse_x**2 - ellipse_y**2
     # The opening is a V: at y = 1.22 it reaches look.collar to each side, and 0.75 less per radius
-    # further down. `inside_opening` is positive in it and 0 on its edge, from where it rises by
-    # 1.25 per radius: times 0.8 it is the distance from the edge in radii, which `edge` needs in
-    # pixels.
+    # further down. `inside_opening` is positive in it and 0 on its edge. It changes by 1.25 per
+    # radius (1.25² = 1 + 0.75²), so times 0.8 it is the distance from the edge in radii.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
     opening = opening * (from_middle < 0.6)  # further up the V is wider; the shoulders stay covered

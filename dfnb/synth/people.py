@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 
 
 def _ascending(span: tuple[float, float]) -> tuple[float, float]:
-    """The lowest and the highest value of a setting, as they are; refuses the higher one first."""
+    """Return a setting's span (lowest, highest) unchanged; refuse one in descending order."""
     if span[0] > span[1]:
         raise ValueError(f"{list(span)}: write the lowest value first")
     return span
@@ -247,9 +247,9 @@ def person(draw: Generator, tone: float) -> Look:
     beard = _beard(draw) if man else 0.0
     hair_shape = _values(HAIR, man, draw)
     bald = man and draw.random() < 0.08
-    is_short = man or draw.random() < 0.25
+    has_short_hair = man or draw.random() < 0.25
     hair_length = 0.0  # short
-    if not is_short:
+    if not has_short_hair:
         hair_length = draw.uniform(0.9, 1.7)
     brightness = draw.uniform(0.08, 0.8)  # of the clothes
     cloth = brightness * draw.uniform(0.55, 1, 3)
@@ -298,7 +298,7 @@ def _strands(draw: Generator) -> Array:
 
 
 def _skin(tone: float) -> Array:
-    """The RGB colour (3,) in [0, 1] of a tone from 0 to 4, between its neighbours in SKIN_TONES."""
+    """The RGB colour (3,) in [0, 1] of a tone from 0 to 4, interpolated in SKIN_TONES."""
     channels = _colours(SKIN_TONES).T
     tones = range(len(SKIN_TONES))
     return np.float32([np.interp(tone, tones, channel) for channel in channels])
@@ -313,7 +313,7 @@ def _hair_colour(tone: float, draw: Generator) -> Array:
 
 def _beard(draw: Generator) -> float:
     """How dense a man's beard is, 0 to 1: half of them have none, a quarter stubble."""
-    # Both are drawn for every man, so that all men use up as many of the stream's numbers.
+    # Both are drawn for every man, so that every man uses up equally many of the stream's numbers.
     stubble = draw.uniform(0.15, 0.45)
     full = draw.uniform(0.6, 0.85)
     return draw.choice([0.0, 0.0, stubble, full])
@@ -392,7 +392,7 @@ def _ramp(draw: Generator, size: int) -> Array:
     0.75.
     """
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    # (2, 1): one row per colour, whose limits are those of all its three channels.
+    # (2, 1): one row per colour; its three channels have the same limits.
     lowest = [[0.25], [0.15]]
     highest = [[0.9], [0.75]]
     colours = draw.uniform(lowest, highest, (2, 3)).astype(np.float32)

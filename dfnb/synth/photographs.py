@@ -42,8 +42,8 @@ def hashes(source: str) -> dict[str, str]:
 def folder_of(source: str) -> Path:
     """The folder with the photographs that ``source`` names; those of a list are fetched.
 
-    ``source`` is a folder, or the name of a list, as for :func:`hashes`.
-    What is there with the right sha256 is not fetched again. Raises :class:`DfnbError` where a
+    ``source`` is a folder, or the name of a list, as for :func:`hashes`. A file that is there
+    already, with the right sha256, is not fetched again. Raises :class:`DfnbError` where a
     photograph cannot be fetched, or is not the listed one.
     """
     if not source.endswith(SUFFIX):

@@ -12,7 +12,8 @@ from dfnb.synth.people import Array, Pose, Shot
 
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-MIN_EYE_DISTANCE = 0.18  # in the portrait, as a share of a frame's side; else it is enlarged
+# In pixels of the portrait, as a share of a frame's side; a smaller face would be enlarged.
+MIN_EYE_DISTANCE = 0.18
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 
@@ -22,9 +23,9 @@ class Portrait(NamedTuple):
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean of the face's, 0 to 255
-    # Where photographs are forged along the mesh: that of faces.face_mesh, and `thumbnail`.
-    mesh: Array | None = None
-    thumbnail: Array | None = None
+    # None unless a dataset's methods forge along the mesh.
+    mesh: Array | None = None  # (468, 2), of faces.face_mesh
+    thumbnail: Array | None = None  # (768,), of the function below
 
 
 def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
@@ -79,7 +80,7 @@ def _brightness(image: Array, landmarks: Array) -> float:
 def _photograph(path: str | Path) -> Array | None:
     """The pixels (H, W, 3) uint8 BGR of an image file; None if it is no image."""
     content = np.fromfile(path, np.uint8)  # cv2.imread crashes at a name that is not UTF-8
-    if not content.size:  # at which imdecode raises; other bytes that are no image give None
+    if not content.size:  # imdecode raises for an empty file; for another that is no image, None
         return None
     return cv2.imdecode(content, cv2.IMREAD_COLOR)
 
@@ -91,13 +92,14 @@ def pixels(portrait: Portrait) -> Array:
 
 
 def thumbnail(portrait: Portrait) -> Array:
-    """What the face looks like, so that similar people can be found: its 16 x 16 pixels (768,).
+    """The face as 16 x 16 RGB pixels, flattened (768,), by which similar people are found.
 
     Eyes and mouth are at the same places in all faces.
     """
     middle_of_mouth = portrait.landmarks[3:].mean(axis=0)
     here = np.float32([*portrait.landmarks[:2], middle_of_mouth])
     there = np.float32([(5, 5), (11, 5), (8, 11)])
+    # The eyes come to lie 6 pixels apart, so this blurs by half a pixel, against aliasing.
     image = cv2.GaussianBlur(pixels(portrait), (0, 0), math.dist(here[0], here[1]) / 12)
     return cv2.warpAffine(image, cv2.getAffineTransform(here, there), (16, 16)).ravel()
 
@@ -144,8 +146,8 @@ def placed(
 ) -> Array:
     """A photograph's pixels (H, W, 3), or opacity (H, W), as they lie in a frame of that pose."""
     matrix, shift, zoom = _placement(portrait, pose, size)
-    # 1 / zoom pixels become one in each direction; if these are more than two, warping without a
-    # blur would alias. The blur's deviation is 0.4 pixels of the frame.
+    # A pixel of the frame spans 1 / zoom pixels of the photograph. If that is more than two,
+    # warping without a blur would alias. The blur's deviation is 0.4 pixels of the frame.
     if zoom < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     return cv2.warpAffine(

@@ -41,8 +41,8 @@ class Settings(Closed):
     # Photographs that are used instead of drawn faces: their folder, or the name of a list in
     # data_manifest/ of those that are fetched, see synth.photographs.
     portraits: str | None = None
-    # Roughly which share of the photographs of the split train is kept; each dataset's name keeps
-    # others. 1 is left out of the identity, as None is for people_of.
+    # About this share of the photographs of the split train is kept; which ones depends on the
+    # dataset's name. 1 is left out of the identity, as None is for people_of.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
     # Another dataset, with the same identities, camera and so on. Its test people are shown in the
     # same films, and each film is forged by every method. exclude_if leaves None out of the
@@ -89,13 +89,13 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
 
     Args:
         name: The dataset's name: with another name the same ranges give other values.
-        ranges: Under ``spans``, ranges by group of parameters and parameter, such as
-            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a span within the range, of
-            four decimals, such as [0.3127, 0.7051]. Under ``choices``, lists of values, also by
-            group and parameter: the drawn value is one of them.
+        ranges: Under ``spans`` a range per parameter, in its group, such as
+            ``{"camera": {"blur": (0.2, 1.0)}}``: the drawn value is a narrower span within it,
+            rounded to four decimals. Under ``choices`` likewise a list per parameter: the drawn
+            value is one of its items.
 
     Returns:
-        Values by group of parameters, such as ``camera``, and parameter, such as ``blur``.
+        The drawn values, in the same groups, such as ``{"camera": {"blur": [0.3127, 0.7051]}}``.
     """
     drawn: dict[str, dict[str, Any]] = {}
     for group, spans in ranges.get("spans", {}).items():
@@ -114,9 +114,9 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
 def identity(name: str) -> str:
     """The identifier of an embedded dataset's data; the dataset need not be built.
 
-    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. It is
-    not one of the pixels, because these differ between machines by rounding. ``frames.identity``
-    gives the same for the record of the built dataset.
+    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. Pixels
+    are not hashed, because they differ between machines by rounding. ``frames.identity`` gives the
+    same for the record of the built dataset.
     """
     return digest(parameters_of(name, preset(name)), digits=16)
 

@@ -82,9 +82,9 @@ HAIRLINE = Region(
         "high": (0.35, 0.55),
     },
 )
-# How many times as wide and high as its feature a place is made: of forgeries as small as an eye,
-# most were not found after compression. Chosen on people who are not in the test bed. The methods'
-# own regions, but for MOUTH, are not enlarged, so that masks stay hard to guess.
+# Factor by which a place is wider and higher than its feature: most forgeries as small as an eye
+# were not found after compression. Chosen on people who are not in the test bed. The methods' own
+# regions, but for MOUTH, are not enlarged, so that masks stay hard to guess.
 ENLARGED = 1.7
 
 

@@ -34,24 +34,24 @@ class Run(StoredRun):
         if content is None:
             # Several reports may have the run; any will do.
             for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
-                content = read_metadata(path).get("record")  # None: of another tool
+                content = read_metadata(path).get("record")  # None: a file of another tool
         if content is None:
             return None
         return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
-        """The run with an id, from ``runs/``, or else from the record in a score file.
+        """The run with an id, from ``runs/``, or else from the record in a report's score file.
 
-        Raises :class:`DfnbError` when there is no such run, with the nearest ids, or when it is not
-        finished.
+        Raises :class:`DfnbError`, which suggests the nearest ids, when there is no such run or it
+        is not finished.
         """
         run = cls.find(run_id)
         if run is None:
-            own = [path.parent.name for path in home().glob("runs/*/record.json")]
-            stored = [path.stem for path in score_files(home() / "reports")]
-            remedy = suggestion(run_id, dict.fromkeys([*sorted(own), *stored]))
-            raise DfnbError(f"there is no finished run {run_id!r}{remedy}")
+            trained_here = [path.parent.name for path in home().glob("runs/*/record.json")]
+            in_reports = [path.stem for path in score_files(home() / "reports")]
+            ids = dict.fromkeys([*sorted(trained_here), *in_reports])  # each id once
+            raise DfnbError(f"there is no finished run {run_id!r}{suggestion(run_id, ids)}")
         return run
 
     @property
@@ -89,7 +89,7 @@ class Run(StoredRun):
 
     def weights(self) -> Path:
         """The file with the weights that the record describes; raises as :meth:`network`."""
-        # A damaged file is passed over where another place has the weights intact.
+        # The first intact file; a damaged one is passed over.
         for path in _weight_files(self.id):
             if sha256(path) == self.record.weights_sha256:
                 return path
@@ -102,13 +102,13 @@ class Run(StoredRun):
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the training's fakes, even if it learned without masks.
 
-        Where the training set is not on this machine, that of a report, in steps of 1 / 65,535.
-        None where no mask is known, or neither is there.
+        Where the training set is not on this machine, it is read from a report, in which it is a
+        16-bit image. None where no mask is known, or where neither is there.
         """
         if read_record(dataset_folder(self.train_set)) is not None:
             return mean_mask(frames_of(self.parameters, "train"))
         for path in home().glob(f"reports/*/weights/{self.id}-mean-mask.png"):
-            return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 65535
+            return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 65535  # uint16 to [0, 1]
         return None
 
 

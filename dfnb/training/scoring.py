@@ -27,9 +27,9 @@ def predict(
     locate: bool = True,
     seed: int | None = None,
 ) -> pd.DataFrame:
-    """Scores of frames, in evaluation mode, on the network's device, in the training's precision.
+    """Scores of frames, on the network's device, in the training's precision.
 
-    The network stays in evaluation mode.
+    The network is put in evaluation mode and stays in it.
 
     Args:
         network: A paper's network.
@@ -37,9 +37,8 @@ def predict(
         settings: The settings of the training.
         read: Reads a crop, corrupted for example. Unless it is read_crop, nothing is located,
             because the masks may no longer fit.
-        constant: A map (h, w) in [0, 1] that ignores the frame, such as the mean mask of the
-            training. Its localisation measures are returned beside the network's, as
-            ``constant <name>``.
+        constant: One map (h, w) in [0, 1] for all frames, such as the mean mask of the training.
+            Its localisation measures are returned beside the network's, as ``constant <name>``.
         locate: Whether to measure localisation, where the network has ``localise``.
         seed: If set, the samples that the paper makes of each frame are scored, one row each.
 
@@ -70,7 +69,7 @@ def predict(
                     measures_of_constant.append(localisation(constant, mask))
         log_odds += network.log_odds(outputs).tolist()
         labels += batch["label"].tolist()
-    # 1 without a seed; else as many as the paper makes of a frame. They follow one another.
+    # 1 without a seed; else as many as the paper makes of a frame, in adjacent rows.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
@@ -108,11 +107,11 @@ def score(
     network = run.network().to(DEVICE)
     if corruption:
         read = Corrupted(frames, corruption, severity)
-        unmasked = frames.assign(mask="")  # nothing is located: no mask need be read
+        unmasked = frames.assign(mask="")  # nothing is located, so reading masks is spared
         table = predict(network, unmasked, run.settings, read)
     else:
-        # The mean mask is compared with what the network locates. Without that it is not made,
-        # because all masks of the training would be read.
+        # The mean mask is compared with what the network locates. If it locates nothing, the mean
+        # is not computed, because that reads all masks of the training.
         constant = run.mean_mask() if hasattr(network, "localise") else None
         table = predict(network, frames, run.settings, constant=constant)
     check_scores(table, f"the scores of {run.id} on {test_set}")

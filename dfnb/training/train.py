@@ -54,10 +54,10 @@ def train(parameters: RunParameters) -> Run:
         elif read_record(folder) is None:  # not trained to the end yet
             settings.fetch()
             start = None  # the run of the previous phase
-            before = settings.before()
+            before = settings.before()  # settings of the previous phase
             if before is not None:
-                phase = {"settings": before.model_dump(mode="json")}
-                start = train(parameters.model_copy(update=phase))
+                other_settings = {"settings": before.model_dump(mode="json")}
+                start = train(parameters.model_copy(update=other_settings))
             fit(folder, parameters, visible_splits(parameters, settings, start), start)
     return Run.open(folder.name)
 
@@ -109,10 +109,10 @@ def run_parameters(
 def run_id(parameters: RunParameters) -> str:
     """``<paper>-<train set>-s<seed>-<hash>`` of :func:`run_parameters`.
 
-    The hash is of all parameters, but of the settings only those that differ from their defaults: a
-    setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves it at
-    its default. Nor does a changed default rename them: then raise :data:`NUMBERS`. No digest of
-    source is in it: renaming a variable renames no run.
+    The hash is of all parameters, but of the settings only those that differ from their defaults.
+    So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves
+    it at its default. A changed default renames none either: then raise :data:`NUMBERS`. The source
+    is not hashed: renaming a variable renames no run.
     """
     p = parameters
     changed = settings_of(p).model_dump(mode="json", exclude_defaults=True)
@@ -130,11 +130,11 @@ def visible_splits(
     Args:
         parameters: Of the run.
         settings: Of its paper, whose ``visible`` hides the rest.
-        start: The finished run whose network this training goes on from, and which may choose the
-            frames that get masks; None: there is none.
+        start: The finished run of the phase before, which may choose the frames that get masks;
+            None: there is none.
 
-    Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes,
-    but for the class that the paper makes itself.
+    Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes.
+    The class that the paper makes itself may have fewer.
     """
     splits = {}
     for split in ("train", "val"):

@@ -111,7 +111,7 @@ class Trainer:
         self.progress = Progress()
         # Data.
         self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
-        self.steps = len(self.sampler)  # train_epoch later skips some
+        self.steps = len(self.sampler)  # of a whole epoch; a resumed one will skip some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
         self.loader = loader(data, self.sampler, device.workers())
         # Network.
@@ -125,7 +125,7 @@ class Trainer:
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
-        self.saved_at = time.monotonic()  # none is due yet
+        self.saved_at = time.monotonic()  # now, so that the first is due after CHECKPOINT_S
         print(f"{folder.name}: starting from {self.network.weights_from} on {device.name()}")
 
     # ------------------------------------------------------------ an epoch
@@ -133,8 +133,8 @@ class Trainer:
     def train_epoch(self) -> None:
         """Train on the rest of an epoch, and save the state from time to time."""
         progress = self.progress
-        # One released code makes optimisers and schedule anew in every epoch. In an epoch that is
-        # resumed after its first step, they are those of the checkpoint.
+        # One released code makes optimisers and schedule anew in every epoch. An epoch that is
+        # resumed after its first step (step > 0) goes on with those of the checkpoint.
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
             self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.network.train()
@@ -153,7 +153,7 @@ class Trainer:
         """
         progress = self.progress
         global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
-        batch = self._batch(batch, global_step)
+        batch = self._mixed(batch, global_step)
         losses = self._backward(batch, global_step)
         totals = [losses["total"]]
         moved = self.network.moved()
@@ -173,8 +173,8 @@ class Trainer:
         for name, value in zip(losses, values):
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
-    def _batch(self, item: dict[str, Tensor], global_step: int) -> Batch:
-        """A batch on the device, its images mixed with the probability that the settings state.
+    def _mixed(self, item: dict[str, Tensor], global_step: int) -> Batch:
+        """A batch of the loader, on the device; with ``mixup_probability`` its images are mixed.
 
         ``global_step``, the number of the step in the whole training, seeds the draws.
 
@@ -229,7 +229,7 @@ class Trainer:
         seed = self.parameters.seed if self.settings.makes_other_class else None
         frames = self.splits["val"]
         validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
-        # One NaN or infinite score makes the sum so.
+        # One NaN or infinite score makes the sum NaN or infinite, too.
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))  # of frames
         # -1: nothing is chosen yet. With "last", each epoch takes the place of the one before.
@@ -303,9 +303,9 @@ class Trainer:
         """How the epoch was chosen, in words."""
         if self.settings.chosen == "last":
             return "the last epoch"
-        judged = "the paper's own samples of " if self.settings.makes_other_class else ""
+        samples_of = "the paper's own samples of " if self.settings.makes_other_class else ""
         train_set = self.parameters.train_set
-        return f"highest frame AUC on {judged}the validation split of {train_set}"
+        return f"highest frame AUC on {samples_of}the validation split of {train_set}"
 
 
 def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tensor]:
@@ -317,7 +317,7 @@ def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tenso
 
 
 def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
-    """Write the record of a run that has its weights; ``values`` are its other entries."""
+    """Write the record of a run, after its weights; ``values`` are the record's other entries."""
     paper = papers.module(parameters.paper)
     # The defaults of a paper's Settings are its published values.
     published = paper.Settings().model_dump(mode="json")
@@ -339,7 +339,7 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
 
 
 def adopt(folder: Path, parameters: RunParameters) -> None:
-    """Make a run in ``folder`` of the weights that the authors released, in ``settings.released``.
+    """Make a run in ``folder`` from the authors' released weights, the file ``settings.released``.
 
     Nothing is trained, and no dataset is needed.
     """

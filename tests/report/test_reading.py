@@ -13,6 +13,7 @@ from dfnb.store import reports
 from dfnb.store.reports import (
     NO_SEED,
     detectors,
+    mean_mask_path,
     remove_replaced,
     score_path,
     weights_path,
@@ -104,13 +105,15 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     old = planted.write("demo", "xception", 1)
     other_seed = planted.write("demo", "xception", 0)
     variant = planted.write("demo", "xception", 1, ("loss", "CE"))
-    write_bytes(weights_path(folder, old), b"weights")
+    of_old = [weights_path(folder, old), mean_mask_path(folder, old)]
+    for path in of_old:
+        write_bytes(path, b"content")
     record = planted.record("xception", 1)
     facts = {"record": record.model_dump(mode="json"), "roles": [("", "")]}
     write_scores("demo", "new", {}, {}, **facts)
     remove_replaced("demo", "new")
     assert {path.stem for path in folder.glob("scores/*")} == {"new", other_seed, variant}
-    assert not weights_path(folder, old).exists()
+    assert not any(path.exists() for path in of_old)
     assert read_metadata(score_path(folder, "new"))["roles"] == [["", ""]]
 
 
