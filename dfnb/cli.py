@@ -64,15 +64,16 @@ def run(
 def train(
     profile: ProfileName,
     job: str,
-    plan: Path | None = None,
+    plan: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Do one training of a profile; `dfnb run` does them all.
 
-    JOB is the id of its run; a wrong one prints the nearest, or else all. --plan is a file with the
-    plan, if there is one already. After an interruption, the same command continues.
+    JOB is the id of its run; a wrong one prints the nearest. After an interruption, the same
+    command continues.
     """
     from dfnb.running import jobs
 
+    # `dfnb run` has planned the profile, and names the file of the plan to each of its jobs.
     planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
     jobs.train_and_score(planned.training(job))
 

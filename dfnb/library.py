@@ -153,7 +153,7 @@ def _stored(data: Any) -> StoredFrames:
     with explained("data", "as images", remedy):
         data = data.dataset if isinstance(data, DataLoader) else data
         if isinstance(data, Subset):
-            whole = data.dataset
+            whole = _stored(data.dataset)  # which may be a part of another one
             data = StoredFrames(whole.table.iloc[data.indices], whole.read)
         if isinstance(data, StoredFrames):
             if not len(data):

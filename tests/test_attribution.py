@@ -110,6 +110,7 @@ def planted(tmp_path_factory):
     write_dataset(folder, {"size": SIDE, "scale": 2.0})
     settings = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=SIDE)
     parameters = {
+        "data": "",
         "paper": "xception",
         "train_set": "planted",
         "seen_methods": None,

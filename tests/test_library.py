@@ -135,7 +135,18 @@ def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
     np.testing.assert_allclose(table["score"], expit(module(images.half()).tolist()), atol=1e-6)
 
 
-KINDS = ["array", "flipped", "PIL", "slice", "subset", "loader", "folder", "paths", "path"]
+KINDS = [
+    "array",
+    "flipped",
+    "PIL",
+    "slice",
+    "subset",
+    "subset of a subset",
+    "loader",
+    "folder",
+    "paths",
+    "path",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -151,6 +162,7 @@ def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, t
         "PIL": Image.fromarray(images[0]),
         "slice": dataset[:3],
         "subset": Subset(dataset, range(3)),
+        "subset of a subset": Subset(Subset(dataset, range(5)), range(3)),
         "loader": DataLoader(dataset, 2),
         "folder": tmp_path / "crops",
         "paths": paths,
@@ -164,7 +176,8 @@ def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, t
     assert len(table) == {"PIL": 1, "path": 1, "loader": len(dataset)}.get(kind, 3)
     if kind in ("folder", "paths", "path"):
         assert table["video"].tolist() == [str(path) for path in paths][: len(table)]
-    assert table["label"].isna().all() == (kind not in ("slice", "subset", "loader"))
+    has_labels = "subset" in kind or kind in ("slice", "loader")
+    assert table["label"].isna().all() == (not has_labels)
 
 
 def test_nothing_global_changes(run, dataset, monkeypatch):

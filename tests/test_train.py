@@ -332,7 +332,7 @@ def test_the_chosen_epoch_is_the_best_on_validation_or_the_last(home, plain, mon
     assert run.record.chosen.epoch == 2 and run.record.rule == "the last epoch"
 
 
-def test_a_phase_before_is_trained_once_and_started_from(new_home):
+def test_a_phase_before_is_trained_once_and_started_from(new_home, monkeypatch):
     run = trained("lae", changes={"epochs": 1}, frames_per_video=1)
     first = Run.open(run.record.start)
     assert first.settings == run.settings.before() and first.record.start is None
@@ -345,6 +345,9 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home):
     assert (first.folder / "record.json").stat().st_mtime_ns == written
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
+    # Not of another version of the training set; and no report has the mask.
+    monkeypatch.setattr("dfnb.training.runs.identity", lambda *_: "another")
+    assert type(run).mean_mask.__wrapped__(run) is None
 
 
 def test_a_training_computes_as_its_settings_say(new_home, monkeypatch):

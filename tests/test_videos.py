@@ -171,7 +171,7 @@ def test_the_column_video_joins_images_and_a_folder_is_a_clip(tmp_path):
 
 
 def test_a_corrected_list_is_never_overwritten_and_what_differs_is_said(root):
-    touch(root, "real/a.mp4", "real/b.mp4", "fake/DF/c.mp4")
+    touch(root, "real/a.mp4", "real/b.mp4", "fake/NA/c.mp4")
     file, _ = listed(root)
     touch(root, "real/d.mp4")
     listed(root)  # nobody has corrected it: the folder is listed again

@@ -228,7 +228,7 @@ def write_csv(file: Path, root: Path, command: str) -> None:
     A file outside the folders of the splits belongs to the test split. The paths in the CSV are
     absolute. Files that are neither videos nor images by their suffix are ignored. The sha256 of
     what was written is kept beside ``file``: a file that the user has corrected is recognised by
-    it, and is not overwritten.
+    it, and is overwritten only where it says the same as the folder.
 
     Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, for videos and
     images that the CSV does not name, and where a corrected ``file`` differs from the folder. Then
@@ -240,14 +240,17 @@ def write_csv(file: Path, root: Path, command: str) -> None:
             row[column] = files.get(row.get(column))  # the full path; None where there is none
     # None becomes an empty cell: the default of Row.
     table = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
-    # A name that is not UTF-8 is escaped. No file has the escaped name: the quarantine lists it.
+    # A name that is not UTF-8 is escaped. No file has the escaped name, so `dfnb prepare` will list
+    # it as unusable.
     content = table.to_csv(index=False).encode(errors="backslashreplace")
     hash_file = file.with_name(f"{file.name}.sha256")
     if file.is_file() and file.read_bytes() != content:
         # In the form of the program sha256sum: the hash, then the name.
         written_hash = hash_file.read_text().split()[:1] if hash_file.is_file() else []
         if written_hash != [sha256(file)]:  # the user has corrected it
-            differences = _differences(file, pd.read_csv(io.BytesIO(content), dtype=str))
+            # As read_listing reads it: a method may be called NA.
+            listed = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+            differences = _differences(file, listed)
             if differences:
                 raise DfnbError(
                     f"{file} was corrected, and is not overwritten; it differs from {root}: "
@@ -265,7 +268,7 @@ def _differences(file: Path, listed: pd.DataFrame) -> str:
     """
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
     corrected = corrected.drop_duplicates("path").set_index("path")
-    listed = listed.fillna("").set_index("path")
+    listed = listed.set_index("path")
     listed = listed[[column for column in listed if column in corrected]]
     corrected = corrected[[*listed]]  # the same columns in the same order
     in_both = listed.index.intersection(corrected.index)

@@ -70,7 +70,7 @@ def load(
         compared: Name of the report, or empty.
         missing: What becomes of frames without a score, see
             :func:`dfnb.report.other_tools.scored_frames`.
-        over_frames: Makes the score of a video of those of its frames.
+        over_frames: How the scores of a video's frames become its score.
 
     Raises :class:`DfnbError` for files and test sets that cannot be used.
     """

@@ -155,12 +155,13 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     return table.assign(passes=passes, verdict=np.where(passes, verdict, "fails"))
 
 
-def explained(maps: pd.DataFrame) -> pd.DataFrame:
+def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
     """The share of each map that lies on forged pixels, and the same share of a fixed map.
 
     The metric is "energy" for the map, and "constant energy" for the mean training mask in its
-    place. Only maps that pass their :func:`sanity` check are measured.
+    place. Only maps that do not fail their :func:`sanity` check are measured.
     """
+    # Rows of the sanity check have its measures alone; the others have where a map lies.
     rows = maps[~maps["sanity"]].join(sanity(maps)["passes"], ["detector", "map"])
     rows = rows[rows["passes"].eq(True)]  # not NaN, where a map was not checked
     names = [name for name in ("energy", "constant energy") if name in rows]

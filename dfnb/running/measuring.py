@@ -7,12 +7,11 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from dfnb import device, files, manifests, synth
+from dfnb import device, manifests, synth
 from dfnb.attribution import maps, measures
 from dfnb.checks import Closed, Name
 from dfnb.data import audit, corrupt, test_sets
 from dfnb.data.frames import dataset_record, identity
-from dfnb.records import read_record
 from dfnb.running.datasets import ensure_datasets, is_available
 from dfnb.running.parameters import Names
 from dfnb.store import reports
@@ -176,13 +175,9 @@ def _shared_crops(run: Run, test_set: str) -> list[int] | None:
 
     None where it is not known: the training set is not on this machine, or is another version.
     """
-    splits = ("train", "val")
-    record = read_record(files.dataset_folder(run.train_set))
-    if not record or "fingerprints" not in record:
+    if not run.parameters.data or not run.has_training_frames:
         return None
-    if identity(record, splits) != run.parameters.data:
-        return None
-    trained_on = pd.concat([frames_of(run.parameters, split) for split in splits])
+    trained_on = pd.concat([frames_of(run.parameters, split) for split in ("train", "val")])
     tested = test_sets.load(test_set)
     shared = audit.shared_crops(trained_on, tested)
     return None if shared is None else [shared, len(tested)]

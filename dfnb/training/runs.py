@@ -14,7 +14,7 @@ import pandas as pd
 
 from dfnb import papers
 from dfnb.checks import DfnbError, explained, suggestion
-from dfnb.data.frames import load_frames, mean_mask, select, thinned
+from dfnb.data.frames import identity, load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.store.reports import score_files
@@ -102,14 +102,29 @@ class Run(StoredRun):
     def mean_mask(self) -> np.ndarray | None:
         """The mean mask (H, W) in [0, 1] of the training's fakes, even if it learned without masks.
 
-        Where the training set is not on this machine, it is read from a report, in which it is a
-        16-bit image. None where no mask is known, or where neither is there.
+        Where the frames of the training are not on this machine, it is read from a report, in which
+        it is a 16-bit image. None where no mask is known, or where neither is there.
         """
-        if read_record(dataset_folder(self.train_set)) is not None:
+        if self.has_training_frames:
             return mean_mask(frames_of(self.parameters, "train"))
         for path in home().glob(f"reports/*/weights/{self.id}-mean-mask.png"):
-            return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) / 65535  # uint16 to [0, 1]
+            with explained(path, "as a mean mask", "delete it, and make the report again"):
+                # Not cv2.imread, which crashes at a name that is not UTF-8.
+                levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+                return levels / 65535
         return None
+
+    @property
+    def has_training_frames(self) -> bool:
+        """Whether its training set is on this machine, in the version that it was trained on.
+
+        Of released weights that version is not known: any that has the split train counts.
+        """
+        record = read_record(dataset_folder(self.train_set)) or {}
+        fingerprints = record.get("fingerprints", {})
+        if not self.parameters.data:
+            return "train" in fingerprints
+        return bool(fingerprints) and identity(record, ("train", "val")) == self.parameters.data
 
 
 def settings_of(parameters: RunParameters) -> "Settings":

@@ -102,7 +102,7 @@ def test_maps_count_where_they_pass_their_check():
     maps = report.maps("hand")
     passes = tables.sanity(maps)["passes"]["Baseline"]
     assert passes.to_dict() == {"Grad-CAM": True, "shape": False, "edges": True}
-    numbers = tables.explained(maps)
+    numbers = tables.share_on_forged(maps)
     table = tables.pivot(numbers, ["detector", "map"], "metric").loc["Baseline"]
     assert table.index.tolist() == ["Grad-CAM", "edges"]
     assert table.columns.tolist() == ["energy in mask", "constant energy"]
@@ -110,7 +110,7 @@ def test_maps_count_where_they_pass_their_check():
     # On one test set of two it fails, and so it fails.
     failing = maps[maps["map"] == "edges"].assign(test_set=B, all=0.9)
     assert not tables.sanity(pd.concat([maps, failing])).loc[("Baseline", "edges"), "passes"]
-    assert tables.pivot(tables.explained(maps.head(0))).empty
+    assert tables.pivot(tables.share_on_forged(maps.head(0))).empty
     # Without a measure of empty maps a check is not passed.
     assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
     # Exactly 0 where the map of the random network is empty: there is nothing to compare.
