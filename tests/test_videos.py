@@ -184,7 +184,7 @@ def test_a_corrected_list_is_never_overwritten_and_what_differs_is_said(root):
     sentence = str(error.value)
     assert "was corrected, and is not overwritten" in sentence
     assert "other values: 1 (a.mp4 (split))" in sentence
-    assert f"not in the list: 1 ({root}/real/b.mp4)" in sentence
+    assert f"not in the CSV: 1 ({root}/real/b.mp4)" in sentence
     assert "prepare it by `dfnb`, or move it away" in sentence
     assert file.read_text() == corrected
     file.unlink()

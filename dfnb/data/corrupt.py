@@ -117,7 +117,8 @@ class Corrupted:
     ) -> None:
         self.name = name
         self.severity = severity
-        self.videos = frames.sort_values("row").set_index("path")["video"]
+        # The video of each path; in the order of the frames, as a codec needs those of a video.
+        self.video_of = frames.sort_values("row").set_index("path")["video"]
         # The corrupted crops of the video that was read last, by path: usually the next crop is
         # from the same video.
         self.last_crops = {}
@@ -128,8 +129,8 @@ class Corrupted:
         The loader then resizes it to the network's input, like any crop, but details are lost.
         """
         if path not in self.last_crops:
-            video = self.videos[path]
-            paths = self.videos.index[self.videos == video]
+            video = self.video_of[path]
+            paths = self.video_of.index[self.video_of == video]
             crops = [read_crop(other) for other in paths]
             # Crops that others have cut may differ in size: all get that of the first.
             height, width = crops[0].shape[:2]

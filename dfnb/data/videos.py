@@ -261,26 +261,26 @@ def write_csv(file: Path, root: Path, command: str) -> None:
     write_bytes(hash_file, f"{sha256(file)}  {file.name}\n".encode())
 
 
-def _differences(file: Path, listed: pd.DataFrame) -> str:
-    """How a corrected CSV differs from the table that lists the folder, in words; else empty.
+def _differences(file: Path, of_folder: pd.DataFrame) -> str:
+    """How a corrected CSV differs from the table of the folder, in words; else empty.
 
     Columns that the CSV lacks do not count: an earlier version may have written it.
     """
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
     corrected = corrected.drop_duplicates("path").set_index("path")
-    listed = listed.set_index("path")
-    listed = listed[[column for column in listed if column in corrected]]
-    corrected = corrected[[*listed]]  # the same columns in the same order
-    in_both = listed.index.intersection(corrected.index)
-    differs = corrected.loc[in_both] != listed.loc[in_both]
+    of_folder = of_folder.set_index("path")
+    of_folder = of_folder[[column for column in of_folder if column in corrected]]
+    corrected = corrected[[*of_folder]]  # the same columns in the same order
+    in_both = of_folder.index.intersection(corrected.index)
+    differs = corrected.loc[in_both] != of_folder.loc[in_both]  # (paths, columns) bool
     changed = [
         f"{Path(path).name} ({', '.join(differs.columns[differs.loc[path]])})"
         for path in in_both[differs.any(axis=1)]
     ]
     problems = {
         "other values": changed,
-        "not in the folder": [*corrected.index.difference(listed.index)],
-        "not in the list": [*listed.index.difference(corrected.index)],
+        "not in the folder": [*corrected.index.difference(of_folder.index)],
+        "not in the CSV": [*of_folder.index.difference(corrected.index)],
     }
     return "; ".join(sentences({problem: paths for problem, paths in problems.items() if paths}))
 

@@ -299,7 +299,7 @@ class Network(nn.Module):
         self,
         part_maps: Sequence[np.ndarray],
         images: Tensor,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, np.ndarray | float]:
         """How much the parts of a combined map differ: measures by name, by default none.
 
         A combined map is the maximum of others, see :meth:`maps`; ``part_maps`` are these others,

@@ -332,7 +332,7 @@ class Network(contract.Network):
         likeness = branch_likeness(self, images).to_numpy()
         pairs = np.triu_indices(len(likeness), 1)  # above the diagonal, so each pair counts once
         # (B,), over the pairs; pandas leaves out NaN, the overlap with an empty map
-        mean_overlap = pd.DataFrame(overlaps).mean()
+        mean_overlap = pd.DataFrame(overlaps).mean().to_numpy()
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
 
 

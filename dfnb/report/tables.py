@@ -85,11 +85,11 @@ def by_place(
     mean_over: Sequence[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
-    """Metrics within the dataset, across the others as a mean, and on each other test set.
+    """Metrics at each ``place`` of the scores, see :func:`dfnb.report.reading.scores`.
 
-    The table is that of :func:`measure` with a column ``place``: "within", "across", or the name of
-    a test set that enters no mean. Arguments are those of :func:`measure`, which averages over test
-    sets and ``mean_over``. The rows of each metric follow those of the one before it.
+    The table is that of :func:`measure` with the column ``place``. Arguments are those of
+    :func:`measure`, which averages over the test sets of a place and over ``mean_over``. The rows
+    of each metric follow those of the one before it.
     """
     parts = []
     for name in metrics:

@@ -81,7 +81,7 @@ class TrainingRecord(Closed, extra="ignore"):
     collapsed: bool = False  # whether it learned nothing
     start: str | None = None  # id of the phase before
     images_seen: int = 0
-    wall_s: float
+    wall_s: float  # seconds of the process that ended it, after a kill not of those before
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
 

@@ -111,7 +111,8 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
         "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
         "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
         # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
-        "a label that is not 0 real and 1 fake": label != (scores["method"] != "real"),
+        "a label that does not fit the method, 0 for real, else 1": label
+        != (scores["method"] != "real"),
         "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
         "a video of more than one label or cluster": scores["video"].isin(ambiguous),
     }

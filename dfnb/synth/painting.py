@@ -87,7 +87,7 @@ class Hair:
     Attributes:
         strand: Brightness (S, S) of the strands, with mean about 0 and deviation about 1.
         colour: Their lit colour (S, S, 3).
-        inside: Rough distance (S, S) of a pixel from the hair's outline, in radii, positive inside.
+        depth: Rough distance (S, S) of a pixel from the hair's outline, in radii, positive inside.
     """
 
     def __init__(self, head: Head) -> None:
@@ -118,7 +118,7 @@ class Hair:
         inside_ellipse = 1 - x**2 - y**2
         # With r² = x² + y²: near the rim, half of 1 - r² is about 1 - r, a share of the ellipse's
         # half width. Times look.broad it is roughly in radii; the hair's volume is left out.
-        self.inside = inside_ellipse * 0.5 * look.broad
+        self.depth = inside_ellipse * 0.5 * look.broad
 
     def _light(self) -> Array:
         """Light (S, S) on the hair, with a band of sheen about the top of the head.
@@ -148,7 +148,7 @@ class Hair:
         spread = spread + 0.1 * np.clip(head.along, -1, 1)
         inside_curtain = spread - np.abs(head.across)
         # The outline follows the head above its middle, and hangs down like a curtain below.
-        inside_outline = np.where(head.along < 0, self.inside, inside_curtain)
+        inside_outline = np.where(head.along < 0, self.depth, inside_curtain)
         above_end = look.hair_length - head.along
         inside = np.minimum(inside_outline, above_end)  # distance from the nearer of the two edges
         lay_over(
@@ -179,19 +179,19 @@ class Hair:
         look = head.look
         fringe = self._fringe()
         end = LONG_HAIR_END if look.hair_length else SHORT_HAIR_END
-        # 1. The opacity of the hair on the head: above the fringe, and beside the face down to
-        # `end`, below which it fades out over an eighth of a radius.
+        # 1. The opacity of the hair on the head: all above the edge of the fringe, which curves
+        # down beside the face. There the hair fades out at `end`, over an eighth of a radius.
         above_fringe = fringe - head.v
-        on_forehead = edge(above_fringe * head.radius * 0.7)
+        hair_area = edge(above_fringe * head.radius * 0.7)
         above_front_end = end + 0.12 - head.along
-        front = on_forehead * np.clip(above_front_end * 8, 0, 1) * head.inside
+        front = hair_area * np.clip(above_front_end * 8, 0, 1) * head.inside
         # 2. The opacity of the rim: the hair beyond the head's outline.
-        outline = edge(self.inside * head.radius)
+        in_outline = edge(self.depth * head.radius)
         above_rim_end = end - head.along  # the rim fades out just above `end`
         outside = 1 - head.inside
-        rim = outline * np.clip(above_rim_end * 8, 0, 1) * outside
-        # 3. The opacity of the shadow, which falls on the skin just below the fringe. It is painted
-        # first, because the hair lies over it.
+        rim = in_outline * np.clip(above_rim_end * 8, 0, 1) * outside
+        # 3. The opacity of the shadow, on the skin just below the fringe and where the hair has
+        # ended. It is painted first, because the hair lies over it.
         above_shadow_end = fringe + 0.06 - head.v
         in_shadow = edge(above_shadow_end * head.radius * 0.25)
         shadow = head.inside * in_shadow - front  # not on the hair itself

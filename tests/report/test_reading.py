@@ -272,7 +272,7 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
     [
         ({"cluster": None}, "90 rows with no video, track, frame, cluster"),
         ({"score": np.nan}, "90 rows with a score that is NaN .* video real/0, track 0, frame 0"),
-        ({"label": 2}, "90 rows with a label that is not 0 real and 1 fake"),
+        ({"label": 2}, "90 rows with a label that does not fit the method, 0 for real, else 1"),
         ({"frame": 0}, "occurs twice"),
         ({"cluster": lambda rows: rows.index}, "a video of more than one label or cluster"),
         ({"label": 1, "method": "swap"}, "lacks real or fake frames"),
