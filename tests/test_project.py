@@ -67,21 +67,27 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
     assert sum(path.stat().st_size for path in tracked) < 60 * 2**20  # of it three studies, 50
 
 
+def text_of(path):
+    """A document, or the text of a notebook."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = nbformat.reads(text, 4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 def test_links_lead_somewhere(checkout):
     """In the documents and in the text of the notebooks; headings, too."""
     kinds = ["*.md", "*/README.md", "docs/*.md"]
     kinds += ["notebooks/*.ipynb", "reports/study*/notebooks/*.ipynb"]
     for path in [path for kind in kinds for path in checkout.glob(kind)]:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".ipynb":
-            cells = nbformat.reads(text, 4).cells
-            text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-        for target in re.findall(r"\]\((?!https?:)([^)\s\\]+)\)", text):
+        for target in re.findall(r"\]\((?!https?:)([^)\s\\]+)\)", text_of(path)):
             name, _, heading = target.partition("#")
             linked = path.parent / name if name else path
             assert linked.exists(), f"{path} links to {target}"
-            if heading and linked.suffix == ".md":
-                headings = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            if heading:  # Jupyter's anchors keep capitals and punctuation, those of Markdown do not
+                heading = re.sub(r"[^\w-]", "", heading.lower())
+                headings = re.findall(r"^#+ (.*)", text_of(linked), re.MULTILINE)
                 plain = [
                     re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings
                 ]
