@@ -107,6 +107,8 @@ def _remedy(problem: str, value: Any) -> str:
         return ""
     if problem in ("int_type", "float_type"):
         if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+            if problem == "int_type":  # 1.0e+3 would be read as a float
+                return "; write all its digits, without e and without quotes"
             mantissa, exponent = re.split("[eE]", value)
             sign = "" if exponent[0] in "+-" else "+"
             return f"; YAML reads {value} as a text, write {mantissa}.0e{sign}{exponent}"

@@ -136,12 +136,12 @@ def score(
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
         files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
-    own = detector.record.validation_threshold  # None of released weights
-    if own and rows:
-        above = sum(row["score"] > own.threshold for row in rows)
+    limit = detector.record.validation_threshold  # None for released weights
+    if limit and rows:
+        above = sum(row["score"] > limit.threshold for row in rows)
         low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
         typer.echo(
-            f"5 % of the detector's own real validation frames score above {own.threshold:.2f}; "
+            f"5 % of the detector's own real validation frames score above {limit.threshold:.2f}; "
             f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
             "95 % confidence, if they are independent"
         )
@@ -207,11 +207,14 @@ def judge(
     report: str = "",
     missing: Annotated[
         Literal["refuse", "drop", "real", "fake"],
-        typer.Option(help="What frames without a score become; refuse accepts 1 %."),
+        typer.Option(
+            help="Frames without a score: drop leaves them out; refuse does so, too, up to 1 % of "
+            "a test set; real and fake give them its lowest or highest score."
+        ),
     ] = "refuse",
     over_frames: Annotated[
         Literal["mean", "median", "max"],
-        typer.Option(help="Makes the score of a video of those of its frames."),
+        typer.Option(help="How a video's score is made from the scores of its frames."),
     ] = "mean",
     page: bool = False,
 ) -> None:
@@ -358,25 +361,26 @@ def prepare(
 
 
 def _videos(source: str, name: str, root: Path | None, options: list[str]) -> list:
-    """The videos of SOURCE: a CSV, which names videos by their paths below ``root``, or a folder.
+    """The :class:`~dfnb.data.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
 
-    For a folder, the CSV ``datasets/<name>/videos.csv`` is written first, and the command that
-    prepares it is printed; ``options`` are the other words of this command, such as --set size=256.
+    In a CSV, videos are named by their paths below ``root``. For a folder, which is its own root,
+    the CSV ``datasets/<name>/videos.csv`` is written first, and the command that prepares it is
+    printed; ``options`` are the other words of this command, such as --set size=256.
     """
     from dfnb.data import videos
 
-    file = Path(source)
-    if file.suffix == ".csv":
-        if not file.is_file():
-            raise DfnbError(f"there is no file {file}")
-        return videos.read_csv(file, root or file.parent)
+    path = Path(source)
+    if path.suffix == ".csv":
+        if not path.is_file():
+            raise DfnbError(f"there is no file {path}")
+        return videos.read_csv(path, root or path.parent)
     listing = files.dataset_folder(name) / "videos.csv"
     words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]
     command = shlex.join(words)
-    videos.write_csv(listing, file, command)
+    videos.write_csv(listing, path, command)
     # What the folders do not say, such as who is in a video, can be corrected in the CSV.
     typer.echo(f"once corrected, this is prepared by: {command}")
-    return videos.read_csv(listing, file)
+    return videos.read_csv(listing, path)
 
 
 def _stop(*_: Any) -> None:

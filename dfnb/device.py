@@ -58,7 +58,7 @@ def single_thread() -> Iterator[None]:
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """A context in which a GPU multiplies float32 numbers as ``Settings.precision`` says.
+    """A context in which a GPU multiplies float32 numbers as ``Settings.precision = name`` says.
 
     ``32-true`` forbids TF32, the others allow it. torch's own default forbids it in matrix products
     and allows it in convolutions. ``torch.set_float32_matmul_precision`` would change CPUs, too.

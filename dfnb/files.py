@@ -73,9 +73,9 @@ def profile_path(name: str) -> Path:
     return path
 
 
-def report_folder(profile: str) -> Path:
-    """``reports/<profile>`` in the home."""
-    return home() / "reports" / check_name(profile, "reports")
+def report_folder(report: str) -> Path:
+    """``reports/<report>`` in the home; a report of a profile has the profile's name."""
+    return home() / "reports" / check_name(report, "reports")
 
 
 ELSEWHERE: ContextVar[Mapping[str, Path] | None] = ContextVar("datasets elsewhere", default=None)
@@ -83,7 +83,10 @@ ELSEWHERE: ContextVar[Mapping[str, Path] | None] = ContextVar("datasets elsewher
 
 @contextmanager
 def datasets_elsewhere(folders: Mapping[str, Path]) -> Iterator[None]:
-    """A context in which datasets are in these folders, by name, instead of the home."""
+    """A context in which the datasets of these names are in these folders, not in the home.
+
+    ``dfnb cost`` puts stand-ins of missing datasets there.
+    """
     token = ELSEWHERE.set(folders)
     try:
         yield

@@ -108,7 +108,8 @@ def predict(
     Returns:
         One row per frame, in the order of ``data``: ``video`` (for a path the path, for an array
         its position), ``track``, ``frame``, ``cluster``, ``label`` (NaN for arrays and paths),
-        ``method`` and ``score`` = P(fake); for a run also ``log_odds``.
+        ``method`` and ``score`` = P(fake); for a run also ``log_odds`` and, if it locates forged
+        regions, how well (not in arrays), see :func:`dfnb.training.scoring.predict`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
     Raises :class:`DfnbError` for data that is empty or cannot be read, and for outputs that are not
@@ -159,7 +160,7 @@ def _stored(data: Any) -> StoredFrames:
             if not len(data):
                 raise DfnbError(EMPTY)
             return data
-        if isinstance(data, Dataset):  # one that refuses no index would never end as a list
+        if isinstance(data, Dataset):  # the list() of one that accepts every index never ends
             raise DfnbError(f"data is a {type(data).__name__}; {remedy}")
         items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
         if not items:
@@ -208,13 +209,14 @@ def _outputs(
             outputs = model(batch)
     with explained("the detector's output", "as scores", "return one number per image"):
         values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
+        lowest, highest = values.min(), values.max()  # a ValueError where there is no value
     is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # no NaN
     count = len(crops)
     if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
         raise DfnbError(
-            f"the detector returns shape {values.shape}, {values.min():.2f} to {values.max():.2f}, "
-            f"for {count} images; return one number per image: a function P(fake) in [0, 1], a "
-            "module finite logits"
+            f"the detector returns shape {values.shape}, {lowest:.2f} to {highest:.2f}, for "
+            f"{count} images; return one number per image: a function P(fake) in [0, 1], a module "
+            "finite logits"
         )
     return values.reshape(count, -1)
 
@@ -237,7 +239,8 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     Returns:
         ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
         interval, NaN where a class has a single cluster and, of a difference, where one of the
-        AUCs is exactly 0 or 1; ``p``, two-sided, of the test for no difference, NaN without an
+        AUCs is exactly 0 or 1 (it is so in every resample, too, as if it had no error: the interval
+        would be too narrow); ``p``, two-sided, of the test for no difference, NaN without an
         interval or without ``minus``; and the number of ``clusters``.
 
     Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and

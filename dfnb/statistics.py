@@ -4,7 +4,8 @@ How far would a number move if other people had been filmed, or the training rep
 seeds? :func:`cluster_weights` draws people: how often each cluster (videos that share people)
 counts in each of :data:`REPLICATES` replicates. The metrics here are computed under every row of
 such weights at once; the first row is all ones, so the first value is that of the sample itself.
-:func:`interval` makes an interval of the standard deviation of the replicates.
+:func:`interval` makes an interval of the standard deviation of the replicates. A *unit* is what has
+one score: a video or a frame.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def draws(count: int, key: str) -> Array:
 
     Returns (1 + REPLICATES, count): first a row of ones, then of each replicate count - 1 draws
     with replacement, each with the weight count / (count - 1). With this weight the variance of a
-    mean is unbiased (Rao and Wu, JASA 83:231, 1988). One thing alone is not resampled.
+    mean is unbiased (Rao and Wu, JASA 83:231, 1988). One thing alone is not resampled. An equal
+    ``key`` gives equal draws.
     """
     weights = np.ones((1 + REPLICATES, count))
     if count > 1:
@@ -51,11 +53,11 @@ def cluster_weights(names: Sequence[str], stratum: Array) -> Array:
 
     Clusters are drawn within their strata: those with real units only, with fake units only, and
     with both. So each replicate has both classes. If a stratum has a single cluster, all form one
-    stratum. Equal names give equal weights: two test sets that show the same people are resampled
-    together.
+    stratum, and a replicate may lack a class. Equal names, in the same order, give equal weights:
+    two test sets that show the same people are resampled together.
 
     Args:
-        names: Of the clusters.
+        names: Those of the clusters.
         stratum: (clusters,) int, the number of the stratum of each.
     """
     if 1 in np.bincount(stratum):

@@ -20,6 +20,7 @@ class Values(Closed):
     [
         ("rate: 1e-3", "rate = '1e-3': input should be a valid number; .* write 1.0e-3"),
         ("rate: 1e3", "write 1.0e[+]3"),
+        ("count: 1e3", "count = '1e3': input should be a valid integer; write all its digits"),
         ("count: '3'", "count = '3': input should be a valid integer; write it without quotes"),
         ("seeds: '[0, 1]'", "; write a list, as in .*papermill reads one by -y instead of -p"),
         ("flag: 'yes'", "; write true or false, without quotes"),

@@ -57,6 +57,12 @@ def test_hours_are_those_of_all_epochs_and_of_all_frames(own_home, clockless):
     assert found["hours"] == pytest.approx(sum(found[part] for part in parts), abs=0.02)
 
 
+def test_a_profile_that_trains_nothing_has_no_cost(own_home):
+    write_profile(own_home, notebooks={"01_data": None})
+    with pytest.raises(DfnbError, match="profile mine trains and scores nothing"):
+        cost.report("mine")
+
+
 def test_a_phase_that_trainings_share_counts_once(own_home, monkeypatch):
     monkeypatch.setattr(cost, "_measure", lambda run: A_SECOND)
     monkeypatch.setattr(cost, "_hours_of_scoring", lambda job, tables: 0.0)
@@ -151,7 +157,8 @@ def test_the_memory_of_a_large_batch_follows_from_that_of_a_small_one(monkeypatc
     monkeypatch.setattr(cost, "losses_of", losses_of)
     monkeypatch.setattr(cost, "prepared", lambda item, settings: item)
     trainer = SimpleNamespace(
-        settings=SimpleNamespace(batch_size=4, precision="32-true"),
+        # Filled with 4 images, as by a paper that makes two of each frame.
+        settings=SimpleNamespace(batch_size=5, precision="32-true"),
         loader=[{"image": torch.zeros(4, 1000)}],
         network=SimpleNamespace(parameters=lambda: [weight]),
     )

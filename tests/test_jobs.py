@@ -206,6 +206,14 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     assert "\n" not in str(error.value)
 
 
+def test_released_files_of_one_name_are_refused(own_home):
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "released": "weights/*"}})
+    for name in ("first.pth", "first.tar"):
+        files.write_bytes(own_home / "weights" / name, b"")
+    with pytest.raises(DfnbError, match=r"weights/first\.tar: .* like weights/first\.pth;"):
+        jobs.plan("mine")
+
+
 @pytest.mark.parametrize(
     ("counts", "lacking"),
     [
@@ -240,8 +248,18 @@ def test_a_profile_that_is_no_yaml_is_named(own_home, text):
     [
         (GRID, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
         ({**GRID, "test_sets": ["photographs"]}, None, "as a listed photograph"),
+        (
+            {**GRID, "maps": {**MAPS, "test_sets": ["photographs"]}},
+            None,
+            "as a listed photograph",
+        ),
+        (
+            {**GRID, "corruptions": {**JPEG, "test_set": "photographs"}},
+            None,
+            "as a listed photograph",
+        ),
     ],
-    ids=["training", "test set"],
+    ids=["training", "test set", "maps", "corruptions"],
 )
 def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
     own_home, monkeypatch, grid, notebook, sentence
@@ -369,12 +387,23 @@ def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(
     copied, original = scores("mine"), scores("earlier")
     original = original[original["corruption"] == ""]
     assert copied["score"].tolist() == original["score"].tolist() and len(copied)
-    # A further test set needs the weights.
+    # A further test set needs the weights, and so does a further corruption.
     (own_home / job.output).unlink()
-    write_profile(own_home, {**grid, "test_sets": ["smoke-a"]}, {BASELINE: settings})
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "train", interrupted)
-        jobs.train_and_score(trainings()[1])
+    for change in ({"test_sets": ["smoke-a"]}, {"corruptions": {**JPEG, "names": ["blur"]}}):
+        write_profile(own_home, {**grid, **change}, {BASELINE: settings})
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(train, "train", interrupted)
+            jobs.train_and_score(trainings()[1])
+
+
+def test_a_test_set_that_is_named_twice_is_scored_once(empty_home, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        measuring, "_make", lambda _, missing, *__: made.append(missing) or ({}, {})
+    )
+    run = SimpleNamespace(id="x", train_set="smoke-a")
+    measuring.measured(run, "mine", ["smoke-b", "seams-smoke", "smoke-b"])
+    assert [key.test_set for key in made[0]] == ["smoke-b", "seams-smoke"]
 
 
 def interrupted(*_):

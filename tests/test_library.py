@@ -206,6 +206,7 @@ def constant(value):
         (constant(2.0), "2.00 to 2.00.*return one number per image"),
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
         (lambda images: ["real"] * len(images), "as scores"),
+        (lambda images: [], "as scores"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
         (Redness, "is no detector"),

@@ -97,10 +97,18 @@ def interrupt():
 def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     new_home, last_chosen, monkeypatch, capsys, arguments
 ):
-    """Killed in step 3, broken off in steps 5 and 8, then left alone; a checkpoint every step."""
+    """Killed in step 3, broken off in steps 5 and 8, then left alone; a checkpoint every step.
+
+    The record has the time of all four.
+    """
     straight = trained(**arguments)
-    new_home("second")
+    home = new_home("second")
     kill(3, parameters(**arguments))
+    (checkpoint,) = home.glob("runs/*/last.ckpt")
+    state = torch.load(checkpoint)
+    assert state["progress"]["seconds"] > 0
+    state["progress"]["seconds"] = 1000.0
+    torch.save(state, checkpoint)
     monkeypatch.setattr(trainer, "CHECKPOINT_S", 0)
     for step in (3, 4):  # of those that are left
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -110,6 +118,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     resumed = trained(**arguments)
     printed = capsys.readouterr().out
     assert "resumed in epoch 2, step 3" in printed and "epoch 2 of 2" in printed
+    assert 1000 < resumed.record.wall_s < 2000 and straight.record.wall_s < 1000
     assert straight.record.weights_sha256 == resumed.record.weights_sha256
     pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
     assert not (resumed.folder / "last.ckpt").exists()  # the record is there

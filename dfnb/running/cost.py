@@ -68,8 +68,9 @@ class Phase(NamedTuple):
 def report(profile: str, main: bool = False) -> str:
     """A text: trainings, hours and memory by paper, then disk, and what is not counted.
 
-    Raises :class:`DfnbError` where :func:`dfnb.running.jobs.plan` does, as for a training set that
-    is not prepared and whose size nobody has published.
+    Raises :class:`DfnbError` for a profile without trainings, and where
+    :func:`dfnb.running.jobs.plan` does, as for a training set that is not prepared and whose size
+    nobody has published.
 
     Args:
         profile: Its name.
@@ -78,6 +79,8 @@ def report(profile: str, main: bool = False) -> str:
     names = _datasets_of(jobs.profile(profile))
     with backbones.random_weights(), stand_ins.of_missing(names) as missing:
         trainings = jobs.plan(profile, main).trainings
+        if not trainings:
+            raise DfnbError(f"profile {profile} trains and scores nothing: choose another profile")
         table, phases = _measure_all(trainings)
         disk = _bytes_of_datasets(trainings, missing)
     how_measured = ", estimated from a small batch" if device.DEVICE == "cpu" else ""
@@ -96,7 +99,7 @@ def report(profile: str, main: bool = False) -> str:
 
 
 def _datasets_of(content: jobs.Profile) -> list[str]:
-    """The datasets of ``data_manifest`` that a profile names, with each seed for ``{seed}``."""
+    """The datasets of ``data_manifest`` that a profile names anywhere, each seed for ``{seed}``."""
     text = content.model_dump_json()
     # Each number of the profile is tried as a seed: names made with one that is no seed are not
     # known, and so drop out.
@@ -162,7 +165,7 @@ def _without_seed(run: RunParameters) -> str:
 
 
 def _tested(job: jobs.Training) -> list[str]:
-    """The test sets of a training; then, perhaps again, the one that it is scored on corrupted."""
+    """The test sets of a training, then that of its corrupted frames, even if it is among them."""
     corrupted = [job.corruptions.test_set] if job.corruptions else []
     return [*job.test_sets, *(name for name in corrupted if is_available(name, "test"))]
 
@@ -170,7 +173,7 @@ def _tested(job: jobs.Training) -> list[str]:
 # ---------------------------------------------------------------- training
 
 
-@device.single_thread()
+@device.single_thread()  # as a training runs
 def _measure(run: RunParameters) -> Phase:
     """Measure one phase: its first steps, and its validation of some frames."""
     settings = settings_of(run)
@@ -255,9 +258,9 @@ def _memory(trainer: Trainer, batch_size: int, constant: int) -> float:
     be smaller. On a CPU it is estimated: ``constant`` bytes of weights, gradients and optimiser
     state, and for each image what the forward pass saves for the backward pass.
     """
-    measured_size = trainer.settings.batch_size
     if device.DEVICE == "cuda":
-        return torch.cuda.max_memory_allocated() if measured_size == batch_size else np.nan
+        is_whole = trainer.settings.batch_size == batch_size
+        return torch.cuda.max_memory_allocated() if is_whole else np.nan
     item = next(iter(trainer.loader))
     # Without mixup: no partner, and weight 1.
     batch = {"epoch": 0, "partner": None, "weight": 1.0, **prepared(item, trainer.settings)}
@@ -271,7 +274,9 @@ def _memory(trainer: Trainer, batch_size: int, constant: int) -> float:
         losses_of(trainer.network, batch, trainer.settings.precision)
     for weight in trainer.network.parameters():  # they do not grow with the batch
         saved.pop(weight.untyped_storage().data_ptr(), None)
-    return constant + sum(saved.values()) / measured_size * batch_size
+    # An odd batch_size of a paper that makes two images of a frame is not filled.
+    images = len(batch["image"])
+    return constant + sum(saved.values()) / images * batch_size
 
 
 def _bytes_of(values: Iterable[Any]) -> int:

@@ -25,7 +25,7 @@ def is_available(dataset: str, *splits: str) -> bool:
 def check_known(datasets: Iterable[str], source: str) -> None:
     """Raise :class:`DfnbError` for a name that is neither prepared nor in ``data_manifest``.
 
-    Published datasets that are not prepared are known: the caller leaves them out.
+    A published dataset that is not prepared is known: the caller leaves it out, or fails later.
     """
     known = [*manifests.dataset_names("synth"), *manifests.dataset_names("real")]
     for dataset in datasets:
@@ -57,7 +57,10 @@ def check_tested(datasets: Iterable[str], source: str) -> None:
 
 
 def check_kinds(dataset: str, source: str) -> None:
-    """Raise :class:`DfnbError` for a dataset that does not compare kinds of images."""
+    """Raise :class:`DfnbError` for a dataset that does not compare kinds of images.
+
+    An embedded dataset does if it has ``contrasts``, pairs of methods that results compare.
+    """
     check_known([dataset], source)
     if dataset not in manifests.dataset_names("synth") or not synth.preset(dataset).contrasts:
         raise DfnbError(

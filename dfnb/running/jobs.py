@@ -192,7 +192,7 @@ def plan(
             shown.setdefault(notebook, job.parameters)
             first = by_id.setdefault(job.name, job)
             # The same training in another role: the first job also gets this role and its test
-            # sets. Corruptions and maps stay those of MAIN, which comes first.
+            # sets. Corruptions and maps stay those of its first role: of MAIN where it has that.
             if first is not job:
                 first.roles.extend(job.roles)
                 added = [dataset for dataset in job.test_sets if dataset not in first.test_sets]
@@ -229,8 +229,9 @@ def plan(
 def _check_measured(source: str, content: Profile) -> None:
     """Raise :class:`DfnbError` for mistakes that would show only after all trainings.
 
-    These are unknown test sets in the grid, notebooks that need what the grid lacks, and a file of
-    claims that is missing or wrong. Messages begin with ``source``.
+    These are test sets of the grid's maps, corruptions and kinds that are unknown or cannot serve,
+    notebooks that need what the grid lacks, and a file of claims that is missing or wrong. Messages
+    begin with ``source``.
     """
     if content.claims:
         claims.content(content.claims)  # raises where the file is missing or wrong
@@ -262,14 +263,17 @@ def _check_measured(source: str, content: Profile) -> None:
 
 
 def fetch(planned: Plan) -> None:
-    """Download what the unfinished trainings of a plan need, and the datasets that they build.
+    """Download what the unfinished trainings of a plan need, also to build their datasets.
 
     So none of them stops for it hours later, or on a machine without a network. Raises
     :class:`DfnbError`, which names the remedy, where something cannot be had.
     """
     unfinished = [job for job in planned.trainings if not job.done]
-    datasets = {dataset for job in unfinished for dataset in job.test_sets}
+    datasets = set()
     for job in unfinished:
+        datasets.update(job.test_sets)
+        datasets.update(job.maps.test_sets if job.maps else [])
+        datasets.update([job.corruptions.test_set] if job.corruptions else [])
         if job.run.data:  # empty for released weights, which are not trained
             settings_of(job.run).fetch()
             datasets.add(job.run.train_set)
@@ -359,7 +363,8 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
     """The variants of a paper by role: its training in the grid, then those of its ablations.
 
     ``released`` is a pattern of files with the authors' weights, or None. Each file that it matches
-    is a variant; they replace the training in the grid.
+    is a variant; they replace the training in the grid. Raises :class:`DfnbError` where two of the
+    files would get one name.
     """
     variants = {MAIN: Variant(seeds=content.grid.seeds)}
     if released:
@@ -367,6 +372,12 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
         paper = papers.module(papers.notebooks()[notebook]).PAPER.title
         for file in sorted(glob(released, root_dir=files.home())):  # noqa: PTH207, may be absolute
             title = check_name(f"{paper}, {Path(file).stem}", file, TITLE)
+            earlier = variants.get((STANDING_ALONE, title))
+            if earlier:
+                raise DfnbError(
+                    f"{file}: without folder and suffix it is named like "
+                    f"{earlier.model_extra['released']}; rename one: tables show these names"
+                )
             variants[STANDING_ALONE, title] = Variant(released=file)
     for ablation, by_title in content.ablations.get(notebook, {}).items():
         variants.update({(ablation, title): variant for title, variant in by_title.items()})
@@ -381,8 +392,8 @@ def train_and_score(job: Training) -> Run:
 
     If the report already has them, the run is only opened, and its roles in the report are updated.
     A run that was trained or scored before, for example for another report, is not trained or
-    scored again. Where another report has all scores of the test sets, they are copied, even if the
-    weights are not on this machine.
+    scored again. Where another report has all scores, they are copied, even if the weights are not
+    on this machine; then maps are left out.
 
     The report also gets a copy of the profile and, for the first seed of each main detector, the
     weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
@@ -396,8 +407,12 @@ def train_and_score(job: Training) -> Run:
     run = Run.find(job.name)
     scored_sets = _scored_sets(job)
     # The report keeps the weights of a first seed, so copies of its scores are not enough.
-    is_copied = run and not job.is_first and is_scored(run, scored_sets, job.profile)
-    if run is None or not (run.has_weights or is_copied):
+    can_copy = (
+        run is not None
+        and not job.is_first
+        and is_scored(run, job.profile, scored_sets, job.corruptions)
+    )
+    if run is None or not (run.has_weights or can_copy):
         if job.run.data:  # empty for released weights, which need no training set
             ensure_datasets(job.run.train_set)
         run = train.train(job.run)

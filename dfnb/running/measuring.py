@@ -1,6 +1,6 @@
 """What a run is scored and measured on; what it was scored on before is read, not made again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Literal
 
@@ -50,11 +50,20 @@ class Maps(Closed):
     variants: bool = False
 
 
-def is_scored(run: Run, of_sets: Sequence[str], report: str) -> bool:
-    """Whether ``runs/`` or a report has scores of the present version of all these test sets."""
-    tables, about = reports.read_tables(run, of_sets, report)
-    is_there = all(Condition(name) in tables for name in of_sets)
-    return is_there and not _changed(run, about)
+def is_scored(
+    run: Run,
+    report: str,
+    of_sets: Sequence[str],
+    corruptions: Corruptions | None,
+) -> bool:
+    """Whether ``runs/`` or a report has all scores that :func:`measured` would make.
+
+    They must be of the present versions of the test sets. The arguments are those of
+    :func:`measured`.
+    """
+    wanted = _score_conditions(of_sets, corruptions)
+    tables, about = reports.read_tables(run, _test_sets(wanted), report)
+    return all(condition in tables for condition in wanted) and not _changed(run, about)
 
 
 def measured(
@@ -68,7 +77,8 @@ def measured(
     """The scores and measures of a run, and what is kept about their test sets.
 
     Those of the present versions of the test sets are read where ``runs/`` or a report has them.
-    The others are made and added to ``runs/``; datasets are built if needed.
+    The others are made and added to ``runs/``; datasets are built if needed. Corruptions and maps
+    of a test set that is not prepared are left out.
 
     Args:
         run: A finished training.
@@ -78,13 +88,10 @@ def measured(
         of_maps: Which maps are measured; None: none, and none without weights on this machine.
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
-    wanted = [Condition(name) for name in of_sets]
-    if corruptions and is_available(corruptions.test_set, "test"):
-        wanted += corruptions.conditions()
+    wanted = _score_conditions(of_sets, corruptions)
     if of_maps and run.has_weights:
         wanted += _map_conditions(run, of_maps, is_first)
-    names = list(dict.fromkeys(condition.test_set for condition in wanted))
-    tables, about = reports.read_tables(run, names, report)
+    tables, about = reports.read_tables(run, _test_sets(wanted), report)
     changed = _changed(run, about)
     missing = [key for key in wanted if key not in tables or key.test_set in changed]
     made, about_made = _make(run, missing, corruptions, of_maps)
@@ -101,6 +108,19 @@ def validation_of(run: Run) -> str:
     All its frames are scored, also those that ``Settings.visible`` hides from the training.
     """
     return VALIDATION.format(run.train_set)
+
+
+def _score_conditions(of_sets: Sequence[str], corruptions: Corruptions | None) -> list[Condition]:
+    """The conditions under which a run is scored, each once: a profile may repeat a test set."""
+    conditions = [Condition(name) for name in of_sets]
+    if corruptions and is_available(corruptions.test_set, "test"):
+        conditions += corruptions.conditions()
+    return list(dict.fromkeys(conditions))
+
+
+def _test_sets(conditions: Iterable[Condition]) -> list[str]:
+    """The test sets of these conditions, each once, in their order."""
+    return list(dict.fromkeys(condition.test_set for condition in conditions))
 
 
 def _changed(run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[str]:

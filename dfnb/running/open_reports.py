@@ -91,9 +91,9 @@ def score_kinds(report: str, test_set: str) -> None:
 def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
     """Score a detector of the reader's own on a test set, and add it to the report by its name.
 
-    Its threshold is set on the real frames of this test set. A closed report stays as it is, and so
-    does a tool of that name that is there already. :func:`dfnb.library.predict` says what a
-    ``detector`` takes and returns.
+    Its threshold is set on the real frames of this test set. A closed report stays as it is unless
+    ``dfnb run`` executes the notebook, and so does a tool of that name that is there already.
+    :func:`dfnb.library.predict` says what a ``detector`` takes and returns.
     """
     is_there = reports.score_path(report_folder(report), name).exists()
     if reports.is_writable(report) and not is_there:

@@ -101,15 +101,16 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
     Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
     variables only those with the name of a parameter are read. A printed line names the parameters
-    that differ from the defaults, because the texts of the notebook describe these. Published test
-    sets that are not prepared are left out, and another line names them.
+    that differ from the defaults, because the texts of the notebook describe the defaults.
+    Published test sets that are not prepared are left out, and another line names them.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
         namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
             the executed cells.
 
-    Raises :class:`DfnbError` with one sentence, also for datasets that nobody knows.
+    Raises :class:`DfnbError` with one sentence, also for datasets that nobody knows and for test
+    sets that lack real or fake frames.
     """
     expected = schema(notebook)
     names = set(expected.model_fields)

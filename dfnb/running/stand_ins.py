@@ -29,7 +29,7 @@ FRAMES = 4  # of each drawn video: with one real and one forged per person, 16 p
 def of_missing(datasets: Iterable[str]) -> Iterator[list[str]]:
     """A context in which the missing ones of these datasets have stand-ins in a temporary folder.
 
-    Yields the names of these. A missing dataset whose size is not published gets no stand-in.
+    Yields the names of those that have one: a dataset whose size is not published gets none.
     """
     missing = {}  # name -> Extent
     for name in datasets:

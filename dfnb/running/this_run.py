@@ -50,15 +50,21 @@ def run_parameters(p: TrainingParameters) -> RunParameters:
 
 
 def announcement(p: TrainingParameters) -> str:
-    """A sentence that a training begins; then, if known, how long one of the same paper took."""
-    text = f"No finished run has these parameters: training {p.epochs} epochs now."
+    """A sentence that a training begins; then, if known, how long one of the same paper took.
+
+    A paper that trains in two phases records the images of both and the time of the second.
+    """
+    epochs = f"{p.epochs} epochs"
+    before = p.settings().before()
+    if before:
+        epochs = f"{before.epochs} and {p.epochs} epochs in two phases"
+    text = f"No finished run has these parameters: training {epochs} now."
     for detector in reports.detectors(DESCRIBED):
         if detector.paper == p.paper:
             record = detector.runs[0].record
-            minutes = record.wall_s / 60
-            device = record.environment["device"]
+            phase = "its second phase took" if record.start else "it took"
             return (
-                f"{text} For comparison: {detector.runs[0].id} saw {record.images_seen:,} images "
-                f"in {minutes:.0f} minutes on {device}."
+                f"{text} For comparison: {detector.runs[0].id} saw {record.images_seen:,} images; "
+                f"{phase} {record.wall_s / 60:.0f} minutes on {record.environment['device']}."
             )
     return text

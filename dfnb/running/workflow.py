@@ -98,7 +98,7 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
     Snakemake repeats a job if its notebook has changed, so done jobs are watched, too. As it
     removes their outputs first, a job counts as done once it was: the count never falls.
     """
-    began = said = time.time()
+    began = printed_at = time.time()
     planned = [*plan.trainings, *plan.notebooks]
     waiting = list(planned)
     done = {job.name for job in planned if job.done}
@@ -110,11 +110,11 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
             done.add(job.name)
             count = f"{len(done)} of {len(planned)}"
             _say(f"{_minutes(began)} {count}: {job.name} {_last_line(job, 'epoch')}")
-            said = time.time()
+            printed_at = time.time()
         if is_over:
             break
-        if time.time() - said > STATUS_EVERY:
-            said = time.time()
+        if time.time() - printed_at > STATUS_EVERY:
+            printed_at = time.time()
             for job in waiting:  # those that write to their log are running
                 if line := _last_line(job, since=began):
                     _say(f"{_minutes(began)} running: {job.name} {line}")
@@ -128,7 +128,7 @@ def _ended_since(job: jobs.Job, moment: float) -> bool:
 
 
 def _say(text: str) -> None:
-    """Print to the terminal, not among the results of the command."""
+    """Print to standard error, apart from the results of the command."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -7,6 +7,7 @@
                    scores/<run id>.parquet      of a run
                    scores/<tool>.parquet        of another tool, which has no training
                    weights/<run id>.safetensors of the main detectors' first seeds
+                   weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
 
 The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
 their place in the table of the test set. The metadata are the ``record`` of the run, or the
@@ -124,25 +125,28 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
     with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
         for condition, table in tables.items():
             frames = _with_frames(folder, condition.test_set, table, about[condition.test_set])
-            # The place of each row's frame in the stored test set.
+            # The place of each row's frame in the stored test set, which has each frame once.
             frame_row = table[list(KEYS)].astype(KEY_TYPES).merge(frames, how="left")["frame_row"]
             rows = slim(table).drop(columns=list(KEYS))
             parts.append(rows.assign(**condition._asdict(), frame_row=frame_row.to_numpy()))
         # Without any test set the file has no rows, but proves that the training ended.
         rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        metadata["fingerprints"] = {name: each["fingerprint"] for name, each in about.items()}
-        shared = {name: each.get("shared_crops") for name, each in about.items()}
+        metadata["fingerprints"] = {key: kept["fingerprint"] for key, kept in about.items()}
+        shared = {key: kept.get("shared_crops") for key, kept in about.items()}
         if any(shared.values()):
-            metadata["shared_crops"] = {name: counts for name, counts in shared.items() if counts}
+            metadata["shared_crops"] = {key: counts for key, counts in shared.items() if counts}
         write_table(path, rows, metadata)
     return path
 
 
 def write_roles(path: Path, roles: Sequence[Role]) -> None:
-    """Replace the roles in a score file's metadata, where a change of its profile changed them."""
+    """Replace the roles in a score file's metadata, where a change of its profile changed them.
+
+    A file from an open report, to which a profile was added, has none yet.
+    """
     metadata = read_metadata(path)
     wanted = [list(role) for role in roles]  # as JSON has them
-    if metadata["roles"] != wanted:
+    if metadata.get("roles") != wanted:
         write_table(path, read_table(path), {**metadata, "roles": wanted})
 
 
@@ -152,8 +156,9 @@ def _with_frames(
     table: pd.DataFrame,
     about: Mapping[str, Any],
 ) -> pd.DataFrame:
-    """Add the frames of ``table`` to the stored test set; returns its KEYS with ``frame_row``.
+    """Add the frames of ``table`` to the stored test set, and return all that it then has.
 
+    The result has each frame once: its KEYS, and as ``frame_row`` its place in the test set.
     Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
     """
     keys = table[list(KEYS)].astype(KEY_TYPES)
@@ -185,7 +190,7 @@ def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
 
 
 def remove_replaced(report: str, run_id: str) -> None:
-    """Remove scores, weights and mean masks of the runs that a new training replaces.
+    """Remove scores, weights, mean masks and logs of the runs that a new training replaces.
 
     In a closed report, those are of the same detector and seed, but had other settings or data.
     Raises :class:`DfnbError` where :func:`detectors` does.
@@ -210,6 +215,7 @@ def read_run(
     """The tables of a run in a report by condition, and by test set what is kept about it.
 
     Both are empty where the report has none. ``test_sets`` restricts them to these; None: all.
+    Where the report has since got another version of a test set, its tables are left out.
     """
     folder = report_folder(report)
     path = score_path(folder, run_id)
@@ -220,9 +226,12 @@ def read_run(
     shared = metadata.get("shared_crops", {})
     about = {}
     parts = []
-    for name in metadata["fingerprints"]:
+    for name, fingerprint in metadata["fingerprints"].items():
         if test_sets is None or name in test_sets:
-            about[name] = read_metadata(test_set_path(folder, name))
+            kept = read_metadata(test_set_path(folder, name))
+            if kept["fingerprint"] != fingerprint:  # frame_row would point at other frames
+                continue
+            about[name] = kept
             if name in shared:
                 about[name]["shared_crops"] = shared[name]
             frames = read_table(test_set_path(folder, name))
@@ -285,7 +294,8 @@ def detectors(report: str) -> list[Detector]:
     notebook and name. In an open report, runs that differ in the seed alone form a detector. All
     are main ones; where a paper has several, their names state the parameters in which they differ.
 
-    Raises :class:`DfnbError` when main detectors of a closed report have different training sets.
+    Raises :class:`DfnbError` when main detectors of a closed report have different training sets,
+    and when a detector of an open report has a seed twice.
     """
     folder = report_folder(report)
     tools = []
@@ -328,9 +338,27 @@ def detectors(report: str) -> list[Detector]:
             "each a report of its own"
         )
     groups = [by_parameters[key] for key in sorted(by_parameters)]
+    _check_seeds(folder, groups)
     for name, runs in zip(_names(groups, train_sets), groups):
         trained.append(_detector(name, "", "", train_sets[runs[0]], runs))
     return [*trained, *tools]
+
+
+def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:
+    """Raise :class:`DfnbError` where a detector of an open report has a seed twice.
+
+    ``groups`` are the runs of each detector. The two may differ in the version of their training
+    set, for example. Metrics would take the scores of both for those of one training.
+    """
+    for runs in groups:
+        by_seed = {}
+        for run in runs:
+            other = by_seed.setdefault(run.seed, run)
+            if other is not run:
+                raise DfnbError(
+                    f"{folder} has two runs of one detector and seed, {other.id} and {run.id}, "
+                    f"perhaps on two versions of {run.train_set}; move the score file of one away"
+                )
 
 
 def _detector(
@@ -361,6 +389,8 @@ def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
 def _names(groups: Sequence[Sequence[StoredRun]], train_sets: Mapping[StoredRun, str]) -> list[str]:
     """The name of each detector: its title, then what differs among the detectors of its paper.
 
+    A setting that an earlier version of the package did not have counts as different.
+
     Args:
         groups: The runs of each detector.
         train_sets: See :func:`pooled_train_sets`.
@@ -377,7 +407,7 @@ def _names(groups: Sequence[Sequence[StoredRun]], train_sets: Mapping[StoredRun,
         differing = [
             f"{name} {value}"
             for name, value in values.items()
-            if any(other[name] != value for other in of_paper)
+            if any(name not in other or other[name] != value for other in of_paper)
         ]
         names.append(", ".join([runs[0].record.detector.title, *differing]))
     return names

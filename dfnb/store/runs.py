@@ -32,11 +32,11 @@ class RunParameters(TrainingOptions):
     """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
 
     Attributes:
-        data: A digest that identifies the frames of the training set.
+        data: A digest that identifies the frames of the training set; empty for released weights.
         settings: Of the paper, whose schema checks them.
-        start_weights: sha256 of the pretrained weights; empty: random ones.
-        version: Of the paper, see :class:`dfnb.papers.contract.Paper`.
-        numbers: See :data:`dfnb.training.train.NUMBERS`.
+        start_weights: sha256 of the pretrained or released weights; empty: random ones.
+        version: Of the paper, raised when its code gives other numbers.
+        numbers: Of all other code, likewise: :data:`dfnb.training.train.NUMBERS`.
     """
 
     data: str
@@ -72,16 +72,16 @@ class TrainingRecord(Closed, extra="ignore"):
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
-    chosen: Chosen | None = None  # None, as the next, of released weights: their authors chose
+    chosen: Chosen | None = None  # None, like the threshold, for released weights
     validation_threshold: Threshold | None = None
-    weights_from: str
+    weights_from: str  # what the training started from, in words
     weights_sha256: str
     log: list[dict[str, int | float]] = Field([])  # one row per epoch
     n: dict[str, int] = Field({})  # frames per split
     collapsed: bool = False  # whether it learned nothing
-    start: str | None = None  # id of the phase before
-    images_seen: int = 0
-    wall_s: float  # seconds of the process that ended it, after a kill not of those before
+    start: str | None = None  # id of the run of the phase before; None: there was none
+    images_seen: int = 0  # in all phases, also before a resume
+    wall_s: float  # seconds of this phase; of a process that was killed, to its last checkpoint
     environment: dict[str, Any]
     outputs: dict[str, str]  # sha256 by file name
 

@@ -81,7 +81,10 @@ def read_scores(
 
 
 def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, pd.DataFrame]:
-    """The rows of the test sets ``names`` as a table per condition, without columns of only NaN."""
+    """The rows of the test sets ``names`` as a table per condition.
+
+    A table lacks the columns that are NaN throughout, such as measures of other conditions.
+    """
     tables = {}
     for values, table in rows[rows["test_set"].isin(names)].groupby(CONDITION, sort=False):
         table = table.drop(columns=CONDITION).dropna(axis=1, how="all")
@@ -90,10 +93,10 @@ def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, 
 
 
 def slim(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is stored: without ``score`` where log-odds give it, measures as float32.
+    """The table as it is stored: without ``score`` where log-odds give it.
 
-    float32 is finer than any difference that matters, and half as large. Tables of other tools have
-    no log-odds: their score stays as it is.
+    Log-odds and measures become float32, which is finer than any difference that matters, and half
+    as large. Tables of other tools have no log-odds: their score stays as it is.
     """
     if "log_odds" in table:
         table = table.drop(columns="score", errors="ignore")

@@ -1,9 +1,12 @@
-"""The score above which a detector calls a frame fake, chosen on its own validation frames."""
+"""The score above which a detector calls a frame fake, chosen on its own validation frames.
+
+For another tool, which has none, the real frames of a test set take their place.
+"""
 
 import numpy as np
 import pandas as pd
 
-from dfnb.checks import Closed
+from dfnb.checks import Closed, DfnbError
 from dfnb.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
 
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
@@ -26,10 +29,11 @@ class Threshold(Closed):
     threshold_replicates: list[float]
 
     def with_replicates(self) -> np.ndarray:
-        """The threshold, then its replicates, repeated in turn: (1 + REPLICATES,).
+        """The threshold, then its value in each bootstrap replicate: (1 + REPLICATES,).
 
-        Where it was chosen on fewer than FEWEST_VALIDATION clusters, it is the threshold alone,
-        (1,): a metric at this threshold has no interval.
+        The stored THRESHOLD_REPLICATES are fewer, and repeat in turn. Where the threshold was
+        chosen on fewer than FEWEST_VALIDATION clusters, it is returned alone, (1,): a metric at
+        this threshold has no interval.
         """
         replicates = []
         if self.threshold_clusters >= FEWEST_VALIDATION:
@@ -40,9 +44,12 @@ class Threshold(Closed):
 def threshold_of(frames: pd.DataFrame) -> Threshold:
     """The threshold on the real ones of these frames, a table with label, score and cluster.
 
-    In each replicate it is the weighted quantile of the scores at 1 - FALSE_ALARM_RATE.
+    In each replicate it is the weighted quantile of the scores at 1 - FALSE_ALARM_RATE. Raises
+    :class:`DfnbError` where no frame is real.
     """
     real = frames[frames["label"] == 0]
+    if real.empty:
+        raise DfnbError("a threshold needs real frames; choose a test set that has some")
     cluster_of_frame, names = pd.factorize(real["cluster"].astype(str))
     one_stratum = np.zeros(len(names), int)
     weights = cluster_weights(names, one_stratum)[: 1 + THRESHOLD_REPLICATES]

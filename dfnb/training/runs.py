@@ -5,6 +5,7 @@ Torch is imported only where a network is made.
 
 from collections.abc import Iterable
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Run(StoredRun):
         content = read_record(run_folder(run_id))
         if content is None:
             # Several reports may have the run; any will do.
-            for path in home().glob(f"reports/*/scores/{run_id}.parquet"):
+            for path in home().glob(f"reports/*/scores/{escape(run_id)}.parquet"):
                 content = read_metadata(path).get("record")  # None: a file of another tool
         if content is None:
             return None

@@ -40,11 +40,14 @@ def predict(
         constant: One map (h, w) in [0, 1] for all frames, such as the mean mask of the training.
             Its localisation measures are returned beside the network's, as ``constant <name>``.
         locate: Whether to measure localisation, where the network has ``localise``.
-        seed: If set, the samples that the paper makes of each frame are scored, one row each.
+        seed: None: frames are scored as they are stored. Else the samples are scored that
+            :meth:`dfnb.papers.contract.Settings.samples` makes of each frame, without augmentation:
+            two, one of each class, where ``Settings.makes_other_class``. Their random numbers
+            follow from the seed and the frame's value in the table's index.
 
     Returns:
         One row per frame, or per sample with a ``seed``: KEYS, ``log_odds`` of being fake,
-        ``score`` = P(fake), and where the network has ``localise`` the measures of
+        ``score`` = P(fake), and where localisation is measured the columns of
         :func:`localisation`, which are NaN for real frames and for fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)

@@ -41,7 +41,8 @@ class Progress:
 
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch that is under way
-    images_seen: int = 0  # all samples of a frame, all epochs together
+    images_seen: int = 0  # of all epochs; each sample of a frame counts
+    seconds: float = 0  # of all processes that trained, each up to its last checkpoint
     sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over these steps
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
@@ -80,7 +81,8 @@ class Trainer:
         folder: Of the run.
         parameters: What identifies the training.
         splits: The frames of train and val, as the paper may see them.
-        start: The run of the phase before, whose weights the network starts from.
+        start: The run of the phase before, whose weights the network starts from; None: there is
+            no such phase.
 
     Attributes:
         settings: Of the paper.
@@ -92,7 +94,7 @@ class Trainer:
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When it was last written, by the clock ``time.monotonic``.
-        clock: Measures the time of this process.
+        clock: Measures the time of the training, with that of processes that were stopped.
     """
 
     def __init__(
@@ -254,6 +256,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint."""
         self.saved_at = time.monotonic()
+        self.progress.seconds = self.clock.usage()["wall_s"]
         state = {
             "progress": asdict(self.progress),
             "network": self.network.state_dict(),
@@ -277,6 +280,7 @@ class Trainer:
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
+        self.clock.start -= self.progress.seconds  # so that it counts the processes before, too
         print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
 
     def write_record(self) -> None:
