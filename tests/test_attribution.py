@@ -12,7 +12,7 @@ import torch
 from networks import small
 from torch import nn
 
-from dfnb.attribution import maps, measures
+from dfnb.attribution import maps, measures, pictures
 from dfnb.checks import DfnbError
 from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
@@ -206,8 +206,16 @@ def test_a_layer_without_a_map_is_refused():
     images = torch.rand(1, 3, 4, 4)
     with pytest.raises(DfnbError, match=r"layer Linear .* Grad-CAM \(it returns Tensor"):
         maps.compute(toy(), images, layer="4")
-    with pytest.raises(DfnbError, match=r"pass its name, .* the parts are 0, 1, 2, 3, 4$"):
+    with pytest.raises(DfnbError, match=r"pass its name .* the parts are 0, 1, 2, 3, 4$"):
         maps.compute(toy(), images)
+    network = Planted()
+    network.unused = nn.Conv2d(3, 2, 1)
+    with pytest.raises(DfnbError, match=r"layer Conv2d .* \(the network does not call it\)"):
+        maps.compute(network, images, layer="unused")
+    with pytest.raises(DfnbError, match=r"layer='0' is for Grad-CAM alone, and .* 'edges'"):
+        maps.compute(network, images, "edges", layer="0")
+    with pytest.raises(DfnbError, match=r"square images, not 4 × 2;"):
+        maps.compute(network, images[..., :2], layer="red")
 
 
 def test_integrated_gradients_sum_to_the_log_odds_against_grey(planted, images):
@@ -268,6 +276,13 @@ def test_maps_are_made_in_inference_mode_too(planted, frames):
 def test_maps_that_are_not_there_are_named(planted, images):
     with pytest.raises(DfnbError, match=r"no map 'relu'; known are marks, .*, Grad-CAM, "):
         maps.compute(planted.network(), images, "relu")
+
+
+def test_frames_have_the_outlines_of_their_masks_where_no_map_has_them(planted, frames):
+    for run, names in [(None, ["Grad-CAM"]), (None, []), (planted, ["Grad-CAM"])]:
+        figure = pictures.frames_panel(frames.head(2), run, names)
+        labels = [axis.get_ylabel() for axis in figure.axes[0:4:2]]  # two pictures per row
+        assert labels == ["frame", "Grad-CAM" if run else "true\nmask"]
 
 
 # ---------------------------------------------------------------- measures

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,11 +221,15 @@ def test_a_faint_forgery_is_kept_where_one_face_is_found(root):
     assert (counts["frames"], counts["without_face"]) == (8, 0)
 
 
-@pytest.mark.parametrize("name", ["text.png", "folder"])
+@pytest.mark.parametrize("name", ["text.png", "folder", "empty.avi"])
 def test_a_mask_of_the_wrong_kind_is_named_as_the_cause(root, name):
     trees.image(root / "a.png", draw([(40, 60)]))
     (root / "folder").mkdir()
     (root / "text.png").write_text("white")
+    with av.open(str(root / "empty.avi"), "w") as container:  # a video without any frame
+        stream = container.add_stream("mpeg4", 25)
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
     (root / "mine.csv").write_text(f"path,label,mask,video\na.png,1,{name},\na.png,1,{name},clip\n")
     with pytest.raises(DfnbError, match=rf"2 \(a, clip\).*|its mask or original {name}: not a"):
         videos = read_csv(root / "mine.csv", root)

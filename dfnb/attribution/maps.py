@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,27 +89,42 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
-        DfnbError: The layer is not called, or returns no such map; or there is neither a layer nor
-            a backbone.
+        DfnbError: The layer is not called, or returns no such map; there is neither a layer nor a
+            backbone; or the images are not square.
     """
     from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
+    height, width = images.shape[-2:]
+    if height != width:  # pass_through recognises layouts by equal sides
+        raise DfnbError(f"Grad-CAM needs square images, not {height} × {width}; resize them")
     # last_map gives None where there is no backbone: then the map is that of the layer itself.
     layer = backbones.last_map(network if layer is None else layer) or layer
     if layer is None:
         parts = ", ".join(name for name, _ in network.named_children())
         raise DfnbError(
             f"{type(network).__name__} does not say which layer makes its last feature map: pass "
-            f"its name, as layer='layer4' for a ResNet of torchvision; the parts are {parts}"
+            "its name as layer= to compute, such as 'layer4' for a ResNet of torchvision, or the "
+            f"module itself to grad_cam; the parts are {parts}"
         )
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
-    method = LayerGradCam(partial(evidence, network), grid)
+    calls = []
+
+    def show_to_captum(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
+        calls.append(layer)
+        return pass_through(grid, output)  # what a hook returns replaces the layer's output
+
+    def checked_evidence(images: Tensor) -> Tensor:
+        values = evidence(network, images)
+        if not calls:  # captum would raise an AssertionError, which explained() does not catch
+            raise ValueError("the network does not call it")
+        return values
+
+    method = LayerGradCam(checked_evidence, grid)
     name = f"the layer {type(layer).__name__}"
-    remedy = "name one that returns a map by layer="
+    remedy = "choose by layer= one that returns a map"
     with (
         explained(name, "for Grad-CAM", remedy),
-        # What the hook returns replaces the output of the layer.
-        layer.register_forward_hook(lambda layer, inputs, output: pass_through(grid, output)),
+        layer.register_forward_hook(show_to_captum),
     ):
         zeros = {"materialize_grads": True}  # for an output without effect, instead of an error
         maps = method.attribute(images, relu_attributions=True, grad_kwargs=zeros)
@@ -164,8 +180,9 @@ def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
 def edges(network: nn.Module, images: Tensor) -> Tensor:
     """How steeply the grey value changes at each pixel: a control.
 
-    It ignores the network, so it must fail the sanity check; ``network`` is there only because all
-    methods get it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
+    It ignores the network, so it must fail the sanity check
+    (:func:`dfnb.attribution.measures.sanity`); ``network`` is there only because all methods get
+    it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
     """
     grey = images.mean(1)
     down, across = torch.gradient(grey, dim=(1, 2))
@@ -183,7 +200,7 @@ EXPLAINERS = {
 
 
 def names(network: Network) -> list[str]:
-    """The maps that each training of a paper measures: its own, and Grad-CAM.
+    """The maps that are measured of each run of a paper: its own, and Grad-CAM.
 
     Grad-CAM is left out if the network has no backbone whose last map is known.
     """
@@ -205,13 +222,14 @@ def compute(
 
     Args:
         network: A paper's network or any other detector, see :func:`evidence`, in evaluation mode.
-        images: (n, 3, H, W), normalised, on the device of the network.
+        images: (n, 3, H, W), normalised, on the device of the network; H = W for Grad-CAM.
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, where a paper declares how each of
             its maps is made.
         layer: The name of the part of the network at which Grad-CAM is taken, see :func:`grad_cam`.
 
     Raises:
-        DfnbError: The network has no map of this name, or the layer is unfit for Grad-CAM.
+        DfnbError: The network has no map of this name, the layer or the images are unfit for
+            Grad-CAM, or there is a layer for another map.
 
     Example::
 
@@ -220,16 +238,19 @@ def compute(
         >>> compute(network, torch.randn(4, 3, 96, 96), layer="layer4").shape
         (4, 96, 96)
     """
+    if layer and name != "Grad-CAM":
+        raise DfnbError(f"layer={layer!r} is for Grad-CAM alone, and the map is {name!r}; omit it")
     declared = network.maps() if isinstance(network, Network) else {}
-    origin = layer or declared.get(name)  # how the map is made; None: by a method of this module
+    origin = declared.get(name)  # how a paper makes the map; None: by a method of this module
     if isinstance(origin, tuple):  # the map is the maximum of these maps
         parts = [compute(network, images, part) for part in origin]
         return np.max(parts, axis=0)  # pixel by pixel
     if origin == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
-    if origin:  # the name of a layer
-        values = grad_cam(network, images, _layer(network, origin))
+    layer = layer or origin
+    if layer:
+        values = grad_cam(network, images, _layer(network, layer))
     elif name in EXPLAINERS:
         values = EXPLAINERS[name](network, images)
     else:

@@ -71,8 +71,10 @@ def measure(
 
     Columns beside :data:`dfnb.store.scores.KEYS`:
 
-    - those of :func:`dfnb.training.localisation.localisation`: how well the map finds the mask,
-      with the mean mask of the training as the constant map; NaN if the frame has no mask;
+    - those of :func:`dfnb.training.localisation.localisation`: how well the map finds the mask;
+      NaN if the frame has no mask;
+    - where the mean mask of the training is known, the same of this mean mask in place of the map,
+      as ``constant <name>``;
     - those of :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
 

@@ -157,7 +157,7 @@ def frames_panel(
     masks = [sample.mask for sample in samples]  # all zero where unknown or real
     no_masks = [0 * mask for mask in masks]
     rows = [Row("frame", crops, no_masks)]
-    if not map_names:
+    if not (run and map_names):  # else the maps have the outlines
         rows.append(Row("true mask", crops, masks))
     titles = frames["method"].astype(str)
     if run:

@@ -15,9 +15,11 @@ from dfnb.data.codecs import jpeg_file
 from dfnb.data.frames import read_crop
 from dfnb.data.listings import SPLITS
 
-PROBED_FRAMES = 1500  # shortcuts are looked for in at least so many frames, up to twice as many
+# Shortcuts are looked for in at least so many frames and up to twice as many, or in all of a
+# smaller dataset.
+PROBED_FRAMES = 1500
 BORDER = 4  # width of the border of a crop in pixels
-JPEG_QUALITY = 75  # a crop with more detail has a larger JPEG file
+JPEG_QUALITY = 75  # for the feature "file size": a crop with more detail has a larger file
 FOLDS = 10  # the clusters are divided into so many parts for cross-validation
 # Our choice, with 0.5 as chance:
 SHORTCUT_AUC = 0.55  # a shortcut when the whole interval is above
@@ -65,13 +67,14 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Series) -> float:
-    """How many names appear in more than one split; a name may be in any of the ``columns``.
+    """How many names (or hashes) appear in more than one split, in any of the ``columns``.
 
     ``is_unknown``, a bool per frame, marks frames that cannot be checked. NaN: no such name was
     found, but there are such frames, and two splits or more.
     """
     rows = frames[["split", *columns]].drop_duplicates().astype(str)
-    named = rows.melt("split").query("value != ''")  # an empty name means that there is none
+    # melt puts the names of all columns into one, "value"; an empty name means that there is none.
+    named = rows.melt("split").query("value != ''")
     n_splits = named.groupby("value")["split"].nunique()
     count = int((n_splits > 1).sum())
     is_known = not is_unknown.any() or frames["split"].nunique() < 2
@@ -114,7 +117,8 @@ def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
     folds, with their 95 % t interval. There are too few videos when a class has fewer than two
     clusters per fold.
 
-    Returns one row per feature, all text but the number of ``clusters`` of both classes.
+    Returns one row per feature: ``frame AUC`` with its interval and ``verdict``, both as text, and
+    the number of ``clusters`` of both classes.
     """
     # They take a second to import, and most processes need none.
     from scipy.stats import sem, t

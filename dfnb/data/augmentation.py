@@ -18,8 +18,10 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
 
     Args:
         batch: With ``image`` (B, 3, S, S) uint8, ``mask`` (B, 1, S, S) uint8, 0 or 1, and
-            ``landmarks`` (B, 5, 2), x and y in pixels, which are moved alike. The pixels that a
-            shift leaves empty become black in the image and 0, not forged, in the mask.
+            ``landmarks`` (B, 5, 2), x and y in pixels, which are moved alike. In a mirrored image
+            the landmarks keep their order, deliberately: the person's right eye stays the first,
+            see :class:`dfnb.papers.contract.Batch`. The pixels that a shift leaves empty become
+            black in the image and 0, not forged, in the mask.
         draws: (B, 6) float64 in [0, 1), independent and uniform, in the order of :data:`DRAWS`.
     """
     side = batch["image"].shape[-1]

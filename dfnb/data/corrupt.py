@@ -139,8 +139,8 @@ class Corrupted:
             corrupt, strengths = CORRUPTIONS[self.name]
             arguments = [strengths[self.severity - 1]]
             if self.name in RANDOM:
-                # Seeded by what names the video, so that all detectors see equal pixels: by the
-                # name that its file had when the committed scores were made.
+                # Seeded by the video, so that all detectors see equal pixels. Its frames were in a
+                # file of this name when the committed scores were made: another would change them.
                 file = f"videos/{video}/frames.npy"
                 arguments.append(rng("corruption", self.name, self.severity, file))
             corrupted = _as_frames(corrupt(clip, *arguments))

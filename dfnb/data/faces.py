@@ -91,7 +91,7 @@ def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
-            reason = getattr(error, "reason", error)  # of an error about a URL
+            reason = getattr(error, "reason", error)  # a URLError has its cause in ``reason``
             raise DfnbError(
                 f"{what} could not be downloaded ({reason}); get {url} and put it at {path}"
             ) from None
@@ -153,7 +153,7 @@ class Picture(NamedTuple):
 def decode(file: Path) -> Iterator[Picture]:
     """Yield the frames of a video, upright; an image is a video of one frame.
 
-    Raises :class:`Unusable` where the file is damaged or cut off, or has no picture. MPEG, WebM and
+    Raises :class:`Unusable` where the file is damaged or cut off, or has no frame. MPEG, WebM and
     GIF do not state their number of frames: if they are cut off between two frames, this goes
     unnoticed.
     """
@@ -169,6 +169,7 @@ def decode(file: Path) -> Iterator[Picture]:
         # Compared below with the number that the file states. Frames cannot be counted instead,
         # because an edit list may hide some.
         packets = 0
+        frame = None
         for packet in container.demux(stream):
             if packet.size:  # the last packet is empty: it makes the decoder return what it kept
                 packets += 1
@@ -176,7 +177,8 @@ def decode(file: Path) -> Iterator[Picture]:
                 if frame.is_corrupt or packet.is_corrupt:
                     raise Unusable("truncated or damaged")
                 yield picture(frame)
-        if packets < stream.frames:  # 0 where the file does not state them
+        # stream.frames is 0 where the file does not state them.
+        if packets < stream.frames or frame is None:
             raise Unusable("truncated or damaged")
 
 

@@ -124,7 +124,7 @@ def write_images(folder: Path, name: str, images: np.ndarray) -> None:
 def _array_hash(array: np.ndarray) -> str:
     """A hash of the shape and the bytes of an array, 32 hexadecimal digits.
 
-    It is BLAKE2: on processors without instructions for sha256, that would take a quarter of the
+    It is BLAKE2: on processors without instructions for sha256, sha256 would take a quarter of the
     time in which a dataset is prepared.
     """
     content = str(array.shape).encode() + array.tobytes()
@@ -134,7 +134,7 @@ def _array_hash(array: np.ndarray) -> str:
 def crop_hash(crop: np.ndarray) -> str:
     """A hash of the pixels of a crop (H, W, 3) uint8 RGB, 16 hexadecimal digits.
 
-    It finds equal crops in different splits and datasets.
+    Crops of different splits and datasets are compared by it, see :mod:`dfnb.data.audit`.
     """
     return _array_hash(crop)[:16]
 
@@ -279,7 +279,8 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     with explained(path, "as a table of frames", REMEDY):
         table = parquet.read_table(path)
         table = table.select([*COLUMNS]).cast(pa.schema(COLUMNS))
-    # pandas has no type of its own for lists of numbers. Others get its default, TEXT categories.
+    # pandas has no type of its own for lists of numbers. The other columns get its default types,
+    # which for TEXT are categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     frames = table.to_pandas(types_mapper=list_types.get)
     for method in frames["method"].unique():
@@ -417,7 +418,7 @@ def keep_masks(
 
 
 def mean_mask(frames: pd.DataFrame) -> np.ndarray | None:
-    """The mean mask (H, W) in [0, 1] of the fake frames; None where no mask is known.
+    """The mean mask (H, W) in [0, 1] of the fake frames that have one; None where none has.
 
     All masks are resized to the crop size of the first of these frames, as crops may differ.
     """
@@ -469,6 +470,7 @@ def rounded(image: np.ndarray) -> np.ndarray:
 def read_crop(path: str) -> np.ndarray:
     """An image file as (H, W, 3) uint8 RGB; raises :class:`DfnbError` when it cannot be read."""
     try:
+        # Not cv2.imread, which crashes at a name that is not UTF-8.
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # fails at None: the file is no image
     except (OSError, cv2.error):

@@ -112,7 +112,7 @@ def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
     **What is a video.** A file that is no image is a video. The images in a folder below real/ or
     fake/<method>/ are the frames of one video, and an image directly in real/, fake/ or
     fake/<method>/ is a video by itself. A folder fake/<name>/ may be a method or a clip: it is a
-    clip where all real images are in folders, and it has no folders of images itself.
+    clip where there are real images, all in folders, and it has no folders of images itself.
     """
     matches = {name: SORTED_PATH.fullmatch(name) for name in names}
     name_of_key = {_key(match): name for name, match in matches.items() if match}

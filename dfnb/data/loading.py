@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask of a b
 
 
 class Sample(NamedTuple):
-    """One image as it is stored, before resizing and augmentation."""
+    """One image before resizing and augmentation: a stored frame, or what a paper makes of it."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     mask: np.ndarray  # (H, W) bool, True where forged
@@ -154,7 +154,8 @@ class FrameDataset(Dataset):
     def _item(self, sample: Sample) -> dict[str, Any]:
         """A sample resized and transformed: the values of one image in a batch.
 
-        Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``.
+        Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``. The landmarks
+        (5, 2) are in pixels of this image.
         """
         shape = sample.image.shape[:2]
         # As tv_tensors, one transform moves image, mask and points together.
@@ -179,8 +180,8 @@ class FrameDataset(Dataset):
 def prepared(item: Tensors, settings: Any, device: str = "cpu") -> Tensors:
     """Turn a dataset's item into the batch that a paper's network takes, on the device.
 
-    The tensors are those of a ``papers.contract.Batch``; ``epoch``, ``partner`` and ``weight``, the
-    entries without a tensor, are missing: the training adds them.
+    It is a ``papers.contract.Batch`` without ``epoch``, ``partner`` and ``weight``, which the
+    training adds.
 
     Args:
         item: Of a :class:`FrameDataset`, on the CPU.

@@ -57,7 +57,8 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    size: int = Field(256, ge=MIN_SIZE, le=1024)  # side of a crop in pixels
+    # Side of a crop in pixels. The limit is that of drawn frames: prepare_picture cuts alike.
+    size: int = Field(256, ge=MIN_SIZE, le=2048)
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
@@ -65,7 +66,7 @@ class Settings(Closed):
 
 
 class NoFace(Unusable):
-    """No usable face was found in any of the wanted ``frames`` of a video."""
+    """No usable face was found in any of the wanted frames of a video; ``frames`` counts these."""
 
     def __init__(self, reason: str, frames: int) -> None:
         super().__init__(reason)
@@ -112,7 +113,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         raise NoFace(reason, n_wanted)
     faces = forged_faces(video, faces)
     if not faces:
-        # Only a mask is named: with an original, prepare_video ignores this error and tries again.
+        # Only a mask is named: where the region comes from an original, prepare_video ignores this
+        # error, and cuts the faces again without the original, and so without a mask.
         raise NoFace("no face under the mask, which is white where the fake is forged", n_wanted)
     rows = []
     for face in faces:
@@ -129,7 +131,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
 
 
 def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
-    """Of the faces of a video, one per frame, keep those that can be the forged one.
+    """Of a video's faces, one :func:`face_in` per frame, keep those that can be the forged one.
 
     Where the detector missed the forged face, another one was cut out, which is real but would have
     the label fake. A face is therefore kept only where ``covered``, the share of its crop that is
@@ -205,7 +207,7 @@ def face_in(
     settings: Settings,
     detector: YuNet,
 ) -> dict | None:
-    """Cut the face out of a frame that the forged region covers most, else the largest.
+    """Cut one face out of a frame: the one that the forged region covers most, else the largest.
 
     ``number`` is that of the frame, ``image`` its pixels, and ``other`` the same frame of the mask
     or of the original, None without either: see :func:`forged_region`.
@@ -311,10 +313,10 @@ def cut_face(
     ``detection`` (15,) is a face as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square
     around the middle of the detected box, ``settings.scale`` times as wide as its longer side.
 
-    Returns ``scale`` (crop pixels per image pixel), ``crop_box`` and ``landmarks`` as in the frames
-    table; ``crop`` (size, size, 3) uint8; ``mask`` (size, size) bool, all False where it is
-    unknown; ``covered``, the share of the crop that the mask covers, 0 where it is unknown; and
-    ``side``, the side of the square in pixels of the image.
+    Returns ``scale`` (crop pixels per image pixel), ``crop_box`` and ``landmarks`` as in
+    :data:`dfnb.data.frames.COLUMNS`; ``crop`` (size, size, 3) uint8; ``mask`` (size, size) bool,
+    all False where it is unknown; ``covered``, the share of the crop that the mask covers, 0 where
+    it is unknown; and ``side``, the side of the square in pixels of the image.
     """
     x, y, width, height = detection[:4]
     side = round(max(width, height) * settings.scale)
@@ -412,7 +414,7 @@ def prepare_video(
             else:
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
-            if video.mask or not video.region_file:  # the original was not used
+            if video.mask or not video.original:  # the video was not compared with an original
                 frames = error.frames if isinstance(error, NoFace) else 0
                 return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
@@ -449,7 +451,7 @@ def prepare(
 
     Args:
         name: The name of the dataset.
-        videos: The table of videos.
+        videos: The videos of all splits, also of those that are not prepared now.
         settings: How to cut; default: ``Settings()``.
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
@@ -462,9 +464,9 @@ def prepare(
         videos, those in quarantine, the ``frames`` that were looked at, and how many of these were
         without a face.
 
-    Raises :class:`DfnbError` for impossible names or splits, when the folder was made with other
-    settings or from other videos, when another process is writing it, when real or fake videos are
-    missing or none of them has a face, and when the disk has no room for the crops.
+    Raises :class:`DfnbError` for impossible names or splits, when the folder has a finished dataset
+    of other settings, or other videos, when another process is writing it, when real or fake videos
+    are missing or none of them has a face, and when the disk has no room for the crops.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
@@ -499,8 +501,8 @@ def prepare(
         crops = results["frames"] - results["without_face"]  # number per video
         used = [video for video, n in zip(chosen, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
-        # "" for an original that is not in the table. One in it may be of a split that is not
-        # prepared yet.
+        # "" for an original that is not in ``videos``, or that is given as a folder of frames. One
+        # in it may be of a split that is not prepared yet.
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
@@ -530,9 +532,10 @@ def in_splits(
 
 
 def check_space(folder: Path, videos: Sequence[Video], settings: Settings) -> None:
-    """Print how much disk the crops of these videos will take; raise DfnbError if it is not free.
+    """Print how much disk the crops of these videos will take: a low and a high estimate.
 
-    Videos that were prepared before do not count, nor do crops that are used in place.
+    Raises :class:`DfnbError` where not even the low one is free. Videos that were prepared before
+    do not count, nor do crops that are used in place.
     """
     unprepared = []
     for video in videos:
@@ -564,9 +567,10 @@ def check_classes(
     one_class: bool,
     reasons: Sequence[str] = (),
 ) -> None:
-    """Raise :class:`DfnbError` where real or fake videos are missing; with ``one_class``, both.
+    """Raise :class:`DfnbError` where real or fake videos are missing.
 
-    The message ends with ``reasons``, sentences on why other videos are not used.
+    With ``one_class``, one of the two may be missing: it is raised only where there is no video.
+    Its message contains ``reasons``, sentences on why other videos are not used.
     """
     kinds = {"fake" if video.label else "real" for video in videos}
     if len(kinds) < 2 - one_class:  # so kinds has one element, or none
@@ -634,7 +638,9 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
     """Remove the record, and the temporary files of a killed run.
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
-    :class:`DfnbError` for a folder that was made with other parameters or from other videos.
+    :class:`DfnbError` for a finished dataset of other parameters, and for a folder with a video
+    that is not among ``videos``. In an unfinished one, videos of other parameters are not refused:
+    they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
     """
     record = read_record(folder)
     if record and record["parameters"] != parameters:
@@ -706,8 +712,8 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
 
     It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
     written. In the returned table, ``video`` and ``cluster`` are the path of the picture, with
-    ``~`` expanded; ``method`` is the name of its file; and ``path`` is a key by which ``read``
-    finds the crop in memory.
+    ``~`` expanded; ``method`` is the name of its file; and ``path`` is no file, but a key by which
+    the frames' ``read`` finds the crop in memory.
 
     Args:
         path: An image or a video.

@@ -74,7 +74,8 @@ class Rule(Closed):
     cluster: str = "{video}"
     mask: str = ""
     original: str = ""
-    crops: bool = False  # files are images of faces, used in place; those of one video its frames
+    # Files are images of faces, used in place. Those with the same ``video`` are its frames.
+    crops: bool = False
 
 
 class Manifest(Closed):
@@ -104,7 +105,10 @@ class Manifest(Closed):
 
 
 def load(name: str) -> Manifest:
-    """The manifest of a published dataset; raises :class:`DfnbError` for an impossible entry."""
+    """The manifest of a published dataset.
+
+    Raises :class:`DfnbError` for a name without a manifest, and for an impossible entry.
+    """
     return Manifest.check(manifest(name), f"data_manifest/published/{name}.yaml")
 
 
@@ -133,8 +137,9 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
     """Find the videos of the dataset ``name``, which was downloaded into the folder ``root``.
 
     Returns them, and one sentence per kind of problem, such as files that no list names. Raises
-    :class:`DfnbError` for a folder without any of its videos, for a list that cannot be read, or
-    that ships with the manifest and was changed, and for files of one's own that no rule reads.
+    :class:`DfnbError` without a ``root``, for one without any of the videos, for a list that cannot
+    be read, or that ships with the manifest and was changed, and for files of one's own that no
+    rule reads.
     """
     description = load(name)
     if root is None:
@@ -225,7 +230,9 @@ def _video(
     original_path = filled(rule.original)
     mask = files.get(mask_path)  # None where the rule names no mask, or the file is missing
     original = files.get(original_path)
-    if mask_path and not mask:  # a missing mask is not computed from the original instead
+    if mask_path and not mask:
+        # Else prepare would compute the missing mask from the original: wrong in compressed videos,
+        # which differ from it everywhere, and unlike the masks of the other fakes.
         original = None
     video = Video(
         name=values["video"],
@@ -244,7 +251,8 @@ def _video(
         # own folder, parents[0], as ``path`` has slashes.
         root = video.path.parents[path.count("/")]
         image = (path, mask_path if video.mask else "")
-        return replace(video, path=root, mask=None, crops=(image,))
+        # A crop's mask is in the pair. No mask is computed for crops, so an original is not needed.
+        return replace(video, path=root, mask=None, original=None, crops=(image,))
     # The forged region is known from the mask or, without one, from the original.
     region_path = mask_path or original_path
     if region_path and region_path not in files:
@@ -278,7 +286,7 @@ def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
     ``files`` maps paths below the root to full paths; a list with a sha256 is not among them. A row
     maps names to texts: its columns, and the placeholders in the path of its file. It appears under
     each of its keys. Where two rows have one key, the later one stays. Raises :class:`DfnbError`
-    for a list with a sha256 that is missing or was changed.
+    for a list with a sha256 that is missing or was changed, and for damaged JSON.
     """
     if listing.sha256:  # ships with the manifest; its template is a plain file name
         shipped = find("data_manifest") / listing.file

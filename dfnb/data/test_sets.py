@@ -26,8 +26,8 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     """
     record = dataset_record(name)
     made_with = record["parameters"]
-    # How the frames were cut, for captions. ``scale`` is side of a crop / side of the face box. The
-    # embedded benchmark has no such parameter: a face fills the frames that it draws.
+    # How the frames were cut, for captions. ``scale`` is side of a crop / side of the face box.
+    # Datasets of dfnb.synth have no such parameter: a face fills the frames that they draw.
     cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
     crop = f"{cut}, {made_with['size']} pixels"
     if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place

@@ -95,14 +95,15 @@ class Row(Closed):
 
     path: str  # of a video, an image or a folder of images, relative to the folder of the CSV
     label: Annotated[int, BeforeValidator(label_of)]
-    video: str = ""  # the name of the video that an image is a frame of; default: path, no suffix
+    # The name of the video that an image is a frame of; default: its path below root, no suffix.
+    video: str = ""
     method: Title = "fake"  # the manipulation method of a fake
     split: Annotated[Literal["train", "val", "test"], BeforeValidator(split_of)] = "test"
     identity: str = ""  # the person who is shown
     cluster: str = ""  # see Video; default: the identity, else the video
     # Of a fake; those of a real video are ignored.
     mask: str = ""  # path of a video, an image or a folder of images, white where it is forged
-    original: str = ""  # path of what a fake without a mask was made from
+    original: str = ""  # path of what the fake was made from; without a mask, compared with it
 
 
 # ---------------------------------------------------------------- a CSV
@@ -116,7 +117,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     the suffix. Images with the same ``video`` are the frames of one video.
 
     Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
-    impossible values, for paths outside ``root``, and for frames of one video that disagree.
+    impossible values, for paths outside ``root``, and for frames of one video that disagree. A
+    folder without images is refused by its name.
     """
     folder = absolute(file.parent)
     root = absolute(root)
@@ -154,7 +156,7 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
     frames = ()
     if path.is_dir():
         region = mask or original
-        # A mask has the name of its image, with any suffix.
+        # A mask or original has the name of its image, with any suffix.
         regions = {file.stem: file for file in _images(region)} if region else {}
         frames = tuple((image, regions.get(image.stem)) for image in _images(path))
         path = frames[0][0]
@@ -175,7 +177,7 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images directly in a folder by name; raises :class:`DfnbError` where there are none."""
+    """The images directly in a folder, sorted; raises :class:`DfnbError` where there are none."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
     # IMAGE alone would match hidden files, too.
     images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
@@ -306,7 +308,7 @@ def in_place(root: Path) -> list[Video]:
             label=label_of(row["label"]),
             method=row.get("method", row["label"]),  # "real", or "fake" for an unknown method
             split=row.get("split", "test"),
-            cluster=name,
+            cluster=name,  # independent of all others
             crops=(crop,),
         )
     return list(videos.values())
