@@ -125,6 +125,11 @@ def test_released_channels_are_blue_first():
         torch.testing.assert_close(features, network.branches[2](expected), rtol=1e-3, atol=1e-4)
 
 
+def test_branches_of_a_transformer_are_built_for_the_size_of_the_images():
+    network = small("exposing_the_deception", backbone="vit_tiny_patch16_224", branches=2)
+    assert network.eval()(torch.randn(1, 3, 96, 96))["cls"].shape == (1, 2)
+
+
 def test_smaller_images_are_not_smoothed_as_released(tmp_path):
     table = toy.table(tmp_path).head(3)
     for paper in ("exposing_the_deception", "xception"):

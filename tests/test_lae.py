@@ -288,6 +288,13 @@ def test_a_size_that_the_decoder_cannot_reach_is_refused():
         lae.Settings.check({"image_size": 32, "decoder_widths": (8,) * 6}, "test")
 
 
+@pytest.mark.parametrize("backbone", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_a_backbone_without_a_map_is_refused(backbone):
+    vit = network(backbone=backbone)  # tokens (B, N, K) or a map (B, h, w, K)
+    with pytest.raises(DfnbError, match=f"backbone {backbone} gives no feature map"):
+        vit(NOISE[:2])
+
+
 # ---------------------------------------------------------------- training
 
 

@@ -44,7 +44,7 @@ def modules() -> dict[str, ModuleType]:
     for package in (__name__, home.__name__):  # dfnb.papers, dfnb.papers.home
         for entry in pkgutil.iter_modules(import_module(package).__path__):
             candidate = import_module(f"{package}.{entry.name}")
-            if not hasattr(candidate, "PAPER"):
+            if not hasattr(candidate, "PAPER"):  # a helper of the papers, such as contract
                 continue
             # A set, because a paper's title may equal its name, which is then met once only.
             for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:

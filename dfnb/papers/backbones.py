@@ -102,7 +102,7 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-# How timm makes a network of feature maps, ``features_only``: the layers are within ``features``.
+# With ``features_only`` timm returns four maps. It must look for their layers inside ``features``.
 FEATURES = {"flatten_sequential": True, "out_indices": (0, 1, 2, 3)}
 
 
@@ -114,7 +114,10 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 
 @register_model
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
-    """:class:`Plain7` with 0.24 M weights, for Exposing the Deception in study-ff-like."""
+    """:class:`Plain7` with 0.24 M weights, about as many as Exposing the Deception with 3 branches.
+
+    The baseline with this backbone is its control in the profiles study-bed and study-ff-like.
+    """
     channels = (32, 40, 56, 72, 72, 88, 88)
     return build_model_with_cfg(
         Plain7, WIDE, pretrained, channels=channels, feature_cfg=FEATURES, **kwargs

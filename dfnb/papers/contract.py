@@ -62,7 +62,7 @@ class Paper(NamedTuple):
 
     title: str  # in tables and figures
     notebook: str  # file name of its notebook, without .ipynb
-    published: str  # its name in published.csv, see dfnb.report.claims.published_and_ours
+    published: str  # its name in published.csv, see dfnb.report.published.figures
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
     # training. tests/test_golden.py finds out who forgets.
     version: int = 1
@@ -76,10 +76,13 @@ class Batch(TypedDict):
     mask: Tensor  # (B, 1, H, W) float32 in {0, 1}, 1 where forged; all zero where unknown
     has_mask: Tensor  # (B,) bool; True for real images, whose mask is all zero
     # (B, 5, 2) float32, x and y in pixels: eyes, nose tip, mouth corners, or NaN. The person's
-    # right eye and corner come first, also in a mirrored image.
+    # right eye and corner come first. A mirrored image keeps this order on purpose: no loss tells
+    # left from right.
     landmarks: Tensor
     epoch: int  # from 0
-    partner: Tensor | None  # (B,) int64, index of the image mixed into each; None without mixup
+    # (B,) int64, index of the image mixed into each; None without mixup. Label, mask and landmarks
+    # remain those of the image itself.
+    partner: Tensor | None
     weight: float  # λ, the share of each image itself in the mixture; 1.0 without mixup
 
 
@@ -211,9 +214,11 @@ class Settings(Closed):
     def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
         """What is made of a stored frame: one image or, with ``makes_other_class``, two.
 
-        By default the frame itself. Called in the loader's workers before resizing and
-        augmentation; all random numbers must come from ``draw`` or from torch, which is seeded for
-        the frame. The samples of one frame are in the same batch, and are augmented alike.
+        By default the frame itself. Called in training and, with ``makes_other_class``, in
+        validation; test frames are scored as they are stored. It runs in the loader's workers,
+        before resizing and augmentation. All random numbers must come from ``draw`` or from torch,
+        which is seeded for the frame. The samples of one frame are in the same batch, and are
+        augmented alike.
         """
         return [sample]
 
@@ -221,8 +226,9 @@ class Settings(Closed):
         """The augmentation of training images, which is called for one image at a time.
 
         It gets and returns an ``Image`` and a ``Mask`` in uint8 and ``KeyPoints`` in float32, all
-        of ``tv_tensors``; its random numbers must come from torch. None: no augmentation, or the
-        light one, which the training makes later, for a whole batch at once.
+        of ``tv_tensors`` and already resized to ``image_size``; its random numbers must come from
+        torch. None: no augmentation, or the light one, which the training makes later, for a whole
+        batch at once.
         """
         return self.released_transform() if self.augmentation == "released" else None
 
@@ -303,16 +309,17 @@ class Network(nn.Module):
         """How much the parts of a combined map differ: measures by name, by default none.
 
         A combined map is the maximum of others, see :meth:`maps`; ``part_maps`` are these others,
-        each (B, h, w) in [0, 1], of ``images`` (B, 3, H, W). A measure has one value per image,
-        (B,), or one for all images.
+        each (B, h, w) in [0, 1], of ``images`` (B, 3, H, W), normalised. A measure has one value
+        per image, (B,), or one for all images.
         """
         return {}
 
     def moved(self) -> AbstractContextManager | None:
         """A context that moves the weights for a second pass over the batch; None: one pass only.
 
-        It is entered after the first backward pass. The optimiser uses the gradient of the second
-        pass alone, on the weights put back.
+        It is entered after the first backward pass, and must then clear the gradient; on leaving it
+        must put the weights back. The optimiser changes these weights by the gradient of the second
+        pass alone.
         """
         return None
 

@@ -162,7 +162,8 @@ class Network(contract.Network):
     """The network: normalised images (B, 3, H, W), red first, to logits, real first.
 
     - ``cls`` (B, 2): from G, the output of the detector;
-    - ``joint`` (B, 2): from Z; absent if no loss uses the joint head;
+    - ``joint`` (B, 2): from Z; absent if there is no information loss and ``teacher_loss`` is
+      ``released``;
     - ``left_out`` (n, B, 2): the i-th logits from Z without z_i; absent without LIL;
     - ``local`` (n, B, C): z_1 to z_n;
     - ``balance`` (K,): s_k² of the K terms of the loss, see :meth:`weighted_sum`; absent if
@@ -178,7 +179,9 @@ class Network(contract.Network):
         # Pretrained branches start equal; they part because the heads' random weights differ.
         for _ in range(n):
             # num_classes=0: without a classifier, the pooled features (B, C)
-            branch = backbones.create(settings.backbone, settings.pretrained, num_classes=0)
+            branch = backbones.create(
+                settings.backbone, settings.pretrained, settings.image_size, num_classes=0
+            )
             self.branches.append(branch)
         self.weights_from = self.branches[0].weights_from
         width = self.branches[0].num_features  # C
@@ -320,11 +323,12 @@ class Network(contract.Network):
     def compare(
         self, part_maps: Sequence[np.ndarray], images: Tensor
     ) -> dict[str, np.ndarray | float]:
-        """How much the branches differ on images (B, 3, H, W), by their maps and their features.
+        """How much the branches differ on normalised images, by their maps and their features.
 
-        ``part_maps`` has the Grad-CAM map (B, h, w) of each branch. ``apart`` (B,) is one minus the
-        mean :func:`overlap` of the pairs of maps. ``CKA`` is the mean :func:`branch_likeness` of
-        the pairs of branches, one number for all images. Empty if there is only one branch.
+        ``part_maps`` has the Grad-CAM map (B, h, w) of each branch, for ``images`` (B, 3, H, W).
+        ``apart`` (B,) is one minus the mean :func:`overlap` of the pairs of maps. ``CKA`` is the
+        mean :func:`branch_likeness` of the pairs of branches, one number for all images. Empty if
+        there is only one branch.
         """
         if len(part_maps) < 2:
             return {}
@@ -403,8 +407,9 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     """Linear CKA in [0, 1] of the features of each pair of a network's branches, a square table.
 
     It is 1 for features that are the same up to rotation and scale (Kornblith et al., ICML 2019,
-    sec. 3). The features are the output ``local`` (branches, n, C) for images (n, 3, H, W). The
-    network must be in evaluation mode: then an image's features do not depend on its chunk.
+    sec. 3). The features are the output ``local`` (branches, n, C) for normalised images
+    (n, 3, H, W). The network must be in evaluation mode: then an image's features do not depend on
+    its chunk.
     """
     features = []
     with torch.no_grad():

@@ -51,7 +51,7 @@ Widths = Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 class Settings(contract.Settings):
-    """The values of this interpretation; the abstract says of ``annotated`` alone: below 3 %.
+    """The values of this interpretation; the abstract gives only ``annotated``: below 3 %.
 
     Fixed without a setting: the decoder sees all of z. Pixels and features are compared by L1. The
     attention is that of the fake half, with its units weighted by sign(z). Before it is compared
@@ -219,7 +219,11 @@ class Network(contract.Network):
         self.settings = settings
         # Neither a classifier nor pooling: the encoder ends with its map.
         self.encoder = backbones.create(
-            settings.backbone, settings.pretrained, num_classes=0, global_pool=""
+            settings.backbone,
+            settings.pretrained,
+            settings.image_size,
+            num_classes=0,
+            global_pool="",
         )
         self.weights_from = self.encoder.weights_from
         self.normalise = v2.Normalize(settings.mean, settings.std)  # decoded images are in [0, 1]
@@ -238,8 +242,8 @@ class Network(contract.Network):
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
         self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
-        # One per device. A dict hides them from torch: as parts of the network they would get into
-        # checkpoints and optimisers.
+        # One per device, made at first use in reconstruction_losses. A dict hides them from torch:
+        # as parts of the network they would get into checkpoints and optimisers.
         self.comparators: dict[torch.device, nn.Module] = {}
         self.adversary = None
         if settings.adversarial_weight:
@@ -256,8 +260,11 @@ class Network(contract.Network):
           the bias b adds;
         - ``attention`` (B, 2, h, w): M_T and M_F, with positive and negative values;
         - ``reconstruction`` (B, 3, H, W): normalised as the images are; only in training.
+
+        Raises :class:`DfnbError` if the encoder gives no map (B, K, h, w).
         """
         maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
+        self._check_map(maps)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
         halves = latent.unflatten(1, (2, -1))  # (B, 2, latent / 2)
@@ -273,6 +280,14 @@ class Network(contract.Network):
         if self.training:  # only the losses need it
             outputs["reconstruction"] = self.normalise(self.decoder(latent))
         return outputs
+
+    def _check_map(self, maps: Tensor) -> None:
+        """Raise :class:`DfnbError` unless f is (B, K, h, w); most transformers give tokens."""
+        if maps.ndim != 4 or maps.shape[1] != self.to_latent.in_features:
+            raise DfnbError(
+                f"the backbone {self.settings.backbone} gives no feature map with the channels "
+                "first, from which LAE makes its attention; choose a convolutional network"
+            )
 
     def channel_weights(self, latent: Tensor) -> Tensor:
         """Weights w (B, 2, K) of the channels of f in the attention of each half of z (B, latent).
@@ -495,7 +510,8 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
 
     Returns:
         One row per fake with the columns ``row`` (position in the table), ``video``, ``frame``,
-        ``cluster``, ``challenge`` (mean latent loss of the cluster) and ``distance`` to its centre.
+        ``cluster`` (its number here, not the ``cluster`` of a frames table), ``challenge`` (mean
+        latent loss of the cluster) and ``distance`` to its centre.
 
     Raises:
         DfnbError: there are more clusters than frames.

@@ -588,7 +588,7 @@ class Network(contract.Network):
         return {**terms, "total": sum(terms.values())}
 
     def pseudo(self, outputs: Outputs, batch: Batch) -> Tensor:
-        """The pseudo-labels (B, g, g) of a batch, from its labels and landmarks."""
+        """The pseudo-labels (B, g, g) of a batch, from ``projection``, labels and landmarks."""
         projection = outputs["projection"]
         image_size = batch["image"].shape[-2:]
         grid = projection.shape[-2:]

@@ -114,6 +114,7 @@ def pca_lighting(pixels: Tensor) -> Tensor:
     """Add α · Vᵀλ, one colour (3,), to all pixels (3, H, W) in [0, 255].
 
     λ (3,) are the variances of the image's colours along their principal axes, the columns of V.
+    They are computed with colours in [0, 1], so α · Vᵀλ is multiplied by 255.
 
     Krizhevsky et al., NeurIPS 2012, add Vλ. Albumentations, which the released codes use, adds Vᵀλ,
     with the largest variance first and one α ~ N(0, 0.1²) for the three axes.
