@@ -1,9 +1,11 @@
 """The embedded benchmark: repeatable, with exact masks, without leaks, shortcuts or lost files."""
 
 import http.server
+import json
 import os
 import shutil
 import threading
+from collections import Counter
 from functools import partial
 
 import cv2
@@ -107,6 +109,23 @@ def test_a_dataset_is_identified_before_it_is_built():
     assert {name: synth.identity(name) for name in STUDIED} == STUDIED
 
 
+def declare(home, **parameters):
+    """Write the manifest of a dataset "mine" into the home."""
+    (home / "data_manifest").mkdir()
+    content = json.dumps({"kind": "synth", "parameters": parameters})  # which is YAML, too
+    (home / "data_manifest/mine.yaml").write_text(content)
+
+
+def test_a_dataset_is_as_large_as_it_says(empty_home):
+    few = {"identities": {"train": 2, "test": 2}, "videos": 2, "frames": 1, "size": 64}
+    # Four films to train on: the first film of the test has the second turn of three.
+    declare(empty_home, methods=["swap", "mouth", "warp"], **few)
+    videos = synth.extent("mine").videos
+    kinds = {f"{split}/{method}": n for method in videos for split, n in videos[method].items()}
+    counts = synth.build("mine", workers=1)["n"]
+    assert kinds == {kind: each["videos"] for kind, each in counts.items()}
+
+
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
@@ -114,8 +133,12 @@ def test_a_dataset_is_identified_before_it_is_built():
         ("seams", {"people_of": "nobody"}, "dataset seams: people_of = 'nobody' is none of bed-"),
         ("smoke-a", {"contrasts": [["swap", "moved"]]}, "contrasts has ['swap', 'moved'], and"),
         ("smoke-a", {"identities": {"test": 1}}, "identities.test gives 1 people"),
+        ("smoke-a", {"identities": {}}, "identities has no people for train or val or test; add"),
+        ("seams", {"identities": {"train": 4}}, "identities has no people for test; add some"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
         ("smoke-a", {"delivery": {"jpeg": [85, 55]}}, "[85, 55]: write the lowest value first"),
+        ("smoke-a", {"delivery": {"jpeg": [55, 101]}}, "delivery.jpeg.1 = 101: input should be"),
+        ("smoke-a", {"camera": {"blur": [0, 1]}}, "camera.blur.0 = 0: input should be greater"),
     ],
 )
 def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, preset, changes, message):
@@ -327,6 +350,11 @@ def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, si
     assert inspect(empty_home / "grey.png", lambda image: faces_there, size) == reason
 
 
+def test_a_picture_that_is_a_thin_line_has_no_face(empty_home):
+    cv2.imwrite(str(empty_home / "line.png"), np.zeros((1, 1400)))
+    assert inspect(empty_home / "line.png", faces.YuNet.__call__, 96) == "no face found"
+
+
 @pytest.fixture
 def portraits(empty_home, monkeypatch):
     """A folder of 24 grey portraits, in which a face is detected without the detector."""
@@ -372,6 +400,24 @@ def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(
     assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
     world = pairs_of("ff-like-world-01", portraits)
     assert pairs_of("photographs", portraits) == world != {}
+
+
+def test_photographs_are_counted_before_they_are_looked_at(portraits, empty_home):
+    identities = {"train": 1, "val": 1}
+    declare(empty_home, portraits=str(portraits), identities=identities, train_share=0.5)
+    persons, _ = synth.cast("mine", synth.preset("mine"))
+    splits = Counter(person.split for person in persons)
+    assert synth.extent("mine").videos["real"] == {split: 2 * n for split, n in splits.items()}
+
+
+def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch):
+    (empty_home / "data_manifest").mkdir()
+    (empty_home / "data_manifest/mine.sha256").write_text(f"{'a' * 64}  Ada Lovelace.jpg\n")
+    urls = []
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, *_, **__: urls.append(url))
+    assert photographs.hashes("mine.sha256") == {"Ada Lovelace.jpg": "a" * 64}
+    photographs.folder_of("mine.sha256")
+    assert urls == [f"{photographs.URL}/Ada%20Lovelace.jpg"]
 
 
 def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home):

@@ -14,8 +14,7 @@ only by ``people_of``.
 import hashlib
 import math
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +102,8 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
         reason. With drawn people there are none.
 
     Raises:
-        DfnbError: A split of the dataset has fewer than two people, or photographs are missing.
+        DfnbError: A split of the dataset has fewer than two people, or photographs, or the network
+            that finds faces in them, are missing.
     """
     record_entries = {}
     if settings.portraits is None:
@@ -128,9 +128,9 @@ def _drawn_people(name: str, settings: Settings) -> list[Person]:
     for split in SPLITS:
         for _ in range(settings.identities.get(split, 0)):
             number = len(persons)
-            # The tone has a stream of its own, with a 0 at the end of the key: pairing needs it
-            # before the looks are drawn, in another process, from the stream without the 0. It is
-            # from 0, the lightest of people.SKIN_TONES, to 4, the darkest.
+            # The looks are drawn later, in another process, from (..., number, LOOKS). Pairing
+            # needs the tone before that, so the tone has a stream of its own, with a 0 at the end
+            # of the key. It is from 0, the lightest of people.SKIN_TONES, to 4, the darkest.
             draw = rng(*stream_key(name, settings), number, LOOKS, 0)
             persons.append(Person(number, split, tone=draw.uniform(0, 4)))
     return persons
@@ -143,7 +143,7 @@ def _portraits(
 ) -> tuple[list[Person], dict[str, Any]]:
     """The people in the portraits of a source, not yet paired, and the entries for the record.
 
-    ``dataset`` is the dataset's name. It seeds the draw of the ``train_share``.
+    ``dataset`` is the dataset's name. ``source`` is a folder or a list, see ``photographs.hashes``.
 
     An entry of ``quarantine`` has the ``file``, the ``reason`` why it is not used, and ``usable``:
     True if nothing is wrong with the file itself.
@@ -159,16 +159,14 @@ def _portraits(
     files = {}
     names = list(photographs.hashes(source))
     detect = faces.YuNet() if names else None  # it may have to be downloaded
-    # Those of the split test come first, see `cast`: False sorts before True.
-    for name in sorted(names, key=lambda name: _split_of(name) != "test"):
+    for name in _test_first(names):
         path = folder / name
         split = _split_of(name)
         if not settings.identities.get(split):
             reason = f"belongs to the split {split}, which this dataset does not have"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
-        draw = rng("share", dataset, digest(name))  # rng takes no name that is not UTF-8
-        if split == "train" and draw.random() >= settings.train_share:
+        if split == "train" and not _is_in_share(name, dataset, settings):
             reason = "is not among the share of the training people that this dataset has"
             quarantine.append({"file": path.name, "reason": reason, "usable": True})
             continue
@@ -199,13 +197,31 @@ def _split_of(photograph: str) -> str:
     return ("train", "train", "val", "test")[quarter]
 
 
+def _test_first(names: Iterable[str]) -> list[str]:
+    """The names of photographs with those of the split test first, see :func:`cast`.
+
+    People are numbered in this order. Otherwise it is that of ``names``.
+    """
+    return sorted(names, key=lambda name: _split_of(name) != "test")  # False sorts before True
+
+
+def _is_in_share(photograph: str, dataset: str, settings: Settings) -> bool:
+    """Whether a photograph of the split train is in the ``train_share`` of a dataset.
+
+    The names of both seed the draw: each dataset keeps photographs of its own choice.
+    """
+    draw = rng("share", dataset, digest(photograph))  # rng takes no name that is not UTF-8
+    return draw.random() < settings.train_share
+
+
 def _paired(members: list[Person]) -> list[Person]:
     """The people of a split with their donors and pairs: neighbours in tone, or else in looks.
 
     Looks count where photographs are forged along the mesh, and so have a ``thumbnail``. There each
     person in turn is paired with whoever of those left looks most like them, so that beards and
-    glasses are mostly paired with their like. A person's donor is the next in the ring of two or
-    three.
+    glasses are mostly paired with their like. The lightest person has the first turn; the next turn
+    has whoever of those left looks most like the person before. A person's donor is the next in the
+    ring of two or three.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
@@ -347,21 +363,28 @@ def _sources(
     video: int,
     settings: Settings,
 ) -> dict[str, str]:
-    """``real``, then the methods that forge a video, each with its donor's number, such as "007".
+    """``real``, then the methods that forge a film, each with its donor's number, such as "007".
 
     The number is "" for ``real``, and for methods that get no donor's frame but the target's.
+    ``video`` is the number of the target's film, from 0.
     """
-    methods = settings.methods
-    # With people_of every method forges every film. Else one method forges each film: they take
-    # turns, so that each makes about as many videos. A film's turn is its number in the dataset.
-    if not settings.people_of:
-        turn = (target.number * settings.videos + video) % len(methods)
-        methods = [methods[turn]]
     sources = {"real": ""}
-    for method in methods:
+    for method in _methods_of(target.number, video, settings):
         # The methods in FRAMES_LATER get the target's own frame.
         sources[method] = "" if method in FRAMES_LATER else f"{donor.number:03d}"
     return sources
+
+
+def _methods_of(target: int, video: int, settings: Settings) -> Sequence[str]:
+    """The methods that forge film number ``video``, from 0, of the person with number ``target``.
+
+    With ``people_of`` every method forges every film. Else one method forges each film: they take
+    turns, so that each makes about as many videos.
+    """
+    if settings.people_of:
+        return settings.methods
+    film_number = target * settings.videos + video  # in the dataset, through all splits
+    return [settings.methods[film_number % len(settings.methods)]]
 
 
 class _Take:
@@ -521,7 +544,7 @@ def build(
     clock = Clock()
     parameters = parameters_of(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
-    # Jobs that run side by side need the same dataset: one builds it, the others wait without end.
+    # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)  # None: the dataset is not complete
@@ -541,10 +564,11 @@ def build(
 
 
 def fetch(name: str) -> None:
-    """Download what :func:`build` needs for a dataset of photographs; for drawn ones nothing.
+    """Download what :func:`build` needs for a dataset of photographs.
 
-    These are the photographs, and the networks that find their faces and place a mesh on them.
-    Raises :class:`DfnbError` where one of them cannot be had.
+    These are the photographs, and the networks that find their faces and place a mesh on them. For
+    drawn people, and for a dataset that is built already, nothing is downloaded. Raises
+    :class:`DfnbError` where something cannot be had.
     """
     settings = preset(name)
     if settings.portraits and read_record(dataset_folder(name)) is None:
@@ -559,28 +583,38 @@ def fetch(name: str) -> None:
 def extent(name: str) -> Extent:
     """How large a dataset is once it is built; with photographs, if all of them are usable."""
     settings = preset(name)
-    people_per_split = {split: n for split, n in settings.identities.items() if n}
+    shown = [split for split in SPLITS if settings.identities.get(split)]
     if settings.people_of:
-        people_per_split = {"test": people_per_split["test"]}  # it shows these alone
-    if settings.portraits:
-        counts = Counter(map(_split_of, photographs.hashes(settings.portraits)))
-        counts["train"] = round(counts["train"] * settings.train_share)
-        people_per_split = {split: counts[split] for split in people_per_split}
-    films = {split: n * settings.videos for split, n in people_per_split.items()}
-    videos = {"real": films}
-    # With people_of every method forges every film, else they take turns, in their order.
-    period = 1 if settings.people_of else len(settings.methods)  # in films
-    for turn, method in enumerate(settings.methods):
-        videos[method] = {split: n // period + (turn < n % period) for split, n in films.items()}
+        shown = ["test"]
+    videos = {method: dict.fromkeys(shown, 0) for method in ("real", *settings.methods)}
+    for number, split in enumerate(_splits_of_people(name, settings)):
+        if split not in shown:
+            continue
+        for video in range(settings.videos):
+            for method in ("real", *_methods_of(number, video, settings)):
+                videos[method][split] += 1
     return Extent(videos, settings.frames, settings.size, has_masks=True)
 
 
-def excerpt(name: str, split: str) -> Path:
-    """The folder of a dataset that has the first EXCERPT people of a split alone, with one record.
+def _splits_of_people(name: str, settings: Settings) -> list[str]:
+    """The split of each person of :func:`cast`, by number, if all photographs are usable."""
+    if settings.portraits is None:
+        return [person.split for person in _drawn_people(name, settings)]
+    splits = []
+    for photograph in _test_first(photographs.hashes(settings.portraits)):
+        split = _split_of(photograph)
+        is_kept = split != "train" or _is_in_share(photograph, name, settings)
+        if settings.identities.get(split) and is_kept:
+            splits.append(split)
+    return splits
 
-    Their videos are those of the whole dataset, which need not be built: to show a few frames takes
-    a second. They are kept in ``cache/``, by the identity of the dataset. Raises
-    :class:`DfnbError` where the split has no people.
+
+def excerpt(name: str, split: str) -> Path:
+    """The folder of a small dataset: the first EXCERPT people of a split of ``name`` alone.
+
+    It is complete, with a table and a record. Its videos are those of the whole dataset, which need
+    not be built: to show a few frames takes a second. They are kept in ``cache/``, by the identity
+    of the whole dataset. Raises :class:`DfnbError` where the split has no people.
     """
     settings = preset(name)
     folder = home() / "cache" / f"{name}-{split}-{identity(name)}"
@@ -636,7 +670,11 @@ def _missing_videos(
     settings: Settings,
     workers: int | None,
 ) -> Iterator[Video]:
-    """The videos that the dataset lacks, in the order in which the workers finish them."""
+    """The videos that the dataset lacks, in the order in which the workers finish them.
+
+    Where one video of a film is missing, :func:`make_videos` makes all videos of that film: so some
+    that exist are yielded, too.
+    """
     jobs = []
     for person in persons:
         if person.split == "test" or not settings.people_of:  # people_of shows test people alone

@@ -309,7 +309,8 @@ class Eye:
         x = outwards * look.broad / (look.eye_size * 1.3)
         bend = look.brow_bend * (0.8 - (x - 0.1) ** 2)  # the line's rise, highest near its middle
         brow_v = look.eye_v - look.brow_height - self.head.pose.brow_raise
-        # How far below the brow's middle line, in radii; v points down: the outer end is 0.02 lower
+        # How far the pixel is below the brow's middle line, in radii. v points down, so 0.02 * x
+        # lowers the line's outer end and raises its inner one.
         y = self.v - (brow_v - bend + 0.02 * x)
         half_thickness = look.brow_width + 0.018 * look.man  # in radii; True counts as 1
         taper = 0.95 - 0.55 * np.clip(x, -1, 1)

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from dfnb.checks import Closed
 from dfnb.data.codecs import h264, jpeg
@@ -33,6 +33,9 @@ ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other metho
 DETAIL_OF_NOISE = 0.75
 # Median of the squares of Gaussian noise, divided by their mean, which is the variance.
 MEDIAN_OF_CHI_SQUARED = 0.4549
+# A Span of values above 0: OpenCV refuses to blur by 0, and a width of 0 divides.
+PositiveSpan = Annotated[tuple[PositiveFloat, PositiveFloat], Ascending]
+Quality = Annotated[int, Field(ge=0, le=100)]  # of JPEG
 # Colours of the two marks.
 WARM = np.float32([0.9, 0.5, 0.2])
 COLD = np.float32([0.2, 0.5, 0.9])
@@ -46,15 +49,15 @@ LEFT_BROW = (1, -0.4)
 class Crop(Closed):
     """How frames are cropped, as a face detector's boxes vary; a video draws its own values."""
 
-    zoom: Span = (1.0, 1.0)  # of the head, as a factor of its usual size in the frame
+    zoom: PositiveSpan = (1.0, 1.0)  # of the head, as a factor of its usual size in the frame
     shift: float = Field(0, ge=0, le=0.2)  # largest, in x and in y, as a share of the frame's side
 
 
 class Camera(Closed):
     """How frames are captured; a video draws its value from each span."""
 
-    resolution: Span = (1.0, 1.0)  # share of the frame's side that the camera resolves
-    blur: Span = (0.3, 0.6)  # standard deviation in pixels
+    resolution: PositiveSpan = (1.0, 1.0)  # share of the frame's side that the camera resolves
+    blur: PositiveSpan = (0.3, 0.6)  # standard deviation in pixels
     noise: Span = (0.01, 0.018)  # standard deviation, of images in [0, 1]
 
 
@@ -62,11 +65,11 @@ class Forgery(Closed):
     """How well forgeries are made; a frame draws its value from each span that its method uses."""
 
     blend: Literal["alpha", "poisson"] = "alpha"  # of the methods that lay one image over another
-    feather: Span = (0.05, 0.15)  # width of the blended rim, share of the region's radius
+    feather: PositiveSpan = (0.05, 0.15)  # width of the blended rim, share of the region's radius
     # Relative error of each channel of the matched colours; for recolour, a channel's whole change.
     cast: Span = (0.04, 0.08)
-    low_resolution: Span = (0.55, 0.75)  # of generated images, as a share of the frame's side
-    soften: Span = (0.6, 0.9)  # standard deviation of the blur of mouth textures, in pixels
+    low_resolution: PositiveSpan = (0.55, 0.75)  # of generated images, share of the frame's side
+    soften: PositiveSpan = (0.6, 0.9)  # standard deviation of the blur of `texture`, in pixels
     # Longest displacement of a warp, in face coordinates. Of reshape: by how many pixels the
     # displacement grows per pixel from the region's rim; below 1, so that nothing folds over.
     motion: Span = (0.4, 0.6)
@@ -84,7 +87,7 @@ class Delivery(Closed):
     white_balance: float = Field(0.05, ge=0, lt=1)  # largest gain or loss of a channel, a share
     contrast: float = Field(0.08, ge=0, lt=1)  # largest gain or loss of contrast, a share
     noise: Span = (0.002, 0.006)  # standard deviation, of images in [0, 1]
-    jpeg: Annotated[tuple[int, int], Ascending] = (55, 85)  # lowest and highest quality
+    jpeg: Annotated[tuple[Quality, Quality], Ascending] = (55, 85)  # lowest and highest quality
     h264: int | None = Field(None, ge=0, le=51)  # constant rate factor, instead of JPEG
 
 
@@ -297,9 +300,10 @@ def _moved(image: Array, matrix: Array) -> Array:
 
 
 def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
-    """The frame warped by a pull, the displacement (2, H, W) of each pixel in face coordinates.
+    """The frame warped by a ``pull`` (2, H, W) in face coordinates, s before t.
 
-    Returns the warped image (H, W, 3), and the displacement (2, H, W) in pixels, x before y.
+    At each pixel, it is how far the content that arrives there is displaced. Returns the warped
+    image (H, W, 3), and this displacement (2, H, W) in pixels, x before y.
     """
     axes, _ = face_axes(shot.landmarks)  # (2, 2): columns are the units of s and t in pixels
     shift = np.einsum("ij,jhw->ihw", axes, pull)
@@ -309,7 +313,8 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
 def _shifted(image: Array, shift: Array) -> Array:
     """The image (H, W, 3), displaced by ``shift`` (2, H, W), x before y, in pixels.
 
-    What is moved in from beyond the frame is the image, mirrored at its border.
+    At each pixel, ``shift`` is how far the content that arrives there is displaced. What is moved
+    in from beyond the frame is the image, mirrored at its border.
     """
     y, x = np.indices(shift.shape[1:])
     # remap needs for each pixel the place that its colour comes from, so the shift is subtracted.
@@ -410,8 +415,8 @@ def warp(inputs: Inputs) -> Layer:
     """The target's own face, warped towards the donor's expression (as Face2Face).
 
     The corners of the mouth are pulled towards the donor's, lower lip and brows up or down at
-    random, none further than a length drawn from ``forgery.motion``. It uses no region: the layer
-    is fully opaque where a pixel moves by more than 0.3 pixels, else transparent.
+    random, each by at most a length drawn from ``forgery.motion``. It uses no region: the layer is
+    fully opaque where the content is displaced by more than 0.3 pixels, else transparent.
     """
     draw = inputs.draw
     target = inputs.target
@@ -461,14 +466,15 @@ def reshape(inputs: Inputs) -> Layer:
     draw = inputs.draw
     target = inputs.target
     inside = inputs.opacity > VISIBLE
-    length = draw.uniform(*inputs.forgery.motion)
+    slope = draw.uniform(*inputs.forgery.motion)
     angle = draw.uniform(0, 2 * math.pi)
-    # The shift grows by `length` < 1 per pixel from the rim, so that nothing folds over, and only
-    # up to half the eyes' distance from it, so that features in large regions stay recognisable.
+    # The shift grows by `slope` < 1 pixels per pixel from the rim, so that nothing folds over, and
+    # only up to half the eyes' distance from the rim, so that features in large regions stay
+    # recognisable.
     from_rim = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, maskSize=5)  # in pixels
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = float(np.linalg.norm(left_eye - right_eye))
-    shift_length = length * np.minimum(from_rim, eye_distance / 2)
+    shift_length = slope * np.minimum(from_rim, eye_distance / 2)
     shift = np.stack([math.cos(angle) * shift_length, math.sin(angle) * shift_length])
     return _shifted(target.image, shift), inside.astype(np.float32)
 
@@ -504,8 +510,8 @@ def patch(inputs: Inputs) -> Layer:
     is the hole's own content. It simulates inpainting by contextual attention.
     """
     target = inputs.target
-    angle = inputs.draw.uniform(0, 2 * math.pi)
     # The frame is shifted in this direction, so the hole shows what lies the other way.
+    angle = inputs.draw.uniform(0, 2 * math.pi)
     right_eye, left_eye = target.landmarks[:2]
     eye_distance = np.linalg.norm(left_eye - right_eye)
     distance = eye_distance * inputs.draw.uniform(0.4, 0.7)
@@ -538,8 +544,9 @@ def retouch(inputs: Inputs) -> Layer:
     # How near a pixel is to the middle of the person's right or left eye, 1 at it.
     right = bump(s, t, (-1, 0), (0.6, 0.6))
     left = bump(s, t, (1, 0), (0.6, 0.6))
-    # How far each pixel is pulled, (aside, down): away from the middle of the nearer eye, (-1, 0)
-    # or (1, 0). Inside an eye, pixels further from its middle are pulled further: it is magnified.
+    # How far the content that arrives at each pixel is pulled, (aside, down): away from the middle
+    # of the nearer eye, (-1, 0) or (1, 0). Inside an eye, what is further from its middle is pulled
+    # further: it is magnified.
     aside = right * (s + 1) + left * (s - 1)
     down = (right + left) * t
     pull = draw.uniform(0.15, 0.3) * np.stack([aside, down])
@@ -583,7 +590,7 @@ METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
     "warp": (warp, None),
-    "mouth": (texture, MOUTH),
+    "mouth": (texture, MOUTH),  # `texture` by the name that some datasets have for it
     "reshape": (reshape, FACE),
     "texture": (texture, MOUTH),
     "diffuse": (diffuse, HOLE),

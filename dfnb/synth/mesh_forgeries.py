@@ -27,7 +27,7 @@ from dfnb.synth.people import Array, Shot
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
 OVAL += [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 BELOW_BROWS = OVAL[7:30]  # of the oval, from the left ear over the chin to the right ear
-BELOW_NOSE = OVAL[10:27]
+BELOW_NOSE = OVAL[10:27]  # a shorter part, which begins and ends below the ears
 # Of the lips the outer rim only. The spline moves what is inside: in a closed mouth these points
 # nearly coincide, and displacements of their own would tear it. So a closed mouth stays closed.
 LIPS = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185]

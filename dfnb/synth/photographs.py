@@ -6,6 +6,7 @@ shows a photograph or its name, which may identify the person.
 """
 
 from pathlib import Path
+from urllib.parse import quote
 
 from dfnb.checks import DfnbError, explained
 from dfnb.files import find, home, sha256
@@ -21,7 +22,7 @@ def hashes(source: str) -> dict[str, str]:
 
     ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
     ``data_manifest/``, which ends in ``.sha256``. Raises :class:`DfnbError` where there is neither,
-    or where a line of the list is not a hash and a name.
+    or where a line of the list is not a hash and a name, which may contain spaces.
     """
     if not source.endswith(SUFFIX):
         folder = Path(source)
@@ -31,10 +32,11 @@ def hashes(source: str) -> dict[str, str]:
         return {path.name: sha256(path) for path in files}
     path = find(f"data_manifest/{source}")
     listed = {}
-    # explained() turns any error, such as a line with one word, into a DfnbError with this advice.
+    # explained() turns an error, such as that of a line with one word, into a DfnbError with this
+    # advice.
     with explained(path, "as a list of photographs", "write each line as sha256sum does"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            hash_of_file, name = line.split()
+            hash_of_file, name = line.strip().split(maxsplit=1)
             listed[name] = hash_of_file
     return listed
 
@@ -56,7 +58,7 @@ def folder_of(source: str) -> Path:
         path = folder / name
         if path.exists() and sha256(path) == expected:
             continue
-        url = f"{URL}/{name}"
+        url = f"{URL}/{quote(name)}"
         remedy = f"put it into {folder}, or name a folder: dfnb synth DATASET --portraits FOLDER"
         with explained(url, "as a listed photograph", remedy):
             # It raises if the sha256 of what it fetched does not begin with ``expected``.

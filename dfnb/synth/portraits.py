@@ -12,7 +12,8 @@ from dfnb.synth.people import Array, Pose, Shot
 
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
-# In pixels of the portrait, as a share of a frame's side; a smaller face would be enlarged.
+# Least distance of the eyes in pixels of the portrait, divided by a frame's side in pixels: a
+# smaller face would be enlarged.
 MIN_EYE_DISTANCE = 0.18
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
@@ -22,10 +23,10 @@ class Portrait(NamedTuple):
 
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
-    brightness: float  # mean of the face's, 0 to 255
+    brightness: float  # mean over the face, 0 dark to 255 light
     # None unless a dataset's methods forge along the mesh.
-    mesh: Array | None = None  # (468, 2), of faces.face_mesh
-    thumbnail: Array | None = None  # (768,), of the function below
+    mesh: Array | None = None  # (468, 2) in pixels of the photograph, from faces.face_mesh
+    thumbnail: Array | None = None  # (768,), from the function thumbnail
 
 
 def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
@@ -40,6 +41,8 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if image is None:
         return "not readable as an image"
     shrink = min(1, DETECTOR_SIZE / max(image.shape))  # a small photograph stays as it is
+    if min(image.shape[:2]) * shrink < 1:  # a thin line; resize raises if nothing is left of it
+        return "no face found"
     small = cv2.resize(
         image,
         None,
@@ -129,7 +132,8 @@ def move(
         frame = placed(portrait, image, pose, size)
         darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06: less ambient light, darker
         from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
-        # (W,), one factor per column. From 0.92 to 1.22: on average a little brighter.
+        # (W,), one factor per column, from 0.92 to 1.22. 1.1 was chosen by eye: on average the
+        # frame is a little brighter than the photograph. Another value would change the pixels.
         light = 1.1 - darkness + from_the_side * x
         frame = np.clip(frame * light[:, None], 0, 1)
         matrix, shift, _ = _placement(portrait, pose, size)

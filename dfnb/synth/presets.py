@@ -18,7 +18,8 @@ GENERATOR = 4  # part of every dataset's identity: raise it when the same settin
 class Settings(Closed):
     """What a dataset of the embedded benchmark is made from; each YAML says what it changes."""
 
-    # The number of drawn people per split; 0: the dataset does not have this split.
+    # The number of drawn people per split; 0 or missing: the dataset does not have this split. With
+    # portraits, any positive number takes all people of the split.
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field(
         {"train": 200, "val": 50, "test": 100}
     )
@@ -44,9 +45,9 @@ class Settings(Closed):
     # About this share of the photographs of the split train is kept; which ones depends on the
     # dataset's name. 1 is left out of the identity, as None is for people_of.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
-    # Another dataset, with the same identities, camera and so on. Its test people are shown in the
-    # same films, and each film is forged by every method. exclude_if leaves None out of the
-    # dataset's identity, which is therefore what it was before this setting existed.
+    # Another dataset; seed, identities, size, crop and camera must be the same here. Its test
+    # people are shown in the same films, and each film is forged by every method. exclude_if leaves
+    # None out of the dataset's identity, which is therefore as before this setting existed.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Pairs of methods that results compare within the same films; no part of the identity.
     contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
@@ -56,6 +57,7 @@ def preset(name: str, **changes: Any) -> Settings:
     """The settings of an embedded dataset, with ``changes`` in place of some of them.
 
     Its manifest states them, or ranges from which they are chosen at random by the dataset's name.
+    A change to a group, such as ``camera``, replaces the whole group.
     Raises :class:`DfnbError` when no dataset has that name, or for a setting that is unknown or
     impossible.
     """
@@ -72,6 +74,9 @@ def preset(name: str, **changes: Any) -> Settings:
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
         raise DfnbError(f"{source}: {choice}; correct its manifest in data_manifest")
+    shown = ("test",) if settings.people_of else SPLITS
+    if not any(settings.identities.get(split) for split in shown):
+        raise DfnbError(f"{source}: identities has no people for {' or '.join(shown)}; add some")
     for pair in settings.contrasts:
         if not {*pair} <= {*settings.methods}:
             problem = f"contrasts has {list(pair)}, and methods does not have both"
@@ -132,5 +137,6 @@ def parameters_of(name: str, settings: Settings) -> dict[str, Any]:
     if settings.portraits:
         # In place of the folder's path: the same photographs elsewhere give the same pixels.
         hashes = photographs.hashes(settings.portraits)
+        # A list, because digest ignores the order of keys: people are numbered in this order.
         parameters["portraits"] = digest(list(hashes.items()))
     return parameters
