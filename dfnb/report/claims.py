@@ -209,6 +209,7 @@ def _judged(
     delta = deltas[kind_of_metric]
     limit = -delta if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
+    # If the true value is this far above the limit, p_gain is below LEVEL with probability POWER.
     quantiles = stdtrit(number["degrees"], [1 - LEVEL, POWER])
     row["detectable"] = number["error"] * quantiles.sum()
     row["p_gain"] = p_above(number["value"] - limit, *spread)

@@ -63,7 +63,7 @@ class Experiment(Closed):
     @property
     def command(self) -> str:
         """What trains its detectors on the published data."""
-        is_main = not any(":" in name for name in self.detectors)
+        is_main = not any(":" in name for name in self.detectors)  # "LAE, masks: 0 %" is a variant
         return f"dfnb run {self.profile}{' --main' if is_main else ''}"
 
     def results(self) -> dict[str, str]:
@@ -97,10 +97,10 @@ def experiments() -> list[Experiment]:
 
 
 @cache  # several experiments have numbers of one report
-def _scores(report: str, level: Level) -> pd.DataFrame:
-    """The scores of a report on frames without corruption, see :func:`scores`."""
-    table = scores(report, level=level)
-    return table[(table["corruption"] == "") & (table["map"] == "")]
+def _scores(folder: Path, level: Level) -> pd.DataFrame:
+    """The scores of a report, by its folder, on frames without corruption, see :func:`scores`."""
+    table = scores(folder.name, level=level)
+    return table[table["corruption"] == ""]
 
 
 def is_run(number: Number) -> bool:
@@ -109,17 +109,17 @@ def is_run(number: Number) -> bool:
     return names <= _trained(files.report_folder(number.report))
 
 
-@cache  # of the folder: the home may change
-def _trained(report: Path) -> set[str]:
+@cache  # by folder instead of name, because another home has another report of that name
+def _trained(folder: Path) -> set[str]:
     """The names of the detectors of a report, by its folder."""
-    return {each.name for each in detectors(report.name)}
+    return {each.name for each in detectors(folder.name)}
 
 
 def measured(number: Number) -> pd.DataFrame:
     """The row of :func:`dfnb.report.metrics.measure` for a number; no row if it was not run."""
     if not is_run(number):
         return pd.DataFrame()
-    rows = _scores(number.report, number.level)
+    rows = _scores(files.report_folder(number.report), number.level)
     names = [number.detector, number.minus or number.detector]
     rows = rows[(rows["place"] == number.place) & rows["detector"].isin(names)]
     if number.method:
@@ -144,7 +144,7 @@ def _is_there(figure: str) -> bool:
 
 
 def matrix(paper: str = "") -> pd.DataFrame:
-    """All experiments, or those of a paper by its title, as a table of texts.
+    """All experiments, or those of a paper by its title, as a table of texts for a page of docs/.
 
     Brackets are 95 % intervals over people and seeds; at the place "across" also over test sets.
     """

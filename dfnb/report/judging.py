@@ -105,11 +105,11 @@ def _thresholds(frames: pd.DataFrame) -> dict[tuple[str, int], Array]:
 
 
 def _frames_of_report(report: str, frames: pd.DataFrame) -> pd.DataFrame:
-    """The scores that the main detectors of a report have of these frames."""
+    """The scores that the main detectors and other tools of a report have of these frames."""
     others = reading.scores(report, level="frame")
     others = others[(others["ablation"] == "") & (others["corruption"] == "")]
     others = others.merge(frames[other_tools.FRAME].drop_duplicates())
-    return others.assign(is_probability=True)  # our detectors give P(fake)
+    return others.assign(is_probability=True)  # check_scores let only P(fake) into the report
 
 
 def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
@@ -152,6 +152,7 @@ def metrics(scores: Scores) -> Section:
 def differences(scores: Scores) -> Section:
     """The paired differences in video AUC of every two detectors, one of them of the files."""
     pairs = tables.pairs(scores.videos.assign(place=scores.videos["test_set"]))
+    # A report's detectors come first, so a pair with one of the files has it in this column.
     # Holm's rule again: it now corrects for the remaining rows alone.
     pairs = tables.joined([pairs[pairs["detector"].isin(scores.names)]])
     pairs = pairs.rename(columns={"place": "test_set"})

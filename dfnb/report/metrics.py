@@ -169,6 +169,7 @@ def _of_test_set(
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
     scores = scores.assign(label=scores["label"] == 1)
+    # Sorted, because test sets with the same people must be resampled alike, see cluster_weights.
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))  # the sample alone
     if resamples_people:
@@ -262,22 +263,31 @@ def _subtracted(
         seeds = None  # all; a tool's one row is broadcast to every seed of the other side
         if first.has_seeds and second.has_seeds:
             seeds = min(len(first.values), len(second.values))
+        collapsed = first.collapsed[:seeds] | second.collapsed[:seeds]
+        sides = np.broadcast_arrays(first.values[:seeds, 0], second.values[:seeds, 0])
         # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
         # the interval would be too narrow.
-        is_exact = _is_exact(first) or _is_exact(second)
+        at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
         differences[key] = first._replace(
             values=first.values[:seeds] - second.values[:seeds],
-            collapsed=first.collapsed[:seeds] | second.collapsed[:seeds],
+            collapsed=collapsed,
             has_seeds=first.has_seeds or second.has_seeds,
-            fewest=1 if is_exact else min(first.fewest, second.fewest),  # 1: no interval
+            fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
         )
     return differences
 
 
-def _is_exact(estimate: Estimate) -> bool:
-    """Whether the sample's value is 0 at every seed that counts, or 1 at every one."""
-    of_sample = estimate.values[~estimate.collapsed, 0]
-    return any((of_sample == value).all() for value in (0, 1))
+def _counted(collapsed: Array) -> Array:
+    """Which runs, or pairs of runs, count: those that did not collapse or, if all did, all.
+
+    Both arrays are (seeds,) bool.
+    """
+    return collapsed if collapsed.all() else ~collapsed
+
+
+def _are_at_bound(values: Array) -> bool:
+    """Whether all values are 0, or all are 1: the lowest and the highest share or AUC."""
+    return any((values == bound).all() for bound in (0, 1))
 
 
 def _summary(
@@ -298,7 +308,7 @@ def _summary(
     estimates = [estimate for _, estimate in parts]
     seeds = min(len(each.values) for each in estimates)  # of every part the same
     collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
-    kept = collapsed if collapsed.all() else ~collapsed  # (seeds,): all, if all collapsed
+    kept = _counted(collapsed)
     values = np.array([each.values[:seeds][kept] for each in estimates])
     counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
     *counts, independent = sum(counts_of_set.values())

@@ -91,7 +91,8 @@ def scored_frames(
     table = pd.concat(parts)
     # The index repeats per detector: a frame that one did not score is dropped for all.
     incomplete = table.index[table["score"].isna()]
-    # check_scores is for the keys here. It wants P(fake), which not every file has; so 0 stands in.
+    # check_scores is for the keys here, which are those of the last file, too. It wants P(fake),
+    # which not every file has; so 0 stands in.
     complete = frames.drop(index=incomplete).assign(score=0)
     for name in frames["test_set"].unique():
         check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
@@ -127,8 +128,8 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     ``file``; ``score``, high for fakes; and where there are such, ``label`` (0 or real, 1 or fake),
     ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. The method of real rows becomes
     real. Without ``test_set``, all rows are of the one test set in ``names``; where these are none
-    or several, of OWN_LABELS. For which frames a row counts, also in a file without ``frame``, says
-    :func:`_scores_of`.
+    or several, of OWN_LABELS. A blank ``track`` or ``frame`` is 0 if another row has a number. For
+    which frames a row counts, see :func:`_scores_of`.
 
     Args:
         path: The CSV.
@@ -163,13 +164,17 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
             "have; fill it in, or leave the column out"
         )
     table["test_set"] = table["test_set"].fillna(names[0] if len(names) == 1 else OWN_LABELS)
+    # A blank track or frame is number 0 where other rows have a number.
+    numbered = table[["track", "frame"]].dropna(axis=1, how="all")
+    table = table.fillna(dict.fromkeys(numbered, 0))
     table = table.drop_duplicates()  # equal rows do no harm
     repeated = table.loc[table.duplicated(FRAME), "video"]
     if len(repeated):
         raise DfnbError(
             f"{path} has {len(repeated)} videos or frames twice, with another score or label, such "
-            f"as {repeated.iloc[0]}; keep one row of each, number frames in a column frame, and "
-            "name a fake by its method, too, as in swap/000_003"
+            f"as {repeated.iloc[0]} in line {repeated.index[0]}; keep one row of each, number "
+            "frames in a column frame, where a blank is 0, and name a fake by its method, too, as "
+            "in swap/000_003"
         )
     return table
 
@@ -227,7 +232,8 @@ def _are_probabilities(path: Path, score: pd.Series) -> bool:
 def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFrame:
     """The frames of a file with labels: its rows without scores, the blank keys filled in.
 
-    Raises :class:`DfnbError` where a label is missing. A remark says where clusters are.
+    Raises :class:`DfnbError` where a label is missing. A remark says that each video is a cluster,
+    where clusters are missing.
     """
     unlabelled = rows["label"].isna().sum()
     if unlabelled:
@@ -255,8 +261,9 @@ def _scores_of(
 ) -> pd.Series:
     """The score of each of ``frames`` in the ``rows`` of a file; of missing ones, see _completed.
 
-    A row counts for all frames of its video, or for one frame if the file has the column. Where
-    ``frames`` are one per video, the mean of the video's rows counts.
+    A row counts for all frames of its video, or only for its track and its frame where the file has
+    numbers of them. Where ``frames`` are one per video, the mean of the video's rows counts. Rows
+    that match none of ``frames`` are left out, and a remark counts them.
     """
     test_sets_of_file = rows["test_set"].unique()
     for name in frames["test_set"].unique():
@@ -264,15 +271,20 @@ def _scores_of(
             nearest = suggestion(name, test_sets_of_file)
             raise DfnbError(f"{path} has no row of the test set {name}{nearest}")
     video = ["test_set", "video"]  # the columns that identify one
-    shared = list(rows[FRAME].dropna(axis=1, how="all"))  # the columns by which rows are matched
-    if not frames.duplicated(video).any():
-        shared = video
+    is_one_per_video = not frames.duplicated(video).any()
+    # The columns by which rows are matched; those that the file lacks are blank.
+    shared = video if is_one_per_video else list(rows[FRAME].dropna(axis=1, how="all"))
+    unmatched = ~rows.set_index(shared).index.isin(frames.set_index(shared).index)
+    if unmatched.any():
+        remarks.append(
+            f"{path.stem} has {unmatched.sum()} rows of other videos or frames, which are left out."
+        )
+    if is_one_per_video:
+        # dropna=False keeps rows without a video, which scored_frames refuses in the end.
         rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
-    rows = rows[[*shared, "label", "score"]].fillna({"track": 0, "frame": 0})
-    unknown = ~rows.set_index(video).index.isin(frames.set_index(video).index)
-    if unknown.any():
-        remarks.append(f"{path.stem} has {unknown.sum()} rows of other videos, which are left out.")
-    scored = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"))
+    rows = rows[[*shared, "label", "score"]]
+    # read has refused repeated frames, so that no frame gets two rows.
+    scored = frames.merge(rows, "left", on=shared, suffixes=("", "_of_file"), validate="m:1")
     wrong = scored[scored["label_of_file"].notna() & (scored["label"] != scored["label_of_file"])]
     if len(wrong):
         first = wrong.iloc[0]

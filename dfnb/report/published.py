@@ -68,7 +68,7 @@ def beside(
     is none, the text is NOT_RUN.
     """
     table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
-    candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_own(report, paper)]
+    candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_main_of(report, paper)]
     for row, figure in table.iterrows():
         for detector in candidates:
             if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
@@ -97,8 +97,11 @@ def compared(report: str) -> pd.DataFrame:
     return table[table["ours"] != NOT_RUN]
 
 
-def _own(report: str, paper: str) -> Iterator[Detector]:
-    """The detectors of a paper in a report: main ones, and the main variants of ablations."""
+def _main_of(report: str, paper: str) -> Iterator[Detector]:
+    """The detectors of a paper in a report: main ones, and the main variants of ablations.
+
+    ``paper`` is its name in ``published.csv``.
+    """
     for detector in detectors(report):
         is_main = detector.variant in ("", MAIN)
         if detector.runs and is_main and detector.runs[0].record.detector.published == paper:
@@ -112,7 +115,7 @@ def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
     """
     first = detector.runs[0]
     dataset, method = datasets_by_source().get(trained_on, ("", ""))
-    methods = None if method == "all" else [method]  # of seen_methods
+    methods = None if method == "all" else [method]  # as in the parameter seen_methods
     backbone = first.record.detector.defaults["backbone"]
     return (
         first.parameters.settings["backbone"] == backbone
@@ -138,7 +141,7 @@ def _measured(
         return ""
     rows = scores(report, run, [dataset] if run else (), level)
     rows = rows[(rows["detector"] == detector.name) & (rows["test_set"] == dataset)]
-    rows = rows[(rows["corruption"] == "") & (rows["map"] == "")]
+    rows = rows[rows["corruption"] == ""]
     if method != "all":
         rows = rows[rows["method"].isin([method, "real"])]
     number = measure(rows, METRICS[figure["metric"]], ["detector", "test_set"])

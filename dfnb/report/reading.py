@@ -44,7 +44,8 @@ def scores(
 ) -> pd.DataFrame:
     """All scores of a report as one table, a row per detector, seed and video (or frame).
 
-    With the scores of videos, a line per :func:`leaks` is printed: tables of AUC follow.
+    If the scores are of videos, the sentences of :func:`leaks` are printed, because tables of AUC
+    follow.
 
     Args:
         report: Name of the report.
@@ -56,9 +57,9 @@ def scores(
 
     Returns a table with the columns
 
-    - ``detector``, unique in the table; its ``paper``, ``ablation`` and ``variant``, empty where
-      it is a main one; ``seed``, NO_SEED for another tool; ``collapsed``, whether the training
-      learned nothing;
+    - ``detector``, its name, which no other one in the table has; its ``paper``, ``ablation`` and
+      ``variant``, the last two empty where it is a main one; ``train_set``; ``seed``, NO_SEED for
+      another tool; ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
       same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
@@ -104,8 +105,7 @@ def ablations(
     if not reports.score_files(report_folder(report)):
         return pd.DataFrame(columns=[*DETECTOR_COLUMNS, "method"])
     table = scores(report, level=level, of_maps=of_maps)
-    keep = table["ablation"].isin(names) & (table["corruption"] == "")
-    return table[keep if of_maps else keep & (table["map"] == "")]
+    return table[table["ablation"].isin(names) & (table["corruption"] == "")]
 
 
 def shared_crops(
@@ -117,18 +117,18 @@ def shared_crops(
 
     Pairs of which it is not known are left out. ``run`` is this run, beside those of the report.
     """
-    found = []  # training set, and shared_crops by test set
+    by_run = []  # the training set of each run, and its shared_crops by test set
     for path in reports.score_files(report_folder(report)):
         metadata = read_metadata(path)
         if "shared_crops" in metadata:  # of a run; it is not known of other tools
             train_set = metadata["record"]["parameters"]["train_set"]
-            found.append((train_set, metadata["shared_crops"]))
+            by_run.append((train_set, metadata["shared_crops"]))
     if run:
         about = reports.read_tables(run, test_sets, report)[1]
         of_run = {name: each.get("shared_crops") for name, each in about.items()}
-        found.append((run.train_set, of_run))
-    most = {}  # runs may use a part of their training set
-    for train_set, by_test_set in found:
+        by_run.append((run.train_set, of_run))
+    most = {}  # of all runs, because some may use only a part of their training set
+    for train_set, by_test_set in by_run:
         for test_set in test_sets:
             counts = tuple(by_test_set.get(test_set) or ())
             if counts:
@@ -169,12 +169,15 @@ def maps(
 
 
 def thresholds(report: str, run: StoredRun | None = None) -> dict[tuple[str, int], np.ndarray]:
-    """The threshold of each detector and seed, then its replicates, see ``with_replicates``."""
-    found = detectors(report)
+    """By detector and seed: the threshold, then its replicates, see ``Threshold.with_replicates``.
+
+    Detectors without a threshold are left out.
+    """
+    candidates = detectors(report)
     if run:
-        found.append(Detector(THIS_RUN, runs=(run,)))
+        candidates.append(Detector(THIS_RUN, runs=(run,)))
     limits = {}
-    for detector in found:
+    for detector in candidates:
         stored = {each.seed: each.record.validation_threshold for each in detector.runs}
         if not detector.runs:
             path = reports.score_path(report_folder(report), detector.name)
@@ -204,6 +207,8 @@ def _scores_of_run(
     detector = Detector(THIS_RUN, run.parameters.paper, train_set=run.train_set, runs=(run,))
     rows = pd.concat(parts)
     rows = rows[(rows["map"] != "") == of_maps]
+    if rows.empty:  # only maps were measured, or none
+        return pd.DataFrame()
     return _in_order([_described(_means(rows, level), detector, run, about)])
 
 
@@ -253,7 +258,10 @@ def _scores_of_report(
 
 
 def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one; its categories are in the order in which they appear, places as in tables."""
+    """Tables as one, without columns of only NaN; columns of texts become categories.
+
+    Those of DETECTOR_COLUMNS are in the order in which they appear, and places in that of tables.
+    """
     table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
     order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
@@ -306,7 +314,14 @@ def _described(
     run: StoredRun | None,
     about: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """The rows with the columns that say whose they are, and where."""
+    """The rows with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``, see :func:`scores`.
+
+    Args:
+        means: Of :func:`_means`, for one run or tool.
+        detector: Its detector.
+        run: The run; None for another tool.
+        about: The metadata of each test set.
+    """
     train_set = run.train_set if run else ""
     names = means["test_set"].unique()
     places = {name: _place(name, train_set, about[name]) for name in names}
@@ -321,7 +336,7 @@ def _described(
 def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:
     """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata.
 
-    See :func:`dfnb.manifests.domain_of`.
+    "within" is a test set of the training set's domain, see :func:`dfnb.manifests.domain_of`.
     """
     if about.get("contrasts"):
         return "kinds"

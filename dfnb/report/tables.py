@@ -85,11 +85,18 @@ def by_place(
     mean_over: Sequence[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
-    """Metrics at each ``place`` of the scores, see :func:`dfnb.report.reading.scores`.
+    """The table of :func:`measure` at each ``place`` of the scores, with the column ``place``.
 
-    The table is that of :func:`measure` with the column ``place``. Arguments are those of
-    :func:`measure`, which averages over the test sets of a place and over ``mean_over``. The rows
-    of each metric follow those of the one before it.
+    Each number is a mean over the test sets of a place and over ``mean_over``. ``place`` is that of
+    :func:`dfnb.report.reading.scores`. The rows of each metric follow those of the one before it,
+    and ``p_holm`` is corrected for all rows of this table.
+
+    Args:
+        scores: Those of :func:`measure`.
+        metrics: A sequence; a text would be split into its letters.
+        by: As of :func:`measure`.
+        mean_over: A sequence, like ``metrics``.
+        options: The other arguments of :func:`measure`, such as ``minus``.
     """
     parts = []
     for name in metrics:
@@ -109,7 +116,10 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
-    """The difference in AUC of every two detectors, the later minus the earlier; see by_place."""
+    """The difference in AUC of every two detectors, the later in ``scores`` minus the earlier.
+
+    The table and the ``options`` are those of :func:`by_place`.
+    """
     names = list(scores["detector"].unique())
     parts = []
     for position, name in enumerate(names):
@@ -140,8 +150,9 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The measures SANITY by detector and map, whether a map ``passes`` both, and a ``verdict``.
 
     The verdict is "passes", "fails" or "not testable". A correlation of exactly 0 means that one of
-    the two maps is empty. If the map itself is not, that of the random network is: it cannot be
-    compared, and the verdict is "not testable", although ``passes`` is true.
+    the two maps is empty. A map that is seldom empty itself, but has this correlation on at least
+    half of the frames, has nothing to be compared with: it is "not testable", although ``passes``
+    is true.
     """
     by = ["detector", "map", "test_set"]
     # A measure that no map has is NaN, so that the check is not passed.
@@ -174,8 +185,8 @@ def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
 def compared(report: str) -> pd.DataFrame:
     """One row per main detector: images and seconds per training, seeds, network and device.
 
-    The images are those of all phases; the seconds those of the last phase since its last start;
-    the device that of the first training.
+    The images are those of all phases; the seconds those of the last phase; the device
+    that of the first training.
     """
     rows = {}
     for detector in detectors(report):
@@ -268,7 +279,7 @@ def outcome(differences: pd.DataFrame, first: str) -> str:
 
 
 def cells(numbers: pd.DataFrame) -> list[str]:
-    """The :func:`cell` of each row."""
+    """The :func:`cell` of each row of :func:`measure`; with ``minus``, it shows its sign."""
     return list(map(cell, *(numbers[name] for name in ("value", "low", "high", "minus"))))
 
 
@@ -299,9 +310,10 @@ def pivot(
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     """One difference per row as text, with p after Holm's correction, and a verdict.
 
+    ``differences`` are rows of :func:`measure` with ``minus``, such as those of :func:`pairs`.
     ``index`` names the columns that become the index.
     """
-    # cells needs the column minus, which is often in the index.
+    # drop=False: cells reads the column minus to show the sign, also where minus is in the index.
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
     table["p, Holm"] = table["p_holm"].map(p_text)

@@ -123,6 +123,16 @@ def test_distributions_and_curves_show_the_scores():
         assert area == pytest.approx(roc_auc_score(of_place["label"], of_place["score"]))
 
 
+def test_each_severity_stands_above_its_name_in_any_order():
+    rows = pd.DataFrame({"corruption": ["JPEG", "", "JPEG", "blur"], "severity": [5, 0, 1, 5]})
+    curves = rows.assign(detector="A", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
+    for panel, expected in zip(figures.by_severity(curves).axes, ([0, 2, 1], [0, 2])):
+        points = panel.containers[0][0]
+        assert [*points.get_xdata()] == expected
+        names = [label.get_text() for label in panel.get_xticklabels()]
+        assert names == ["clean", "1", "5"]
+
+
 def test_a_deletion_curve_is_the_mean_of_its_frames():
     columns = [f"deletion {share}" for share in range(0, 101, 10)]
     values = np.random.default_rng(0).random((20, 11))

@@ -243,6 +243,20 @@ def test_collapsed_runs_are_left_out_in_pairs_unless_all_collapsed():
     assert (every["seeds"], every["collapsed"]) == (5, 5)
 
 
+def test_a_difference_has_an_interval_if_the_pairs_that_count_vary():
+    """If all pairs collapsed, all count; seeds without a counterpart never do."""
+    scores = tables("AB")
+    expected = only(measure(scores, "AUC", "detector", minus="B"))
+    all_collapsed = scores.assign(collapsed=scores["detector"] == "B")
+    number = only(measure(all_collapsed, "AUC", "detector", minus="B"))
+    assert (number["low"], number["seeds"]) == (pytest.approx(expected["low"]), 5)
+    is_perfect = (scores["detector"] == "A") & (scores["seed"] < 2)
+    perfect = scores.assign(score=scores["score"].mask(is_perfect, scores["label"]))
+    assert not np.isnan(only(measure(perfect, "AUC", "detector", minus="B"))["low"])
+    two_pairs = perfect[(perfect["detector"] == "A") | (perfect["seed"] < 2)]
+    assert np.isnan(only(measure(two_pairs, "AUC", "detector", minus="B"))["low"])
+
+
 def test_severities_are_averaged_and_robustness_is_a_difference_of_differences():
     """Two severities of two corruptions, on half of the people."""
     clean = tables("AB")

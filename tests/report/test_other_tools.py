@@ -124,6 +124,22 @@ def test_a_file_that_does_not_fit_the_test_set_is_explained(tmp_path, change, pr
         other_tools.scored_frames([path], [A], "hand")
 
 
+def test_a_blank_frame_is_frame_0_and_no_frame_has_two_scores(tmp_path):
+    path = their(tmp_path / "mine.csv")
+    table = pd.read_csv(path)
+    expected, _ = other_tools.scored_frames([path], [A], "hand")
+    blank = table["frame"].mask(table["frame"] == 0)
+    more = table.head(3).assign(frame=[0, 5, 7])  # the first two again, and an unknown frame
+    both = pd.concat([table.assign(frame=blank), more])
+    both.to_csv(path, index=False)
+    frames, remarks = other_tools.scored_frames([path], [A], "hand")
+    pd.testing.assert_frame_equal(frames, expected)
+    assert remarks[-1] == "mine has 1 rows of other videos or frames, which are left out."
+    both.assign(score=range(93)).to_csv(path, index=False)
+    with pytest.raises(DfnbError, match=r"has 2 videos or frames twice, .* real/0 in line 92"):
+        other_tools.scored_frames([path], [A], "hand")
+
+
 @pytest.mark.parametrize(
     ("other", "names", "source", "problem"),
     [
@@ -247,8 +263,8 @@ def test_scores_of_the_other_class_are_told(tmp_path, reverse):
         ("video,label,score\na,0,.1\n\nb,1,high", "line 4: score = 'high' is no finite number"),
         ("video,label,score\na,0,inf", "line 2: score = 'inf' is no finite number"),
         ("video,label,score\na,0,.1\nb,1,", "no score of 1 of 2 frames, such as of video b of own"),
-        (f"{OWN}a,0,.2", "has 1 videos or frames twice, .* such as a; keep one row of each"),
-        (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a; keep one row of each"),
+        (f"{OWN}a,0,.2", "has 1 videos or frames twice, .* such as a in line 6; keep one row of"),
+        (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a in line 6; keep one row of"),
         (f"{OWN},1,.1", ", test set own labels, has 1 rows with no video"),
         (OWN.replace(".3", "-1"), "has 1 scores of -1 among probabilities"),
         (OWN.replace(".3", "-1").replace(".9", ""), "has 1 scores of -1 among probabilities"),
@@ -275,7 +291,7 @@ def test_frames_are_averaged_where_the_first_file_scores_videos(tmp_path):
     other = own(tmp_path / "frames.csv", rows.to_csv(index=False))
     frames, remarks = other_tools.scored_frames([videos, other])
     assert frames["score"][4:].tolist() == pytest.approx([0.25, 0.75, 0.35, 0.25])
-    assert "frames has 1 rows of other videos, which are left out." in remarks
+    assert "frames has 2 rows of other videos or frames, which are left out." in remarks
 
 
 @pytest.mark.parametrize(

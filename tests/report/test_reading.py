@@ -129,6 +129,8 @@ def test_another_version_of_a_test_set_is_refused():
     write_scores("demo", "other", tables, about, threshold={})
     with pytest.raises(DfnbError, match=rf"xception.*parquet is of another version of {A}"):
         scores("demo")
+    run = StoredRun("xception---0", planted.record("xception"))
+    assert reports.read_tables(run, [A], "demo") == ({}, {})  # its rows name the earlier frames
 
 
 # ---------------------------------------------------------------- runs, and open reports
@@ -179,6 +181,7 @@ def test_this_run_comes_first_and_with_its_own_scores_alone():
     np.testing.assert_allclose(own, means[own.index], atol=1e-6)
     assert {*scores("empty", run, [A])["detector"]} == {"this run"}
     assert thresholds("demo", run)["this run", 7].tolist() == [0.9]
+    assert maps("empty", run, [A]).empty  # none was measured
 
 
 def test_a_committed_run_is_read_from_its_report():
@@ -210,6 +213,31 @@ def test_an_open_report_grows_and_nothing_in_it_is_replaced():
     about[A]["fingerprint"] = "second"
     with pytest.raises(DfnbError, match="of another version"):
         reports.add_run("mine", run_of(seed=9), {Condition(A): planted.table(A)}, about)
+
+
+def test_a_seed_that_was_trained_on_two_versions_of_its_data_is_refused():
+    add("mine", run_of())
+    parameters = run_of().parameters.model_copy(update={"data": "second"})
+    add("mine", StoredRun("again", run_of().record.model_copy(update={"parameters": parameters})))
+    with pytest.raises(DfnbError, match="two runs of one detector and seed, again and xception-0"):
+        detectors("mine")
+
+
+def test_a_setting_that_an_earlier_version_lacked_is_in_the_name():
+    settings = run_of().parameters.settings
+    add("mine", run_of())
+    add("mine", run_of(settings={**settings, "new": 1}))
+    assert {each.name for each in detectors("mine")} == {"Baseline", "Baseline, new 1"}
+
+
+def test_a_run_of_an_open_report_gets_roles_when_it_is_closed():
+    run = run_of()
+    add("mine", run)
+    path = score_path(report_folder("mine"), run.id)
+    before = scores("mine")
+    reports.write_roles(path, [("loss", "CE")])
+    assert [each.name for each in detectors("mine")] == ["Baseline, loss: CE"]
+    np.testing.assert_array_equal(scores("mine")["score"], before["score"])
 
 
 def test_training_sets_that_differ_by_the_seed_are_one_detector():
@@ -265,6 +293,11 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
     assert len(replicates) == 200 and min(replicates) < threshold < max(replicates)
     assert limits["Baseline", 0].tolist() == [threshold, *5 * replicates]  # in turn
     assert limits["Baseline", 1].tolist() == [threshold]
+
+
+def test_a_threshold_needs_real_frames():
+    with pytest.raises(DfnbError, match="needs real frames"):
+        threshold_of(planted.table(A).query("label == 1").assign(score=0.5))
 
 
 @pytest.mark.parametrize(
