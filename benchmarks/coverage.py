@@ -20,8 +20,10 @@ from dfnb.seeds import rng
 
 SEEDS = 5
 STRENGTHS = {"A": 1.5, "B": 1.2}  # how much higher the scores of fakes are, by detector
-# Standard deviations of what is added to a score. A person's real and fake videos differ.
-PERSON, VIDEO, OWN = 0.6, 0.6, 0.6  # OWN: of a training on a video; detectors share the others
+# Standard deviations of what is added to a score: by a person, one number for their real videos and
+# another for their fake ones; by a video; and by a training on a video. Detectors share the first
+# two.
+PERSON, VIDEO, OWN = 0.6, 0.6, 0.6
 # Of what is added to the strength: of a training, of a test set, and of a training on a test set.
 TRAINING, SET, BOTH = 0.3, 0.3, 0.1
 SETS = 6
@@ -42,7 +44,7 @@ def studies(count: int, sets: int, same_people: bool, people: int, key: int = 0)
 
     Args:
         count: The number of studies.
-        key: Of the random stream.
+        key: Of the random stream; studies of another key are independent of these.
         sets: The number of test sets of each; one alone has no effect on the strength.
         same_people: Whether all test sets show the same people.
         people: Their number on each test set; each has two real and two fake videos.
@@ -50,10 +52,13 @@ def studies(count: int, sets: int, same_people: bool, people: int, key: int = 0)
     random = rng("coverage", key, sets, int(same_people))
     names = ["study", "test_set", "detector", "seed", "person", "video"]
     values = [range(count), range(sets), list(STRENGTHS), range(SEEDS), range(people), range(4)]
-    shape = [len(of_name) for of_name in values]
+    shape = [len(values_of_axis) for values_of_axis in values]
 
     def normal(*axes: int) -> np.ndarray:
-        """Normal numbers that vary along these axes and are the same along all others."""
+        """Normal numbers that vary along these axes and are the same along all others.
+
+        Axis 0 is that of the first of ``names``, the studies, and so on.
+        """
         size = [length if axis in axes else 1 for axis, length in enumerate(shape)]
         return random.normal(size=size)
 

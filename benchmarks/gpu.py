@@ -5,7 +5,7 @@
 It has four parts, each with CSV files of its own: ``golden`` compares networks with the outputs of
 the released codes, ``steps`` measures training steps at full size, ``end-to-end`` the training loop
 with its loader, and ``training`` trains the demo's baseline. Every row is written as soon as it is
-measured.
+measured; its ``contender`` says which network, or in which arithmetic.
 """
 
 import gc
@@ -60,13 +60,15 @@ PAPERS = (
     "lae",
     "self_blended_images",  # whose steps are not measured alone: SAM takes two passes
 )
-# Datasets of drawn people, whose number and size are changed: of the training, and of the loop.
-TRAIN_SET = "smoke-a"
-LOOP_SET = "smoke-b"
-PARITY = 1e-4  # of outputs and losses in float32, as a share of the largest golden value
+# Drawn datasets; how many people they have, and how large their images are, is changed.
+TRAIN_SET = "smoke-a"  # of the part "training"
+LOOP_SET = "smoke-b"  # of the part "end-to-end"
+# The largest difference that outputs and losses in float32 may have, as a share of the largest
+# golden value.
+PARITY = 1e-4
 NO_MEMORY = "out of memory"
 PRECISIONS = get_args(Settings.model_fields["precision"].annotation)
-PROFILED = 3  # steps of the loop
+PROFILED = 3  # further steps of the loop, in torch's profiler
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Sizes:
     rounds: int  # in which each contender takes a step
     warmup: int  # rounds before these
     steps: int  # of the loop, after those in which its workers start
-    workers: tuple[int, ...]  # of the loop; the most are in all rows of another precision
+    workers: tuple[int, ...]  # processes that load for the loop, see loops()
     crop: int  # pixels of the loop's images
     people: Mapping[str, int]  # drawn people, by split
     epochs: int  # of the short training
@@ -162,12 +164,15 @@ class Table:
 
     @property
     def failures(self) -> int:
-        """The number of rows that failed or missed the golden values; too little memory is none."""
-        failed = 0
+        """The number of rows that failed or missed the golden values.
+
+        Rows without numbers for lack of memory do not count.
+        """
+        count = 0
         for rows in self.rows.values():
             for row in rows:
-                failed += row["outcome"].startswith("failed") or not row.get("met", True)
-        return failed
+                count += row["outcome"].startswith("failed") or not row.get("met", True)
+        return count
 
 
 def work(jobs_in_order: Sequence[Job], table: Table, deadline: float) -> None:
@@ -179,7 +184,7 @@ def work(jobs_in_order: Sequence[Job], table: Table, deadline: float) -> None:
         try:
             for row in job.rows():
                 table.add(job, row)
-        except Exception as error:  # one failure must not cost the other rows
+        except Exception as error:  # it ends this job, but not those after it
             table.add(job, {"contender": "all others", "outcome": reason(error)})
         free()
 
@@ -214,6 +219,7 @@ def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
         network = lv.Network(lv.Settings(pretrained=False))
         batch = goldens.golden_batch(0, [0, 1], 299, goldens.forged(0))
     else:
+        # The golden images are what the released network's branches see: blue is first already.
         network = etd.Network(etd.Settings(pretrained=False, channel_order="corrected"))
         batch = goldens.golden_batch(0, [0, 1, 1, 0], 224)
     network = goldens.loaded(network, goldens.golden_weights(kind))
@@ -317,7 +323,8 @@ def contenders(by_name: Mapping[str, nn.Module]) -> Iterator[step.Contender]:
             title = f"{name} {precision}"
             yield step.Contender(title, network, precision, layout)
             if name == "ours":
-                yield step.Contender(f"{title} deterministic", network, precision, layout, True)
+                title += " deterministic"
+                yield step.Contender(title, network, precision, layout, deterministic=True)
 
 
 # ---------------------------------------------------------------- the training loop
@@ -326,22 +333,28 @@ def contenders(by_name: Mapping[str, nn.Module]) -> Iterator[step.Contender]:
 class Loop(NamedTuple):
     """How a training runs."""
 
-    precision: str
+    precision: str  # as ``Settings.precision``
     deterministic: bool
-    workers: int
+    workers: int  # processes that load batches
 
 
 def loops(sizes: Sizes) -> list[Loop]:
-    """As the profile ``paper`` trains, with the most workers; then what differs from it."""
+    """The loops to measure, each once.
+
+    First that of the profile ``paper`` with the most workers; then the most workers in each
+    precision, deterministic and not; then that of the profile with fewer workers.
+    """
     *fewer, most = sizes.workers
-    as_published = Loop("tf32", True, most)
-    of_precision = [Loop(name, yes, most) for name in PRECISIONS for yes in (True, False)]
-    of_workers = [as_published._replace(workers=count) for count in fewer]
-    return list(dict.fromkeys([as_published, *of_precision, *of_workers]))
+    as_in_profile = Loop("tf32", True, most)
+    in_precisions = []
+    for precision in PRECISIONS:
+        in_precisions += [Loop(precision, True, most), Loop(precision, False, most)]
+    with_fewer = [as_in_profile._replace(workers=count) for count in fewer]
+    return list(dict.fromkeys([as_in_profile, *in_precisions, *with_fewer]))
 
 
 def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """A row for each of the :func:`loops` of a phase of a paper."""
+    """A row for each of the :func:`loops` of the phase of a paper that has these settings."""
     people = {"train": sizes.people["train"], "val": 4}
     synth.build(LOOP_SET, synth.preset(LOOP_SET, identities=people, size=sizes.crop))
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
@@ -376,9 +389,9 @@ def in_loop(paper: str, settings: Settings, loop: Loop, count: int) -> dict[str,
         if number == warmup:
             step.finish(on_gpu)
             started = time.perf_counter()
-        asked = time.perf_counter()
+        wait_began = time.perf_counter()
         batch = next(batches)
-        wait_s.append(time.perf_counter() - asked)
+        wait_s.append(time.perf_counter() - wait_began)
         trainer.train_step(batch)
     step.finish(on_gpu)
     seconds = time.perf_counter() - started
@@ -402,9 +415,9 @@ def in_loop(paper: str, settings: Settings, loop: Loop, count: int) -> dict[str,
 
 
 def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Trainer:
-    """A training of at least so many steps; its frames are repeated, which takes as long to load.
+    """A training of at least so many steps: the frames of the dataset are repeated.
 
-    Of LAE's second phase, without the first, whose weights take no other time.
+    It starts from random weights, also LAE's second phase: those of the first take the same time.
     """
     changes = {"precision": loop.precision, "deterministic": loop.deterministic}
     settings = settings.model_copy(update={**changes, "schedule": "constant"})
@@ -420,14 +433,14 @@ def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Traine
 
 
 def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """A row for the demo's baseline, shortly trained in each precision on drawn people."""
+    """A row per precision: the demo's baseline, shortly trained on drawn people."""
     synth.build(TRAIN_SET, synth.preset(TRAIN_SET, identities=dict(sizes.people), size=96))
     for precision in PRECISIONS:
         yield {"contender": precision, **trained(precision, sizes.epochs)}
 
 
 def trained(precision: str, epochs: int) -> dict[str, Any]:
-    """Columns of a row: the seconds of a training, and the AUC of test videos."""
+    """Columns of a row: seconds and speed of a training, AUC of test videos with its interval."""
     settings = jobs.plan("demo").trainings[0].run.settings
     settings = xception.Settings.check(
         {**settings, "epochs": epochs, "precision": precision}, "demo"
@@ -451,7 +464,7 @@ def trained(precision: str, epochs: int) -> dict[str, Any]:
 
 
 def all_jobs(names: Sequence[str], sizes: Sizes) -> list[Job]:
-    """All jobs; the steps and the loops of the papers ``names``."""
+    """All jobs in the order in which they run; steps and loops are of the papers ``names``."""
     in_order = []
     for kind, paper in {"lv": "locate_and_verify", "etd": "exposing_the_deception"}.items():
         rows = partial(golden, kind, sizes.gradients)
@@ -472,7 +485,7 @@ def all_jobs(names: Sequence[str], sizes: Sizes) -> list[Job]:
         while settings is not None:
             rows = partial(end_to_end, paper, settings, sizes)
             loops_of_papers.append(Job("end-to-end", rows, {**condition, "phase": phase}))
-            settings = settings.before()
+            settings = settings.before()  # of the phase that is trained first; None without one
             phase = "before"
     return [
         *in_order,

@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb import device, synth
 from dfnb.data import test_sets
-from dfnb.files import atomic, home, read_table, write_table
+from dfnb.files import atomic, digest, home, read_table, write_table
 from dfnb.manifests import domain_of
 from dfnb.report import tables
 from dfnb.report.reading import UNITS
@@ -43,9 +43,9 @@ NUMBERS = ["place", "protocol", "minus", "value", "low", "high", "seeds", "sets"
 
 
 def variants(name: str) -> dict[str, str]:
-    """Build an embedded test set again with the same people and scenes: longer, and nearer.
+    """Build an embedded test set again with the same people and scenes: longer, and closer.
 
-    Returns the names of the datasets, by the name of the protocol.
+    Returns the names of the datasets by protocol: ``LONG``, and "crop / 1.3" for each of TIGHTER.
     """
     settings = synth.preset(name)
     changes = {LONG: {"frames": FRAMES}}
@@ -71,9 +71,9 @@ def scored(job: jobs.Training, datasets: dict[str, dict[str, str]]) -> pd.DataFr
     Returns a row per frame with the columns ``test_set``; ``variant``, empty or that of the
     dataset; ``epoch``; ``chosen``, the epoch that the validation chose; and ``seed``; beside those
     of :func:`dfnb.training.scoring.predict`. They are kept in ``runs/``: a training that was scored
-    on as many test sets before is only read.
+    on these test sets before is only read.
     """
-    path = home() / "runs" / f"{job.name}-protocol-{len(datasets)}.parquet"
+    path = kept_scores(job, datasets)
     if path.exists():
         return read_table(path)
     settings = train.settings_of(job.run)
@@ -102,8 +102,13 @@ def scored(job: jobs.Training, datasets: dict[str, dict[str, str]]) -> pd.DataFr
     return table
 
 
+def kept_scores(job: jobs.Training, datasets: dict[str, dict[str, str]]) -> Path:
+    """The file in which :func:`scored` keeps its table; other datasets have another file."""
+    return home() / "runs" / f"{job.name}-protocol-{digest(datasets, digits=8)}.parquet"
+
+
 def videos(frames: pd.DataFrame, statistic: str = "mean") -> pd.DataFrame:
-    """A row per seed and video: a statistic of the scores of its frames."""
+    """A row per seed, test set and video: a statistic of the scores of its frames."""
     scores = frames.groupby(VIDEO, sort=False, observed=True)["score"].agg(statistic)
     # Rounding, because the noise of float64 must not rank videos whose means are equal.
     return scores.round(12).reset_index()
@@ -148,6 +153,8 @@ def main(
     grid = jobs.profile(profile).grid
     trainings = jobs.plan(profile, main=True).trainings[: len(grid.seeds)]  # of the first detector
     own, _ = domain_of(trainings[0].run.train_set)
+    # False: means over datasets do not leave it out. Of each other domain, only the dataset that
+    # gives it its name is taken.
     within = [name for name in grid.test_sets if domain_of(name) == (own, False)]
     others = [name for name in grid.test_sets if domain_of(name) == (name, False)]
     names = [*within, *[name for name in others if name not in within][:worlds]]

@@ -64,7 +64,8 @@ class Contender:
                 outputs = self.network(images)
             in_float32 = {name: value.float() for name, value in outputs.items()}
             losses = self.network.losses(in_float32, batch)
-            # LAE trains an adversary, too, with gradients of its own.
+            # LAE also trains an adversary. The two losses reach different weights, so one backward
+            # pass through their sum gives both gradients.
             objective = losses["total"] + losses.get("adversary", 0)
             objective.backward()
         self.network.zero_grad()

@@ -28,7 +28,7 @@ class Attention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """ReLU(γ V A + y), V of y and A = softmax(QᵀK) of x; both are (B, C, h, w)."""
+        """ReLU(γ V Aᵀ + y), V of y and A = softmax(QᵀK) of x; x and y are (B, C, h, w)."""
         query = self.query(x).flatten(2)  # (B, c, hw), like the key
         key = self.key(x).flatten(2)
         value = self.value(y).flatten(2)  # (B, C, hw)

@@ -16,6 +16,8 @@ from dfnb.data import prepare, published
 from dfnb.data.videos import Video
 from dfnb.files import read_json
 
+COMPRESSIONS = ("raw", "c23", "c40")
+
 
 def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video], list[str]]:
     """The videos that a JSON of DeepfakeBench lists, and sentences about what is missing.
@@ -23,14 +25,15 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
     The form of the file is {dataset: {kind: {split: {video: {"frames": [...], "masks": [...]}}}}},
     for FaceForensics++ with the compression between split and video; a kind that ends with "real"
     is real. DeepfakeBench also validates on the test split, and lists all videos of Celeb-DF in the
-    training split: a video that is listed in several splits is a test video here.
+    training split: a video that is listed in several splits is here in the last of train, val and
+    test. A mask that is not there counts as unknown.
 
     Args:
         file: The JSON.
         root: The folder in which its paths begin, see :func:`_below`.
-        compression: c23 or c40; only FaceForensics++ has several.
+        compression: One of COMPRESSIONS; only FaceForensics++ has several.
 
-    Raises :class:`DfnbError` if none of the frames is there.
+    Raises :class:`DfnbError` if no video is listed in this compression, or no frame is there.
     """
     root = root.resolve()
     pairs = _pairs()
@@ -64,6 +67,8 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
             # A mask has the file name of its frame.
             crops=tuple((image, masks.get(Path(image).stem, "")) for image in images),
         )
+    if not videos:
+        raise DfnbError(f"{file} lists no video, or none in {compression}; give its --compression")
     usable = [video for video in videos.values() if video.crops]
     if not usable:
         raise DfnbError(
@@ -91,8 +96,9 @@ def _entries(
         for kind, splits in kinds.items():
             for split in ("train", "val", "test"):
                 entries = splits.get(split, {})
-                # Only FaceForensics++ has the compression as a key.
-                for name, entry in entries.get(compression, entries).items():
+                if not entries.keys().isdisjoint(COMPRESSIONS):  # FaceForensics++ alone has these
+                    entries = entries.get(compression, {})
+                for name, entry in entries.items():
                     yield kind, split, name, entry
 
 
@@ -116,10 +122,13 @@ def main(
     name: str,
     root: Annotated[Path, typer.Option(help="the folder in which the paths in FILE.json begin")],
     one_class: Annotated[bool, typer.Option("--one-class", help="accept one class alone")] = False,
+    compression: Annotated[
+        str, typer.Option(help=f"of FaceForensics++: {', '.join(COMPRESSIONS)}")
+    ] = "c23",
 ) -> None:
     """Use the crops that FILE.json lists where they lie; those that are missing are printed."""
     try:
-        videos, missing = listed(file, root)
+        videos, missing = listed(file, root, compression)
         record = prepare.prepare(name, videos, one_class=one_class)
     except DfnbError as error:
         sys.exit(f"deepfakebench.py: {error}")

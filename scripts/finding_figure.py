@@ -35,14 +35,14 @@ def differences(study: str) -> pd.DataFrame:
 
     Each main detector is compared with the baseline, and each control with the baseline on the same
     seeds. The column ``place`` is "within" or "across", the mean over other datasets; ``judged``
-    says whether a claim on the difference was registered; :func:`dfnb.report.measure` explains the
-    others.
+    says whether a claim on the difference was registered and tested; :func:`dfnb.report.measure`
+    explains the others.
     """
     results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
     claims = results.query("table == 'claims' and against == @BASELINE and p_gain.notna()")
     judged = set(zip(claims["detector"], claims["on"]))
     results = results.query("place in ['within', 'across']")
-    # The table has the differences from the ensemble; that of the baseline is turned round.
+    # This table has the difference baseline - ensemble; the figure shows ensemble - baseline.
     turned = results.query("table == 'equal_size' and detector == @BASELINE")
     turned = turned.assign(detector=ENSEMBLE, value=-turned["value"])
     turned = turned.assign(low=-turned["high"], high=-turned["low"])

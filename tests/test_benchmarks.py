@@ -1,6 +1,7 @@
 """The benchmarks run at small sizes, and compare what is the same."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -70,7 +71,7 @@ def test_protocols_judge_the_same_training(step, empty_home):
     protocol.main("smoke", worlds=0)
     table = pd.read_csv(empty_home / "reports" / "benchmarks" / "protocol-smoke.csv")
     assert len(table) == 18 and table["value"].between(-1, 1).all()
-    (path,) = empty_home.glob("runs/*-protocol-1.parquet")
+    (path,) = empty_home.glob("runs/*-protocol-*.parquet")
     frames = pd.read_parquet(path)
     frames = frames[frames["variant"] == ""].assign(chosen=2)
     right = frames.assign(epoch=1, score=frames["label"])
@@ -79,6 +80,13 @@ def test_protocols_judge_the_same_training(step, empty_home):
     assert scores[protocol.REPORT].equals(scores["last epoch"])
     best = scores["best epoch on the test set"]
     assert (best["score"] == best["label"]).all()
+
+
+def test_scores_kept_by_the_protocols_are_those_of_the_same_test_sets(step):
+    import protocol
+
+    job = SimpleNamespace(name="job")
+    assert protocol.kept_scores(job, {"a": {}}) != protocol.kept_scores(job, {"b": {}})
 
 
 def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ import sys
 import nbformat
 import pytest
 
+from dfnb.checks import DfnbError
+
 
 @pytest.fixture(scope="module")
 def site(checkout, tmp_path_factory):
@@ -81,6 +83,14 @@ def test_papers_show_a_picture_cost_numbers_and_bibtex(site):
         assert re.search(r"Cost:\*\* [\d,]+ images per training", section)
         assert re.search(r"video AUC 0\.\d{3}\s\[0\.\d{3},\s0\.\d{3}\]", section)
         assert "```bibtex\n@" in section
+
+
+def test_a_paper_that_is_in_no_list_is_named(site, monkeypatch):
+    import pages
+
+    monkeypatch.delitem(pages.REPRODUCED, "xception")
+    with pytest.raises(DfnbError, match=r"pages\.py, REPRODUCED has no entry 'xception'; add one"):
+        pages.paper_pages()
 
 
 def test_functions_lead_to_the_notebooks_that_use_them(site):

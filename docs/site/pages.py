@@ -68,7 +68,8 @@ def gallery() -> str:
             took = f"{content['wall_s']:.0f} s, {content['environment']['device']}"
             picture = f"![]({PICTURE.format(path.stem)})"
         link = f"[{title}](notebooks/{path.name})"
-        lines.append(f"| {picture} | {link} | {LEARNED[path.stem]} | {took} |")
+        learned = LEARNED.get(path.stem, "")  # a notebook of one's own is not in the list
+        lines.append(f"| {picture} | {link} | {learned} | {took} |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +104,7 @@ def expected(title: str) -> str:
     records = [run.record for run in runs]
     images = records[0].images_seen
     seconds = statistics.median(record.wall_s for record in records)
+    # `start`, the run of the phase before; the time is that of the last phase alone.
     part = "its second phase took" if records[0].start else "it took"
     text = (STUDY / "tables" / "cross_dataset.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -149,8 +151,9 @@ def paper_pages() -> str:
     bibtex = bibliography()
     sections = []
     for notebook, paper in papers.notebooks().items():
-        if paper not in bibtex:
-            raise DfnbError(f"docs/site/papers.bib has no entry {paper!r}; add one")
+        for file, papers_in_file in (("papers.bib", bibtex), ("pages.py, REPRODUCED", REPRODUCED)):
+            if paper not in papers_in_file:
+                raise DfnbError(f"docs/site/{file} has no entry {paper!r}; add one")
         title = papers.module(paper).PAPER.title
         sections.append(
             f"## {title}\n\n**[Re]** Published numbers: *not reproduced*. Method: "
@@ -245,7 +248,10 @@ def function_pages() -> str:
 
 
 def used(tree: ast.Module) -> set[tuple[str, str]]:
-    """Module and name of each function or class of the package that the code names."""
+    """Module and name of each function or class of the package that the code names.
+
+    Of the code, only the imports at the top level are executed.
+    """
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     imported = {}
     exec(compile(ast.Module(imports, []), "imports", "exec"), imported)
