@@ -347,6 +347,15 @@ def test_a_video_that_deepfakebench_lists_twice_is_a_test_video_once(tmp_path, r
     assert problems == ["FF-real/953: 2 of 3 frames are below rgb, and not ../../outside.png"]
 
 
+def test_a_compression_of_deepfakebench_is_chosen(root):
+    file, rgb, expected = trees.deepfakebench(root)
+    file.write_text(file.read_text().replace('"c23": {', '"c40": {'))
+    with pytest.raises(DfnbError, match="lists no video, or none in c23"):
+        listed(file, rgb)
+    videos, _ = listed(file, rgb, "c40")
+    assert {video.name for video in videos} == {*expected}
+
+
 @pytest.mark.parametrize("above", ["D:\\\\rgb\\\\", "../rgb/"])
 def test_paths_of_deepfakebench_may_be_those_of_another_machine(tmp_path, root, above):
     file, rgb, expected = trees.deepfakebench(root)

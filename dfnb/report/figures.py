@@ -68,10 +68,7 @@ def show(
     closed. Where this process may not write to the report, it is only displayed. ``run``: this run,
     if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    # The caption is the alternative text of the picture, whatever its format.
-    metadata = {kind: {"alt": caption} for kind in ("image/jpeg", "image/png")}
-    display(figure, metadata=metadata)
-    display(Markdown(f"*{caption}*"))
+    display_captioned(figure, caption)  # first: the saved figure will have its caption inside
     saved = []
     if reports.is_writable(report):
         path = report_folder(report) / "figures" / reports.file_name(report, name, run)
@@ -86,8 +83,16 @@ def show(
             content = io.BytesIO()
             figure.savefig(content, format=suffix, dpi=DPI, metadata=dict.fromkeys(names))
             saved.append(write_bytes(Path(f"{path}.{suffix}"), content.getvalue()))
-    plt.close(figure)  # else the notebook would show it a second time
     return saved
+
+
+def display_captioned(figure: Figure, caption: str) -> None:
+    """Display a figure in a notebook with its caption below, also as alternative text; close it."""
+    # Whichever of these formats the notebook shows has the text.
+    metadata = {kind: {"alt": caption} for kind in ("image/jpeg", "image/png")}
+    display(figure, metadata=metadata)
+    display(Markdown(f"*{caption}*"))
+    plt.close(figure)  # else the notebook would show it a second time
 
 
 def stored(path: Path) -> Image:
@@ -192,8 +197,8 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
 
     Args:
         scores: Of :func:`dfnb.report.reading.scores`, of one detector, all its seeds.
-        thresholds: Of :func:`dfnb.report.reading.thresholds`. A line is at the detector's mean over
-            seeds.
+        thresholds: Of :func:`dfnb.report.reading.thresholds`. A dashed line is at the mean of the
+            detector's thresholds over its seeds.
     """
     places = scores.groupby("place", observed=True)
     figure, axes = plt.subplots(
@@ -302,14 +307,16 @@ def by_severity(curves: pd.DataFrame) -> Figure:
     lines = -(-panels.ngroups // 2)  # two panels in a line, rounded up
     figure = plt.figure(figsize=(width(), 2.2 * lines))
     axes = figure.subplots(lines, 2, sharey=True, squeeze=False)
-    ticks = ["clean", *map(str, sorted(curves["severity"].unique())[1:])]  # in place of 0
+    severities = sorted(curves["severity"].unique())
+    ticks = ["clean", *map(str, severities[1:])]  # in place of 0
     names = list(clean["detector"])
     for axis, (corruption, of_panel) in zip(axes.flat, panels):
         points = pd.concat([clean, of_panel])
         for place, name in enumerate(names):
             rows = points[points["detector"] == name]
+            ranks = np.array([severities.index(severity) for severity in rows["severity"]])
             # Side by side, so that no bar hides another.
-            x = np.arange(len(rows)) + 0.12 * (place - (len(names) - 1) / 2)
+            x = ranks + 0.12 * (place - (len(names) - 1) / 2)
             error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
             marker = MARKERS[place % len(MARKERS)]
             axis.errorbar(x, rows["value"], error, fmt=marker, ms=3.5, label=name)

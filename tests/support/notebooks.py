@@ -73,11 +73,18 @@ def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
 
 
 def check_executed(path):
-    """No error and no warning is shown, no widget (papermill may wait for one), nothing trained."""
+    """No error and no warning is shown, no widget (papermill may wait for one), nothing trained.
+
+    Every picture has an alternative text.
+    """
     notebook = json.loads(path.read_text(encoding="utf-8"))
     outputs = []
     for cell in notebook["cells"]:
         outputs += cell.get("outputs", [])
+    for output in outputs:
+        for kind in output.get("data", {}):
+            if kind.startswith("image/"):
+                assert output["metadata"].get(kind, {}).get("alt"), path
     text = json.dumps(outputs)
     assert not any(output["output_type"] == "error" for output in outputs), path
     assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path
