@@ -68,7 +68,7 @@ def show(
     closed. Where this process may not write to the report, it is only displayed. ``run``: this run,
     if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    display_captioned(figure, caption)  # first: the saved figure will have its caption inside
+    _display(figure, caption)  # first: the saved figure will have its caption inside
     saved = []
     if reports.is_writable(report):
         path = report_folder(report) / "figures" / reports.file_name(report, name, run)
@@ -83,16 +83,22 @@ def show(
             content = io.BytesIO()
             figure.savefig(content, format=suffix, dpi=DPI, metadata=dict.fromkeys(names))
             saved.append(write_bytes(Path(f"{path}.{suffix}"), content.getvalue()))
+    plt.close(figure)  # else the notebook would show it a second time
     return saved
 
 
 def display_captioned(figure: Figure, caption: str) -> None:
-    """Display a figure in a notebook with its caption below, also as alternative text; close it."""
-    # Whichever of these formats the notebook shows has the text.
+    """Display a figure with its caption, which is also its alternative text, and close it."""
+    _display(figure, caption)
+    plt.close(figure)
+
+
+def _display(figure: Figure, caption: str) -> None:
+    """Display a figure with its caption below, and leave it open."""
+    # Whichever of these formats the notebook shows has the alternative text.
     metadata = {kind: {"alt": caption} for kind in ("image/jpeg", "image/png")}
     display(figure, metadata=metadata)
     display(Markdown(f"*{caption}*"))
-    plt.close(figure)  # else the notebook would show it a second time
 
 
 def stored(path: Path) -> Image:
