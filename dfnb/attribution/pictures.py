@@ -60,13 +60,14 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     """
     rows = [Row(*row) for row in rows]
     columns = max(len(row.images) for row in rows)
-    # In inches. At most a fifth of the figure's width: few columns would else give huge pictures.
+    # In inches. At most a fifth of the text's width: few columns would else give huge pictures.
     row_height = width() / max(columns, 5)
-    figure_height = 0.4 + len(rows) * row_height  # 0.4 for the titles
+    # 0.4 for the titles; and beside few columns, space for a label and a colour bar.
+    size = (min(width(), (columns + 1) * row_height), 0.4 + len(rows) * row_height)
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=(width(), figure_height),
+        figsize=size,
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
     )
