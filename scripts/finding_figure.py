@@ -64,9 +64,10 @@ def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
         place = detectors.index(row.detector)
         colour = "C1" if row.detector in NAMES else "C0"
         # A line of plot would get the next line style, dashed for every second interval.
-        axes.hlines(place, row.low, row.high, color=colour, linewidth=2)
+        axes.hlines(place, row.low, row.high, color=colour, linewidth=1.5)
+        axes.plot([row.low, row.high], [place, place], "|", ms=7, mew=1.5, color=colour)
         face = colour if row.judged else "white"
-        axes.plot(row.value, place, "o", ms=4, markeredgecolor=colour, color=face)
+        axes.plot(row.value, place, "o", ms=4, mec=colour, mew=1, color=face)
     axes.set_yticks(range(len(detectors)), [NAMES.get(name, name) for name in detectors])
     axes.set_ylim(len(detectors) - 0.5, -0.5)  # the place 0 at the top
     axes.xaxis.set_major_locator(MultipleLocator(0.05))
