@@ -35,10 +35,10 @@ Units = tuple[Array, Array]  # scores (n,) of units, and their clusters (n,) int
 def draws(count: int, key: str) -> Array:
     """How often each of ``count`` things counts in the sample and in each replicate.
 
-    Returns (1 + REPLICATES, count): first a row of ones, then of each replicate count - 1 draws
-    with replacement, each with the weight count / (count - 1). With this weight the variance of a
-    mean is unbiased (Rao and Wu, JASA 83:231, 1988). One thing alone is not resampled. An equal
-    ``key`` gives equal draws.
+    Returns (1 + REPLICATES, count): a row of ones, then a row per replicate: how often each thing
+    is among count - 1 draws with replacement, times count / (count - 1). With this factor the
+    variance of a mean is unbiased (Rao and Wu, JASA 83:231, 1988). One thing alone is not
+    resampled. An equal ``key`` gives equal draws.
     """
     weights = np.ones((1 + REPLICATES, count))
     if count > 1:
@@ -94,7 +94,8 @@ def auc(
     clusters = weights.shape[1]
     fakes = (score[label], cluster[label])
     reals = (score[~label], cluster[~label])
-    won_by = won_by_pairs if len(score) * clusters <= PAIRED else won_by_ranks
+    few = len(score) * clusters <= PAIRED and len(weights) > 1  # one row alone is ranked faster
+    won_by = won_by_pairs if few else won_by_ranks
     won = won_by(fakes, reals, weights)
     of_fakes = weights @ np.bincount(cluster[label], minlength=clusters)
     of_reals = weights @ np.bincount(cluster[~label], minlength=clusters)

@@ -43,20 +43,33 @@ def home(checkout, smoke_home, tmp_path_factory, monkeypatch):
 
 
 def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path, monkeypatch):
-    """Started from another folder; stopped while it trains, no process of it stays."""
+    """Started from another folder; stopped while it trains, then while a notebook runs.
+
+    No process of it stays, and nothing that was finished is repeated.
+    """
     command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
     plan = jobs.plan("mine")
-    planned = [*plan.trainings, *plan.notebooks]
+    (training,) = plan.trainings
+    planned = [training, *plan.notebooks]
     report = home / "reports" / "mine"
-    log = report / "logs" / f"{plan.trainings[0].name}.txt"
+    log_of_training, *logs_of_notebooks = [report / "logs" / f"{job.name}.txt" for job in planned]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
+    def is_training():
+        return list(home.glob("runs/*/last.ckpt"))
+
+    def is_in_a_notebook():
+        return any(log.exists() for log in logs_of_notebooks)
+
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    for number, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        log.unlink(missing_ok=True)
+    stops = (
+        (is_training, signal.SIGINT, 130, []),
+        (is_in_a_notebook, signal.SIGKILL, -signal.SIGKILL, [training]),
+    )
+    for is_reached, number, status, finished in stops:
         stopped = subprocess.Popen(command, cwd=elsewhere, **pipes)
-        while not (log.exists() and list(home.glob("runs/*/last.ckpt"))):
+        while not is_reached():
             assert stopped.poll() is None
             time.sleep(0.1)
         children = psutil.Process(stopped.pid).children(recursive=True)
@@ -64,14 +77,16 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
         printed = stopped.communicate()[1]
         assert stopped.returncode == status and "Traceback" not in printed
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
-        assert not any(job.done for job in planned)
+        assert [job for job in planned if job.done] == finished
+    assert "resumed in epoch" in log_of_training.read_text(encoding="utf-8")
+    trained_at = (home / training.output).stat().st_mtime_ns
 
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "resumed in epoch" in log.read_text(encoding="utf-8")
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
-    for job in planned:  # a line for each, and not Snakemake's own log
+    assert trained_at == (home / training.output).stat().st_mtime_ns
+    for job in plan.notebooks:  # a line for each, and not Snakemake's own log
         assert f"of {len(planned)}: {job.name}" in done.stderr
     assert "Select jobs" not in done.stderr
     for job in plan.notebooks:

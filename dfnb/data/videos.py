@@ -117,7 +117,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     the suffix. Images with the same ``video`` are the frames of one video.
 
     Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
-    impossible values, for paths outside ``root``, and for frames of one video that disagree. A
+    impossible values, for a ``path`` outside ``root``, and for frames of one video that disagree. A
     folder without images is refused by its name.
     """
     folder = absolute(file.parent)
@@ -136,8 +136,9 @@ def read_csv(file: Path, root: Path) -> list[Video]:
         relative = path.relative_to(root)
         own_name = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
         video = _row_video(row, own_name, folder)
-        # Rows are joined by the name in the column ``video`` only. Files without it are told apart
-        # by their paths: a.jpg and a.mp4 stay two videos named "a", which are refused later.
+        # Rows are joined by the column ``video``, unless it repeats the row's own path, as
+        # :func:`write_csv` fills it in for a video of one file. So a.jpg and a.mp4 stay two videos
+        # named "a", which :func:`dfnb.data.prepare.prepare` refuses.
         key = video.name if video.name != own_name else path
         rows_of_video[key].append((place, video))
     return [_joined(rows) for rows in rows_of_video.values()]

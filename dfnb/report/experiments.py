@@ -168,7 +168,7 @@ def matrix(paper: str = "") -> pd.DataFrame:
 
 
 def overview() -> pd.DataFrame:
-    """How much was run, a row per kind and a column per paper; NO_EXPERIMENT if there is none."""
+    """How much was run, a row per kind and a column per paper; each cell is a :func:`_summary`."""
     statuses = {}  # (kind, paper) -> those of its experiments
     for each in experiments():
         statuses.setdefault((each.kind, each.paper), []).append(each.status())
@@ -180,10 +180,14 @@ def overview() -> pd.DataFrame:
 
 
 def _summary(statuses: list[str]) -> str:
-    """One text for the statuses of several experiments; NO_EXPERIMENT if there are none."""
+    """One text for the statuses of experiments of a kind; NO_EXPERIMENT if there are none.
+
+    It is RUN or NOT_RUN if all are, else a text such as "1 of 3 run completely". The status of a
+    single experiment stays as it is, and counts its numbers and figure.
+    """
     if not statuses:
         return NO_EXPERIMENT
     done = sum(status == RUN for status in statuses)
     if len(statuses) == 1 or done == len(statuses) or set(statuses) == {NOT_RUN}:
         return statuses[0]
-    return f"{done} of {len(statuses)} {RUN}"
+    return f"{done} of {len(statuses)} {RUN} completely"

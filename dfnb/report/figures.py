@@ -102,7 +102,7 @@ def _display(figure: Figure, caption: str) -> None:
 
 
 def stored(path: Path) -> Image:
-    """A picture that :func:`show` has saved, small enough for a notebook: a JPEG."""
+    """A PNG that :func:`show` has saved, small enough for a notebook: a JPEG."""
     from PIL import Image as Picture
 
     with Picture.open(path) as picture:
@@ -262,12 +262,17 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
     """Mean P(fake) while the pixels that each map ranks first are hidden, a panel per detector.
 
     The grey band is the 95 % interval, over frames, of the mean where random blocks are hidden. A
-    map is faithful if its curve is below the band. ``maps``: of :func:`dfnb.report.reading.maps`,
-    without sanity checks. Only seeds for which random blocks were measured count.
+    map is faithful if its curve is below the band. Only seeds for which random blocks were measured
+    count.
+
+    Args:
+        maps: Rows of :func:`dfnb.report.reading.maps` that are not of the sanity check, some of
+            them of random blocks. The column "deletion 30" is P(fake) with 30 % hidden, see
+            :func:`dfnb.attribution.measures.deletion`.
     """
     with_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
     maps = maps.merge(with_random)
-    with_curve = maps[~maps["map"].isin(["random", "edges"])]  # edges ignore the detector
+    with_curve = maps[~maps["map"].isin(["random", "edges"])]  # a map of edges ignores the detector
     names = list(with_curve["map"].astype(str).unique())
     detectors = maps.groupby("detector", observed=True)
     lines = -(-detectors.ngroups // 3)  # three panels in a line, rounded up
@@ -293,8 +298,9 @@ def deletion_curves(maps: pd.DataFrame) -> Figure:
                 style = ("-", "--")[round_of_looks % 2]
                 handles[name] = axis.plot(shares, mean, linestyle=style, **look)[0]
         axis.set_title(detector)
-    for axis in axes[-1]:
+    for axis in axes.flat[: detectors.ngroups][-3:]:  # the lowest one of each column
         axis.set_xlabel("% of pixels hidden")
+        axis.tick_params(labelbottom=True)  # also where an empty panel is below
     for axis in axes[:, 0]:
         axis.set_ylabel("P(fake)")
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)

@@ -160,7 +160,7 @@ def _of_test_set(
     thresholds: Thresholds,
     resamples_people: bool,
 ) -> dict[tuple, Estimate]:
-    """The estimate of every group of one test set, by its values in the columns ``names``.
+    """The estimate of every group of one test set, keyed by its values in the columns ``names``.
 
     Groups without a threshold, or without both classes, are left out where the metric needs them.
     """
@@ -169,7 +169,8 @@ def _of_test_set(
     if metric == FALSE_ALARMS:
         scores = scores[scores["label"] == 0]
     scores = scores.assign(label=scores["label"] == 1)
-    # Sorted, because test sets with the same people must be resampled alike, see cluster_weights.
+    # Sorted, because test sets with the same people must be resampled alike, see cluster_weights;
+    # as texts, because categories would be sorted in an order of their own.
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))  # the sample alone
     if resamples_people:

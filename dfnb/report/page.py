@@ -42,7 +42,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown":  # the notebook is now in reports/<profile>/notebooks
+        if cell.cell_type == "markdown":  # the notebook is now in reports/<report>/notebooks
             cell.source = cell.source.replace("](../", "](../../../")
         if "papermill" in cell.metadata:
             duration = cell.metadata["papermill"].get("duration")
@@ -52,7 +52,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
 
 
 def export(report: str, notebook: str) -> Path:
-    """Write ``reports/<profile>/index.html`` from an executed notebook; returns its path.
+    """Write ``reports/<report>/index.html`` from an executed notebook; returns its path.
 
     The page has the outputs without the code, a small style sheet of its own, and links nothing
     that must be loaded from elsewhere.
@@ -70,8 +70,9 @@ def export(report: str, notebook: str) -> Path:
     # The notebook's links are relative to its own folder, except those to headings and websites.
     body = re.sub(r'href="(?!#|[a-z]+:|\.\./)', 'href="notebooks/', body)
     body = body.replace('href="../', 'href="')
-    headings = (cell.source for cell in executed.cells if cell.source.startswith("# "))
-    title = next(headings).splitlines()[0].lstrip("# ")
+    texts = (cell.source for cell in executed.cells if cell.cell_type == "markdown")
+    heading = next(text for text in texts if text.startswith("# "))
+    title = heading.splitlines()[0].lstrip("# ")
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -83,12 +83,12 @@ def beside(
 def compared(report: str) -> pd.DataFrame:
     """Every published figure that a detector of a report can be compared with, beside ours.
 
-    The table is that of :func:`beside` for all papers of the report, with a column ``paper`` and
-    without the figures that were not run; perhaps without a row.
+    The table is that of :func:`beside` for all papers of the report, with a column ``paper``, its
+    title, and without the figures that were not run; perhaps without a row.
     """
     names = {}  # title -> name in published.csv
     for detector in detectors(report):
-        for run in detector.runs[:1]:  # none of another tool
+        for run in detector.runs[:1]:  # one is enough; another tool has none
             names[run.record.detector.title] = run.record.detector.published
     parts = [pd.DataFrame(columns=["paper", *WORDS, *ORIGIN])]
     for title, name in names.items():

@@ -159,7 +159,7 @@ def _without_seed(run: RunParameters) -> str:
 
     So it leaves out what follows from the seed: bed-30 of seed 30, and the digest of its frames.
     """
-    train_set = run.train_set.replace(str(run.seed), "{seed}")
+    train_set = re.sub(rf"-{run.seed}$", "-{seed}", run.train_set)
     changes = {"seed": 0, "data": "", "train_set": train_set}
     return run.model_copy(update=changes).model_dump_json()
 

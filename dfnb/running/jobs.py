@@ -298,9 +298,9 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
         raise DfnbError(f"profile {name} trains nothing for {notebook}: choose another profile")
     if notebook in papers.notebooks():
         seed = content.grid.seeds[0]
-        train_set = content.grid.train_set.replace("{seed}", str(seed))
-        grid = {"train_set": train_set, "test_sets": content.grid.test_sets, "seed": seed}
-        values = {**grid, **values}
+        grid = {"train_set": content.grid.train_set, "test_sets": content.grid.test_sets}
+        values = {**grid, "seed": seed, **values}
+        values["train_set"] = str(values["train_set"]).replace("{seed}", str(seed))
     checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
     names = {**values, **parameters.stated_defaults(notebook)}  # only its keys are used, in order
     # If one entry of INPUT is stated, the backbone no longer sets the others: state all.
@@ -316,8 +316,9 @@ def _trainings(
 ) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
-    Variants take the grid's first seed unless they name others. They are left out where their
-    datasets are missing. Those of the grid are kept: there a missing training set is an error.
+    Variants take the grid's first seed unless they name others. Test sets that are not there are
+    dropped; a variant without any left, or without its training set, is left out. Without the
+    training set of the grid, :class:`DfnbError` is raised.
     """
     if notebook not in papers.notebooks():
         return
@@ -339,11 +340,11 @@ def _trainings(
             if role != MAIN and not (present and can_start):
                 continue
             p = p.model_copy(update={"test_sets": present})
-            run = run_parameters(p)
+            run = run_parameters(p)  # raises where the training set or weights are missing
             run_id = train.run_id(run)
             is_first = role == MAIN and seed == grid.seeds[0]
             maps = grid.maps if role == MAIN else None
-            if role != MAIN and grid.maps and grid.maps.variants:
+            if role != MAIN and grid.maps and grid.maps.variants:  # on its first test set
                 maps = grid.maps.model_copy(update={"test_sets": present[:1]})
             yield Training(
                 name=run_id,

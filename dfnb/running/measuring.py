@@ -37,7 +37,7 @@ class Corruptions(Closed):
 
 
 class Maps(Closed):
-    """Which attribution maps of main detectors are measured, and on how many frames."""
+    """Which attribution maps of the papers' main detectors are measured, and on how many frames."""
 
     test_sets: Names
     frames: int = Field(ge=1)  # forged frames of each test set, about so many

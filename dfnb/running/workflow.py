@@ -115,7 +115,7 @@ def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
             break
         if time.time() - printed_at > STATUS_EVERY:
             printed_at = time.time()
-            for job in waiting:  # those that write to their log are running
+            for job in waiting:  # one whose log was written since then is running, or has failed
                 if line := _last_line(job, since=began):
                     _say(f"{_minutes(began)} running: {job.name} {line}")
         time.sleep(0.5)

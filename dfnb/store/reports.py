@@ -46,7 +46,7 @@ from dfnb.store.scores import (
     slim,
 )
 
-STANDING_ALONE = "baselines"  # the ablation whose variants are main detectors, named by variant
+STANDING_ALONE = "baselines"  # the ablation whose variants stand beside the papers' main detectors
 NO_SEED = -1  # of another tool
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
 WRITER = "DFNB_WRITES"  # environment variable: the closed report that this process may write to

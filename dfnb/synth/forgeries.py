@@ -522,9 +522,10 @@ def patch(inputs: Inputs) -> Layer:
 
 
 def recolour(inputs: Inputs) -> Layer:
-    """Hair and forehead in another colour, at a low resolution (as StarGAN's hair colours).
+    """The region in another colour, at a low resolution (as StarGAN's hair colours).
 
-    Each channel gains or loses a share of its own, drawn from ``forgery.cast``.
+    By default it is hair and forehead. Each channel gains or loses a share of its own, drawn from
+    ``forgery.cast``.
     """
     draw = inputs.draw
     forgery = inputs.forgery

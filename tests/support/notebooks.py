@@ -14,6 +14,7 @@ from IPython.display import Markdown
 from IPython.utils.capture import capture_output
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
+from traitlets.config import Config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +53,9 @@ def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
     if parameters:
         notebook = parameterize_notebook(notebook, parameters)
     main = sys.modules["__main__"]  # the shell puts its own there, which starts no process
-    shell = InteractiveShell.instance(colors="nocolor")
+    history = {"enabled": False}  # else each cell is added to the user's own history of IPython
+    config = Config(InteractiveShell={"colors": "nocolor"}, HistoryManager=history)
+    shell = InteractiveShell.instance(config=config)
     shell.reset(new_session=True)
     shown = []
     with working_in(home), _restored(main):
