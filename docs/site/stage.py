@@ -168,10 +168,12 @@ def prepare(notebook: NotebookNode, site: Site, name: str) -> None:
                 cell.source = folded(cell.source)
             continue
         cell.metadata["tags"] = sorted(tags | folds(cell, tags))
+        texts = []  # of all pictures of the cell: myst-nb gives them one alternative text
         for output in cell.outputs:
-            for details in output.get("metadata", {}).values():
-                if "alt" in details:
-                    cell.metadata["mystnb"] = {"image": {"alt": details["alt"]}}
+            metadata = output.get("metadata", {}).values()
+            texts += [details["alt"] for details in metadata if "alt" in details]
+        if texts:
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(dict.fromkeys(texts))}}
 
 
 def folds(cell: NotebookNode, tags: set[str]) -> set[str]:
