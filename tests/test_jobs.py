@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from conftest import CHECKOUT
@@ -29,6 +30,7 @@ from dfnb.running import (
     workflow,
 )
 from dfnb.store import reports
+from dfnb.store.scores import Condition
 from dfnb.training import train
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -404,6 +406,25 @@ def test_a_test_set_that_is_named_twice_is_scored_once(empty_home, monkeypatch):
     run = SimpleNamespace(id="x", train_set="smoke-a")
     measuring.measured(run, "mine", ["smoke-b", "seams-smoke", "smoke-b"])
     assert [key.test_set for key in made[0]] == ["smoke-b", "seams-smoke"]
+
+
+def test_a_known_leak_stays_known_without_the_training_set(empty_home, monkeypatch):
+    table = pd.DataFrame({"score": [0.5]})
+    known = {"smoke-b": {"fingerprint": "same", "shared_crops": [3, 32]}}
+    new = {"smoke-b": {"fingerprint": "same", "shared_crops": None}}
+    conditions = [Condition("smoke-b"), Condition("smoke-b", "JPEG", 3)]
+    added = []
+    for part, name, result in (
+        (reports, "read_tables", ({conditions[0]: table}, known)),
+        (measuring, "_changed", []),
+        (measuring, "_make", ({conditions[1]: table}, new)),
+    ):
+        monkeypatch.setattr(part, name, lambda *_, result=result: result)
+    monkeypatch.setattr(measuring, "add_scores", lambda *of_run: added.append(of_run))
+    run = SimpleNamespace(id="x", train_set="smoke-a")
+    jpeg = measuring.Corruptions(test_set="smoke-b", names=["JPEG"], severities=[3])
+    _, about = measuring.measured(run, "mine", ["smoke-b"], jpeg)
+    assert about["smoke-b"]["shared_crops"] == added[0][2]["smoke-b"]["shared_crops"] == [3, 32]
 
 
 def interrupted(*_):

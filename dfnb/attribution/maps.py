@@ -298,7 +298,7 @@ def of(
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, see :func:`compute`.
 
     The values are rounded to half precision: pixels that differ only by the rounding of a processor
-    nearly always become equal, so their order is the same on every machine.
+    nearly always become equal, so their order is nearly always the same on every machine.
 
     Args:
         run: A finished training.

@@ -86,7 +86,10 @@ class Video:
 
     @property
     def region_file(self) -> Path | None:
-        """The video that gives the forged region: the mask, else the original; None: unknown."""
+        """The mask, else the original, which gives the forged region.
+
+        None: real, not known, or given in ``crops``.
+        """
         return self.mask or self.original
 
 

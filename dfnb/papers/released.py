@@ -73,9 +73,10 @@ def _compressed(lowest: int, pixels: Tensor) -> Tensor:
 
 
 def blur(size: int) -> v2.Transform:
-    """Gaussian blur by ``size`` × ``size`` pixels, with the standard deviation of OpenCV.
+    """Gaussian blur by ``size`` × ``size`` pixels, with about the kernel of OpenCV.
 
-    Where none is given, OpenCV takes 0.3 · ((size - 1) / 2 - 1) + 0.8.
+    The standard deviation is that of OpenCV's formula, 0.3 · ((size - 1) / 2 - 1) + 0.8. Up to 7
+    pixels OpenCV itself takes fixed kernels, whose weights differ by at most .022.
     """
     return v2.GaussianBlur(size, sigma=0.15 * size + 0.35)  # the formula above, simplified
 

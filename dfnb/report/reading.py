@@ -42,7 +42,9 @@ def scores(
     level: Level = "video",
     of_maps: bool = False,
 ) -> pd.DataFrame:
-    """All scores of a report as one table, a row per detector, seed and video (or frame).
+    """All scores of a report as one table: a row per detector, seed, condition and video or frame.
+
+    A condition is a test set with its corruption and severity or, of maps, with a map.
 
     If the scores are of videos, the sentences of :func:`leaks` are printed, because tables of AUC
     follow.
@@ -65,10 +67,12 @@ def scores(
       same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
       the frames as they are; ``map`` and ``sanity``, empty and False but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
-    - ``score``, P(fake), of a video the mean over its frames; and the measures of located regions
-      and :data:`DIFFERENCES`, NaN where there is no mask.
+    - ``score``, P(fake), of a video the mean over its frames; where a detector locates, the
+      measures of :func:`dfnb.training.localisation.localisation`, the same of the mean training
+      mask as ``constant <name>``, and :data:`DIFFERENCES`, NaN where there is no mask.
 
-    Raises :class:`DfnbError` where there are no scores, and where :func:`detectors` does.
+    Raises :class:`DfnbError` where there are no scores (of maps, the table is empty), and where
+    :func:`detectors` does.
     """
     parts = []
     if run:
@@ -84,6 +88,7 @@ def scores(
     if not parts:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
+    # Each part is in order already. A copy, because the report's is remembered.
     table = parts[0].copy() if len(parts) == 1 else _in_order(parts)
     if level == "video" and not of_maps:
         for sentence in leaks(report, run, table["test_set"].unique()):

@@ -78,7 +78,9 @@ def measured(
 
     Those of the present versions of the test sets are read where ``runs/`` or a report has them.
     The others are made and added to ``runs/``; datasets are built if needed. Corruptions and maps
-    of a test set that is not prepared are left out.
+    of a test set that is not prepared are left out. The tables are by condition, see
+    :func:`dfnb.store.reports.write_scores`; what is kept is :func:`dfnb.data.test_sets.metadata`,
+    with ``shared_crops``. Raises :class:`DfnbError` for a test set that cannot be had.
 
     Args:
         run: A finished training.
@@ -93,8 +95,13 @@ def measured(
         wanted += _map_conditions(run, of_maps, is_first)
     tables, about = reports.read_tables(run, _test_sets(wanted), report)
     changed = _changed(run, about)
-    missing = [key for key in wanted if key not in tables or key.test_set in changed]
+    tables = {key: table for key, table in tables.items() if key.test_set not in changed}
+    missing = [key for key in wanted if key not in tables]
     made, about_made = _make(run, missing, corruptions, of_maps)
+    for name, new in about_made.items():
+        known = about.get(name, {}).get("shared_crops") if name not in changed else None
+        if known and new["shared_crops"] is None:  # the training set is not here any more
+            new["shared_crops"] = known
     if made:
         add_scores(run.id, made, about_made)
     tables = {key: table for key, table in (tables | made).items() if key in wanted}

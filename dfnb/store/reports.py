@@ -112,7 +112,8 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
     Args:
         report: Name of the report.
         name: Of the file: the id of a run, or the name of another tool.
-        tables: For each condition a table with KEYS and ``log_odds``, measures, or both.
+        tables: For each condition a table with KEYS and ``log_odds`` (of another tool ``score``),
+            measures, or both.
         about: What is kept about each test set; its ``fingerprint`` changes with its frames.
         metadata: The ``record`` of a run, in a closed report also its ``roles``; the ``threshold``
             of a tool.

@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
 
 CONDITION = list(Condition._fields)
-Tables = Mapping[Condition, pd.DataFrame]  # KEYS, and log_odds, measures, or both
+Tables = Mapping[Condition, pd.DataFrame]  # see write_scores
 
 
 def add_scores(run_id: str, tables: Tables, about: About) -> None:

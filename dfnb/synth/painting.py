@@ -252,7 +252,8 @@ def _paint_clothes(canvas: Array, head: Head) -> None:
     # radius (1.25² = 1 + 0.75²), so times 0.8 it is the distance from the edge in radii.
     inside_opening = look.collar - from_middle - 0.75 * (y - 1.22)
     opening = edge(inside_opening * head.radius * 0.8)
-    opening = opening * (from_middle < 0.6)  # further up the V is wider; the shoulders stay covered
+    # A safeguard: the V is wider further up, and must not uncover the shoulders.
+    opening = opening * (from_middle < 0.6)
     folds = 0.12 * np.sin(7 * x + 3 * y)  # slanting bands, lighter and darker
     chin_shadow = 0.25 * bump(
         x,
