@@ -174,6 +174,7 @@ def _stored(data: Any) -> StoredFrames:
             if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
                 raise DfnbError(f"image {number} is {image.dtype} {image.shape}; {remedy}")
             images[str(number)] = image
+    # The number of an array takes the place of a path: ``read`` looks the array up by it.
     return StoredFrames(unlabelled(images), images.__getitem__)
 
 
@@ -210,7 +211,7 @@ def _outputs(
     with explained("the detector's output", "as scores", "return one number per image"):
         values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
         lowest, highest = values.min(), values.max()  # a ValueError where there is no value
-    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # no NaN
+    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # NaN: False
     count = len(crops)
     if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
         raise DfnbError(
@@ -253,6 +254,7 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     videos = _videos(table, "a")
     if minus is not None:
         videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
+        # A video of both tables has two rows with the same name, cluster and label.
         unmatched = videos[~videos.duplicated(UNITS["video"], keep=False)]
         if len(unmatched):
             raise DfnbError(
@@ -266,7 +268,11 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
 
 
 def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The videos of a score table, checked, as the detector ``name`` in a table for measure."""
+    """One row per video of a user's score table, with the columns that :func:`measure` reads.
+
+    ``score`` is the mean over the video's frames; ``name`` stands in the column ``detector``.
+    Raises :class:`DfnbError` for a table with errors.
+    """
     remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
     with explained("the table", "as a table of scores", remedy):
         frames = pd.DataFrame(table).reindex(columns=[*KEYS, "score"])
@@ -284,4 +290,5 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     frames = frames.astype(KEY_TYPES)
     # Rounded, because the noise of float64 must not rank videos whose means are equal.
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
+    # measure groups by these columns; here each has a single value per table.
     return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")

@@ -241,7 +241,8 @@ def compute(
     if layer and name != "Grad-CAM":
         raise DfnbError(f"layer={layer!r} is for Grad-CAM alone, and the map is {name!r}; omit it")
     declared = network.maps() if isinstance(network, Network) else {}
-    origin = declared.get(name)  # how a paper makes the map; None: by a method of this module
+    # "localise", the name of a layer or a tuple of maps; None: made by a method of this module.
+    origin = declared.get(name)
     if isinstance(origin, tuple):  # the map is the maximum of these maps
         parts = [compute(network, images, part) for part in origin]
         return np.max(parts, axis=0)  # pixel by pixel

@@ -71,11 +71,11 @@ def measure(
 
     Columns beside :data:`dfnb.store.scores.KEYS`:
 
-    - those of :func:`dfnb.training.localisation.localisation`: how well the map finds the mask;
-      NaN if the frame has no mask;
+    - ``iou``, ``pixel_auc`` and the others of :func:`dfnb.training.localisation.localisation`: how
+      well the map finds the mask; NaN if the frame has no mask;
     - where the mean mask of the training is known, the same of this mean mask in place of the map,
-      as ``constant <name>``;
-    - those of :func:`deletion`;
+      as ``constant iou`` and so on;
+    - ``deletion`` and ``deletion 0`` to ``deletion 100``, see :func:`deletion`;
     - for a map that is the maximum of others, those of ``Network.compare``.
 
     Args:
@@ -83,6 +83,7 @@ def measure(
         frames: Rows of a frames table; real ones are left out.
         name: A map's name, see :func:`dfnb.attribution.maps.of`.
     """
+    # Numbered from 0, as the tables that are joined to it below.
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     network = run.network().to(DEVICE)
     frame_maps = maps.of(run, forged, name, network)
@@ -113,8 +114,9 @@ def deletion(
     """P(fake) while pixels are hidden in the order of a map (Petsiuk et al., BMVC 2018, sec. 3.3).
 
     The pixels with the highest values of the map are hidden first: 0, 10, ..., 100 % of all. Equal
-    values are ordered at random. Hidden pixels have the colour ``mean`` of the settings, mostly
-    grey. They are not blurred, because detectors take a blurred picture for a fake.
+    values are ordered at random, by a fixed seed. Hidden pixels have the colour ``mean`` of the
+    settings, mostly grey. They are not blurred, because detectors take a blurred picture for a
+    fake.
 
     Args:
         network: A detector.

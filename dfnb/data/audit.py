@@ -48,6 +48,7 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for name, frames in tables.items():
         fakes = frames[frames["label"] == 1]
         people = frames["identity"].astype(str)
+        # As text: pandas refuses to compare two columns of different categories.
         clusters = frames["cluster"].astype(str)
         # Such a name cannot be in two splits, whoever is shown.
         is_named_by_video = clusters == frames["video"].astype(str)
@@ -84,7 +85,8 @@ def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Serie
 def leaks(checks: pd.DataFrame) -> dict[str, int | str]:
     """The leaks of each dataset in a table of :func:`audit`: their number, or UNKNOWN.
 
-    UNKNOWN is the answer where no leak was found, and one of the checks could not be made.
+    The number is that of people, clusters and crops together; masks do not count. UNKNOWN is the
+    answer where no leak was found, and one of the checks could not be made.
     """
     between_splits = checks[checks.index.str.contains("split")]  # not the one of masks
     totals = {}

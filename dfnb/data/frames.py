@@ -359,8 +359,8 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     place = rows.cumcount()  # 0, 1, ..., total - 1 in each video
     total = rows.transform("size")
     n = total.clip(upper=per_video)  # the number of frames to keep
-    # From the first place to behind the last, place * n // total rises from 0 to n in n steps of 1.
-    # The frame at each step is kept.
+    # As place goes from 0 to total, place * n // total goes from 0 to n in n steps of 1. The frame
+    # just before each step is kept.
     before = place * n // total
     after = (place + 1) * n // total
     return frames[after > before]

@@ -47,7 +47,7 @@ def split_of(text: str) -> str:
 
 
 def read_listing(path: Path, columns: Mapping[str, Sequence[str]], example: str) -> pd.DataFrame:
-    """The rows of a user's CSV as texts; a blank field is NaN, and blank lines are left out.
+    """The rows of a user's CSV as texts; an empty field is NaN, and blank lines are left out.
 
     Fields are separated by commas, semicolons or tabs. The names of columns are in the first line,
     in any order and case. The index is the number of the line in the file, from 2 on.

@@ -501,8 +501,8 @@ def prepare(
         crops = results["frames"] - results["without_face"]  # number per video
         used = [video for video, n in zip(chosen, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
-        # "" for an original that is not in ``videos``, or that is given as a folder of frames. One
-        # in it may be of a split that is not prepared yet.
+        # "" for an original that is not in ``videos``, or that is given as a folder of frames. An
+        # original in ``videos`` counts even if its split is not prepared yet.
         names = {video.path: video.name for video in videos}
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}

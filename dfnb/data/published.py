@@ -152,7 +152,7 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
     for rule in description.rules:
-        # Any error becomes a DfnbError: "the rule ... is not valid here (why); correct it, or ...".
+        # Errors of reading become a DfnbError: "the rule ... is not valid here (why); correct ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 threshold = description.mask_threshold.get(video.method, video.mask_threshold)

@@ -22,6 +22,7 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     """What reports keep about a test set, or about another split of a dataset.
 
     The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
+    ``compression`` and ``crop`` are words for captions; ``contrasts`` are pairs of methods.
     Raises :class:`DfnbError` when the dataset is not prepared.
     """
     record = dataset_record(name)

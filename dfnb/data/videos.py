@@ -164,7 +164,7 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
         regions = {file.stem: file for file in _images(region)} if region else {}
         frames = tuple((image, regions.get(image.stem)) for image in _images(path))
         path = frames[0][0]
-    elif name != own_name and IMAGE.fullmatch(path.name):
+    elif name != own_name and IMAGE.fullmatch(path.name):  # one image of the video ``row.video``
         frames = ((path, mask or original),)
     return Video(
         name=name,
@@ -268,11 +268,12 @@ def write_csv(file: Path, root: Path, command: str) -> None:
 
 
 def _differences(file: Path, of_folder: pd.DataFrame) -> str:
-    """How a corrected CSV differs from the table of the folder, in words; else empty.
+    """How a corrected CSV differs from the table of the folder, in words; empty: it does not.
 
     Columns that the CSV lacks do not count: an earlier version may have written it.
     """
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
+    # One row per path, because rows are compared by it: of a path that is listed twice, the first.
     corrected = corrected.drop_duplicates("path").set_index("path")
     of_folder = of_folder.set_index("path")
     of_folder = of_folder[[column for column in of_folder if column in corrected]]

@@ -89,11 +89,12 @@ def judge(
             and ``frame``, the scores of that level, and ``maps``. Others are read if needed.
 
     Returns:
-        A row per claim and place (a test set, "within" or "across"): ``paper``, ``claim``, ``on``,
-        ``source``, ``registered``, ``kind``; the number, as of
-        :func:`dfnb.report.metrics.measure`; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected
-        by Holm's rule for the claims of the family; ``detectable``, the least difference that would
-        have been shown with the probability POWER; and the ``verdict``. Perhaps no row.
+        A row per claim and place (a test set, "within" or "across"): the fields of :class:`Claim`
+        but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``; the number, as
+        of :func:`dfnb.report.metrics.measure`, NaN where a premise is not supported; ``p_gain``,
+        ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for the claims of the family;
+        ``detectable``, the least difference that would have been shown with the probability POWER;
+        and the ``verdict``. Perhaps no row.
     """
     name = profile_of(report).get("claims")
     registry = content(name) if name else None
@@ -136,6 +137,7 @@ def _rows(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     if claim.method != "all":
         keep &= table["method"].isin([claim.method, "real"])
     if claim.metric != ROBUSTNESS_KEPT:
+        # Rows with sanity compare a map with that of random weights, and do not measure it.
         keep &= (table["corruption"] == "") & ~table["sanity"]
     return table[keep]
 

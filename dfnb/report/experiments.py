@@ -38,7 +38,7 @@ class Number(Closed):
     """A number of a committed report: a mean over the test sets of a place."""
 
     report: Name
-    metric: str
+    metric: str  # see measure; none WITH_THRESHOLD, because no thresholds are read
     detector: str
     minus: str = ""  # the detector that is subtracted; empty: none
     place: str

@@ -125,7 +125,8 @@ def source(code: type | Callable) -> Markdown:
 def training_curves(run: StoredRun) -> Figure:
     """Each loss term and the validation AUC by epoch of a training; dotted: the chosen epoch.
 
-    The total loss has a panel of its own unless it equals one of its terms.
+    The total loss has a panel of its own unless it equals one of its terms. ``run`` needs a log,
+    which released weights do not have.
     """
     log = run.log.set_index("epoch").filter(regex="loss_|validation_auc")
     terms = [name for name in log if name != "loss_total"]
@@ -211,6 +212,7 @@ def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.
         1, places.ngroups, figsize=(width(), 1.8), sharex=True, sharey=True, squeeze=False
     )
     name = scores["detector"].iloc[0]
+    # values[0] is the threshold itself, before its replicates.
     limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
     for axis, (place, rows) in zip(axes[0], places):
         # By label, 0 and 1: an area and a line, which black and white tell apart, too.

@@ -62,7 +62,7 @@ def load(
     missing: Missing = "refuse",
     over_frames: OverFrames = "mean",
 ) -> Scores:
-    """The scores of the files and, on the same frames, of the main detectors of a report.
+    """The scores of the files and, on the same frames, of a report's main detectors and tools.
 
     Args:
         files: One CSV per detector, see :func:`dfnb.report.other_tools.read`.
@@ -93,9 +93,10 @@ def load(
 
 
 def _thresholds(frames: pd.DataFrame) -> dict[tuple[str, int], Array]:
-    """The threshold of each detector, with replicates: see ``Threshold.with_replicates``.
+    """By detector and NO_SEED: the threshold and replicates, see ``Threshold.with_replicates``.
 
-    5 % of the real frames of the first test set have a higher score.
+    At most 5 % of the real frames of the first test set have a higher score: that set stands in for
+    a validation split, which other tools lack.
     """
     first = frames[frames["test_set"] == frames["test_set"].iloc[0]]
     return {
@@ -151,6 +152,7 @@ def metrics(scores: Scores) -> Section:
 
 def differences(scores: Scores) -> Section:
     """The paired differences in video AUC of every two detectors, one of them of the files."""
+    # Each test set is a place of its own, so that no mean is taken over test sets.
     pairs = tables.pairs(scores.videos.assign(place=scores.videos["test_set"]))
     # A report's detectors come first, so a pair with one of the files has it in this column.
     # Holm's rule again: it now corrects for the remaining rows alone.
@@ -162,7 +164,7 @@ def differences(scores: Scores) -> Section:
 
 
 def false_alarms(scores: Scores) -> Section:
-    """The share of real frames, and of those of each method, above a detector's threshold."""
+    """The share of real frames, and of those of each method, above the detector's own threshold."""
     by = [*GROUP, "method"]
     called = measure(scores.frames, CALLED, by, thresholds=scores.thresholds)
     table = tables.pivot(called, GROUP, "method")
@@ -181,7 +183,10 @@ def methods(scores: Scores) -> Section:
 
 
 def calibration(scores: Scores) -> Section:
-    """The share of fakes among the videos with P(fake) in each fifth of [0, 1]."""
+    """The share of fakes among the videos with P(fake) in each fifth of [0, 1].
+
+    A video of a report's detector counts once per seed.
+    """
     name, title = "calibration", "Share of fakes by P(fake)"
     known = _probabilities(scores.videos)
     if known.empty:

@@ -73,8 +73,8 @@ def measure(
         metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
             is taken over the units that have a value. Measures of masks and maps have none for real
             frames, so these are left out.
-        by: The columns that name a group. With "method" among them, each manipulation method is
-            measured against all real units.
+        by: The columns that name a group. With "method" among them, the metrics TWO_CLASSES
+            compare each manipulation method with all real units; for others, "real" is a group.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out.
@@ -367,7 +367,7 @@ def _error(
         values,
         values * seed_weights * set_weights,
     ):
-        means = resampled.mean(axis=(0, 1))
+        means = resampled.mean(axis=(0, 1))  # NaN in a replicate without one of the classes
         variances.append(np.nanvar(means[1:], ddof=1))
     of_seeds, of_sets, of_people, of_all = variances
     total = 2 * (of_seeds + of_sets + of_people) - of_all

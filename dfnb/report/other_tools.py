@@ -91,8 +91,8 @@ def scored_frames(
     table = pd.concat(parts)
     # The index repeats per detector: a frame that one did not score is dropped for all.
     incomplete = table.index[table["score"].isna()]
-    # check_scores is for the keys here, which are those of the last file, too. It wants P(fake),
-    # which not every file has; so 0 stands in.
+    # The frames of the last file are checked, because their keys are the same for all files. The
+    # check also demands scores in [0, 1], which not every file has; so 0 stands in.
     complete = frames.drop(index=incomplete).assign(score=0)
     for name in frames["test_set"].unique():
         check_scores(complete[complete["test_set"] == name], f"{paths[0]}, test set {name},")
@@ -138,7 +138,7 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     Raises :class:`DfnbError` for files that cannot be used.
     """
     aliases = {"video": ("id", "path", "filename", "file"), "score": ()}
-    table = read_listing(path, aliases, "video,label,score")
+    table = read_listing(path, aliases, "video,label,score")  # its index: the line in the file
     table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
     table = table.apply(lambda column: column.str.strip())
     labels = {}  # text -> 0 or 1
@@ -280,7 +280,8 @@ def _scores_of(
             f"{path.stem} has {unmatched.sum()} rows of other videos or frames, which are left out."
         )
     if is_one_per_video:
-        # dropna=False keeps rows without a video, which scored_frames refuses in the end.
+        # dropna=False keeps rows without a video, which scored_frames refuses in the end. Labels
+        # that disagree have a mean that is neither 0 nor 1, and are refused below.
         rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
     rows = rows[[*shared, "label", "score"]]
     # read has refused repeated frames, so that no frame gets two rows.
@@ -310,9 +311,9 @@ def _completed(
     unscored = frames[score.isna()]
     if unscored.empty:
         return score
-    share = score.isna().groupby(frames["test_set"]).mean().max()
+    largest_share = score.isna().groupby(frames["test_set"]).mean().max()
     counted = f"no score of {len(unscored)} of {len(frames)} frames"
-    if missing == "refuse" and share > MOST_MISSING:
+    if missing == "refuse" and largest_share > MOST_MISSING:
         first = unscored.iloc[0]
         raise DfnbError(
             f"{path} has {counted}, such as of video {first['video']} of {first['test_set']}, and "

@@ -62,10 +62,11 @@ def beside(
 ) -> pd.DataFrame:
     """The table of :func:`figures` with the columns ``ours``, as text, and ``checkpoint``.
 
-    Ours are of the first detector of the report, or of ``run`` alone, that has the published
-    backbone, was trained on the same dataset and methods, and was tested on the same dataset. They
-    are on the scale of the source, AUC in [0, 1] or percent, with their 95 % interval. Where there
-    is none, the text is NOT_RUN.
+    Ours are of the paper's first detector in the report, or of ``run`` alone, that has the
+    published backbone, was trained on the same dataset and methods, and was tested on the same
+    dataset. They are on the scale of the source, AUC in [0, 1] or percent, with their 95 %
+    interval. Where there is none, the text is NOT_RUN. ``checkpoint`` is the rule by which the
+    epoch of our training was chosen; empty where there is none.
     """
     table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
     candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_main_of(report, paper)]

@@ -104,8 +104,8 @@ def ablations(
 ) -> pd.DataFrame:
     """The scores of the variants of these ablations on frames as they are, see :func:`scores`.
 
-    An empty name stands for the main detectors. Perhaps no row: where the report, or the ablation
-    in it, was not trained.
+    An empty name stands for the main detectors and other tools. Perhaps no row: where the report,
+    or the ablation in it, was not trained.
     """
     if not reports.score_files(report_folder(report)):
         return pd.DataFrame(columns=[*DETECTOR_COLUMNS, "method"])
@@ -330,6 +330,8 @@ def _described(
     train_set = run.train_set if run else ""
     names = means["test_set"].unique()
     places = {name: _place(name, train_set, about[name]) for name in names}
+    # A mapped categorical column stays categorical unless two test sets have the same place; astype
+    # makes it a column of texts in any case.
     return means.assign(
         **dict(zip(DETECTOR_COLUMNS, detector)),
         place=means["test_set"].map(places).astype(object),

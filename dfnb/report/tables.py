@@ -259,7 +259,7 @@ def outcome(differences: pd.DataFrame, first: str) -> str:
 
     ``differences`` are those of :func:`by_place`, with the first detector subtracted. The sentence
     on other datasets comes first if there is one, and the first sentence is bold. A last one warns
-    where each method has one seed alone.
+    where each detector has one seed alone.
     """
     if differences.empty:
         return f"{first} is the only detector: there is nothing to compare it with."
@@ -291,7 +291,8 @@ def pivot(
     """The numbers of :func:`measure` as a table of texts ``value [low, high]``, in their order.
 
     ``index`` and ``columns`` name columns of ``numbers``: their values are the table's rows and
-    columns. With more than MOST_COLUMNS columns the table is transposed.
+    columns. Of several numbers with the same two values, only the first is shown. With more than
+    MOST_COLUMNS columns the table is transposed.
     """
     if numbers.empty:
         return pd.DataFrame()
@@ -437,6 +438,7 @@ def save(
     """
     if table.empty or not reports.is_writable(report):
         return []
+    # As objects first, because a categorical column cannot be filled with a dash.
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"

@@ -111,7 +111,7 @@ def _datasets_of(content: jobs.Profile) -> list[str]:
 
 
 def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list[Phase]]:
-    """A table with a row per training, and what each phase takes.
+    """A table with a row per training, and a list of what each distinct phase takes.
 
     The columns are paper, training, validation and scoring (hours), and memory (bytes). A phase
     that several trainings start from is trained once, and so counts once. Trainings that differ by
@@ -165,7 +165,10 @@ def _without_seed(run: RunParameters) -> str:
 
 
 def _tested(job: jobs.Training) -> list[str]:
-    """The test sets of a training, then that of its corrupted frames, even if it is among them."""
+    """The test sets of a training, then that of its corrupted frames if it can be had.
+
+    The latter may be among the others: it is then named twice, because it is scored more often.
+    """
     corrupted = [job.corruptions.test_set] if job.corruptions else []
     return [*job.test_sets, *(name for name in corrupted if is_available(name, "test"))]
 
@@ -346,7 +349,8 @@ def _bytes_of_datasets(
 ) -> dict[str, float]:
     """The bytes of the crops and masks of each dataset, in the splits that are used.
 
-    Datasets that are ``missing`` have a stand-in, whose frames are as many and as large.
+    They are estimated from about WEIGHED crops. Datasets that are ``missing`` have a stand-in,
+    whose frames are as many and as large.
     """
     used = defaultdict(set)
     for job in trainings:

@@ -52,7 +52,7 @@ class Grid(Closed):
 
     ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
     by the seed: each seed has its own training set. ``kinds`` is a test set that compares kinds of
-    images of the same people; the main detectors' first seed is scored on it.
+    images of the same people; the first seed of each paper's training of role MAIN is scored on it.
     """
 
     train_set: str
@@ -135,7 +135,7 @@ class Training(Job):
         test_sets: the datasets that it is scored on.
         corruptions: the corrupted frames that it is scored on, too.
         maps: where its attribution maps are measured.
-        is_first: whether it is the first seed of a main detector, whose weights the report keeps.
+        is_first: whether it has the role MAIN and the first seed; the report keeps its weights.
     """
 
     run: RunParameters
@@ -316,6 +316,7 @@ def _trainings(
 ) -> Iterator[Training]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
+    ``name`` and ``content`` are those of the profile; other notebooks than papers' have none.
     Variants take the grid's first seed unless they name others. Test sets that are not there are
     dropped; a variant without any left, or without its training set, is left out. Without the
     training set of the grid, :class:`DfnbError` is raised.
@@ -396,10 +397,10 @@ def train_and_score(job: Training) -> Run:
     scored again. Where another report has all scores, they are copied, even if the weights are not
     on this machine; then maps are left out.
 
-    The report also gets a copy of the profile and, for the first seed of each main detector, the
-    weights and the mean mask: notebooks need them to draw maps on a machine without ``runs/``. The
-    score file proves that the job ended. Then scores of the same detector and seed with other
-    settings are removed.
+    The report also gets a copy of the profile and, of a job that ``is_first``, the weights and the
+    mean mask: notebooks need them to draw maps on a machine without ``runs/``. The score file
+    proves that the job ended. Then files of the same detector and seed with other settings or data
+    are removed from the report.
     """
     if job.done:
         reports.write_roles(files.home() / job.output, job.roles)

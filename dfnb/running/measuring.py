@@ -23,7 +23,10 @@ Measured = tuple[dict[Condition, pd.DataFrame], dict[str, Any]]  # tables, and a
 
 
 class Corruptions(Closed):
-    """The corrupted frames on which main detectors are scored, besides the frames as they are."""
+    """The corrupted frames on which runs are scored, besides the frames as they are.
+
+    In a profile, these are the papers' trainings in the grid, not the variants of ablations.
+    """
 
     test_set: Name
     names: list[Literal[*corrupt.CORRUPTIONS]]
@@ -37,12 +40,15 @@ class Corruptions(Closed):
 
 
 class Maps(Closed):
-    """Which attribution maps of the papers' main detectors are measured, and on how many frames."""
+    """Which attribution maps of runs are measured, and on how many frames.
+
+    In a profile, these are the papers' trainings in the grid and, with ``variants``, all others.
+    """
 
     test_sets: Names
     frames: int = Field(ge=1)  # forged frames of each test set, about so many
-    # Maps besides the detectors' own that are measured and checked for each main detector's first
-    # seed. Of other seeds the own maps and Grad-CAM are measured, and none is checked.
+    # Maps besides the detector's own that are measured, and checked for sanity, where ``is_first``
+    # (see measured). Of other runs the own maps and Grad-CAM are measured, and none is checked.
     names: list[Literal[*maps.EXPLAINERS, "random"]] = Field(min_length=1)
     sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
     # Whether the own maps and Grad-CAM of an ablation's variants are measured, too: each on the
@@ -78,16 +84,17 @@ def measured(
 
     Those of the present versions of the test sets are read where ``runs/`` or a report has them.
     The others are made and added to ``runs/``; datasets are built if needed. Corruptions and maps
-    of a test set that is not prepared are left out. The tables are by condition, see
-    :func:`dfnb.store.reports.write_scores`; what is kept is :func:`dfnb.data.test_sets.metadata`,
-    with ``shared_crops``. Raises :class:`DfnbError` for a test set that cannot be had.
+    of a test set that is not prepared are left out. There is a table per condition, of frames:
+    scores, see :func:`dfnb.training.scoring.predict`; or, of a map, what
+    :func:`dfnb.attribution.measures.measure` or ``sanity`` gives. What is kept is described at
+    :data:`dfnb.store.scores.About`. Raises :class:`DfnbError` for a test set that cannot be had.
 
     Args:
         run: A finished training.
         report: Name of a report; its copies take precedence over those of other reports.
         of_sets: Names of test sets, and perhaps :func:`validation_of` the run.
         corruptions: On which corrupted frames it is scored, too; None: on none.
-        of_maps: Which maps are measured; None: none, and none without weights on this machine.
+        of_maps: Which maps are measured; None: none. Without weights on this machine, none is.
         is_first: Whether all maps are measured and checked, see :class:`Maps`.
     """
     wanted = _score_conditions(of_sets, corruptions)
@@ -118,7 +125,10 @@ def validation_of(run: Run) -> str:
 
 
 def _score_conditions(of_sets: Sequence[str], corruptions: Corruptions | None) -> list[Condition]:
-    """The conditions under which a run is scored, each once: a profile may repeat a test set."""
+    """The conditions under which a run is scored, each once: a profile may repeat a test set.
+
+    Corruptions are left out where their test set is not prepared.
+    """
     conditions = [Condition(name) for name in of_sets]
     if corruptions and is_available(corruptions.test_set, "test"):
         conditions += corruptions.conditions()
@@ -198,9 +208,10 @@ def _make(
 
 
 def _shared_crops(run: Run, test_set: str) -> list[int] | None:
-    """How many frames of a test set have a crop that the run was trained on; then, of how many.
+    """How many frames of a test set have a crop of the run's train or val split; then, of how many.
 
-    None where it is not known: the training set is not on this machine, or is another version.
+    None where it is not known: the weights are released ones, the training set is not on this
+    machine in the run's version, or crops have no hashes, see :func:`dfnb.data.audit.shared_crops`.
     """
     if not run.parameters.data or not run.has_training_frames:
         return None
@@ -211,9 +222,9 @@ def _shared_crops(run: Run, test_set: str) -> list[int] | None:
 
 
 def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
-    """The measures of a map, or its sanity check, on frames of methods that the run has seen.
+    """The table of :func:`measures.measure`, or of :func:`measures.sanity` for a sanity check.
 
-    Without such frames the table is empty.
+    One row per forged frame of methods that the run has seen; without such frames it is empty.
     """
     count = of_maps.sanity_frames if condition.sanity else of_maps.frames
     frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)

@@ -42,9 +42,10 @@ def first_runs(report: str) -> dict[str, Run]:
 
 
 def measure_maps(report: str) -> dict[str, Run]:
-    """Measure and check the maps of :func:`first_runs`, which it returns.
+    """Measure and check the maps of :func:`first_runs`, unless the report is closed.
 
-    Raises :class:`DfnbError` where there is no such run, and for a closed report without maps.
+    Returns these runs by detector. Raises :class:`DfnbError` where there is none, for a closed
+    report without maps, and for an open one where they have scores of no test set.
     """
     firsts = first_runs(report)
     if not firsts:
@@ -61,9 +62,10 @@ def measure_maps(report: str) -> dict[str, Run]:
 
 
 def score_corrupted(report: str) -> None:
-    """Score :func:`first_runs` on corrupted frames.
+    """Score :func:`first_runs` on corrupted frames, unless the report is closed or has none.
 
-    Raises :class:`DfnbError` for a closed report without corruptions.
+    Raises :class:`DfnbError` for a closed report without corruptions, and for an open one where
+    these runs have scores of no test set.
     """
     firsts = first_runs(report)
     if not _is_closed_with(report, "corruptions") and firsts:
@@ -77,7 +79,8 @@ def score_corrupted(report: str) -> None:
 def score_kinds(report: str, test_set: str) -> None:
     """Score :func:`first_runs` on a drawn test set that compares kinds of images.
 
-    Raises :class:`DfnbError` for any other, and for one of which a closed report has no scores.
+    A closed report is only checked. Raises :class:`DfnbError` for any other test set, and for one
+    of which a closed report has no scores.
     """
     check_kinds(test_set, report)
     if not reports.is_closed(report):
@@ -109,7 +112,8 @@ def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
 def _is_closed_with(report: str, entry: str) -> bool:
     """Whether a report is closed.
 
-    Raises :class:`DfnbError` for a closed one where the grid of its profile lacks ``entry``.
+    Raises :class:`DfnbError` for a closed one where the grid of its profile lacks ``entry``, which
+    is "maps" or "corruptions".
     """
     if not reports.is_closed(report):
         return False

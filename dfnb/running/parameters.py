@@ -109,8 +109,8 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
         namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
             the executed cells.
 
-    Raises :class:`DfnbError` with one sentence, also for datasets that nobody knows and for test
-    sets that lack real or fake frames.
+    Raises :class:`DfnbError` with one sentence; of a paper's notebook also for datasets that nobody
+    knows, for test sets that lack real or fake frames, and where no test set is left.
     """
     expected = schema(notebook)
     names = set(expected.model_fields)

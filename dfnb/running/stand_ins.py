@@ -52,7 +52,10 @@ def of_missing(datasets: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _write(folder: Path, extent: Extent, drawn: pd.DataFrame) -> None:
-    """Write a stand-in as a dataset: a table of frames that repeat the drawn ones, and a record."""
+    """Write a stand-in as a dataset: a table of frames that repeat the drawn ones, and a record.
+
+    ``drawn`` is the frames table of a small drawn dataset; its columns path and mask are changed.
+    """
     for column in ("path", "mask"):  # a dataset names its files relative to its folder
         drawn[column] = [path and os.path.relpath(path, folder) for path in drawn[column]]
     if not extent.has_masks:

@@ -14,15 +14,15 @@ MAP_FRAMES = 24  # forged frames, about, on which the maps of a notebook's run a
 def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
     """The run with these parameters, which has the scores of its test sets.
 
-    A finished run is opened, from ``runs/`` or from a report; any other is trained, which may take
-    hours and is announced. Test sets without scores are scored, and the scores are kept in
-    ``runs/``. An open report gets a copy.
+    A finished run is opened if its weights are on this machine, in ``runs/`` or in a report; any
+    other is trained, which may take hours and is announced. Test sets without scores are scored,
+    and the scores are kept in ``runs/``. An open report gets a copy.
 
     Args:
         p: The parameters of a paper's notebook.
         with_maps: Whether its own maps and Grad-CAM are measured on the first test set, too.
 
-    Raises :class:`DfnbError` where :func:`dfnb.training.train.train` does.
+    Raises :class:`DfnbError` where :func:`dfnb.training.train.train` or :func:`measured` does.
     """
     parameters = run_parameters(p)
     run = Run.find(train.run_id(parameters))

@@ -95,8 +95,8 @@ def run(
 def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
     """Print each job that ends, and sometimes what the others do, until the process ends.
 
-    Snakemake repeats a job if its notebook has changed, so done jobs are watched, too. As it
-    removes their outputs first, a job counts as done once it was: the count never falls.
+    Snakemake repeats a job if its notebook has changed, so done jobs are watched, too. It removes
+    their outputs first; they still count as done, so that the printed count never falls.
     """
     began = printed_at = time.time()
     planned = [*plan.trainings, *plan.notebooks]

@@ -90,7 +90,7 @@ def profile_of(report: str) -> dict[str, Any]:
 
 
 def test_sets(report: str) -> dict[str, dict[str, Any]]:
-    """What a report keeps about each of its test sets, by name."""
+    """By test set of a report: the metadata of its file, :func:`dfnb.data.test_sets.metadata`."""
     paths = sorted(report_folder(report).glob("test_sets/[!.]*.parquet"))
     return {path.stem: read_metadata(path) for path in paths}
 
@@ -213,7 +213,7 @@ def read_run(
     run_id: str,
     test_sets: Collection[str] | None = None,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run in a report by condition, and by test set what is kept about it.
+    """The tables of a run in a report by condition, and their test sets' metadata, see ``About``.
 
     Both are empty where the report has none. ``test_sets`` restricts them to these; None: all.
     Where the report has since got another version of a test set, its tables are left out.
@@ -250,7 +250,7 @@ def read_tables(
     test_sets: Collection[str],
     report: str,
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run on these test sets by condition, and by test set what is kept about it.
+    """The tables of a run on these test sets by condition, and the sets' metadata, see ``About``.
 
     Tables in ``runs/`` take precedence over copies in ``report``, and these over copies in other
     reports. Where these have different versions of a test set, only tables of the version that

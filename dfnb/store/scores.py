@@ -63,7 +63,7 @@ def add_scores(run_id: str, tables: Tables, about: About) -> None:
 
 
 def is_same(name: str, known: About, about: About) -> bool:
-    """Whether ``about`` lacks the test set, or has the version that ``known`` has."""
+    """Whether ``about`` lacks the test set, or has the version (fingerprint) of ``known``."""
     return about.get(name, known[name])["fingerprint"] == known[name]["fingerprint"]
 
 
@@ -71,7 +71,10 @@ def read_scores(
     run_id: str,
     test_sets: Collection[str],
 ) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run in ``runs/`` on these test sets, and what is kept about each."""
+    """The tables of a run in ``runs/`` on these test sets, and their metadata, see ``About``.
+
+    Both are empty where the run has no scores, and lack the test sets on which it has none.
+    """
     path = run_folder(run_id) / "scores.parquet"
     if not path.exists():
         return {}, {}

@@ -57,8 +57,8 @@ SCENE = 0  # head motion and backdrop
 EXPRESSION = 1  # with the light
 CAMERA = 2
 FORGERY = 4  # the same for all methods; so those that forge films can be compared
-DELIVERY = (3, 5)  # of the real and of the forged video, as in MARK
-MARK = (6, 7)
+DELIVERY = (3, 5)  # of the real video, and of the forged ones
+MARK = (6, 7)  # likewise
 CROP = 8
 PLACE = 9  # of the forged region, the same for all methods
 
@@ -78,7 +78,7 @@ class Person(NamedTuple):
 
 
 def stream_key(name: str, settings: Settings) -> tuple[int, int]:
-    """How the keys of all random streams of a dataset begin: its seed, and a hash of its name."""
+    """How the stream keys of a dataset's people and films begin: its seed, a hash of its name."""
     dataset = settings.people_of or name  # the same key draws the same people and scenes
     # Eight hexadecimal digits are 32 bits: numpy's seeds consist of such words.
     return settings.seed, int(hashlib.sha256(dataset.encode()).hexdigest()[:8], 16)
@@ -102,8 +102,8 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
         reason. With drawn people there are none.
 
     Raises:
-        DfnbError: A split of the dataset has fewer than two people, or photographs, or the network
-            that finds faces in them, are missing.
+        DfnbError: A split of the dataset has fewer than two people, or photographs are missing, or
+            the networks that find their faces and place a mesh on them.
     """
     record_entries = {}
     if settings.portraits is None:
@@ -219,9 +219,9 @@ def _paired(members: list[Person]) -> list[Person]:
 
     Looks count where photographs are forged along the mesh, and so have a ``thumbnail``. There each
     person in turn is paired with whoever of those left looks most like them, so that beards and
-    glasses are mostly paired with their like. The lightest person has the first turn; the next turn
-    has whoever of those left looks most like the person before. A person's donor is the next in the
-    ring of two or three.
+    glasses are mostly paired with their like. The lightest person has the first turn; each further
+    turn goes to whoever of those left looks most like the person who had the turn before. A
+    person's donor is the next in the ring of two or three.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []
@@ -537,8 +537,8 @@ def build(
         workers: Number of processes, by default one per core; any number gives the same bytes.
 
     Raises:
-        DfnbError: The folder has a dataset made from other settings, or :func:`preset` or
-            :func:`cast` raises it.
+        DfnbError: :func:`check_name` refuses the name, the folder has a dataset made from other
+            settings, or :func:`preset` or :func:`cast` raises it.
     """
     settings = settings or preset(name)
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message

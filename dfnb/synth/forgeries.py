@@ -379,7 +379,9 @@ def _poisson(image: Array, background: Array, region: Array) -> Layer:
     """
     mask = region.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(mask)
-    # OpenCV puts the middle of the mask's bounding box at this pixel: the image stays in place.
+    # OpenCV puts the middle of the mask's bounding box at this pixel: the image stays in place. It
+    # ignores the frame's outermost pixels, so a region that reaches one edge may move by a pixel;
+    # correcting that would change the pixels of datasets.
     middle = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(
         to_bytes(image),

@@ -45,9 +45,10 @@ class Settings(Closed):
     # About this share of the photographs of the split train is kept; which ones depends on the
     # dataset's name. 1 is left out of the identity, as None is for people_of.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
-    # Another dataset; seed, identities, size, crop and camera must be the same here. Its test
-    # people are shown in the same films, and each film is forged by every method. exclude_if leaves
-    # None out of the dataset's identity, which is therefore as before this setting existed.
+    # Another dataset; seed, identities, size, crop and camera must be the same here, which nothing
+    # checks. Its test people are shown in the same films, and each film is forged by every method.
+    # exclude_if leaves None out of the dataset's identity, which is therefore as before this
+    # setting existed.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Pairs of methods that results compare within the same films; no part of the identity.
     contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()

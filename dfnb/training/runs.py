@@ -135,7 +135,10 @@ def settings_of(parameters: RunParameters) -> "Settings":
 
 
 def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
-    """The frames of a split of the training set that this training uses, with all masks."""
+    """The frames of a split of the training set that this training uses, with all masks.
+
+    ``Settings.visible`` may hide some of these frames and masks from the paper afterwards.
+    """
     frames = select(load_frames(parameters.train_set), split, parameters.seen_methods)
     return thinned(frames, parameters.frames_per_video)
 

@@ -43,7 +43,7 @@ class Progress:
     step: int = 0  # finished steps of the epoch that is under way
     images_seen: int = 0  # of all epochs; each sample of a frame counts
     seconds: float = 0  # of all processes that trained, each up to its last checkpoint
-    sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over these steps
+    sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over ``step`` steps
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
     # Of the chosen epoch's weights, see :func:`threshold_of`; empty before the first is judged.
