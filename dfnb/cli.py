@@ -135,7 +135,8 @@ def score(
         rows.append({"video": image, "score": score, "frames": len(faces)})
         typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
     if csv:
-        files.write_bytes(csv, pd.DataFrame(rows).to_csv(index=False).encode())
+        table = pd.DataFrame(rows, columns=["video", "score", "frames"])
+        files.write_bytes(csv, table.to_csv(index=False).encode())
     limit = detector.record.validation_threshold  # None for released weights
     if limit and rows:
         above = sum(row["score"] > limit.threshold for row in rows)

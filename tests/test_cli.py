@@ -276,12 +276,14 @@ def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
     cv2.setNumThreads(cores)
     scores = pd.read_csv("../1")["score"]
     assert scores.equals(pd.read_csv("../2")["score"])
-    above = (scores > run.record.validation_threshold.threshold).sum()
+    above = (scores > run.limit).sum()
     wilson = ["0% to 66%", "9% to 91%", "34% to 100%"][above]  # of 0: z² / (n + z²) = .658
     assert f"{above} of 2 files do: {wilson} of files of this kind" in printed
     for name in bad:
         assert f"not scored: {name}: " in printed
     assert "not scored: there is no file nowhere.jpg" in printed
+    output_of("score", "text.mp4", "--run", run.id, "--csv", "../none.csv")
+    assert pd.read_csv("../none.csv").columns.tolist() == ["video", "score", "frames"]
     assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg"}
     assert sorted((own_home / "datasets").iterdir()) == datasets
     assert list(crops.iterdir()) == []

@@ -284,6 +284,12 @@ def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypa
         open_reports.measure_maps("loop")
 
 
+def test_a_tool_whose_name_cannot_be_a_file_is_refused(empty_home):
+    for name in ("mine/edges", "*"):
+        with pytest.raises(DfnbError, match=r"^add_tool: "):
+            open_reports.add_tool("loop", name, None, "smoke-b")
+
+
 # ---------------------------------------------------------------- trainings
 
 

@@ -170,6 +170,9 @@ def test_sspsl_without_any_landmarks_is_refused():
     settings = lv.Settings(sspsl=True, annotated=0.0, mixup_probability=0.0)
     with pytest.raises(DfnbError, match="plain has no landmarks"):
         settings.visible(frames, 0, None)
+    # Without a fake nothing is known of landmarks: that fakes are missing is said elsewhere.
+    real = frames.head(1).assign(split="val")
+    assert len(settings.visible(real, 0, None)) == 1
 
 
 def test_a_larger_share_of_annotated_fakes_holds_a_smaller_one():

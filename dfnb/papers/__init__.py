@@ -46,7 +46,7 @@ def modules() -> dict[str, ModuleType]:
             candidate = import_module(f"{package}.{entry.name}")
             if not hasattr(candidate, "PAPER"):  # a helper of the papers, such as contract
                 continue
-            # A set, because a paper's title may equal its name, which is then met once only.
+            # A set: a paper's title may equal its name, and must not count as taken by itself.
             for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:
                 if text in taken:
                     raise DfnbError(

@@ -254,8 +254,8 @@ class Network(contract.Network):
 
         - ``latent`` (B, latent): z, its first half for real;
         - ``activation`` (B, 2): a = [a_T, a_F], the mean of ``|z|`` in each half;
-        - ``cls`` (B, 2): log a, so that the log-odds are log a_F − log a_T, and the score, their
-          sigmoid, is a_F / (a_F + a_T);
+        - ``cls`` (B, 2): log (a + EPSILON), so that, but for EPSILON, the log-odds are
+          log a_F − log a_T, and the score, their sigmoid, is a_F / (a_F + a_T);
         - ``channels`` (B, K): how much each channel of f adds to a_T + a_F, without the part that
           the bias b adds;
         - ``attention`` (B, 2, h, w): M_T and M_F, with positive and negative values;

@@ -123,7 +123,7 @@ class Settings(contract.Settings):
                 fake has landmarks, by which SSPSL finds its reference region.
         """
         fakes = frames[frames["label"] == 1]
-        if self.sspsl and fakes["landmarks"].isna().all():
+        if self.sspsl and len(fakes) and fakes["landmarks"].isna().all():
             raise DfnbError(
                 f"{frames['dataset'].iloc[0]} has no landmarks, by which SSPSL finds its reference "
                 "region; prepare the dataset with the face detector, or set sspsl = false"
@@ -381,7 +381,9 @@ def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Ten
     """Weight (D, C) and bias (D,) of a 1×1 convolution of x and the batch norm after it, as one.
 
     BN(W·x) = scale · (W·x - mean) + b = (scale·W)·x + (b - scale·mean), with the mean and variance
-    of W·x, scale = BN's weight / √(variance + ε) and BN's bias b.
+    of W·x, scale = BN's weight / √(variance + ε) and BN's bias b. So W·x, with D channels, need not
+    be stored. x is (B, C, H, W), and the convolution has no bias of its own. In training, BN's
+    running statistics are updated.
     """
     weight = convolution.weight.flatten(1)  # (D, C)
     with torch.autocast(x.device.type, enabled=False):  # statistics need float32

@@ -232,10 +232,10 @@ def self_blended(
     """Make target, blend and opacity of a real frame (H, W, 3) uint8.
 
     One of source and target begins as the frame, the other as a recoloured version of it, sharpened
-    or reduced; then source and mask are displaced together. Each of these three changes is made
-    only if the settings name it in ``transforms``. ``landmarks`` are (5, 2) in pixels. The blend is
-    M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1]. Target and blend have the
-    shape and type of the frame.
+    or reduced; then source and mask are displaced together. Each of these changes (colour,
+    frequency, geometry) is made only if ``settings.transforms`` names it. ``landmarks`` are (5, 2)
+    in pixels. The blend is M · source + (1 − M) · target, with the opacity M (H, W) in [0, 1].
+    Target and blend have the shape and type of the frame.
     """
     frame = image.astype(np.float32)
     transformed = frame

@@ -31,7 +31,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
     if "start_time" not in made:  # signing removes it
         return notebook
     here = environment()
-    commit = here["commit"][:8] or "none"
+    commit = re.sub(r"^(.{8})[0-9a-f]*", r"\1", here["commit"]) or "none"  # keeps -dirty
     text = (
         f"*Executed in {made['duration']:.0f} s on {here['device']}, {made['end_time'][:10]}, "
         f"commit {commit}.*"

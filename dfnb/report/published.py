@@ -14,8 +14,7 @@ from dfnb.manifests import dataset_names, manifest
 from dfnb.report.metrics import measure
 from dfnb.report.reading import MAIN, Level, scores
 from dfnb.report.tables import cells
-from dfnb.store.reports import THIS_RUN, Detector, detectors
-from dfnb.store.runs import StoredRun
+from dfnb.store.reports import Detector, detectors
 
 NOT_RUN = "not run"
 # The level at which ours are measured, by that of the figure. Of "not stated" those of frames.
@@ -55,25 +54,21 @@ def figures(paper: str) -> pd.DataFrame:
     return table[[*WORDS[:-1], *ORIGIN[1:]]]
 
 
-def beside(
-    paper: str,
-    report: str,
-    run: StoredRun | None = None,
-) -> pd.DataFrame:
+def beside(paper: str, report: str) -> pd.DataFrame:
     """The table of :func:`figures` with the columns ``ours``, as text, and ``checkpoint``.
 
-    Ours are of the paper's first detector in the report, or of ``run`` alone, that has the
-    published backbone, was trained on the same dataset and methods, and was tested on the same
-    dataset. They are on the scale of the source, AUC in [0, 1] or percent, with their 95 %
-    interval. Where there is none, the text is NOT_RUN. ``checkpoint`` is the rule by which the
-    epoch of our training was chosen; empty where there is none.
+    Ours are of the paper's first detector in the report that has the published backbone, was
+    trained on the same dataset and methods, and was tested on the same dataset. They are on the
+    scale of the source, AUC in [0, 1] or percent, with their 95 % interval. Where there is none,
+    the text is NOT_RUN. ``checkpoint`` is the rule by which the epoch of our training was chosen;
+    empty where there is none.
     """
     table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
-    candidates = [Detector(THIS_RUN, runs=(run,))] if run else [*_main_of(report, paper)]
+    candidates = [*_main_of(report, paper)]
     for row, figure in table.iterrows():
         for detector in candidates:
             if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
-                ours = _measured(detector, figure, report, run)
+                ours = _measured(detector, figure, report)
                 if ours:
                     table.loc[row, "ours"] = ours
                     table.loc[row, "checkpoint"] = detector.runs[0].record.rule
@@ -125,12 +120,7 @@ def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
     )
 
 
-def _measured(
-    detector: Detector,
-    figure: pd.Series,
-    report: str,
-    run: StoredRun | None,
-) -> str:
+def _measured(detector: Detector, figure: pd.Series, report: str) -> str:
     """Our number for a published figure as text, ``value [low, high]`` on the source's scale.
 
     Empty where we do not know its dataset or level, or have no scores for it. A level that is not
@@ -140,7 +130,7 @@ def _measured(
     level = LEVELS.get(figure["level"])
     if not dataset or not level:
         return ""
-    rows = scores(report, run, [dataset] if run else (), level)
+    rows = scores(report, level=level)
     rows = rows[(rows["detector"] == detector.name) & (rows["test_set"] == dataset)]
     rows = rows[rows["corruption"] == ""]
     if method != "all":

@@ -7,7 +7,7 @@ minutes. What was measured before is read.
 
 from collections.abc import Callable, Iterable
 
-from dfnb.checks import DfnbError
+from dfnb.checks import TITLE, DfnbError, check_name
 from dfnb.data import test_sets
 from dfnb.files import report_folder
 from dfnb.library import load_dataset, predict
@@ -96,8 +96,12 @@ def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
 
     Its threshold is set on the real frames of this test set. A closed report stays as it is unless
     ``dfnb run`` executes the notebook, and so does a tool of that name that is there already.
-    :func:`dfnb.library.predict` says what a ``detector`` takes and returns.
+    :func:`dfnb.library.predict` says what a ``detector`` takes and returns. Raises
+    :class:`DfnbError` for a name that tables or files cannot have.
     """
+    check_name(name, "add_tool", TITLE)
+    if "/" in name:  # else the file would be in a folder where no report looks
+        raise DfnbError(f"add_tool: {name!r} becomes the name of a file; choose one without /")
     is_there = reports.score_path(report_folder(report), name).exists()
     if reports.is_writable(report) and not is_there:
         ensure_datasets(test_set)

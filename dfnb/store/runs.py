@@ -104,6 +104,15 @@ class StoredRun:
         return self.parameters.seed
 
     @property
+    def limit(self) -> float:
+        """P(fake) above which a frame is called fake: the run's validation threshold.
+
+        Released weights, of which it is not known, have .5.
+        """
+        threshold = self.record.validation_threshold
+        return threshold.threshold if threshold else 0.5
+
+    @property
     def train_set(self) -> str:
         """The training set."""
         return self.parameters.train_set

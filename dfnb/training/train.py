@@ -33,7 +33,8 @@ def train(parameters: RunParameters) -> Run:
     samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
     AUC is that of these samples. If the training starts from the weights of a previous phase
     (``Settings.before``), that phase is trained first, with the same data and seed. While another
-    process trains the same run, this one waits, and then loads it.
+    process trains the same run, this one waits, and then loads it. Released weights
+    (``Settings.released``) are not trained: see :func:`dfnb.training.trainer.adopt`.
 
     Example::
 
