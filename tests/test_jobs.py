@@ -525,6 +525,12 @@ def test_a_missing_dataset_is_built_or_named(own_home):
     assert records.read_record(own_home / "datasets" / "smoke-b")
 
 
+def test_released_weights_are_not_for_a_notebook(empty_home):
+    p = SimpleNamespace(released="weights/base.pth")
+    with pytest.raises(DfnbError, match=r"'weights/base\.pth' has no training that this notebook"):
+        this_run.open_or_train(p)
+
+
 def test_the_record_of_a_notebook_holds_what_it_wrote(own_home, done):
     figure = files.write_bytes(own_home / "reports" / "mine" / "figures" / "a.png", b"png")
     p = parameters.check("07_cross_dataset", {"report": "mine"})

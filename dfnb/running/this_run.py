@@ -1,5 +1,6 @@
 """The run of a paper's notebook: trained or opened, scored, and in an open report also added."""
 
+from dfnb.checks import DfnbError
 from dfnb.running.datasets import ensure_datasets
 from dfnb.running.measuring import Maps, measured
 from dfnb.running.parameters import DESCRIBED, TrainingParameters
@@ -22,14 +23,19 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         p: The parameters of a paper's notebook.
         with_maps: Whether its own maps and Grad-CAM are measured on the first test set, too.
 
-    Raises :class:`DfnbError` where :func:`dfnb.training.train.train` or :func:`measured` does.
+    Raises :class:`DfnbError` for released weights, which have no training that a notebook could
+    show, and where :func:`dfnb.training.train.train` or :func:`measured` does.
     """
+    if p.released:
+        raise DfnbError(
+            f"released = {p.released!r} has no training that this notebook could show; a profile "
+            "scores such weights, see docs/own.md, Profiles"
+        )
     parameters = run_parameters(p)
     run = Run.find(train.run_id(parameters))
     if run is None or not run.has_weights:
-        if parameters.data:  # empty for released weights, which need no training set
-            print(announcement(p))
-            ensure_datasets(p.train_set)
+        print(announcement(p))
+        ensure_datasets(p.train_set)
         run = train.train(parameters)
     of_maps = None
     if with_maps:
