@@ -175,10 +175,11 @@ def forest(
         sharey=True,
         squeeze=False,
     )
-    subtracted = numbers["minus"].iloc[0]  # of differences, else empty
+    subtracted = numbers["minus"].unique()  # of differences; else only the empty text
+    is_difference = any(subtracted)
     panels = numbers.groupby(across, sort=False, observed=True)
     for axis, (panel, rows) in zip(axes[0], panels):
-        if subtracted:
+        if is_difference:
             axis.axvline(0, color="0.3", linewidth=0.8)
             axis.axvspan(-material, material, color="0.92", linewidth=0)
         height = [lines.index(name) for name in rows["detector"]]
@@ -193,8 +194,10 @@ def forest(
     axes[0, 0].set_yticks(range(len(lines)), lines)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
-    if subtracted:
-        what += f" minus that of {subtracted}"
+    if is_difference:
+        # If the panels subtract different things, their titles say which.
+        same = len(subtracted) == 1
+        what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"
     figure.supxlabel(what, fontsize="medium")
     return figure
 

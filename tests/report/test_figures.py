@@ -71,6 +71,9 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
         assert [*axes.lines[0].get_xdata()] == [0, 0]
         assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).width > 0
     assert figure.get_supxlabel() == "AUC minus that of C"
+    rows = numbers("AB", minus="C")
+    rows.loc[rows["place"] == "across", "minus"] = "D"  # another is subtracted in the other panel
+    assert figures.forest(rows, material=0.02).get_supxlabel() == "difference in AUC"
 
 
 def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch):
