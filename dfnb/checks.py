@@ -106,12 +106,17 @@ def _remedy(problem: str, value: Any) -> str:
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):
-        if re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        if re.search("[eE]", value):
             if problem == "int_type":  # 1.0e+3 would be read as a float
                 return "; write all its digits, without e and without quotes"
             mantissa, exponent = re.split("[eE]", value)
+            point = "" if "." in mantissa else ".0"
             sign = "" if exponent[0] in "+-" else "+"
-            return f"; YAML reads {value} as a text, write {mantissa}.0e{sign}{exponent}"
+            return f"; YAML reads {value} as a text, write {mantissa}{point}e{sign}{exponent}"
         return "; write it without quotes"
     if problem in ("list_type", "tuple_type"):
         return "; write a list, as in [a, b]; papermill reads one by -y instead of -p"

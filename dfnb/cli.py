@@ -102,9 +102,9 @@ def score(
     """Score your own images and clips, or all those below a folder, with a trained detector.
 
     For each file, the largest face is scored, in eight frames of a clip. At the end it says how
-    many files score above the detector's threshold. No score is a proof. --csv FILE gets the
-    scores, which `dfnb judge` reads once they have a column label. Notebook 08_attribution shows
-    the detectors' maps of a picture or clip.
+    many files score above the detector's threshold, if it has one. No score is a proof. --csv FILE
+    gets the scores, which `dfnb judge` reads once they have a column label. Notebook 08_attribution
+    shows the detectors' maps of a picture or clip.
 
     The exit status is 2 when a file could not be used.
     """
@@ -338,7 +338,9 @@ def prepare(
     from dfnb.data import prepare, published
     from dfnb.data.videos import summary
 
-    name = check_name(name or Path(source).stem, "dfnb prepare NAME")
+    if name is None:  # a folder's name may have a dot, as in celeb.v2
+        name = Path(source).name if Path(source).is_dir() else Path(source).stem
+    check_name(name, "dfnb prepare NAME")
     values = {}
     missing = []  # sentences about what is missing or left out
     if source in manifests.dataset_names("real"):
@@ -375,6 +377,8 @@ def _videos(source: str, name: str, root: Path | None, options: list[str]) -> li
         if not path.is_file():
             raise DfnbError(f"there is no file {path}")
         return videos.read_csv(path, root or path.parent)
+    if root:
+        raise DfnbError(f"--root has no effect for {path}: a folder is its own root; leave it out")
     listing = files.dataset_folder(name) / "videos.csv"
     words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]
     command = shlex.join(words)

@@ -115,7 +115,7 @@ def run_folder(run_id: str) -> Path:
 
 @contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
-    """Turn errors of the system while ``path`` is written, as on a full disk, into DfnbError."""
+    """Turn errors while ``path`` is written, as on a full disk or by a lock, into a DfnbError."""
     try:
         yield
     except (FileNotFoundError, BrokenPipeError):  # a file to read is missing, a pipe's reader ended

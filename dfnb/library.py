@@ -208,6 +208,8 @@ def _outputs(
             outputs = maps.logits(model, batch)
         else:
             outputs = model(batch)
+    if isinstance(outputs, torch.Tensor):
+        outputs = outputs.cpu()  # first: Apple's GPUs have no float64
     with explained("the detector's output", "as scores", "return one number per image"):
         values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
         lowest, highest = values.min(), values.max()  # a ValueError where there is no value
@@ -287,7 +289,8 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     # AUC needs no finer methods than these two.
     frames["method"] = frames["label"].map({0: "real", 1: "fake"})
     check_scores(frames, "the table, which needs labels, 0 real and 1 fake,")
-    frames = frames.astype(KEY_TYPES)
+    with explained("the table", "as a table of scores", "number its frames and tracks"):
+        frames = frames.astype(KEY_TYPES)
     # Rounded, because the noise of float64 must not rank videos whose means are equal.
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
     # measure groups by these columns; here each has a single value per table.

@@ -23,4 +23,4 @@ def torch_seed(*key: int | str) -> int:
     """A 63-bit seed for ``torch.manual_seed``, hashed from the key as in :func:`rng`."""
     seed_sequence = rng(*key).bit_generator.seed_seq
     (state,) = seed_sequence.generate_state(1, np.uint64)  # one number of 64 bits
-    return int(state) >> 1  # torch takes no larger number than 2**63 - 1
+    return int(state) >> 1  # so that it also fits into 64 bits with a sign

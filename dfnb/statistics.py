@@ -53,8 +53,8 @@ def cluster_weights(names: Sequence[str], stratum: Array) -> Array:
 
     Clusters are drawn within their strata: those with real units only, with fake units only, and
     with both. So each replicate has both classes. If a stratum has a single cluster, all form one
-    stratum, and a replicate may lack a class. Equal names, in the same order, give equal weights:
-    two test sets that show the same people are resampled together.
+    stratum, and a replicate may lack a class. A stratum's names, in their order, determine its
+    weights: two test sets that show the same people in the same strata are resampled together.
 
     Args:
         names: Those of the clusters.

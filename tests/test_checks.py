@@ -20,6 +20,8 @@ class Values(Closed):
     [
         ("rate: 1e-3", "rate = '1e-3': input should be a valid number; .* write 1.0e-3"),
         ("rate: 1e3", "write 1.0e[+]3"),
+        ("rate: 1.5e3", "write 1.5e[+]3"),
+        ("rate: many", "rate = 'many': input should be a valid number$"),
         ("count: 1e3", "count = '1e3': input should be a valid integer; write all its digits"),
         ("count: '3'", "count = '3': input should be a valid integer; write it without quotes"),
         ("seeds: '[0, 1]'", "; write a list, as in .*papermill reads one by -y instead of -p"),
@@ -33,7 +35,7 @@ def test_a_wrong_value_is_answered_by_a_remedy_that_works(text, sentence):
 
 
 def test_the_number_of_the_remedy_is_one():
-    for text in ("1.0e-3", "1.0e+3"):
+    for text in ("1.0e-3", "1.0e+3", "1.5e+3"):
         assert Values.check(parse_yaml(f"rate: {text}"), "mine.yaml").rate == float(text)
 
 

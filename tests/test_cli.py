@@ -109,6 +109,17 @@ def test_losses_end_with_0_and_what_cannot_be_used_with_1(empty_home, output_of,
     assert output_of(*words, "real", "--one-class")[0] == 0
 
 
+def test_a_folder_with_a_dot_names_its_dataset_and_is_its_own_root(
+    empty_home, output_of, monkeypatch
+):
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    clips.write(empty_home / "mine.v2/real/a.mp4", clips.moving(3))
+    words = ("prepare", str(empty_home / "mine.v2"), "--one-class", "--set", "min_face=16")
+    assert output_of(*words)[0] == 0 and (empty_home / "datasets/mine.v2/record.json").exists()
+    status, printed = output_of(*words, "--root", str(empty_home))
+    assert status == 1 and "a folder is its own root" in printed
+
+
 def test_the_printed_command_prepares_the_corrected_list(empty_home, output_of, monkeypatch):
     """With all options, and quotes where a name has a space."""
     monkeypatch.setattr(prepare, "YuNet", clips.Blobs)

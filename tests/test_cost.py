@@ -157,8 +157,7 @@ def test_the_memory_of_a_large_batch_follows_from_that_of_a_small_one(monkeypatc
     monkeypatch.setattr(cost, "losses_of", losses_of)
     monkeypatch.setattr(cost, "prepared", lambda item, settings: item)
     trainer = SimpleNamespace(
-        # Filled with 4 images, as by a paper that makes two of each frame.
-        settings=SimpleNamespace(batch_size=5, precision="32-true"),
+        settings=SimpleNamespace(batch_size=4, precision="32-true"),
         loader=[{"image": torch.zeros(4, 1000)}],
         network=SimpleNamespace(parameters=lambda: [weight]),
     )
@@ -182,7 +181,29 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(own_home, monkeypatch, c
     started, _ = cost._start(training.run, {})
     assert started.settings.batch_size == room
     assert np.isnan(cost._memory(started, 32, constant=0)) and cost._memory(started, room, 0) == 1
-    assert "32 images do not fit the memory, timing 16\n" in capsys.readouterr().out
+    assert "32 images do not fit the memory\n" in capsys.readouterr().out
     room = 1
     with pytest.raises(DfnbError, match="xception does not fit the memory of cuda"):
         cost._start(training.run, {})
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_batches_of_pairs_stay_pairs(own_home, monkeypatch, kind):
+    """Of a paper that makes two images of a frame, however small they become."""
+    sizes = []
+
+    def trainer(folder, run, splits, start):
+        sizes.append(settings_of(run).batch_size)  # refuses an odd one
+        if len(sizes) < 3 and kind == "cuda":
+            raise torch.OutOfMemoryError
+        return SimpleNamespace(settings=settings_of(run))
+
+    monkeypatch.setattr(cost.device, "DEVICE", kind)
+    monkeypatch.setattr(cost, "PIXELS", 5 * 96**2)
+    monkeypatch.setattr(cost, "_seconds_per_step", lambda trainer: 1.0)
+    monkeypatch.setattr(cost, "Trainer", trainer)
+    notebook = "06_self_blended_images"
+    write_profile(own_home, notebooks={notebook: {**SETTINGS, "batch_size": 20, "image_size": 96}})
+    (training,) = jobs.plan("mine").trainings
+    cost._start(training.run, {})
+    assert sizes == ([4] if kind == "cpu" else [20, 10, 4])

@@ -156,7 +156,7 @@ def test_a_split_of_one_class_or_cluster_is_refused(table):
     with pytest.raises(DfnbError, match="1 clusters of real frames and 1 of fake ones"):
         frames.check_classes(table.assign(cluster="one"), "train")
     frames.check_classes(real, "train", makes_other_class=True)
-    with pytest.raises(DfnbError, match="training needs two of each"):
+    with pytest.raises(DfnbError, match="training needs two of one class"):
         frames.check_classes(real.assign(cluster="one"), "train", makes_other_class=True)
 
 

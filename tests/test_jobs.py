@@ -189,6 +189,11 @@ WRONG = [
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
     ({"ablations": {BASELINE: {"g": {"v": {"epocs": 3}}}}}, "there is no parameter 'epocs'"),
     ({"ablations": {BASELINE: {"g'; touch x": {"v": {}}}}}, "use letters"),
+    (
+        {"ablations": {BASELINE: {"g": {"v": {"seed": 3}}}}},
+        "seed has no effect; write seeds: [...]",
+    ),
+    ({"notebooks": {BASELINE: {**SETTINGS, "seed": 3}}}, "seed has no effect; write seeds: [...]"),
     ({"grid": {**GRID, "seeds": [0, 0]}}, "seeds = [0, 0]: write each seed once"),
     ({"grid": {**GRID, "test_sets": ["smoke-bb"]}}, "did you mean smoke-b or"),
     ({"grid": {**GRID, "kinds": "smoke-b"}}, "kinds: smoke-b compares no kinds of images"),

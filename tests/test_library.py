@@ -323,10 +323,11 @@ def test_a_table_without_labels_gives_no_auc():
     [
         {"label": [0, 1], "score": [0.1, 0.9]},
         {"video": ["a", "b"], "label": [0, 1], "score": ["low", "high"]},
+        {"video": ["a", "b"], "label": [0, 1], "score": [0.1, 0.9], "frame": ["1.png", "2.png"]},
     ],
 )
 def test_what_is_no_table_of_scores_is_refused(table):
-    with pytest.raises(DfnbError, match="0 real and 1 fake"):
+    with pytest.raises(DfnbError, match=r"0 real and 1 fake|number its frames and tracks"):
         dfnb.auc(table)
 
 

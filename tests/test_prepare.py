@@ -362,7 +362,7 @@ def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data
     assert "not a video" in (data / "quarantine.csv").read_text()
     assert not (data / "record.json").exists()
     assert run(a, empty)["n"] == {"test/real": {"frames": 10, "videos": 1}}
-    with pytest.raises(DfnbError, match="no video at all"):
+    with pytest.raises(DfnbError, match=r"no video at all; .*; add others$"):
         run(empty, name="other")
     with pytest.raises(DfnbError, match=r"none of the 1 files is there, such as .*gone\.mp4"):
         prepare.prepare("gone", [real(tmp_path / "gone.mp4")], one_class=True)

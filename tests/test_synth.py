@@ -137,6 +137,7 @@ def test_a_dataset_is_as_large_as_it_says(empty_home):
         ("seams", {"identities": {"train": 4}}, "identities has no people for test; add some"),
         ("smoke-a", {"portraits": "."}, ". gives 0 people for the split train"),
         ("smoke-a", {"delivery": {"jpeg": [85, 55]}}, "[85, 55]: write the lowest value first"),
+        ("smoke-a", {"delivery": {"h264": 23}, "size": 97}, "H.264 needs an even size, not 97"),
         ("smoke-a", {"delivery": {"jpeg": [55, 101]}}, "delivery.jpeg.1 = 101: input should be"),
         ("smoke-a", {"camera": {"blur": [0, 1]}}, "camera.blur.0 = 0: input should be greater"),
     ],
@@ -416,6 +417,8 @@ def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch
     urls = []
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda url, *_, **__: urls.append(url))
     assert photographs.hashes("mine.sha256") == {"Ada Lovelace.jpg": "a" * 64}
+    (empty_home / "data_manifest/binary.sha256").write_text(f"{'a' * 64} *Ada Lovelace.jpg\n")
+    assert photographs.hashes("binary.sha256") == photographs.hashes("mine.sha256")
     photographs.folder_of("mine.sha256")
     assert urls == [f"{photographs.URL}/Ada%20Lovelace.jpg"]
 

@@ -159,6 +159,7 @@ def test_the_column_video_joins_images_and_a_folder_is_a_clip(tmp_path):
         "a/3.png,fake,one,": "line 6: .*a/3.png is a frame of 'one' with another label than",
         "a/1.png,real,one,": "line 6: .*a/1.png is no other image of the video 'one'",
         "c.mp4,real,one,": "line 6: .*c.mp4 is no other image of the video 'one'",
+        "a,real,one,masks": "line 6: .*a/1.png is no other image of the video 'one'",
         "a/1.png,fake,two,b/3": None,
         "b,fake,,nowhere": "nowhere is no folder of images",
     }.items():

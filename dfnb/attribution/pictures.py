@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 
 from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames
+from dfnb.device import DEVICE
 from dfnb.papers.contract import Network
 from dfnb.report.figures import width
 from dfnb.training.runs import Run
@@ -162,11 +163,12 @@ def frames_panel(
         rows.append(Row("true mask", crops, masks))
     titles = frames["method"].astype(str)
     if run:
-        network = run.network()
+        network = run.network().to(DEVICE)
         for name in map_names:
             views = maps.of(run, frames, name, network)
             rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
-        # Last, because in inference mode the network's weights get no gradients any more.
+        # Last, because predict() converts the weights in inference mode: they take no gradients
+        # any more, which the maps need.
         scores = predict(network, frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
     return panel(rows, titles)

@@ -64,7 +64,7 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
 def recolour(images: Tensor, changes: Tensor) -> Tensor:
     """Multiply brightness, then contrast, then saturation of images (B, 3, S, S) in [0, 255].
 
-    The result is clipped to this range at the end, and not rounded.
+    They are floats. The result is clipped to this range at the end, and not rounded.
 
     The factors are ``changes`` (B, 3). With brightness b, contrast c, saturation s, grey level g of
     a pixel x, and the image's mean grey level m:

@@ -77,8 +77,8 @@ def mesh_path() -> Path:
 
 
 def _detector_place() -> Path:
-    """Where the file of YuNet's weights is, or will be."""
-    return Path(os.environ.get("DFNB_DETECTOR", home() / "models" / YUNET))
+    """Where the file of YuNet's weights is, or will be; an empty DFNB_DETECTOR counts as unset."""
+    return Path(os.environ.get("DFNB_DETECTOR") or home() / "models" / YUNET).expanduser()
 
 
 def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:

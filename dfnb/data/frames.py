@@ -381,9 +381,10 @@ def check_classes(
     n_fake = clusters.get(1, 0)
     fewest = max(n_real, n_fake) if makes_other_class else min(n_real, n_fake)
     if fewest < 2:
+        needed = "two of one class" if makes_other_class else "two of each"
         raise DfnbError(
             f"{datasets_of(frames)}: split {split!r} has {n_real} clusters of real frames and "
-            f"{n_fake} of fake ones, and training needs two of each; choose other methods or "
+            f"{n_fake} of fake ones, and training needs {needed}; choose other methods or "
             "data, or add videos of other people"
         )
 
@@ -511,11 +512,11 @@ def half_of_two_levels(mask: np.ndarray) -> int:
 
 
 def unlabelled(names: Iterable[object]) -> pd.DataFrame:
-    """A frames table of images without labels, one row per name.
+    """A frames table of images without labels, one row per name: a path, or what stands for one.
 
-    The name is the row's path, video and cluster: rows of equal names are frames of one video.
-    The table has the columns that :class:`dfnb.data.loading.StoredFrames` and scores need; in it
-    ``label`` is NaN and ``method`` empty.
+    The name is the row's path, video and cluster. The caller may replace path and frame: of a clip,
+    whose name is in a row per frame. The table has the columns that scores and
+    :class:`dfnb.data.loading.StoredFrames` need; in it ``label`` is NaN and ``method`` empty.
     """
     paths = list(map(str, names))
     table = pd.DataFrame({"video": paths, "cluster": paths, "path": paths})

@@ -152,7 +152,10 @@ def sorted_rows(names: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _folders(match: re.Match) -> tuple[str, ...]:
-    """The folders between that of the label and the file itself."""
+    """The folders between that of the label and the file: swap and a of fake/swap/a/1.png.
+
+    ``match``, here and below, is of SORTED_PATH.
+    """
     return PurePosixPath(match["folders"] or "").parts
 
 

@@ -461,12 +461,12 @@ def prepare(
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
         the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, all
-        videos, those in quarantine, the ``frames`` that were looked at, and how many of these were
-        without a face.
+        videos, those in quarantine, the ``frames`` that were wanted of videos that can be read, and
+        how many of these show no face or cannot be used.
 
     Raises :class:`DfnbError` for impossible names or splits, when the folder has a finished dataset
     of other settings, or other videos, when another process is writing it, when real or fake videos
-    are missing or none of them has a face, and when the disk has no room for the crops.
+    are missing, when no file is there or none has a face, and when the disk has no room for crops.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
@@ -575,7 +575,7 @@ def check_classes(
     kinds = {"fake" if video.label else "real" for video in videos}
     if len(kinds) < 2 - one_class:  # so kinds has one element, or none
         there = "".join(f"{kind} videos alone" for kind in kinds) or "no video at all"
-        remedy = "add others, or allow one class by --one-class"
+        remedy = "add others" if one_class else "add others, or allow one class by --one-class"
         raise DfnbError("; ".join([f"{name} can use {there}", *reasons, remedy]))
 
 
@@ -658,8 +658,8 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
     for file in root.rglob("video.json"):
         if file.parent not in expected:
             raise DfnbError(
-                f"{folder} contains another video, {file.parent.name!r}; give the new dataset "
-                "another name"
+                f"{folder} contains another video, {file.parent.relative_to(root).as_posix()!r}; "
+                "give the new dataset another name"
             )
     (folder / "record.json").unlink(missing_ok=True)
 

@@ -120,8 +120,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
     the suffix. Images with the same ``video`` are the frames of one video.
 
     Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
-    impossible values, for a ``path`` outside ``root``, and for frames of one video that disagree. A
-    folder without images is refused by its name.
+    impossible values, for a ``path`` outside ``root``, and for frames of one video that disagree.
+    For a folder without images the message names the folder instead.
     """
     folder = absolute(file.parent)
     root = absolute(root)
@@ -208,7 +208,8 @@ def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
                     f"{place}: {video.path} is a frame of {first.name!r} with another {field} "
                     f"than {first.path}; correct it, or the column video"
                 )
-        if not video.frames or video.path in frames:  # a video file, or listed twice
+        # A video file, or an image that is listed twice, perhaps once by the name of its folder.
+        if not video.frames or any(image in frames for image, _ in video.frames):
             raise DfnbError(
                 f"{place}: {video.path} is no other image of the video {first.name!r}; list each "
                 "image once, and give a video file a name of its own in the column video"
@@ -254,7 +255,8 @@ def write_csv(file: Path, root: Path, command: str) -> None:
         # In the form of the program sha256sum: the hash, then the name.
         written_hash = hash_file.read_text().split()[:1] if hash_file.is_file() else []
         if written_hash != [sha256(file)]:  # the user has corrected it
-            # As read_listing reads it: a method may be called NA.
+            # All as texts, an empty field too, as _differences makes them of the corrected file; a
+            # method may be called NA.
             listed = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
             differences = _differences(file, listed)
             if differences:
@@ -295,7 +297,8 @@ def _differences(file: Path, of_folder: pd.DataFrame) -> str:
 def in_place(root: Path) -> list[Video]:
     """The crops of a folder that is sorted like that of :func:`write_csv`, used as they are.
 
-    Raises :class:`DfnbError` as :func:`write_csv` does, and for files that are no images.
+    Raises :class:`DfnbError` for a folder without images, and for videos, images of other formats
+    and masks that :func:`dfnb.data.listings.sorted_rows` does not place.
     """
     _, rows = _files_and_rows(root, IMAGE)
     videos = {}
@@ -328,8 +331,9 @@ def _files_and_rows(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, lis
     media = [name for name in files if MEDIA.fullmatch(name)]
     rows = sorted_rows(filter(pattern.fullmatch, media))
     if not rows:
+        kind = "image" if pattern is IMAGE else "file"
         raise DfnbError(
-            f"{root} contains no file to prepare; sort its videos and images into real/ and "
+            f"{root} contains no {kind} to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
     named = [row.get(column) for row in rows for column in ("path", "mask", "original")]

@@ -205,9 +205,10 @@ class Settings(Closed):
         the training, ``start`` the run of that phase, None if there is none.
 
         A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column ``always``: ranks 0, 1, ...
-        for frames of which every batch must show some, -1 for all others, see
-        :class:`dfnb.data.loading.EpochSampler`.
+        :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,
+        ... for frames of which every batch must show some, -1 for all others, see
+        :class:`dfnb.data.loading.EpochSampler`. They are the order from which is drawn; none is
+        preferred.
         """
         return frames
 

@@ -212,7 +212,8 @@ class Network(contract.Network):
 
     def forward(self, images: Tensor) -> Outputs:
         """The outputs that the class lists, by name."""
-        if self.settings.channel_order == "released":  # blue first, see __init__
+        if self.settings.channel_order == "released":
+            # To blue first; from our normalisation to the released one, derived in __init__.
             images = images.flip(1) * self.swapped_scale + self.swapped_shift
         local = [branch(images) for branch in self.branches]  # z_i (B, C)
         together = torch.cat(local, 1)  # Z (B, n·C)

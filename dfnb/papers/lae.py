@@ -112,6 +112,7 @@ class Settings(contract.Settings):
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
+        # The latent loss wants one half of z active, and the other silent, by the image's class.
         if self.mixup_probability:
             raise ValueError(
                 "mixup_probability must be 0: the activations of a mixed image have no target"
@@ -195,7 +196,10 @@ class Settings(contract.Settings):
     def optimisation(
         self, network: contract.Network, steps: int
     ) -> tuple[list[Optimizer], LRScheduler]:
-        """The usual optimiser, and for the discriminator an Adam with a constant learning rate."""
+        """The usual optimiser, and of the discriminator's weights an Adam with a constant rate.
+
+        See :meth:`Network.parameter_groups`.
+        """
         optimisers, schedule = super().optimisation(network, steps)
         if network.adversary is not None:
             adam = Adam(network.adversary.parameters(), self.adversary_lr)
@@ -242,8 +246,9 @@ class Network(contract.Network):
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
         self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
-        # One per device, made at first use in reconstruction_losses. A dict hides them from torch:
-        # as parts of the network they would get into checkpoints and optimisers.
+        # The frozen networks with whose features the perceptual loss compares, one per device, made
+        # at first use in reconstruction_losses. A dict hides them from torch: as parts of the
+        # network they would get into checkpoints and optimisers.
         self.comparators: dict[torch.device, nn.Module] = {}
         self.adversary = None
         if settings.adversarial_weight:
@@ -263,7 +268,8 @@ class Network(contract.Network):
 
         Raises :class:`DfnbError` if the encoder gives no map (B, K, h, w).
         """
-        maps = self.encoder.forward_features(images * self.scale + self.shift)  # f (B, K, h, w)
+        normalised = images * self.scale + self.shift  # as the encoder's weights need it
+        maps = self.encoder.forward_features(normalised)  # f (B, K, h, w)
         self._check_map(maps)
         pooled = maps.mean((2, 3))
         latent = self.to_latent(pooled)  # z = W mean(f) + b
@@ -549,7 +555,8 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """Concept vectors (n, K) of all frames, and the latent loss (n,) of each.
 
     The concept vector of a frame is the output ``channels``: how much each of the K channels of f
-    adds to the activations of both halves of z, a_T + a_F. No gradient is kept.
+    adds to the activations of both halves of z, a_T + a_F. No gradient is kept. The network should
+    be in evaluation mode, as :meth:`dfnb.training.runs.Run.network` returns it.
     """
     network = network.to(DEVICE)
     vectors = []

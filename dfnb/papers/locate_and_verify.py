@@ -603,7 +603,10 @@ class Network(contract.Network):
         return outputs["seg"].float().softmax(1)[:, 1]
 
     def maps(self) -> dict[str, str]:
-        """P(forged) of the patches, by :meth:`localise`, and Grad-CAM at each stream's last map."""
+        """P(forged) of the patches, by :meth:`localise`, and Grad-CAM at each stream's last map.
+
+        The values are the names of the method, and of the attributes with the streams.
+        """
         maps = {"located patches": "localise", "RGB stream": "rgb"}
         if self.has_second_stream:
             maps["SRM stream"] = "srm"

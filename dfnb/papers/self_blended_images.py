@@ -517,7 +517,9 @@ def climbed(network: nn.Module, distance: float) -> Iterator[None]:
         for weight, gradient in zip(trained, gradients):
             weight.add_(gradient, alpha=step)
     network.zero_grad()
-    yield  # the body of the with statement, in which the caller makes the second pass
-    with torch.no_grad():
-        for weight, original in zip(trained, originals):
-            weight.copy_(original)
+    try:
+        yield  # the body of the with statement, in which the caller makes the second pass
+    finally:
+        with torch.no_grad():
+            for weight, original in zip(trained, originals):
+                weight.copy_(original)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 from scipy.special import stdtrit
 
 from dfnb.checks import Closed, Name, read_yaml
 from dfnb.files import find
-from dfnb.report.metrics import FEWEST_SETS, METRICS, Thresholds, measure
+from dfnb.report.metrics import CALLED, FALSE_ALARMS, FEWEST_SETS, METRICS, Thresholds, measure
 from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import detectors, profile_of
@@ -51,6 +51,14 @@ class Claim(Closed):
     map: str = ""
     only_if: str = ""
     family: bool = True
+
+    @field_validator("metric")
+    @classmethod
+    def is_better_if_higher(cls, metric: str) -> str:
+        """Refuse metrics of which less is better: a higher value counts as a gain."""
+        if metric in ("EER", FALSE_ALARMS, CALLED):
+            raise ValueError("a claim needs a metric of which more is better, such as AUC")
+        return metric
 
 
 class Content(Closed):

@@ -91,12 +91,12 @@ class Content(Closed):
 
 
 def experiments() -> list[Experiment]:
-    """All experiments, by paper; raises :class:`DfnbError` that names a wrong entry."""
+    """All experiments, paper after paper; raises :class:`DfnbError` that names a wrong entry."""
     path = files.find("data_manifest/experiments.yaml")
     return Content.check(read_yaml(path), path).experiments
 
 
-@cache  # several experiments have numbers of one report
+@cache  # several experiments have numbers of one report; another home has another one of that name
 def _scores(folder: Path, level: Level) -> pd.DataFrame:
     """The scores of a report, by its folder, on frames without corruption, see :func:`scores`."""
     table = scores(folder.name, level=level)
@@ -109,7 +109,7 @@ def is_run(number: Number) -> bool:
     return names <= _trained(files.report_folder(number.report))
 
 
-@cache  # by folder instead of name, because another home has another report of that name
+@cache  # by folder, as above
 def _trained(folder: Path) -> set[str]:
     """The names of the detectors of a report, by its folder."""
     return {each.name for each in detectors(folder.name)}
@@ -146,7 +146,8 @@ def _is_there(figure: str) -> bool:
 def matrix(paper: str = "") -> pd.DataFrame:
     """All experiments, or those of a paper by its title, as a table of texts for a page of docs/.
 
-    Brackets are 95 % intervals over people and seeds; at the place "across" also over test sets.
+    Brackets are 95 % intervals over people and seeds; of a mean over the test sets of other domains
+    ("across") also over test sets.
     """
     rows = []
     for each in experiments():

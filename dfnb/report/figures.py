@@ -76,6 +76,7 @@ def show(
         text = textwrap.fill(caption, int(15 * figure.get_figwidth()))
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the caption stands below what is drawn already
+        # Below the figure's edge: savefig.bbox is tight in figures.mplstyle, so it is saved, too.
         figure.text(0, 0, f"\n{text}", fontsize=7, va="top")
         # Entries that would change with the time or the versions of libraries; None omits them.
         omitted = {"png": ["Software"], "pdf": ["CreationDate", "Producer", "Creator"]}
@@ -146,6 +147,8 @@ def training_curves(run: StoredRun) -> Figure:
         axis.set_ylabel("loss" if is_loss else "frame AUC")
         axis.set_xlabel("epoch")
         axis.locator_params(axis="x", integer=True)
+    for axis in axes.flat[: len(terms)][-4:]:  # the lowest one of each column
+        axis.tick_params(labelbottom=True)  # also where an empty panel is below
     return figure
 
 
@@ -161,7 +164,8 @@ def forest(
     """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric.
+        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric. Where their ``minus`` is
+            not the same in all panels, the values of ``across`` should say what is subtracted.
         by_seed: The same numbers with a row per seed; None draws no dots.
         across: There is one panel per value of this column; each has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
@@ -195,7 +199,6 @@ def forest(
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
     if is_difference:
-        # If the panels subtract different things, their titles say which.
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"
     figure.supxlabel(what, fontsize="medium")
@@ -249,17 +252,21 @@ def roc(scores: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         1, places.ngroups, figsize=(width(), 2.4), sharex=True, sharey=True, squeeze=False
     )
+    by_detector = scores.groupby("detector", observed=True)
+    numbers = {name: number for number, (name, _) in enumerate(by_detector)}
+    handles = {}  # one per name: a detector looks the same in all panels
     for axis, (place, rows) in zip(axes[0], places):
-        for number, (name, of_detector) in enumerate(rows.groupby("detector", observed=True)):
+        for name, of_detector in rows.groupby("detector", observed=True):
             false_alarms, found, _ = roc_curve(of_detector["label"], of_detector["score"])
-            marker = MARKERS[number % len(MARKERS)]
+            number = numbers[name]
+            look = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
             # markevery: the distance of two markers, as a share of the panel's diagonal.
-            axis.plot(false_alarms, found, marker=marker, ms=3, markevery=0.15, label=name)
+            [handles[name]] = axis.plot(false_alarms, found, ms=3, markevery=0.15, **look)
         chance = np.geomspace(0.005, 1, 50)  # from the left end: a logarithmic axis has no 0
-        axis.plot(chance, chance, ":", color="0.5", label="chance")
+        [handles["chance"]] = axis.plot(chance, chance, ":", color="0.5")
         axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
     axes[0, 0].set_ylabel("fakes found")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -114,7 +114,9 @@ def _frames_of_report(report: str, frames: pd.DataFrame) -> pd.DataFrame:
 
 
 def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
-    """The scores of videos, made of those of their frames."""
+    """The scores of videos, made of those of their frames, see :class:`Scores`."""
+    # "collapsed" (whether the training learned nothing) and "is_probability" split no group: they
+    # are equal in all frames of a detector and seed, and stay columns because they are in the list.
     by = ["test_set", "detector", "seed", "collapsed", "is_probability", *UNITS["video"]]
     videos = frames.groupby(by, observed=True, sort=False)["score"].agg(over_frames)
     # Rounded, because the noise of float64 must not rank videos whose scores are equal.
@@ -151,10 +153,10 @@ def metrics(scores: Scores) -> Section:
 
 
 def differences(scores: Scores) -> Section:
-    """The paired differences in video AUC of every two detectors, one of them of the files."""
+    """The differences in video AUC of every two detectors, paired, at least one of the files."""
     # Each test set is a place of its own, so that no mean is taken over test sets.
     pairs = tables.pairs(scores.videos.assign(place=scores.videos["test_set"]))
-    # A report's detectors come first, so a pair with one of the files has it in this column.
+    # A report's detectors come first, so a pair with one of the files has it in ``detector``.
     # Holm's rule again: it now corrects for the remaining rows alone.
     pairs = tables.joined([pairs[pairs["detector"].isin(scores.names)]])
     pairs = pairs.rename(columns={"place": "test_set"})

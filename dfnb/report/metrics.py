@@ -85,14 +85,14 @@ def measure(
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
 
     Returns:
-        A row per group: its columns; ``metric``; ``minus``, the name of what is subtracted, such as
-        "Baseline", or "clean" where it is the frames without corruption, else empty; ``value``;
-        ``low`` and ``high``, NaN without an interval; ``error`` (standard error) and ``degrees`` of
-        freedom; ``p``, two-sided, of a difference or signed value, and ``p_holm`` for the rows of
-        this table; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
-        ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
-        many the value is a mean of, without collapsed runs unless all are; ``sets``, of how many
-        test sets.
+        A row per group, without those that are subtracted: its columns; ``metric``; ``minus``, the
+        name of what is subtracted, such as "Baseline", or "clean" where it is the frames without
+        corruption, else empty; ``value``; ``low`` and ``high``, NaN without an interval; ``error``
+        (standard error) and ``degrees`` of freedom; ``p``, two-sided, of a difference or signed
+        value, and ``p_holm`` for the rows of this table; ``n_real``, ``n_fake`` (units) and
+        ``clusters``, summed over averaged test sets; ``collapsed``, how many runs (of differences:
+        pairs of runs) learned nothing; ``seeds``, how many the value is a mean of, without
+        collapsed runs unless all are; ``sets``, of how many test sets.
 
     Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
     told apart nor averaged.
@@ -197,7 +197,15 @@ def _estimate(
     weights: Array,
     thresholds: Thresholds,
 ) -> Estimate:
-    """The metric of one group at each of its seeds, under each row of ``weights``."""
+    """The metric of one group at each of its seeds, under each row of ``weights``.
+
+    Args:
+        group: Rows of a group of :func:`_of_test_set`: ``value`` is the score or measure, ``label``
+            True for fake, ``cluster`` the number of a column of ``weights``.
+        metric: For :func:`measure`.
+        weights: (1 + REPLICATES, clusters) or, where people are not resampled, (1, clusters).
+        thresholds: For :func:`measure`.
+    """
     values = []
     collapsed = []
     threshold = None
@@ -307,7 +315,8 @@ def _summary(
             [0, 1] show this themselves.
     """
     estimates = [estimate for _, estimate in parts]
-    seeds = min(len(each.values) for each in estimates)  # of every part the same
+    # Each part counts with equally many seeds: those with more lose their last ones.
+    seeds = min(len(each.values) for each in estimates)
     collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
     kept = _counted(collapsed)
     values = np.array([each.values[:seeds][kept] for each in estimates])
@@ -342,16 +351,19 @@ def _error(
 ) -> tuple[float, float]:
     """The standard error of the mean over parts and seeds, and its degrees of freedom.
 
-    Seeds, test sets and people are resampled, each alone and all together. An interaction of two of
-    them is once in each of their two variances, and three times in that of all together; a main
-    effect is once in each. So twice the sum of the single variances minus the joint one counts both
-    once: 2 · (1 + 1) - 3 and 2 · 1 - 1.
+    Seeds, test sets and people are resampled, each alone and all together, which gives three single
+    variances and a joint one. A main effect, such as that of the seeds alone, is once in its own
+    single variance and once in the joint one. An interaction of two of the three is once in each of
+    their two single variances, and three times in the joint one (Owen, Annals of Applied Statistics
+    1:386, 2007). So twice the sum of the single variances minus the joint one counts each of them
+    once: 2 · 1 - 1 and 2 · (1 + 1) - 3. The interaction of all three is left out of account.
 
     The seeds' part of the variance has seeds - 1 degrees of freedom, and the rest has ``degrees``.
     Their sum has the degrees of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
 
     Args:
-        values: (parts, seeds, 1 + REPLICATES); people are resampled in the replicates.
+        values: (parts, seeds, 1 + REPLICATES), where a part is one of the averaged values, such as
+            a test set's; people are resampled in the replicates.
         set_weights: (parts, 1, 1 + REPLICATES), of the test set of each part; (1, 1, 1) where test
             sets are not resampled.
         degrees: Those of the test sets or, if they are not resampled, of the clusters of the

@@ -83,7 +83,7 @@ def scored_frames(
         frames = pd.concat(sets, ignore_index=True)
         is_probability = _are_probabilities(path, rows["score"])
         if is_probability:
-            rows["score"] = rows["score"].clip(0, 1)
+            rows["score"] = rows["score"].clip(0, 1)  # rounded ones may be beyond by ROUNDING
         remarks.append(f"The scores of {path.stem} are taken for {SCALES[is_probability]}.")
         frames["score"] = _scores_of(path, rows, frames, missing, remarks)
         about = {"detector": path.stem, "seed": NO_SEED, "is_probability": is_probability}
@@ -121,7 +121,7 @@ def _reversed(frames: pd.DataFrame) -> list[str]:
 
 
 def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of a CSV with the scores of a detector, NaN in the COLUMNS that it lacks.
+    """The rows of a CSV with the scores of a detector; COLUMNS that it lacks are NaN but test_set.
 
     It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
     columns, in any order, are ``video``, which may be called ``id``, ``path``, ``filename`` or
@@ -140,7 +140,7 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
     aliases = {"video": ("id", "path", "filename", "file"), "score": ()}
     table = read_listing(path, aliases, "video,label,score")  # its index: the line in the file
     table = pd.DataFrame({name: table.get(name) for name in COLUMNS})
-    table = table.apply(lambda column: column.str.strip())
+    table = table.apply(lambda column: column.str.strip()).replace("", np.nan)
     labels = {}  # text -> 0 or 1
     for line, text in table["label"].dropna().drop_duplicates().items():
         try:
@@ -182,14 +182,16 @@ def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
 def _numbers(path: Path, column: pd.Series) -> pd.Series:
     """The numbers of a column of texts, which may have a decimal comma; NaN where there is none.
 
-    Raises :class:`DfnbError` for what is no finite number, and for what can be read in two ways:
-    4,321 where no other number shows that the comma is the decimal one.
+    The index is the line in the file. Raises :class:`DfnbError` for what is no finite number, and
+    for what can be read in two ways: 4,321 where no other number shows that the comma is the
+    decimal one, and a number with a point where another does.
     """
     text = column.mask(column.str.lower().isin(NO_NUMBER))
     has_comma = text.str.contains(",", na=False)
     is_ambiguous = text.str.fullmatch(THOUSANDS, na=False)
     is_decimal = has_comma & ~is_ambiguous
-    # Then the comma is the decimal one in the whole column, and a point may divide thousands.
+    # Then the comma is the decimal one in the whole column, and a point, as in 1.234, may divide
+    # thousands.
     if is_decimal.any():
         is_ambiguous = text.str.contains(".", regex=False, na=False)
     if is_ambiguous.any():
@@ -210,7 +212,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
 
 
 def _are_probabilities(path: Path, score: pd.Series) -> bool:
-    """Whether all scores of a file are in [0, 1].
+    """Whether all scores of a file are in [0, 1], give or take ROUNDING.
 
     Raises :class:`DfnbError` where -1 stands among probabilities: many tools write it where they
     found no face.
@@ -248,6 +250,7 @@ def _labelled(path: Path, rows: pd.DataFrame, remarks: list[str]) -> pd.DataFram
             "people appear in several videos."
         )
     video_number = rows.groupby(["test_set", "video"]).ngroup() % MOST_CLUSTERS
+    # read has given real rows the method real, so that only fakes may lack one.
     rows = rows.fillna({"cluster": "of video " + video_number.astype(str), "method": "fake"})
     return rows.drop(columns="score").fillna({"track": 0, "frame": 0})
 
@@ -261,9 +264,10 @@ def _scores_of(
 ) -> pd.Series:
     """The score of each of ``frames`` in the ``rows`` of a file; of missing ones, see _completed.
 
-    A row counts for all frames of its video, or only for its track and its frame where the file has
-    numbers of them. Where ``frames`` are one per video, the mean of the video's rows counts. Rows
-    that match none of ``frames`` are left out, and a remark counts them.
+    The frames are those of the file's own rows, or of test sets of ours. A row counts for all
+    frames of its video, or only for its track and its frame where the file has numbers of them.
+    Where ``frames`` are one per video, the mean of the video's rows counts. Rows that match none of
+    ``frames`` are left out, and a remark counts them.
     """
     test_sets_of_file = rows["test_set"].unique()
     for name in frames["test_set"].unique():
@@ -280,8 +284,9 @@ def _scores_of(
             f"{path.stem} has {unmatched.sum()} rows of other videos or frames, which are left out."
         )
     if is_one_per_video:
-        # dropna=False keeps rows without a video, which scored_frames refuses in the end. Labels
-        # that disagree have a mean that is neither 0 nor 1, and are refused below.
+        # dropna=False keeps rows without a video: they match frames of the file's own, which
+        # scored_frames refuses. Labels that disagree have a mean that is neither 0 nor 1, and are
+        # refused below.
         rows = rows.groupby(video, as_index=False, dropna=False)[["label", "score"]].mean()
     rows = rows[[*shared, "label", "score"]]
     # read has refused repeated frames, so that no frame gets two rows.
@@ -322,5 +327,10 @@ def _completed(
     if missing not in REPLACEMENTS:  # "drop", or "refuse" with few missing
         remarks.append(f"{path.stem} has {counted}, which are left out for all detectors.")
         return score
+    if largest_share == 1:
+        raise DfnbError(
+            f"{path} has no score at all of one of its test sets ({counted}), so that nothing says "
+            f"what would count as {missing}; leave the test set out"
+        )
     remarks.append(f"{path.stem} has {counted}, which count as {missing}.")
     return score.fillna(score.groupby(frames["test_set"]).transform(REPLACEMENTS[missing]))

@@ -86,9 +86,10 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
     """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
 
     Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
-    error of a cell that failed.
+    error of a cell that failed, took LONGEST_CELL, or whose process was killed.
     """
     import papermill  # takes a second to import
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,9 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
         if error.ename == DfnbError.__name__:
             raise DfnbError(error.evalue) from None
         raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        reason = str(error).splitlines()[0]
+        raise DfnbError(f"{output} shows how far it came: {reason}") from None
 
 
 def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
@@ -115,7 +119,7 @@ def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
     The notebook may save its tables and figures, also in a closed report. Raises
     :class:`DfnbError` as :func:`execute`.
     """
-    before = os.environ.get(reports.WRITER, "")
+    before = os.environ.get(reports.WRITER, "")  # empty: no permission, as unset
     os.environ[reports.WRITER] = report  # the permission to write; the kernel inherits it
     try:
         path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"

@@ -77,8 +77,9 @@ def scores(
     parts = []
     if run:
         parts.append(_scores_of_run(run, report, test_sets, level, of_maps))
-    files = sorted(report_folder(report).glob("*/[!.]*.parquet"))
     if reports.score_files(report_folder(report)):
+        # In scores/ and test_sets/: after a change of either, the remembered table is not used.
+        files = sorted(report_folder(report).glob("*/[!.]*.parquet"))
         versions = tuple((path, path.stat().st_mtime_ns) for path in files)
         names = tuple(test_sets) if run or test_sets else None
         parts.append(_scores_of_report(report, names, level, of_maps, versions))
@@ -108,6 +109,7 @@ def ablations(
     or the ablation in it, was not trained.
     """
     if not reports.score_files(report_folder(report)):
+        # The columns by which callers select rows.
         return pd.DataFrame(columns=[*DETECTOR_COLUMNS, "method"])
     table = scores(report, level=level, of_maps=of_maps)
     return table[table["ablation"].isin(names) & (table["corruption"] == "")]
@@ -252,7 +254,7 @@ def _scores_of_report(
             is_wanted &= (rows["map"] != "") == of_maps
             if not is_wanted.any():
                 continue
-            rows = rows[is_wanted].dropna(axis=1, how="all")
+            rows = rows[is_wanted].dropna(axis=1, how="all")  # without measures of other rows
             rows = rows.astype({"test_set": frames["test_set"].dtype})
             rows = rows.astype(dict.fromkeys(["corruption", "map"], "category"))
             rows = frames.merge(rows)  # on test_set and frame_row
@@ -263,9 +265,10 @@ def _scores_of_report(
 
 
 def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one, without columns of only NaN; columns of texts become categories.
+    """Tables as one, without columns of only NaN.
 
-    Those of DETECTOR_COLUMNS are in the order in which they appear, and places in that of tables.
+    The columns that name detectors and conditions become categories: of DETECTOR_COLUMNS in the
+    order in which they appear, of places in that of a printed table: within, across, the rest.
     """
     table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
     order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
@@ -343,9 +346,10 @@ def _described(
 def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:
     """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata.
 
-    "within" is a test set of the training set's domain, see :func:`dfnb.manifests.domain_of`.
+    "within" is a test set of the training set's domain, unless it is apart, see
+    :func:`dfnb.manifests.domain_of`.
     """
-    if about.get("contrasts"):
+    if about.get("contrasts"):  # it compares kinds of images, not real with fake
         return "kinds"
     domain, is_apart = domain_of(test_set)
     # Nobody knows what another tool was trained on.

@@ -122,7 +122,7 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """
     names = list(scores["detector"].unique())
     parts = []
-    for position, name in enumerate(names):
+    for position, name in enumerate(names[:-1]):  # the last one is later than all others
         rows = scores[scores["detector"].isin(names[position:])]
         parts.append(by_place(rows, minus=name, **options))
     return joined(parts)
@@ -185,8 +185,8 @@ def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
 def compared(report: str) -> pd.DataFrame:
     """One row per main detector: images and seconds per training, seeds, network and device.
 
-    The images are those of all phases; the seconds those of the last phase; the device
-    that of the first training.
+    Images are the mean of those of all phases; seconds the median of those of the last phase, since
+    another program may delay a training; the device is that of the first training.
     """
     rows = {}
     for detector in detectors(report):
@@ -309,7 +309,7 @@ def pivot(
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
-    """One difference per row as text, with p after Holm's correction, and a verdict.
+    """One difference per row as text, with p after Holm's correction, a verdict, and its seeds.
 
     ``differences`` are rows of :func:`measure` with ``minus``, such as those of :func:`pairs`.
     ``index`` names the columns that become the index.
@@ -323,7 +323,10 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims as text; an undecided one says what difference it would probably have shown."""
+    """The claims as text; an undecided one says what difference it would probably have shown.
+
+    ``judged`` is the table of :func:`dfnb.report.claims.judge`.
+    """
     names = ["p_gain", "p_worse"]
     table = judged.assign(ours=cells(judged), **{name: judged[name].map(p_text) for name in names})
     detectable = judged["detectable"].map(" (detectable: {:.3f})".format)

@@ -101,8 +101,8 @@ def report(profile: str, main: bool = False) -> str:
 def _datasets_of(content: jobs.Profile) -> list[str]:
     """The datasets of ``data_manifest`` that a profile names anywhere, each seed for ``{seed}``."""
     text = content.model_dump_json()
-    # Each number of the profile is tried as a seed: names made with one that is no seed are not
-    # known, and so drop out.
+    # Each number of the profile is tried as a seed: names made with one that is no seed are hardly
+    # ever known, and so drop out.
     numbers = {*re.findall(r"\d+", text)}
     texts = "".join(text.replace("{seed}", number) for number in numbers)
     quoted = {*re.findall(r'"([^"]*)"', texts)}
@@ -120,7 +120,8 @@ def _measure_all(trainings: Sequence[jobs.Training]) -> tuple[pd.DataFrame, list
     measured = {}  # parameters without the seed -> Phase
     phases = {}  # run id -> Phase
     scoring = {}  # (parameters without the seed, *test sets) -> hours
-    tables = {name: test_sets.load(name) for job in trainings for name in _tested(job)}
+    tested = {name for job in trainings for name in _tested(job)}  # each once: trainings share them
+    tables = {name: test_sets.load(name) for name in sorted(tested)}
     rows = []
     # What cannot be downloaded raises here, before anything is timed. With random weights, little
     # is left to download.
@@ -211,9 +212,10 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
     images do not fit.
     """
     settings = settings_of(run)
+    n = settings.images_per_frame  # the size of a batch is a multiple of it
     size = settings.batch_size
     if device.DEVICE == "cpu":
-        size = min(size, max(FEW, PIXELS // settings.image_size**2))
+        size = min(size, max(FEW, PIXELS // settings.image_size**2 // n * n))
     smallest = min(size, FEW)
     while size >= smallest:
         trainer = None  # one that did not fit gives its memory back
@@ -230,8 +232,8 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
                 )
             return trainer, _seconds_per_step(trainer)
         except torch.OutOfMemoryError:
-            print(f"{run.paper}: {size} images do not fit the memory, timing {size // 2}")
-            size //= 2
+            print(f"{run.paper}: {size} images do not fit the memory")
+            size = size // 2 // n * n
     raise DfnbError(f"{run.paper} does not fit the memory of {device.DEVICE}")
 
 
@@ -247,7 +249,8 @@ def _seconds_per_step(trainer: Trainer) -> float:
         trainer.train_step(batch)
     steps = 0
     start = time.monotonic()
-    # At least one batch of each worker, because they make them at the same time.
+    # At least one batch of each worker, because they make them at the same time; but no more than
+    # LONG_ENOUGH, where a step is slow.
     while steps < max(STEPS, workers) and time.monotonic() - start < LONG_ENOUGH:
         trainer.train_step(next(batches))  # waits for the GPU: it reads the losses
         steps += 1
@@ -277,9 +280,7 @@ def _memory(trainer: Trainer, batch_size: int, constant: int) -> float:
         losses_of(trainer.network, batch, trainer.settings.precision)
     for weight in trainer.network.parameters():  # they do not grow with the batch
         saved.pop(weight.untyped_storage().data_ptr(), None)
-    # An odd batch_size of a paper that makes two images of a frame is not filled.
-    images = len(batch["image"])
-    return constant + sum(saved.values()) / images * batch_size
+    return constant + sum(saved.values()) / len(batch["image"]) * batch_size
 
 
 def _bytes_of(values: Iterable[Any]) -> int:
@@ -350,7 +351,8 @@ def _bytes_of_datasets(
     """The bytes of the crops and masks of each dataset, in the splits that are used.
 
     They are estimated from about WEIGHED crops. Datasets that are ``missing`` have a stand-in,
-    whose frames are as many and as large.
+    whose frames are as many and as large; if they are published, the size of the crops counts, and
+    masks do not.
     """
     used = defaultdict(set)
     for job in trainings:
@@ -363,7 +365,7 @@ def _bytes_of_datasets(
         frames = load_frames(name)
         frames = frames[frames["split"].isin(splits)]
         # The files of a stand-in would mislead: drawings take fewer bytes than photographs. Masks
-        # take few, and are not counted.
+        # take few.
         if name in missing and name in manifests.dataset_names("real"):
             nbytes[name] = len(frames) * faces_of(name)["size"] ** 2 * max(BYTES_PER_PIXEL)
             continue
@@ -391,7 +393,10 @@ def _missing_text(missing: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _by_paper(table: pd.DataFrame) -> pd.DataFrame:
-    """Trainings, hours and GiB of each paper, and of all. Hours add up; of GiB the most counts."""
+    """Trainings, hours and GiB of each paper, and of all. Hours add up; of GiB the most counts.
+
+    ``table`` is that of :func:`_measure_all`, whose ``memory`` is in bytes.
+    """
     hours = ["training", "validation", "scoring"]
     by_paper = table.groupby("paper", sort=False)
     result = by_paper[hours].sum()
@@ -418,5 +423,6 @@ def _disk_text(nbytes: Mapping[str, float], phases: Sequence[Phase]) -> str:
 
 def _shortened(texts: Sequence[str]) -> str:
     """The first NAMED of these texts, and how many others there are."""
-    others = f" and {len(texts) - NAMED} others" if len(texts) > NAMED else ""
-    return ", ".join(texts[:NAMED]) + others
+    if len(texts) <= NAMED + 1:  # not "and 1 others"
+        return ", ".join(texts)
+    return f"{', '.join(texts[:NAMED])} and {len(texts) - NAMED} others"

@@ -97,7 +97,18 @@ def profile(name: str) -> Profile:
     checked = Profile.check(read_yaml(path), path)
     for notebook in checked.ablations:
         if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
-            raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing")
+            raise DfnbError(
+                f"{path} has ablations of {notebook}, which trains nothing; those that train are "
+                f"{', '.join(papers.notebooks())}"
+            )
+    for notebook in papers.notebooks():
+        stated = [checked.notebooks.get(notebook) or {}]
+        for variants in checked.ablations.get(notebook, {}).values():
+            stated += [variant.model_extra for variant in variants.values()]
+        if any("seed" in changes for changes in stated):  # _trainings would replace it
+            raise DfnbError(
+                f"{path}, {notebook}: seed has no effect; write seeds: [...] in grid or a variant"
+            )
     return checked
 
 
@@ -317,9 +328,9 @@ def _trainings(
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
     ``name`` and ``content`` are those of the profile; other notebooks than papers' have none.
-    Variants take the grid's first seed unless they name others. Test sets that are not there are
-    dropped; a variant without any left, or without its training set, is left out. Without the
-    training set of the grid, :class:`DfnbError` is raised.
+    Those of the grid (MAIN) have all its seeds; other variants take the first one unless they name
+    theirs. Test sets that are not there are dropped; a variant without any left, or without its
+    training set, is left out. Without the training set of the grid, :class:`DfnbError` is raised.
     """
     if notebook not in papers.notebooks():
         return

@@ -39,7 +39,8 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         run = train.train(parameters)
     of_maps = None
     if with_maps:
-        # names and sanity_frames must be stated, but only is_first makes use of them.
+        # measured() takes the own maps and Grad-CAM, whatever the names are: these and
+        # sanity_frames are only used with is_first, which is not given here.
         of_maps = Maps(
             test_sets=p.test_sets[:1], frames=MAP_FRAMES, names=["Grad-CAM"], sanity_frames=2
         )

@@ -84,7 +84,7 @@ def test_set_path(folder: Path, name: str) -> Path:
 
 
 def profile_of(report: str) -> dict[str, Any]:
-    """The profile as it was when the scores were made; empty for a report that has none."""
+    """The profile as the last ``dfnb run`` copied it; empty for a report that has none."""
     path = report_folder(report) / "profile.yaml"
     return read_yaml(path) if path.exists() else {}
 
@@ -181,7 +181,10 @@ def _with_frames(
 
 
 def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
-    """Add a run, or further tables of it, to an open report; nothing there is replaced."""
+    """Add a run, or further tables of it, to an open report.
+
+    Tables that are there stay as they are; what is said about a test set is replaced.
+    """
     with locked(report_folder(report), wait_s=600):
         known, known_about = read_run(report, run.id)
         if all(condition in known for condition in tables):
@@ -315,6 +318,8 @@ def detectors(report: str) -> list[Detector]:
     for run, its_roles in roles.items():
         notebook = run.record.detector.notebook
         if its_roles is None:
+            # Without ``data``, the identity of the training set: another seed may draw another
+            # set. Which sets count as one is in train_sets.
             options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
             key = (notebook, train_sets[run], repr(sorted(options.items())))
             by_parameters[key].append(run)

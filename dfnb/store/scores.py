@@ -40,7 +40,7 @@ class Condition(NamedTuple):
 
 
 CONDITION = list(Condition._fields)
-Tables = Mapping[Condition, pd.DataFrame]  # see write_scores
+Tables = Mapping[Condition, pd.DataFrame]  # see dfnb.store.reports.write_scores
 
 
 def add_scores(run_id: str, tables: Tables, about: About) -> None:
@@ -63,7 +63,10 @@ def add_scores(run_id: str, tables: Tables, about: About) -> None:
 
 
 def is_same(name: str, known: About, about: About) -> bool:
-    """Whether ``about`` lacks the test set, or has the version (fingerprint) of ``known``."""
+    """Whether what is stored of a test set, see ``known``, stays valid when ``about`` is added.
+
+    It does where ``about`` has the same version (fingerprint), or lacks the test set.
+    """
     return about.get(name, known[name])["fingerprint"] == known[name]["fingerprint"]
 
 

@@ -92,9 +92,10 @@ def cast(name: str, settings: Settings) -> tuple[list[Person], dict[str, Any]]:
     every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is the
     ``cluster``, and resampling pairs resamples independent things.
 
-    Of portraits, a split gets all usable ones, train the ``train_share`` of them; ``identities``
-    only says whether the dataset has the split. The portraits of the split test have the first
-    numbers, so that they are the same people, in the same pairs, in a dataset of this split alone.
+    Each portrait belongs to one split, which gets all of its usable ones, train the ``train_share``
+    of its own; ``identities`` only says whether the dataset has the split. The portraits of the
+    split test have the first numbers, so that they are the same people, in the same pairs, in a
+    dataset of this split alone.
 
     Returns:
         The people, and entries for the dataset's record. With portraits, these are ``portraits``,
@@ -475,7 +476,7 @@ class _Take:
         It is forged once, and then filmed with the random numbers of the real film, so that both
         films have the same grain.
         """
-        *streams, target, video = self.key
+        *streams, target, video = self.key  # the last two are numbers, of a person and a video
         faces = []
         for portrait in (self.target.portrait, self.donor.portrait):
             faces.append(mesh_forgeries.Face(portraits.pixels(portrait), portrait.mesh))

@@ -68,8 +68,11 @@ class Forgery(Closed):
     feather: PositiveSpan = (0.05, 0.15)  # width of the blended rim, share of the region's radius
     # Relative error of each channel of the matched colours; for recolour, a channel's whole change.
     cast: Span = (0.04, 0.08)
-    low_resolution: PositiveSpan = (0.55, 0.75)  # of generated images, share of the frame's side
-    soften: PositiveSpan = (0.6, 0.9)  # standard deviation of the blur of `texture`, in pixels
+    # Of generated images, share of the frame's side; in mesh_forgeries, of GENERATED_FACE pixels.
+    low_resolution: PositiveSpan = (0.55, 0.75)
+    # Standard deviation of the blur of `texture`, in pixels; in mesh_forgeries, in those of a
+    # generated face.
+    soften: PositiveSpan = (0.6, 0.9)
     # Longest displacement of a warp, in face coordinates. Of reshape: by how many pixels the
     # displacement grows per pixel from the region's rim; below 1, so that nothing folds over.
     motion: Span = (0.4, 0.6)

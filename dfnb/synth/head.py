@@ -131,7 +131,11 @@ class Head:
         return self.look.broad * (1 - narrowing)
 
     def pixel(self, u: float, v: float) -> Array:
-        """x and y (2,), in pixels, of a place in the face: :meth:`_project`'s steps, undone."""
+        """x and y (2,), in pixels, of a place in the face.
+
+        This undoes the steps of :meth:`_project` from the last to the first: the pitch, the
+        exponent of the outline, the yaw, the half width of the head, and the roll.
+        """
         z = math.sqrt(max(1 - u * u - v * v, 0))  # depth: (u, v, z) is on the unit sphere
         # Turn the point by the pitch. The exponent of the outline then gives its height `along`.
         y = v * self.cos_pitch + z * self.sin_pitch
@@ -241,7 +245,8 @@ class Head:
     def _upper_relief(self) -> Array:
         """Height (S, S) of nose, eye sockets, brows and cheeks above the sphere, in radii.
 
-        Each feature is a bump times its height.
+        Each feature is a bump, whose ``width`` and ``height`` are its extent on the face, times its
+        elevation: the factors at the end.
         """
         look = self.look
         bridge = self.on_nose(

@@ -2,9 +2,9 @@
 
 Hair, neck, clothes and ears do not turn with the face, so they are placed by other coordinates of
 :class:`Head`: hair and ears by ``across`` and ``along``, which roll with the head, neck and clothes
-by ``x`` and ``y``, which do not. All are in *radii*, half the head's height, from its middle, to
-the image's right and down. The numbers, chosen by eye, are places and sizes in these coordinates,
-colours in [0, 1] and opacities.
+by ``x`` and ``y``, which do not. The fringe alone turns with the face, by ``u`` and ``v``. All are
+in *radii*, half the head's height, from its middle, to the image's right and down. The numbers,
+chosen by eye, are places and sizes in these coordinates, colours in [0, 1] and opacities.
 """
 
 import cv2

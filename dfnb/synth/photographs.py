@@ -22,7 +22,7 @@ def hashes(source: str) -> dict[str, str]:
 
     ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
     ``data_manifest/``, which ends in ``.sha256``. Raises :class:`DfnbError` where there is neither,
-    or where a line of the list is not a hash and a name, which may contain spaces.
+    or where a line of the list is not two words, a hash and a name, which may contain spaces.
     """
     if not source.endswith(SUFFIX):
         folder = Path(source)
@@ -37,7 +37,7 @@ def hashes(source: str) -> dict[str, str]:
     with explained(path, "as a list of photographs", "write each line as sha256sum does"):
         for line in path.read_text(encoding="utf-8").splitlines():
             hash_of_file, name = line.strip().split(maxsplit=1)
-            listed[name] = hash_of_file
+            listed[name.removeprefix("*")] = hash_of_file  # * is of sha256sum --binary
     return listed
 
 

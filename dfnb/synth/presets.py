@@ -87,6 +87,8 @@ def preset(name: str, **changes: Any) -> Settings:
         raise DfnbError(f"{source}: {', '.join(along_mesh)} forge photographs; set portraits")
     if settings.train_share < 1 and not settings.portraits:
         raise DfnbError(f"{source}: train_share is a share of photographs; set portraits")
+    if settings.delivery.h264 is not None and settings.size % 2:  # else crops would lack a row
+        raise DfnbError(f"{source}: H.264 needs an even size, not {settings.size}")
     return settings
 
 

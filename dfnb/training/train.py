@@ -112,8 +112,8 @@ def run_id(parameters: RunParameters) -> str:
 
     The hash is of all parameters, but of the settings only those that differ from their defaults.
     So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves
-    it at its default. A changed default renames none either: then raise :data:`NUMBERS`. The source
-    is not hashed: renaming a variable renames no run.
+    it at its default. Nor does a changed default, although it changes what such a run does: then
+    raise :data:`NUMBERS`. The source is not hashed: renaming a variable renames no run.
     """
     p = parameters
     changed = settings_of(p).model_dump(mode="json", exclude_defaults=True)

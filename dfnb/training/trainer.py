@@ -128,7 +128,8 @@ class Trainer:
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
         self.saved_at = time.monotonic()  # now, so that the first is due after CHECKPOINT_S
-        print(f"{folder.name}: starting from {self.network.weights_from} on {device.name()}")
+        source = start.id if start else self.network.weights_from
+        print(f"{folder.name}: starting from {source} on {device.name()}")
 
     # ------------------------------------------------------------ an epoch
 
@@ -201,7 +202,8 @@ class Trainer:
 
         Returns the losses by name, scalars without a graph. ``global_step`` seeds dropout.
         """
-        # The seed is that of the step, so that a second pass drops the same units as the first.
+        # The seed is that of the step, so that a second pass, which train_step makes for a paper
+        # with ``moved``, drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, SEED_PART))
         losses = losses_of(self.network, batch, self.settings.precision)
         # total and adversary have disjoint gradients, so one backward pass serves both.
@@ -323,8 +325,7 @@ def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tenso
 def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
     """Write the record of a run, after its weights; ``values`` are the record's other entries."""
     paper = papers.module(parameters.paper)
-    # The defaults of a paper's Settings are its published values.
-    published = paper.Settings().model_dump(mode="json")
+    defaults = paper.Settings().model_dump(mode="json")  # these are the published values
     weights = folder / "best.safetensors"
     write_record(
         folder / "record.json",
@@ -333,8 +334,8 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
         detector={
             "title": paper.PAPER.title,
             "notebook": paper.PAPER.notebook,
-            "published": paper.PAPER.published,
-            "defaults": published,
+            "published": paper.PAPER.published,  # its name in published.csv
+            "defaults": defaults,
         },
         weights_sha256=sha256(weights),
         **clock.usage(),

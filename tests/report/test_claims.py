@@ -78,6 +78,11 @@ def test_what_is_material_depends_on_metric_and_place():
         assert judged(small, **place)["verdict"] == "no material gain"
 
 
+def test_a_claim_on_a_metric_of_which_less_is_better_is_refused():
+    with pytest.raises(DfnbError, match="metric of which more is better"):
+        claims.Claim.check(claim(metric="EER"), "test")
+
+
 def test_p_values_are_one_sided():
     row = judged(number(0.0, 0.06))
     assert row["p_gain"] == pytest.approx(0.025) and row["p_worse"] == pytest.approx(0.975)

@@ -126,6 +126,20 @@ def test_distributions_and_curves_show_the_scores():
         assert area == pytest.approx(roc_auc_score(of_place["label"], of_place["score"]))
 
 
+def test_a_detector_of_one_panel_keeps_its_look_and_is_in_the_legend():
+    rows = {"label": [0, 1], "score": [0.2, 0.8]}
+    scores = [
+        pd.DataFrame({**rows, "detector": detector, "place": place})
+        for detector, place in (("A", "within"), ("B", "within"), ("B", "across"), ("C", "across"))
+    ]
+    figure = figures.roc(pd.concat(scores))
+    across, within = figure.axes  # in the order of the alphabet
+    looks = [[line.get_color() for line in axes.lines[:2]] for axes in (within, across)]
+    assert looks[0][1] == looks[1][0] and looks[0][0] != looks[1][1]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(names) == ["A", "B", "C", "chance"]
+
+
 def test_each_severity_stands_above_its_name_in_any_order():
     rows = pd.DataFrame({"corruption": ["JPEG", "", "JPEG", "blur"], "severity": [5, 0, 1, 5]})
     curves = rows.assign(detector="A", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)

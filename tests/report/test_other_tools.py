@@ -262,6 +262,7 @@ def test_scores_of_the_other_class_are_told(tmp_path, reverse):
         ("video,label,score\na,1,.1", ", test set own labels, lacks real or fake frames"),
         ("video,label,score\na,0,.1\n\nb,1,high", "line 4: score = 'high' is no finite number"),
         ("video,label,score\na,0,inf", "line 2: score = 'inf' is no finite number"),
+        ("video,label,score\na, ,.1\nb,1,.9", "no label in 1 of 2 rows; fill in .* --on"),
         ("video,label,score\na,0,.1\nb,1,", "no score of 1 of 2 frames, such as of video b of own"),
         (f"{OWN}a,0,.2", "has 1 videos or frames twice, .* such as a in line 6; keep one row of"),
         (f"{OWN}a,1,.1", "has 1 videos or frames twice, .* such as a in line 6; keep one row of"),
@@ -305,6 +306,12 @@ def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expe
     assert frames.query("detector == 'mine'")["score"].tolist() == expected
     assert len(frames) == 2 * len(expected)  # the same videos of both
     assert remarks[-1].startswith("mine has no score of 1 of 4 frames, which ")
+
+
+def test_a_test_set_without_any_score_cannot_be_filled_in(tmp_path):
+    path = own(tmp_path / "mine.csv", "video,label,score\na,0,\nb,1,\n")
+    with pytest.raises(DfnbError, match=r"no score at all of one of its test sets .* leave the"):
+        other_tools.scored_frames([path], missing="real")
 
 
 def test_one_percent_of_the_scores_may_be_missing(tmp_path):

@@ -10,6 +10,7 @@ import nbformat
 import papermill
 import planted
 import pytest
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
@@ -87,6 +88,16 @@ def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
     with pytest.raises(DfnbError, match=sentence):
         page.rebuild("demo", judging.NOTEBOOK)
     assert not (report_folder("demo") / "index.html").exists()
+
+
+@pytest.mark.parametrize("error", [DeadKernelError("Kernel died"), CellTimeoutError("too long\n")])
+def test_a_notebook_that_is_stopped_is_one_sentence(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", fail)
+    with pytest.raises(DfnbError, match=r"12_judge\.ipynb shows how far it came: (Kernel|too lo)"):
+        page.rebuild("demo", judging.NOTEBOOK)
 
 
 def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home, monkeypatch):
