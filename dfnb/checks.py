@@ -106,18 +106,15 @@ def _remedy(problem: str, value: Any) -> str:
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):
-        try:
-            float(value)
-        except ValueError:
-            return ""
-        if re.search("[eE]", value):
+        if re.fullmatch(r"[-+]?[\d.]+", value):
+            return "; write it without quotes"
+        if match := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", value):
             if problem == "int_type":  # 1.0e+3 would be read as a float
                 return "; write all its digits, without e and without quotes"
-            mantissa, exponent = re.split("[eE]", value)
-            point = "" if "." in mantissa else ".0"
-            sign = "" if exponent[0] in "+-" else "+"
-            return f"; YAML reads {value} as a text, write {mantissa}{point}e{sign}{exponent}"
-        return "; write it without quotes"
+            whole, decimals, sign, exponent = match.groups()
+            number = f"{whole}{decimals or '.0'}e{sign or '+'}{exponent}"
+            return f"; write {number}, as YAML reads numbers, and without quotes"
+        return ""
     if problem in ("list_type", "tuple_type"):
         return "; write a list, as in [a, b]; papermill reads one by -y instead of -p"
     if problem == "bool_type":

@@ -18,9 +18,10 @@ class Values(Closed):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("rate: 1e-3", "rate = '1e-3': input should be a valid number; .* write 1.0e-3"),
+        ("rate: 1e-3", "rate = '1e-3': input should be a valid number; write 1.0e-3"),
         ("rate: 1e3", "write 1.0e[+]3"),
         ("rate: 1.5e3", "write 1.5e[+]3"),
+        ("rate: '1.0e-3'", "; write 1.0e-3, as YAML reads numbers, and without quotes"),
         ("rate: many", "rate = 'many': input should be a valid number$"),
         ("count: 1e3", "count = '1e3': input should be a valid integer; write all its digits"),
         ("count: '3'", "count = '3': input should be a valid integer; write it without quotes"),

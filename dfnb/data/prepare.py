@@ -711,9 +711,10 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
     """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
 
     It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
-    written. In the returned table, ``video`` and ``cluster`` are the path of the picture, with
-    ``~`` expanded; ``method`` is the name of its file; and ``path`` is no file, but a key by which
-    the frames' ``read`` finds the crop in memory.
+    written but the face detector's weights, which are fetched once. In the returned table,
+    ``video`` and ``cluster`` are the path of the picture, with ``~`` expanded; ``method`` is the
+    name of its file; and ``path`` is no file, but a key by which the frames' ``read`` finds the
+    crop in memory.
 
     Args:
         path: An image or a video.
@@ -721,7 +722,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
             :class:`Settings`. The picture is cut alike; a missing value is the default.
         frames: How many evenly spaced frames of a video, at most.
 
-    Raises :class:`DfnbError` where there is no file, no picture or no face.
+    Raises :class:`DfnbError` where there is no file, no picture or no face, or no face detector.
     """
     # It imports torchvision, which takes seconds, and the workers of `dfnb prepare` need none.
     from dfnb.data.loading import StoredFrames

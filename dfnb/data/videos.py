@@ -408,11 +408,12 @@ def media_in(paths: Iterable[Path]) -> list[Path]:
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images of ``files`` that are not in ``read``.
 
-    All paths are relative to ``root``. ``layout`` ends the message: how files should be sorted.
+    All paths are relative to ``root``; ``files`` has no hidden ones. ``layout`` ends the message: how files should be sorted.
     """
     unread = sorted({*filter(MEDIA.fullmatch, files)} - {*read})
     if unread:
-        folders = ", ".join(sorted({name.split("/")[0] for name in unread}))
+        tops = {name.split("/")[0] if "/" in name else "the folder itself" for name in unread}
+        folders = ", ".join(sorted(tops))
         raise DfnbError(
             f"{root} contains {len(unread)} videos or images that are not read, such as "
             f"{unread[0]}, in {folders}; move them elsewhere, or sort them: {layout}"

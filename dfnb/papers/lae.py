@@ -458,7 +458,8 @@ def decoder(latent: int, widths: tuple[int, ...], side: int) -> nn.Module:
 
     A linear layer makes a small map, with as many channels as the first width. Then, once per
     width, the map is enlarged by two (nearest neighbour) and convolved by 3×3, to the next width
-    (with BatchNorm and ReLU) or at last to three colours (with a sigmoid).
+    (with BatchNorm and ReLU) or at last to three colours (with a sigmoid). So ``side`` is a
+    multiple of 2 ** len(widths), as Settings checks.
     """
     small_side = side // 2 ** len(widths)
     shape = (widths[0], small_side, small_side)

@@ -170,11 +170,11 @@ def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
     """The share of each map that lies on forged pixels, and the same share of a fixed map.
 
     The metric is "energy" for the map, and "constant energy" for the mean training mask in its
-    place. Only maps that do not fail their :func:`sanity` check are measured.
+    place. Maps that fail their :func:`sanity` check, or were not checked, are left out.
     """
     # Rows of the sanity check have its measures alone; the others have where a map lies.
     rows = maps[~maps["sanity"]].join(sanity(maps)["passes"], ["detector", "map"])
-    rows = rows[rows["passes"].eq(True)]  # not NaN, where a map was not checked
+    rows = rows[rows["passes"].eq(True)]  # NaN: not checked
     names = [name for name in ("energy", "constant energy") if name in rows]
     return joined([measure(rows, name, ["detector", "map"], "test_set") for name in names])
 
