@@ -408,7 +408,8 @@ def media_in(paths: Iterable[Path]) -> list[Path]:
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images of ``files`` that are not in ``read``.
 
-    All paths are relative to ``root``; ``files`` has no hidden ones. ``layout`` ends the message: how files should be sorted.
+    All paths are relative to ``root``; ``files`` has no hidden ones. ``layout`` ends the message:
+    how files should be sorted.
     """
     unread = sorted({*filter(MEDIA.fullmatch, files)} - {*read})
     if unread:

@@ -153,7 +153,7 @@ def metrics(scores: Scores) -> Section:
 
 
 def differences(scores: Scores) -> Section:
-    """The paired differences in video AUC of every two detectors, of which a file has one at least."""
+    """The paired differences in video AUC of every two detectors, unless both are of the report."""
     # Each test set is a place of its own, so that no mean is taken over test sets.
     pairs = tables.pairs(scores.videos.assign(place=scores.videos["test_set"]))
     # A report's detectors come first, so a pair with one of the files has it in ``detector``.
