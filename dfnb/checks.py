@@ -106,19 +106,20 @@ def _remedy(problem: str, value: Any) -> str:
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):
-        if re.fullmatch(r"[-+]?[\d.]+", value):
+        match = re.fullmatch(r"([-+]?\d+)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
+        if not match:  # no number
+            return ""
+        whole, decimals, sign, exponent = match.groups()
+        if exponent is None:
             return "; write it without quotes"
-        if match := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", value):
-            if problem == "int_type":  # 1.0e+3 would be read as a float
-                return "; write all its digits, without e and without quotes"
-            whole, decimals, sign, exponent = match.groups()
-            number = f"{whole}{decimals or '.0'}e{sign or '+'}{exponent}"
-            return f"; write {number}, as YAML reads numbers, and without quotes"
-        return ""
+        if problem == "int_type":  # 1.0e+3 would be read as a float
+            return "; write all its digits, without e and without quotes"
+        number = f"{whole}{decimals or '.0'}e{sign or '+'}{exponent}"
+        return f"; write {number}, as YAML reads numbers, and without quotes"
     if problem in ("list_type", "tuple_type"):
         return "; write a list, as in [a, b]; papermill reads one by -y instead of -p"
     if problem == "bool_type":
-        return "; write true or false, without quotes"
+        return "; write true or false, without quotes; papermill's -p reads True and False alone"
     return ""
 
 

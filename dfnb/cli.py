@@ -395,14 +395,20 @@ def _stop(*_: Any) -> None:
 
 
 def _print_record(record: dict[str, Any], name: str) -> None:
-    """Print a dataset's counts, its fingerprint, and why faces or files are missing."""
+    """Print what the record of a dataset says: its counts, fingerprint, losses and unused files.
+
+    Losses are frames in which no face was found; of files that could not be used the reason is
+    printed, to standard error.
+    """
     from dfnb.data import prepare
 
     for kind, counts in record["n"].items():  # "split/method"
         typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:  # a dataset of dfnb prepare
-        typer.echo(f"\nframes without a face, by class:\n{prepare.dropouts(record).to_string()}")
+        typer.echo(
+            f"\nframes without a face, by split and method:\n{prepare.dropouts(record).to_string()}"
+        )
     # The quarantine of a dataset lists the files that could not be used.
     for problem in prepare.reasons_of(record.get("quarantine", [])):
         typer.echo(problem, err=True)

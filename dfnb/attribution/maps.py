@@ -107,7 +107,7 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
             f"module itself to grad_cam; the parts are {parts}"
         )
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
-    calls = []
+    calls = []  # has the layer once per call: empty, the network never calls it
 
     def show_to_captum(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
         calls.append(layer)

@@ -198,10 +198,11 @@ def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _border(crop: np.ndarray) -> np.ndarray:
-    """The channels of every sixth pixel of the border of a crop (H, W, 3), in one vector.
+    """The channels of every sixth pixel of the border of a crop (H, W, 3) uint8, in one vector.
 
-    The probe gets this vector as a row of features. The 4032 border pixels of a crop of 256 by 256
-    would be 12096 columns, many more than there are frames.
+    It is a row of features for the classifier that tries to predict the label, see
+    :func:`shortcuts`. The 4032 border pixels of a crop of 256 by 256 would be 12096 columns, many
+    more than there are frames.
     """
     is_border = np.ones(crop.shape[:2], bool)
     is_border[BORDER:-BORDER, BORDER:-BORDER] = False

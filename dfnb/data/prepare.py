@@ -266,8 +266,8 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
     """The numbers of the frames in which faces are looked for, in a video of ``length`` frames."""
     strided = np.arange(0, length, settings.stride)
     n = min(settings.frames_per_video or length, len(strided))
-    # The frames are divided into n equal parts, and the middle frame of each is taken: that of part
-    # i is at (i + 1/2) / n of the whole, computed in whole numbers.
+    # These are divided into n equal parts, and the middle frame of each is taken: that of part i is
+    # at (i + 1/2) / n of the whole, computed in whole numbers.
     middles = (2 * np.arange(n) + 1) * len(strided) // (2 * n)
     return strided[middles].tolist()
 

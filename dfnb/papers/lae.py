@@ -553,7 +553,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
 
 @single_thread()  # the number of threads changes the rounding, and so could change what is chosen
 def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Concept vectors (n, K) of all frames, and the latent loss (n,) of each.
+    """Concept vectors (n, K) of all frames, and the :func:`latent_loss` (n,) of each.
 
     The concept vector of a frame is the output ``channels``: how much each of the K channels of f
     adds to the activations of both halves of z, a_T + a_F. No gradient is kept. The network should

@@ -35,7 +35,8 @@ def start(file: str, paper: ModuleType) -> Start:
 def load(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
-    The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. Raises
+    The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. The
+    network's ``weights_from`` then says that it has the authors' weights. Raises
     :class:`DfnbError` where :func:`start` does, when the file is damaged, and when tensors are
     missing, unexpected or of another shape.
     """

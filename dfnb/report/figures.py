@@ -22,7 +22,7 @@ from dfnb.store.runs import StoredRun
 # Widths of a figure in inches: one column of a paper, or two, the text width of an A4 page and of a
 # JupyterLab column.
 WIDTHS = {"one": 3.3, "two": 7.0}
-DPI = 300  # of the saved PNG
+DPI = 300  # of the saved PNG, and of the pictures in the PDF
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 MARKERS = "os^Dv*"  # of detectors, so that black and white tell them apart
 

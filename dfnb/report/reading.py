@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 from scipy.special import expit
 
 from dfnb.checks import DfnbError
@@ -27,6 +28,7 @@ UNITS = {
     "frame": list(KEYS),
 }
 # The fields of a Detector, but its runs, as the columns of a table of scores.
+NAMES_OF_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
 MAIN = "main"  # the variant with which the others of its ablation are compared
 # Columns that are one measure minus another; "deletion 0" is P(fake) before any deletion.
@@ -206,7 +208,11 @@ def _scores_of_run(
     level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
-    """The scores of this run on these test sets, as the detector THIS_RUN."""
+    """The scores of this run on these test sets, as the detector THIS_RUN, see :func:`scores`.
+
+    With ``of_maps``, the measures of its maps instead: of the rows whose condition names a map.
+    Empty, without columns, where there is none.
+    """
     tables, about = reports.read_tables(run, test_sets, report)
     parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
     if not parts:
@@ -256,7 +262,6 @@ def _scores_of_report(
                 continue
             rows = rows[is_wanted].dropna(axis=1, how="all")  # without measures of other rows
             rows = rows.astype({"test_set": frames["test_set"].dtype})
-            rows = rows.astype(dict.fromkeys(["corruption", "map"], "category"))
             rows = frames.merge(rows)  # on test_set and frame_row
             means = _means(rows.drop(columns="frame_row"), level)
             parts.append(_described(means, detector, run, about))
@@ -270,14 +275,19 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     The columns that name detectors and conditions become categories: of DETECTOR_COLUMNS in the
     order in which they appear, of places in that of a printed table: within, across, the rest.
     """
-    table = pd.concat(parts, ignore_index=True).dropna(axis=1, how="all")
-    order = {name: table[name].unique() for name in DETECTOR_COLUMNS}  # not that of the alphabet
-    order["place"] = dict.fromkeys(["within", "across", *table["place"].unique()])
-    for name, values in order.items():
-        table[name] = pd.Categorical(table[name], values)
-    for name in ("test_set", "corruption", "map"):
-        table[name] = table[name].astype("category").cat.remove_unused_categories()
-    return table
+    categories = {}
+    # Joined apart from the other columns: pd.concat would make texts of those whose categories
+    # differ, which takes most of the time.
+    for name in (*DETECTOR_COLUMNS, "place", *NAMES_OF_CONDITIONS):
+        is_sorted = name in NAMES_OF_CONDITIONS
+        joined = union_categoricals([part[name] for part in parts], sort_categories=is_sorted)
+        categories[name] = joined.remove_unused_categories()
+    places = dict.fromkeys(["within", "across", *categories["place"].categories])
+    categories["place"] = categories["place"].set_categories([*places])
+    numbers = pd.concat([part.drop(columns=[*categories]) for part in parts], ignore_index=True)
+    table = numbers.dropna(axis=1, how="all").assign(**categories)
+    order = dict.fromkeys(name for part in parts for name in part)  # that of the parts
+    return table[[name for name in order if name in table]]
 
 
 def _stored_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -291,7 +301,7 @@ def _stored_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> pd.DataF
                 f"{path} is of another version of {name} than the report; delete it, then run what "
                 "made it again"
             )
-    return read_table(path)
+    return read_table(path, NAMES_OF_CONDITIONS)
 
 
 def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
@@ -333,14 +343,18 @@ def _described(
     train_set = run.train_set if run else ""
     names = means["test_set"].unique()
     places = {name: _place(name, train_set, about[name]) for name in names}
-    # A mapped categorical column stays categorical unless two test sets have the same place; astype
-    # makes it a column of texts in any case.
-    return means.assign(
-        **dict(zip(DETECTOR_COLUMNS, detector)),
-        place=means["test_set"].map(places).astype(object),
+    first = np.zeros(len(means), int)  # all rows have the one category
+    constants = {
+        name: pd.Categorical.from_codes(first, [value])
+        for name, value in zip(DETECTOR_COLUMNS, detector)
+    }
+    described = means.assign(
+        **constants,
+        place=means["test_set"].map(places),
         seed=run.seed if run else NO_SEED,
         collapsed=run is not None and run.record.collapsed,
     )
+    return described.astype(dict.fromkeys(["place", *NAMES_OF_CONDITIONS], "category"))
 
 
 def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:

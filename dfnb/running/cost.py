@@ -302,7 +302,7 @@ def _hours_of_scoring(job: jobs.Training, tables: Mapping[str, pd.DataFrame]) ->
     if corruptions and corruptions.test_set in tables:
         corrupted = first_clusters(tables[corruptions.test_set], corruptions.videos)
         count += len(corrupted) * len(corruptions.conditions())
-    if not count:  # no test set is there
+    if not count:  # the training names no test set, or none is there
         return 0.0
     frames = pd.concat([tables[name] for name in _tested(job)], ignore_index=True)
     # Scoring compares the network's maps with the mean training mask. Any map takes as long as it.

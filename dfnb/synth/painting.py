@@ -47,7 +47,7 @@ def render(
     canvas = behind.copy()
     head = Head(look, pose, len(behind))
     hair = Hair(head)
-    if look.hair_length:  # 0: short, nothing hangs down behind
+    if look.hair_length:  # 0: short or bald, nothing hangs down behind
         hair.paint_behind(canvas)
     _paint_neck(canvas, head)
     _paint_clothes(canvas, head)
@@ -63,7 +63,8 @@ def render(
     canvas = np.clip(canvas, 0, 1)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     # The landmarks' places (u, v) in the face. The nose protrudes, so its tip moves further than
-    # the face when the head turns.
+    # the face when the head turns, by as much as Head.nose_u; that it does so when the head nods is
+    # left out.
     corner_u, corner_v = mouth.right_corner  # on the image's right, so corner_u > 0
     places = [
         (-look.eye_u, look.eye_v),

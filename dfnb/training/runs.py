@@ -51,7 +51,11 @@ class Run(StoredRun):
         run = cls.find(run_id)
         if run is None:
             trained_here = [path.parent.name for path in home().glob("runs/*/record.json")]
-            in_reports = [path.stem for path in score_files(home() / "reports")]
+            in_reports = [
+                path.stem
+                for path in score_files(home() / "reports")
+                if "record" in read_metadata(path)  # else it is of another tool
+            ]
             ids = dict.fromkeys([*sorted(trained_here), *in_reports])  # each id once
             raise DfnbError(f"there is no finished run {run_id!r}{suggestion(run_id, ids)}")
         return run

@@ -46,9 +46,10 @@ def predict(
             follow from the seed and the frame's value in the table's index.
 
     Returns:
-        One row per frame, or per sample with a ``seed``: KEYS, ``log_odds`` of being fake,
-        ``score`` = P(fake), and where localisation is measured the columns of
-        :func:`localisation`, which are NaN for real frames and for fakes without a mask.
+        One row per frame, or per sample with a ``seed``, in the order of ``frames``: KEYS, which
+        identify the frame, ``log_odds`` of being fake, ``score`` = P(fake), and where localisation
+        is measured the columns of :func:`localisation`, which are NaN for real frames and for fakes
+        without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device.type
@@ -100,8 +101,8 @@ def score(
         test_set: A dataset with a test split.
         corruption: One of ``corrupt.CORRUPTIONS``; empty: the frames as they are.
         severity: Of the corruption, 1 to 5; 0 without one.
-        videos: Score about this many videos, half of them real: those of the first clusters by
-            name, so that every run has the same ones. None: all.
+        videos: Score about this many videos, half of them real: those of the first clusters
+            (videos of the same people) by name, so that every run has the same ones. None: all.
 
     Raises :class:`DfnbError` for scores that are NaN, and for a test set without real or without
     fake frames.
