@@ -256,7 +256,8 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
     videos = _videos(table, "a")
     if minus is not None:
         videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
-        # A video of both tables has two rows with the same name, cluster and label.
+        # A video of both tables has two rows with the same name, cluster and label; the method
+        # follows from the label.
         unmatched = videos[~videos.duplicated(UNITS["video"], keep=False)]
         if len(unmatched):
             raise DfnbError(

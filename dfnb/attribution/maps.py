@@ -134,13 +134,14 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
 def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
     """Pass the map in a layer's output through ``grid``, and return the output in its own layout.
 
-    ``grid`` gets (n, channels, s, s), as images are square. The output may be such a map; or
-    (n, s, s, channels), as Swin's; or tokens (n, N, channels). The last s² tokens are the patches,
-    row by row. Those before them, such as class and register tokens, have no position and do not
-    pass. There must be fewer than 2s + 1 of them.
+    ``grid`` changes nothing: captum observes it, to see every map in one layout. It gets (n,
+    channels, s, s), as images are square. The output may be such a map; or (n, s, s, channels), as
+    Swin's; or tokens (n, N, channels). The last s² tokens are the patches, row by row. Those before
+    them, such as class and register tokens, have no position and do not pass. There must be fewer
+    than 2s + 1 of them.
     """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-        raise ValueError(
+        raise ValueError(  # grad_cam completes the sentence
             f"it returns {type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
         )
     if output.ndim == 3:  # tokens

@@ -181,7 +181,8 @@ def randomise(network: Network) -> None:
 
     In place, normally distributed numbers replace every tensor of weights; its mean square stays
     about equal, so that activations neither vanish nor explode. The seed is fixed: the same network
-    becomes the same random one. Buffers, such as the means of batch norm, stay.
+    becomes the same random one. Buffers, such as the means of batch norm, stay, as do tensors that
+    are all zero.
     """
     seed = torch_seed("sanity")
     generator = torch.Generator().manual_seed(seed)

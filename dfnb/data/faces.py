@@ -235,6 +235,8 @@ def explained_as_unusable() -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise Unusable("there is no such file") from None
+    except PermissionError:
+        raise Unusable("may not be read") from None
     except DAMAGED:
         raise Unusable("not a video or image, or truncated or damaged") from None
 

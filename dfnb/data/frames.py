@@ -170,7 +170,7 @@ def write_dataset(
     the crops and masks of each video: a split that is prepared later changes none of the others.
     They do not hash the parquet file, so they do not depend on the version of the library that
     writes it. The ``fingerprint`` is that of all splits. ``n`` counts the ``frames`` and ``videos``
-    of each "split/method". ``more`` (such as the quarantine) is added to the record.
+    of each "split/method". ``more``, such as a list of unusable videos, is added to the record.
     """
     root = folder / "videos"
     path = folder / "frames.parquet"
@@ -373,8 +373,9 @@ def check_classes(
 ) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
-    Where ``makes_other_class`` is True, one class is enough: training makes the other from it.
-    ``frames`` are those of one split, ``split``, which is only named in the message.
+    A class of one cluster could be told by its one person. Where ``makes_other_class`` is True, one
+    class is enough: training makes the other from it. ``frames`` are those of one split, ``split``,
+    which is only named in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
@@ -514,8 +515,8 @@ def half_of_two_levels(mask: np.ndarray) -> int:
 def unlabelled(names: Iterable[object]) -> pd.DataFrame:
     """A frames table of images without labels, one row per name: a path, or what stands for one.
 
-    The name is the row's path, video and cluster. The caller may replace path and frame: of a clip,
-    whose name is in a row per frame. The table has the columns that scores and
+    The name is the row's path, video and cluster. For a clip, the caller gives its name once per
+    frame, and then replaces path and frame. The table has the columns that scores and
     :class:`dfnb.data.loading.StoredFrames` need; in it ``label`` is NaN and ``method`` empty.
     """
     paths = list(map(str, names))

@@ -25,7 +25,9 @@ from dfnb.seeds import rng, torch_seed
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB
-Tensors = dict[str, Tensor]  # image, mask, landmarks, label and has_mask of a batch
+# image, mask, landmarks, label and has_mask of a batch; before prepared() perhaps also draws, the
+# random numbers of the light augmentation.
+Tensors = dict[str, Tensor]
 
 
 class Sample(NamedTuple):

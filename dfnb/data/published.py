@@ -115,7 +115,8 @@ def load(name: str) -> Manifest:
 def overview() -> pd.DataFrame:
     """The published datasets that have a manifest, one per row.
 
-    Columns: ``access``, how to get it, and ``space``, the size of the download.
+    Columns of texts: ``access``, how to get it, and ``space``, the size of the download, in bytes
+    or, where that is unknown, in files.
     """
     rows = {name: vars(load(name)) for name in dataset_names("real")}
     return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")

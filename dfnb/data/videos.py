@@ -150,8 +150,8 @@ def read_csv(file: Path, root: Path) -> list[Video]:
 def _row_video(row: Row, own_name: str, folder: Path) -> Video:
     """The video of one row; where the row is one frame of a video, a video of this frame alone.
 
-    ``own_name`` is the path of the row's file below the root, without suffix: the name of a video
-    without another one. ``folder`` is that of the CSV.
+    ``own_name`` is the path of the row's file below the root of :func:`read_csv`, without suffix:
+    the name of a video without another one. ``folder`` is that of the CSV.
     """
     path = absolute(folder / row.path)
     name = row.video or own_name
@@ -181,7 +181,10 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted; raises :class:`DfnbError` where there are none."""
+    """The images directly in a folder, sorted; raises :class:`DfnbError` where there are none.
+
+    Where a video is a folder of images, its masks and its original must be folders of them, too.
+    """
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
     # IMAGE alone would match hidden files, too.
     images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
@@ -272,6 +275,7 @@ def write_csv(file: Path, root: Path, command: str) -> None:
 def _differences(file: Path, of_folder: pd.DataFrame) -> str:
     """How a corrected CSV differs from the table of the folder, in words; empty: it does not.
 
+    ``of_folder`` is what :func:`write_csv` would write now, all as texts, one row per path.
     Columns that the CSV lacks do not count: an earlier version may have written it.
     """
     corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
@@ -305,7 +309,8 @@ def in_place(root: Path) -> list[Video]:
     for row in rows:
         name = row["video"]
         crop = (row["path"], row.get("mask", ""))
-        is_frame = row["path"].startswith(f"{name}/")  # in the folder of the video
+        # The name of a video is the path of its folder, or of its one image without suffix.
+        is_frame = row["path"].startswith(f"{name}/")
         key = name if is_frame else row["path"]  # a.jpg and a.png stay two, and are refused later
         if key in videos:
             videos[key] = replace(videos[key], crops=(*videos[key].crops, crop))

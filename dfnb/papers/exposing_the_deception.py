@@ -387,7 +387,10 @@ def plan(
     v: Tensor,
     epsilon: float,
 ) -> Tensor:
-    """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε), (B, B), of potentials u, v (B,)."""
+    """The transport plan π_ij = exp((u_i + v_j - cost_ij) / ε), (B, B), of potentials u, v (B,).
+
+    All are those of :func:`sinkhorn`; cost_ij is that between x_i and y_j.
+    """
     exponent = -cost + u[:, None] + v[None]
     return (exponent / epsilon).exp()
 

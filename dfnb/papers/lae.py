@@ -6,7 +6,8 @@ interpretation: it implements what the abstract claims, and :class:`Settings` sa
 gaps.
 
 An encoder from timm gives its last map f (B, K, h, w). A linear layer maps the mean of f over
-positions to the latent vector z = [z_T, z_F], one half for real (T, true) and one for fake (F).
+positions to the latent vector z = [z_T, z_F], one half for real (T, true) and one for fake (F). The
+*activation* of a half, a_T or a_F, is the mean of its absolute values.
 Phase one, *representation*, trains encoder and decoder as an autoencoder, and z as a classifier.
 Phase two, *regularisation*, starts from the weights of phase one and pulls the *attention*, the map
 of where z_F finds its evidence, towards the masks of a few annotated frames, which active learning

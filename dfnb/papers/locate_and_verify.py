@@ -332,6 +332,7 @@ class MPFF(nn.Module):
 def rows_at_once(values: int, device: torch.device) -> int:
     """How many rows of patches MPFF projects at once; one row has ``values`` values of p_i.
 
+    p_i is the map of stage i, projected, see :func:`likeness`; a row is one of the g × g patches.
     On a CPU it is one row, which fits the caches: more rows take more memory and hardly less time.
     On a GPU, where each launch of an operation costs time, it is as many rows as have 2^25 values
     of p_i (128 MiB in float32): three rows of p_0 at published size with 16 images.
@@ -420,7 +421,7 @@ def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[T
 
 
 class HBFusion(nn.Module):
-    """Hadamard bilinear fusion at each position: W_o·Dropout(tanh(W_1·a ⊙ W_2·b)).
+    """Hadamard bilinear fusion at each position: W_o·Dropout(tanh(W_1·a ⊙ W_2·b)), with biases.
 
     a (B, N, ``a_channels``) and b (B, N, ``b_channels``) of N positions give (B, N, ``out``).
     W_1 maps a, and W_2 maps b, to ``width`` channels.
@@ -457,7 +458,7 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
     released code repeats the map's border: half of the missing pixels before the map and half
     behind it, where an odd one goes, too. max_pool2d's own padding gives the same, because a
-    repeated value changes no maximum. It raises if it has to pad by more than half a cell.
+    repeated value changes no maximum. It raises where more than half a cell is missing at an end.
     """
     kernel = []
     padding = []
@@ -613,7 +614,7 @@ class Network(contract.Network):
         return maps
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """No decay on norms, biases and γ, as in the released code."""
+        """No decay on norms, biases and the γ of :class:`LFGA`, as in the released code."""
         # timm recognises them by their single axis, or by a name that ends with .bias.
         return param_groups_weight_decay(self, weight_decay)
 

@@ -308,7 +308,7 @@ def sharpened_or_reduced(
     reduction: Sequence[float],
     draw: Generator,
 ) -> np.ndarray:
-    """Sharpen an image (H, W, 3) in [0, 255], or, as often [O], reduce its resolution.
+    """Sharpen an image (H, W, 3) float32 in [0, 255], or, as often [O], reduce its resolution.
 
     Sharpening adds a multiple of the fine detail: the image less its Gaussian blur. The resolution
     is divided by one of the factors in ``reduction``; the size stays the same.
@@ -398,7 +398,10 @@ def mask_on_face(
     image: np.ndarray,
     settings: Settings,
 ) -> np.ndarray:
-    """The mask (H, W) of an outline on the face with these landmarks; all zero without a face."""
+    """The mask (H, W) in [0, 1] of an outline on the face in an image (H, W, 3) uint8.
+
+    It is all zero without a face: where the landmarks (5, 2), in pixels, are NaN.
+    """
     # Made for the hull, too: if the ellipse is empty, these landmarks cannot place the hull either.
     region = ellipse(outline, landmarks, image.shape[:2])
     if not region.any():  # unknown landmarks, or a face outside the image

@@ -55,7 +55,7 @@ class Claim(Closed):
     @field_validator("metric")
     @classmethod
     def is_better_if_higher(cls, metric: str) -> str:
-        """Refuse metrics of which less is better: a higher value counts as a gain."""
+        """Refuse EER and shares called fake: a higher value of a metric counts as a gain."""
         if metric in ("EER", FALSE_ALARMS, CALLED):
             raise ValueError("a claim needs a metric of which more is better, such as AUC")
         return metric
@@ -166,7 +166,7 @@ def _places(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
 
 
 def _number(claim: Claim, rows: pd.DataFrame, limits: Thresholds) -> dict[str, Any]:
-    """The row of :func:`measure` that a claim is about, from the rows of one place.
+    """The row of :func:`measure` that a claim is about, from the rows of one of :func:`_places`.
 
     Empty if there is none.
     """
@@ -221,7 +221,7 @@ def _judged(
     spread = number["error"], number["degrees"]
     # If the true value is this far above the limit, p_gain is below LEVEL with probability POWER.
     quantiles = stdtrit(number["degrees"], [1 - LEVEL, POWER])
-    row["detectable"] = number["error"] * quantiles.sum()
+    row["detectable"] = limit + number["error"] * quantiles.sum()
     row["p_gain"] = p_above(number["value"] - limit, *spread)
     row["p_worse"] = p_above(limit - number["value"], *spread)
     if claim.kind == "gain":
@@ -230,7 +230,10 @@ def _judged(
 
 
 def _without_verdict(number: Mapping[str, Any]) -> str:
-    """The text in place of a verdict, with the reason; empty where a verdict can be given."""
+    """The text in place of a verdict, with the reason; empty where a verdict can be given.
+
+    ``number`` is that of :func:`_number`.
+    """
     # "seeds" counts the runs of the mean: the collapsed ones if all collapsed, else the others. So
     # the two are equal where all or half collapsed, and half of the runs are too few, too.
     if number["collapsed"] > MOST_COLLAPSED or number["collapsed"] == number["seeds"]:

@@ -124,8 +124,7 @@ def measured(number: Number) -> pd.DataFrame:
     rows = rows[(rows["place"] == number.place) & rows["detector"].isin(names)]
     if number.method:
         rows = rows[rows["method"].isin([number.method, "real"])]
-    table = measure(rows, number.metric, "detector", "test_set", minus=number.minus or ())
-    return table[table["detector"] == number.detector]
+    return measure(rows, number.metric, "detector", "test_set", minus=number.minus or ())
 
 
 def _text(number: Number) -> str:

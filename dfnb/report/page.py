@@ -36,6 +36,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
         f"*Executed in {made['duration']:.0f} s on {here['device']}, {made['end_time'][:10]}, "
         f"commit {commit}.*"
     )
+    # Tools, such as our tests, know by the tag that this cell is none of the notebook's own.
     cell = nbformat.v4.new_markdown_cell(text, metadata={"tags": ["executed"]})
     notebook.cells.insert(0, cell)
     notebook.metadata["papermill"] = {name: made[name] for name in ("duration", "parameters")}

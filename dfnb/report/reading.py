@@ -27,8 +27,8 @@ UNITS = {
     "video": ["video", "cluster", "label", "method"],
     "frame": list(KEYS),
 }
-# The fields of a Detector, but its runs, as the columns of a table of scores.
 NAMES_OF_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
+# The fields of a Detector, but its runs, as the columns of a table of scores.
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
 MAIN = "main"  # the variant with which the others of its ablation are compared
 # Columns that are one measure minus another; "deletion 0" is P(fake) before any deletion.
@@ -172,7 +172,8 @@ def maps(
     """The measures of attribution maps, a row per detector, seed, map and forged frame.
 
     Arguments and columns are those of :func:`scores`: ``map``, the name of the map; ``sanity``,
-    whether it was compared with that of random weights; and the measures in place of ``score``.
+    whether it was compared with that of random weights; and in place of ``score`` the measures, of
+    :func:`dfnb.attribution.measures.sanity` where ``sanity``, else of ``measure`` there.
     """
     return scores(report, run, test_sets, "frame", of_maps=True)
 

@@ -46,7 +46,8 @@ MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, th
 def main(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of main detectors and other tools, of the frames as they are.
 
-    Test sets that compare kinds of images are left out.
+    ``scores`` are those of :func:`dfnb.report.reading.scores`. A main detector is a paper's own
+    training, not a variant of an ablation. Test sets that compare kinds of images are left out.
     """
     is_main = scores["ablation"] == ""
     is_main &= (scores["corruption"] == "") & (scores["place"] != "kinds")
@@ -149,10 +150,10 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The measures SANITY by detector and map, whether a map ``passes`` both, and a ``verdict``.
 
-    The verdict is "passes", "fails" or "not testable". A correlation of exactly 0 means that one of
-    the two maps is empty. A map that is seldom empty itself, but has this correlation on at least
-    half of the frames, has nothing to be compared with: it is "not testable", although ``passes``
-    is true.
+    ``maps`` are those of :func:`dfnb.report.reading.maps`, a row per seed and frame. The verdict is
+    "passes", "fails" or "not testable". A correlation of exactly 0 means that one of the two maps
+    is empty. A map that is seldom empty itself, but has this correlation on at least half of the
+    frames, has nothing to be compared with: it is "not testable", although ``passes`` is true.
     """
     by = ["detector", "map", "test_set"]
     # A measure that no map has is NaN, so that the check is not passed.
@@ -185,8 +186,9 @@ def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
 def compared(report: str) -> pd.DataFrame:
     """One row per main detector: images and seconds per training, seeds, network and device.
 
-    Images are the mean of those of all phases; seconds the median of those of the last phase, since
-    another program may delay a training; the device is that of the first training.
+    Images are counted in all phases, seconds in the last one. Of the trainings, the mean of the
+    images counts, the median of the seconds (another program may delay one), and the network, its
+    initial weights and the device of the first.
     """
     rows = {}
     for detector in detectors(report):

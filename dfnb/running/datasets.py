@@ -60,6 +60,7 @@ def check_kinds(dataset: str, source: str) -> None:
     """Raise :class:`DfnbError` for a dataset that does not compare kinds of images.
 
     An embedded dataset does if it has ``contrasts``, pairs of methods that results compare.
+    ``source`` begins the message: who names the dataset, such as a report.
     """
     check_known([dataset], source)
     if dataset not in manifests.dataset_names("synth") or not synth.preset(dataset).contrasts:

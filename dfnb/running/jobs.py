@@ -276,8 +276,9 @@ def _check_measured(source: str, content: Profile) -> None:
 def fetch(planned: Plan) -> None:
     """Download what the unfinished trainings of a plan need, also to build their datasets.
 
-    So none of them stops for it hours later, or on a machine without a network. Raises
-    :class:`DfnbError`, which names the remedy, where something cannot be had.
+    So none of them stops for it hours later, or on a machine without a network. The backbones'
+    weights are there already, because a plan has their sha256. Raises :class:`DfnbError`, which
+    names the remedy, where something cannot be had.
     """
     unfinished = [job for job in planned.trainings if not job.done]
     datasets = set()

@@ -224,7 +224,8 @@ def _shared_crops(run: Run, test_set: str) -> list[int] | None:
 def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
     """The table of :func:`measures.measure`, or of :func:`measures.sanity` for a sanity check.
 
-    One row per forged frame of methods that the run has seen; without such frames it is empty.
+    One row per forged frame of a sample, of methods that the run has seen; without such frames it
+    is empty.
     """
     count = of_maps.sanity_frames if condition.sanity else of_maps.frames
     frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)

@@ -121,7 +121,7 @@ def _is_closed_with(report: str, entry: str) -> bool:
     """
     if not reports.is_closed(report):
         return False
-    profile = reports.profile_of(report)
+    profile = reports.profile_of(report)  # empty before the first `dfnb run`
     if profile and not profile["grid"].get(entry):
         raise DfnbError(f"the profile of {report} has no `{entry}` in its grid: {_remedy(report)}")
     return True

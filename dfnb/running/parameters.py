@@ -39,14 +39,17 @@ class Parameters(Closed):
 
 
 class TrainingParameters(Parameters, TrainingOptions):
-    """The parameters of a paper's notebook, besides the settings of the paper."""
+    """The parameters of a paper's notebook.
+
+    Instances are of a class of :func:`schema`, which adds the fields of the paper's Settings, such
+    as ``released``.
+    """
 
     test_sets: Names
 
     def settings(self) -> Closed:
         """The part of the parameters that belongs to the paper: an instance of its ``Settings``."""
         schema = papers.module(self.paper).Settings
-        # ``self`` is of the class that :func:`schema` makes, which has the fields of both.
         return schema(**self.model_dump(include=set(schema.model_fields)))
 
 

@@ -8,6 +8,7 @@
                    scores/<tool>.parquet        of another tool, which has no training
                    weights/<run id>.safetensors of the main detectors' first seeds
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
+                   records/<notebook>.json      says that a notebook was executed, see finish
 
 The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
 their place in the table of the test set. The metadata are the ``record`` of the run, or the
@@ -423,7 +424,7 @@ def _names(groups: Sequence[Sequence[StoredRun]], train_sets: Mapping[StoredRun,
 
 
 def notebook_record(report: str, notebook: str) -> Path:
-    """The record of a notebook in a report, relative to the home."""
+    """The record that :func:`finish` writes, relative to the home, as the Snakefile needs it."""
     return Path("reports", report, "records", f"{notebook}.json")
 
 

@@ -119,5 +119,7 @@ class StoredRun:
 
     @property
     def log(self) -> pd.DataFrame:
-        """One row per epoch: mean loss terms, learning rate, validation AUC, and so on."""
+        """One row per epoch, with the columns that :meth:`dfnb.training.trainer.Trainer.end_epoch`
+        writes, such as ``epoch``, ``loss_total`` and ``validation_auc``.
+        """
         return pd.DataFrame(self.record.log)

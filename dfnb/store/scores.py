@@ -25,7 +25,7 @@ KEY_TYPES = {
 KEYS = tuple(KEY_TYPES)
 VALIDATION = "validation of {}"  # the test set of a training set's validation split
 # test set -> dfnb.data.test_sets.metadata of it and, of a run, ``shared_crops``: how many of its
-# frames have a crop that the run was trained on, and of how many; None where it is not known.
+# frames have a crop of the run's train or val split, and of how many; None where it is not known.
 About = Mapping[str, Mapping[str, Any]]
 
 

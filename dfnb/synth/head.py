@@ -19,7 +19,7 @@ from dfnb.synth.brushes import bump, edge, power
 from dfnb.synth.people import Array, Look, Pose
 
 RADIUS = 0.345  # half the head's height, as a share of the canvas's side, at Pose.scale = 1
-NOSE_DEPTH = 0.16  # height of the tip of the nose above the face, in radii
+NOSE_DEPTH = 0.16  # height of the tip of the nose above the sphere, whose radius is 1
 FULL_LIGHT = 1.05  # diffuse light on a surface that faces the light
 GLOSS_EXPONENT = 24  # of Blinn's model; a larger one makes smaller highlights
 

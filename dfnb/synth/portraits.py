@@ -72,7 +72,10 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
 
 def _brightness(image: Array, landmarks: Array) -> float:
-    """Mean brightness, 0 to 255, of the landmarks' convex hull in an image (H, W, 3) uint8 BGR."""
+    """Mean brightness, 0 to 255, inside the convex hull of landmarks (5, 2), x and y in pixels.
+
+    The image is (H, W, 3) uint8 BGR.
+    """
     mask = np.zeros(image.shape[:2], np.uint8)
     hull = cv2.convexHull(landmarks.astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1)

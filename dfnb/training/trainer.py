@@ -202,11 +202,12 @@ class Trainer:
 
         Returns the losses by name, scalars without a graph. ``global_step`` seeds dropout.
         """
-        # The seed is that of the step, so that a second pass, which train_step makes for a paper
-        # with ``moved``, drops the same units as the first.
+        # The seed is that of the step, so that a second pass, which train_step makes where
+        # Network.moved gives other weights, drops the same units as the first.
         torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, SEED_PART))
         losses = losses_of(self.network, batch, self.settings.precision)
-        # total and adversary have disjoint gradients, so one backward pass serves both.
+        # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
+        # gradients, so one backward pass serves both.
         (losses["total"] + losses.get("adversary", 0)).backward()
         return {name: value.detach() for name, value in losses.items()}
 
