@@ -397,8 +397,8 @@ def _stop(*_: Any) -> None:
 def _print_record(record: dict[str, Any], name: str) -> None:
     """Print what the record of a dataset says: its counts, fingerprint, losses and unused files.
 
-    Losses are frames in which no face was found; of files that could not be used the reason is
-    printed, to standard error.
+    Losses are those of :func:`dfnb.data.prepare.dropouts`. Of files that could not be used the
+    reason is printed, to standard error.
     """
     from dfnb.data import prepare
 
@@ -407,7 +407,7 @@ def _print_record(record: dict[str, Any], name: str) -> None:
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:  # a dataset of dfnb prepare
         typer.echo(
-            f"\nframes without a face, by split and method:\n{prepare.dropouts(record).to_string()}"
+            f"\nvideos and frames that were lost, by split and method:\n{prepare.dropouts(record).to_string()}"
         )
     # The quarantine of a dataset lists the files that could not be used.
     for problem in prepare.reasons_of(record.get("quarantine", [])):

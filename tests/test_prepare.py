@@ -230,7 +230,7 @@ def test_a_sorted_folder_becomes_a_csv(tmp_path):
     left_out = ["reals/a.mp4", "loose.mp4", "vali/real/a.mp4", "mask/Swap/a.gif"]
     touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
     file = tmp_path / "home" / "mine.csv"
-    sentence = "4 .* not read, such as loose.mp4, in loose.mp4, mask, reals, vali;"
+    sentence = "4 .* not read, such as loose.mp4, in mask, reals, the folder itself, vali;"
     with pytest.raises(DfnbError, match=sentence):
         write_csv(file, root, "dfnb")
     for name in left_out:

@@ -132,7 +132,8 @@ def judge(
                 supported.add((claim.id, place))
             judged.append(row)
     if not judged:
-        columns = [*WITHOUT_NUMBER, *Claim.model_fields, "claim", "on", "registered", "verdict"]
+        fields = [name for name in Claim.model_fields if name not in ("sets", "says")]
+        columns = [*WITHOUT_NUMBER, *fields, "claim", "on", "registered", "verdict"]
         return pd.DataFrame(columns=columns)
     judged = _decided(pd.DataFrame(judged))
     return judged[judged["paper"] == paper] if paper else judged

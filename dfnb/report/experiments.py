@@ -106,11 +106,11 @@ def _scores(folder: Path, level: Level) -> pd.DataFrame:
 def is_run(number: Number) -> bool:
     """Whether the detectors of a number are in its report."""
     names = {number.detector, number.minus or number.detector}
-    return names <= _trained(files.report_folder(number.report))
+    return names <= _detector_names(files.report_folder(number.report))
 
 
-@cache  # by folder, as above
-def _trained(folder: Path) -> set[str]:
+@cache  # by folder: another home may have another report of that name
+def _detector_names(folder: Path) -> set[str]:
     """The names of the detectors of a report, by its folder."""
     return {each.name for each in detectors(folder.name)}
 

@@ -273,8 +273,9 @@ def _scores_of_report(
 def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables as one, without columns of only NaN.
 
-    The columns that name detectors and conditions become categories: of DETECTOR_COLUMNS in the
-    order in which they appear, of places in that of a printed table: within, across, the rest.
+    The columns that name detectors and conditions are categories, which become the same in all
+    rows: of DETECTOR_COLUMNS in the order in which they appear, of conditions by name, of places in
+    the order of a printed table: within, across, the rest.
     """
     categories = {}
     # Joined apart from the other columns: pd.concat would make texts of those whose categories

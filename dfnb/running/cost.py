@@ -379,7 +379,10 @@ def _bytes_of_datasets(
 
 
 def _missing_text(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Which datasets are not there, and what was measured in their place; empty if none."""
+    """Which datasets are not there, and what was measured in their place; empty if none.
+
+    ``names`` are all datasets of the profile; those that are ``missing`` have a stand-in.
+    """
     texts = []
     if missing:
         texts.append(

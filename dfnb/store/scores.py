@@ -111,7 +111,10 @@ def slim(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
-    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors."""
+    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors.
+
+    It is that of one test set under one condition: a row per frame, with KEYS and ``score``.
+    """
     label = scores["label"]
     # A video with one label and one cluster has one row here.
     videos = scores[["video", "label", "cluster"]].drop_duplicates()

@@ -338,7 +338,7 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
             "published": paper.PAPER.published,  # its name in published.csv
             "defaults": defaults,
         },
-        weights_sha256=sha256(weights),
+        weights_sha256=sha256(weights),  # by it copies in reports, of other names, are recognised
         **clock.usage(),
         **values,
     )
