@@ -406,9 +406,8 @@ def _print_record(record: dict[str, Any], name: str) -> None:
         typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")
     typer.echo(f"{files.dataset_folder(name)}, fingerprint {record['fingerprint']}")
     if "faces" in record:  # a dataset of dfnb prepare
-        typer.echo(
-            f"\nvideos and frames that were lost, by split and method:\n{prepare.dropouts(record).to_string()}"
-        )
+        losses = prepare.dropouts(record).to_string()
+        typer.echo(f"\nvideos and frames that were lost, by split and method:\n{losses}")
     # The quarantine of a dataset lists the files that could not be used.
     for problem in prepare.reasons_of(record.get("quarantine", [])):
         typer.echo(problem, err=True)

@@ -285,7 +285,7 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
         blocks = rng("random map", *key).random((8, 8))
         maps.append(cv2.resize(blocks, (side, side), interpolation=cv2.INTER_NEAREST))
     maps = np.stack(maps)
-    return maps / maps.max((1, 2), keepdims=True)
+    return maps / maps.max((1, 2), keepdims=True)  # the highest value is 1, as in other maps
 
 
 @torch.inference_mode(False)  # maps need gradients, also for callers in inference mode

@@ -218,7 +218,8 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
         row = {"path": f"{folder}/{CROP_FILE.format(i)}", "mask": mask}
         row |= {"video": video, "original": original, "row": i}
         row["crop_hash"] = content["crop_hashes"][i]
-        rows.append({**row, **stored})  # its own values win: path and mask of images used in place
+        # Its own values win: path and mask of images used in place, and "" for an unknown mask.
+        rows.append({**row, **stored})
     hashes = [content["crops_hash"], content.get("masks_hash")]
     values = [[row[name] for name in COLUMNS] for row in rows]
     return rows, digest([hashes, values], 64)

@@ -241,10 +241,11 @@ def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
     The backbone is a timm model or a stage of :func:`stages`. If the network has several, the one
-    that it defines last is taken. Its layer is the last one in timm's list ``feature_info``. In a
-    vision transformer it is the first norm of the last block, because after this block the
-    classifier may use the class token alone. A network without a timm model may have a list of its
-    own, ``feature_info = [{"module": NAME}]``. None if there is no backbone.
+    that it defines last is taken. Its layer is the last one in the list ``feature_info``, which
+    timm and :func:`stages` give it. In a vision transformer it is the first norm of the last block,
+    because after this block the classifier may use the class token alone. A network without a timm
+    model may have a list of its own, ``feature_info = [{"module": NAME}]``. None if there is no
+    backbone.
     """
     # isinstance, because blocks of EfficientNet have a method of this name.
     if isinstance(getattr(network, "feature_info", None), list):

@@ -202,13 +202,14 @@ class Settings(Closed):
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended. ``seed`` is that of
-        the training, ``start`` the run of that phase, None if there is none.
+        the training, ``start`` the run of that phase; None if there is none, or where ``dfnb cost``
+        measures a training without it.
 
         A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
         :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,
         ... for frames of which every batch must show some, -1 for all others, see
-        :class:`dfnb.data.loading.EpochSampler`. They are the order from which is drawn; none is
-        preferred.
+        :class:`dfnb.data.loading.EpochSampler`. The numbers order these frames, so that draws do
+        not depend on the order of the table; a low one is not preferred.
         """
         return frames
 

@@ -162,7 +162,8 @@ def _of_test_set(
 ) -> dict[tuple, Estimate]:
     """The estimate of every group of one test set, keyed by its values in the columns ``names``.
 
-    Groups without a threshold, or without both classes, are left out where the metric needs them.
+    ``scores`` are those of :func:`measure` with the column ``value``: the score or measure. Groups
+    without a threshold, or without both classes, are left out where the metric needs them.
     """
     if metric in WITH_THRESHOLD:
         scores = scores[scores["detector"].isin([name for name, _ in thresholds])]

@@ -121,15 +121,16 @@ def _reversed(frames: pd.DataFrame) -> list[str]:
 
 
 def read(path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of a CSV with the scores of a detector; COLUMNS that it lacks are NaN but test_set.
+    """The rows of a CSV with the scores of a detector; COLUMNS that it lacks are NaN.
 
     It is text in UTF-8, separated by commas, semicolons or tabs; decimals may have a comma. The
     columns, in any order, are ``video``, which may be called ``id``, ``path``, ``filename`` or
     ``file``; ``score``, high for fakes; and where there are such, ``label`` (0 or real, 1 or fake),
     ``test_set``, ``method``, ``cluster``, ``track`` and ``frame``. The method of real rows becomes
-    real. Without ``test_set``, all rows are of the one test set in ``names``; where these are none
-    or several, of OWN_LABELS. A blank ``track`` or ``frame`` is 0 if another row has a number. For
-    which frames a row counts, see :func:`_scores_of`.
+    real. Without ``test_set``, which is never NaN, all rows are of the one test set in ``names``;
+    where these are none, or several and so refused later, of OWN_LABELS. A blank ``track`` or
+    ``frame`` is 0 if another row has a number. For which frames a row counts, see
+    :func:`_scores_of`.
 
     Args:
         path: The CSV.

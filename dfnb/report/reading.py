@@ -293,9 +293,10 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _stored_rows(path: Path, about: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """The rows of a score file.
+    """The rows of a score file, with the columns of :mod:`dfnb.store.reports`.
 
-    Raises :class:`DfnbError` where the file is of other frames than the stored test sets.
+    ``about`` is the metadata of each test set of the report. Raises :class:`DfnbError` where the
+    file is of other frames than the stored test sets.
     """
     for name, fingerprint in read_metadata(path)["fingerprints"].items():
         if about.get(name, {}).get("fingerprint") != fingerprint:
