@@ -110,6 +110,8 @@ def _remedy(problem: str, value: Any) -> str:
         if not match:  # no number
             return ""
         whole, decimals, sign, exponent = match.groups()
+        if problem == "int_type" and decimals:
+            return ""
         if exponent is None:
             return "; write it without quotes"
         if problem == "int_type":  # 1.0e+3 would be read as a float
@@ -185,21 +187,32 @@ def explained(
 class _Loader(yaml.CSafeLoader):
     """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
 
-    def construct_mapping(
-        self,
-        node: yaml.MappingNode,
-        deep: bool = False,
-    ) -> dict[str, Any]:
+    def construct_document(self, node: yaml.Node) -> Any:
+        # All mappings, before any is built: the key ``<<`` then copies entries from one to another.
+        waiting = [node]  # nodes of the syntax
+        seen = set()
+        while waiting:
+            part = waiting.pop()
+            if id(part) in seen:  # an alias of one that was here
+                continue
+            seen.add(id(part))
+            if isinstance(part, yaml.MappingNode):
+                self._make_keys_texts(part)
+                waiting += [value for _, value in part.value]
+            elif isinstance(part, yaml.SequenceNode):
+                waiting += part.value
+        return super().construct_document(node)
+
+    def _make_keys_texts(self, mapping: yaml.MappingNode) -> None:
         names = set()
-        for key, _ in node.value:  # the entries of the mapping as nodes of the syntax
+        for key, _ in mapping.value:
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:
                 problem = f"{key.value!r} is written twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, problem, mapping.start_mark)
             names.add(key.value)
             key.tag = "tag:yaml.org,2002:str"  # a text, even where YAML would read a bool or number
-        return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:

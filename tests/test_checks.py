@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pytest
+import yaml
 
 from dfnb.checks import Closed, DfnbError, explained, parse_yaml, suggestion
 
@@ -38,6 +39,15 @@ def test_a_wrong_value_is_answered_by_a_remedy_that_works(text, sentence):
 def test_the_number_of_the_remedy_is_one():
     for text in ("1.0e-3", "1.0e+3", "1.5e+3"):
         assert Values.check(parse_yaml(f"rate: {text}"), "mine.yaml").rate == float(text)
+
+
+def test_keys_are_texts_and_written_once_also_where_mappings_are_merged():
+    lines = ["base: &base {k: 0}", "x: {y: &y {<<: *base, k: 1, no: 2}}", "b: {<<: *y}"]
+    content = parse_yaml("\n".join([*lines, "c: {<<: {0.10: 3}}"]))
+    assert content["b"] == content["x"]["y"] == {"k": 1, "no": 2}
+    assert content["c"] == {"0.10": 3}
+    with pytest.raises(yaml.YAMLError, match="'k' is written twice"):
+        parse_yaml("c: {<<: {k: 1, k: 2}}")
 
 
 def test_few_names_are_said():

@@ -316,7 +316,10 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a", "b"}
 
 
-def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data):
+def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
     clips = [write(tmp_path / f"{i}.mp4", moving(10 + i)) for i in range(3)]
     test = [real(clips[0]), fake(clips[1], original=clips[2])]
     train = [real(clips[2], split="train")]
@@ -331,6 +334,10 @@ def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data):
     completed = run(*test, *train)
     assert completed["fingerprint"] == whole["fingerprint"] and completed["n"] == whole["n"]
     assert (data / "videos/0/000.png").stat().st_mtime_ns == written
+    for failing in ("prepare_video", "write_dataset"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(prepare, failing, stop)
+            run(*test, *train, splits=["test"])
     assert run(*test, *train, splits=["test"])["n"] == whole["n"]
     with pytest.raises(DfnbError, match="set has no video of the split tset, but of test, train"):
         run(*test, *train, splits=["tset"])

@@ -74,7 +74,7 @@ def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Serie
     ``is_unknown``, a bool per frame, marks frames that cannot be checked. NaN: no such name was
     found, but there are such frames, and two splits or more.
     """
-    rows = frames[["split", *columns]].drop_duplicates().astype(str)
+    rows = frames[["split", *columns]].drop_duplicates().astype(str)  # categories may not be melted
     # melt puts the names of all columns into one, "value"; an empty name means that there is none.
     named = rows.melt("split").query("value != ''")
     n_splits = named.groupby("value")["split"].nunique()

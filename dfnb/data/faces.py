@@ -197,6 +197,7 @@ def picture(frame: av.VideoFrame) -> Picture:
 
     def rgb() -> np.ndarray:
         with explained_as_unusable():
+            # One thread: `dfnb prepare` has a process per processor.
             return np.rot90(frame.to_ndarray(format="rgb24", threads=1), quarter_turns)
 
     return Picture((height, width, 3), rgb)

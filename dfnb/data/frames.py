@@ -301,7 +301,8 @@ def identity(record: Mapping, splits: Sequence[str] = SPLITS) -> str:
     """A digest that identifies splits of the dataset with this record, equal on every machine.
 
     A synthetic dataset is identified by its parameters, because rounding makes its bytes differ
-    between machines. Any other dataset is identified by the fingerprints of these splits.
+    between machines. Any other dataset is identified by the fingerprints of these splits, which
+    :func:`write_dataset` made of their crops and rows; a split that it lacks counts as "".
     """
     if "generator" in record["parameters"]:  # only a synthetic dataset has one
         return digest(record["parameters"], 16)

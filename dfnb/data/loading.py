@@ -295,7 +295,8 @@ class EpochSampler(Sampler[list[Index]]):
         self.seed = seed
         self.oversampling = settings.oversampling
         rank = frames.get("always", pd.Series(-1, frames.index)).to_numpy()
-        # The rows of the frames with a rank (0 or more), sorted by it: draws depend on the order.
+        # The rows of the frames with a rank (0 or more), sorted by it: draws depend on the order,
+        # but prefer none.
         self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
         self.frames_per_batch = settings.batch_size // settings.images_per_frame
         self.epoch = 0

@@ -49,6 +49,7 @@ DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs mor
 MIN_SIZE = 32  # side of a crop in pixels
 BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
+PREVIOUS = "previous.json"  # the record of a dataset while splits are added to it
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -471,7 +472,7 @@ def prepare(
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     check_names(videos)
-    chosen = in_splits(name, videos, splits, read_record(folder) or {})
+    chosen = in_splits(name, videos, splits, record_so_far(folder))
     check_classes(name, chosen, one_class)
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
@@ -481,7 +482,7 @@ def prepare(
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         check_space(folder, chosen, settings)
-        # Also removes the record, which write_dataset writes anew.
+        # Also sets the record aside, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
@@ -507,7 +508,20 @@ def prepare(
         originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
         chosen_names = {video.name for video in chosen}
-        return write_dataset(folder, parameters, originals, chosen_names, **about)
+        record = write_dataset(folder, parameters, originals, chosen_names, **about)
+        (folder / PREVIOUS).unlink(missing_ok=True)
+        return record
+
+
+def record_so_far(folder: Path) -> dict:
+    """The record of a finished dataset; or of the one to which a call that was killed was adding.
+
+    Empty where there is neither.
+    """
+    record = read_record(folder)
+    if record is None and (folder / PREVIOUS).exists():
+        record = read_json(folder / PREVIOUS)
+    return record or {}
 
 
 def in_splits(
@@ -635,7 +649,7 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
 
 
 def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
-    """Remove the record, and the temporary files of a killed run.
+    """Set the record aside as PREVIOUS, and remove the temporary files of a killed run.
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
     :class:`DfnbError` for a finished dataset of other parameters, and for a folder with a video
@@ -661,7 +675,8 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 f"{folder} contains another video, {file.parent.relative_to(root).as_posix()!r}; "
                 "give the new dataset another name"
             )
-    (folder / "record.json").unlink(missing_ok=True)
+    if (folder / "record.json").exists():
+        (folder / "record.json").replace(folder / PREVIOUS)  # else a kill would lose its splits
 
 
 def losses(results: pd.DataFrame) -> pd.DataFrame:
@@ -680,8 +695,9 @@ def losses(results: pd.DataFrame) -> pd.DataFrame:
 def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
     """One sentence per reason in the ``quarantine`` of a record: how many files have it, and which.
 
-    An entry names a ``video``, or the ``file`` of a portrait. A portrait that this dataset leaves
-    out although nothing is wrong with it is marked ``usable``, and is not listed.
+    Of the files, the first three are named. An entry names a ``video`` or, in a dataset of
+    dfnb.synth, the ``file`` of a portrait. A portrait that is left out although nothing is wrong
+    with it is marked ``usable``, and is not listed.
     """
     files_by_problem = defaultdict(list)
     for entry in quarantine:

@@ -35,7 +35,7 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
         crop = "crops as delivered"
     return {
         "fingerprint": identity(record, [split]),
-        "compression": record.get("compression", "as delivered"),
+        "compression": record.get("compression", "as delivered"),  # only dfnb.synth records it
         "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
         "crop": crop,
     }

@@ -257,7 +257,10 @@ class Settings(Closed):
         return [optimiser], schedule
 
     def released_transform(self) -> v2.Transform:
-        """The augmentation of the paper's released code; a paper without one raises DfnbError."""
+        """The augmentation of the paper's released code, called as that of :meth:`transform`.
+
+        A paper without one raises :class:`DfnbError`.
+        """
         module = type(self).__module__
         raise DfnbError(f"{module} has no released augmentation; set augmentation = light or none")
 

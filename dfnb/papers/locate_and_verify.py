@@ -8,9 +8,9 @@ compares outputs, gradients and training steps.
 Below, x is the RGB stream, which localises, and y the SRM stream, which sees noise residuals and
 classifies. x0 to x5 and y0 to y6 are their maps after the seven stages of the backbone
 (:func:`backbones.stages`). The size of x5, g × g, is the grid of patches: each position of x5
-represents one patch of the image. The parts, in the order of the code: CMCE and LFGA exchange
-features between the streams, MPFF describes patches, HBFusion fuses the maps of the SRM stream, and
-SSPSL labels the patches of fakes whose mask is unknown.
+represents one patch of the image. The parts, in the order of the code: CMCE (after the stages 0 to
+2) and LFGA (after 3 to 5) exchange features between the streams, MPFF describes patches, HBFusion
+fuses the maps of the SRM stream, and SSPSL labels the patches of fakes whose mask is unknown.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ class MPFF(nn.Module):
 def rows_at_once(values: int, device: torch.device) -> int:
     """How many rows of patches MPFF projects at once; one row has ``values`` values of p_i.
 
-    p_i is the map of stage i, projected, see :func:`likeness`; a row is one of the g × g patches.
+    p_i is the map of stage i, projected, see :func:`likeness`; a row is g patches of every image.
     On a CPU it is one row, which fits the caches: more rows take more memory and hardly less time.
     On a GPU, where each launch of an operation costs time, it is as many rows as have 2^25 values
     of p_i (128 MiB in float32): three rows of p_0 at published size with 16 images.

@@ -183,7 +183,7 @@ def _summary(statuses: list[str]) -> str:
     """One text for the statuses of experiments of a kind; NO_EXPERIMENT if there are none.
 
     It is RUN or NOT_RUN if all are, else a text such as "1 of 3 run completely". The status of a
-    single experiment stays as it is, and counts its numbers and figure.
+    single experiment, see :meth:`Experiment.status`, stays as it is.
     """
     if not statuses:
         return NO_EXPERIMENT

@@ -28,6 +28,7 @@ WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 Names = str | Sequence[str]
+# By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without replicates.
 Thresholds = Mapping[tuple[str, int], Array]
 
 
@@ -202,7 +203,8 @@ def _estimate(
 
     Args:
         group: Rows of a group of :func:`_of_test_set`: ``value`` is the score or measure, ``label``
-            True for fake, ``cluster`` the number of a column of ``weights``.
+            True for fake, ``cluster`` the number of a column of ``weights``. For FALSE_ALARMS they
+            are real ones alone.
         metric: For :func:`measure`.
         weights: (1 + REPLICATES, clusters) or, where people are not resampled, (1, clusters).
         thresholds: For :func:`measure`.

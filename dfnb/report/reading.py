@@ -236,7 +236,8 @@ def _scores_of_report(
 ) -> pd.DataFrame:
     """The scores of all detectors of a report on these test sets, or on all.
 
-    ``versions`` of its files are a part of the key under which the table is remembered.
+    ``versions`` of its files, the times of their last change, are a part of the key under which the
+    table is remembered. For the other arguments and the columns see :func:`scores`.
     """
     folder = report_folder(report)
     about = {}  # the metadata of each test set
@@ -363,7 +364,7 @@ def _described(
 def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:
     """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata.
 
-    "within" is a test set of the training set's domain, unless it is apart, see
+    "within" is a test set of the training set's domain, unless it is apart and another one, see
     :func:`dfnb.manifests.domain_of`.
     """
     if about.get("contrasts"):  # it compares kinds of images, not real with fake

@@ -92,6 +92,7 @@ def profile_of(report: str) -> dict[str, Any]:
 
 def test_sets(report: str) -> dict[str, dict[str, Any]]:
     """By test set of a report: the metadata of its file, :func:`dfnb.data.test_sets.metadata`."""
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     paths = sorted(report_folder(report).glob("test_sets/[!.]*.parquet"))
     return {path.stem: read_metadata(path) for path in paths}
 
@@ -184,7 +185,8 @@ def _with_frames(
 def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
     """Add a run, or further tables of it, to an open report.
 
-    Tables that are there stay as they are; what is said about a test set is replaced.
+    Tables that are there stay as they are; with a new one, what is said about its test sets is
+    replaced.
     """
     with locked(report_folder(report), wait_s=600):
         known, known_about = read_run(report, run.id)
@@ -429,7 +431,11 @@ def notebook_record(report: str, notebook: str) -> Path:
 
 
 def file_name(report: str, name: str, run: StoredRun | None) -> str:
-    """``name``; with the run's id in an open report, which keeps the files of several runs."""
+    """The name, without suffix, of a report's table or figure of this run: ``name``.
+
+    In an open report it has the run's id, too, since files of several runs are kept. None: of no
+    single run.
+    """
     return f"{name}-{run.id}" if run and not is_closed(report) else name
 
 

@@ -42,6 +42,7 @@ FACE_SHADOW = np.float32([0.85, 1.05, 1.15])
 IRIS_RADIUS = 0.46
 PUPIL_RADIUS = 0.2
 GLINT_RADIUS = 0.13
+LIFT = 0.22  # of the corners of the mouth by a full smile, in half widths of the mouth
 
 
 def looked_up(texture: Array, x: Array, y: Array) -> Array:
@@ -361,7 +362,7 @@ class Mouth:
         self.pixels_per_unit = self.half_width * head.radius
         # u is in half widths of the head; times `broad` it is in radii, as half_width is.
         self.x = head.u[window] * look.broad / self.half_width
-        lifted = 0.22 * pose.smile * self.x * self.x  # a smile lifts the corners most
+        lifted = LIFT * pose.smile * self.x * self.x  # a smile lifts the corners most
         self.y = (head.v[window] - look.mouth_v) / self.half_width + lifted
         self.between_corners = np.abs(self.x) < 1
         self.arch = np.clip(1 - self.x * self.x, 0, 1)
@@ -372,7 +373,7 @@ class Mouth:
     @property
     def right_corner(self) -> tuple[float, float]:
         """Place (u, v) in the face of the corner on the image's right."""
-        lifted = 0.22 * self.pose.smile * self.half_width
+        lifted = LIFT * self.pose.smile * self.half_width
         return self.half_width / self.look.broad, self.look.mouth_v - lifted
 
     def paint(self) -> None:
