@@ -28,7 +28,7 @@ WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 Names = str | Sequence[str]
-# By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without replicates.
+# By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without them.
 Thresholds = Mapping[tuple[str, int], Array]
 
 
