@@ -188,7 +188,8 @@ class _Loader(yaml.CSafeLoader):
     """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
 
     def construct_document(self, node: yaml.Node) -> Any:
-        # All mappings, before any is built: the key ``<<`` then copies entries from one to another.
+        # All mappings, before any is built: then ``<<`` copies entries into a mapping, and one that
+        # the mapping overrides would look as if it were written twice.
         waiting = [node]  # nodes of the syntax
         seen = set()
         while waiting:
@@ -204,8 +205,8 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_document(node)
 
     def _make_keys_texts(self, mapping: yaml.MappingNode) -> None:
-        names = set()
-        for key, _ in mapping.value:
+        """Tag the keys of a mapping as texts, in place; raise an error for one that occurs
+        twice.""" names = set() for key, _ in mapping.value:
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:

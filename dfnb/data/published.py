@@ -130,6 +130,7 @@ def extent(name: str) -> Extent | None:
     if not description.videos or not frames:
         return None
     crops = len(prepare.wanted_frames(frames, settings))
+    # A fake without a mask is forged where it differs from its original, so either gives masks.
     has_masks = any(rule.mask or rule.original for rule in description.rules)
     return Extent(description.videos, crops, settings.size, has_masks)
 

@@ -167,7 +167,8 @@ def forest(
         numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric. Where their ``minus`` is
             not the same in all panels, the values of ``across`` should say what is subtracted.
         by_seed: The same numbers with a row per seed; None draws no dots.
-        across: There is one panel per value of this column; each has one line per detector.
+        across: There is one panel per value of this column, such as ``place`` of
+            :func:`dfnb.report.reading.scores`; each panel has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
     """
     lines = list(numbers["detector"].unique())

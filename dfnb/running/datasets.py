@@ -89,9 +89,10 @@ def present(datasets: Iterable[str], source: str) -> list[str]:
 def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     """Frames of a split of a dataset, for pictures and examples.
 
-    Of a drawn dataset these are the frames of its first people, whether it is built or not. So a
-    notebook shows the same frames anywhere, and need not build a dataset to show ten. Of any other
-    dataset they are all frames of the split, after :func:`ensure_datasets`.
+    Of a dataset of painted faces these are the frames of its first people, whether it is built or
+    not. So a notebook shows the same frames anywhere, and need not build a dataset to show ten. Of
+    any other dataset, such as one of photographs (``portraits``), they are all frames of the split,
+    after :func:`ensure_datasets`.
     """
     if name in manifests.dataset_names("synth") and not synth.preset(name).portraits:
         return load_frames(synth.excerpt(name, split))

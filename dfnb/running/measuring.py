@@ -107,7 +107,8 @@ def measured(
     made, about_made = _make(run, missing, corruptions, of_maps)
     for name, new in about_made.items():
         known = about.get(name, {}).get("shared_crops") if name not in changed else None
-        if known and new["shared_crops"] is None:  # the training set is not here any more
+        # shared_crops, see About, cannot be counted where the training set is not here any more.
+        if known and new["shared_crops"] is None:
             new["shared_crops"] = known
     if made:
         add_scores(run.id, made, about_made)

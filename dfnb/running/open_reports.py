@@ -77,9 +77,9 @@ def score_corrupted(report: str) -> None:
 
 
 def score_kinds(report: str, test_set: str) -> None:
-    """Score :func:`first_runs` on a drawn test set that compares kinds of images.
+    """Score :func:`first_runs` on an embedded test set that compares kinds of images.
 
-    A closed report is only checked. Raises :class:`DfnbError` for any other test set, and for one
+    What such a set is, :func:`check_kinds` says. A closed report is only checked. Raises :class:`DfnbError` for any other test set, and for one
     of which a closed report has no scores.
     """
     check_kinds(test_set, report)
@@ -136,8 +136,9 @@ def _remedy(report: str) -> str:
 def _test_set(report: str, runs: Iterable[Run]) -> str:
     """The test set on which most of these runs were scored.
 
-    Of several such, it is the one that shares its domain with the training sets of most runs. Test
-    sets that compare kinds of images do not count. Raises :class:`DfnbError` where none is left.
+    Of several such, it is the one that shares its domain with the training sets of most of them.
+    Test sets that compare kinds of images (two manipulation methods, in place of real and fake) do
+    not count. Raises :class:`DfnbError` where none is left.
     """
     votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in runs:

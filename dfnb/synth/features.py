@@ -134,7 +134,7 @@ def _light_on_skin(head: Head) -> Array:
         height=0.045,
     )
     open_to_light = 1 - 0.28 * eye_sockets - 0.32 * below_nose  # share of the light that arrives
-    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # about 0.2 to 1.05: rarely cut
+    light = np.clip(head.shade * open_to_light, 0.05, 1.3)  # about 0.2 to 1.05: hardly ever cut
     return power(light[..., None], FACE_SHADOW)  # shadows are reddish, see FACE_SHADOW
 
 
@@ -400,7 +400,7 @@ class Mouth:
         middle = (self.hole_top + self.hole_bottom) / 2
         line = stripe(self.x, self.y, middle, 0.05)
         # Lips that part a little still show it near the corners. False counts as 0: no line.
-        is_nearly_closed = self.pose.open < 0.25
+        is_nearly_closed = self.pose.open < 0.25  # 0: closed, 1: wide open
         line = is_nearly_closed * (1 - hole) * line
         ends = self._edge(1.03 - np.abs(self.x), sharpness=0.4)
         lay_over(

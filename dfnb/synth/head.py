@@ -168,7 +168,7 @@ class Head:
     # ------------------------------------------------------------ places on the face
 
     # Bumps (S, S) of height 1, see brushes.bump. u and v are the place of the top, in a pair that
-    # of the right one; the bump falls to 1/e at `width` in u and at `height` in v.
+    # of the right one; the bump falls to 1/e at `width` in u and at `height` in v, in their units.
 
     def in_middle(
         self,
