@@ -205,8 +205,9 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_document(node)
 
     def _make_keys_texts(self, mapping: yaml.MappingNode) -> None:
-        """Tag the keys of a mapping as texts, in place; raise an error for one that occurs
-        twice.""" names = set() for key, _ in mapping.value:
+        """Tag the keys of a mapping as texts, in place; raise an error for a repeated one."""
+        names = set()
+        for key, _ in mapping.value:
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:

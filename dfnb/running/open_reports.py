@@ -79,8 +79,8 @@ def score_corrupted(report: str) -> None:
 def score_kinds(report: str, test_set: str) -> None:
     """Score :func:`first_runs` on an embedded test set that compares kinds of images.
 
-    What such a set is, :func:`check_kinds` says. A closed report is only checked. Raises :class:`DfnbError` for any other test set, and for one
-    of which a closed report has no scores.
+    What such a set is, :func:`check_kinds` says. A closed report is only checked. Raises
+    :class:`DfnbError` for any other test set, and for one of which a closed report has no scores.
     """
     check_kinds(test_set, report)
     if not reports.is_closed(report):

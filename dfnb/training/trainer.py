@@ -1,9 +1,8 @@
 """The training loop of all papers, on one device.
 
-Interrupted at any step and started again, a training ends in the same weights, unless
-``deterministic`` is off: the images of an
-epoch are drawn from (seed, epoch, position), dropout and mixup from (seed, step), and the
-checkpoint contains everything else.
+Interrupted at any step and started again, a training ends in the same weights, unless its setting
+``deterministic`` is off: the images of an epoch are drawn from (seed, epoch, position), dropout and
+mixup from (seed, step), and the checkpoint contains everything else.
 """
 
 import math
