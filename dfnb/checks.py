@@ -101,12 +101,12 @@ def _remedy(problem: str, value: Any) -> str:
     """How to write a value that arrived as a text where another type is expected.
 
     ``problem`` is pydantic's name of the error, such as ``int_type``. YAML and papermill read some
-    numbers and lists as texts. Empty for a value that is no text.
+    numbers and lists as texts. Empty for a value that is no text, or is of that type in no form.
     """
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):
-        match = re.fullmatch(r"([-+]?\d+)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
+        match = re.fullmatch(r"([-+]?(?=\.?\d)\d*)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
         if not match:  # no number
             return ""
         whole, decimals, sign, exponent = match.groups()

@@ -377,7 +377,7 @@ def _videos(source: str, name: str, root: Path | None, options: list[str]) -> li
         if not path.is_file():
             raise DfnbError(f"there is no file {path}")
         return videos.read_csv(path, root or path.parent)
-    if root:
+    if root and path.is_dir():
         raise DfnbError(f"--root has no effect for {path}: a folder is its own root; leave it out")
     listing = files.dataset_folder(name) / "videos.csv"
     words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]

@@ -338,6 +338,8 @@ def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data, monk
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(prepare, failing, stop)
             run(*test, *train, splits=["test"])
+    with pytest.raises(DfnbError, match="was made with"):
+        run(*test, *train, splits=["test"], settings=SMALL.model_copy(update={"size": 48}))
     assert run(*test, *train, splits=["test"])["n"] == whole["n"]
     with pytest.raises(DfnbError, match="set has no video of the split tset, but of test, train"):
         run(*test, *train, splits=["tset"])

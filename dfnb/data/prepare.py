@@ -652,11 +652,11 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
     """Set the record aside as PREVIOUS, and remove the temporary files of a killed run.
 
     Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
-    :class:`DfnbError` for a finished dataset of other parameters, and for a folder with a video
-    that is not among ``videos``. In an unfinished one, videos of other parameters are not refused:
-    they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
+    :class:`DfnbError` for a dataset that is or was finished with other parameters, and for a folder
+    with a video that is not among ``videos``. In any other, videos of other parameters are not
+    refused: they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
     """
-    record = read_record(folder)
+    record = record_so_far(folder)
     if record and record["parameters"] != parameters:
         raise DfnbError(
             f"{folder} was made with {record['parameters']}; --set them so, or give the new "

@@ -212,9 +212,11 @@ def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
                     f"than {first.path}; correct it, or the column video"
                 )
         # A video file, or an image that is listed twice, perhaps once by the name of its folder.
-        if not video.frames or any(image in frames for image, _ in video.frames):
+        repeated = [image for image, _ in video.frames if image in frames]
+        if not video.frames or repeated:
+            image = repeated[0] if repeated else video.path
             raise DfnbError(
-                f"{place}: {video.path} is no other image of the video {first.name!r}; list each "
+                f"{place}: {image} is no other image of the video {first.name!r}; list each "
                 "image once, and give a video file a name of its own in the column video"
             )
         for image, region in video.frames:
@@ -336,9 +338,10 @@ def _files_and_rows(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, lis
     media = [name for name in files if MEDIA.fullmatch(name)]
     rows = sorted_rows(filter(pattern.fullmatch, media))
     if not rows:
-        kind = "image" if pattern is IMAGE else "file"
+        if pattern is IMAGE:
+            raise DfnbError(f"{root} contains no image to prepare; sort images into it: {LAYOUT}")
         raise DfnbError(
-            f"{root} contains no {kind} to prepare; sort its videos and images into real/ and "
+            f"{root} contains no file to prepare; sort its videos and images into real/ and "
             "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
         )
     named = [row.get(column) for row in rows for column in ("path", "mask", "original")]

@@ -458,7 +458,8 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     A cell has ceil(H / rows) × ceil(W / columns) pixels. If the cells cover more than the map, the
     released code repeats the map's border: half of the missing pixels before the map and half
     behind it, where an odd one goes, too. max_pool2d's own padding gives the same, because a
-    repeated value changes no maximum. A cell that would be padding alone is left out.
+    repeated value changes no maximum. A last cell that would be padding alone is left out;
+    padding of more than half a cell raises a RuntimeError.
     """
     kernel = []
     padding = []

@@ -6,11 +6,11 @@ verdict. Published figures are in :mod:`dfnb.report.published`.
 
 import fnmatch
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
 from dfnb.checks import Closed, Name, read_yaml
@@ -52,13 +52,15 @@ class Claim(Closed):
     only_if: str = ""
     family: bool = True
 
-    @field_validator("metric")
-    @classmethod
-    def is_better_if_higher(cls, metric: str) -> str:
+    @model_validator(mode="after")
+    def _check_metric(self) -> Self:
         """Refuse EER and shares called fake: a higher value of a metric counts as a gain."""
-        if metric in ("EER", FALSE_ALARMS, CALLED):
-            raise ValueError("a claim needs a metric of which more is better, such as AUC")
-        return metric
+        if self.metric in ("EER", FALSE_ALARMS, CALLED):
+            raise ValueError(
+                f"claim {self.id}: metric = {self.metric}: write one of which more is better, such "
+                "as AUC"
+            )
+        return self
 
 
 class Content(Closed):
@@ -98,11 +100,11 @@ def judge(
 
     Returns:
         A row per claim and place (a test set, "within" or "across"): the fields of :class:`Claim`
-        but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``; the number, as
-        of :func:`dfnb.report.metrics.measure`, NaN where a premise is not supported; ``p_gain``,
-        ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for the claims of the family;
-        ``detectable``, the least difference that would have been shown with the probability POWER;
-        and the ``verdict``. Perhaps no row.
+        but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``, the day when
+        they were written down; the number, as of :func:`dfnb.report.metrics.measure`, NaN where a
+        premise is not supported; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected by Holm's
+        rule for the claims of the family; ``detectable``, the least difference that would have been
+        shown with the probability POWER; and the ``verdict``. Perhaps no row.
     """
     name = profile_of(report).get("claims")
     registry = content(name) if name else None

@@ -253,20 +253,23 @@ def roc(scores: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         1, places.ngroups, figsize=(width(), 2.4), sharex=True, sharey=True, squeeze=False
     )
-    by_detector = scores.groupby("detector", observed=True)
-    numbers = {name: number for number, (name, _) in enumerate(by_detector)}
-    handles = {}  # one per name: a detector looks the same in all panels
+    # A detector looks the same in all panels: colour and line of the style's cycle, and a marker.
+    cycle = list(plt.rcParams["axes.prop_cycle"])
+    looks = {
+        name: {**cycle[number % len(cycle)], "marker": MARKERS[number % len(MARKERS)]}
+        for number, (name, _) in enumerate(scores.groupby("detector", observed=True))
+    }
+    handles = {}  # one per name
     for axis, (place, rows) in zip(axes[0], places):
         for name, of_detector in rows.groupby("detector", observed=True):
             false_alarms, found, _ = roc_curve(of_detector["label"], of_detector["score"])
-            number = numbers[name]
-            look = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
             # markevery: the distance of two markers, as a share of the panel's diagonal.
-            [handles[name]] = axis.plot(false_alarms, found, ms=3, markevery=0.15, **look)
-        chance = np.geomspace(0.005, 1, 50)  # from the left end: a logarithmic axis has no 0
-        [handles["chance"]] = axis.plot(chance, chance, ":", color="0.5")
+            [handles[name]] = axis.plot(false_alarms, found, ms=3, markevery=0.15, **looks[name])
+        shares = np.geomspace(0.005, 1, 50)  # from the left end: a logarithmic axis has no 0
+        [chance] = axis.plot(shares, shares, ":", color="0.5")
         axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
     axes[0, 0].set_ylabel("fakes found")
+    handles["chance"] = chance  # last in the legend
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
     return figure
 

@@ -331,7 +331,7 @@ def _completed(
     if largest_share == 1:
         raise DfnbError(
             f"{path} has no score at all of one of its test sets ({counted}), so that nothing says "
-            f"what would count as {missing}; leave the test set out"
+            f"what would count as {missing}; write its scores, or leave the test set out"
         )
     remarks.append(f"{path.stem} has {counted}, which count as {missing}.")
     return score.fillna(score.groupby(frames["test_set"]).transform(REPLACEMENTS[missing]))

@@ -320,8 +320,8 @@ def _seconds_per_frame(
 ) -> float:
     """The seconds that scoring takes per frame, without the time before its first frame.
 
-    They are the difference between scoring few and scoring more of the frames. ``options`` are
-    those of :func:`dfnb.training.scoring.predict`.
+    It is the difference between scoring few and scoring more frames, divided by how many more they
+    are. ``options`` are those of :func:`dfnb.training.scoring.predict`.
     """
 
     def seconds_for(subset: pd.DataFrame) -> float:
@@ -333,10 +333,11 @@ def _seconds_per_frame(
     few = frames.head(FEW)
     seconds_for(few)  # slower than the second time: it chooses kernels
     seconds_for_few = seconds_for(few)
-    # As many frames as a third of LONG_ENOUGH allows.
-    count = int(np.clip(FEW * LONG_ENOUGH / 3 / seconds_for_few, 2 * FEW, SCORED))
-    if device.DEVICE == "cuda":  # so many batches of 64 frames that all workers are busy
+    if device.DEVICE == "cuda":
+        # At least STEPS batches of predict's 64 frames, and two of each worker: then all are busy.
         count = 64 * max(STEPS, 2 * device.workers())
+    else:  # as many frames as a third of LONG_ENOUGH allows: scoring is the lesser part of a cost
+        count = int(np.clip(FEW * LONG_ENOUGH / 3 / seconds_for_few, 2 * FEW, SCORED))
     more = frames.head(count)
     return max(0.0, seconds_for(more) - seconds_for_few) / max(1, len(more) - len(few))
 

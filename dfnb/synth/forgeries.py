@@ -70,8 +70,8 @@ class Forgery(Closed):
     cast: Span = (0.04, 0.08)
     # Of generated images, share of the frame's side; in mesh_forgeries, of GENERATED_FACE pixels.
     low_resolution: PositiveSpan = (0.55, 0.75)
-    # Standard deviation of the blur of `texture`, in pixels; in mesh_forgeries, in those of a
-    # generated face.
+    # Standard deviation of the blur of `texture`, in pixels; in mesh_forgeries, in parts of the
+    # face's width of which there are GENERATED_FACE.
     soften: PositiveSpan = (0.6, 0.9)
     # Longest displacement of a warp, in face coordinates. Of reshape: by how many pixels the
     # displacement grows per pixel from the region's rim; below 1, so that nothing folds over.

@@ -1,5 +1,7 @@
 """Figures show the numbers that they are given, and are saved with the same bytes."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import planted
@@ -132,12 +134,16 @@ def test_a_detector_of_one_panel_keeps_its_look_and_is_in_the_legend():
         pd.DataFrame({**rows, "detector": detector, "place": place})
         for detector, place in (("A", "within"), ("B", "within"), ("B", "across"), ("C", "across"))
     ]
-    figure = figures.roc(pd.concat(scores))
+    with plt.style.context(Path(figures.__file__).with_suffix(".mplstyle")):
+        figure = figures.roc(pd.concat(scores))
     across, within = figure.axes  # in the order of the alphabet
-    looks = [[line.get_color() for line in axes.lines[:2]] for axes in (within, across)]
+    looks = [
+        [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines[:2]]
+        for axes in (within, across)
+    ]
     assert looks[0][1] == looks[1][0] and looks[0][0] != looks[1][1]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sorted(names) == ["A", "B", "C", "chance"]
+    assert sorted(names) == ["A", "B", "C", "chance"] and names[-1] == "chance"
 
 
 def test_each_severity_stands_above_its_name_in_any_order():

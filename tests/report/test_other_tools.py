@@ -310,7 +310,8 @@ def test_missing_scores_are_counted_and_treated_as_asked(tmp_path, missing, expe
 
 def test_a_test_set_without_any_score_cannot_be_filled_in(tmp_path):
     path = own(tmp_path / "mine.csv", "video,label,score\na,0,\nb,1,\n")
-    with pytest.raises(DfnbError, match=r"no score at all of one of its test sets .* leave the"):
+    sentence = "no score at all of one of its test sets .* write its scores, or leave"
+    with pytest.raises(DfnbError, match=sentence):
         other_tools.scored_frames([path], missing="real")
 
 
