@@ -106,8 +106,8 @@ def _remedy(problem: str, value: Any) -> str:
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):
-        match = re.fullmatch(r"([-+]?(?=\.?\d)\d*)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
-        if not match:  # no number
+        match = re.fullmatch(r"([-+]?\d+)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
+        if not match:  # no number, or none of which YAML is sure to read the digits, such as -.5
             return ""
         whole, decimals, sign, exponent = match.groups()
         if problem == "int_type" and decimals:
@@ -187,34 +187,20 @@ def explained(
 class _Loader(yaml.CSafeLoader):
     """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
 
-    def construct_document(self, node: yaml.Node) -> Any:
-        # All mappings, before any is built: then ``<<`` copies entries into a mapping, and one that
-        # the mapping overrides would look as if it were written twice.
-        waiting = [node]  # nodes of the syntax
-        seen = set()
-        while waiting:
-            part = waiting.pop()
-            if id(part) in seen:  # an alias of one that was here
-                continue
-            seen.add(id(part))
-            if isinstance(part, yaml.MappingNode):
-                self._make_keys_texts(part)
-                waiting += [value for _, value in part.value]
-            elif isinstance(part, yaml.SequenceNode):
-                waiting += part.value
-        return super().construct_document(node)
-
-    def _make_keys_texts(self, mapping: yaml.MappingNode) -> None:
-        """Tag the keys of a mapping as texts, in place; raise an error for a repeated one."""
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Check the keys, then copy into the mapping what it merges; PyYAML calls it for each."""
         names = set()
-        for key, _ in mapping.value:
+        for key, _ in node.value:  # the entries of the mapping as nodes of the syntax
             if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
                 continue
             if key.value in names:
                 problem = f"{key.value!r} is written twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, mapping.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             names.add(key.value)
             key.tag = "tag:yaml.org,2002:str"  # a text, even where YAML would read a bool or number
+        super().flatten_mapping(node)
+        # Of an entry that was overridden, the last is left: an alias brings the mapping here again.
+        node.value = [*{key.value: (key, value) for key, value in node.value}.values()]
 
 
 def parse_yaml(text: str) -> Any:

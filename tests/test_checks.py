@@ -22,7 +22,7 @@ class Values(Closed):
         ("rate: 1e-3", "rate = '1e-3': input should be a valid number; write 1.0e-3"),
         ("rate: 1e3", "write 1.0e[+]3"),
         ("rate: 1.5e3", "write 1.5e[+]3"),
-        ("rate: '.5'", "; write it without quotes"),
+        ("rate: '-.5'", "input should be a valid number$"),
         ("rate: '1.0e-3'", "; write 1.0e-3, as YAML reads numbers, and without quotes"),
         ("rate: many", "rate = 'many': input should be a valid number$"),
         ("count: 1e3", "count = '1e3': input should be a valid integer; write all its digits"),

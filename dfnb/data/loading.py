@@ -143,8 +143,7 @@ class FrameDataset(Dataset):
         sample_key = ("samples", self.split, self.seed, epoch, position)
         # All samples of a frame are augmented alike: they share draws and seed.
         augment_key = ("augment", self.seed, epoch, position)
-        # Of the light augmentation, which is for whole batches; the seed set below is that of
-        # self.transform.
+        # The draws are for the light augmentation, the seed below for self.transform.
         draws = rng(*augment_key).random(augmentation.DRAWS)
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.

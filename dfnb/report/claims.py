@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from dfnb.checks import Closed, Name, read_yaml
 from dfnb.files import find
-from dfnb.report.metrics import CALLED, FALSE_ALARMS, FEWEST_SETS, METRICS, Thresholds, measure
+from dfnb.report.metrics import FEWEST_SETS, LESS_IS_BETTER, METRICS, Thresholds, measure
 from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import detectors, profile_of
@@ -54,8 +54,8 @@ class Claim(Closed):
 
     @model_validator(mode="after")
     def _check_metric(self) -> Self:
-        """Refuse EER and shares called fake: a higher value of a metric counts as a gain."""
-        if self.metric in ("EER", FALSE_ALARMS, CALLED):
+        """Refuse metrics LESS_IS_BETTER: a verdict counts a higher value as a gain."""
+        if self.metric in LESS_IS_BETTER:
             raise ValueError(
                 f"claim {self.id}: metric = {self.metric}: write one of which more is better, such "
                 "as AUC"

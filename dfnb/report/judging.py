@@ -115,8 +115,8 @@ def _frames_of_report(report: str, frames: pd.DataFrame) -> pd.DataFrame:
 
 def _videos(frames: pd.DataFrame, over_frames: OverFrames) -> pd.DataFrame:
     """The scores of videos, made of those of their frames, see :class:`Scores`."""
-    # "collapsed" (whether the training learned nothing) and "is_probability" split no group: they
-    # are equal in all frames of a detector and seed, and stay columns because they are in the list.
+    # "collapsed" (whether the training learned nothing) and "is_probability" are equal in all
+    # frames of a detector and seed: they are here only so that they stay columns.
     by = ["test_set", "detector", "seed", "collapsed", "is_probability", *UNITS["video"]]
     videos = frames.groupby(by, observed=True, sort=False)["score"].agg(over_frames)
     # Rounded, because the noise of float64 must not rank videos whose scores are equal.

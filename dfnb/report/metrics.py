@@ -26,6 +26,7 @@ FALSE_ALARMS = "false alarms"  # the share of real frames above the validation t
 CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
+LESS_IS_BETTER = ("EER", FALSE_ALARMS, CALLED)
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 Names = str | Sequence[str]
 # By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without them.

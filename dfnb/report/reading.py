@@ -347,9 +347,8 @@ def _described(
     train_set = run.train_set if run else ""
     names = means["test_set"].unique()
     places = {name: _place(name, train_set, about[name]) for name in names}
-    first = np.zeros(len(means), int)  # all rows have the one category
     constants = {
-        name: pd.Categorical.from_codes(first, [value])
+        name: pd.Categorical([value]).repeat(len(means))
         for name, value in zip(DETECTOR_COLUMNS, detector)
     }
     described = means.assign(

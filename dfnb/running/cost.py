@@ -212,10 +212,11 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
     images do not fit.
     """
     settings = settings_of(run)
-    n = settings.images_per_frame  # the size of a batch is a multiple of it
+    per_frame = settings.images_per_frame  # the size of a batch is a multiple of it
     size = settings.batch_size
     if device.DEVICE == "cpu":
-        size = min(size, max(FEW, PIXELS // settings.image_size**2 // n * n))
+        frames = PIXELS // settings.image_size**2 // per_frame
+        size = min(size, max(FEW, frames * per_frame))
     smallest = min(size, FEW)
     while size >= smallest:
         trainer = None  # one that did not fit gives its memory back
@@ -233,7 +234,7 @@ def _start(run: RunParameters, splits: Mapping[str, pd.DataFrame]) -> tuple[Trai
             return trainer, _seconds_per_step(trainer)
         except torch.OutOfMemoryError:
             print(f"{run.paper}: {size} images do not fit the memory")
-            size = size // 2 // n * n
+            size = size // 2 // per_frame * per_frame
     raise DfnbError(f"{run.paper} does not fit the memory of {device.DEVICE}")
 
 

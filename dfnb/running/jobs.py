@@ -97,10 +97,8 @@ def profile(name: str) -> Profile:
     checked = Profile.check(read_yaml(path), path)
     for notebook in checked.ablations:
         if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
-            raise DfnbError(
-                f"{path} has ablations of {notebook}, which trains nothing; those that train are "
-                f"{', '.join(papers.notebooks())}"
-            )
+            known = suggestion(notebook, papers.notebooks())
+            raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing{known}")
     for notebook in papers.notebooks():
         stated = [checked.notebooks.get(notebook) or {}]
         for variants in checked.ablations.get(notebook, {}).values():

@@ -119,7 +119,5 @@ class StoredRun:
 
     @property
     def log(self) -> pd.DataFrame:
-        """One row per epoch, with the columns that :meth:`dfnb.training.trainer.Trainer.end_epoch`
-        writes, such as ``epoch``, ``loss_total`` and ``validation_auc``.
-        """
+        """One row per epoch, as :meth:`dfnb.training.trainer.Trainer.end_epoch` writes it."""
         return pd.DataFrame(self.record.log)

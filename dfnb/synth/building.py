@@ -498,10 +498,10 @@ class _Take:
     ) -> list[dict[str, Any]]:
         """The rows of the frames table, one per frame; ``frames.COLUMNS`` explains the columns.
 
-        :mod:`dfnb.data.frames` adds the others. ``source`` is the donor's number, ""
-        if there is none. The pair is the cluster: its videos are resampled together. The crop is
-        the whole frame, at its own scale. ``landmarks`` are x and y of the five points in turn, in
-        pixels: the target's before the forgery.
+        :mod:`dfnb.data.frames` adds the others. ``source`` is the donor's number, "" if there is
+        none. The pair is the cluster: its videos are resampled together. The crop is the whole
+        frame, at its own scale. ``landmarks`` are x and y of the five points in turn, in pixels:
+        the target's before the forgery.
         """
         size = float(self.settings.size)
         rows = []

@@ -35,8 +35,9 @@ class Run(StoredRun):
         if content is None:
             # Several reports may have the run; any will do.
             for path in home().glob(f"reports/*/scores/{escape(run_id)}.parquet"):
-                # None: a file of another tool
-                content = content or read_metadata(path).get("record")
+                content = read_metadata(path).get("record")
+                if content is not None:  # else it is a file of another tool
+                    break
         if content is None:
             return None
         return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
