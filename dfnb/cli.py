@@ -345,8 +345,10 @@ def prepare(
     missing = []  # sentences about what is missing or left out
     if source in manifests.dataset_names("real"):
         values.update(published.load(source).prepare)  # the settings of its manifest
+        folder = root  # in which the videos were found
         videos, missing = published.scan(source, root)
     else:
+        folder = Path(source) if Path(source).is_dir() else None
         options = [word for setting in settings or [] for word in ("--set", setting)]
         options += ["--one-class"] if one_class else []
         options += [word for split in splits or [] for word in ("--splits", split)]
@@ -359,7 +361,9 @@ def prepare(
         typer.echo(problem, err=True)
     typer.echo(summary(videos))
     chosen = splits or ()
-    record = prepare.prepare(name, videos, checked, one_class=one_class, splits=chosen)
+    record = prepare.prepare(
+        name, videos, checked, one_class=one_class, splits=chosen, source=folder
+    )
     _print_record(record, name)
 
 
@@ -371,6 +375,7 @@ def _videos(source: str, name: str, root: Path | None, options: list[str]) -> li
     printed; ``options`` are the other words of this command, such as --set size=256.
     """
     from dfnb.data import videos
+    from dfnb.data.frames import refuse_overlap
 
     path = Path(source)
     if path.suffix == ".csv":
@@ -380,6 +385,7 @@ def _videos(source: str, name: str, root: Path | None, options: list[str]) -> li
     if root and path.is_dir():
         raise DfnbError(f"--root has no effect for {path}: a folder is its own root; leave it out")
     listing = files.dataset_folder(name) / "videos.csv"
+    refuse_overlap(listing.parent, [path])
     words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]
     command = shlex.join(words)
     videos.write_csv(listing, path, command)

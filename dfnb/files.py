@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,9 @@ def run_folder(run_id: str) -> Path:
 
 # ---------------------------------------------------------------- writing
 
+# The names that :func:`atomic` gives to temporary files and folders.
+TEMPORARY = re.compile(r"\..+\.dfnb-[0-9a-f]{8}(\.[^.]+)?(\.old)?")
+
 
 @contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
@@ -136,12 +140,13 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; what is made there replaces ``path`` on success.
 
     It may be a file or a folder. A file is synced to disk first. An existing folder is set aside
-    just before the replacement, because the system replaces only an empty one. Raises
-    :class:`DfnbError` where the system cannot write.
+    just before the replacement, because the system replaces only an empty one, and is then removed:
+    the caller has made sure that all in it was made by dfnb. Raises :class:`DfnbError` where the
+    system cannot write.
     """
     # The name keeps the suffix, by which matplotlib for example chooses the format of a file. It is
     # random, so that two processes do not write to the same one.
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.dfnb-{os.urandom(4).hex()}{path.suffix}")
     aside = temporary.with_name(f"{temporary.name}.old")
     with explain_writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import foreign
 import psutil
 import pytest
 import yaml
@@ -45,7 +46,7 @@ def home(checkout, smoke_home, tmp_path_factory, monkeypatch):
 def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path, monkeypatch):
     """Started from another folder; stopped while it trains, then while a notebook runs.
 
-    No process of it stays, and nothing that was finished is repeated.
+    No process of it stays, nothing that was finished is repeated, and no file of others is touched.
     """
     command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
     plan = jobs.plan("mine")
@@ -55,6 +56,12 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     log_of_training, *logs_of_notebooks = [report / "logs" / f"{job.name}.txt" for job in planned]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
+    parts = [report / name for name in ("", "scores", "tables", "figures", "logs", "notebooks")]
+    around = foreign.scatter(home, home / "runs", home / "datasets/smoke-a", *parts)
+    mine = report / "notebooks" / "mine.ipynb"  # executed by papermill, as ours are
+    executed = {"metadata": {"papermill": {"start_time": ""}}, "nbformat": 4, "cells": []}
+    files.write_json(mine, executed)
+    around[mine] = mine.read_bytes()
 
     def is_training():
         return list(home.glob("runs/*/last.ckpt"))
@@ -98,6 +105,7 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     again = CliRunner().invoke(cli.commands, ["run", "mine", "--cores", "2"])
     assert again.exit_code == 0 and again.stdout == done.stdout
     assert times == {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
+    foreign.check_untouched(around)
 
 
 def test_the_committed_executed_notebooks_are_clean(checkout):

@@ -18,6 +18,7 @@ from dfnb.checks import DfnbError
 from dfnb.data import prepare
 from dfnb.data.faces import decode, guess_length
 from dfnb.data.frames import (
+    OWN_MARK,
     landmarks_array,
     load_frames,
     masked_positions,
@@ -434,7 +435,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(clips, data, monkeypa
         process.join()
     assert run(*clips)["fingerprint"] == record["fingerprint"]
     assert contents(data) == expected
-    assert [path.name for path in data.rglob(".*")] == [".lock"]
+    assert sorted(path.name for path in data.rglob(".*")) == [OWN_MARK, ".lock"]
 
 
 def test_the_number_of_workers_changes_nothing(clips, data):

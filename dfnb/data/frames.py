@@ -7,9 +7,13 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 """
 
 import hashlib
+import json
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +56,10 @@ SPLITS = ("train", "val", "test")
 CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
 MASK_FILE = "mask-{:03d}.png"
 TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
+OWN_MARK = ".dfnb"  # an empty file in a dataset's folder that says: dfnb made what is here
+PREVIOUS = "previous.json"  # the record of a dataset while splits are added to it
+# The files of a dataset besides its videos.
+OWN_FILES = ("frames.parquet", "record.json", PREVIOUS, "quarantine.csv", "dataset.json", TREE)
 # The columns that say where a crop was cut out; null for images that are used in place.
 WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
@@ -85,6 +93,9 @@ def write_video(
 ) -> None:
     """Write one video of a dataset; its folder appears complete or not at all.
 
+    A folder that an earlier call wrote is replaced; any other one is refused by
+    :func:`refuse_foreign_files`.
+
     Args:
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``,
@@ -95,6 +106,7 @@ def write_video(
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
+    refuse_foreign_files(folder)
     content = dict(more)
     with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
@@ -107,6 +119,103 @@ def write_video(
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
         content["rows"] = rows
         write_json(temporary / "video.json", content)
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Raise :class:`DfnbError` where the folder of a video has a file that dfnb did not make.
+
+    dfnb made what ``video.json`` describes, and nothing in a folder without it.
+    """
+    if not os.path.lexists(folder):
+        return
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    foreign = {path.name for path in folder.iterdir()} - _made_files(folder) if is_folder else {""}
+    if foreign:
+        raise DfnbError(
+            f"{folder / min(foreign)} was not made by dfnb, which would remove it; move it away, "
+            "or give the new dataset another name"
+        )
+
+
+def _made_files(folder: Path) -> set[str]:
+    """The names of the files that :func:`write_video` made in the folder of a video."""
+    path = folder / "video.json"
+    content = read_json(path) if path.is_file() else {}
+    if "crops_hash" not in content:
+        return set()
+    made = {path.name}
+    for number, row in enumerate(content["rows"]):
+        if "path" not in row:  # else the crop is another's, used in place
+            made |= {CROP_FILE.format(number), MASK_FILE.format(number)}
+    return made
+
+
+def remove_video(folder: Path) -> None:
+    """Remove what :func:`write_video` wrote into a folder, and the folder.
+
+    Raises :class:`DfnbError` as :func:`refuse_foreign_files`, before anything is removed.
+    """
+    refuse_foreign_files(folder)
+    if folder.exists():
+        for name in _made_files(folder) - {"video.json"}:
+            (folder / name).unlink(missing_ok=True)
+        # Last, because the other files are known to be ours by it. An empty folder has none.
+        (folder / "video.json").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def refuse_foreign_dataset(folder: Path) -> None:
+    """Raise :class:`DfnbError` where dfnb would overwrite what others made in a dataset's folder.
+
+    Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`, or a record that names the
+    table of frames: earlier versions made no mark.
+    """
+    records = [path for name in ("record.json", PREVIOUS) if (path := folder / name).is_file()]
+    if (folder / OWN_MARK).exists() or any(_names_frames(path) for path in records):
+        return
+    for name in OWN_FILES:
+        if os.path.lexists(folder / name):
+            raise DfnbError(
+                f"{folder / name} was not made by dfnb, which would overwrite it; move it away, or "
+                "give the new dataset another name"
+            )
+
+
+def _names_frames(record: Path) -> bool:
+    """Whether a JSON file is the record of a dataset."""
+    with suppress(ValueError):
+        content = json.loads(record.read_bytes())
+        return isinstance(content, dict) and "frames.parquet" in content.get("outputs", ())
+    return False
+
+
+def refuse_overlap(folder: Path, sources: Iterable[Path], videos: Iterable[str] = ()) -> None:
+    """Raise :class:`DfnbError` where a source and a dataset's ``folder`` contain one another.
+
+    ``sources`` are files and folders that the dataset is made from; links in them, and in the
+    folders of ``videos``, the names of the dataset's videos, are followed.
+    """
+    real_folder = cache(Path.resolve)  # files share folders, and to resolve each path is slow
+
+    def real(path: Path) -> Path:
+        path = path.absolute()
+        return path.resolve() if path.is_symlink() else real_folder(path.parent) / path.name
+
+    root = folder / "videos"
+    written = {folder.resolve(), root.resolve(), *(real(root / name) for name in videos)}
+    above = {parent for path in written for parent in path.parents}
+
+    @cache
+    def is_below(path: Path) -> bool:
+        return path in written or (path != path.parent and is_below(path.parent))
+
+    for source in sources:
+        place = real(source)
+        if place in above or is_below(place):
+            raise DfnbError(
+                f"{source} and {folder}, where the dataset is written, contain one another; move "
+                "the source elsewhere, or give the dataset another name"
+            )
 
 
 def write_images(folder: Path, name: str, images: np.ndarray) -> None:

@@ -27,11 +27,17 @@ from tqdm import tqdm
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
 from dfnb.data.frames import (
+    OWN_MARK,
+    PREVIOUS,
     TREE,
     WHERE_CUT,
     crop_hash,
     half_of_two_levels,
     images_hash,
+    refuse_foreign_dataset,
+    refuse_foreign_files,
+    refuse_overlap,
+    remove_video,
     unlabelled,
     write_dataset,
     write_video,
@@ -39,7 +45,15 @@ from dfnb.data.frames import (
 from dfnb.data.listings import frame_numbers
 from dfnb.data.videos import Video, sentences
 from dfnb.data.workers import start_worker
-from dfnb.files import dataset_folder, digest, locked, read_json, size_in_words, write_bytes
+from dfnb.files import (
+    TEMPORARY,
+    dataset_folder,
+    digest,
+    locked,
+    read_json,
+    size_in_words,
+    write_bytes,
+)
 from dfnb.records import read_record
 
 if TYPE_CHECKING:
@@ -49,7 +63,6 @@ DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs mor
 MIN_SIZE = 32  # side of a crop in pixels
 BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
-PREVIOUS = "previous.json"  # the record of a dataset while splits are added to it
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -396,8 +409,8 @@ def prepare_video(
     """Prepare one video into ``folder/videos/<name>``.
 
     A video that was prepared before is kept if it was made from the same ``inputs`` (its
-    :func:`inputs_digest`), and prepared again otherwise. A fake that cannot be compared with its
-    original, frame by frame, has no mask.
+    :func:`inputs_digest`), and prepared again otherwise; then it is removed where it has become
+    unusable. A fake that cannot be compared with its original, frame by frame, has no mask.
 
     Returns the name of the ``video``; its ``kind``, "split/method"; the number of wanted
     ``frames``, how many of them are ``without_face``, both 0 where the video cannot be read; and
@@ -408,7 +421,6 @@ def prepare_video(
     file = video_folder / "video.json"
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
-        shutil.rmtree(video_folder, ignore_errors=True)
         try:
             if video.crops:
                 content = use_crops(video, folder)
@@ -416,6 +428,7 @@ def prepare_video(
                 content = cut_faces(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             if video.mask or not video.original:  # the video was not compared with an original
+                remove_video(video_folder)
                 frames = error.frames if isinstance(error, NoFace) else 0
                 return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
             # The original may be the cause, so try again without it, and so without a mask.
@@ -444,6 +457,7 @@ def prepare(
     workers: int | None = None,
     one_class: bool = False,
     splits: Collection[str] = (),
+    source: Path | None = None,
 ) -> dict:
     """Prepare videos into ``datasets/<name>``.
 
@@ -458,6 +472,7 @@ def prepare(
         workers: Number of processes; default: one per processor.
         one_class: Whether a dataset may lack real videos, or fake ones.
         splits: The splits to prepare, besides those that the dataset has already; none: all.
+        source: The folder in which the videos were found; None: they come from a list.
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
@@ -467,11 +482,16 @@ def prepare(
 
     Raises :class:`DfnbError` for impossible names or splits, when the folder has a finished dataset
     of other settings, or other videos, when another process is writing it, when real or fake videos
-    are missing, when no file is there or none has a face, and when the disk has no room for crops.
+    are missing, when no file is there or none has a face, when the disk has no room for crops, when
+    the dataset and what it is made from contain one another, and when files of others are in its
+    way.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     check_names(videos)
+    sources = chain([source] if source else [], *map(files_of, videos))
+    refuse_overlap(folder, sources, [video.name for video in videos])
+    refuse_foreign_dataset(folder)
     chosen = in_splits(name, videos, splits, record_so_far(folder))
     check_classes(name, chosen, one_class)
     if not any(video.path.exists() for video in videos):
@@ -482,6 +502,9 @@ def prepare(
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         check_space(folder, chosen, settings)
+        for video in chosen:
+            refuse_foreign_files(folder / "videos" / video.name)
+        (folder / OWN_MARK).touch()
         # Also sets the record aside, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
@@ -618,15 +641,9 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     ``parameters`` are those of the dataset: how its crops are cut, and the detector's hash. A file
     is represented by its name, size and time of change, because hashing it would be slow.
     """
-    # video.crops are pairs of an image and its mask. A missing mask is "", which gives the path of
-    # the folder itself: is_file() leaves it out below.
-    crops = [video.path / name for name in chain(*video.crops)]
-    crops += chain(*video.frames)  # a missing mask is None here
-    # region_file is the mask or, without one, the original, which the fake is compared with.
-    files = [video.path, video.region_file, *crops]
     stamps = []
-    for file in files:
-        if file and file.is_file():
+    for file in files_of(video):
+        if file.is_file():
             stat = file.stat()
             stamps.append([file.name, stat.st_size, stat.st_mtime_ns])
     # Paths are left out, because the folders may be moved: the stamps stand for them. ``frames``
@@ -634,6 +651,15 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     fields = {name: value for name, value in vars(video).items() if name != "frames"}
     values = [value for value in fields.values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
+
+
+def files_of(video: Video) -> list[Path]:
+    """The files that a video is made from; of crops that are used in place, also their folder."""
+    # video.crops are pairs of an image and its mask, "" where it has none.
+    crops = [video.path / name for name in chain(*video.crops) if name]
+    # region_file is the mask or, without one, the original, which the fake is compared with.
+    files = [video.path, video.region_file, *crops, *chain(*video.frames)]
+    return [file for file in files if file]  # a missing mask is None
 
 
 def link_crops(folder: Path, videos: Sequence[Video]) -> None:
@@ -644,8 +670,9 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
     roots = [video.path for video in videos if video.crops]  # all crops of a dataset share one
     if roots:
         link = folder / TREE
+        target = roots[0].resolve()  # before the link is removed, through which it may lead
         link.unlink(missing_ok=True)
-        link.symlink_to(roots[0].resolve(), target_is_directory=True)
+        link.symlink_to(target, target_is_directory=True)
 
 
 def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
@@ -662,11 +689,11 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
             f"{folder} was made with {record['parameters']}; --set them so, or give the new "
             "dataset another name"
         )
-    # The names that dfnb.files.atomic gives temporary files and folders: .<name>.<random number>. A
-    # list, because removing changes the tree that rglob walks. It does not follow the link TREE.
-    for path in list(folder.rglob(".*.*")):
-        shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
-        path.unlink(missing_ok=True)
+    # A list, because removing changes the tree that rglob walks. It does not follow the link TREE.
+    for path in list(folder.rglob(".*.dfnb-*")):
+        if TEMPORARY.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
+            path.unlink(missing_ok=True)
     root = folder / "videos"
     expected = {root / video.name for video in videos}
     for file in root.rglob("video.json"):

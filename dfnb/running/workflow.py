@@ -85,8 +85,10 @@ def run(
             f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
             "the reasons, and the same command continues"
         )
-    for path in report.glob("notebooks/*.ipynb"):
-        page.sign(path)
+    for job in plan.notebooks:  # and no others, which may be a reader's own
+        path = report / "notebooks" / f"{job.name}.ipynb"
+        if path.exists():
+            page.sign(path)
     if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")

@@ -26,7 +26,15 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from dfnb.checks import DfnbError, check_name
-from dfnb.data.frames import SPLITS, Extent, write_dataset, write_video
+from dfnb.data.frames import (
+    OWN_MARK,
+    SPLITS,
+    Extent,
+    refuse_foreign_dataset,
+    refuse_overlap,
+    write_dataset,
+    write_video,
+)
 from dfnb.data.workers import start_worker
 from dfnb.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
 from dfnb.records import Clock, read_record
@@ -539,13 +547,16 @@ def build(
 
     Raises:
         DfnbError: :func:`check_name` refuses the name, the folder has a dataset made from other
-            settings, or :func:`preset` or :func:`cast` raises it.
+            settings or files of others, the folder of the photographs and that of the dataset
+            contain one another, or :func:`preset` or :func:`cast` raises it.
     """
     settings = settings or preset(name)
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
     parameters = parameters_of(name, settings)
     contrasts = [list(pair) for pair in settings.contrasts]
+    if settings.portraits and not settings.portraits.endswith(photographs.SUFFIX):
+        refuse_overlap(folder, [Path(settings.portraits)])
     # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
@@ -554,7 +565,10 @@ def build(
         # below then only write table and record anew.
         if record and record.get("contrasts") == contrasts and _has_its_outputs(folder, record):
             return record
+        if not (folder / "dataset.json").exists():  # it has our settings, so it is ours
+            refuse_foreign_dataset(folder)
         persons, record_entries = cast(name, settings)
+        (folder / OWN_MARK).touch()
         # Written first, so that a build that was stopped is not resumed with other settings.
         write_json(folder / "dataset.json", parameters)
         for video in _missing_videos(folder, name, persons, settings, workers):
@@ -662,7 +676,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
             changed.append(key)
     if changed:
         problem = f"contains a dataset made from other settings ({', '.join(changed)})"
-        raise DfnbError(f"{folder} {problem}; delete the folder")
+        raise DfnbError(f"{folder} {problem}; move the folder away, or choose another name")
 
 
 def _missing_videos(

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dfnb.checks import DfnbError, explained
-from dfnb.files import find, home, sha256
+from dfnb.files import find, home, sha256, verified
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,
@@ -45,8 +45,8 @@ def folder_of(source: str) -> Path:
     """The folder with the photographs that ``source`` names; those of a list are fetched.
 
     ``source`` is a folder, or the name of a list, as for :func:`hashes`. A file that is there
-    already, with the right sha256, is not fetched again. Raises :class:`DfnbError` where a
-    photograph cannot be fetched, or is not the listed one.
+    already, with the right sha256, is not fetched again, and another one is not overwritten. Raises
+    :class:`DfnbError` where a photograph cannot be fetched, or is not the listed one.
     """
     if not source.endswith(SUFFIX):
         return Path(source)
@@ -56,7 +56,8 @@ def folder_of(source: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, expected in hashes(source).items():
         path = folder / name
-        if path.exists() and sha256(path) == expected:
+        if path.exists():
+            verified(path, expected, "is not the listed photograph; move it away")
             continue
         url = f"{URL}/{quote(name)}"
         remedy = f"put it into {folder}, or name a folder: dfnb synth DATASET --portraits FOLDER"
