@@ -20,7 +20,7 @@ import notebooks
 from dfnb import cli, files
 from dfnb.running import jobs
 
-NOTEBOOKS = ("02_xception_baseline", "11_report")
+NOTEBOOKS = ("02_xception_baseline", "10_report")
 
 
 def write_short_profile(checkout, home):

@@ -196,11 +196,9 @@ WRONG = [
     ({"notebooks": {BASELINE: {**SETTINGS, "seed": 3}}}, "seed has no effect; write seeds: [...]"),
     ({"grid": {**GRID, "seeds": [0, 0]}}, "seeds = [0, 0]: write each seed once"),
     ({"grid": {**GRID, "test_sets": ["smoke-bb"]}}, "did you mean smoke-b or"),
-    ({"grid": {**GRID, "kinds": "smoke-b"}}, "kinds: smoke-b compares no kinds of images"),
     ({"grid": {**GRID, "maps": {**MAPS, "test_sets": ["x"]}}}, "maps: there is no dataset 'x'"),
     ({"grid": {**GRID, "maps": {**MAPS, "names": ["GradCAM"]}}}, "should be 'Grad-CAM', "),
     ({"notebooks": {BASELINE: SETTINGS, "08_attribution": None}}, "needs `maps` in the grid"),
-    ({"notebooks": {BASELINE: SETTINGS, jobs.KINDS: None}}, "shows seams-bed, and the grid has"),
     ({"claims": "x"}, "claims/x.yaml"),
 ]
 
@@ -307,8 +305,8 @@ def done(smoke_home, tmp_path_factory):
         **GRID,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
         "maps": {
-            # seams-smoke has no fake of the method that is trained on: no map is measured there.
-            "test_sets": ["smoke-a", "seams-smoke"],
+            # smoke-tasks has no fake of the method that is trained on: no map is measured there.
+            "test_sets": ["smoke-a", "smoke-tasks"],
             "frames": 2,
             "names": ["edges"],
             "sanity_frames": 2,
@@ -373,12 +371,12 @@ def test_a_training_that_is_there_is_not_repeated(done, own_home):
 def test_a_training_that_is_there_gets_the_roles_of_a_changed_profile(done, own_home):
     shutil.copytree(done / "reports", own_home / "reports")
     settings = {**SETTINGS, "seen_methods": ["mouth"]}
-    same = {"ablations": {BASELINE: {"seams": {"main": {}}}}}
+    same = {"ablations": {BASELINE: {"masks": {"main": {}}}}}
     write_profile(own_home, GRID, {BASELINE: settings}, **same)
     (job,) = trainings()
     before = scores("mine")
     jobs.train_and_score(job)
-    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, seams: main"]
+    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, masks: main"]
     again = scores("mine")
     assert [len(rows) for _, rows in again.groupby("ablation", observed=True)] == [len(before)] * 2
 
@@ -415,8 +413,8 @@ def test_a_test_set_that_is_named_twice_is_scored_once(empty_home, monkeypatch):
         measuring, "_make", lambda _, missing, *__: made.append(missing) or ({}, {})
     )
     run = SimpleNamespace(id="x", train_set="smoke-a")
-    measuring.measured(run, "mine", ["smoke-b", "seams-smoke", "smoke-b"])
-    assert [key.test_set for key in made[0]] == ["smoke-b", "seams-smoke"]
+    measuring.measured(run, "mine", ["smoke-b", "smoke-a", "smoke-b"])
+    assert [key.test_set for key in made[0]] == ["smoke-b", "smoke-a"]
 
 
 def test_a_known_leak_stays_known_without_the_training_set(empty_home, monkeypatch):
@@ -544,9 +542,9 @@ def test_the_record_of_a_notebook_holds_what_it_wrote(own_home, done):
     assert record["parameters"] == {"report": "mine"} and record["runs"] == ["a"]
     assert record["outputs"] == {"a.png": files.sha256(figure)} and record["wall_s"] >= 0
     write_profile(own_home)  # now the report is closed
-    p = parameters.check("11_report", {"report": "mine"})
-    assert reports.finish("11_report", p, records.Clock())["wall_s"] >= 0
-    assert not (own_home / "reports" / "mine" / "records" / "11_report.json").exists()
+    p = parameters.check("10_report", {"report": "mine"})
+    assert reports.finish("10_report", p, records.Clock())["wall_s"] >= 0
+    assert not (own_home / "reports" / "mine" / "records" / "10_report.json").exists()
 
 
 @pytest.mark.parametrize("notebook", papers.notebooks())

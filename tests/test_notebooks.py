@@ -29,7 +29,7 @@ from dfnb.training import train
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
-TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "11_report")
+TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
 # which a processor may have to emulate.
@@ -162,19 +162,19 @@ def test_another_backbone_is_another_run(name, own):
 
 
 def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
-    """Three seeds of one paper and one of another in an open report, which 07 and 11 tabulate."""
+    """Three seeds of one paper and one of another in an open report, which 07 and 10 tabulate."""
     for name, seeds in (("02_xception_baseline", (0, 1, 2)), ("05_exposing_the_deception", (0,))):
         for seed in seeds:
             notebooks.execute(name, own, **{**small(name), "seed": seed, "report": "loop"})
     monkeypatch.setenv("DFNB_HOME", str(own))
     found = [(each.name, len(each.runs)) for each in reports.detectors("loop")]
     assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
-    for name in ("07_cross_dataset", "11_report"):
+    for name in ("07_cross_dataset", "10_report"):
         shown, _ = notebooks.execute(name, own, report="loop")
         text = "\n".join(shown)
         assert "Baseline" in text and "Exposing the Deception" in text and "this run" not in text
     assert not list((own / "reports").glob("study*"))
-    record = own / "reports" / "loop" / "records" / "11_report.json"
+    record = own / "reports" / "loop" / "records" / "10_report.json"
     assert record.exists()
 
 

@@ -22,7 +22,7 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     """What reports keep about a test set, or about another split of a dataset.
 
     The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
-    ``compression`` and ``crop`` are words for captions; ``contrasts`` are pairs of methods.
+    ``compression`` and ``crop`` are words for captions.
     Raises :class:`DfnbError` when the dataset is not prepared.
     """
     record = dataset_record(name)
@@ -36,6 +36,5 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     return {
         "fingerprint": identity(record, [split]),
         "compression": record.get("compression", "as delivered"),  # only dfnb.synth records it
-        "contrasts": record.get("contrasts", []),  # pairs of methods that results compare
         "crop": crop,
     }

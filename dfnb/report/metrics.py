@@ -81,7 +81,7 @@ def measure(
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out.
         minus: What is subtracted from each group: the same group with another value of one or more
-            columns, ``[{"method": "composite"}]``. Several are subtracted one after the other:
+            columns, ``[{"method": "swap"}]``. Several are subtracted one after the other:
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
             must be in ``by`` or ``mean_over``.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.

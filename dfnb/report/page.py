@@ -14,7 +14,7 @@ from dfnb.files import find, report_folder, write_bytes
 from dfnb.records import environment
 from dfnb.store import reports
 
-REPORT = "11_report"  # the notebook that is the report
+REPORT = "10_report"  # the notebook that is the report
 STYLE = Path(__file__).with_suffix(".css")
 LONGEST_CELL = 10800  # seconds
 

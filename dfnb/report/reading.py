@@ -65,9 +65,9 @@ def scores(
       ``variant``, the last two empty where it is a main one; ``train_set``; ``seed``, NO_SEED for
       another tool; ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
-      that a mean over other datasets averages, "kinds" for one that compares kinds of images of the
-      same people, else the name of the test set; ``corruption`` and ``severity``, empty and 0 for
-      the frames as they are; ``map`` and ``sanity``, empty and False but for :func:`maps`;
+      that a mean over other datasets averages, else the name of the test set; ``corruption`` and
+      ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
+      but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
     - ``score``, P(fake), of a video the mean over its frames; where a detector locates, the
       measures of :func:`dfnb.training.localisation.localisation`, the same of the mean training
@@ -214,7 +214,7 @@ def _scores_of_run(
     With ``of_maps``, the measures of its maps instead: of the rows whose condition names a map.
     Empty, without columns, where there is none.
     """
-    tables, about = reports.read_tables(run, test_sets, report)
+    tables, _ = reports.read_tables(run, test_sets, report)
     parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
     if not parts:
         return pd.DataFrame()
@@ -223,7 +223,7 @@ def _scores_of_run(
     rows = rows[(rows["map"] != "") == of_maps]
     if rows.empty:  # only maps were measured, or none
         return pd.DataFrame()
-    return _in_order([_described(_means(rows, level), detector, run, about)])
+    return _in_order([_described(_means(rows, level), detector, run)])
 
 
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
@@ -266,7 +266,7 @@ def _scores_of_report(
             rows = rows.astype({"test_set": frames["test_set"].dtype})
             rows = frames.merge(rows)  # on test_set and frame_row
             means = _means(rows.drop(columns="frame_row"), level)
-            parts.append(_described(means, detector, run, about))
+            parts.append(_described(means, detector, run))
     parts = [part for part in parts if len(part)]
     return _in_order(parts) if parts else pd.DataFrame()
 
@@ -334,7 +334,6 @@ def _described(
     means: pd.DataFrame,
     detector: Detector,
     run: StoredRun | None,
-    about: Mapping[str, Mapping[str, Any]],
 ) -> pd.DataFrame:
     """The rows with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``, see :func:`scores`.
 
@@ -342,11 +341,10 @@ def _described(
         means: Of :func:`_means`, for one run or tool.
         detector: Its detector.
         run: The run; None for another tool.
-        about: The metadata of each test set.
     """
     train_set = run.train_set if run else ""
     names = means["test_set"].unique()
-    places = {name: _place(name, train_set, about[name]) for name in names}
+    places = {name: _place(name, train_set) for name in names}
     constants = {
         name: pd.Categorical([value]).repeat(len(means))
         for name, value in zip(DETECTOR_COLUMNS, detector)
@@ -360,14 +358,12 @@ def _described(
     return described.astype(dict.fromkeys(["place", *NAMES_OF_CONDITIONS], "category"))
 
 
-def _place(test_set: str, train_set: str, about: Mapping[str, Any]) -> str:
-    """The ``place`` of a test set, see :func:`scores`; ``about``: its metadata.
+def _place(test_set: str, train_set: str) -> str:
+    """The ``place`` of a test set, see :func:`scores`.
 
     "within" is a test set of the training set's domain, unless it is apart and another one, see
     :func:`dfnb.manifests.domain_of`.
     """
-    if about.get("contrasts"):  # it compares kinds of images, not real with fake
-        return "kinds"
     domain, is_apart = domain_of(test_set)
     # Nobody knows what another tool was trained on.
     if not train_set or (is_apart and test_set != train_set):

@@ -47,11 +47,9 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of main detectors and other tools, of the frames as they are.
 
     ``scores`` are those of :func:`dfnb.report.reading.scores`. A main detector is a paper's own
-    training, not a variant of an ablation. Test sets that compare kinds of images are left out.
+    training, not a variant of an ablation.
     """
-    is_main = scores["ablation"] == ""
-    is_main &= (scores["corruption"] == "") & (scores["place"] != "kinds")
-    return scores[is_main]
+    return scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
 
 
 def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:

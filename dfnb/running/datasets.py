@@ -56,19 +56,6 @@ def check_tested(datasets: Iterable[str], source: str) -> None:
                 )
 
 
-def check_kinds(dataset: str, source: str) -> None:
-    """Raise :class:`DfnbError` for a dataset that does not compare kinds of images.
-
-    An embedded dataset does if it has ``contrasts``, pairs of methods that results compare.
-    ``source`` begins the message: who names the dataset, such as a report.
-    """
-    check_known([dataset], source)
-    if dataset not in manifests.dataset_names("synth") or not synth.preset(dataset).contrasts:
-        raise DfnbError(
-            f"{source}: {dataset} compares no kinds of images: choose one such as seams-smoke"
-        )
-
-
 def present(datasets: Iterable[str], source: str) -> list[str]:
     """The test sets that can be used; a printed line names those that are not prepared.
 

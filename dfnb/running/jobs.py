@@ -21,13 +21,7 @@ from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_
 from dfnb.papers.contract import INPUT
 from dfnb.report import claims
 from dfnb.running import parameters
-from dfnb.running.datasets import (
-    check_kinds,
-    check_known,
-    check_tested,
-    ensure_datasets,
-    is_available,
-)
+from dfnb.running.datasets import check_known, check_tested, ensure_datasets, is_available
 from dfnb.running.measuring import Corruptions, Maps, is_scored, measured
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
@@ -40,7 +34,6 @@ from dfnb.training.runs import Run, settings_of
 
 # What these notebooks show is measured with the trainings, if the grid has the entry.
 NEEDED_ENTRIES = {"08_attribution": "maps", "09_robustness": "corruptions"}
-KINDS = "10_what_detectors_detect"  # needs the grid's kinds
 MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
 
 
@@ -51,14 +44,12 @@ class Grid(Closed):
     """The datasets on which every paper is trained and tested, and the seeds.
 
     ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
-    by the seed: each seed has its own training set. ``kinds`` is a test set that compares kinds of
-    images of the same people; the first seed of each paper's training of role MAIN is scored on it.
+    by the seed: each seed has its own training set.
     """
 
     train_set: str
     test_sets: Names
     seeds: Seeds
-    kinds: Name | None = None
     corruptions: Corruptions | None = None
     maps: Maps | None = None
 
@@ -238,7 +229,7 @@ def plan(
 def _check_measured(source: str, content: Profile) -> None:
     """Raise :class:`DfnbError` for mistakes that would show only after all trainings.
 
-    These are test sets of the grid's maps, corruptions and kinds that are unknown or cannot serve,
+    These are test sets of the grid's maps and corruptions that are unknown or cannot serve,
     notebooks that need what the grid lacks, and a file of claims that is missing or wrong. Messages
     begin with ``source``.
     """
@@ -258,16 +249,6 @@ def _check_measured(source: str, content: Profile) -> None:
             raise DfnbError(
                 f"{source}: {notebook} needs `{entry}` in the grid, on a test set that is there; "
                 "add it, as in the profile smoke, or leave the notebook out"
-            )
-    if grid.kinds:
-        check_kinds(grid.kinds, f"{source}, kinds")
-    if KINDS in content.notebooks:
-        changes = content.notebooks[KINDS] or {}
-        test_set = parameters.schema(KINDS).check(changes, f"{source}, {KINDS}").test_set
-        if test_set != grid.kinds:
-            raise DfnbError(
-                f"{source}: {KINDS} shows {test_set}, and the grid has kinds: {grid.kinds}; name "
-                "one dataset in both, or leave the notebook out"
             )
 
 
@@ -364,7 +345,7 @@ def _trainings(
                 parameters=p.model_dump(mode="json"),
                 run=run,
                 roles=[role],
-                test_sets=[*present, grid.kinds] if is_first and grid.kinds else present,
+                test_sets=present,
                 corruptions=grid.corruptions if role == MAIN else None,
                 maps=maps,
                 is_first=is_first,

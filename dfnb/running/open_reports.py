@@ -1,4 +1,4 @@
-"""What notebooks 08 to 10 show of a report, measured first where the report is open.
+"""What notebooks 08 and 09 show of a report, measured first where the report is open.
 
 A closed report is only read: ``dfnb run`` has measured what its profile names. An open report has
 no profile: there the first run of each main detector is measured as :data:`FEW` says, in seconds to
@@ -12,7 +12,7 @@ from dfnb.data import test_sets
 from dfnb.files import report_folder
 from dfnb.library import load_dataset, predict
 from dfnb.manifests import domain_of
-from dfnb.running.datasets import check_kinds, ensure_datasets
+from dfnb.running.datasets import ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES
 from dfnb.store import reports
@@ -76,21 +76,6 @@ def score_corrupted(report: str) -> None:
             reports.add_run(report, run, tables, about)
 
 
-def score_kinds(report: str, test_set: str) -> None:
-    """Score :func:`first_runs` on an embedded test set that compares kinds of images.
-
-    What such a set is, :func:`check_kinds` says. A closed report is only checked. Raises
-    :class:`DfnbError` for any other test set, and for one of which a closed report has no scores.
-    """
-    check_kinds(test_set, report)
-    if not reports.is_closed(report):
-        for run in first_runs(report).values():
-            tables, about = measured(run, report, [test_set])
-            reports.add_run(report, run, tables, about)
-    elif test_set not in reports.test_sets(report):
-        raise DfnbError(f"report {report} has no scores of {test_set}: {_remedy(report)}")
-
-
 def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
     """Score a detector of the reader's own on a test set, and add it to the report by its name.
 
@@ -137,17 +122,15 @@ def _test_set(report: str, runs: Iterable[Run]) -> str:
     """The test set on which most of these runs were scored.
 
     Of several such, it is the one that shares its domain with the training sets of most of them.
-    Test sets that compare kinds of images (two manipulation methods, in place of real and fake) do
-    not count. Raises :class:`DfnbError` where none is left.
+    Raises :class:`DfnbError` where there is none.
     """
     votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in runs:
-        tables, about = reports.read_run(report, run.id)
+        tables, _ = reports.read_run(report, run.id)
         for name in dict.fromkeys(condition.test_set for condition in tables):
-            if not about[name]["contrasts"]:  # else it compares kinds of images
-                scored, at_home = votes.get(name, (0, 0))
-                is_home = domain_of(name)[0] == domain_of(run.train_set)[0]
-                votes[name] = (scored + 1, at_home + is_home)
+            scored, at_home = votes.get(name, (0, 0))
+            is_home = domain_of(name)[0] == domain_of(run.train_set)[0]
+            votes[name] = (scored + 1, at_home + is_home)
     if not votes:
         raise DfnbError(f"no run of {report} has scores of a test set: {_remedy(report)}")
     return max(votes, key=votes.get)

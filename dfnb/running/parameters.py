@@ -65,12 +65,6 @@ class AttributionParameters(Parameters):
     picture: str | None = None
 
 
-class SeamsParameters(Parameters):
-    """The parameters of notebook 10; ``test_set`` shows the same people forged in several ways."""
-
-    test_set: Name = "seams-bed"
-
-
 # All notebooks but those of the papers, and 12_judge: `dfnb judge` checks its parameters.
 NOTEBOOKS = {
     "00_start_here": Parameters,
@@ -78,8 +72,7 @@ NOTEBOOKS = {
     "07_cross_dataset": Parameters,
     "08_attribution": AttributionParameters,
     "09_robustness": Parameters,
-    "10_what_detectors_detect": SeamsParameters,
-    "11_report": Parameters,
+    "10_report": Parameters,
 }
 
 
@@ -126,7 +119,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     for name, default in defaults(notebook).items():
         if getattr(p, name) != default:
             changed.append(f"{name} = {getattr(p, name)!r}")
-    if changed and notebook != "11_report":  # its texts are about any report
+    if changed and notebook != "10_report":  # its texts are about any report
         print(f"Changed: {', '.join(changed)}. The texts describe the defaults.")
     if isinstance(p, TrainingParameters):
         check_known([p.train_set], notebook)

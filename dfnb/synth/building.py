@@ -40,16 +40,7 @@ from dfnb.files import dataset_folder, digest, home, locked, read_json, sha256, 
 from dfnb.records import Clock, read_record
 from dfnb.seeds import rng
 from dfnb.synth import mesh_forgeries, people, photographs, portraits
-from dfnb.synth.forgeries import (
-    FRAMES_LATER,
-    VISIBLE,
-    Crop,
-    Delivery,
-    capture,
-    deliver,
-    forge,
-    mark,
-)
+from dfnb.synth.forgeries import VISIBLE, Crop, Delivery, capture, deliver, forge, mark
 from dfnb.synth.painting import render
 from dfnb.synth.presets import Settings, identity, parameters_of, preset
 from dfnb.synth.regions import drawn_place
@@ -348,40 +339,25 @@ def make_videos(
     cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
     videos = []
     for number in range(settings.videos):  # 0, 1, 2 are a, b, c in the title
-        sources = _sources(target, donor, number, settings)
+        # Each method with its donor's number; the real video has none.
+        sources = {"real": ""}
+        for method in _methods_of(target.number, number, settings):
+            sources[method] = f"{donor.number:03d}"
         folders = {}
         for method, source in sources.items():
             title = f"{target.number:03d}{chr(ord('a') + number)}"  # such as 012a, or 012a_007
-            if source:  # the donor's number
+            if source:
                 title += f"_{source}"
             folders[method] = folder / "videos" / method / title
         # A video's folder appears complete or not at all; video.json is always in it.
         if all((path / "video.json").exists() for path in folders.values()):
             continue
-        take = _Take(stream_key(name, settings), target, donor, number, settings, list(sources))
+        take = _Take(stream_key(name, settings), target, donor, number, settings)
         for method, source in sources.items():
             crops, masks = take.delivered(method)
             rows = take.rows(name, method, source)
             videos.append(Video(folders[method], rows, crops, masks))
     return videos
-
-
-def _sources(
-    target: Person,
-    donor: Person,
-    video: int,
-    settings: Settings,
-) -> dict[str, str]:
-    """``real``, then the methods that forge a film, each with its donor's number, such as "007".
-
-    The number is "" for ``real``, and for methods that get no donor's frame but the target's.
-    ``video`` is the number of the target's film, from 0.
-    """
-    sources = {"real": ""}
-    for method in _methods_of(target.number, video, settings):
-        # The methods in FRAMES_LATER get the target's own frame.
-        sources[method] = "" if method in FRAMES_LATER else f"{donor.number:03d}"
-    return sources
 
 
 def _methods_of(target: int, video: int, settings: Settings) -> Sequence[str]:
@@ -402,8 +378,6 @@ class _Take:
     Attributes:
         key: How the keys of the video's random streams begin; it ends with the video's number.
         shots: The frames of the film.
-        longer_shots: The same, and after them the later frames of the target that some methods use
-            in place of a donor's, see ``FRAMES_LATER``.
         donor_shots: The donor in the same scene and pose, frame by frame.
     """
 
@@ -414,19 +388,13 @@ class _Take:
         donor: Person,
         video: int,
         settings: Settings,
-        methods: Sequence[str],
     ) -> None:
-        """Film the target, for as long as the ``methods`` (with "real") need, and the donor."""
+        """Film the target, and the donor in the target's scene."""
         self.key = (*streams, target.number, video)
         self.target = target
         self.donor = donor
         self.settings = settings
-        # The first frames of a longer film are those of a shorter one: each draws its numbers after
-        # the frames before it.
-        extra_frames = max(FRAMES_LATER.get(method, 0) for method in methods)
-        longer = settings.model_copy(update={"frames": settings.frames + extra_frames})
-        self.longer_shots = film(target, target.number, video, streams, longer)
-        self.shots = self.longer_shots[: settings.frames]
+        self.shots = film(target, target.number, video, streams, settings)
         # target.number: in the target's scene and pose
         self.donor_shots = film(donor, target.number, video, streams, settings)
 
@@ -458,18 +426,13 @@ class _Take:
         draw = rng(*self.key, FORGERY)
         if method in mesh_forgeries.METHODS:
             return self._forged_before_filmed(method, draw)
-        other_shots = self.donor_shots
-        # The methods in FRAMES_LATER take the target's own later frames in place of a donor's.
-        # These may be more than the frames of the film: the loop below ends with the film.
-        if method in FRAMES_LATER:
-            other_shots = self.longer_shots[FRAMES_LATER[method] :]
         forgery = self.settings.forgery
         # The region to forge; None: the method's own
         place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
         images = []
         masks = []
-        for shot, other_shot in zip(self.shots, other_shots):
-            image, mask = forge(method, shot, other_shot, forgery, draw, place)
+        for shot, donor_shot in zip(self.shots, self.donor_shots):
+            image, mask = forge(method, shot, donor_shot, forgery, draw, place)
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)
@@ -506,8 +469,8 @@ class _Take:
     ) -> list[dict[str, Any]]:
         """The rows of the frames table, one per frame; ``frames.COLUMNS`` explains the columns.
 
-        :mod:`dfnb.data.frames` adds the others. ``source`` is the donor's number, "" if there is
-        none. The pair is the cluster: its videos are resampled together. The crop is the whole
+        :mod:`dfnb.data.frames` adds the others. ``source`` is the donor's number, "" for a real
+        video. The pair is the cluster: its videos are resampled together. The crop is the whole
         frame, at its own scale. ``landmarks`` are x and y of the five points in turn, in pixels:
         the target's before the forgery.
         """
@@ -554,16 +517,15 @@ def build(
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
     parameters = parameters_of(name, settings)
-    contrasts = [list(pair) for pair in settings.contrasts]
     if settings.portraits and not settings.portraits.endswith(photographs.SUFFIX):
         refuse_overlap(folder, [Path(settings.portraits)])
     # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
         record = read_record(folder)  # None: the dataset is not complete
-        # If only the contrasts changed or the table is damaged, all videos are there: the steps
-        # below then only write table and record anew.
-        if record and record.get("contrasts") == contrasts and _has_its_outputs(folder, record):
+        # If the table is damaged, all videos are there: the steps below then only write table and
+        # record anew.
+        if record and _has_its_outputs(folder, record):
             return record
         if not (folder / "dataset.json").exists():  # it has our settings, so it is ours
             refuse_foreign_dataset(folder)
@@ -573,7 +535,6 @@ def build(
         write_json(folder / "dataset.json", parameters)
         for video in _missing_videos(folder, name, persons, settings, workers):
             write_video(*video)
-        record_entries["contrasts"] = contrasts
         record_entries["compression"] = _compression(settings.delivery)
         originals = _originals(folder)
         return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())

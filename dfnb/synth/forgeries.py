@@ -8,8 +8,7 @@ face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) foll
 eyes are at (-1, 0) and (1, 0), the middle of the mouth is at (0, 1), and s points to the image's
 right.
 
-A value that is a ``Span`` is drawn uniformly from it. Methods that are compared draw the same
-numbers from a stream, also those that only one of them uses: so their later draws are equal, too.
+A value that is a ``Span`` is drawn uniformly from it.
 """
 
 import math
@@ -79,8 +78,8 @@ class Forgery(Closed):
     # Share of the lost fine grain that the region gets back; 1: as much as what it replaces has.
     regrain: Span = (0.3, 0.6)
     # Whether each video's region is drawn from regions.PLACES, for all methods alike, instead of
-    # being its method's own; warp and methods that replace the whole frame ignore it. False is left
-    # out of the dataset's identity, as Settings.people_of is.
+    # being its method's own; warp ignores it. False is left out of the dataset's identity, as
+    # Settings.people_of is.
     anywhere: bool = Field(False, exclude_if=lambda anywhere: not anywhere)
 
 
@@ -266,7 +265,7 @@ class Inputs(NamedTuple):
     """What every method gets."""
 
     target: Shot  # the frame to forge
-    donor: Shot  # a frame of the person whose face is used; for FRAMES_LATER's, of the target
+    donor: Shot  # a frame of the person whose face is used
     opacity: Array | None  # (H, W) of the method's region, in [0, 1]; None: it has no region
     forgery: Forgery
     draw: Generator
@@ -336,9 +335,7 @@ def blended(image: Array, inputs: Inputs) -> Layer:
     """Fit an image to the region of the target that it replaces.
 
     Each channel gets the target's mean and deviation in the region, and a *cast*: it is multiplied
-    by 1 ± an error, since real forgeries match colours imperfectly. An image that replaces the
-    whole frame stays as it is, but the same numbers are drawn for it, so that later draws agree
-    between methods.
+    by 1 ± an error, since real forgeries match colours imperfectly.
 
     Args:
         image: (H, W, 3), already in place.
@@ -357,8 +354,6 @@ def blended(image: Array, inputs: Inputs) -> Layer:
     error = draw.uniform(*forgery.cast)
     signs = draw.choice([-1, 1], 3)  # one per channel
     cast = 1 + error * signs
-    if (opacity == 1).all():  # the image replaces the whole frame
-        return image, opacity
     matched = ((image - mean) * gain + target_mean) * cast
     matched = matched.astype(np.float32)
     if forgery.blend == "alpha":
@@ -562,36 +557,7 @@ def retouch(inputs: Inputs) -> Layer:
     return blended(generated, inputs)
 
 
-# The next two show what the traces of a forgery are made of. They draw the same numbers from their
-# stream as `swap` and `resynthesis`, so they differ from these only in what their docstrings name.
-
-
-def moved(inputs: Inputs) -> Layer:
-    """The whole of another frame of the same film, fitted as for a swap.
-
-    Its pixels are resampled; it has no seam, no colour cast and no forgery.
-    """
-    everywhere = np.ones_like(inputs.opacity)
-    return swap(inputs._replace(opacity=everywhere))
-
-
-def whole(inputs: Inputs) -> Layer:
-    """The donor, filmed in the target's scene, the whole frame generated at a low resolution.
-
-    It is a forgery without a seam.
-    """
-    # With the target's landmarks, the donor's image is not moved when it is fitted.
-    in_place = Shot(inputs.donor.image, inputs.target.landmarks)
-    everywhere = np.ones_like(inputs.opacity)
-    return resynthesis(inputs._replace(donor=in_place, opacity=everywhere))
-
-
-# Instead of a donor's frame, these three get the target's own, this many stored frames later (0:
-# the same frame). `composite` is a seam without a forgery, `reduced` a low resolution without one.
-FRAMES_LATER = {"composite": 1, "moved": 1, "reduced": 0}
-
-# The function of each method, and the region in which it forges. Methods that replace the whole
-# frame have the region of the method that they are compared with, and draw its random numbers.
+# The function of each method, and the region in which it forges.
 METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "swap": (swap, FACE),
     "resynthesis": (resynthesis, BOX),
@@ -603,10 +569,6 @@ METHODS: dict[str, tuple[Callable[[Inputs], Layer], Region | None]] = {
     "patch": (patch, HOLE),
     "recolour": (recolour, HAIR),
     "retouch": (retouch, EYES),
-    "moved": (moved, FACE),
-    "whole": (whole, BOX),
-    "composite": (swap, FACE),
-    "reduced": (whole, BOX),
 }
 
 
@@ -628,8 +590,7 @@ def forge(
     Args:
         method: One of :data:`METHODS`.
         target: The frame to forge.
-        donor: A frame of the person whose face is used, filmed in the target's scene and pose; for
-            the methods in :data:`FRAMES_LATER`, a frame of the target.
+        donor: A frame of the person whose face is used, filmed in the target's scene and pose.
         forgery: The settings.
         draw: The random stream.
         place: The region to forge; None: the method's own.

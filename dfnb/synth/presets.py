@@ -50,8 +50,6 @@ class Settings(Closed):
     # exclude_if leaves None out of the dataset's identity, which is therefore as before this
     # setting existed.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
-    # Pairs of methods that results compare within the same films; no part of the identity.
-    contrasts: tuple[tuple[Literal[*METHODS], Literal[*METHODS]], ...] = ()
 
 
 def preset(name: str, **changes: Any) -> Settings:
@@ -78,10 +76,6 @@ def preset(name: str, **changes: Any) -> Settings:
     shown = ("test",) if settings.people_of else SPLITS
     if not any(settings.identities.get(split) for split in shown):
         raise DfnbError(f"{source}: identities has no people for {' or '.join(shown)}; add some")
-    for pair in settings.contrasts:
-        if not {*pair} <= {*settings.methods}:
-            problem = f"contrasts has {list(pair)}, and methods does not have both"
-            raise DfnbError(f"{source}: {problem}; correct its manifest in data_manifest")
     along_mesh = sorted({*settings.methods} & {*mesh_forgeries.METHODS})
     if along_mesh and not settings.portraits:
         raise DfnbError(f"{source}: {', '.join(along_mesh)} forge photographs; set portraits")
@@ -134,9 +128,7 @@ def parameters_of(name: str, settings: Settings) -> dict[str, Any]:
 
     ``dataset.json`` has these values, and :func:`identity` is their hash.
     """
-    # The contrasts only say which methods results compare.
-    values = settings.model_dump(mode="json", exclude={"contrasts"})
-    parameters = {"name": name, "generator": GENERATOR, **values}
+    parameters = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:
         # In place of the folder's path: the same photographs elsewhere give the same pixels.
         hashes = photographs.hashes(settings.portraits)

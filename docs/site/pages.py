@@ -41,8 +41,7 @@ LEARNED = {
     "07_cross_dataset": "Intervals, paired differences, and training on one manipulation.",
     "08_attribution": "Whether a heat map can be believed: sanity checks, deletion, your picture.",
     "09_robustness": "What compression, blur and occlusion cost.",
-    "10_what_detectors_detect": "Which difference between real and fake a detector reacts to.",
-    "11_report": "All tables of a report, and the verdicts on the papers' claims.",
+    "10_report": "All tables of a report, and the verdicts on the papers' claims.",
     "12_judge": "The same judgement for the scores of any other tool.",
 }
 

@@ -35,7 +35,7 @@ def executed(started):
     made = {**times, "output_path": "/private/x.ipynb", "parameters": {"seed": 3}}
     notebook = v4.new_notebook(metadata={"papermill": made})
     notebook.cells = [
-        v4.new_markdown_cell("# 11 · The report\n\n[data](01_data.ipynb), [words](../docs/a.md)"),
+        v4.new_markdown_cell("# 10 · The report\n\n[data](01_data.ipynb), [words](../docs/a.md)"),
         v4.new_code_cell("secret = 1", outputs=[shown], metadata={"papermill": times}),
     ]
     notebook.cells[1].metadata["execution"] = {"iopub.execute_input": started}
@@ -48,7 +48,7 @@ def executed(started):
 def test_the_page_has_outputs_without_code_and_loads_nothing():
     executed("2030-01-01T00:00:00")
     text = page.export("demo", "n").read_text(encoding="utf-8")
-    assert "<title>11 · The report · demo</title>" in text and "0.85 [0.8, 0.9]" in text
+    assert "<title>10 · The report · demo</title>" in text and "0.85 [0.8, 0.9]" in text
     assert 'href="notebooks/01_data.ipynb"' in text and "secret" not in text
     assert 'href="../../docs/a.md"' in text  # from reports/demo/
     assert not LOADS.search(text) and "prefers-color-scheme: dark" in text

@@ -69,13 +69,13 @@ def test_a_video_has_the_mean_probability_of_its_frames():
 
 def test_places_follow_the_manifests():
     """Made alike: within. Photographs are made like the bed, and set apart."""
-    sets = ["bed", "bed-31", "world-01", "photographs", "my-own", planted.KINDS]
+    sets = ["bed", "bed-31", "world-01", "photographs", "my-own"]
     more = {Condition(name): planted.table(name) for name in sets}
     planted.write("demo", "xception", more=more, train_set="bed-30")
     table = scores("demo")
     places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
     expected = {"bed": "within", "bed-31": "within", "world-01": "across", "my-own": "across"}
-    expected |= {A: "across", B: "across", "photographs": "photographs", planted.KINDS: "kinds"}
+    expected |= {A: "across", B: "across", "photographs": "photographs"}
     assert places == expected
 
 

@@ -11,7 +11,6 @@ from dfnb.store.runs import TrainingRecord
 from dfnb.store.scores import Condition
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
-KINDS = "kinds"  # compares its two methods
 CROP = "face box × 1.3, 300 pixels"
 TITLES = {"xception": "Baseline", "lae": "LAE", "locate_and_verify": "Locate and Verify"}
 SIZES = {"locate_and_verify": 128}  # of the input, where it is not 96 pixels
@@ -89,9 +88,7 @@ def metadata(tables):
     made = {}
     for condition in tables:
         name = condition.test_set
-        contrasts = [["swap", "warp"]] if name == KINDS else []
-        made[name] = {"fingerprint": name, "compression": "JPEG", "contrasts": contrasts}
-        made[name]["crop"] = CROP
+        made[name] = {"fingerprint": name, "compression": "JPEG", "crop": CROP}
     return made
 
 
@@ -114,7 +111,7 @@ def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, shared
 def write_all(profile):
     """Two detectors on two seeds, of which one has all there is; ablations; one run collapsed."""
     for seed in (0, 1):
-        more = {Condition(KINDS): table(KINDS, key=seed)}
+        more = {}
         for name, severity in product(SETS, (1, 5)):
             more[Condition(name, "JPEG", severity)] = table(name, 3 / severity, seed)
         for name, (energy, sameness) in MAPS.items():
