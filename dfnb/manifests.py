@@ -9,16 +9,16 @@ from dfnb.files import find
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """The content of ``<name>.yaml``, which is in ``data_manifest/`` or one of its folders.
+    """The content of the file in ``data_manifest/`` or its folders that describes a dataset.
 
-    The entry ``like`` names another manifest, which gives the entries that this one lacks and,
-    within ``parameters``, the parameters that it lacks. A manifest may describe several datasets:
-    then its entry ``names`` lists them. Raises :class:`DfnbError` when no manifest describes
-    ``name``.
+    A file with the entry ``kind`` describes the dataset of its own name or, if there are several,
+    those that its entry ``names`` lists. Other files, such as claims, describe none. The entry
+    ``like`` names another dataset, whose manifest gives the entries that this one lacks and, within
+    ``parameters``, the parameters that it lacks. Raises :class:`DfnbError` when no manifest
+    describes ``name``.
     """
     folder = find("data_manifest")
-    manifests = folder.rglob("*.yaml")
-    paths = [path for path in manifests if name in (path.stem, *_declared(path)[1])]
+    paths = [path for path in folder.rglob("*.yaml") if name in _declared(path)[1]]
     if not paths:
         raise DfnbError(f"no file in {folder} describes a dataset {name!r}")
     content = read_yaml(paths[0])
@@ -64,6 +64,10 @@ def dataset_names(kind: str) -> list[str]:
 
 @cache  # planning a profile calls it hundreds of times
 def _declared(path: Path) -> tuple[str | None, list[str]]:
-    """The kind of a manifest's datasets, synth or real, or None; and their names."""
+    """The kind of the datasets that a file describes, synth or real, and their names.
+
+    A file without the entry ``kind`` describes none: None, and no names.
+    """
     content = read_yaml(path)
-    return content.get("kind"), content.get("names", [path.stem])
+    kind = content.get("kind")
+    return kind, content.get("names", [path.stem]) if kind else []

@@ -274,8 +274,14 @@ def test_a_larger_crop_of_the_head_moves_the_landmarks_along():
     assert larger / usual == pytest.approx(1.25, abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["experiments", "claims-bed", "starts", "worlds"])
+def test_a_file_of_the_manifests_that_describes_no_dataset_of_its_name_is_none(name):
+    with pytest.raises(DfnbError, match=f"describes a dataset '{name}'"):
+        manifest(name)
+
+
 def test_each_world_is_drawn_from_the_ranges():
-    ranges = manifest("worlds")["drawn"]
+    ranges = manifest("world-01")["drawn"]
     names = [f"world-{number:02d}" for number in range(1, 25)]
     worlds = [synth.preset(name).model_dump() for name in names]
     for group, spans in ranges["spans"].items():

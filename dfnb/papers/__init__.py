@@ -10,10 +10,8 @@ A module is a paper when it declares ``PAPER``, ``Settings`` and ``Network`` as
 
 from __future__ import annotations
 
-import logging
 import os
 import pkgutil
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +19,6 @@ from types import ModuleType
 from dfnb import files
 from dfnb.checks import DfnbError, suggestion
 from dfnb.papers import home
-
-log = logging.getLogger(__name__)
 
 
 def notebooks() -> dict[str, str]:
@@ -38,7 +34,7 @@ def modules() -> dict[str, ModuleType]:
     # Where Python looks for the modules of the package dfnb.papers.home; set at every call, because
     # the home may have changed. Python imports a name once in a process: if an earlier home had a
     # file of the same name, the module of that file is returned.
-    home.__path__[:] = _trusted_folders()
+    home.__path__[:] = _home_folders()
     papers = {}
     taken = {}  # name, title or notebook -> the file of the paper that has it
     for package in (__name__, home.__name__):  # dfnb.papers, dfnb.papers.home
@@ -59,27 +55,11 @@ def modules() -> dict[str, ModuleType]:
     return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook))
 
 
-def _trusted_folders() -> list[str]:
-    """The home's folder of papers, in a list; empty, with a warning, if it may not be used."""
+def _home_folders() -> list[str]:
+    """The home's folder of papers, in a list that is empty where they are not executed."""
     root = files.home()
-    folder = root / "papers"
     checkout = Path(__file__).resolve().parents[2]
-    if os.environ.get("DFNB_HOME") or root == checkout:
-        return [str(folder)]
-    if next(folder.glob("*.py"), None):
-        _warn_of_untrusted(root)
-    return []
-
-
-@cache  # once per process: modules() is called hundreds of times
-def _warn_of_untrusted(root: Path) -> None:
-    """Warn that the papers of a home are not executed, and say how to allow it."""
-    log.warning(
-        "The files in %s are not executed, because anybody may have written them; if you trust "
-        "them, set the environment variable DFNB_HOME to %s.",
-        root / "papers",
-        root,
-    )
+    return [str(root / "papers")] if os.environ.get("DFNB_HOME") or root == checkout else []
 
 
 def module(paper: str) -> ModuleType:
