@@ -1,15 +1,32 @@
 """Write ``docs/experiments.md`` and the table of README from ``data_manifest/experiments.yaml``.
 
 ``python scripts/experiments.py`` measures every number again from the scores of the committed
-reports.
+reports. The head of the YAML file explains its entries.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
-from dfnb.report import experiments
+import pandas as pd
+
+from dfnb.checks import read_yaml
+from dfnb.report import detectors, measure, scores, tables
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+KINDS = (
+    "within dataset",
+    "cross-dataset",
+    "cross-manipulation",
+    "unseen task",
+    "robustness",
+    "localisation",
+    "ablation",
+    "attribution",
+)
+NOT_RUN = "not run"
+RUN = "run"  # on drawn faces
+NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Every experiment of the papers
 
 What each paper reports, as far as it is known; what we ran; and the command that runs it on the
@@ -26,23 +43,122 @@ one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of
 study-bed` and `dfnb report study-papers` make again from the scores;
 [experiments.yaml](../data_manifest/experiments.yaml) says which numbers they are, and `python
 scripts/experiments.py` writes this page.
+
+Which kinds of experiments were run (–: none of this kind is known in that paper):
 """
 
 
+@cache
+def trained(report: str) -> set[str]:
+    """The names of the detectors of a report."""
+    return {each.name for each in detectors(report)}
+
+
+@cache  # several experiments have numbers of one report
+def clean_scores(report: str, level: str) -> pd.DataFrame:
+    """The scores of a report on frames without corruption, see :func:`dfnb.report.scores`."""
+    table = scores(report, level=level)
+    return table[table["corruption"] == ""]
+
+
+def number(
+    report: str,
+    metric: str,
+    detector: str,
+    place: str,
+    minus: str = "",
+    method: str = "",
+    level: str = "video",
+) -> pd.DataFrame:
+    """The row of :func:`dfnb.report.measure` for a number; no row if it was not run.
+
+    It is a mean over the test sets of a ``place``, such as "across". ``minus`` is the detector that
+    is subtracted, ``method`` a manipulation method; both are empty where there is none.
+    """
+    names = [detector, minus or detector]
+    if not trained(report).issuperset(names):
+        return pd.DataFrame()
+    rows = clean_scores(report, level)
+    rows = rows[(rows["place"] == place) & rows["detector"].isin(names)]
+    if method:
+        rows = rows[rows["method"].isin([method, "real"])]
+    return measure(rows, metric, "detector", "test_set", minus=minus or ())
+
+
+def text(row: pd.DataFrame) -> str:
+    """The row of a number as text, with its interval and its seeds; NOT_RUN where there is none."""
+    if row.empty:
+        return NOT_RUN
+    [value] = tables.cells(row)
+    seeds = row["seeds"].iloc[0]
+    return f"{value} ({seeds} seed{'s' if seeds > 1 else ''})"
+
+
+def status(done: int, planned: int) -> str:
+    """How many of the planned numbers and figures there are: RUN, "2 of 4 run" or NOT_RUN."""
+    if done == planned:
+        return RUN
+    return f"{done} of {planned} {RUN}" if done else NOT_RUN
+
+
+def row_of(experiment: dict) -> dict:
+    """An entry of the YAML file as a row of :func:`experiments`."""
+    results = {name: text(number(**each)) for name, each in experiment["ours"].items()}
+    ours = [f"{name}: {result}" for name, result in results.items()]
+    done = sum(result != NOT_RUN for result in results.values())
+    planned = len(results)
+    if "figure" in experiment:
+        planned += 1
+        if (CHECKOUT / experiment["figure"]).exists():
+            done += 1
+            ours.append(f"[figure](../{experiment['figure']})")
+    is_main = not any(":" in name for name in experiment["detectors"])  # else it is a variant
+    return {
+        "paper": experiment["paper"],
+        "method": experiment["method"],
+        "kind": experiment["kind"],
+        "done": done,
+        "planned": planned,
+        "experiment": f"{experiment['kind']}: {experiment['what']}",
+        "reported": experiment["reported"],
+        "ours, drawn faces": "; ".join(ours) or NOT_RUN,
+        "status": f"{status(done, planned)} on drawn faces; never on the published data",
+        "on the published data": f"`dfnb run {experiment['profile']}{' --main' * is_main}`",
+    }
+
+
+@cache
+def experiments() -> pd.DataFrame:
+    """All experiments, paper after paper.
+
+    Columns: ``paper``, its ``method``, ``kind``, how many numbers and figures are ``done`` and
+    ``planned``, and the columns of the tables of ``docs/experiments.md``.
+    """
+    content = read_yaml(CHECKOUT / "data_manifest" / "experiments.yaml")
+    return pd.DataFrame([row_of(experiment) for experiment in content["experiments"]])
+
+
 def document() -> str:
-    """The text of ``docs/experiments.md``: a table per paper."""
-    parts = [HEAD]
-    methods = {each.paper: each.method for each in experiments.experiments()}
-    for paper, method in methods.items():
-        table = experiments.matrix(paper).droplevel("paper").to_markdown()
+    """The text of ``docs/experiments.md``: how much was run, and a table per paper."""
+    parts = [HEAD, f"{overview()}\n"]
+    for (paper, method), rows in experiments().groupby(["paper", "method"], sort=False):
+        table = rows.loc[:, "experiment":].to_markdown(index=False)
         parts.append(f"## {paper}\n\nThe network and its losses: {method}.\n\n{table}\n")
     return "\n".join(parts)
 
 
-def readme(text: str) -> str:
+def overview() -> str:
+    """How much was run, a row per kind of experiment and a column per paper."""
+    counts = experiments().groupby(["kind", "paper"], sort=False)[["done", "planned"]].sum()
+    statuses = pd.Series([status(*each) for each in counts.to_numpy()], index=counts.index)
+    papers = experiments()["paper"].unique()
+    table = statuses.unstack("paper").reindex(index=KINDS, columns=papers).fillna(NO_EXPERIMENT)
+    return table.rename_axis("experiment").to_markdown()
+
+
+def readme(content: str) -> str:
     """README with the overview in place of its table that begins with ``| experiment``."""
-    table = experiments.overview().to_markdown()
-    return re.sub(r"\| experiment .*\n(\|.*\n)+", lambda _: f"{table}\n", text)
+    return re.sub(r"\| experiment .*\n(\|.*\n)+", lambda _: f"{overview()}\n", content)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import pytest
 
 READERS = (
     "report.claims",
-    "report.experiments",
     "report.figures",
     "report.judging",
     "report.metrics",

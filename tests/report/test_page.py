@@ -22,7 +22,7 @@ from dfnb.report import judging, other_tools, page
 A, B = planted.SETS
 # What makes a browser load something; links to click on are none of it.
 LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)|@import|url\(")
-MODULES = "claims experiments figures judging metrics other_tools page published reading tables"
+MODULES = "claims figures judging metrics other_tools page published reading tables"
 
 
 pytestmark = pytest.mark.usefixtures("empty_home")
