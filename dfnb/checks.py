@@ -26,8 +26,8 @@ from safetensors import SafetensorError
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
-# Names of variants, methods and other tools are printed in tables: no character may be
-# markup in Markdown or HTML.
+# Names of variants and methods are printed in tables: no character may be markup in Markdown
+# or HTML.
 TITLE = r"^\w[\w .,:()%+=/-]{0,199}$"
 Title = Annotated[str, StringConstraints(pattern=TITLE)]
 # What error messages say instead of these patterns.

@@ -2,18 +2,17 @@
 
 import logging
 import os
-import re
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from dfnb import files, manifests
-from dfnb.checks import NAME, DfnbError, check_name, explained, parse_yaml, suggestion
+from dfnb.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[
     str,
@@ -94,64 +93,6 @@ def execute(
 
 
 @commands.command()
-def score(
-    images: list[Path],
-    run: Annotated[str, typer.Option(help="The detector: the name of a folder of runs/.")],
-    csv: Path | None = None,
-) -> None:
-    """Score your own images and clips, or all those below a folder, with a trained detector.
-
-    For each file, the largest face is scored, in eight frames of a clip. At the end it says how
-    many files score above the detector's threshold, if it has one. No score is a proof. --csv FILE
-    gets the scores, which `dfnb judge` reads once they have a column label. Notebook 08_attribution
-    shows the detectors' maps of a picture or clip.
-
-    The exit status is 2 when a file could not be used.
-    """
-    from dfnb.training import runs
-
-    detector = runs.Run.open(run)  # raises DfnbError before torch is imported
-    import pandas as pd
-    from scipy.stats import binomtest
-
-    from dfnb import device
-    from dfnb.data.faces import detector_path
-    from dfnb.data.prepare import prepare_picture
-    from dfnb.data.videos import media_in
-    from dfnb.training import scoring
-
-    paths = media_in(images)
-    detector_path()  # raises DfnbError here once, instead of for each image
-    network = detector.network().to(device.DEVICE)
-    rows = []
-    for image in paths:
-        try:  # cut like the faces that the detector was trained on
-            faces = prepare_picture(image, detector.record.faces, 8)  # 8 frames of a clip
-        except DfnbError as error:
-            typer.echo(f"not scored: {error}", err=True)
-            continue
-        scores = scoring.predict(network, faces.table, detector.settings, faces.read)
-        score = scores["score"].mean()
-        rows.append({"video": image, "score": score, "frames": len(faces)})
-        typer.echo(f"{image}: P(fake) {score:.2f}, mean of {len(faces)} frames")
-    if csv:
-        table = pd.DataFrame(rows, columns=["video", "score", "frames"])
-        files.write_bytes(csv, table.to_csv(index=False).encode())
-    limit = detector.record.validation_threshold  # None for released weights
-    if limit and rows:
-        above = sum(row["score"] > limit.threshold for row in rows)
-        low, high = binomtest(above, len(rows)).proportion_ci(method="wilson")
-        typer.echo(
-            f"5 % of the detector's own real validation frames score above {limit.threshold:.2f}; "
-            f"{above} of {len(rows)} files do: {low:.0%} to {high:.0%} of files of this kind, with "
-            "95 % confidence, if they are independent"
-        )
-    if detector.record.faces["drawn"]:
-        typer.echo("it was trained on drawn faces only, so its score of a photograph means little")
-    raise typer.Exit(2 if len(rows) < len(paths) else 0)
-
-
-@commands.command()
 def parameters(
     profile: ProfileName,
     notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
@@ -196,61 +137,6 @@ def report(
 
     with files.explain_writing(folder):
         typer.echo(f"report: {page.rebuild(profile)}")
-
-
-@commands.command()
-def judge(
-    scores: list[Path],
-    on: Annotated[
-        list[str] | None,
-        typer.Option(help="A test set, may be repeated; the first sets the threshold."),
-    ] = None,
-    report: str = "",
-    missing: Annotated[
-        Literal["refuse", "drop", "real", "fake"],
-        typer.Option(
-            help="Frames without a score: drop leaves them out; refuse does so, too, up to 1 % of "
-            "a test set; real and fake give them its lowest or highest score."
-        ),
-    ] = "refuse",
-    over_frames: Annotated[
-        Literal["mean", "median", "max"],
-        typer.Option(help="How a video's score is made from the scores of its frames."),
-    ] = "mean",
-    page: bool = False,
-) -> None:
-    """Judge detectors by their scores alone: AUC, EER, false alarms, calibration, differences.
-
-    SCORES is a CSV per detector; its name is that of the detector. The columns are video, score
-    (high for fakes) and label (0 or real, 1 or fake); and if there are such, test_set, method,
-    cluster (of videos that share people), and frame where frames are scored. Scores that are not
-    all in [0, 1] are only ranked. With --on, labels are those of a prepared test set; with
-    --report R, the detectors of reports/R are compared, too.
-
-    Tables are written to reports/judged-<the first file's name>, in place of earlier ones; a name
-    with spaces or other signs is replaced by a digest. --page makes a page of them, too.
-    """
-    from dfnb.report import judging
-
-    name = scores[0].stem
-    if not re.fullmatch(NAME, name):  # with spaces or other signs, it cannot name a folder
-        name = files.digest(name)
-    name = f"judged-{name}"
-    parameters = {
-        "files": list(map(str, scores)),
-        "test_sets": on or [],
-        "compared": report,
-        "missing": missing,
-        "over_frames": over_frames,
-    }
-    with files.explain_writing(files.report_folder(name)):
-        loaded = judging.load(**parameters)
-        judging.remove_earlier(name)
-        judging.print_all(loaded, name)
-        if page:
-            from dfnb.report import page as pages
-
-            typer.echo(f"page: {pages.rebuild(name, judging.NOTEBOOK, **parameters)}")
 
 
 @commands.command()

@@ -6,8 +6,6 @@ and your model as they are.
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,15 +13,13 @@ import torch
 from PIL import Image
 from scipy.special import expit
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from dfnb import device
 from dfnb.attribution import maps
 from dfnb.checks import DfnbError, explained
 from dfnb.data import test_sets
-from dfnb.data.frames import load_frames, select, unlabelled
+from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames
-from dfnb.data.videos import media_in
 from dfnb.report.metrics import measure
 from dfnb.report.reading import UNITS
 from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
@@ -33,7 +29,6 @@ from dfnb.training.runs import Run
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
-EMPTY = "there is nothing to score: data is empty"
 
 
 def load_dataset(name: str, split: str = "test") -> StoredFrames:
@@ -82,55 +77,55 @@ def create_model(name: str) -> Run:
 # The caller's random state stays: reading the frames for a Run draws from torch's generator.
 @torch.random.fork_rng(devices=[])
 def predict(
-    model: Run | nn.Module | Callable,
-    data: StoredFrames | np.ndarray | Sequence | str | Path,
+    model: Run | str | nn.Module | Callable,
+    dataset: StoredFrames,
     transform: Callable | None = None,
 ) -> pd.DataFrame:
     """P(fake) of each frame, by any detector.
 
     Args:
-        model: A :class:`Run`, which resizes and normalises crops as in its training. Or a torch
-            module in evaluation mode: it takes images (B, 3, H, W) and returns logits of being
-            fake, (B,) or (B, 1), or two per image, real first, (B, 2); or a dict or an object with
-            such ``logits`` or ``cls``. Or a function: it takes crops (B, H, W, 3) uint8 RGB, or a
-            batch of what ``transform`` returns, and returns P(fake) in [0, 1], (B,) or (B, 1), or
-            P(real) and P(fake), (B, 2).
-        data: A dataset of :func:`load_dataset`, a slice or ``Subset`` of it, or a ``DataLoader``
-            (only its dataset is used); arrays (H, W, 3) uint8 RGB, stacked or in a list, or PIL
-            images, one or a list; a path or paths of images, or a folder with images in or below
-            it. All are crops of faces: ``dfnb prepare`` and ``dfnb score`` find faces in pictures
-            and clips.
+        model: A :class:`Run` or its id: it resizes and normalises crops as in its training. Or a
+            torch module in evaluation mode: it takes images (B, 3, H, W) and returns logits of
+            being fake, (B,) or (B, 1), or two per image, real first, (B, 2); or a dict or an object
+            with such ``logits`` or ``cls``. Or a function: it takes crops (B, H, W, 3) uint8 RGB,
+            or a batch of what ``transform`` returns, and returns P(fake) in [0, 1], (B,) or (B, 1),
+            or P(real) and P(fake), (B, 2).
+        dataset: Of :func:`load_dataset`, or a slice of it.
         transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
             the transforms of torchvision and timm do. A module needs one, a function only where
             crops differ in size. Tensors are stacked to a tensor, anything else to an array. Runs
             ignore ``transform``.
 
     Returns:
-        One row per frame, in the order of ``data``: ``video`` (for a path the path, for an array
-        its position), ``track``, ``frame``, ``cluster``, ``label`` (NaN for arrays and paths),
-        ``method`` and ``score`` = P(fake); for a run also ``log_odds`` and, if it locates forged
-        regions, how well (not in arrays), see :func:`dfnb.training.scoring.predict`.
+        One row per frame, in the order of ``dataset``: ``video``, ``track``, ``frame``,
+        ``cluster``, ``label``, ``method`` and ``score`` = P(fake); for a run also ``log_odds`` and,
+        if it locates forged regions, how well, see :func:`dfnb.training.scoring.predict`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
-    Raises :class:`DfnbError` for data that is empty or cannot be read, and for outputs that are not
-    finite, of another shape or, of a function, outside [0, 1].
+    Raises :class:`DfnbError` for a dataset without frames, and for outputs that are not finite, of
+    another shape or, of a function, outside [0, 1].
 
     Example::
 
         scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
     """
-    frames = _stored(data)
+    if not isinstance(dataset, StoredFrames):
+        kind = type(dataset).__name__
+        raise DfnbError(f"a {kind} is no dataset; give one of load_dataset, or a slice of it")
+    if not len(dataset):
+        raise DfnbError("there is nothing to score: the dataset has no frames")
+    model = Run.open(model) if isinstance(model, str) else model
     if isinstance(model, Run):
         network = model.network().to(device.DEVICE)
-        return scoring.predict(network, frames.table, model.settings, frames.read)
+        return scoring.predict(network, dataset.table, model.settings, dataset.read)
     if isinstance(model, type) or not callable(model):
         raise DfnbError(
             f"{model!r:.80} is no detector: give a run of create_model, an instance of a torch "
             "module, or a function of crops, such as one that calls predict_proba"
         )
     batches = []
-    for start in range(0, len(frames), AT_ONCE):
-        crops = [sample.image for sample in frames[start : start + AT_ONCE]]
+    for start in range(0, len(dataset), AT_ONCE):
+        crops = [sample.image for sample in dataset[start : start + AT_ONCE]]
         batches.append(_outputs(model, crops, transform))
     outputs = np.concatenate(batches)
     scores = outputs[:, -1]
@@ -139,43 +134,7 @@ def predict(
             log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
         # The logit of being fake minus that of being real, which is 0 where there is none.
         scores = expit(np.diff(outputs, prepend=0)[:, -1])
-    return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
-
-
-def _stored(data: Any) -> StoredFrames:
-    """The data of :func:`predict` as frames; those of arrays and paths have no labels.
-
-    Raises :class:`DfnbError` for data that is empty or no images.
-    """
-    remedy = (
-        "give a dataset of load_dataset; paths of images; or uint8 (H, W, 3) arrays in RGB or such "
-        "PIL images"
-    )
-    with explained("data", "as images", remedy):
-        data = data.dataset if isinstance(data, DataLoader) else data
-        if isinstance(data, Subset):
-            whole = _stored(data.dataset)  # which may be a part of another one
-            data = StoredFrames(whole.table.iloc[data.indices], whole.read)
-        if isinstance(data, StoredFrames):
-            if not len(data):
-                raise DfnbError(EMPTY)
-            return data
-        if isinstance(data, Dataset):  # the list() of one that accepts every index never ends
-            raise DfnbError(f"data is a {type(data).__name__}; {remedy}")
-        items = [data] if isinstance(data, (str, Path, Image.Image)) else list(data)
-        if not items:
-            raise DfnbError(EMPTY)
-        if isinstance(items[0], (str, Path)):
-            return StoredFrames(unlabelled(media_in(map(Path, items))))
-        images = {}
-        for number, item in enumerate(items):
-            # A copy in C order, because torch refuses a flipped view such as image[..., ::-1].
-            image = np.array(item, order="C")
-            if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
-                raise DfnbError(f"image {number} is {image.dtype} {image.shape}; {remedy}")
-            images[str(number)] = image
-    # The number of an array takes the place of a path: ``read`` looks the array up by it.
-    return StoredFrames(unlabelled(images), images.__getitem__)
+    return dataset.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
 
 def _outputs(

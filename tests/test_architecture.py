@@ -10,13 +10,11 @@ import pytest
 READERS = (
     "report.claims",
     "report.figures",
-    "report.judging",
     "report.metrics",
     "report.page",
     "report.published",
     "report.reading",
     "report.tables",
-    "report.other_tools",
     "store.reports",
 )
 LAYERS = """

@@ -22,11 +22,9 @@ from profiles import BASELINE, GRID, SETTINGS, write_profile
 from dfnb import files
 from dfnb.checks import DfnbError
 from dfnb.cli import app
-from dfnb.data import faces, prepare
+from dfnb.data import prepare
 from dfnb.data.frames import load_frames
-from dfnb.data.loading import StoredFrames
 from dfnb.papers import backbones
-from dfnb.report import other_tools
 from dfnb.report.page import REPORT
 from dfnb.running import cost, jobs, workflow
 
@@ -166,13 +164,7 @@ def test_a_home_that_is_not_there_is_named_in_a_report_of_a_problem(
 
 
 def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monkeypatch):
-    """Reports; as a file is in the place of their folder, nobody can write there."""
-    (empty_home / "mine.csv").write_text("video,label,score\na,0,.1\nb,1,.9\nc,0,.3\nd,1,.2\n")
-    (empty_home / "reports").write_text("")
-    for words in (("judge",), ("judge", "--page")):
-        status, printed = output_of(*words, str(empty_home / "mine.csv"))
-        assert status == 1 and "cannot be written (" in printed.splitlines()[-1]
-    (empty_home / "reports").unlink()
+    """Reports; as a file is in the place of a folder, nobody can write there."""
     (empty_home / "reports" / "mine").mkdir(parents=True)
     (empty_home / "reports" / "mine" / "notebooks").write_text("")
     status, printed = output_of("report", "mine")
@@ -193,42 +185,6 @@ def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(
         monkeypatch.setenv("DFNB_HOME", str(tmp_path))
     _, printed = output_of("train", "smoke", "x")
     assert ("executed" in printed.split()) == chosen
-
-
-def test_a_run_is_scored_without_its_dataset(own_home, output_of, monkeypatch):
-    """A folder's pictures, into a CSV; the faces are taken for found."""
-    write_profile(own_home)
-    run = jobs.train_and_score(jobs.plan("mine").trainings[0])
-    shown = load_frames("smoke-b").head(2)
-    crops = []
-
-    def found(path, crop, frames):
-        crops.append(crop)
-        return StoredFrames(shown.assign(method=path.name))
-
-    monkeypatch.setattr(prepare, "prepare_picture", found)
-    monkeypatch.setattr(faces, "detector_path", lambda: None)
-    shown = shown.assign(path=[*map(os.path.realpath, shown["path"])], mask="")
-    (own_home / "datasets").unlink()  # the link to them
-    (own_home / "pictures" / "below").mkdir(parents=True)
-    monkeypatch.chdir(own_home / "pictures")
-    for name in ("b.jpg", "a.PNG", "notes.txt", "below/c.png"):
-        Path(name).write_bytes(b"")
-    status, printed = output_of("score", ".", "--run", run.id, "--csv", "scores.csv")
-    assert status == 0 and printed.count("P(fake)") == 3 and "drawn faces only" in printed
-    assert crops == [{"size": 96, "drawn": True}] * 3
-    table = pd.read_csv("scores.csv")
-    assert table["video"].tolist() == ["a.PNG", "b.jpg", "below/c.png"]
-    assert table["frames"].tolist() == [2, 2, 2]
-    table.assign(label=[0, 1, 1]).to_csv("labelled.csv", index=False)
-    frames, _ = other_tools.scored_frames([Path("labelled.csv")])
-    assert frames["score"].tolist() == pytest.approx(table["score"].tolist())
-    assert table["score"].between(0, 1).all()
-    Path("empty").mkdir()
-    assert "empty contains no image or video" in output_of("score", "empty", "--run", run.id)[1]
-    for name in ("xception", run.id[:-1], f"{run.id[:-4]}*"):
-        sentence = f"dfnb: there is no finished run {name!r}; did you mean {run.id}?"
-        assert output_of("score", "b.jpg", "--run", name) == (1, sentence)
 
 
 def test_offline_a_run_is_refused_in_one_line_and_its_cost_is_known(

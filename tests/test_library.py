@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dfnb
@@ -25,6 +25,8 @@ from dfnb import files, papers, report
 from dfnb.checks import DfnbError
 from dfnb.data import test_sets
 from dfnb.data.frames import faces_of, load_frames, select
+from dfnb.data.loading import StoredFrames
+from dfnb.store import reports
 from dfnb.store.reports import write_scores
 from dfnb.store.scores import KEYS, Condition
 from dfnb.training import scoring
@@ -109,9 +111,12 @@ def test_modules_and_functions_give_one_score_per_frame(dataset, model):
 
 @pytest.mark.parametrize("is_module", [False, True])
 @pytest.mark.parametrize("makes_tensors", [False, True])
-def test_a_function_gets_crops_of_several_sizes_as_a_module_does(is_module, makes_tensors):
+def test_a_function_gets_crops_of_several_sizes_as_a_module_does(dataset, is_module, makes_tensors):
     draw = np.random.default_rng(0)
     crops = [draw.integers(0, 255, (side, side, 3), np.uint8) for side in (40, 60, 80)]
+    by_path = dict(zip("abc", crops))
+    table = dataset.table.head(3).assign(path=[*by_path], mask="")
+    frames = StoredFrames(table, by_path.__getitem__)
 
     def smaller(image):
         image = image.resize((32, 32))
@@ -123,7 +128,7 @@ def test_a_function_gets_crops_of_several_sizes_as_a_module_does(is_module, make
         return redness(images)
 
     model = Redness(lambda red: red) if is_module else red
-    table = dfnb.predict(model, crops, transform=smaller)
+    table = dfnb.predict(model, frames, transform=smaller)
     resized = np.stack([np.asarray(Image.fromarray(crop).resize((32, 32))) for crop in crops])
     np.testing.assert_allclose(table["score"], redness(resized), atol=1e-6)
 
@@ -135,49 +140,10 @@ def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
     np.testing.assert_allclose(table["score"], expit(module(images.half()).tolist()), atol=1e-6)
 
 
-KINDS = [
-    "array",
-    "flipped",
-    "PIL",
-    "slice",
-    "subset",
-    "subset of a subset",
-    "loader",
-    "folder",
-    "paths",
-    "path",
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_all_kinds_of_data_are_scored_as_the_frames_of_a_dataset(run, dataset, tmp_path, kind):
-    images = [dataset[i].image for i in range(3)]
-    paths = [tmp_path / "crops" / "below" / f"{i}.png" for i in range(3)]
-    paths[0].parent.mkdir(parents=True)
-    for path, image in zip(paths, images):
-        cv2.imwrite(str(path), image[..., ::-1])
-    data = {
-        "array": np.stack(images),
-        "flipped": [image[..., ::-1].copy()[..., ::-1] for image in images],
-        "PIL": Image.fromarray(images[0]),
-        "slice": dataset[:3],
-        "subset": Subset(dataset, range(3)),
-        "subset of a subset": Subset(Subset(dataset, range(5)), range(3)),
-        "loader": DataLoader(dataset, 2),
-        "folder": tmp_path / "crops",
-        "paths": paths,
-        "path": str(paths[0]),
-    }[kind]
-    for model in (run, redness, Redness(lambda red: red)):
-        transform = None if model is redness else TO_TENSOR
-        table = dfnb.predict(model, data, transform=transform)
-        scores = dfnb.predict(model, dataset, transform=transform)["score"].tolist()
-        assert table["score"].tolist() == pytest.approx(scores[: len(table)], abs=1e-6)
-    assert len(table) == {"PIL": 1, "path": 1, "loader": len(dataset)}.get(kind, 3)
-    if kind in ("folder", "paths", "path"):
-        assert table["video"].tolist() == [str(path) for path in paths][: len(table)]
-    has_labels = "subset" in kind or kind in ("slice", "loader")
-    assert table["label"].isna().all() == (not has_labels)
+def test_a_slice_of_a_dataset_and_the_id_of_a_run_are_scored_alike(run, dataset):
+    whole = dfnb.predict(run, dataset)
+    part = dfnb.predict("untrained-s0", dataset[:3])
+    pd.testing.assert_frame_equal(part, whole.head(3))
 
 
 def test_nothing_global_changes(run, dataset, monkeypatch):
@@ -210,7 +176,8 @@ def constant(value):
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
         (Redness, "is no detector"),
-        ("xception", "is no detector"),
+        (3, "is no detector"),
+        ("xception", "there is no finished run 'xception'"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
@@ -219,21 +186,17 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
         dfnb.predict(model, dataset, transform=transform)
 
 
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
-        ([], "nothing to score"),
-        (None, "give a dataset of load_dataset"),
-        (Dataset(), "data is a Dataset; give a dataset of load_dataset"),
-        (Image.new("L", (8, 8)), r"image 0 is uint8 \(8, 8\)"),
-        (np.zeros((2, 8, 8, 3)), r"image 0 is float64 \(8, 8, 3\)"),
-        ([np.zeros((side, 8, 3), np.uint8) for side in (8, 9)], "one size"),
-        ("nowhere.png", "there is no file nowhere.png"),
-    ],
-)
-def test_data_that_are_no_images_are_refused(data, sentence):
-    with pytest.raises(DfnbError, match=sentence):
+@pytest.mark.parametrize("data", [None, [], "smoke-b", np.zeros((2, 8, 8, 3), np.uint8), Dataset()])
+def test_what_is_no_dataset_of_ours_is_refused(data):
+    with pytest.raises(DfnbError, match=r"is no dataset; give one of load_dataset"):
         dfnb.predict(redness, data)
+
+
+def test_crops_of_several_sizes_need_a_transform(dataset):
+    crops = iter([dataset[0].image, dataset[1].image[:90]])
+    frames = StoredFrames(dataset.table.head(2).assign(mask=""), lambda path: next(crops))
+    with pytest.raises(DfnbError, match="one size"):
+        dfnb.predict(redness, frames)
 
 
 def test_a_dataset_without_frames_is_refused(dataset):
@@ -347,15 +310,88 @@ def test_importing_the_package_imports_neither_torch_nor_pandas():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/own.md"])
-def test_the_python_of_the_documents_works_as_it_is_typed(
-    smoke_home, checkout, empty_home, name, monkeypatch, capsys
-):
-    (empty_home / "datasets").symlink_to(smoke_home / "datasets")
+def python_of(path):
+    """The Python blocks of a document, one after the other."""
+    page = path.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def study_home(checkout, empty_home, monkeypatch):
+    """A home with the committed reports and, as the current folder, ``mine.csv``: a tool's scores.
+
+    Returns the table of the CSV: a video of the study's test set in each row.
+    """
     (empty_home / "reports").symlink_to(checkout / "reports")
     monkeypatch.chdir(empty_home)
-    page = (checkout / name).read_text(encoding="utf-8")
-    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
-    exec(code, {"__name__": "__main__"})
+    frames = files.read_table(reports.test_set_path(files.report_folder("study-bed"), "bed"))
+    table = frames[["video", "label"]].drop_duplicates(ignore_index=True)
+    noise = np.random.default_rng(0).normal(size=len(table))
+    table["score"] = expit(table["label"] + noise)
+    table.to_csv("mine.csv", index=False)
+    return table
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/own.md"])
+def test_the_python_of_the_documents_works_as_it_is_typed(
+    smoke_home, checkout, study_home, name, capsys
+):
+    (files.home() / "datasets").symlink_to(smoke_home / "datasets")
+    exec("\n".join(python_of(checkout / name)), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert "clusters" in printed and "value" in printed
+
+
+@pytest.fixture
+def scores_beside(checkout):
+    """Executes the lines of ``docs/own.md`` that put ``mine.csv`` beside a report; its names."""
+    [lines] = [block for block in python_of(checkout / "docs" / "own.md") if "mine.csv" in block]
+
+    def execute():
+        names = {}
+        exec(lines, names)
+        return names
+
+    return execute
+
+
+def test_scores_of_another_tool_stand_beside_those_of_a_report(study_home, scores_beside):
+    names = scores_beside()
+    both = pd.concat([names["scores"], names["mine"]])
+    minus = report.measure(both, "AUC", "detector", minus="mine").set_index("detector")
+    own = roc_auc_score(study_home["label"], study_home["score"])
+    baseline = both[both["detector"] == "Baseline"]
+    theirs = [roc_auc_score(rows["label"], rows["score"]) for _, rows in baseline.groupby("seed")]
+    assert len(theirs) == 5 and minus.loc["Baseline", "seeds"] == 5
+    assert minus.loc["Baseline", "value"] == pytest.approx(np.mean(theirs) - own)
+    alone = report.measure(both, "AUC", "detector").set_index("detector")
+    assert alone.loc["mine", "value"] == pytest.approx(own)
+    errors = alone.loc[["Baseline", "mine"], "error"]
+    assert 0 < minus.loc["Baseline", "error"] < 1.1 * (errors**2).sum() ** 0.5  # paired
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: rows.assign(label=1 - rows["label"]), "a label that does not fit the method"),
+        (lambda rows: rows.assign(score=rows["score"].where(rows.index != 3)), "5 rows with a sco"),
+        (lambda rows: rows.assign(score="high"), "a score that is NaN or outside"),
+        (lambda rows: rows.assign(score=100 * rows["score"]), "a score that is NaN or outside"),
+        (lambda rows: rows.drop(index=3), "5 rows with a score that is NaN or outside"),
+        (lambda rows: pd.concat([rows, rows.head(1)]), "10 rows with a video that occurs twice"),
+        (lambda rows: rows.drop(columns="score"), "no column score"),
+    ],
+)
+def test_a_mistake_in_the_scores_of_another_tool_is_one_sentence(
+    study_home, scores_beside, change, sentence
+):
+    change(study_home).to_csv("mine.csv", index=False)
+    with pytest.raises(DfnbError, match=f"^mine has .*{sentence}") as error:
+        scores_beside()
+    assert "\n" not in str(error.value)
+
+
+def test_scores_of_one_class_are_refused(study_home, scores_beside):
+    mine = scores_beside()["mine"]
+    with pytest.raises(DfnbError, match=r"^mine lacks real or fake frames"):
+        report.check_scores(mine[mine["label"] == 1], "mine")

@@ -28,7 +28,6 @@ from dfnb.training import train
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
-OPENED = [name for name in NAMES if name != "12_judge"]  # `dfnb judge` executes that one
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
 COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
@@ -51,7 +50,7 @@ def few_maps(monkeypatch):
 # ---------------------------------------------------------------- defaults
 
 
-@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("name", NAMES)
 def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
     def refuse(*_):
         raise AssertionError("a default notebook trains")
@@ -65,7 +64,7 @@ def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
     assert after == before
 
 
-@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("name", NAMES)
 def test_papermill_explains_each_parameter(name):
     from papermill.inspection import inspect_notebook
 
@@ -180,7 +179,7 @@ def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
 
 def test_a_notebook_of_a_study_shows_the_same_numbers_in_its_executed_copy(checkout):
     """Every committed executed copy is of the present source; numbers of its text are printed."""
-    for name in OPENED:
+    for name in NAMES:
         source = nbformat.read(checkout / "notebooks" / f"{name}.ipynb", 4)
         path = checkout / "reports" / "study-bed" / "notebooks" / f"{name}.ipynb"
         executed = nbformat.read(path, 4)

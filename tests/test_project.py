@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from dfnb import cli, files, manifests, papers
 from dfnb.papers import contract
-from dfnb.report import judging, tables
+from dfnb.report import tables
 from dfnb.running import jobs, parameters
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
@@ -226,7 +226,7 @@ def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):
 
 def test_every_paper_and_notebook_of_the_schemas_is_there(checkout):
     notebooks = {path.stem for path in checkout.glob("notebooks/*.ipynb")}
-    assert notebooks == {*papers.notebooks(), *parameters.NOTEBOOKS, judging.NOTEBOOK}
+    assert notebooks == {*papers.notebooks(), *parameters.NOTEBOOKS}
 
 
 def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):

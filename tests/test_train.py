@@ -19,7 +19,7 @@ from dfnb import device, papers, records, report
 from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
-from dfnb.files import locked, report_folder, run_folder, sha256, write_table
+from dfnb.files import locked, run_folder, sha256
 from dfnb.papers import released_weights, xception
 from dfnb.running import cost, jobs
 from dfnb.seeds import torch_seed
@@ -160,10 +160,6 @@ def test_damaged_checkpoints_and_weights_are_refused(new_home, monkeypatch):
         Run(run.id, record).network()
     with pytest.raises(DfnbError, match="there is no finished run 'unknown'; known are"):
         Run.open("unknown")
-    # The score file of another tool, which is no run.
-    write_table(report_folder("mine") / "scores/a-tool.parquet", pd.DataFrame({"score": [0.1]}), {})
-    with pytest.raises(DfnbError, match=f"'a-tooll'; known are {run.id}$"):
-        Run.open("a-tooll")
 
 
 def test_threads_change_no_weights_and_stay_as_they_were(new_home, plain):

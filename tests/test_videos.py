@@ -13,7 +13,6 @@ from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import load_frames, masked_positions, read_crop
 from dfnb.data.videos import read_csv, summary, write_csv
-from dfnb.report import other_tools
 
 
 @pytest.fixture
@@ -120,17 +119,11 @@ def test_a_folder_of_frames_is_one_video_with_the_masks_that_there_are(root, mon
         "label\tfile\tsplit\n0\ta.mp4\tvalid\n1\tb.mp4\t\n",
     ],
 )
-def test_a_table_says_the_same_in_many_forms_to_prepare_and_to_judge(tmp_path, text):
+def test_a_table_says_the_same_in_many_forms(tmp_path, text):
     file = tmp_path / "mine.csv"
     file.write_text(text, encoding="utf-8")
     videos = read_csv(file, tmp_path)
     assert facts(videos) == {"a": (0, "real", "val", 1), "b": (1, "fake", "test", 1)}
-    separator = next(sign for sign in ",;\t" if sign in text)
-    scores = iter(["score", "0.1", "0.9"])
-    lines = [f"{line}{separator}{next(scores)}" for line in text.splitlines()]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    frames, _ = other_tools.scored_frames([file])
-    assert frames["video"].tolist() == ["a.mp4", "b.mp4"] and frames["label"].tolist() == [0, 1]
 
 
 def test_an_original_is_found_among_the_videos_however_its_path_is_written(tmp_path, monkeypatch):

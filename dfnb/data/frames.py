@@ -8,7 +8,6 @@ table names their files, and none is copied. :mod:`dfnb.data.loading` makes batc
 
 import hashlib
 import json
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -621,15 +620,3 @@ def half_of_two_levels(mask: np.ndarray) -> int:
     in_middle = counts[quarter + 1 : largest - quarter].sum()
     in_upper_quarter = counts[largest - quarter :].sum()
     return largest // 2 if in_upper_quarter >= in_middle else 127
-
-
-def unlabelled(names: Iterable[object]) -> pd.DataFrame:
-    """A frames table of images without labels, one row per name: a path, or what stands for one.
-
-    The name is the row's path, video and cluster. For a clip, the caller gives its name once per
-    frame, and then replaces path and frame. The table has the columns that scores and
-    :class:`dfnb.data.loading.StoredFrames` need; in it ``label`` is NaN and ``method`` empty.
-    """
-    paths = list(map(str, names))
-    table = pd.DataFrame({"video": paths, "cluster": paths, "path": paths})
-    return table.assign(label=math.nan, method="", mask="", landmarks=None, track=0, frame=0)

@@ -1,7 +1,7 @@
 """Read what users write about their videos: labels and splits, in tables or as names of folders.
 
-The CSVs of ``dfnb prepare`` and ``dfnb judge``, and the folders of ``dfnb prepare FOLDER`` and of
-``face-crops`` are all read by these functions.
+The CSVs of ``dfnb prepare``, and the folders of ``dfnb prepare FOLDER`` and of ``face-crops`` are
+all read by these functions.
 """
 
 import re

@@ -38,7 +38,6 @@ from dfnb.data.frames import (
     refuse_foreign_files,
     refuse_overlap,
     remove_video,
-    unlabelled,
     write_dataset,
     write_video,
 )
@@ -750,20 +749,19 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "StoredFrames":
-    """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
+def prepare_picture(path: str | Path, faces: Mapping) -> "StoredFrames":
+    """The face in a user's own picture or clip, as a frame in memory with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
-    written but the face detector's weights, which are fetched once. In the returned table,
-    ``video`` and ``cluster`` are the path of the picture, with ``~`` expanded; ``method`` is the
-    name of its file; and ``path`` is no file, but a key by which the frames' ``read`` finds the
-    crop in memory.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. Of a clip
+    it is the frame in the middle. No file is written but the face detector's weights, which are
+    fetched once. In the returned table, ``video`` and ``cluster`` are the path of the picture, with
+    ``~`` expanded; ``method`` is the name of its file; and ``path`` is no file, but a key by which
+    the frames' ``read`` finds the crop in memory.
 
     Args:
         path: An image or a video.
         faces: How the faces of a training set were cut: ``size`` and ``scale``, as in
             :class:`Settings`. The picture is cut alike; a missing value is the default.
-        frames: How many evenly spaced frames of a video, at most.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face, or no face detector.
     """
@@ -771,7 +769,7 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
     from dfnb.data.loading import StoredFrames
 
     geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
-    settings = Settings(frames_per_video=frames, **geometry)
+    settings = Settings(frames_per_video=1, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():
         raise DfnbError(f"there is no file {path}")
@@ -783,10 +781,13 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
         raise DfnbError(f"{path}: {error}") from None
     crops = {str(number): crop for number, crop in enumerate(cut["crops"])}
     rows = pd.DataFrame(cut["rows"])
-    table = unlabelled([path] * len(rows)).assign(
+    table = rows[["frame", "landmarks"]].assign(
         path=list(crops),
-        frame=rows["frame"],
-        landmarks=rows["landmarks"],
+        video=str(path),
+        cluster=str(path),
+        label=np.nan,
         method=path.name,  # panels show it above the frame
+        mask="",
+        track=0,
     )
     return StoredFrames(table, crops.__getitem__)

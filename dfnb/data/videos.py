@@ -394,25 +394,6 @@ def files_below(root: Path) -> Files:
     return dict(sorted(files.items()))
 
 
-def media_in(paths: Iterable[Path]) -> list[Path]:
-    """The paths, each folder replaced by the images and videos below it, by their suffixes.
-
-    Raises :class:`DfnbError` for a folder without any, and where none of the files exists.
-    """
-    found = []
-    for path in paths:
-        media = [path]
-        if path.is_dir():
-            below = filter(MEDIA.fullmatch, files_below(path))
-            media = [path / name for name in below]
-        if not media:
-            raise DfnbError(f"{path} contains no image or video; name files, or another folder")
-        found += media
-    if not any(file.is_file() for file in found):
-        raise DfnbError(f"there is no file {found[0]}")
-    return found
-
-
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images of ``files`` that are not in ``read``.
 

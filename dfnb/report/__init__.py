@@ -11,5 +11,6 @@ Example::
 from dfnb.report.metrics import measure
 from dfnb.report.reading import ablations, maps, scores, thresholds
 from dfnb.store.reports import detectors
+from dfnb.store.scores import check_scores
 
-__all__ = ["ablations", "detectors", "maps", "measure", "scores", "thresholds"]
+__all__ = ["ablations", "check_scores", "detectors", "maps", "measure", "scores", "thresholds"]

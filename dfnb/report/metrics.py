@@ -15,7 +15,6 @@ from dfnb import statistics
 from dfnb.checks import DfnbError, suggestion
 from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
-from dfnb.store.reports import NO_SEED
 
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
 # Both accuracies are balanced: the mean of those of real and of fake units. Where the two classes
@@ -38,7 +37,6 @@ class Estimate(NamedTuple):
 
     values: Array  # (seeds, 1 + REPLICATES): the first is that of the sample
     collapsed: Array  # (seeds,) bool, which trainings learned nothing
-    has_seeds: bool  # False for another tool, which has a single row of values
     counts: Array  # (4,) real units, fake units, clusters, independent observations
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
 
@@ -245,7 +243,6 @@ def _estimate(
     return Estimate(
         values=np.array(values),
         collapsed=np.array(collapsed),
-        has_seeds=seed != NO_SEED,  # which is the only one of another tool
         counts=np.array([len(label) - n_fake, n_fake, clusters, independent]),
         fewest=fewest if has_interval else 1,
     )
@@ -263,9 +260,8 @@ def _subtracted(
 
     The keys are a group's values of ``names``. Groups without a counterpart are left out. The
     comparison is paired: replicates are subtracted one by one, and seeds in their order. Surplus
-    seeds of one side are left out; another tool, which has no seeds, is paired with every seed of
-    the other side. A pair with a collapsed run counts as collapsed. The counts are those of the
-    estimate subtracted from.
+    seeds of one side are left out. A pair with a collapsed run counts as collapsed. The counts are
+    those of the estimate subtracted from.
     """
     differences = {}
     for key, first in estimates.items():
@@ -273,18 +269,15 @@ def _subtracted(
         if second_key == key or second_key not in estimates:
             continue
         second = estimates[second_key]
-        seeds = None  # all; a tool's one row is broadcast to every seed of the other side
-        if first.has_seeds and second.has_seeds:
-            seeds = min(len(first.values), len(second.values))
+        seeds = min(len(first.values), len(second.values))
         collapsed = first.collapsed[:seeds] | second.collapsed[:seeds]
-        sides = np.broadcast_arrays(first.values[:seeds, 0], second.values[:seeds, 0])
+        sides = (first.values[:seeds, 0], second.values[:seeds, 0])
         # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
         # the interval would be too narrow.
         at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
         differences[key] = first._replace(
             values=first.values[:seeds] - second.values[:seeds],
             collapsed=collapsed,
-            has_seeds=first.has_seeds or second.has_seeds,
             fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
         )
     return differences

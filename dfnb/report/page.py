@@ -114,8 +114,8 @@ def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None
         raise DfnbError(f"{output} shows how far it came: {reason}") from None
 
 
-def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
-    """Execute a notebook on a report, as ``dfnb run`` does, and export it; returns the page's path.
+def rebuild(report: str) -> Path:
+    """Execute the notebook of a report, as ``dfnb run`` does, and export it; returns its page.
 
     The notebook may save its tables and figures, also in a closed report. Raises
     :class:`DfnbError` as :func:`execute`.
@@ -123,8 +123,8 @@ def rebuild(report: str, notebook: str = REPORT, **parameters: object) -> Path:
     before = os.environ.get(reports.WRITER, "")  # empty: no permission, as unset
     os.environ[reports.WRITER] = report  # the permission to write; the kernel inherits it
     try:
-        path = report_folder(report) / "notebooks" / f"{notebook}.ipynb"
-        execute(find(f"notebooks/{notebook}.ipynb"), path, {"report": report, **parameters})
+        path = report_folder(report) / "notebooks" / f"{REPORT}.ipynb"
+        execute(find(f"notebooks/{REPORT}.ipynb"), path, {"report": report})
     finally:
         os.environ[reports.WRITER] = before
-    return export(report, notebook)
+    return export(report, REPORT)

@@ -84,7 +84,7 @@ def compared(report: str) -> pd.DataFrame:
     """
     names = {}  # title -> name in published.csv
     for detector in detectors(report):
-        for run in detector.runs[:1]:  # one is enough; another tool has none
+        for run in detector.runs[:1]:  # one is enough
             names[run.record.detector.title] = run.record.detector.published
     parts = [pd.DataFrame(columns=["paper", *WORDS, *ORIGIN])]
     for title, name in names.items():
@@ -100,7 +100,7 @@ def _main_of(report: str, paper: str) -> Iterator[Detector]:
     """
     for detector in detectors(report):
         is_main = detector.variant in ("", MAIN)
-        if detector.runs and is_main and detector.runs[0].record.detector.published == paper:
+        if is_main and detector.runs[0].record.detector.published == paper:
             yield detector
 
 

@@ -17,10 +17,9 @@ from dfnb.checks import DfnbError
 from dfnb.files import read_metadata, read_table, report_folder
 from dfnb.manifests import domain_of
 from dfnb.store import reports
-from dfnb.store.reports import NO_SEED, THIS_RUN, Detector, detectors
+from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import CONDITION, KEYS, VALIDATION
-from dfnb.store.thresholds import Threshold
 
 Level = Literal["video", "frame"]
 UNITS = {
@@ -62,8 +61,8 @@ def scores(
     Returns a table with the columns
 
     - ``detector``, its name, which no other one in the table has; its ``paper``, ``ablation`` and
-      ``variant``, the last two empty where it is a main one; ``train_set``; ``seed``, NO_SEED for
-      another tool; ``collapsed``, whether the training learned nothing;
+      ``variant``, the last two empty where it is a main one; ``train_set``; ``seed``;
+      ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, else the name of the test set; ``corruption`` and
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
@@ -107,8 +106,8 @@ def ablations(
 ) -> pd.DataFrame:
     """The scores of the variants of these ablations on frames as they are, see :func:`scores`.
 
-    An empty name stands for the main detectors and other tools. Perhaps no row: where the report,
-    or the ablation in it, was not trained.
+    An empty name stands for the main detectors. Perhaps no row: where the report, or the ablation
+    in it, was not trained.
     """
     if not reports.score_files(report_folder(report)):
         # The columns by which callers select rows.
@@ -129,7 +128,7 @@ def shared_crops(
     by_run = []  # the training set of each run, and its shared_crops by test set
     for path in reports.score_files(report_folder(report)):
         metadata = read_metadata(path)
-        if "shared_crops" in metadata:  # of a run; it is not known of other tools
+        if "shared_crops" in metadata:  # else it is not known
             train_set = metadata["record"]["parameters"]["train_set"]
             by_run.append((train_set, metadata["shared_crops"]))
     if run:
@@ -189,10 +188,6 @@ def thresholds(report: str, run: StoredRun | None = None) -> dict[tuple[str, int
     limits = {}
     for detector in candidates:
         stored = {each.seed: each.record.validation_threshold for each in detector.runs}
-        if not detector.runs:
-            path = reports.score_path(report_folder(report), detector.name)
-            threshold = read_metadata(path)["threshold"]
-            stored = {NO_SEED: Threshold.check(threshold, detector.name)}
         for seed, of_seed in stored.items():
             if of_seed is not None:  # of released weights it is None
                 limits[detector.name, seed] = of_seed.with_replicates()
@@ -255,9 +250,8 @@ def _scores_of_report(
     frames = pd.concat(frames).astype(dict.fromkeys(texts, "category"))
     parts = []
     for detector in detectors(report):
-        for run in detector.runs or [None]:  # another tool has one file, of its name
-            path = reports.score_path(folder, run.id if run else detector.name)
-            rows = _stored_rows(path, about)
+        for run in detector.runs:
+            rows = _stored_rows(reports.score_path(folder, run.id), about)
             is_wanted = rows["test_set"].isin(frames["test_set"].cat.categories)
             is_wanted &= (rows["map"] != "") == of_maps
             if not is_wanted.any():
@@ -315,7 +309,7 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
         rows: KEYS, CONDITION, and log_odds, scores or measures of frames.
         level: Of the units.
     """
-    if "log_odds" in rows:  # another tool has scores
+    if "log_odds" in rows:  # else they are measures alone
         rows = rows.assign(score=expit(rows["log_odds"].astype(float))).drop(columns="log_odds")
     by = [*CONDITION, *UNITS[level]]
     values = [name for name in rows if name not in {*KEYS, *CONDITION}]
@@ -333,18 +327,17 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
 def _described(
     means: pd.DataFrame,
     detector: Detector,
-    run: StoredRun | None,
+    run: StoredRun,
 ) -> pd.DataFrame:
     """The rows with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``, see :func:`scores`.
 
     Args:
-        means: Of :func:`_means`, for one run or tool.
+        means: Of :func:`_means`, for one run.
         detector: Its detector.
-        run: The run; None for another tool.
+        run: The run.
     """
-    train_set = run.train_set if run else ""
     names = means["test_set"].unique()
-    places = {name: _place(name, train_set) for name in names}
+    places = {name: _place(name, run.train_set) for name in names}
     constants = {
         name: pd.Categorical([value]).repeat(len(means))
         for name, value in zip(DETECTOR_COLUMNS, detector)
@@ -352,8 +345,8 @@ def _described(
     described = means.assign(
         **constants,
         place=means["test_set"].map(places),
-        seed=run.seed if run else NO_SEED,
-        collapsed=run is not None and run.record.collapsed,
+        seed=run.seed,
+        collapsed=run.record.collapsed,
     )
     return described.astype(dict.fromkeys(["place", *NAMES_OF_CONDITIONS], "category"))
 
@@ -365,7 +358,6 @@ def _place(test_set: str, train_set: str) -> str:
     :func:`dfnb.manifests.domain_of`.
     """
     domain, is_apart = domain_of(test_set)
-    # Nobody knows what another tool was trained on.
-    if not train_set or (is_apart and test_set != train_set):
+    if is_apart and test_set != train_set:
         return test_set
     return "within" if domain == domain_of(train_set)[0] else "across"

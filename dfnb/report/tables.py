@@ -44,7 +44,7 @@ MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, th
 
 
 def main(scores: pd.DataFrame) -> pd.DataFrame:
-    """The scores of main detectors and other tools, of the frames as they are.
+    """The scores of main detectors, of the frames as they are.
 
     ``scores`` are those of :func:`dfnb.report.reading.scores`. A main detector is a paper's own
     training, not a variant of an ablation.

@@ -5,19 +5,13 @@ no profile: there the first run of each main detector is measured as :data:`FEW`
 minutes. What was measured before is read.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from dfnb.checks import TITLE, DfnbError, check_name
-from dfnb.data import test_sets
-from dfnb.files import report_folder
-from dfnb.library import load_dataset, predict
+from dfnb.checks import DfnbError
 from dfnb.manifests import domain_of
-from dfnb.running.datasets import ensure_datasets
 from dfnb.running.measuring import Corruptions, Maps, measured
 from dfnb.running.this_run import MAP_FRAMES
 from dfnb.store import reports
-from dfnb.store.scores import Condition
-from dfnb.store.thresholds import threshold_of
 from dfnb.training.runs import Run, with_weights
 
 # What is measured in an open report, on one test set.
@@ -74,28 +68,6 @@ def score_corrupted(report: str) -> None:
         for run in firsts.values():
             tables, about = measured(run, report, [test_set], corruptions)
             reports.add_run(report, run, tables, about)
-
-
-def add_tool(report: str, name: str, detector: Callable, test_set: str) -> None:
-    """Score a detector of the reader's own on a test set, and add it to the report by its name.
-
-    Its threshold is set on the real frames of this test set. A closed report stays as it is unless
-    ``dfnb run`` executes the notebook, and so does a tool of that name that is there already.
-    :func:`dfnb.library.predict` says what a ``detector`` takes and returns. Raises
-    :class:`DfnbError` for a name that tables or files cannot have.
-    """
-    check_name(name, "add_tool", TITLE)
-    if "/" in name:  # else the file would be in a folder where no report looks
-        raise DfnbError(f"add_tool: {name!r} becomes the name of a file; choose one without /")
-    is_there = reports.score_path(report_folder(report), name).exists()
-    if reports.is_writable(report) and not is_there:
-        ensure_datasets(test_set)
-        scores = predict(detector, load_dataset(test_set))
-        about = {test_set: test_sets.metadata(test_set)}
-        threshold = threshold_of(scores).model_dump()
-        reports.write_scores(
-            report, name, {Condition(test_set): scores}, about, threshold=threshold
-        )
 
 
 def _is_closed_with(report: str, entry: str) -> bool:

@@ -65,7 +65,7 @@ class AttributionParameters(Parameters):
     picture: str | None = None
 
 
-# All notebooks but those of the papers, and 12_judge: `dfnb judge` checks its parameters.
+# All notebooks but those of the papers.
 NOTEBOOKS = {
     "00_start_here": Parameters,
     "01_data": DataParameters,
@@ -80,7 +80,7 @@ def schema(notebook: str) -> type[Parameters]:
     """The pydantic class of a notebook's parameters, which refuses unknown names.
 
     That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` for an
-    unknown notebook, and for 12_judge, whose parameters are those of ``dfnb judge``.
+    unknown notebook.
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without the papers, so that torch is not imported either

@@ -5,15 +5,14 @@
     reports/<name>/profile.yaml                 copy of the profile; only of a closed report
                    test_sets/<name>.parquet     one row per frame: KEYS
                    scores/<run id>.parquet      of a run
-                   scores/<tool>.parquet        of another tool, which has no training
                    weights/<run id>.safetensors of the main detectors' first seeds
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
                    records/<notebook>.json      says that a notebook was executed, see finish
 
 The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
-their place in the table of the test set. The metadata are the ``record`` of the run, or the
-``threshold`` of another tool; the ``fingerprints`` of the test sets; and the ``shared_crops`` of
-those of which it is known, see :data:`dfnb.store.scores.About`.
+their place in the table of the test set. The metadata are the ``record`` of the run; the
+``fingerprints`` of the test sets; and the ``shared_crops`` of those of which it is known, see
+:data:`dfnb.store.scores.About`.
 
 A report is *closed* if there is a profile of its name. Then only ``dfnb run`` and ``dfnb report``
 write there, its runs have ``roles`` (main detector, or variant of an ablation), and a notebook by
@@ -48,7 +47,6 @@ from dfnb.store.scores import (
 )
 
 STANDING_ALONE = "baselines"  # the ablation whose variants stand beside the papers' main detectors
-NO_SEED = -1  # of another tool
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
 WRITER = "DFNB_WRITES"  # environment variable: the closed report that this process may write to
 Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
@@ -65,7 +63,7 @@ def is_writable(report: str) -> bool:
 
 
 def score_path(folder: Path, name: str) -> Path:
-    """The score file of a run or tool in a report's ``folder``."""
+    """The score file of a run in a report's ``folder``."""
     return folder / "scores" / f"{name}.parquet"
 
 
@@ -98,7 +96,7 @@ def test_sets(report: str) -> dict[str, dict[str, Any]]:
 
 
 def score_files(folder: Path) -> list[Path]:
-    """The score files of runs and tools in a report or in a folder of reports."""
+    """The score files of the runs in a report or in a folder of reports."""
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     return sorted(folder.rglob("scores/[!.]*.parquet"))
 
@@ -113,12 +111,10 @@ def write_scores(report: str, name: str, tables: Tables, about: About, **metadat
 
     Args:
         report: Name of the report.
-        name: Of the file: the id of a run, or the name of another tool.
-        tables: For each condition a table with KEYS and ``log_odds`` (of another tool ``score``),
-            measures, or both.
+        name: Of the file: the id of the run.
+        tables: For each condition a table with KEYS and ``log_odds``, measures, or both.
         about: What is kept about each test set; its ``fingerprint`` changes with its frames.
-        metadata: The ``record`` of a run, in a closed report also its ``roles``; the ``threshold``
-            of a tool.
+        metadata: The ``record`` of the run, in a closed report also its ``roles``.
 
     Raises :class:`DfnbError` when the report has another version of a test set.
     """
@@ -268,7 +264,7 @@ def read_tables(
     paths = home().glob(f"reports/*/scores/{run.id}.parquet")
     by_report = {path.parent.parent.name: path for path in paths}
     for name in sorted(by_report, key=lambda name: (name != report, name)):  # ``report`` first
-        record = read_metadata(by_report[name]).get("record", {})
+        record = read_metadata(by_report[name])["record"]
         if record.get("weights_sha256") == run.record.weights_sha256:
             sources.append(read_run(name, run.id, test_sets))
     for new_tables, new_about in reversed(sources):  # lowest precedence first: later ones replace
@@ -284,18 +280,18 @@ def read_tables(
 
 
 class Detector(NamedTuple):
-    """Trainings that differ in their seed alone; or another tool, which has none."""
+    """Trainings that differ in their seed alone."""
 
     name: str  # in tables, unique in a report
     paper: str = ""
-    ablation: str = ""  # both are empty for main detectors and for other tools
+    ablation: str = ""  # both are empty for main detectors
     variant: str = ""
     train_set: str = ""  # that of the runs; bed-{seed} where each seed has its own
     runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
 
 
 def detectors(report: str) -> list[Detector]:
-    """The detectors of a report: main ones in the order of their notebooks, variants, other tools.
+    """The detectors of a report: main ones in the order of their notebooks, then variants.
 
     In a closed report, the roles of the runs name the detectors, and variants are ordered by
     notebook and name. In an open report, runs that differ in the seed alone form a detector. All
@@ -305,15 +301,11 @@ def detectors(report: str) -> list[Detector]:
     and when a detector of an open report has a seed twice.
     """
     folder = report_folder(report)
-    tools = []
     roles = {}  # run -> its ablations and variants; None in an open report
     for path in score_files(folder):
         metadata = read_metadata(path)
-        if "record" in metadata:
-            run = StoredRun(path.stem, TrainingRecord.check(metadata["record"], path))
-            roles[run] = metadata.get("roles")
-        else:
-            tools.append(Detector(path.stem))
+        run = StoredRun(path.stem, TrainingRecord.check(metadata.get("record"), path))
+        roles[run] = metadata.get("roles")
     train_sets = pooled_train_sets(roles)
     # Runs by a key that identifies their detector, and by which the detectors are sorted.
     by_role = defaultdict(list)  # of a closed report
@@ -350,7 +342,7 @@ def detectors(report: str) -> list[Detector]:
     _check_seeds(folder, groups)
     for name, runs in zip(_names(groups, train_sets), groups):
         trained.append(_detector(name, "", "", train_sets[runs[0]], runs))
-    return [*trained, *tools]
+    return trained
 
 
 def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:

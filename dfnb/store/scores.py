@@ -99,43 +99,55 @@ def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, 
 
 
 def slim(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is stored: without ``score`` where log-odds give it.
+    """The table as it is stored: without ``score``, which log-odds give.
 
     Log-odds and measures become float32, which is finer than any difference that matters, and half
-    as large. Tables of other tools have no log-odds: their score stays as it is.
+    as large.
     """
-    if "log_odds" in table:
-        table = table.drop(columns="score", errors="ignore")
-    floats = [name for name in table.select_dtypes("number") if name not in (*KEYS, "score")]
+    table = table.drop(columns="score", errors="ignore")
+    floats = [name for name in table.select_dtypes("number") if name not in KEYS]
     return table.astype(dict.fromkeys(floats, "float32"))
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
-    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a score table with errors.
+    """Raise :class:`DfnbError`, with ``source`` and the remedy, for a table of scores with errors.
 
-    It is that of one test set under one condition: a row per frame, with KEYS and ``score``.
+    Args:
+        scores: A row per video or, with the columns ``track`` and ``frame``, per frame. It needs
+            the other KEYS and ``score``. A table of several test sets, conditions, detectors or
+            seeds has the columns of :func:`dfnb.report.scores` that tell them apart.
+        source: What the sentence calls the table, such as the name of its file.
     """
-    label = scores["label"]
+    for name in ("video", "cluster", "label", "method", "score"):
+        if name not in scores:
+            raise DfnbError(f"{source} has no column {name}; add it")
+    keys = [name for name in KEYS if name in scores]
+    parts = [name for name in ("detector", "seed", *CONDITION) if name in scores]
+    unit = [name for name in ("video", "track", "frame") if name in scores]
+    video = [name for name in ("test_set", "video") if name in scores]
     # A video with one label and one cluster has one row here.
-    videos = scores[["video", "label", "cluster"]].drop_duplicates()
-    ambiguous = videos.loc[videos["video"].duplicated(), "video"]
+    videos = scores[[*video, "label", "cluster"]].drop_duplicates()
+    ambiguous = videos[videos.duplicated(video)].set_index(video).index
+    numbers = pd.to_numeric(scores["score"], errors="coerce")  # NaN for a text
     problems = {  # what is wrong: (rows,) bool, which rows have this problem
-        "no video, track, frame, cluster, label or method": scores[list(KEYS)].isna().any(axis=1),
-        "a score that is NaN or outside [0, 1]": ~scores["score"].between(0, 1),
+        "a score that is NaN or outside [0, 1]": ~numbers.between(0, 1),
+        f"no {', '.join(keys[:-1])} or {keys[-1]}": scores[keys].isna().any(axis=1),
         # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
-        "a label that does not fit the method, 0 for real, else 1": label
+        "a label that does not fit the method, 0 for real, else 1": scores["label"]
         != (scores["method"] != "real"),
-        "a (video, track, frame) that occurs twice": scores.duplicated(["video", "track", "frame"]),
-        "a video of more than one label or cluster": scores["video"].isin(ambiguous),
+        f"a {unit[-1]} that occurs twice": scores.duplicated([*parts, *unit]),
+        "a video of more than one label or cluster": scores.set_index(video).index.isin(ambiguous),
     }
     for problem, is_wrong in problems.items():
         if is_wrong.any():
             first = scores[is_wrong].iloc[0]
+            place = ", ".join(f"{name} {first[name]}" for name in unit)
             raise DfnbError(
-                f"{source} has {is_wrong.sum()} rows with {problem} (first: video {first.video}, "
-                f"track {first.track}, frame {first.frame}); correct them, then score again"
+                f"{source} has {is_wrong.sum()} rows with {problem} (first: {place}); correct "
+                "them, then score again"
             )
-    if label.nunique() < 2:
+    tables = [rows for _, rows in scores.groupby(parts, observed=True)] if parts else [scores]
+    if min(rows["label"].nunique() for rows in tables) < 2:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )

@@ -1,7 +1,4 @@
-"""The score above which a detector calls a frame fake, chosen on its own validation frames.
-
-For another tool, which has none, the real frames of a test set take their place.
-"""
+"""The score above which a detector calls a frame fake, chosen on its own validation frames."""
 
 import numpy as np
 import pandas as pd

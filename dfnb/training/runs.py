@@ -34,10 +34,8 @@ class Run(StoredRun):
         content = read_record(run_folder(run_id))
         if content is None:
             # Several reports may have the run; any will do.
-            for path in home().glob(f"reports/*/scores/{escape(run_id)}.parquet"):
-                content = read_metadata(path).get("record")
-                if content is not None:  # else it is a file of another tool
-                    break
+            path = next(home().glob(f"reports/*/scores/{escape(run_id)}.parquet"), None)
+            content = read_metadata(path)["record"] if path else None
         if content is None:
             return None
         return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
@@ -52,11 +50,7 @@ class Run(StoredRun):
         run = cls.find(run_id)
         if run is None:
             trained_here = [path.parent.name for path in home().glob("runs/*/record.json")]
-            in_reports = [
-                path.stem
-                for path in score_files(home() / "reports")
-                if "record" in read_metadata(path)  # else it is of another tool
-            ]
+            in_reports = [path.stem for path in score_files(home() / "reports")]
             ids = dict.fromkeys([*sorted(trained_here), *in_reports])  # each id once
             raise DfnbError(f"there is no finished run {run_id!r}{suggestion(run_id, ids)}")
         return run

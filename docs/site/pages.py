@@ -42,7 +42,6 @@ LEARNED = {
     "08_attribution": "Whether a heat map can be believed: sanity checks, deletion, your picture.",
     "09_robustness": "What compression, blur and occlusion cost.",
     "10_report": "All tables of a report, and the verdicts on the papers' claims.",
-    "12_judge": "The same judgement for the scores of any other tool.",
 }
 
 

@@ -13,7 +13,6 @@ from dfnb.report.metrics import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, ME
 from dfnb.report.reading import GAIN
 from dfnb.seeds import rng
 from dfnb.statistics import REPLICATES, draws
-from dfnb.store.reports import NO_SEED
 
 SETS = ["a", "b", "c"]
 KEY = ["detector", "seed", "test_set"]
@@ -216,16 +215,18 @@ def test_seeds_are_paired_in_their_order():
     assert (number["value"], number["seeds"]) == (pytest.approx(np.mean(expected)), 2)
 
 
-def test_a_tool_without_a_seed_is_compared_with_every_seed():
-    scores = pd.concat([tables("A"), tables("BC", seeds=[NO_SEED])])
+def test_a_detector_without_seeds_is_repeated_at_those_of_another():
+    """As the scores of another tool are: its interval has people alone, and each seed a pair."""
+    tool = tables("B", seeds=[0])
+    scores = pd.concat([tables("A"), *(tool.assign(seed=seed) for seed in range(5))])
     of_seeds = aucs(scores, ["detector", "seed"])
-    numbers = measure(scores, "AUC", "detector", minus="B").set_index("detector")
-    difference = of_seeds["A"].mean() - of_seeds["B", NO_SEED]
-    assert numbers.loc["A", ["value", "seeds"]].tolist() == [pytest.approx(difference), 5]
-    between_tools = of_seeds["C", NO_SEED] - of_seeds["B", NO_SEED]
-    assert numbers.loc["C", ["value", "seeds"]].tolist() == [pytest.approx(between_tools), 1]
-    # For each of the two rows, p is corrected.
-    assert numbers["p_holm"].min() == min(2 * numbers["p"].min(), 1)
+    number = only(measure(scores, "AUC", "detector", minus="B"))
+    difference = of_seeds["A"].mean() - of_seeds["B", 0]
+    assert (number["value"], number["seeds"]) == (pytest.approx(difference), 5)
+    repeated = only(measure(scores[scores["detector"] == "B"], "AUC", "detector"))
+    once = only(measure(tool, "AUC", "detector"))
+    for name in ("value", "low", "high", "error", "degrees"):
+        assert repeated[name] == pytest.approx(once[name])
 
 
 def test_collapsed_runs_are_left_out_in_pairs_unless_all_collapsed():

@@ -2,9 +2,6 @@
 
 import html
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import papermill
@@ -15,14 +12,14 @@ from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
 
+from dfnb import report
 from dfnb.checks import DfnbError
 from dfnb.files import report_folder
-from dfnb.report import judging, other_tools, page
+from dfnb.report import page
 
-A, B = planted.SETS
+A, _ = planted.SETS
 # What makes a browser load something; links to click on are none of it.
 LOADS = re.compile(r"<(?:script|img|iframe|link)[^>]*(?:src|href)=[\"'](?!data:)|@import|url\(")
-MODULES = "claims figures judging metrics other_tools page published reading tables"
 
 
 pytestmark = pytest.mark.usefixtures("empty_home")
@@ -77,7 +74,10 @@ def test_an_executed_notebook_begins_with_how_it_was_made():
     ("kind", "sentence"),
     [
         ("DfnbError", r"^there are no scores$"),  # the sentence of a cell that refuses something
-        ("ValueError", r"12_judge\.ipynb shows where it failed: ValueError: there are no scores$"),
+        (
+            "ValueError",
+            r"_report\.ipynb shows where it failed: ValueError: there are no scores$",
+        ),
     ],
 )
 def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
@@ -86,7 +86,7 @@ def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=sentence):
-        page.rebuild("demo", judging.NOTEBOOK)
+        page.rebuild("demo")
     assert not (report_folder("demo") / "index.html").exists()
 
 
@@ -96,35 +96,17 @@ def test_a_notebook_that_is_stopped_is_one_sentence(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
-    with pytest.raises(DfnbError, match=r"12_judge\.ipynb shows how far it came: (Kernel|too lo)"):
-        page.rebuild("demo", judging.NOTEBOOK)
+    with pytest.raises(DfnbError, match=r"_report\.ipynb shows how far it came: (Kernel|too lo)"):
+        page.rebuild("demo")
 
 
-def test_another_tool_is_judged_from_its_scores_to_the_page(empty_home, monkeypatch):
-    """The one test that runs a kernel; the modules of a report need no torch."""
-    code = f"import sys\nfrom dfnb.report import {', '.join(MODULES.split())}\n"
-    command = [sys.executable, "-c", f"{code}print('torch' in sys.modules)"]
-    assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
+def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
+    """The one test that runs a kernel."""
     planted.write("hand", "xception")
-    table = planted.table(A, key="mine").rename(columns={"log_odds": "score"})
-    monkeypatch.chdir(empty_home)
-    path = Path("mine.csv")
-    table[["video", "frame", "score"]].assign(test_set=A).to_csv(path, index=False)
-    parameters = {"files": [str(path)], "test_sets": [A], "compared": "hand"}
-    text = page.rebuild("judged-mine", judging.NOTEBOOK, **parameters).read_text(encoding="utf-8")
-    assert not LOADS.search(text) and "read_csv" not in text
-    executed = report_folder("judged-mine") / "notebooks" / f"{judging.NOTEBOOK}.ipynb"
+    text = page.rebuild("hand").read_text(encoding="utf-8")
+    assert not LOADS.search(text) and "measure(" not in text
+    executed = report_folder("hand") / "notebooks" / f"{page.REPORT}.ipynb"
     assert str(empty_home) not in text + executed.read_text(encoding="utf-8")
-    text = html.unescape(text).replace("\u00a0", " ")
-    scored = other_tools.scored_frames([path], [A], "hand")[0]
-    videos = scored.groupby(["video", "label"], as_index=False)["score"].mean()
+    videos = report.scores("hand").query("test_set == @A")
     auc = roc_auc_score(videos["label"], videos["score"])
-    assert f"On {A}, mine has an AUC of {auc:.2f} [" in text
-    assert "<td>Baseline</td>" in text or "<th>Baseline</th>" in text
-    judging.print_all(judging.load(**parameters), "judged-again")
-    saved, saved_again = (
-        {path.name: path.read_text("utf-8") for path in report_folder(name).glob("tables/*.md")}
-        for name in ("judged-mine", "judged-again")
-    )
-    names = ("judged", "differences", "called_fake", "methods", "calibration")
-    assert {*saved} == {f"{name}.md" for name in names} and saved_again == saved
+    assert f"{auc:.2f}" in html.unescape(text)

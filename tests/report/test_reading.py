@@ -11,7 +11,6 @@ from dfnb.files import read_metadata, report_folder, write_bytes
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.store import reports
 from dfnb.store.reports import (
-    NO_SEED,
     detectors,
     mean_mask_path,
     remove_replaced,
@@ -86,15 +85,11 @@ def test_detectors_stand_in_the_order_of_notebooks_and_names():
     planted.write("demo", "lae", role=("masks", "100 %"))
     planted.write("demo", "xception")
     planted.write("demo", "xception", role=("baselines", "ResNet"))
-    tool = planted.table(A).assign(score=0.5).drop(columns="log_odds")
-    about = planted.metadata([Condition(A)])
-    write_scores("demo", "tool", {Condition(A): tool}, about, threshold={})
-    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %", "tool"]
+    expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %"]
     assert names() == expected
     assert [run.seed for run in detectors("demo")[2].runs] == [2, 10]
     table = scores("demo")
     assert table["detector"].cat.categories.tolist() == expected
-    assert {*table.loc[table["detector"] == "tool", "seed"]} == {NO_SEED}
     planted.write("demo", "xception", 1, train_set="b")
     with pytest.raises(DfnbError, match="several training sets, b, synth-a"):
         names()
@@ -126,7 +121,8 @@ def test_another_version_of_a_test_set_is_refused():
         write_scores("demo", "other", tables, about)
     for path in report_folder("demo").glob("test_sets/*.parquet"):
         path.unlink()
-    write_scores("demo", "other", tables, about, threshold={})
+    record = planted.record("xception", 1).model_dump(mode="json")
+    write_scores("demo", "other", tables, about, record=record, roles=[("", "")])
     with pytest.raises(DfnbError, match=rf"xception.*parquet is of another version of {A}"):
         scores("demo")
     run = StoredRun("xception---0", planted.record("xception"))
