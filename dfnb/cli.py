@@ -109,19 +109,6 @@ def parameters(
 
 
 @commands.command()
-def cost(profile: ProfileName = "study-bed", main: bool = False) -> None:
-    """Estimate the hours, memory and disk that a profile needs, before its datasets are there.
-
-    A few steps of each training are timed on this machine, with their loading, validation and
-    scoring. For a dataset that is not prepared, frames with drawn faces are timed in place of its
-    own, and its published number of videos is used. --main leaves out all ablations.
-    """
-    from dfnb.running import cost
-
-    typer.echo(cost.report(profile, main))
-
-
-@commands.command()
 def report(
     profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
 ) -> None:

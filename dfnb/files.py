@@ -13,7 +13,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,31 +78,11 @@ def report_folder(report: str) -> Path:
     return home() / "reports" / check_name(report, "reports")
 
 
-ELSEWHERE: ContextVar[Mapping[str, Path] | None] = ContextVar("datasets elsewhere", default=None)
-
-
-@contextmanager
-def datasets_elsewhere(folders: Mapping[str, Path]) -> Iterator[None]:
-    """A context in which the datasets of these names are in these folders, not in the home.
-
-    ``dfnb cost`` puts stand-ins of missing datasets there.
-    """
-    token = ELSEWHERE.set(folders)
-    try:
-        yield
-    finally:
-        ELSEWHERE.reset(token)
-
-
 def dataset_folder(name: str | Path) -> Path:
-    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash.
-
-    In the context of :func:`datasets_elsewhere`, perhaps another folder.
-    """
+    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash."""
     if "/" in str(name):
         return Path(name)
-    elsewhere = ELSEWHERE.get() or {}
-    return elsewhere.get(str(name), home() / "datasets" / name)
+    return home() / "datasets" / name
 
 
 def run_folder(run_id: str) -> Path:

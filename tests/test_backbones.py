@@ -64,17 +64,6 @@ def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
         backbones.start("test_resnet", True)
 
 
-def test_nothing_is_fetched_where_random_weights_do(monkeypatch):
-    def fetched(config):
-        raise OSError("no network")
-
-    monkeypatch.setattr(backbones, "_weights_file", fetched)
-    with backbones.random_weights():
-        assert backbones.create("test_resnet", pretrained=True).weights_from == "random weights"
-    with pytest.raises(DfnbError, match="set pretrained = false"):
-        backbones.create("test_resnet", pretrained=True)
-
-
 def test_damaged_weights_are_refused(fetched):
     fetched.write_bytes(fetched.read_bytes()[:-1])
     with pytest.raises(DfnbError, match=f"from {fetched}, is not valid"):

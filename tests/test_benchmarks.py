@@ -1,7 +1,6 @@
 """The benchmarks run at small sizes, and compare what is the same."""
 
 from itertools import product
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -63,30 +62,6 @@ def test_the_peak_is_what_a_step_holds_at_once(step):
 
     toy = step.Contender("toy", Toy(), "32-true", torch.contiguous_format)
     assert toy.peak_mib({"image": torch.zeros(1, 3, 8, 8)}) == pytest.approx(9, abs=0.1)
-
-
-def test_protocols_judge_the_same_training(step, empty_home):
-    import protocol
-
-    protocol.main("smoke", worlds=0)
-    table = pd.read_csv(empty_home / "reports" / "benchmarks" / "protocol-smoke.csv")
-    assert len(table) == 18 and table["value"].between(-1, 1).all()
-    (path,) = empty_home.glob("runs/*-protocol-*.parquet")
-    frames = pd.read_parquet(path)
-    frames = frames[frames["variant"] == ""].assign(chosen=2)
-    right = frames.assign(epoch=1, score=frames["label"])
-    wrong = frames.assign(epoch=2, score=1 - frames["label"])
-    scores = {name: rows for name, _, rows in protocol.protocols(pd.concat([right, wrong]))}
-    assert scores[protocol.REPORT].equals(scores["last epoch"])
-    best = scores["best epoch on the test set"]
-    assert (best["score"] == best["label"]).all()
-
-
-def test_scores_kept_by_the_protocols_are_those_of_the_same_test_sets(step):
-    import protocol
-
-    job = SimpleNamespace(name="job")
-    assert protocol.kept_scores(job, {"a": {}}) != protocol.kept_scores(job, {"b": {}})
 
 
 def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from dfnb.data import prepare
 from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
 from dfnb.report.page import REPORT
-from dfnb.running import cost, jobs, workflow
+from dfnb.running import jobs, workflow
 
 
 def dfnb(*words, **options):
@@ -187,9 +187,7 @@ def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(
     assert ("executed" in printed.split()) == chosen
 
 
-def test_offline_a_run_is_refused_in_one_line_and_its_cost_is_known(
-    own_home, output_of, monkeypatch
-):
+def test_offline_a_run_is_refused_in_one_line(own_home, output_of, monkeypatch):
     asked = []
 
     def offline(url):
@@ -199,11 +197,8 @@ def test_offline_a_run_is_refused_in_one_line_and_its_cost_is_known(
 
     monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
     monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda repository, name: None)
-    monkeypatch.setattr(cost, "STEPS", 1)
     backbone = {**SETTINGS, "backbone": "resnet10t"}
     write_profile(own_home, {**GRID, "seeds": [0, 1]}, {BASELINE: backbone})
-    status, printed = output_of("cost", "mine")
-    assert status == 0 and "\nxception          2 " in printed and not asked
     status, printed = output_of("run", "mine")
     sentence = "dfnb: the pretrained weights of resnet10t cannot be fetched (no network); run this"
     assert status == 1 and printed.startswith(sentence) and "\n" not in printed

@@ -54,32 +54,6 @@ def masked(table):
 # ---------------------------------------------------------------- what the manifests say
 
 
-def test_the_numbers_of_a_manifest_are_those_of_its_files_and_lists():
-    """What `dfnb cost` counts before anything is prepared."""
-    for name in dataset_names("real"):
-        manifest = published.load(name)
-        files = {"real": 0, "fake": 0}
-        for rule in manifest.rules:
-            files[rule.label] = files.get(rule.label, 0) + rule.expected
-        if manifest.videos and files["fake"] and name != "dfdc-p":  # of which only tests are told
-            numbers = {method: sum(each.values()) for method, each in manifest.videos.items()}
-            assert numbers.pop("real") == files["real"], name
-            assert sum(numbers.values()) == files["fake"], name
-    pairs = pd.read_csv(find("data_manifest/splits/faceforensics_pairs.csv"))
-    in_splits = published.load("faceforensics-c23").videos
-    for split, n in pairs["split"].value_counts().items():
-        assert {method[split] for method in in_splits.values()} == {2 * n}
-    for version in ("v1", "v2"):
-        tested = pd.read_csv(find(f"data_manifest/splits/celeb_df_{version}_test.csv"))
-        real, fake = (tested["label"] == 0).sum(), (tested["label"] == 1).sum()
-        videos = published.load(f"celeb-df-{version}").videos
-        assert [each["test"] for each in videos.values()] == [real, fake]
-    # Every fifth frame of 5,000 videos of 470 frames, and 32 frames of each.
-    assert published.extent("faceforensics-c23").frames == 94
-    assert published.extent("celeb-df-v2").frames == 32
-    assert published.extent("wilddeepfake") is None
-
-
 def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
     assert sorted(dataset_names("real")) == sorted(trees.TREES)
     for name in dataset_names("real"):

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import threading
-from collections import Counter
 from functools import partial
 
 import cv2
@@ -107,16 +106,6 @@ def declare(home, **parameters):
     (home / "data_manifest").mkdir()
     content = json.dumps({"kind": "synth", "parameters": parameters})  # which is YAML, too
     (home / "data_manifest/mine.yaml").write_text(content)
-
-
-def test_a_dataset_is_as_large_as_it_says(empty_home):
-    few = {"identities": {"train": 2, "test": 2}, "videos": 2, "frames": 1, "size": 64}
-    # Four films to train on: the first film of the test has the second turn of three.
-    declare(empty_home, methods=["swap", "mouth", "warp"], **few)
-    videos = synth.extent("mine").videos
-    kinds = {f"{split}/{method}": n for method in videos for split, n in videos[method].items()}
-    counts = synth.build("mine", workers=1)["n"]
-    assert kinds == {kind: each["videos"] for kind, each in counts.items()}
 
 
 @pytest.mark.parametrize(
@@ -391,14 +380,6 @@ def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(
     assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
     world = pairs_of("ff-like-world-01", portraits)
     assert pairs_of("photographs", portraits) == world != {}
-
-
-def test_photographs_are_counted_before_they_are_looked_at(portraits, empty_home):
-    identities = {"train": 1, "val": 1}
-    declare(empty_home, portraits=str(portraits), identities=identities, train_share=0.5)
-    persons, _ = synth.cast("mine", synth.preset("mine"))
-    splits = Counter(person.split for person in persons)
-    assert synth.extent("mine").videos["real"] == {split: 2 * n for split, n in splits.items()}
 
 
 def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch):

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,22 +62,6 @@ OWN_FILES = ("frames.parquet", "record.json", PREVIOUS, "quarantine.csv", "datas
 # The columns that say where a crop was cut out; null for images that are used in place.
 WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
-
-
-class Extent(NamedTuple):
-    """How large a dataset is, told before it is made.
-
-    Attributes:
-        videos: method, or real → split → number of videos.
-        frames: number of crops per video.
-        size: side of a crop in pixels.
-        has_masks: whether its fakes have masks.
-    """
-
-    videos: dict[str, dict[str, int]]
-    frames: int
-    size: int
-    has_masks: bool
 
 
 # ---------------------------------------------------------------- writing

@@ -14,14 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
-from dfnb.data import prepare
-from dfnb.data.frames import SPLITS, Extent
 from dfnb.data.listings import label_of
 from dfnb.data.videos import (
     Files,
@@ -88,10 +86,6 @@ class Manifest(Closed):
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field({})
-    # The published numbers of videos, for estimates before they are prepared: method, or real ->
-    # split -> number; empty: unknown.
-    videos: dict[str, dict[Literal[SPLITS], int]] = Field({})
-    frames: int = Field(0, ge=0)  # of a video, on average; 0: at least frames_per_video
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
@@ -120,19 +114,6 @@ def overview() -> pd.DataFrame:
     """
     rows = {name: vars(load(name)) for name in dataset_names("real")}
     return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")
-
-
-def extent(name: str) -> Extent | None:
-    """How large a dataset will be when it is prepared, by its published numbers; None: unknown."""
-    description = load(name)
-    settings = prepare.Settings.check(description.prepare, f"prepare of {name}")
-    frames = description.frames or settings.frames_per_video
-    if not description.videos or not frames:
-        return None
-    crops = len(prepare.wanted_frames(frames, settings))
-    # A fake without a mask is forged where it differs from its original, so either gives masks.
-    has_masks = any(rule.mask or rule.original for rule in description.rules)
-    return Extent(description.videos, crops, settings.size, has_masks)
 
 
 def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:

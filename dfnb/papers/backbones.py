@@ -5,9 +5,7 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,22 +140,6 @@ class Start(NamedTuple):
     sha256: str = ""
 
 
-NO_DOWNLOAD = ContextVar("whether every network starts from random weights", default=False)
-
-
-@contextmanager
-def random_weights() -> Iterator[None]:
-    """A context in which every network starts from random weights, and none is downloaded.
-
-    A training with them takes as long as one with pretrained weights, so its cost can be measured.
-    """
-    token = NO_DOWNLOAD.set(True)
-    try:
-        yield
-    finally:
-        NO_DOWNLOAD.reset(token)
-
-
 def start(
     name: str,
     pretrained: bool,
@@ -171,7 +153,7 @@ def start(
     # The error's text: "backbone ... is not valid for timm (...); timm.list_models() lists ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if not pretrained or NO_DOWNLOAD.get():
+    if not pretrained:
         return Start()
     try:
         file = _weights_file(config)

@@ -202,8 +202,7 @@ class Settings(Closed):
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended. ``seed`` is that of
-        the training, ``start`` the run of that phase; None if there is none, or where ``dfnb cost``
-        measures a training without it.
+        the training, ``start`` the run of that phase; None if there is none.
 
         A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
         :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,

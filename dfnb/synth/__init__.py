@@ -7,7 +7,7 @@ and delivers their videos, and :mod:`~dfnb.synth.building` makes datasets of the
 by a YAML file in ``data_manifest/embedded/``; datasets that differ only in what is drawn share one.
 """
 
-from dfnb.synth.building import Person, build, cast, excerpt, extent, fetch, film
+from dfnb.synth.building import Person, build, cast, excerpt, fetch, film
 from dfnb.synth.forgeries import METHODS, forge, to_bytes
 from dfnb.synth.presets import Settings, identity, preset
 
@@ -18,7 +18,6 @@ __all__ = [
     "build",
     "cast",
     "excerpt",
-    "extent",
     "fetch",
     "film",
     "forge",

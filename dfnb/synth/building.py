@@ -29,7 +29,6 @@ from dfnb.checks import DfnbError, check_name
 from dfnb.data.frames import (
     OWN_MARK,
     SPLITS,
-    Extent,
     refuse_foreign_dataset,
     refuse_overlap,
     write_dataset,
@@ -555,35 +554,6 @@ def fetch(name: str) -> None:
         faces.detector_path()
         if any(method in mesh_forgeries.METHODS for method in settings.methods):
             faces.mesh_path()
-
-
-def extent(name: str) -> Extent:
-    """How large a dataset is once it is built; with photographs, if all of them are usable."""
-    settings = preset(name)
-    shown = [split for split in SPLITS if settings.identities.get(split)]
-    if settings.people_of:
-        shown = ["test"]
-    videos = {method: dict.fromkeys(shown, 0) for method in ("real", *settings.methods)}
-    for number, split in enumerate(_splits_of_people(name, settings)):
-        if split not in shown:
-            continue
-        for video in range(settings.videos):
-            for method in ("real", *_methods_of(number, video, settings)):
-                videos[method][split] += 1
-    return Extent(videos, settings.frames, settings.size, has_masks=True)
-
-
-def _splits_of_people(name: str, settings: Settings) -> list[str]:
-    """The split of each person of :func:`cast`, by number, if all photographs are usable."""
-    if settings.portraits is None:
-        return [person.split for person in _drawn_people(name, settings)]
-    splits = []
-    for photograph in _test_first(photographs.hashes(settings.portraits)):
-        split = _split_of(photograph)
-        is_kept = split != "train" or _is_in_share(photograph, name, settings)
-        if settings.identities.get(split) and is_kept:
-            splits.append(split)
-    return splits
 
 
 def excerpt(name: str, split: str) -> Path:
