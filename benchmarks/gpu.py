@@ -363,7 +363,7 @@ def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[st
             row = {"contender": loop.precision, **about}
             try:
                 with (
-                    device.single_thread(),
+                    device.fixed_threads(),
                     device.precision(loop.precision),
                     device.reproducible(loop.deterministic),
                 ):

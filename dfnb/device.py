@@ -1,14 +1,21 @@
-"""Where torch computes, and how: device, worker processes, threads, determinism.
+"""Where torch computes, and how: device, worker processes, threads, memory, determinism.
 
-The settings are restored at the end of each context: importing this module changes nothing.
+Two environment variables set what belongs to a machine and not to a training: ``DFNB_WORKERS``
+(:func:`workers`) and ``DFNB_THREADS`` (:func:`threads`). All settings are restored at the end of
+each context: importing this module changes nothing.
 """
 
+import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import cv2
 import joblib
 import torch
+
+from dfnb.checks import DfnbError
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -19,12 +26,49 @@ def name() -> str:
 
 
 def workers() -> int:
-    """How many processes read frames beside a GPU: one per CPU that this process may use.
+    """How many processes read frames: ``DFNB_WORKERS``; their number changes no result.
 
-    On a CPU none, because they would compete with the network. The limits of a container, of a
-    Slurm job and of workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
+    By default one per CPU that this process may use beside a GPU, and none without one, because
+    they would compete with the network. The limits of a container, of a Slurm job and of
+    workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
     """
-    return joblib.cpu_count() if DEVICE == "cuda" else 0
+    return _number("DFNB_WORKERS", least=0, default=joblib.cpu_count() if DEVICE == "cuda" else 0)
+
+
+def threads() -> int:
+    """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one.
+
+    A sum over several threads is rounded according to their number: another number gives other
+    weights and other last digits of scores. So records have it.
+    """
+    return _number("DFNB_THREADS", least=1, default=1)
+
+
+def _number(variable: str, least: int, default: int) -> int:
+    """The whole number in an environment variable; raises :class:`DfnbError` for anything else."""
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise DfnbError(f"{variable} = {text!r} is no whole number from {least} up; correct it")
+    return int(text)
+
+
+def peak_memory() -> int:
+    """The most bytes so far: of torch's tensors on a GPU, else of the whole process."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
+
+
+def memory_in_words() -> str:
+    """How much memory there is for a network, and on a GPU how much of it is free now."""
+    if DEVICE == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return f"{total / 2**30:.1f} GiB of {name()}, of which {free / 2**30:.1f} are free"
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{total / 2**30:.1f} GiB of this machine"
 
 
 def emulates_bf16() -> bool:
@@ -38,21 +82,34 @@ def emulates_bf16() -> bool:
 
 
 @contextmanager
-def single_thread() -> Iterator[None]:
-    """A context, or a decorator, in which torch and OpenCV use one thread.
+def enough_memory(what: str, remedy: str) -> Iterator[None]:
+    """A context in which torch's errors about memory become a :class:`DfnbError`.
 
-    A sum over several threads is rounded according to their number, which would change the weights
-    of a training. OpenCV's threads are stopped here, before any fork, because a forked worker that
-    stops the OpenCV threads of its parent hangs.
+    It says that ``what`` does not fit, how much memory there is, and the ``remedy``.
     """
-    threads = torch.get_num_threads()
+    try:
+        yield
+    except RuntimeError as error:  # an OutOfMemoryError, of a GPU, is one, too
+        if not isinstance(error, torch.OutOfMemoryError) and "can't alloc" not in str(error):
+            raise
+        raise DfnbError(f"{what} do not fit the memory ({memory_in_words()}); {remedy}") from None
+
+
+@contextmanager
+def fixed_threads() -> Iterator[None]:
+    """A context, or a decorator, in which torch uses :func:`threads`, and OpenCV one.
+
+    OpenCV's threads are stopped here, before any fork, because a forked worker that stops the
+    OpenCV threads of its parent hangs.
+    """
+    torch_threads = torch.get_num_threads()
     opencv_threads = cv2.getNumThreads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
     cv2.setNumThreads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(torch_threads)
         cv2.setNumThreads(opencv_threads)
 
 

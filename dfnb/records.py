@@ -49,6 +49,8 @@ def environment() -> dict[str, Any]:
     """
     import torch
 
+    from dfnb.device import threads
+
     device = f"cpu ({platform.machine()})"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name(0)
@@ -60,6 +62,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "commit": f"{commit}-dirty" if dirty else commit,
         "device": device,
+        "threads": threads(),  # of a network on a CPU: they decide how sums are rounded
     }
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dfnb.checks import Closed, DfnbError, read_yaml
-from dfnb.device import single_thread
+from dfnb.device import fixed_threads
 from dfnb.files import atomic, find, sha256, write_json
 from dfnb.papers import backbones
 from dfnb.records import Clock, environment
@@ -123,7 +123,7 @@ def normalised(images: Tensor) -> Tensor:
 # ---------------------------------------------------------------- learning
 
 
-@single_thread()
+@fixed_threads()
 def pretrain(
     name: str,
     folder: Path,

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.data.frames import read_crop
 from dfnb.data.loading import Read, in_order
-from dfnb.device import DEVICE, single_thread
+from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.seeds import rng
@@ -289,7 +289,7 @@ def random(frames: pd.DataFrame, side: int) -> np.ndarray:
 
 
 @torch.inference_mode(False)  # maps need gradients, also for callers in inference mode
-@single_thread()
+@fixed_threads()
 def of(
     run: Run,
     frames: pd.DataFrame,

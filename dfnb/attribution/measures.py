@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dfnb.attribution import maps
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
-from dfnb.device import DEVICE, single_thread
+from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers.contract import Network
 from dfnb.seeds import rng, torch_seed
 from dfnb.store.scores import KEYS
@@ -61,7 +61,7 @@ def sample(
 # ---------------------------------------------------------------- localisation and faithfulness
 
 
-@single_thread()
+@fixed_threads()
 def measure(
     run: Run,
     frames: pd.DataFrame,

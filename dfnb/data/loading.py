@@ -210,7 +210,7 @@ def loader(
     ``batches`` gives these lists, as an :class:`EpochSampler` does. ``workers`` are processes that
     make items. With them and a GPU, items are in pinned memory, from which the GPU copies faster.
     """
-    # Callers run in device.single_thread, which stops OpenCV's threads before workers are forked: a
+    # Callers run in device.fixed_threads, which stops OpenCV's threads before workers are forked: a
     # forked worker that stopped them itself would hang.
     return DataLoader(
         data,
@@ -226,25 +226,38 @@ def in_order(
     frames: pd.DataFrame,
     settings: Any,
     batch_size: int = 64,
-    workers: int = 0,
     seed: int | None = None,
     read: Read = read_crop,
     device: str = "cpu",
 ) -> Iterator[Tensors]:
-    """Batches of all frames in the order of the table; ``batch_size`` counts frames.
+    """Batches of all frames on the ``device``, of :func:`loader_in_order` without workers."""
+    for item in loader_in_order(frames, settings, batch_size, seed=seed, read=read):
+        yield prepared(item, settings, device)
+
+
+def loader_in_order(
+    frames: pd.DataFrame,
+    settings: Any,
+    batch_size: int = 64,
+    workers: int = 0,
+    seed: int | None = None,
+    read: Read = read_crop,
+) -> DataLoader:
+    """A loader of all frames in the order of the table; ``batch_size`` counts frames.
+
+    Its items still have to be :func:`prepared`. It may be read several times; its workers stay.
 
     Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
     are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
     value in the table's index, a whole number from 0, so it is the same each time, and also when
-    only some rows of the table are given. ``read`` reads a crop; the batches are on ``device``.
+    only some rows of the table are given. ``read`` reads a crop.
     """
     # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
     # and the value in the table's index takes the place of the position.
     indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
     batches = BatchSampler(indices, batch_size, drop_last=False)
     data = FrameDataset(frames, settings, seed, "val", read)  # "val": never augmented
-    for item in loader(data, batches, workers):
-        yield prepared(item, settings, device)
+    return loader(data, batches, workers)
 
 
 def as_batch(frames: pd.DataFrame, settings: Any, read: Read = read_crop) -> Tensors:

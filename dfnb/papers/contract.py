@@ -96,6 +96,12 @@ class Settings(Closed):
             paper's is chosen and none of mean, std and this is stated, all three are those that
             timm states for its weights.
         batch_size: images of a batch.
+        accumulate: parts in which a batch passes through the network, one after the other, to need
+            less memory; the optimisers make one step for all. Gradients are the means of those of
+            the parts, so a loss that is a mean over images is that of the whole batch. What
+            combines images is of a part alone: the statistics of batch normalisation, mixup, losses
+            that compare images (as in Exposing the Deception) or count some only (masked ones).
+            Dropout draws other units. So the trained weights differ from those of whole batches.
         optimiser: one of :data:`OPTIMISERS`.
         step_epochs, step_factor: the schedule ``step`` multiplies the learning rate by
             ``step_factor`` every ``step_epochs`` epochs.
@@ -136,6 +142,7 @@ class Settings(Closed):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     epochs: Epochs = 30
     batch_size: BatchSize = 16
+    accumulate: Count = 1
     optimiser: Optimiser = "adam"
     lr: LearningRate = 5e-4
     weight_decay: WeightDecay = 1e-5
@@ -171,9 +178,12 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> Self:
-        """Refuse a batch size that would put the images of a frame in two batches."""
-        if self.batch_size % self.images_per_frame:
-            raise ValueError(f"batch_size must be a multiple of {self.images_per_frame}")
+        """Refuse a batch size that does not divide, or puts a frame's images in two parts."""
+        multiple = self.images_per_frame * self.accumulate
+        if self.batch_size % multiple:
+            raise ValueError(f"batch_size must be a multiple of {multiple}")
+        if self.batch_size < 2 * self.accumulate:
+            raise ValueError("accumulate must leave two images in each part of a batch")
         return self
 
     @property
@@ -321,9 +331,9 @@ class Network(nn.Module):
     def moved(self) -> AbstractContextManager | None:
         """A context that moves the weights for a second pass over the batch; None: one pass only.
 
-        It is entered after the first backward pass, and must then clear the gradient; on leaving it
-        must put the weights back. The optimiser changes these weights by the gradient of the second
-        pass alone.
+        It is entered after the first backward pass, of all parts of a batch, and must then clear
+        the gradient; on leaving it must put the weights back. The optimiser changes these weights
+        by the gradient of the second pass alone.
         """
         return None
 

@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 from dfnb.checks import DfnbError
 from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
-from dfnb.device import DEVICE, single_thread
+from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones, contract
 from dfnb.seeds import rng, torch_seed
 
@@ -552,7 +552,7 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     return fakes.drop(columns=["is_easy", "turn", "hardest_first"])
 
 
-@single_thread()  # the number of threads changes the rounding, and so could change what is chosen
+@fixed_threads()  # the number of threads changes the rounding, and so could change what is chosen
 def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Concept vectors (n, K) of all frames, and the :func:`latent_loss` (n,) of each.
 

@@ -1,22 +1,27 @@
 """Scores of frames by a trained network, and how well it locates what was forged."""
 
+import time
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import expit
+from torch.utils.data import DataLoader
 
 from dfnb.data import test_sets
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
-from dfnb.data.loading import Read, in_order
-from dfnb.device import DEVICE, precision, single_thread, workers
+from dfnb.data.loading import Read, loader_in_order, prepared
+from dfnb.device import DEVICE, enough_memory, fixed_threads, precision, workers
 from dfnb.papers import contract
 from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.localisation import localisation
+from dfnb.training.progress import Line, in_words
 from dfnb.training.runs import Run
 
 
-@single_thread()
+@fixed_threads()
 @torch.inference_mode()
 def predict(
     network: contract.Network,
@@ -26,6 +31,7 @@ def predict(
     constant: np.ndarray | None = None,
     locate: bool = True,
     seed: int | None = None,
+    loader: DataLoader | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, on the network's device, in the training's precision.
 
@@ -44,6 +50,8 @@ def predict(
             :meth:`dfnb.papers.contract.Settings.samples` makes of each frame, without augmentation:
             two, one of each class, where ``Settings.makes_other_class``. Their random numbers
             follow from the seed and the frame's value in the table's index.
+        loader: Reads these frames, see :func:`dfnb.data.loading.loader_in_order`; by default one
+            that is made for this call. One that is given keeps its workers for the next call.
 
     Returns:
         One row per frame, or per sample with a ``seed``, in the order of ``frames``: KEYS, which
@@ -59,20 +67,29 @@ def predict(
     labels = []
     measures = []
     measures_of_constant = []
-    loading = {"workers": workers(), "seed": seed, "read": read, "device": device}
-    for batch in in_order(frames, settings, **loading):
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
-        with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
-            outputs = contract.outputs_of(network, images)
-        if localises:
-            located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
-            masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
-            for frame_map, mask in zip(located, masks):
-                measures.append(localisation(frame_map, mask))
-                if constant is not None:
-                    measures_of_constant.append(localisation(constant, mask))
-        log_odds += network.log_odds(outputs).tolist()
-        labels += batch["label"].tolist()
+    if loader is None:
+        loader = loader_in_order(frames, settings, workers=workers(), seed=seed, read=read)
+    start = time.monotonic()
+    room = enough_memory(
+        f"{loader.sampler.batch_size} images of {settings.image_size} pixels",
+        "stop what else uses it, or lower image_size",
+    )
+    with Line() as line, room:
+        for number, item in enumerate(loader, 1):
+            batch = prepared(item, settings, device)
+            images = batch["image"].contiguous(memory_format=torch.channels_last)
+            with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
+                outputs = contract.outputs_of(network, images)
+            if localises:
+                located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
+                masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
+                for frame_map, mask in zip(located, masks):
+                    measures.append(localisation(frame_map, mask))
+                    if constant is not None:
+                        measures_of_constant.append(localisation(constant, mask))
+            log_odds += network.log_odds(outputs).tolist()
+            labels += batch["label"].tolist()
+            line.show(partial(_progress, number / len(loader), len(frames), start))
     # 1 without a seed; else as many as the paper makes of a frame, in adjacent rows.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
@@ -83,6 +100,12 @@ def predict(
         table = table.join(pd.DataFrame(measures))
         table = table.join(pd.DataFrame(measures_of_constant).add_prefix("constant "))
     return table
+
+
+def _progress(share: float, n: int, start: float) -> str:
+    """The line that says which share of ``n`` frames is scored, since ``start``."""
+    left = (time.monotonic() - start) * (1 / share - 1)
+    return f"scored {share * n:,.0f} of {n:,} frames, {in_words(left)} left"
 
 
 def score(

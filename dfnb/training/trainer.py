@@ -7,6 +7,7 @@ mixup from (seed, step), and the checkpoint contains everything else.
 
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,21 @@ from torch import Tensor
 from dfnb import device, papers
 from dfnb.checks import DfnbError, explained
 from dfnb.data.frames import faces_of
-from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
-from dfnb.files import atomic, sha256
+from dfnb.data.loading import EpochSampler, FrameDataset, loader, loader_in_order, prepared
+from dfnb.files import atomic, sha256, write_bytes
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
 from dfnb.seeds import rng, torch_seed
 from dfnb.store.runs import RunParameters
 from dfnb.store.thresholds import threshold_of
+from dfnb.training.progress import Line, Pace, in_words, say
 from dfnb.training.runs import Run, settings_of
 from dfnb.training.scoring import predict
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
-SEED_PART = 0  # part of the seeds of each step; another value would change every training
+FIRST_S = 10  # seconds of training until its first line where none is renewed
 
 
 @dataclass
@@ -44,13 +46,14 @@ class Progress:
     images_seen: int = 0  # of all epochs; each sample of a frame counts
     seconds: float = 0  # of all processes that trained, each up to its last checkpoint
     sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over ``step`` steps
+    threads: int = 1  # that torch computed with; another number would change the weights
     log: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
     chosen: dict[str, float] = field(default_factory=dict)  # epoch and validation AUC, once judged
     # Of the chosen epoch's weights, see :func:`threshold_of`; empty before the first is judged.
     validation_threshold: dict[str, Any] = field(default_factory=dict)
 
 
-@device.single_thread()  # the rounding of sums depends on the number of threads
+@device.fixed_threads()  # the rounding of sums depends on the number of threads
 def fit(
     folder: Path,
     parameters: RunParameters,
@@ -67,6 +70,7 @@ def fit(
     with device.precision(settings.precision), device.reproducible(settings.deterministic):
         trainer = Trainer(folder, parameters, splits, start)
         trainer.load()
+        trainer.write_log()
         while trainer.progress.epoch < settings.epochs:
             trainer.train_epoch()
             trainer.end_epoch()
@@ -89,12 +93,14 @@ class Trainer:
         progress: How far the training is.
         sampler: The batches of an epoch in their order.
         loader: Loads them.
+        validation_loader: Loads the validation split.
         steps: Batches per epoch.
         network: The network, on the device.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When it was last written, by the clock ``time.monotonic``.
         clock: Measures the time of the training, with that of processes that were stopped.
+        pace: Measures steps and validations of this process alone.
     """
 
     def __init__(
@@ -109,13 +115,19 @@ class Trainer:
         self.splits = splits
         self.start = start
         self.clock = Clock()
+        self.pace = Pace()
         self.settings = settings_of(parameters)
-        self.progress = Progress()
+        self.progress = Progress(threads=device.threads())
         # Data.
         self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
         self.steps = len(self.sampler)  # of a whole epoch; a resumed one will skip some
         data = FrameDataset(splits["train"], self.settings, parameters.seed)
         self.loader = loader(data, self.sampler, device.workers())
+        # With a seed, the samples are scored that the paper makes; without, the stored frames.
+        seed = parameters.seed if self.settings.makes_other_class else None
+        self.validation_loader = loader_in_order(
+            splits["val"], self.settings, workers=device.workers(), seed=seed
+        )
         # Network.
         torch.manual_seed(torch_seed("init", parameters.seed))
         network = papers.module(parameters.paper).Network(self.settings)
@@ -143,26 +155,33 @@ class Trainer:
         self.network.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        for batch in self.loader:
-            self.train_step(batch)
-            if time.monotonic() - self.saved_at > CHECKPOINT_S:
-                self.save()
-                print(f"epoch {progress.epoch + 1}, step {progress.step}: saved")
+        self.pace.start()
+        with Line(FIRST_S) as line:
+            for item in self.loader:
+                with self._enough_memory():
+                    self.train_step(item)
+                self.pace.step()
+                line.show(self.progress_line)
+                if time.monotonic() - self.saved_at > CHECKPOINT_S:
+                    self.save()
 
-    def train_step(self, batch: dict[str, Tensor]) -> None:
-        """One step of all optimisers; raises :class:`DfnbError` when the loss is not finite.
+    def train_step(self, item: dict[str, Tensor]) -> None:
+        """One step of all optimisers, for a batch as the loader gives it.
 
-        The losses that are logged are those of the first pass.
+        Raises :class:`DfnbError` when the loss is not finite. The losses that are logged are those
+        of the first pass.
         """
         progress = self.progress
         global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
-        batch = self._mixed(batch, global_step)
-        losses = self._backward(batch, global_step)
+        batches = [
+            self._mixed(part, global_step, number) for number, part in enumerate(self._parts(item))
+        ]
+        losses = self._backward(batches, global_step)
         totals = [losses["total"]]
         moved = self.network.moved()
         if moved is not None:  # the paper wants the gradient at other weights, as SAM does
             with moved:  # clears the first gradient and moves the weights; puts them back at exit
-                totals.append(self._backward(batch, global_step)["total"])
+                totals.append(self._backward(batches, global_step)["total"])
         # Read all at once: each value that is read waits for the GPU.
         values = torch.stack([*losses.values(), *totals]).tolist()
         for total in values[len(losses) :]:
@@ -176,17 +195,33 @@ class Trainer:
         for name, value in zip(losses, values):
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
-    def _mixed(self, item: dict[str, Tensor], global_step: int) -> Batch:
-        """A batch of the loader, on the device; with ``mixup_probability`` its images are mixed.
+    def _parts(self, item: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A batch of the loader in ``accumulate`` parts, to which its frames go in turn.
 
-        ``global_step``, the number of the step in the whole training, seeds the draws.
+        So each part has as many of the frames with which a batch begins, see
+        :class:`EpochSampler`. The images of a frame stay together.
+        """
+        count = self.settings.accumulate
+        if count == 1:
+            return [item]
+        rows = torch.arange(len(item["image"])).view(-1, count, self.settings.images_per_frame)
+        return [
+            {name: tensor[rows[:, part].flatten()] for name, tensor in item.items()}
+            for part in range(count)
+        ]
+
+    def _mixed(self, item: dict[str, Tensor], global_step: int, part: int) -> Batch:
+        """A part of a batch, on the device; with ``mixup_probability`` its images are mixed.
+
+        ``global_step``, the number of the step in the whole training, and that of the part seed the
+        draws.
 
         Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
         targets are mixed by ``contract.cross_entropy``.
         """
         batch = {"epoch": self.progress.epoch, "partner": None, "weight": 1.0}
         batch.update(prepared(item, self.settings, device.DEVICE))
-        draw = rng("mixup", self.parameters.seed, global_step, SEED_PART)
+        draw = rng("mixup", self.parameters.seed, global_step, part)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -197,19 +232,26 @@ class Trainer:
         mixture = weight * image + (1 - weight) * image[partner]
         return {**batch, "image": mixture, "partner": partner, "weight": weight}
 
-    def _backward(self, batch: Batch, global_step: int) -> dict[str, Tensor]:
-        """Compute a batch's losses and add their gradients to those of the weights.
+    def _backward(self, batches: list[Batch], global_step: int) -> dict[str, Tensor]:
+        """Compute the losses of a batch's parts and add their gradients to those of the weights.
 
-        Returns the losses by name, scalars without a graph. ``global_step`` seeds dropout.
+        Returns the losses by name, means over the parts: scalars without a graph. ``global_step``
+        seeds dropout.
         """
-        # The seed is that of the step, so that a second pass, which train_step makes where
-        # Network.moved gives other weights, drops the same units as the first.
-        torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, SEED_PART))
-        losses = losses_of(self.network, batch, self.settings.precision)
-        # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
-        # gradients, so one backward pass serves both.
-        (losses["total"] + losses.get("adversary", 0)).backward()
-        return {name: value.detach() for name, value in losses.items()}
+        losses_of_parts = []
+        for part, batch in enumerate(batches):
+            # The seed is that of the step and part, so that a second pass, which train_step makes
+            # where Network.moved gives other weights, drops the same units as the first.
+            torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, part))
+            losses = losses_of(self.network, batch, self.settings.precision)
+            # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
+            # gradients, so one backward pass serves both.
+            ((losses["total"] + losses.get("adversary", 0)) / len(batches)).backward()
+            losses_of_parts.append({name: value.detach() for name, value in losses.items()})
+        return {
+            name: torch.stack([losses[name] for losses in losses_of_parts]).mean()
+            for name in losses_of_parts[0]
+        }
 
     def _check_finite(self, value: float, what: str) -> None:
         """Raise :class:`DfnbError` unless the value is finite; the message calls it ``what``."""
@@ -218,6 +260,39 @@ class Trainer:
                 f"{self.folder}: the {what} is no longer finite in epoch "
                 f"{self.progress.epoch + 1}; lower lr (now {self.settings.lr})"
             )
+
+    def _enough_memory(self) -> AbstractContextManager:
+        """A context in which a step that does not fit the memory raises :class:`DfnbError`."""
+        settings = self.settings
+        count = settings.batch_size // settings.accumulate
+        return device.enough_memory(
+            f"{self.folder}: {count} images of {settings.image_size} pixels",
+            f"raise accumulate (now {settings.accumulate}), lower batch_size or image_size, or, on "
+            f"a GPU, set precision = bf16-mixed (now {settings.precision})",
+        )
+
+    def progress_line(self) -> str:
+        """How far the training is: what docs/own.md explains, under *While it trains*."""
+        progress = self.progress
+        settings = self.settings
+        line = f"epoch {progress.epoch + bool(progress.step)} of {settings.epochs}"
+        if progress.step:
+            line += f", step {progress.step:,} of {self.steps:,}"
+        if self.pace.steps:
+            line += f": {settings.batch_size / self.pace.seconds_per_step:,.0f} images/s"
+            epochs = settings.epochs - progress.epoch
+            left = self.pace.left(epochs * self.steps - progress.step, epochs)
+            so_far = self.clock.usage()["wall_s"]
+            line += f", {in_words(left)} left of {in_words(so_far + left)}"
+            if self.pace.validation_s is None:
+                line += " without validation"
+        line += f", {device.peak_memory() / 2**30:.1f} GiB"
+        last = progress.log[-1] if progress.log else {}
+        losses = {f"loss_{name}": value / progress.step for name, value in progress.sums.items()}
+        for name, value in (losses or last).items():
+            if name.startswith("loss_"):
+                line += f", {name.replace('_', ' ')} {value:.3f}"
+        return line + (f", validation AUC {last['validation_auc']:.3f}" if last else "")
 
     # ------------------------------------------------------------ after an epoch
 
@@ -230,10 +305,14 @@ class Trainer:
 
         progress = self.progress
         epoch = progress.epoch + 1
-        # With a seed, predict scores the samples that the paper makes; without, the stored frames.
-        seed = self.parameters.seed if self.settings.makes_other_class else None
-        frames = self.splits["val"]
-        validation = predict(self.network, frames, self.settings, locate=False, seed=seed)
+        start = time.monotonic()
+        validation = predict(
+            self.network,
+            self.splits["val"],
+            self.settings,
+            locate=False,
+            loader=self.validation_loader,
+        )
         # One NaN or infinite score makes the sum NaN or infinite, too.
         self._check_finite(validation["log_odds"].sum(skipna=False), "validation score")
         auc = float(roc_auc_score(validation["label"], validation["log_odds"]))  # of frames
@@ -247,12 +326,14 @@ class Trainer:
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group
         progress.log.append({"epoch": epoch, **losses, "lr": rate, "validation_auc": auc})
-        so_far = f"loss {losses['loss_total']:.3f}, validation AUC {auc:.3f}"
-        print(f"epoch {epoch} of {self.settings.epochs}: {so_far}")
         progress.epoch = epoch
         progress.step = 0
         progress.sums = {}
         self.save()
+        self.write_log()
+        self.pace.validation_s = time.monotonic() - start
+        if epoch == self.settings.epochs:
+            say(self.progress_line())
 
     # ------------------------------------------------------------ checkpoint and record
 
@@ -278,13 +359,27 @@ class Trainer:
         remedy = "delete it, and the training starts again"
         with explained(self.checkpoint, "as a checkpoint of this training", remedy):
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self.progress = Progress(**state["progress"])
+            progress = Progress(**state["progress"])
             self.network.load_state_dict(state["network"])
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
+        if progress.threads != self.progress.threads:
+            raise DfnbError(
+                f"{self.checkpoint} was computed with DFNB_THREADS = {progress.threads}; set it "
+                f"so again, because another number changes the weights, or {remedy}"
+            )
+        self.progress = progress
         self.clock.start -= self.progress.seconds  # so that it counts the processes before, too
         print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
+
+    def write_log(self) -> None:
+        """Write ``log.csv``, a row per finished epoch; without any, remove that of a lost start."""
+        path = self.folder / "log.csv"
+        if self.progress.log:
+            write_bytes(path, pd.DataFrame(self.progress.log).to_csv(index=False).encode())
+        else:
+            path.unlink(missing_ok=True)
 
     def write_record(self) -> None:
         """Write the record, a :class:`dfnb.store.runs.TrainingRecord`."""
