@@ -155,7 +155,7 @@ def doctor() -> None:
     """Print what a report of a problem needs: versions, device, datasets and free disk."""
     import joblib
 
-    from dfnb import records
+    from dfnb import device, records
 
     about = records.environment()
     prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
@@ -165,6 +165,7 @@ def doctor() -> None:
     else:
         about["home"] = f"{files.home()} does not exist"
     about["cores"] = joblib.cpu_count()
+    about["workers"] = device.workers()
     packages = about.pop("packages")
     for name, value in {**packages, **about}.items():
         typer.echo(f"{name}: {value}")

@@ -20,10 +20,10 @@ from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import locked, run_folder, sha256
-from dfnb.papers import released_weights, xception
+from dfnb.papers import contract, released_weights, xception
 from dfnb.running import jobs
 from dfnb.seeds import torch_seed
-from dfnb.training import runs, scoring, train, trainer
+from dfnb.training import progress, runs, scoring, train, trainer
 from dfnb.training.runs import Run
 
 SMALL = {
@@ -103,6 +103,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     The record has the time that the checkpoint has, once.
     """
     straight = trained(**arguments)
+    log = (straight.folder / "log.csv").read_bytes()
     home = new_home("second")
     kill(3, parameters(**arguments))
     (checkpoint,) = home.glob("runs/*/last.ckpt")
@@ -119,11 +120,130 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     capsys.readouterr()
     resumed = trained(**arguments)
     printed = capsys.readouterr().out
-    assert "resumed in epoch 2, step 3" in printed and "epoch 2 of 2" in printed
+    assert "resumed in epoch 2, step 3" in printed and "\nepoch 2 of 2, " in printed
     assert resumed.record.wall_s == 1000
     assert straight.record.weights_sha256 == resumed.record.weights_sha256
     pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
+    assert (resumed.folder / "log.csv").read_bytes() == log
     assert not (resumed.folder / "last.ckpt").exists()  # the record is there
+
+
+def test_the_log_grows_while_it_trains_and_a_resumed_one_ends_at_the_checkpoint(
+    new_home, monkeypatch, capsys
+):
+    """Broken off in epoch 2; the log then loses what is not in the checkpoint."""
+    monkeypatch.setattr(trainer, "FIRST_S", 0)
+    monkeypatch.setattr(progress.Line, "printed_at", float("-inf"))
+    monkeypatch.setattr(progress, "WARM_UP", 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        before_loss(patch, xception.Network, 5, interrupt)
+        trained()
+    line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("epoch"))
+    assert line.startswith("epoch 1 of 2, step 1 of 4: ") and " GiB, loss " in line
+    assert " left of " in line and " without validation, " in line
+    (path,) = run_folder("").glob("*/log.csv")
+    assert len(pd.read_csv(path)) == 1
+    path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        before_loss(patch, xception.Network, 1, interrupt)
+        trained()
+    assert len(pd.read_csv(path)) == 1
+    run = trained()
+    pd.testing.assert_frame_equal(pd.read_csv(path), run.log)
+
+
+class Linear(contract.Network):
+    """A network without batch normalisation, and a loss that is a mean over images."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.layer = torch.nn.Linear(3 * settings.image_size**2, 2)
+
+    def forward(self, images):
+        return {"cls": self.layer(images.flatten(1))}
+
+    def losses(self, outputs, batch):
+        return {"total": contract.cross_entropy(outputs["cls"], batch["label"], batch)}
+
+
+def test_the_gradient_of_a_batch_in_parts_is_that_of_the_whole(new_home, monkeypatch):
+    monkeypatch.setattr(xception, "Network", Linear)
+    changes = {"optimiser": "sgd", "lr": 1e-3, "schedule": "constant"}
+    batch_sizes = []
+    losses = Linear.losses
+
+    def noted(self, outputs, batch):
+        batch_sizes.append(len(batch["image"]))
+        return losses(self, outputs, batch)
+
+    monkeypatch.setattr(Linear, "losses", noted)
+    whole = trained(changes=changes)
+    assert {*batch_sizes} == {16}
+    batch_sizes.clear()
+    parts = trained(changes={**changes, "accumulate": 4})
+    assert {*batch_sizes} == {4} and len(batch_sizes) == 2 * 4 * 4
+    for name, weights in whole.network().state_dict().items():
+        torch.testing.assert_close(parts.network().state_dict()[name], weights)
+    assert whole.id != parts.id and parts.record.images_seen == whole.record.images_seen
+    pd.testing.assert_frame_equal(whole.log, parts.log, rtol=1e-4)
+
+
+def test_killed_between_two_parts_of_a_batch_a_training_ends_in_the_same_weights(
+    new_home, last_chosen
+):
+    arguments = {"changes": {"accumulate": 2, "mixup_probability": 0.5}}
+    straight = trained(**arguments)
+    new_home("second")
+    kill(4, parameters(**arguments))  # in the second half of the second batch
+    resumed = trained(**arguments)
+    assert straight.record.weights_sha256 == resumed.record.weights_sha256
+    pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
+
+
+def test_parts_of_a_batch_take_its_frames_in_turn_and_keep_pairs(pairing):
+    for changes, expected in (
+        ({}, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        ({"accumulate": 1}, [[*range(8)]]),
+    ):
+        chosen = settings(**{"batch_size": 8, "accumulate": 2, **changes})
+        parts = trainer.Trainer._parts(SimpleNamespace(settings=chosen), {"image": torch.arange(8)})
+        assert [part["image"].tolist() for part in parts] == expected
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 6"):
+        settings(batch_size=8, accumulate=3)
+
+
+def test_a_part_has_two_images_or_more():
+    with pytest.raises(ValueError, match="two images in each part"):
+        settings(batch_size=8, accumulate=8)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_a_batch_that_does_not_fit_ends_in_one_sentence(new_home, monkeypatch, error):
+    def full():
+        raise error
+
+    sentence = r"16 images of 64 pixels do not fit the memory \(.* GiB .*\); raise accumulate"
+    with monkeypatch.context() as patch, pytest.raises(DfnbError, match=sentence) as raised:
+        before_loss(patch, xception.Network, 2, full)
+        trained()
+    assert "\n" not in str(raised.value)
+    validating = r"64 images of 64 pixels do not fit .* lower image_size"
+    with monkeypatch.context() as patch, pytest.raises(DfnbError, match=validating):
+        patch.setattr(scoring.contract, "outputs_of", lambda *_: full())
+        trained()
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="something else"):
+        patch.setattr(scoring.contract, "outputs_of", raise_something_else)
+        trained()
+
+
+def raise_something_else(*_):
+    raise RuntimeError("something else")
 
 
 def test_a_released_schedule_begins_anew_in_every_epoch(new_home):
@@ -170,6 +290,43 @@ def test_threads_change_no_weights_and_stay_as_they_were(new_home, plain):
     finally:
         torch.set_num_threads(1)
     assert run.record.weights_sha256 == plain.record.weights_sha256
+
+
+def test_workers_change_no_weights_and_stay_for_the_next_validation(new_home, plain, monkeypatch):
+    monkeypatch.setenv("DFNB_WORKERS", "1")
+    iterators = []
+    end_epoch = trainer.Trainer.end_epoch
+
+    def look(self):
+        end_epoch(self)
+        iterators.append(self.validation_loader._iterator)
+
+    monkeypatch.setattr(trainer.Trainer, "end_epoch", look)
+    assert trained(seed=20).record.weights_sha256 == plain.record.weights_sha256
+    assert iterators[0] is iterators[1] is not None
+
+
+def test_a_record_has_the_number_of_threads_and_a_training_keeps_it(new_home, plain, monkeypatch):
+    assert plain.record.environment["threads"] == 1
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        before_loss(patch, xception.Network, 5, interrupt)
+        trained()
+    monkeypatch.setenv("DFNB_THREADS", "2")
+    with pytest.raises(DfnbError, match="computed with DFNB_THREADS = 1; set it so again"):
+        trained()
+    run = trained(seed=1, changes={"images_per_epoch": 16})
+    assert run.record.environment["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [("DFNB_THREADS", "0"), ("DFNB_THREADS", "many"), ("DFNB_WORKERS", "-1")]
+)
+def test_an_impossible_number_of_threads_or_workers_is_refused(
+    new_home, monkeypatch, variable, text
+):
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(DfnbError, match=f"{variable} = '{text}' is no whole number"):
+        trained()
 
 
 def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
