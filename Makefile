@@ -31,8 +31,7 @@ report: $(VENV)/.installed
 
 book: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra book -c requirements.lock
-	@$(BIN)/python docs/site/stage.py docs/_build/source
-	@$(BIN)/sphinx-build -q -W --keep-going -c docs/site docs/_build/source docs/_build/html
+	@$(BIN)/sphinx-build -q -W --keep-going -c docs/site . docs/_build/html
 	@echo "the site begins at docs/_build/html/index.html"
 
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow

@@ -78,7 +78,7 @@ def text_of(path):
 
 def test_links_lead_somewhere(checkout):
     """In the documents and in the text of the notebooks; headings, too."""
-    kinds = ["*.md", "*/README.md", "docs/*.md"]
+    kinds = ["*.md", "*/README.md", "docs/*.md", "docs/site/*.md"]
     kinds += ["notebooks/*.ipynb", "reports/study*/notebooks/*.ipynb"]
     for path in [path for kind in kinds for path in checkout.glob(kind)]:
         for target in re.findall(r"\]\((?!https?:)([^)\s\\]+)\)", text_of(path)):

@@ -1,9 +1,10 @@
-"""Configuration of the site for Sphinx. ``make book`` builds it from what ``stage.py`` wrote.
+"""Configuration of the site for Sphinx: its source is the checkout itself, ``make book`` builds it.
 
-Nothing is executed: the pages show the outputs of the committed notebooks.
+Nothing is executed: the pages of notebooks are those that the study executed.
 """
 
 import pkgutil
+import sys
 import tomllib
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import dfnb
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REPOSITORY = PROJECT.get("urls", {}).get("Repository", "")
+SITE = Path(__file__).resolve().parent
+sys.path.insert(0, str(SITE))  # for the extension executed
+PROJECT = tomllib.loads((SITE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # The package ships all of MathJax; this one file draws the equations, also without a network.
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax/tex-svg.js"
 
@@ -21,6 +22,7 @@ project = PROJECT["name"]
 author = "The dfnb contributors"
 release = PROJECT["version"]
 extensions = [
+    "executed",
     "myst_nb",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
@@ -34,21 +36,37 @@ extensions = [
 for module in pkgutil.walk_packages(dfnb.__path__, "dfnb."):
     import_module(module.name)
 
+root_doc = "docs/site/index"
+include_patterns = [
+    "*.md",
+    "data_manifest/README.md",
+    "data_manifest/claims/README.md",
+    "docs/**",
+    "reports/study*/notebooks/*.ipynb",
+    "reports/study*/tables/*.md",
+    "tests/golden/README.md",
+    "workflow/README.md",
+]
+exclude_patterns = ["docs/_build", ".*", "datasets", "runs"]
+
 nb_execution_mode = "off"
-myst_enable_extensions = ["attrs_block", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+suppress_warnings = [
+    "ref.python",  # each paper has its own Settings and Network
+    "myst.xref_missing",  # folders, to which files of the repository link, have no page
+]
 
 # Paths of modules are relative to this file, destinations to the source of the site.
 apidoc_modules = [
     {
         "path": "../../dfnb",
-        "destination": "api",
+        "destination": "docs/api",
         "separate_modules": True,
         "module_first": True,
         "automodule_options": {"members"},
     }
 ]
-suppress_warnings = ["ref.python"]  # each paper has its own Settings and Network
 autodoc_member_order = "bysource"
 # A function of dfnb.report is documented in its module, which has the same name.
 autodoc_default_options = {"ignore-module-all": True}
@@ -57,19 +75,12 @@ napoleon_use_ivar = True  # else an attribute is documented twice, by its class 
 html_theme = "sphinx_book_theme"
 html_title = PROJECT["name"]
 html_static_path = ["site.css", str(MATHJAX)]
+html_extra_path = ["index.html"]  # leads to root_doc
 html_css_files = ["site.css"]
-html_copy_source = bool(REPOSITORY)
+html_copy_source = False
 mathjax_path = MATHJAX.name
 html_theme_options = {
     "navbar_persistent": [],  # else there are two search bars
     "show_navbar_depth": 1,
     "show_toc_level": 2,
 }
-if REPOSITORY:
-    html_theme_options |= {
-        "repository_url": REPOSITORY,
-        "repository_branch": "main",
-        "path_to_docs": "",  # so that notebooks/NN.ipynb opens the clean source, not the executed
-        "use_repository_button": True,
-        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
-    }
