@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import batch_of, small
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfnb.checks import DfnbError
 from dfnb.data.frames import COLUMNS
@@ -43,50 +42,17 @@ def test_each_module_can_be_left_out(modules):
     assert ("SRM stream" in network.maps()) == ("second_stream" in modules)
 
 
-def test_mpff_gives_the_same_however_many_rows_it_takes_at_once(monkeypatch):
-    network = small("locate_and_verify").double()
-    batch = batch_of(2, 76)  # a grid of 10 × 10, and maps that need a border
-    image = batch["image"].double()
-    found = []
-    for rows in (1, 3, 10):
-        monkeypatch.setattr(lv, "rows_at_once", lambda values, device, rows=rows: rows)
-        network.zero_grad()
-        outputs = network(image)
-        network.losses(outputs, batch)["total"].backward()
-        gradients = [weight.grad.flatten() for weight in network.mpff.parameters()]
-        found.append([outputs["seg"], torch.cat(gradients)])
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-10, atol=1e-12)
-
-
-class Operations(TorchDispatchMode):
-    """Counts what torch computes; views, and memory that is only reserved, cost no launch."""
-
-    FREE = ("aten.detach", "aten.alias", "aten._unsafe_view", "aten.empty")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        self.count += not (function.is_view or str(function).startswith(self.FREE))
-        return function(*arguments, **(options or {}))
-
-
-def test_a_step_on_a_gpu_waits_for_few_launches(monkeypatch):
-    """The published network: row by row it would take twice as many."""
-    rows = lv.rows_at_once(16 * 19 * 64 * 512, torch.device("cuda"))
-    assert rows == 3 and lv.rows_at_once(1, torch.device("cpu")) == 1
-
-    def as_of_16_images(values, device):
-        return max(1, 2**25 // (16 * values))
-
-    monkeypatch.setattr(lv, "rows_at_once", as_of_16_images)
-    network = lv.Network(lv.Settings(pretrained=False))
-    batch = batch_of(1, 299)
-    with Operations() as operations:
-        network.losses(network(batch["image"]), batch)["total"].backward()
-    assert operations.count <= 1600
+def test_likeness_compares_each_position_with_the_patch_that_covers_it():
+    last = torch.rand(2, 3, 2, 3, dtype=torch.float64)
+    fine = torch.rand(2, 3, 6, 10, dtype=torch.float64)  # of 8 rows and 12 columns
+    found = lv.likeness(fine, last, 4)
+    assert found.shape == (2, 1, 8, 12)
+    for row in range(8):
+        for column in range(12):
+            inside = fine[..., min(max(row - 1, 0), 5), min(max(column - 1, 0), 9)]
+            patch = last[..., row // 4, column // 4]
+            expected = torch.tanh(inside * patch).sum(1)
+            torch.testing.assert_close(found[:, 0, row, column], expected)
 
 
 def test_the_augmentation_of_july_2023_moves_every_image():

@@ -6,7 +6,6 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from timm.models import (
 from timm.models._hub import download_cached_file, download_from_hf
 from timm.models.xception import Xception
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dfnb.checks import DfnbError, explained
 from dfnb.files import sha256
@@ -294,10 +292,3 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
         strides.append(side // probe.shape[-1])
     cut.weights_from = model.weights_from
     return cut.train(), channels, strides
-
-
-# ---------------------------------------------------------------- memory
-
-# checkpointed(function, *inputs) is function(*inputs), but keeps no activations for the backward
-# pass, which computes them again. The function must draw no random numbers.
-checkpointed = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)

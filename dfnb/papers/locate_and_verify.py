@@ -285,10 +285,8 @@ class MPFF(nn.Module):
     (B, ``out_channels``, g, g). ``channels`` and ``strides`` are those of x0 to x5, see
     :func:`backbones.stages`.
 
-    To save memory, no p_i for i < 5 is ever whole: p_0 would be the largest map of the network by
-    far. A few rows of patches (:func:`rows_at_once`) are projected and compared at a time, and
-    computed again in the backward pass. BN needs the statistics of the whole map, so they are
-    computed from x_i beforehand and folded into the projection (:func:`folded`).
+    p_0 (B, D, H_0, W_0) is by far the largest map of the network: at the published size 46 MB per
+    image in float32, and four maps of its size are kept for the backward pass.
     """
 
     def __init__(
@@ -307,117 +305,38 @@ class MPFF(nn.Module):
         self.out_channels = channels[5] + sum(k * k for k in self.sides)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        grid = maps[5].shape[-2:]
-        p5 = self.project[5](maps[5])  # (B, D, g, g); small enough to be whole
-        # Rows of patches come first, because the loop below takes some of them at a time. A row has
-        # g patches in each of the B images: B·g in all.
-        p5 = p5.permute(2, 0, 3, 1).flatten(1, 2)  # (g, B·g, D)
+        p5 = self.project[5](maps[5])  # (B, D, g, g)
         fused = []
         for x, projection, k in zip(maps[:5], self.project, self.sides):  # not the sixth projection
-            weight, bias = folded(x, projection[0], projection[1])  # convolution and BN as one
-            values_per_row = p5[0].numel() * k * k  # of p_i, in a row of patches
-            n = rows_at_once(values_per_row, x.device)
-            pieces = []
-            # For n rows of patches at a time: the k² positions of x in each patch (n, B·g, k², C),
-            # and p_5 at each patch (n, B·g, D).
-            for window, patch in zip(windows(x, k, grid).split(n), p5.split(n)):
-                inputs = (window.flatten(0, 1), weight, bias, patch.flatten(0, 1)[:, None])
-                # t_i of the n rows (n·B·g, k²); checkpointed keeps no activations
-                pieces.append(backbones.checkpointed(likeness, *inputs))
-            t = torch.cat(pieces).unflatten(0, (grid[0], len(x), grid[1]))  # (g, B, g, k²)
-            fused.append(t.permute(1, 3, 0, 2))  # (B, k², g, g)
+            t = likeness(projection(x), p5, k)  # (B, 1, k·g, k·g)
+            fused.append(F.pixel_unshuffle(t, k))  # (B, k², g, g)
         return torch.cat([*fused, maps[5]], 1)
 
 
-def rows_at_once(values: int, device: torch.device) -> int:
-    """How many rows of patches MPFF projects at once; one row has ``values`` values of p_i.
-
-    p_i is the map of stage i, projected, see :func:`likeness`; a row is g patches of every image.
-    On a CPU it is one row, which fits the caches: more rows take more memory and hardly less time.
-    On a GPU, where each launch of an operation costs time, it is as many rows as have 2^25 values
-    of p_i (128 MiB in float32): three rows of p_0 at published size with 16 images.
-    """
-    return 1 if device.type == "cpu" else max(1, 2**25 // values)
-
-
-def likeness(x: Tensor, weight: Tensor, bias: Tensor, patch: Tensor) -> Tensor:
-    """How much a finer map resembles the coarsest one in each of N patches: t of MPFF, (N, k²).
-
-    t = Σ_d tanh(p_i,d · p_5,d) with p_i = ReLU(W·x + b); i is the stage of the finer map.
+def likeness(fine: Tensor, last: Tensor, k: int) -> Tensor:
+    """How much each position of a finer map resembles the patch that covers it: t of MPFF.
 
     Args:
-        x: The k² positions of a finer map in each of N patches, (N, k², C).
-        weight: W (D, C), the projection with BN folded in, see :func:`folded`.
-        bias: b (D,).
-        patch: p_5, the projected map of the last stage at each patch, (N, 1, D).
+        fine: p_i (B, D, H, W), k times as fine as ``last``. It may have up to k - 1 rows or columns
+            less than k times those of ``last``, since stages round sizes up.
+        last: p_5 (B, D, g_h, g_w).
+        k: The side of a patch in positions of the finer map.
+
+    Returns:
+        (B, 1, k·g_h, k·g_w). Missing positions get the value at the border. Half of them lie before
+        the map and half behind it, where an odd one goes, too.
     """
-    projected = F.relu(F.linear(x, weight, bias))  # p_i, see MPFF: (N, k², D)
-    # With a dtype, because autocast on CUDA would make the sum float32.
-    return torch.tanh(projected * patch).sum(-1, dtype=projected.dtype)
-
-
-def windows(x: Tensor, k: int, grid: tuple[int, int]) -> Tensor:
-    """Cut x (B, C, H, W) into k×k windows, one per patch of the grid: (g_h, B·g_w, k², C).
-
-    The first axis is the rows of the grid; the second has the windows of a row in all images.
-
-    x should have k·g_h rows and k·g_w columns for the grid (g_h, g_w). If it has fewer, its border
-    is repeated on both sides, and an odd missing row or column is added at the end.
-    """
-    missing_rows = grid[0] * k - x.shape[2]
-    missing_columns = grid[1] * k - x.shape[3]
-    left = missing_columns // 2
+    height, width = fine.shape[2:]
+    missing_rows = k * last.shape[2] - height
+    missing_columns = k * last.shape[3] - width
     top = missing_rows // 2
+    left = missing_columns // 2
+    covering = F.interpolate(last, scale_factor=k)  # each patch k×k times
+    covering = covering[:, :, top : top + height, left : left + width]
+    # With a dtype, because autocast on CUDA would make the sum float32.
+    t = torch.tanh(fine * covering).sum(1, keepdim=True, dtype=fine.dtype)
     borders = (left, missing_columns - left, top, missing_rows - top)  # F.pad takes columns first
-    if any(borders):  # else F.pad would still copy, slowly where it must be deterministic
-        x = F.pad(x, borders, mode="replicate")
-    x = x.unflatten(3, (-1, k))
-    x = x.unflatten(2, (-1, k))  # (B, C, g_h, k, g_w, k)
-    x = x.permute(2, 0, 4, 3, 5, 1)  # (g_h, B, g_w, k, k, C)
-    x = x.flatten(3, 4)  # (g_h, B, g_w, k², C)
-    return x.flatten(1, 2)
-
-
-def folded(x: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight (D, C) and bias (D,) of a 1×1 convolution of x and the batch norm after it, as one.
-
-    BN(W·x) = scale · (W·x - mean) + b = (scale·W)·x + (b - scale·mean), with the mean and variance
-    of W·x, scale = BN's weight / √(variance + ε) and BN's bias b. So W·x, with D channels, need not
-    be stored. x is (B, C, H, W), and the convolution has no bias of its own. In training, BN's
-    running statistics are updated.
-    """
-    weight = convolution.weight.flatten(1)  # (D, C)
-    with torch.autocast(x.device.type, enabled=False):  # statistics need float32
-        if norm.training:
-            mean, variance = batch_statistics(x, weight, norm)
-        else:
-            mean, variance = norm.running_mean, norm.running_var
-        scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        # scale·W, and b - scale·mean
-        return weight * scale[:, None], norm.bias - mean * scale
-
-
-def batch_statistics(x: Tensor, weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Mean and variance (D,) of W·x over a batch, without computing W·x.
-
-    They follow from the mean μ (C,) and the covariance Σ (C, C) of x (B, C, H, W): W·μ and
-    diag(W·Σ·Wᵀ). As in nn.BatchNorm2d, they carry gradients and update the running statistics.
-    """
-    points = x.permute(0, 2, 3, 1).flatten(0, 2)  # (n, C)
-    points = points.to(weight.dtype)
-    n = len(points)
-    centred = points - points.mean(0)
-    covariance = centred.T @ centred / n  # Σ
-    mean = weight @ points.mean(0)  # W·μ
-    # diag(W·Σ·Wᵀ), which rounding may make negative
-    variance = (weight @ covariance * weight).sum(1).clamp_min(0)
-    with torch.no_grad():
-        unbiased_variance = variance * (n / (n - 1))  # nn.BatchNorm2d stores this one
-        # lerp_(new, momentum): running += momentum · (new - running)
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(unbiased_variance, norm.momentum)
-        norm.num_batches_tracked += 1
-    return mean, variance
+    return F.pad(t, borders, mode="replicate")
 
 
 class HBFusion(nn.Module):
