@@ -19,14 +19,9 @@ from dfnb.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them
-# Up to this product of units and clusters, auc() compares the clusters in pairs; above, it
-# cumulates weights along the ranked units in each replicate. Pairs take time and memory that grow
-# with the product, ranks with the units alone: on one core, 1,000 units of 100 clusters take 2 ms
-# by pairs and 9 by ranks, 3,000 of 300 about 20 either way, 20,000 of 2,000 take 500 and 100.
-PAIRED = 10**6
+VALUES_AT_ONCE = 10**5  # units times replicates that auc() holds in memory
 NAN = float("nan")
 Array = np.ndarray
-Units = tuple[Array, Array]  # scores (n,) of units, and their clusters (n,) int
 
 
 # ---------------------------------------------------------------- what is drawn
@@ -83,7 +78,10 @@ def auc(
 
     It is the weight of the pairs of a fake and a real in which the fake has the higher score (of a
     tie, half), divided by the weight of all such pairs. A pair weighs the product of its clusters'
-    weights. The memory is that of ``weights`` and a few arrays of n, or at most PAIRED, values.
+    weights.
+
+    The reals are sorted once, and each fake's place among them is found once. In a replicate, the
+    cumulated weight of the reals up to this place is what the fake beats.
 
     Args:
         score: (n,) of the units.
@@ -91,59 +89,24 @@ def auc(
         cluster: (n,) int, the column of ``weights`` that each unit belongs to.
         weights: See :func:`cluster_weights`.
     """
-    clusters = weights.shape[1]
-    fakes = (score[label], cluster[label])
-    reals = (score[~label], cluster[~label])
-    few = len(score) * clusters <= PAIRED and len(weights) > 1  # one row alone is ranked faster
-    won_by = won_by_pairs if few else won_by_ranks
-    won = won_by(fakes, reals, weights)
-    of_fakes = weights @ np.bincount(cluster[label], minlength=clusters)
-    of_reals = weights @ np.bincount(cluster[~label], minlength=clusters)
-    with np.errstate(invalid="ignore"):
-        return won / (of_fakes * of_reals)
-
-
-def won_by_pairs(fakes: Units, reals: Units, weights: Array) -> Array:
-    """The weight (R,) of the pairs that fakes win in :func:`auc`, for few units: wᵀ K w.
-
-    K[i, j] is how often a fake of cluster i has a higher score than a real of cluster j; ties count
-    half.
-    """
-    clusters = weights.shape[1]
-    score_of_fake, cluster_of_fake = fakes
-    score_of_real, cluster_of_real = reals
-    order = np.argsort(score_of_real)
-    ranked = score_of_real[order]
-    # How many reals of each cluster (column) are among the k with the lowest scores (row k).
-    lowest = np.zeros((len(ranked) + 1, clusters))
-    lowest[np.arange(len(ranked)) + 1, cluster_of_real[order]] = 1
-    lowest = lowest.cumsum(axis=0)
-    # How many reals of each cluster (column) each fake (row) beats.
-    below = lowest[np.searchsorted(ranked, score_of_fake, "left")]
-    below_or_tied = lowest[np.searchsorted(ranked, score_of_fake, "right")]
-    wins = np.zeros((clusters, clusters))  # K
-    np.add.at(wins, cluster_of_fake, (below + below_or_tied) / 2)
-    return np.einsum("ri,ri->r", weights @ wins, weights)
-
-
-def won_by_ranks(fakes: Units, reals: Units, weights: Array) -> Array:
-    """The weight (R,) of the pairs that fakes win in :func:`auc`, for many units.
-
-    The reals are sorted once, and each fake's place among them is found once. In each replicate the
-    cumulated weight of the reals up to this place is what the fake beats.
-    """
-    score_of_fake, cluster_of_fake = fakes
-    score_of_real, cluster_of_real = reals
-    order = np.argsort(score_of_real)
-    cluster_of_real = cluster_of_real[order]
-    below = np.searchsorted(score_of_real[order], score_of_fake, "left")
-    below_or_tied = np.searchsorted(score_of_real[order], score_of_fake, "right")
-    won = []
-    for of_clusters in weights:  # one replicate at a time, so that memory does not grow with R · n
-        cumulated = np.append(0, of_clusters[cluster_of_real].cumsum())
+    order = np.argsort(score[~label])
+    reals = score[~label][order]
+    cluster_of_real = cluster[~label][order]
+    cluster_of_fake = cluster[label]
+    below = np.searchsorted(reals, score[label], "left")
+    below_or_tied = np.searchsorted(reals, score[label], "right")
+    values = []
+    step = max(1, VALUES_AT_ONCE // len(score))
+    for start in range(0, len(weights), step):  # some replicates at a time, to bound the memory
+        of_clusters = weights[start : start + step].T.copy()  # (clusters, step), contiguous
+        of_reals = of_clusters[cluster_of_real]
+        of_fakes = of_clusters[cluster_of_fake]
+        cumulated = np.vstack([np.zeros_like(of_clusters[:1]), of_reals.cumsum(axis=0)])
         beaten = (cumulated[below] + cumulated[below_or_tied]) / 2
-        won.append(of_clusters[cluster_of_fake] @ beaten)
-    return np.array(won)
+        pairs = of_fakes.sum(axis=0) * cumulated[-1]
+        with np.errstate(invalid="ignore"):
+            values.append((of_fakes * beaten).sum(axis=0) / pairs)
+    return np.concatenate(values)
 
 
 def mean(

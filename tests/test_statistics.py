@@ -60,7 +60,9 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
 
 @pytest.mark.parametrize("clusters", [1, 7, 40])
 @pytest.mark.parametrize("levels", [2, 9, 10**9])  # nearly all scores tied, some, none
-def test_both_forms_of_the_auc_are_those_of_scikit_learn(monkeypatch, clusters, levels):
+def test_the_auc_is_that_of_scikit_learn_however_many_replicates_are_held(
+    monkeypatch, clusters, levels
+):
     draw = rng("forms", clusters, levels)
     n = 5 * clusters
     score = draw.integers(0, levels, n) / levels
@@ -68,18 +70,16 @@ def test_both_forms_of_the_auc_are_those_of_scikit_learn(monkeypatch, clusters, 
     label[:2] = True, False  # both classes
     cluster = draw.integers(0, clusters, n)
     weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), 50) * 1.1
-    values = []
-    for most in (n * clusters, 0):  # by pairs, and by ranks
-        monkeypatch.setattr(statistics, "PAIRED", most)
-        values.append(statistics.auc(score, label, cluster, weights))
-    np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
-    for of_clusters, value in zip(weights, values[1]):
-        of_units = of_clusters[cluster]
-        if of_units[label].any() and of_units[~label].any():
-            expected = roc_auc_score(label, score, sample_weight=of_units)
-            assert value == pytest.approx(expected, abs=1e-12)
-        else:
-            assert np.isnan(value)
+    for replicates in (100, 7, 0):  # at once: all of them, some, one
+        monkeypatch.setattr(statistics, "VALUES_AT_ONCE", replicates * n)
+        values = statistics.auc(score, label, cluster, weights)
+        for of_clusters, value in zip(weights, values, strict=True):
+            of_units = of_clusters[cluster]
+            if of_units[label].any() and of_units[~label].any():
+                expected = roc_auc_score(label, score, sample_weight=of_units)
+                assert value == pytest.approx(expected, abs=1e-12)
+            else:
+                assert np.isnan(value)
 
 
 # ---------------------------------------------------------------- what is drawn
