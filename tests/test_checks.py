@@ -1,7 +1,5 @@
 """The sentences about what users write: values as they are, and a remedy for each type."""
 
-from typing import Literal
-
 import pytest
 import yaml
 
@@ -13,23 +11,18 @@ class Values(Closed):
     count: int = 1
     seeds: tuple[int, ...] = ()
     flag: bool = False
-    kind: Literal["JPEG", "png"] = "png"
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("rate: 1e-3", "rate = '1e-3': input should be a valid number; write 1.0e-3"),
-        ("rate: 1e3", "write 1.0e[+]3"),
         ("rate: 1.5e3", "write 1.5e[+]3"),
-        ("rate: '-.5'", "input should be a valid number$"),
-        ("rate: '1.0e-3'", "; write 1.0e-3, as YAML reads numbers, and without quotes"),
         ("rate: many", "rate = 'many': input should be a valid number$"),
         ("count: 1e3", "count = '1e3': input should be a valid integer; write all its digits"),
         ("count: '3'", "count = '3': input should be a valid integer; write it without quotes"),
         ("seeds: '[0, 1]'", "; write a list, as in .*papermill reads one by -y instead of -p"),
         ("flag: 'yes'", "; write true or false, without quotes"),
-        ("kind: jpeg", "kind = 'jpeg': input should be 'JPEG' or 'png'$"),
     ],
 )
 def test_a_wrong_value_is_answered_by_a_remedy_that_works(text, sentence):

@@ -44,20 +44,6 @@ def of_one_colour(*rgb):
 # ---------------------------------------------------------------- values
 
 
-def test_the_strengths_are_those_of_the_committed_scores():
-    strengths = {name: strengths for name, (_, strengths) in CORRUPTIONS.items()}
-    assert strengths == {
-        "JPEG": (80, 60, 40, 20, 10),
-        "H.264": (23, 28, 33, 38, 43),
-        "blur": (0.5, 1, 1.5, 2, 3),
-        "noise": (4, 8, 16, 24, 32),
-        "resize": (75, 50, 35, 25, 15),
-        "contrast": (0.8, 0.6, 0.4, 0.3, 0.2),
-        "saturation": (0.8, 0.6, 0.4, 0.2, 0),
-        "occlusion": (2, 5, 10, 20, 30),
-    }
-
-
 def test_jpeg_is_that_of_each_frame_and_keeps_the_order_of_the_colours(video):
     table, crops = video
     for ours, crop in zip(corrupted(table, "JPEG", 5), crops):

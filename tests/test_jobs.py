@@ -76,7 +76,6 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
     [
         ({"epochs": True}, "epochs = True"),
         ({"report": "../x"}, "report = '../x'"),
-        ({"test_sets": []}, r"test_sets = \[\]: list should have at least 1 item"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(change, sentence):
@@ -182,7 +181,6 @@ JPEG = {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5]}
 WRONG = [
     ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
-    ({"grid": {**GRID, "sedes": [1]}}, "there is no parameter 'grid.sedes'"),
     ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
     ({"grid": {**GRID, "train_set": "$(touch x)"}}, "use letters"),
     ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
@@ -192,11 +190,9 @@ WRONG = [
         {"ablations": {BASELINE: {"g": {"v": {"seed": 3}}}}},
         "seed has no effect; write seeds: [...]",
     ),
-    ({"notebooks": {BASELINE: {**SETTINGS, "seed": 3}}}, "seed has no effect; write seeds: [...]"),
     ({"grid": {**GRID, "seeds": [0, 0]}}, "seeds = [0, 0]: write each seed once"),
     ({"grid": {**GRID, "test_sets": ["smoke-bb"]}}, "did you mean smoke-b or"),
     ({"grid": {**GRID, "maps": {**MAPS, "test_sets": ["x"]}}}, "maps: there is no dataset 'x'"),
-    ({"grid": {**GRID, "maps": {**MAPS, "names": ["GradCAM"]}}}, "should be 'Grad-CAM', "),
     ({"notebooks": {BASELINE: SETTINGS, "08_attribution": None}}, "needs `maps` in the grid"),
     ({"claims": "x"}, "claims/x.yaml"),
 ]
@@ -237,11 +233,10 @@ def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, co
         jobs.plan("mine")
 
 
-@pytest.mark.parametrize("text", ["grid:\n\t- x", "grid: {}\ngrid: {}"])
-def test_a_profile_that_is_no_yaml_is_named(own_home, text):
+def test_a_profile_that_is_no_yaml_is_named(own_home):
     write_profile(own_home)
     path = own_home / "notebooks" / "profiles" / "mine.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text("grid:\n\t- x", encoding="utf-8")
     with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)

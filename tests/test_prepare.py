@@ -29,7 +29,6 @@ from dfnb.data.frames import (
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_csv, write_csv
 from dfnb.seeds import rng
-from dfnb.synth import presets
 
 
 @pytest.fixture
@@ -62,13 +61,6 @@ def test_crop_copies_where_sizes_agree_and_repeats_the_edge():
     crop = prepare.crop(image, (-8, 20, 24, 52), 32)
     padded = np.pad(image[20:, :24], [(0, 12), (8, 0), (0, 0)], mode="edge")
     np.testing.assert_array_equal(crop, padded)
-
-
-def test_crops_may_be_as_large_as_the_drawn_frames_that_a_detector_was_trained_on():
-    largest = presets.Settings(size=2048).size
-    with pytest.raises(ValueError, match="less than or equal to 2048"):
-        presets.Settings(size=2049)
-    assert Settings(size=largest).size == largest
 
 
 def test_rows_say_where_a_crop_comes_from(tmp_path, data):

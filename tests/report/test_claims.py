@@ -164,10 +164,9 @@ def test_a_claim_waits_for_its_premise(judge, premise):
     assert rows["verdict"].iloc[1] == expected
 
 
-@pytest.mark.parametrize("changed", [{"kind": "gains"}, {"sets": []}])
-def test_a_mistyped_claim_is_named(judge, changed):
-    with pytest.raises(DfnbError, match=rf"mine\.yaml: .*claims\.0\.{next(iter(changed))}"):
-        judge(changed)
+def test_a_mistyped_claim_is_named(judge):
+    with pytest.raises(DfnbError, match=r"mine\.yaml: .*claims\.0\.kind"):
+        judge({"kind": "gains"})
 
 
 # ---------------------------------------------------------------- what is committed
