@@ -275,10 +275,10 @@ def fetch(planned: Plan) -> None:
 def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
     """The parameters of a notebook in a profile at its first seed, as ``papermill -f`` takes them.
 
-    These are the parameters that the profile states and those that the notebook's own cell states,
-    which would otherwise keep the cell's values. The report is not among them: the reader chooses
-    it. Raises :class:`DfnbError` where the profile does not have the notebook, or trains nothing
-    for it.
+    These are the parameters that the profile states and those of the notebook's own cell that
+    differ from the paper's defaults: they would otherwise keep the cell's values. The report is not
+    among them: the reader chooses it. Raises :class:`DfnbError` where the profile does not have the
+    notebook, or trains nothing for it.
     """
     content = profile(name)
     if notebook not in content.notebooks:

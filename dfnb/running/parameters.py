@@ -134,9 +134,10 @@ def defaults(notebook: str) -> dict[str, Any]:
 
 
 def stated_defaults(notebook: str) -> dict[str, Any]:
-    """The values in the parameters cell of a paper's notebook, without the report.
+    """What the profile DESCRIBED states of a paper's notebook, at its first seed.
 
-    The cell has what the profile DESCRIBED says, at its first seed. Empty for other notebooks.
+    The notebook's parameters cell has these values; others in it are the paper's defaults, but for
+    the report. Empty for other notebooks.
     """
     if notebook not in papers.notebooks():
         return {}
