@@ -4,11 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from dfnb.data.audit import UNKNOWN, audit, leaks, shared_crops, shortcuts
+import notebooks
+from dfnb.data.audit import UNKNOWN, audit, leaks, shared_crops
 from dfnb.data.frames import load_frames, select, write_dataset, write_video
 from dfnb.seeds import rng
 
 SIZE = 48
+PROBES = ("probe-features", "probe-verdict", "probe-shortcuts")  # cells of notebook 01
+
+
+def shortcuts(table):
+    return notebooks.cells("01_data", *PROBES)["shortcuts"](table)
 
 
 def scene(draw):

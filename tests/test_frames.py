@@ -66,8 +66,9 @@ def test_a_split_that_is_added_changes_no_other(tmp_path):
     after = frames.write_dataset(tmp_path, {"made": "by a test"})
     assert after["fingerprints"].keys() == {"train", "test"}
     assert after["fingerprints"]["train"] == before["fingerprints"]["train"]
-    assert frames.identity(after, ["train", "val"]) == frames.identity(before, ["train", "val"])
-    assert frames.identity(after, ["test"]) != frames.identity(before, ["test"])
+    fitted = ["train", "val"]
+    assert frames.data_identity(after, fitted) == frames.data_identity(before, fitted)
+    assert frames.data_identity(after, ["test"]) != frames.data_identity(before, ["test"])
 
 
 def test_a_killed_or_failed_writer_leaves_no_video(folder, table):
@@ -221,8 +222,8 @@ def test_a_mask_of_two_levels_is_divided_between_them(tmp_path, levels, threshol
 def test_drawn_data_are_identified_by_their_parameters_and_others_by_their_bytes():
     one = {"parameters": {"generator": 2, "noise": 0.1}, "fingerprints": {"test": "x"}}
     other = {**one, "parameters": {"generator": 2, "noise": 0.2}}
-    assert frames.identity(one) == frames.identity({**one, "fingerprints": {"test": "y"}})
-    assert frames.identity(one) != frames.identity(other)
+    assert frames.data_identity(one) == frames.data_identity({**one, "fingerprints": {"test": "y"}})
+    assert frames.data_identity(one) != frames.data_identity(other)
     prepared = {"parameters": {}, "fingerprints": {"test": "x"}}
     changed = {**prepared, "fingerprints": {"test": "y"}}
-    assert frames.identity(prepared, ["test"]) != frames.identity(changed, ["test"])
+    assert frames.data_identity(prepared, ["test"]) != frames.data_identity(changed, ["test"])

@@ -218,7 +218,7 @@ def test_light_changes_of_colour_are_brightness_contrast_and_saturation_in_this_
     draw = torch.Generator().manual_seed(0)
     images = 100 + 50 * torch.rand(2, 3, 8, 8, generator=draw)
     changes = torch.tensor([[1.1, 0.9, 1.2], [0.9, 1.2, 0.8]])
-    changed = augmentation.recolour(images, changes)
+    changed = augmentation.change_colours(images, changes)
     for image, ours, (brightness, contrast, saturation) in zip(images, changed, changes.tolist()):
         theirs = F.adjust_brightness(image / 255, brightness)
         theirs = F.adjust_saturation(F.adjust_contrast(theirs, contrast), saturation)

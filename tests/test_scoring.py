@@ -6,7 +6,7 @@ import torch
 
 from dfnb.checks import DfnbError
 from dfnb.data import test_sets
-from dfnb.data.frames import dataset_record, identity, load_frames, mean_mask, select
+from dfnb.data.frames import data_identity, dataset_record, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify, xception
 from dfnb.store.scores import KEYS
@@ -87,7 +87,7 @@ def test_scores_under_corruption(home):
     clean = scoring.score(run, "smoke-a", videos=8)
     metadata = test_sets.metadata("smoke-a")
     assert metadata["crop"] == "uncut, 96 pixels"
-    assert metadata["fingerprint"] == identity(dataset_record("smoke-a"), ["test"])
+    assert metadata["fingerprint"] == data_identity(dataset_record("smoke-a"), ["test"])
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)

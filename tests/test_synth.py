@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import notebooks
 from dfnb import synth
 from dfnb.checks import DfnbError
 from dfnb.cli import commands
 from dfnb.data import faces
-from dfnb.data.audit import audit, shortcuts
-from dfnb.data.frames import identity, load_frames, mean_mask, read_crop, read_mask, select
+from dfnb.data.audit import audit
+from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.files import dataset_folder, find
 from dfnb.manifests import dataset_names, manifest
 from dfnb.seeds import rng
@@ -97,8 +98,8 @@ def test_every_preset_builds(name):
 
 
 def test_a_dataset_is_identified_before_it_is_built():
-    assert synth.identity("smoke-b") == identity(synth.build("smoke-b"))
-    assert {name: synth.identity(name) for name in STUDIED} == STUDIED
+    assert synth.preset_identity("smoke-b") == data_identity(synth.build("smoke-b"))
+    assert {name: synth.preset_identity(name) for name in STUDIED} == STUDIED
 
 
 def declare(home, **parameters):
@@ -220,8 +221,9 @@ def test_nothing_but_the_face_tells_real_from_fake(monkeypatch):
     lies within 0.45 and 0.55, for 1,000 real and 1,000 forged videos.
     """
     make(identities={"test": 1000}, videos=1, frames=1, seed=9, workers=2)
-    monkeypatch.setattr("dfnb.data.audit.CLEAR_AUC", 0.55)
-    table = shortcuts(load_frames("synth-a"))
+    probes = notebooks.cells("01_data", "probe-features", "probe-verdict", "probe-shortcuts")
+    probes["CLEAR_AUC"] = 0.55
+    table = probes["shortcuts"](load_frames("synth-a"))
     assert (table["verdict"] == "nothing in sight").all(), table
 
 
@@ -395,7 +397,7 @@ def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch
 def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home):
     def identity_of(folder):
         settings = synth.preset("smoke-b", portraits=str(folder), frames=1, videos=1)
-        return identity(synth.build(f"of-{folder.name}", settings, 1))
+        return data_identity(synth.build(f"of-{folder.name}", settings, 1))
 
     shutil.copytree(portraits, empty_home / "there" / "faces")
     first = identity_of(portraits)
@@ -418,11 +420,11 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
     listed = {name: found[name] for name in (f"{number}.png" for number in range(24))}
     text = "".join(f"{value}  {name}\n" for name, value in listed.items())
     (manifests / "portraits.sha256").write_text(text)
-    identity_before = synth.identity("ff-like-world-01")
+    identity_before = synth.preset_identity("ff-like-world-01")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         record = synth.build("ff-like-world-01", workers=1)
-        assert identity(record) == identity_before
+        assert data_identity(record) == identity_before
         assert photographs.hashes(str(empty_home / "photographs")) == listed
         (empty_home / "photographs" / "3.png").unlink()
         (portraits / "3.png").write_bytes(b"another")

@@ -514,7 +514,7 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home, monkeypatch):
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
     # Not of another version of the training set; and no report has the mask.
-    monkeypatch.setattr("dfnb.training.runs.identity", lambda *_: "another")
+    monkeypatch.setattr("dfnb.training.runs.data_identity", lambda *_: "another")
     assert type(run).mean_mask.__wrapped__(run) is None
 
 

@@ -174,27 +174,6 @@ def frames_panel(
     return panel(rows, titles)
 
 
-def variants_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str) -> Figure:
-    """One map of several trainings on the same frames, a row each, below frames and true masks.
-
-    Args:
-        frames: A small frames table.
-        runs: Finished trainings, by the label of their row; those whose network does not have the
-            map are left out.
-        map_name: For :func:`dfnb.attribution.maps.of`.
-    """
-    samples = list(StoredFrames(frames))
-    crops = [sample.image for sample in samples]
-    masks = [sample.mask for sample in samples]
-    rows = [Row("true mask", crops, masks)]
-    for label, run in runs.items():
-        network = run.network()
-        if map_name in maps.names(network):
-            views = maps.of(run, frames, map_name, network)
-            rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
-    return panel(rows, frames["method"].astype(str))
-
-
 def scale_of(network: Network, map_name: str) -> str:
     """What the values of a map of a paper's network are, as the label of a colour bar."""
     is_own_output = network.maps().get(map_name) == "localise"

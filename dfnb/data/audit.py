@@ -1,36 +1,16 @@
-"""Checks for flaws that make results worthless: leaks between splits, and shortcuts.
-
-A shortcut is anything that predicts the label without the face, such as a border that only fakes
-have.
-"""
+"""Checks for flaws that make results worthless: what is in two splits, and fakes without a mask."""
 
 import re
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import pandas as pd
 
-from dfnb.data.codecs import jpeg_file
-from dfnb.data.frames import read_crop
 from dfnb.data.listings import SPLITS
 
-# Shortcuts are looked for in at least so many frames and up to twice as many, or in all of a
-# smaller dataset.
-PROBED_FRAMES = 1500
-BORDER = 4  # width of the border of a crop in pixels
-JPEG_QUALITY = 75  # for the feature "file size": a crop with more detail has a larger file
-FOLDS = 10  # the clusters are divided into so many parts for cross-validation
-# Our choice, with 0.5 as chance:
-SHORTCUT_AUC = 0.55  # a shortcut when the whole interval is above
-CLEAR_AUC = 0.65  # without a shortcut, the whole interval must be below
-TOO_FEW = "too few videos to tell"
 UNKNOWN = "not known"
 # A name that contains that of a split, such as train/real/7: it cannot be in two splits.
 WITH_SPLIT = re.compile(rf"(.*[/_])?({'|'.join(SPLITS)})([/_].*)?", re.IGNORECASE)
-
-
-# ---------------------------------------------------------------- leaks
 
 
 def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -107,103 +87,3 @@ def shared_crops(train: pd.DataFrame, test: pd.DataFrame) -> int | None:
     count = int(test["crop_hash"].isin(known).sum())
     is_unknown = (train["crop_hash"] == "").any() or (test["crop_hash"] == "").any()
     return count if count or not is_unknown else None
-
-
-# ---------------------------------------------------------------- shortcuts
-
-
-def shortcuts(frames: pd.DataFrame) -> pd.DataFrame:
-    """How well the label is predicted without looking at the face: frame AUC, and a verdict.
-
-    For each of the :func:`features`, a logistic regression is cross-validated. Its ten folds divide
-    the clusters, so that no cluster is in both training and test. The AUC is the mean over the
-    folds, with their 95 % t interval. There are too few videos when a class has fewer than two
-    clusters per fold.
-
-    Returns one row per feature: ``frame AUC`` with its interval and ``verdict``, both as text, and
-    the number of ``clusters`` of both classes.
-    """
-    # They take a second to import, and most processes need none.
-    from scipy.stats import sem, t
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    step = len(frames) // PROBED_FRAMES  # 0 where there are fewer frames
-    probed = frames.iloc[:: max(1, step)]
-    labels = probed["label"]
-    clusters = probed["cluster"].astype(str)
-    n_clusters = clusters.groupby(labels).nunique()  # of each class
-    too_few = len(n_clusters) < 2 or n_clusters.min() < 2 * FOLDS
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    # Strongly regularised, because the border gives about as many columns as frames are probed.
-    classifier = LogisticRegression(C=0.01, max_iter=200)
-    model = make_pipeline(StandardScaler(), classifier)
-    rows = {}
-    for name, values in features(probed).items():
-        interval = "–"  # replaced where there are enough videos
-        verdict = TOO_FEW
-        if not too_few:
-            options = {"groups": clusters, "scoring": "roc_auc", "cv": folds}
-            aucs = cross_val_score(model, values, labels, **options)
-            auc = aucs.mean()
-            # sem: its standard error; 0 where every AUC is 1.
-            low, high = auc + t.ppf([0.025, 0.975], FOLDS - 1) * sem(aucs)
-            interval = f"{auc:.3f} [{low:.3f}, {high:.3f}]"
-            verdict = _verdict(low, high)
-        rows[name] = [interval, verdict, clusters.nunique()]
-    table = pd.DataFrame.from_dict(rows, "index", columns=["frame AUC", "verdict", "clusters"])
-    return table.rename_axis("the label by")
-
-
-def _verdict(low: float, high: float) -> str:
-    """The verdict on a shortcut, by the 95 % interval of its AUC; 0.5 is chance."""
-    if low > SHORTCUT_AUC:
-        return "given away"
-    if low > 0.5:
-        return "slight"
-    if high < CLEAR_AUC:
-        return "nothing in sight"
-    return TOO_FEW  # the interval includes chance, and is too wide to exclude a shortcut
-
-
-def features(frames: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What could predict the label without the face: name -> values (n, columns) of n frames.
-
-    The columns are the same for all frames: 6 for place and size, 6 for colours, 1 for the size of
-    the file, and for the border as many as :func:`_border` gives.
-    """
-    rows = []
-    # Crops that others have made have a null instead of a box, and may differ in size.
-    has_box = frames["crop_box"].notna()
-    size = None
-    for path, box, is_known in zip(frames["path"], frames["crop_box"], has_box):
-        crop = read_crop(path)
-        height, width = crop.shape[:2]
-        corners = box if is_known else [0, 0, 0, 0]  # of the crop, in the source's pixels
-        # All get the size of the first crop, so that every frame has as many border pixels.
-        size = size or (width, height)
-        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-        colours = cv2.meanStdDev(crop)  # mean and standard deviation of each channel: two (3, 1)
-        row = {
-            "place and size": [height, width, *corners],
-            "border pixels": _border(crop),
-            "colour statistics": np.ravel(colours),
-            "file size": [len(jpeg_file(crop, JPEG_QUALITY))],  # in bytes
-        }
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return {name: np.stack(values) for name, values in table.items()}
-
-
-def _border(crop: np.ndarray) -> np.ndarray:
-    """The channels of every sixth pixel of the border of a crop (H, W, 3) uint8, in one vector.
-
-    It is a row of features for the classifier that tries to predict the label, see
-    :func:`shortcuts`. The 4032 border pixels of a crop of 256 by 256 would be 12096 columns, many
-    more than there are frames.
-    """
-    is_border = np.ones(crop.shape[:2], bool)
-    is_border[BORDER:-BORDER, BORDER:-BORDER] = False
-    return crop[is_border][::6].ravel()

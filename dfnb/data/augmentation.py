@@ -38,7 +38,7 @@ def light(batch: dict[str, Tensor], draws: Tensor) -> dict[str, Tensor]:
     landmarks = torch.stack([x, y], dim=-1)
     return {
         **batch,
-        "image": recolour(image, changes),
+        "image": change_colours(image, changes),
         "mask": moved[:, 3:],
         "landmarks": landmarks + shifts[:, None],  # right adds to x, down to y
     }
@@ -61,7 +61,7 @@ def move(images: Tensor, is_mirrored: Tensor, shifts: Tensor) -> Tensor:
     return torch.stack(moved)
 
 
-def recolour(images: Tensor, changes: Tensor) -> Tensor:
+def change_colours(images: Tensor, changes: Tensor) -> Tensor:
     """Multiply brightness, then contrast, then saturation of images (B, 3, S, S) in [0, 255].
 
     They are floats. The result is clipped to this range at the end, and not rounded.

@@ -389,7 +389,7 @@ def datasets_of(frames: pd.DataFrame) -> str:
     return " and ".join(frames["dataset"].unique())
 
 
-def identity(record: Mapping, splits: Sequence[str] = SPLITS) -> str:
+def data_identity(record: Mapping, splits: Sequence[str] = SPLITS) -> str:
     """A digest that identifies splits of the dataset with this record, equal on every machine.
 
     A synthetic dataset is identified by its parameters, because rounding makes its bytes differ

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from dfnb.data.frames import TREE, dataset_record, identity, load_frames, select, thinned
+from dfnb.data.frames import TREE, data_identity, dataset_record, load_frames, select, thinned
 from dfnb.files import dataset_folder
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
@@ -21,7 +21,7 @@ def load(name: str) -> pd.DataFrame:
 def metadata(name: str, split: str = "test") -> dict[str, Any]:
     """What reports keep about a test set, or about another split of a dataset.
 
-    The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.identity`.
+    The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.data_identity`.
     ``compression`` and ``crop`` are words for captions.
     Raises :class:`DfnbError` when the dataset is not prepared.
     """
@@ -34,7 +34,7 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
         crop = "crops as delivered"
     return {
-        "fingerprint": identity(record, [split]),
+        "fingerprint": data_identity(record, [split]),
         "compression": record.get("compression", "as delivered"),  # only dfnb.synth records it
         "crop": crop,
     }

@@ -62,7 +62,7 @@ class Paper(NamedTuple):
 
     title: str  # in tables and figures
     notebook: str  # file name of its notebook, without .ipynb
-    published: str  # its name in published.csv, see dfnb.report.published.figures
+    published: str  # its name in published.csv, see dfnb.report.published.numbers
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
     # training. tests/test_golden.py finds out who forgets.
     version: int = 1

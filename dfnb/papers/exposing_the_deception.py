@@ -123,16 +123,16 @@ class Settings(contract.Settings):
 
         JPEG has a quality of 60 to 100, the blur 3×3 pixels. ``one_colour`` is one of several
         changes of colour. Grey weighs red and blue as if they were exchanged. The affine map turns
-        by up to 10°, shifts by up to 10 % and scales by up to 20 %. ``recolour`` changes pixels
+        by up to 10°, shifts by up to 10 % and scales by up to 20 %. ``of_pixels`` changes pixels
         alone, no masks.
         """
         return released.in_turn(
             (0.5, released.jpeg(60)),
-            (0.1, released.recolour(released.noise)),
+            (0.1, released.of_pixels(released.noise)),
             (0.05, released.blur(3)),
             (0.5, v2.RandomHorizontalFlip(1)),  # 1: whenever the step is taken
             (0.7, released.one_colour()),
-            (0.2, released.recolour(grey_of_blue_first)),
+            (0.2, released.of_pixels(grey_of_blue_first)),
             (0.5, released.affine(degrees=10, shift=0.1)),
         )
 

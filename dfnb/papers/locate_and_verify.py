@@ -178,7 +178,7 @@ class Settings(contract.Settings):
             (0.1, v2.Grayscale(3)),
             (0.3, released.jpeg(60)),
             (0.05, released.blur(3)),
-            (0.1, released.recolour(released.noise)),
+            (0.1, released.of_pixels(released.noise)),
             (0.5, released.one_colour()),
         )
 

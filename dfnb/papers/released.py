@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from dfnb.data import codecs
 
 
-def recolour(change: Callable[[Tensor], Tensor]) -> v2.Transform:
+def of_pixels(change: Callable[[Tensor], Tensor]) -> v2.Transform:
     """Make a transform from a change of colours; it leaves masks and landmarks as they are.
 
     ``change`` maps pixels (3, H, W), float32 in [0, 255], to new ones, which are then rounded and
@@ -32,7 +32,7 @@ def _recoloured(
     change: Callable[[Tensor], Tensor],
     image: tv_tensors.Image,
 ) -> tv_tensors.Image:
-    """A uint8 image (3, H, W) after the change, see :func:`recolour`.
+    """A uint8 image (3, H, W) after the change, see :func:`of_pixels`.
 
     Defined at the level of the module, because workers cannot pickle an inner function.
     """
@@ -56,18 +56,18 @@ def one_colour(limit: float = 0.2) -> v2.Transform:
     """
     brightness = partial(brightness_contrast, limit=limit)
     changes = [brightness, pca_lighting, hue_saturation_value]
-    return v2.RandomChoice([recolour(change) for change in changes])
+    return v2.RandomChoice([of_pixels(change) for change in changes])
 
 
 def jpeg(lowest: int) -> v2.Transform:
     """Compression by OpenCV's JPEG, with a quality drawn from ``lowest`` to 100."""
-    return recolour(partial(_compressed, lowest))
+    return of_pixels(partial(_compressed, lowest))
 
 
 def _compressed(lowest: int, pixels: Tensor) -> Tensor:
     """Pixels (3, H, W) in [0, 255], compressed as :func:`jpeg` says; the result is uint8."""
     quality = int(torch.randint(lowest, 101, ()))
-    # byte() loses nothing, because recolour passes whole numbers.
+    # byte() loses nothing, because of_pixels passes whole numbers.
     image = pixels.byte().permute(1, 2, 0).numpy()
     return torch.from_numpy(codecs.jpeg(image, quality)).permute(2, 0, 1)
 
@@ -97,8 +97,8 @@ def affine(degrees: float, shift: float) -> v2.Transform:
 def brightness_contrast(pixels: Tensor, limit: float) -> Tensor:
     """Multiply pixels (3, H, W) in [0, 255] by a factor and add a value.
 
-    The factor is drawn from 1 ± ``limit``, the value from ± ``limit`` · 255. :func:`recolour` clips
-    the result.
+    The factor is drawn from 1 ± ``limit``, the value from ± ``limit`` · 255. :func:`of_pixels`
+    clips the result.
     """
     contrast = 1 + _uniform(limit)
     brightness = 255 * _uniform(limit)

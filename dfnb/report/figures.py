@@ -3,12 +3,12 @@
 import inspect
 import io
 import textwrap
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
@@ -19,12 +19,14 @@ from dfnb.files import report_folder, write_bytes
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 
+if TYPE_CHECKING:
+    from seaborn import FacetGrid
+
 # Widths of a figure in inches: one column of a paper, or two, the text width of an A4 page and of a
 # JupyterLab column.
 WIDTHS = {"one": 3.3, "two": 7.0}
 DPI = 300  # of the saved PNG, and of the pictures in the PDF
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
-MARKERS = "os^Dv*"  # of detectors, so that black and white tell them apart
 
 
 # ---------------------------------------------------------------- style and files
@@ -45,6 +47,8 @@ def style(columns: Literal["one", "two"] = "two") -> None:
     ]
     plt.style.use(styles)
     plt.rcParams["figure.figsize"] = (WIDTHS[columns], WIDTHS[columns] / 2)
+    # seaborn changes the layout of its grids, which arranged() changes back.
+    warnings.filterwarnings("ignore", "The figure layout has changed to tight")
     # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
     if get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
@@ -53,6 +57,26 @@ def style(columns: Literal["one", "two"] = "two") -> None:
 def width() -> float:
     """The width of figures in inches, see :func:`style`."""
     return plt.rcParams["figure.figsize"][0]
+
+
+def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figure:
+    """The figure of a seaborn grid in the style of all others, ``height`` inches high.
+
+    It is as wide as the text. The value of a facet is its title, and wraps where it is wider than
+    the panel. The legend has no title and stands above the panels: seaborn would put it at the
+    right, and make the figure wider for it.
+    """
+    from seaborn import move_legend  # takes a second to import; most notebooks need none
+
+    for name, axis in grid.axes_dict.items():
+        panels_in_a_line = axis.get_gridspec().ncols
+        # About 10 bold letters to an inch.
+        axis.set_title(textwrap.fill(str(name), int(10 * width() / panels_in_a_line)))
+    if grid.legend:
+        move_legend(grid, "outside upper center", ncols=legend_columns, title="")
+    grid.figure.set_size_inches(width(), height)
+    grid.figure.set_layout_engine("constrained")
+    return grid.figure
 
 
 def show(
@@ -203,158 +227,4 @@ def forest(
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"
     figure.supxlabel(what, fontsize="medium")
-    return figure
-
-
-def distributions(scores: pd.DataFrame, thresholds: Mapping[tuple[str, int], np.ndarray]) -> Figure:
-    """Histograms of P(fake) of real and fake units, a panel per place, for one detector.
-
-    Args:
-        scores: Of :func:`dfnb.report.reading.scores`, of one detector, all its seeds.
-        thresholds: Of :func:`dfnb.report.reading.thresholds`. A dashed line is at the mean of the
-            detector's thresholds over its seeds.
-    """
-    places = scores.groupby("place", observed=True)
-    figure, axes = plt.subplots(
-        1, places.ngroups, figsize=(width(), 1.8), sharex=True, sharey=True, squeeze=False
-    )
-    name = scores["detector"].iloc[0]
-    # values[0] is the threshold itself, before its replicates.
-    limits = [values[0] for (detector, _), values in thresholds.items() if detector == name]
-    for axis, (place, rows) in zip(axes[0], places):
-        # By label, 0 and 1: an area and a line, which black and white tell apart, too.
-        looks = {
-            "real": {"color": REAL, "histtype": "stepfilled"},
-            "fake": {"color": "black", "histtype": "step", "linestyle": "-"},
-        }
-        for label, (name_of_label, look) in enumerate(looks.items()):
-            values = rows.loc[rows["label"] == label, "score"]
-            weights = np.full(len(values), 1 / max(len(values), 1))  # so that heights are shares
-            bins = np.linspace(0, 1, 26)
-            axis.hist(values, bins, weights=weights, label=name_of_label, alpha=0.7, **look)
-        if limits:
-            axis.axvline(np.mean(limits), color="0.4", linestyle="--", label="threshold")
-        axis.set(title=place, xlabel="P(fake)")
-    axes[0, 0].set_ylabel("share")
-    axes[0, 0].legend()
-    return figure
-
-
-def roc(scores: pd.DataFrame) -> Figure:
-    """ROC curves of each detector with a logarithmic axis of false alarms, a panel per place.
-
-    Few false alarms are what matters where most videos are real. ``scores`` are those of
-    :func:`dfnb.report.reading.scores`; the units of all seeds and test sets of a place are ranked
-    together.
-    """
-    from sklearn.metrics import roc_curve  # takes a second to import; most notebooks need none
-
-    places = scores.groupby("place", observed=True)
-    figure, axes = plt.subplots(
-        1, places.ngroups, figsize=(width(), 2.4), sharex=True, sharey=True, squeeze=False
-    )
-    # A detector looks the same in all panels: colour and line of the style's cycle, and a marker.
-    cycle = list(plt.rcParams["axes.prop_cycle"])
-    looks = {
-        name: {**cycle[number % len(cycle)], "marker": MARKERS[number % len(MARKERS)]}
-        for number, (name, _) in enumerate(scores.groupby("detector", observed=True))
-    }
-    handles = {}  # one per name
-    for axis, (place, rows) in zip(axes[0], places):
-        for name, of_detector in rows.groupby("detector", observed=True):
-            false_alarms, found, _ = roc_curve(of_detector["label"], of_detector["score"])
-            # markevery: the distance of two markers, as a share of the panel's diagonal.
-            [handles[name]] = axis.plot(false_alarms, found, ms=3, markevery=0.15, **looks[name])
-        shares = np.geomspace(0.005, 1, 50)  # from the left end: a logarithmic axis has no 0
-        [chance] = axis.plot(shares, shares, ":", color="0.5")
-        axis.set(title=place, xscale="log", xlim=(0.005, 1), ylim=(0, 1), xlabel="false alarms")
-    axes[0, 0].set_ylabel("fakes found")
-    handles["chance"] = chance  # last in the legend
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
-    return figure
-
-
-def deletion_curves(maps: pd.DataFrame) -> Figure:
-    """Mean P(fake) while the pixels that each map ranks first are hidden, a panel per detector.
-
-    The grey band is the 95 % interval, over frames, of the mean where random blocks are hidden. A
-    map is faithful if its curve is below the band. Only seeds for which random blocks were measured
-    count.
-
-    Args:
-        maps: Rows of :func:`dfnb.report.reading.maps` that are not of the sanity check, some of
-            them of random blocks. The column "deletion 30" is P(fake) with 30 % hidden, see
-            :func:`dfnb.attribution.measures.deletion`.
-    """
-    with_random = maps.loc[maps["map"] == "random", ["detector", "seed"]].drop_duplicates()
-    maps = maps.merge(with_random)
-    with_curve = maps[~maps["map"].isin(["random", "edges"])]  # a map of edges ignores the detector
-    names = list(with_curve["map"].astype(str).unique())
-    detectors = maps.groupby("detector", observed=True)
-    lines = -(-detectors.ngroups // 3)  # three panels in a line, rounded up
-    figure, axes = plt.subplots(
-        lines, 3, figsize=(width(), 0.5 + 1.7 * lines), sharex=True, sharey=True, squeeze=False
-    )
-    shares = list(range(0, 101, 10))
-    columns = [f"deletion {share}" for share in shares]
-    for axis in axes.flat[detectors.ngroups :]:
-        axis.set_axis_off()
-    handles = {}  # one per name: a map looks the same in all panels
-    for axis, (detector, rows) in zip(axes.flat, detectors):
-        for name, of_map in rows.groupby("map", observed=True, sort=False):
-            mean = of_map[columns].mean()
-            if name == "random":
-                error = 1.96 * of_map[columns].sem()
-                band = axis.fill_between(shares, mean - error, mean + error, color="0.8")
-                handles["random blocks"] = band
-            elif name in names:
-                # As many colours as markers, first with a solid line and then with a dashed one.
-                round_of_looks, place = divmod(names.index(name), len(MARKERS))
-                look = {"color": f"C{place}", "marker": MARKERS[place], "markersize": 3}
-                style = ("-", "--")[round_of_looks % 2]
-                handles[name] = axis.plot(shares, mean, linestyle=style, **look)[0]
-        axis.set_title(detector)
-    for axis in axes.flat[: detectors.ngroups][-3:]:  # the lowest one of each column
-        axis.set_xlabel("% of pixels hidden")
-        axis.tick_params(labelbottom=True)  # also where an empty panel is below
-    for axis in axes[:, 0]:
-        axis.set_ylabel("P(fake)")
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
-    return figure
-
-
-def by_severity(curves: pd.DataFrame) -> Figure:
-    """The AUC of each detector without corruption and at each severity, a panel per corruption.
-
-    Args:
-        curves: Of :func:`dfnb.report.metrics.measure` by detector, corruption and severity, which
-            are "" and 0 for the frames as they are.
-    """
-    clean = curves[curves["severity"] == 0]
-    panels = curves[curves["severity"] > 0].groupby("corruption", sort=False, observed=True)
-    lines = -(-panels.ngroups // 2)  # two panels in a line, rounded up
-    figure = plt.figure(figsize=(width(), 2.2 * lines))
-    axes = figure.subplots(lines, 2, sharey=True, squeeze=False)
-    severities = sorted(curves["severity"].unique())
-    ticks = ["clean", *map(str, severities[1:])]  # in place of 0
-    names = list(clean["detector"])
-    for axis, (corruption, of_panel) in zip(axes.flat, panels):
-        points = pd.concat([clean, of_panel])
-        for place, name in enumerate(names):
-            rows = points[points["detector"] == name]
-            ranks = np.array([severities.index(severity) for severity in rows["severity"]])
-            # Side by side, so that no bar hides another.
-            x = ranks + 0.12 * (place - (len(names) - 1) / 2)
-            error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-            marker = MARKERS[place % len(MARKERS)]
-            axis.errorbar(x, rows["value"], error, fmt=marker, ms=3.5, label=name)
-        axis.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
-        axis.set_xticks(range(len(ticks)), ticks)
-        axis.set(title=corruption, xlabel="severity")
-    for axis in axes.flat[panels.ngroups :]:
-        axis.set_axis_off()
-    for axis in axes[:, 0]:
-        axis.set_ylabel("video AUC")
-    legend = axes.flat[0].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside upper center", ncols=3)
     return figure

@@ -34,7 +34,7 @@ def datasets_by_source() -> dict[str, tuple[str, str]]:
     return by_source
 
 
-def figures(paper: str) -> pd.DataFrame:
+def numbers(paper: str) -> pd.DataFrame:
     """The published figures of a paper, a row each, as the sources give them.
 
     Args:
@@ -55,7 +55,7 @@ def figures(paper: str) -> pd.DataFrame:
 
 
 def beside(paper: str, report: str) -> pd.DataFrame:
-    """The table of :func:`figures` with the columns ``ours``, as text, and ``checkpoint``.
+    """The table of :func:`numbers` with the columns ``ours``, as text, and ``checkpoint``.
 
     Ours are of the paper's first detector in the report that has the published backbone, was
     trained on the same dataset and methods, and was tested on the same dataset. They are on the
@@ -63,7 +63,7 @@ def beside(paper: str, report: str) -> pd.DataFrame:
     the text is NOT_RUN. ``checkpoint`` is the rule by which the epoch of our training was chosen;
     empty where there is none.
     """
-    table = figures(paper).assign(ours=NOT_RUN, checkpoint="")
+    table = numbers(paper).assign(ours=NOT_RUN, checkpoint="")
     candidates = [*_main_of(report, paper)]
     for row, figure in table.iterrows():
         for detector in candidates:

@@ -5,19 +5,18 @@ network or reads a dataset.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from scipy.special import expit, logit
 
 from dfnb import statistics
 from dfnb.files import report_folder, write_bytes
 from dfnb.report.metrics import SUMMARY, measure
-from dfnb.report.reading import MAIN, shared_crops
+from dfnb.report.reading import MAIN
 from dfnb.store import reports
 from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
@@ -36,7 +35,6 @@ NOTHING = Markdown("*This report has nothing to show here.*")
 # empty maps.
 SANITY = ["all", "empty"]
 SANITY_LIMIT = 0.5
-PLACES = {"across": "Across other datasets", "within": "Within the training dataset"}
 MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
@@ -50,31 +48,6 @@ def main(scores: pd.DataFrame) -> pd.DataFrame:
     training, not a variant of an ablation.
     """
     return scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
-
-
-def averaged(scores: pd.DataFrame, detector: str) -> pd.DataFrame:
-    """The scores of ensembles of one detector's trainings, as the detector ``<name> × 3``.
-
-    ``scores`` are those of :func:`main`, a row per unit (video or frame) and seed. There is one
-    ensemble per seed: it takes the mean log-odds of this seed and the next two, and the first seeds
-    follow the last. Seeds that collapsed are left out; with fewer than three others there are no
-    rows. Ensembles share trainings, so intervals understate the variance from seeds, and miss it
-    entirely with three seeds, where all ensembles are equal. Where each seed has its own training
-    people, an ensemble has seen more people than any one training.
-    """
-    rows = scores[(scores["detector"] == detector) & ~scores["collapsed"]]
-    unit = [name for name in ("test_set", "video", "track", "frame") if name in rows]
-    by_seed = rows.pivot(index=unit, columns="seed", values="score")
-    if by_seed.shape[1] < 3:
-        return rows.head(0)
-    # A score that was rounded to 0 or 1 would have infinite log-odds.
-    log_odds = logit(by_seed.clip(1e-12, 1 - 1e-12))
-    # Rolled by 1 and 2, the column of each seed holds the next seed and the one after it.
-    members = [np.roll(log_odds, -steps, axis=1) for steps in range(3)]
-    by_seed[:] = expit(np.mean(members, axis=0))
-    averages = by_seed.stack().rename("score")
-    rows = rows.drop(columns="score").assign(detector=f"{detector} × 3")
-    return rows.join(averages, [*unit, "seed"])
 
 
 def by_place(
@@ -165,23 +138,10 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     return table.assign(passes=passes, verdict=np.where(passes, verdict, "fails"))
 
 
-def share_on_forged(maps: pd.DataFrame) -> pd.DataFrame:
-    """The share of each map that lies on forged pixels, and the same share of a fixed map.
-
-    The metric is "energy" for the map, and "constant energy" for the mean training mask in its
-    place. Maps that fail their :func:`sanity` check, or were not checked, are left out.
-    """
-    # Rows of the sanity check have its measures alone; the others have where a map lies.
-    rows = maps[~maps["sanity"]].join(sanity(maps)["passes"], ["detector", "map"])
-    rows = rows[rows["passes"].eq(True)]  # NaN: not checked
-    names = [name for name in ("energy", "constant energy") if name in rows]
-    return joined([measure(rows, name, ["detector", "map"], "test_set") for name in names])
-
-
 # ---------------------------------------------------------------- tables of trainings
 
 
-def compared(report: str) -> pd.DataFrame:
+def trainings(report: str) -> pd.DataFrame:
     """One row per main detector: images and seconds per training, seeds, network and device.
 
     Images are counted in all phases, seconds in the last one. Of the trainings, the mean of the
@@ -254,30 +214,6 @@ def verdicts(differences: pd.DataFrame) -> pd.Series:
     return pd.Series(sides, differences.index).where(differences["p_holm"] < 0.05, "undecided")
 
 
-def outcome(differences: pd.DataFrame, first: str) -> str:
-    """Which detectors are above the first one, below it or undecided; a sentence per place.
-
-    ``differences`` are those of :func:`by_place`, with the first detector subtracted. The sentence
-    on other datasets comes first if there is one, and the first sentence is bold. A last one warns
-    where each detector has one seed alone.
-    """
-    if differences.empty:
-        return f"{first} is the only detector: there is nothing to compare it with."
-    sentences = []
-    verdict = verdicts(differences)
-    places = sorted(differences["place"].unique(), key=lambda place: place != "across")
-    for place in places:
-        rows = differences[differences["place"] == place]
-        parts = []
-        for side, of_side in rows.groupby(verdict[rows.index]):  # sorted: above, below, undecided
-            parts.append(f"{side.replace('zero', first)}: {', '.join(of_side['detector'])}")
-        sentences.append(f"{PLACES.get(place, f'On {place}')}, {'; '.join(parts)}.")
-    sentences[0] = f"**{sentences[0]}**"
-    if differences["seeds"].max() == 1:
-        sentences.append("Each is one training: another seed may decide otherwise.")
-    return "\n\n".join(sentences)
-
-
 def cells(numbers: pd.DataFrame) -> list[str]:
     """The :func:`cell` of each row of :func:`measure`; with ``minus``, it shows its sign."""
     return list(map(cell, *(numbers[name] for name in ("value", "low", "high", "minus"))))
@@ -339,10 +275,9 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- captions and files
 
 
-def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
+def caption(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
     """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
     facts = defaultdict(list)
-    train_sets = {}  # an ordered set: the training set of each run
     names = scores["detector"].unique()
     candidates = detectors(report)
     about = reports.test_sets(report)  # metadata by test set
@@ -352,7 +287,6 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
     for detector in candidates:
         for each in detector.runs if detector.name in names else ():
             facts["Trained on"].append(detector.train_set)
-            train_sets[each.train_set] = None
             facts["Seeds"].append(str(each.seed))
             # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
             rule = each.record.rule.replace(each.train_set, detector.train_set)
@@ -367,9 +301,6 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
             f"videos, {rows['cluster'].nunique()} clusters, "
             f"{of_set.get('compression') or 'compression not known'}, {of_set['crop']}"
         )
-    shared = shared_crops(report, run, scores["test_set"].unique())
-    if texts := _texts_of_shared(shared, train_sets, scores["test_set"].unique()):
-        facts["Test frames that are also in the training set, pixel by pixel"] = texts
     sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
@@ -378,29 +309,6 @@ def conditions(report: str, scores: pd.DataFrame, run: StoredRun | None = None) 
     if reports.is_closed(report) and not run:
         sentences.append(f"Made again by `dfnb report {report}`.")
     return " ".join(sentences)
-
-
-def _texts_of_shared(
-    shared: Mapping[tuple[str, str], tuple[int, int]],
-    train_sets: Collection[str],
-    test_sets: Collection[str],
-) -> list[str]:
-    """The counts of :func:`dfnb.report.reading.shared_crops`, as texts for :func:`conditions`.
-
-    There is one text per pair of sets that share crops. A last one, "none of ...", names the test
-    sets that were compared with all of the training sets and share none.
-    """
-    texts = []
-    clean = []
-    for test_set in test_sets:
-        # By training set: how many frames are shared, of how many; None where it is not known.
-        by_train_set = {each: shared.get((each, test_set)) for each in train_sets}
-        for train_set, counts in by_train_set.items():
-            if counts and counts[0]:
-                texts.append(f"{counts[0]} of {counts[1]} of {test_set} in {train_set}")
-        if by_train_set and all(counts and not counts[0] for counts in by_train_set.values()):
-            clean.append(test_set)
-    return [*texts, f"none of {', '.join(clean)}"] if clean else texts
 
 
 def show(
@@ -436,7 +344,7 @@ def save(
         report: Its folder ``tables`` gets the files.
         name: Of the files.
         title: What the table shows, also the first line of the Markdown.
-        caption: How its numbers were made, such as :func:`conditions`.
+        caption: How its numbers were made, such as :func:`caption`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
     if table.empty or not reports.is_writable(report):

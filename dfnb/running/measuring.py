@@ -11,7 +11,7 @@ from dfnb import device, manifests, synth
 from dfnb.attribution import maps, measures
 from dfnb.checks import Closed, Name
 from dfnb.data import audit, corrupt, test_sets
-from dfnb.data.frames import dataset_record, identity
+from dfnb.data.frames import data_identity, dataset_record
 from dfnb.running.datasets import ensure_datasets, is_available
 from dfnb.running.parameters import Names
 from dfnb.store import reports
@@ -158,8 +158,8 @@ def _changed(run: Run, about: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _fingerprint(dataset: str, split: str) -> str:
     """The fingerprint of a split's present version; an embedded dataset need not be built."""
     if dataset in manifests.dataset_names("synth"):
-        return synth.identity(dataset)
-    return identity(dataset_record(dataset), [split])
+        return synth.preset_identity(dataset)
+    return data_identity(dataset_record(dataset), [split])
 
 
 def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Condition]:

@@ -3,7 +3,7 @@
 from dfnb.checks import DfnbError
 from dfnb.running.datasets import ensure_datasets
 from dfnb.running.measuring import Maps, measured
-from dfnb.running.parameters import DESCRIBED, TrainingParameters
+from dfnb.running.parameters import TrainingParameters
 from dfnb.store import reports
 from dfnb.store.runs import RunParameters, TrainingOptions
 from dfnb.training import train
@@ -34,7 +34,7 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
     parameters = run_parameters(p)
     run = Run.find(train.run_id(parameters))
     if run is None or not run.has_weights:
-        print(announcement(p))
+        print("No finished run has these parameters: it is trained now.")
         ensure_datasets(p.train_set)
         run = train.train(parameters)
     of_maps = None
@@ -54,24 +54,3 @@ def run_parameters(p: TrainingParameters) -> RunParameters:
     """What identifies the training with the parameters of a paper's notebook."""
     options = p.model_dump(include=set(TrainingOptions.model_fields))
     return train.run_parameters(settings=p.settings(), **options)
-
-
-def announcement(p: TrainingParameters) -> str:
-    """A sentence that a training begins; then, if known, how long one of the same paper took.
-
-    A paper that trains in two phases records the images of both and the time of the second.
-    """
-    epochs = f"{p.epochs} epochs"
-    before = p.settings().before()
-    if before:
-        epochs = f"{before.epochs} and {p.epochs} epochs in two phases"
-    text = f"No finished run has these parameters: training {epochs} now."
-    for detector in reports.detectors(DESCRIBED):
-        if detector.paper == p.paper:
-            record = detector.runs[0].record
-            phase = "its second phase took" if record.start else "it took"
-            return (
-                f"{text} For comparison: {detector.runs[0].id} saw {record.images_seen:,} images; "
-                f"{phase} {record.wall_s / 60:.0f} minutes on {record.environment['device']}."
-            )
-    return text

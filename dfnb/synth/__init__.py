@@ -9,7 +9,7 @@ by a YAML file in ``data_manifest/embedded/``; datasets that differ only in what
 
 from dfnb.synth.building import Person, build, cast, excerpt, fetch, film
 from dfnb.synth.forgeries import METHODS, forge, to_bytes
-from dfnb.synth.presets import Settings, identity, preset
+from dfnb.synth.presets import Settings, preset, preset_identity
 
 __all__ = [
     "METHODS",
@@ -21,7 +21,7 @@ __all__ = [
     "fetch",
     "film",
     "forge",
-    "identity",
     "preset",
+    "preset_identity",
     "to_bytes",
 ]

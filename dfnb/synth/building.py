@@ -41,7 +41,7 @@ from dfnb.seeds import rng
 from dfnb.synth import mesh_forgeries, people, photographs, portraits
 from dfnb.synth.forgeries import VISIBLE, Crop, Delivery, capture, deliver, forge, mark
 from dfnb.synth.painting import render
-from dfnb.synth.presets import Settings, identity, parameters_of, preset
+from dfnb.synth.presets import Settings, parameters_of, preset, preset_identity
 from dfnb.synth.regions import drawn_place
 
 EXCERPT = 6  # people; each method forges some of their films
@@ -564,7 +564,7 @@ def excerpt(name: str, split: str) -> Path:
     of the whole dataset. Raises :class:`DfnbError` where the split has no people.
     """
     settings = preset(name)
-    folder = home() / "cache" / f"{name}-{split}-{identity(name)}"
+    folder = home() / "cache" / f"{name}-{split}-{preset_identity(name)}"
     with locked(folder, wait_s=-1):
         if read_record(folder) is None:
             persons, _ = cast(name, settings)

@@ -113,12 +113,12 @@ def _drawn_parameters(name: str, ranges: dict[str, Any]) -> dict[str, dict[str, 
     return drawn
 
 
-def identity(name: str) -> str:
+def preset_identity(name: str) -> str:
     """The identifier of an embedded dataset's data; the dataset need not be built.
 
     It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. Pixels
-    are not hashed, because they differ between machines by rounding. ``frames.identity`` gives the
-    same for the record of the built dataset.
+    are not hashed, because they differ between machines by rounding.
+    ``frames.data_identity`` gives the same for the record of the built dataset.
     """
     return digest(parameters_of(name, preset(name)), digits=16)
 
@@ -126,7 +126,7 @@ def identity(name: str) -> str:
 def parameters_of(name: str, settings: Settings) -> dict[str, Any]:
     """All that a dataset's pixels depend on.
 
-    ``dataset.json`` has these values, and :func:`identity` is their hash.
+    ``dataset.json`` has these values, and :func:`preset_identity` is their hash.
     """
     parameters = {"name": name, "generator": GENERATOR, **settings.model_dump(mode="json")}
     if settings.portraits:

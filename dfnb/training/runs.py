@@ -15,7 +15,7 @@ import pandas as pd
 
 from dfnb import papers
 from dfnb.checks import DfnbError, explained, suggestion
-from dfnb.data.frames import identity, load_frames, mean_mask, select, thinned
+from dfnb.data.frames import data_identity, load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.store.reports import score_files
@@ -125,7 +125,9 @@ class Run(StoredRun):
         fingerprints = record.get("fingerprints", {})
         if not self.parameters.data:
             return "train" in fingerprints
-        return bool(fingerprints) and identity(record, ("train", "val")) == self.parameters.data
+        if not fingerprints:
+            return False
+        return data_identity(record, ("train", "val")) == self.parameters.data
 
 
 def settings_of(parameters: RunParameters) -> "Settings":

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dfnb import papers, synth
-from dfnb.data.frames import check_classes, dataset_record, identity
+from dfnb.data.frames import check_classes, data_identity, dataset_record
 from dfnb.files import digest, locked, run_folder
 from dfnb.manifests import dataset_names
 from dfnb.papers import backbones, released_weights
@@ -90,9 +90,9 @@ def run_parameters(
     if settings.released:
         data = ""  # none is needed
     elif train_set in dataset_names("synth"):
-        data = synth.identity(train_set)
+        data = synth.preset_identity(train_set)
     else:
-        data = identity(dataset_record(train_set, "train", "val"), ("train", "val"))
+        data = data_identity(dataset_record(train_set, "train", "val"), ("train", "val"))
     if options.get("seen_methods"):  # their order does not change the training
         options["seen_methods"] = sorted(options["seen_methods"])
     return RunParameters(

@@ -1,6 +1,6 @@
 """Figures show the numbers that they are given, and are saved with the same bytes."""
 
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,11 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+import notebooks
 from dfnb.report import figures
 from dfnb.store.runs import StoredRun
+
+PLACES = ("within", "across")
 
 
 @pytest.fixture(autouse=True)
@@ -110,59 +113,107 @@ def test_the_curves_of_a_training_mark_the_chosen_epoch():
     assert [axes.get_title() for axes in figure.axes] == ["cls", "validation"]
 
 
-def test_distributions_and_curves_show_the_scores():
+def drawn(name, *ids, **values):
+    """The figure that these cells of a notebook draw, and its namespace."""
+    place = SimpleNamespace(report="unit")
+    namespace = notebooks.cells(name, *ids, p=place, saved=[], **values)
+    figure = namespace["grid"].figure
+    figure.draw_without_rendering()
+    return figure, namespace
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_distributions_are_shares_of_each_panel_beside_the_threshold():
+    rows = {"score": [0.1, 0.5, 0.5, 0.5, 0.9], "video": ["real"] * 4 + ["fake"]}
+    scores = pd.DataFrame(rows).assign(place="within")
+    scores = pd.concat([scores, scores.iloc[2:].assign(place="across")], ignore_index=True)
+    figure, _ = drawn(
+        "07_cross_dataset", "distributions", of_first=scores, of_runs=[0.6, 0.8], first_detector="A"
+    )
+    for axes, place, share in zip(figure.axes, ("within", "across"), (0.75, 1)):
+        assert axes.get_title() == place
+        tops = [path.get_paths()[0].vertices[:, 1].max() for path in axes.collections]
+        assert sorted(tops) == sorted([share, 1])
+        assert [*axes.lines[-1].get_xdata()] == pytest.approx([0.7, 0.7])
+    assert legend_of(figure) == ["real", "fake"]
+
+
+def test_a_place_without_frames_has_no_panel():
+    rows = {"detector": ["A", "A"], "label": [0, 1], "score": [0.2, 0.8]}
+    place = pd.Categorical(["within"] * 2, ["within", "across"])
+    frames = pd.DataFrame(rows).assign(place=place)
+    tables = SimpleNamespace(main=lambda _: frames)
+    results = SimpleNamespace(
+        scores=lambda *_, **more: None,
+        thresholds=lambda _: {("A", 0): np.array([0.6, 9]), ("B", 0): np.array([0.1])},
+    )
+    figure, namespace = drawn(
+        "07_cross_dataset", "cell-42", "distributions", tables=tables, results=results
+    )
+    assert len(figure.axes) == 1 and namespace["of_runs"] == [0.6]
+
+
+def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
     draw = np.random.default_rng(0)
-    label = np.arange(400) % 2
-    rows = {"detector": "A", "place": "within", "label": label, "seed": 0}
-    scores = pd.DataFrame({**rows, "score": np.clip(0.3 * label + 0.7 * draw.random(400), 0, 1)})
-    scores = pd.concat([scores, scores.assign(place="across", score=draw.random(400))])
-    figure = figures.distributions(scores, {("A", 0): np.array([0.6]), ("B", 0): np.array([0.1])})
+    parts = []
+    names = [("_mine", "within"), ("B", "within"), ("B", "across"), ("C", "across")]
+    for detector, place in names:
+        rows = {"label": np.arange(400) % 2, "score": draw.random(400)}
+        parts.append(pd.DataFrame(rows).assign(detector=detector, place=place))
+    figure, _ = drawn("07_cross_dataset", "roc-curves", "cell-43", main=pd.concat(parts))
+    assert legend_of(figure) == ["B", "C", "_mine"]
+    curves = {}  # (place, colour) -> the curve; the line of chance has 50 points
     for axes in figure.axes:
-        assert [*axes.lines[0].get_xdata()] == [0.6, 0.6]
-        for shape in axes.patches:  # the shares add up to one
-            assert shape.get_extents().height > 0
-    for axes, place in zip(figures.roc(scores).axes, ("across", "within")):
-        false_alarms, found = axes.lines[0].get_data()
-        of_place = scores[scores["place"] == place]
-        area = np.trapezoid(found, false_alarms)
-        assert area == pytest.approx(roc_auc_score(of_place["label"], of_place["score"]))
+        for line in axes.lines:
+            if len(line.get_xdata()) > 50:
+                curves[axes.get_title(), line.get_color()] = line
+    assert len(curves) == 4
+    colours = [{colour for place, colour in curves if place == each} for each in PLACES]
+    (of_both,) = colours[0] & colours[1]
+    assert len({curves[place, of_both].get_marker() for place in PLACES}) == 1
+    for place, part in (("within", parts[1]), ("across", parts[2])):
+        line = curves[place, of_both]
+        area = np.trapezoid(line.get_ydata(), line.get_xdata())
+        assert area == pytest.approx(roc_auc_score(part["label"], part["score"]))
 
 
-def test_a_detector_of_one_panel_keeps_its_look_and_is_in_the_legend():
-    rows = {"label": [0, 1], "score": [0.2, 0.8]}
-    scores = [
-        pd.DataFrame({**rows, "detector": detector, "place": place})
-        for detector, place in (("A", "within"), ("B", "within"), ("B", "across"), ("C", "across"))
-    ]
-    with plt.style.context(Path(figures.__file__).with_suffix(".mplstyle")):
-        figure = figures.roc(pd.concat(scores))
-    across, within = figure.axes  # in the order of the alphabet
-    looks = [
-        [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in axes.lines[:2]]
-        for axes in (within, across)
-    ]
-    assert looks[0][1] == looks[1][0] and looks[0][0] != looks[1][1]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert sorted(names) == ["A", "B", "C", "chance"] and names[-1] == "chance"
-
-
-def test_each_severity_stands_above_its_name_in_any_order():
+def test_each_severity_stands_above_its_name_with_its_interval():
     rows = pd.DataFrame({"corruption": ["JPEG", "", "JPEG", "blur"], "severity": [5, 0, 1, 5]})
-    curves = rows.assign(detector="A", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
-    for panel, expected in zip(figures.by_severity(curves).axes, ([0, 2, 1], [0, 2])):
-        points = panel.containers[0][0]
-        assert [*points.get_xdata()] == expected
-        names = [label.get_text() for label in panel.get_xticklabels()]
-        assert names == ["clean", "1", "5"]
+    curves = rows.assign(detector="_mine", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
+    values = {"curves": curves, "names": ["JPEG", "blur"], "severities": [1, 5]}
+    values |= {"videos": [], "test_set": "a"}
+    figure, _ = drawn("09_robustness", "severity-points", "cell-20", **values)
+    for panel, expected in zip(figure.axes, ({0: 0.9, 1: 0.8, 2: 0.6}, {0: 0.9, 2: 0.7})):
+        points = panel.lines[0].get_xydata()
+        assert dict(points) == pytest.approx(expected)
+        for bar in panel.collections[0].get_segments():
+            assert [*bar[:, 1]] == [0.5, 1.0]
+    labels = figure.axes[-1].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["clean", "1", "5"]
+    assert legend_of(figure) == ["_mine"]
 
 
-def test_a_deletion_curve_is_the_mean_of_its_frames():
+def test_a_deletion_curve_is_the_mean_of_its_frames_and_a_long_title_wraps():
+    name = "Locate and Verify, modules: without the second stream and the fusion"
     columns = [f"deletion {share}" for share in range(0, 101, 10)]
     values = np.random.default_rng(0).random((20, 11))
-    maps = pd.DataFrame(values, columns=columns).assign(detector="A", seed=0)
-    maps["map"] = ["Grad-CAM", "random"] * 10
-    other_seed = maps[maps["map"] == "Grad-CAM"].assign(seed=1, **{columns[0]: 9})
-    figure = figures.deletion_curves(pd.concat([maps, other_seed]))
-    (line,) = figure.axes[0].lines
-    np.testing.assert_allclose(line.get_ydata(), values[::2].mean(0))
-    assert len(figure.axes[0].collections) == 1  # the band of random blocks
+    rows = pd.DataFrame(values, columns=columns).assign(detector=name, seed=0, test_set="a")
+    rows["map"] = ["_mine", "random"] * 10
+    other_seed = rows[rows["map"] == "_mine"].assign(seed=1, **{columns[0]: 9})
+    figure, _ = drawn(
+        "08_attribution",
+        "deletion-curves",
+        "cell-48",
+        main=pd.concat([rows, other_seed]),
+        own=pd.DataFrame({"detector": [name], "map": ["_mine"]}),
+        seeds=rows[["detector", "seed"]].drop_duplicates(),
+    )
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), values[::2].mean(0))
+    assert len(axes.collections) == 1  # the band of random blocks
+    assert axes.title.get_text().replace("\n", " ") == name
+    assert axes.title.get_window_extent().width < 1.2 * axes.get_window_extent().width
+    assert legend_of(figure) == ["_mine"]

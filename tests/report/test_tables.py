@@ -1,11 +1,14 @@
 """Tables of a planted report: which numbers they have, and how these are printed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import planted
 import pytest
 from scipy.special import expit
 
+import notebooks
 from dfnb import report
 from dfnb.report import tables
 from dfnb.statistics import NAN
@@ -63,14 +66,15 @@ def test_the_outcome_is_a_sentence_per_place_and_begins_across():
     p_values = [0.01, 0.01, 0.2, 0.2]
     numbers = pd.DataFrame({"detector": names, "place": places, "p_holm": p_values})
     numbers = numbers.assign(value=[0.1, -0.1, 0.1, 0.1], seeds=[1, 5, 5, 5])
-    text = tables.outcome(numbers[::-1], "Plain")
+    outcome = notebooks.cells("_report", "outcome")["outcome"]
+    text = outcome(numbers[::-1], "Plain")
     first, second = text.split("\n\n")
     assert (
         first == "**Across other datasets, above Plain: Wide; below Plain: LAE; undecided: SBI.**"
     )
     assert second == "On photographs, undecided: Wide."
-    assert tables.outcome(numbers.assign(seeds=1), "Plain").endswith("may decide otherwise.")
-    assert "Plain is the only detector" in tables.outcome(numbers.head(0), "Plain")
+    assert outcome(numbers.assign(seeds=1), "Plain").endswith("may decide otherwise.")
+    assert "Plain is the only detector" in outcome(numbers.head(0), "Plain")
 
 
 def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
@@ -78,13 +82,14 @@ def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
     rows = pd.DataFrame({"score": expit(log_odds).ravel(), "seed": [4, 5, 6, 7] * 2})
     facts = {"detector": "A", "test_set": "a", "collapsed": False}
     rows = rows.assign(video=["x"] * 4 + ["y"] * 4, **facts)
-    ensembles = tables.averaged(rows, "A").pivot(index="video", columns="seed", values="score")
+    averaged = notebooks.cells("_report", "averaged")["averaged"]
+    ensembles = averaged(rows).pivot(index="video", columns="seed", values="score")
     cyclic = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
     expected = log_odds[:, cyclic].mean(axis=2)
     np.testing.assert_allclose(ensembles, expit(expected))
-    assert {*tables.averaged(rows, "A")["detector"]} == {"A × 3"}
+    assert {*averaged(rows)["detector"]} == {"A × 3"}
     collapsed = rows.assign(collapsed=rows["seed"] < 6)  # the other two are too few
-    assert tables.averaged(collapsed, "A").empty
+    assert averaged(collapsed).empty
 
 
 def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
@@ -98,11 +103,18 @@ def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
     assert tables.listed(none, ["detector", "minus", "place"]).empty
 
 
+def shares(maps):
+    """What the cell of the report's notebook measures of these maps."""
+    results = SimpleNamespace(maps=lambda _: maps, measure=report.measure)
+    p = SimpleNamespace(report="hand")
+    return notebooks.cells("_report", "shares", results=results, p=p)["looks"]
+
+
 def test_maps_count_where_they_pass_their_check():
     maps = report.maps("hand")
     passes = tables.sanity(maps)["passes"]["Baseline"]
     assert passes.to_dict() == {"Grad-CAM": True, "shape": False, "edges": True}
-    numbers = tables.share_on_forged(maps)
+    numbers = shares(maps)
     table = tables.pivot(numbers, ["detector", "map"], "metric").loc["Baseline"]
     assert table.index.tolist() == ["Grad-CAM", "edges"]
     assert table.columns.tolist() == ["energy in mask", "constant energy"]
@@ -110,7 +122,7 @@ def test_maps_count_where_they_pass_their_check():
     # On one test set of two it fails, and so it fails.
     failing = maps[maps["map"] == "edges"].assign(test_set=B, all=0.9)
     assert not tables.sanity(pd.concat([maps, failing])).loc[("Baseline", "edges"), "passes"]
-    assert tables.pivot(tables.share_on_forged(maps.head(0))).empty
+    assert tables.pivot(shares(maps.head(0))).empty
     # Without a measure of empty maps a check is not passed.
     assert not tables.sanity(maps.drop(columns="empty"))["passes"].any()
     # Exactly 0 where the map of the random network is empty: there is nothing to compare.
@@ -120,7 +132,7 @@ def test_maps_count_where_they_pass_their_check():
 
 
 def test_trainings_in_tables():
-    compared = tables.compared("hand")
+    compared = tables.trainings("hand")
     numbers = compared.loc["Baseline", ["images", "seconds", "seeds", "device"]]
     assert numbers.tolist() == [200, 1, 2, "cpu"]
     assert compared.loc["Baseline", "network"] == "small, 96 px"
@@ -131,25 +143,22 @@ def test_trainings_in_tables():
 
 
 def test_captions_name_the_conditions(scores):
-    text = tables.conditions("hand", tables.main(scores))
+    text = tables.caption("hand", tables.main(scores))
     assert f"Trained on: {A}. Seeds: 0; 1. Checkpoint: best epoch." in text
     units = f"{B} {B}, 15 real and 30 fake videos, 15 clusters, JPEG, {planted.CROP}"
     assert (
         units in text and "Collapsed runs, left out unless all are: locate_and_verify---1." in text
     )
     assert "dfnb report" not in text  # of an open report
-    assert "pixel by pixel" not in text  # not known of any test set
 
 
 def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
     """Two trainings: of one it is known for both test sets, of the other for the second alone."""
     for seed, known in enumerate(({A: [7, 90], B: [0, 90]}, {A: None, B: [0, 90]})):
         planted.write("leaky", "xception", seed, shared=known)
-    main = tables.main(report.scores("leaky"))
+    report.scores("leaky")
     leak = f"7 of 90 frames of {A} are also in the training set {A}, pixel by pixel"
     assert capsys.readouterr().out.count(leak) == 1
-    text = tables.conditions("leaky", main)
-    assert f"pixel by pixel: 7 of 90 of {A} in {A}; none of {B}." in text
     assert "shared_crops" not in reports.test_sets("leaky")[A]  # it is of the runs
 
 

@@ -1,5 +1,6 @@
 """Notebooks executed in this process, where no kernel starts, and a check of executed ones."""
 
+import ast
 import json
 import os
 import re
@@ -41,6 +42,26 @@ def _restored(main):
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+def cells(name, *ids, **values):
+    """Run these cells of the notebook whose name ends so, after all its imports.
+
+    ``values`` are what earlier cells would have left. Returns the namespace at the end.
+    """
+    (path,) = (CHECKOUT / "notebooks").glob(f"*{name}.ipynb")
+    codes = {}
+    for cell in load_notebook_node(str(path)).cells:
+        if cell.cell_type == "code":
+            codes[cell.id] = cell.source
+    parts = ast.parse("\n".join(codes.values())).body
+    imports = [part for part in parts if isinstance(part, ast.Import | ast.ImportFrom)]
+    namespace = {}
+    exec(ast.unparse(ast.Module(imports, [])), namespace)
+    namespace |= values
+    for each in ids:
+        exec(codes[each], namespace)
+    return namespace
 
 
 def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
