@@ -20,14 +20,18 @@ class Line:
     Leave the context to remove the line from a terminal.
 
     Args:
-        first_s: Seconds until a first line may be printed where it is not renewed.
+        due: When a line may first be printed where it is not renewed, by ``time.monotonic``; None:
+            in a minute.
     """
 
     printed_at: ClassVar[float] = -math.inf  # the last line of this process, by time.monotonic
 
-    def __init__(self, first_s: float = PRINTED_S) -> None:
+    def __init__(self, due: float | None = None) -> None:
         self.is_renewed = sys.stdout.isatty()
-        self.due = time.monotonic() + (RENEWED_S if self.is_renewed else first_s)
+        if self.is_renewed:
+            self.due = time.monotonic() + RENEWED_S
+        else:
+            self.due = time.monotonic() + PRINTED_S if due is None else due
         self.bar = tqdm(
             bar_format="{desc}{bar}",  # with {bar}, here empty, it is cut to the terminal's width
             file=sys.stdout,

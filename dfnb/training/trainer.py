@@ -98,7 +98,8 @@ class Trainer:
         network: The network, on the device.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
-        saved_at: When it was last written, by the clock ``time.monotonic``.
+        first_line_at: When a log gets its first line, by the clock ``time.monotonic``.
+        saved_at: When it was last written, by the same clock.
         clock: Measures the time of the training, with that of processes that were stopped.
         pace: Measures steps and validations of this process alone.
     """
@@ -139,6 +140,7 @@ class Trainer:
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
+        self.first_line_at = time.monotonic() + FIRST_S
         self.saved_at = time.monotonic()  # now, so that the first is due after CHECKPOINT_S
         source = start.id if start else self.network.weights_from
         print(f"{folder.name}: starting from {source} on {device.name()}")
@@ -156,7 +158,7 @@ class Trainer:
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
         self.pace.start()
-        with Line(FIRST_S) as line:
+        with Line(self.first_line_at) as line:
             for item in self.loader:
                 with self._enough_memory():
                     self.train_step(item)
@@ -282,17 +284,22 @@ class Trainer:
             line += f": {settings.batch_size / self.pace.seconds_per_step:,.0f} images/s"
             epochs = settings.epochs - progress.epoch
             left = self.pace.left(epochs * self.steps - progress.step, epochs)
-            so_far = self.clock.usage()["wall_s"]
-            line += f", {in_words(left)} left of {in_words(so_far + left)}"
+            whole = in_words(self.clock.usage()["wall_s"] + left)
+            line += f", {in_words(left)} left of {whole}" if epochs else f", {whole} in all"
             if self.pace.validation_s is None:
                 line += " without validation"
         line += f", {device.peak_memory() / 2**30:.1f} GiB"
         last = progress.log[-1] if progress.log else {}
+        if last:
+            line += f", validation AUC {last['validation_auc']:.3f}"
         losses = {f"loss_{name}": value / progress.step for name, value in progress.sums.items()}
-        for name, value in (losses or last).items():
-            if name.startswith("loss_"):
-                line += f", {name.replace('_', ' ')} {value:.3f}"
-        return line + (f", validation AUC {last['validation_auc']:.3f}" if last else "")
+        losses = losses or last  # none yet in this epoch: those of the last one
+        terms = [
+            f"{name.removeprefix('loss_')} {value:.3f}"
+            for name, value in losses.items()
+            if name.startswith("loss_") and name != "loss_total"
+        ]
+        return f"{line}, loss {losses['loss_total']:.3f} ({', '.join(terms)})"
 
     # ------------------------------------------------------------ after an epoch
 
