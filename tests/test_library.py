@@ -378,7 +378,7 @@ def test_scores_of_another_tool_stand_beside_those_of_a_report(study_home, score
         (lambda rows: rows.assign(score="high"), "a score that is NaN or outside"),
         (lambda rows: rows.assign(score=100 * rows["score"]), "a score that is NaN or outside"),
         (lambda rows: rows.drop(index=3), "5 rows with a score that is NaN or outside"),
-        (lambda rows: pd.concat([rows, rows.head(1)]), "10 rows with a video that occurs twice"),
+        (lambda rows: pd.concat([rows, rows.head(1)]), "5 rows with a video that occurs twice"),
         (lambda rows: rows.drop(columns="score"), "no column score"),
     ],
 )
