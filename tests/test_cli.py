@@ -7,16 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-import wave
 from pathlib import Path
 
 import clips
-import cv2
 import nbformat
-import pandas as pd
 import pytest
-import torch
 from profiles import BASELINE, GRID, SETTINGS, write_profile
 
 from dfnb import files
@@ -26,7 +21,7 @@ from dfnb.data import prepare
 from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
 from dfnb.report.page import REPORT
-from dfnb.running import jobs, workflow
+from dfnb.running import workflow
 
 
 def dfnb(*words, **options):
@@ -76,7 +71,7 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, mo
     assert "Traceback" not in printed
 
 
-LIGHT = ["--help", "score a.jpg --run x", "synth synth-z"]
+LIGHT = ["--help", "synth synth-z"]
 
 
 @pytest.mark.parametrize("words", LIGHT)
@@ -203,55 +198,6 @@ def test_offline_a_run_is_refused_in_one_line(own_home, output_of, monkeypatch):
     sentence = "dfnb: the pretrained weights of resnet10t cannot be fetched (no network); run this"
     assert status == 1 and printed.startswith(sentence) and "\n" not in printed
     assert len(asked) == 1
-
-
-def test_real_pictures_and_clips_are_scored_and_files_without_a_face_named(
-    samples, own_home, output_of, monkeypatch
-):
-    """With the same scores on any number of threads."""
-    write_profile(own_home)
-    run = jobs.train_and_score(jobs.plan("mine").trainings[0])
-    folder = own_home / "pictures"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    content = next(samples.glob("portraits/*.jpg")).read_bytes()
-    bad = {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"no video", "sound.wav": b""}
-    for name, part in {**bad, "a.jpg": content}.items():
-        (folder / name).write_bytes(part)
-    with wave.open("sound.wav", "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(bytes(8000))
-    datasets = sorted((own_home / "datasets").iterdir())
-    crops = own_home / "temporary"
-    crops.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(crops))
-    scored = ["a.jpg", str(next(samples.glob("videos/*.mpg")))]
-    cores = cv2.getNumThreads()
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
-        words = ("score", *bad, *scored, "nowhere.jpg", "--run", run.id, "--csv", f"../{threads}")
-        status, printed = output_of(*words)
-        assert status == 2 and printed.count("P(fake)") == 2
-    torch.set_num_threads(1)
-    cv2.setNumThreads(cores)
-    scores = pd.read_csv("../1")["score"]
-    assert scores.equals(pd.read_csv("../2")["score"])
-    above = (scores > run.limit).sum()
-    wilson = ["0% to 66%", "9% to 91%", "34% to 100%"][above]  # of 0: z² / (n + z²) = .658
-    assert f"{above} of 2 files do: {wilson} of files of this kind" in printed
-    for name in bad:
-        assert f"not scored: {name}: " in printed
-    assert "not scored: there is no file nowhere.jpg" in printed
-    output_of("score", "text.mp4", "--run", run.id, "--csv", "../none.csv")
-    assert pd.read_csv("../none.csv").columns.tolist() == ["video", "score", "frames"]
-    assert {path.name for path in folder.iterdir()} == {*bad, "a.jpg"}
-    assert sorted((own_home / "datasets").iterdir()) == datasets
-    assert list(crops.iterdir()) == []
-    monkeypatch.setenv("DFNB_DETECTOR", str(folder / "a.jpg"))
-    status, printed = output_of("score", "a.jpg", "--run", run.id)
-    assert status == 1 and "a.jpg is not the face detector" in printed
-    assert "delete" not in printed
 
 
 def test_a_full_disk_is_explained(tmp_path):

@@ -476,3 +476,14 @@ def test_a_picture_is_prepared_as_a_dataset_is_but_in_memory(samples, tmp_path, 
     np.testing.assert_array_equal(picture[0].image, read_crop(same))
     with pytest.raises(DfnbError, match="there is no file"):
         prepare_picture(tmp_path / "nowhere.png", {})
+
+
+def test_a_clip_gives_one_frame_and_a_file_without_a_picture_is_named(samples, tmp_path):
+    content = min((samples / "portraits").glob("*.jpg")).read_bytes()
+    assert len(prepare_picture(min((samples / "videos").glob("*.mpg")), {"size": 96})) == 1
+    for name, part in {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"none"}.items():
+        path = tmp_path / name
+        path.write_bytes(part)
+        with pytest.raises(DfnbError, match=name):
+            prepare_picture(path, {"size": 96})
+    assert len(list(tmp_path.iterdir())) == 3
