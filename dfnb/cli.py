@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -192,13 +191,13 @@ def prepare(
     """Prepare a dataset: find faces and crop them.
 
     SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is
-    the folder of its download. (2) A CSV with the columns path, label, video, method, split,
-    identity, cluster, mask and original; paths are relative to its folder, and a video is named by
-    its path below --root, by default the same folder. (3) A folder with the sub-folders real/,
-    fake/METHOD/ and, where they exist, mask/METHOD/ and original/METHOD/, directly or below train/,
-    val/ and test/; the images in a folder below these are the frames of one video. The CSV is then
-    written first; one that you have corrected is not overwritten. NAME is the name of the new
-    dataset, by default that of SOURCE.
+    the folder of its download. (2) A folder with the sub-folders real/, fake/METHOD/ and, where
+    they exist, mask/METHOD/ and original/METHOD/, all directly or all below train/, val/ and test/;
+    the images of a clip lie in a folder of its own. (3) A CSV in UTF-8 with the columns path, label
+    (real or fake) and any of video, method, split, identity, cluster, mask and original, separated
+    by commas; paths are relative to its folder, and a video is named by its path below --root, by
+    default the same folder. docs/own.md has the lines of pandas that write it for other folders and
+    lists. NAME is the name of the new dataset, by default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
@@ -223,10 +222,7 @@ def prepare(
         videos, missing = published.scan(source, root)
     else:
         folder = Path(source) if Path(source).is_dir() else None
-        options = [word for setting in settings or [] for word in ("--set", setting)]
-        options += ["--one-class"] if one_class else []
-        options += [word for split in splits or [] for word in ("--splits", split)]
-        videos = _videos(source, name, root, options)
+        videos = _videos(Path(source), root)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
@@ -241,31 +237,26 @@ def prepare(
     _print_record(record, name)
 
 
-def _videos(source: str, name: str, root: Path | None, options: list[str]) -> list:
+def _videos(source: Path, root: Path | None) -> list:
     """The :class:`~dfnb.data.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
 
-    In a CSV, videos are named by their paths below ``root``. For a folder, which is its own root,
-    the CSV ``datasets/<name>/videos.csv`` is written first, and the command that prepares it is
-    printed; ``options`` are the other words of this command, such as --set size=256.
+    In a CSV, videos are named by their paths below ``root``; a folder is its own root.
     """
     from dfnb.data import videos
-    from dfnb.data.frames import refuse_overlap
 
-    path = Path(source)
-    if path.suffix == ".csv":
-        if not path.is_file():
-            raise DfnbError(f"there is no file {path}")
-        return videos.read_csv(path, root or path.parent)
-    if root and path.is_dir():
-        raise DfnbError(f"--root has no effect for {path}: a folder is its own root; leave it out")
-    listing = files.dataset_folder(name) / "videos.csv"
-    refuse_overlap(listing.parent, [path])
-    words = ["dfnb", "prepare", str(listing), name, "--root", source, *options]
-    command = shlex.join(words)
-    videos.write_csv(listing, path, command)
-    # What the folders do not say, such as who is in a video, can be corrected in the CSV.
-    typer.echo(f"once corrected, this is prepared by: {command}")
-    return videos.read_csv(listing, path)
+    if source.is_dir():
+        if root:
+            raise DfnbError(
+                f"--root has no effect for {source}: a folder is its own root; leave it out"
+            )
+        return videos.read_folder(source)
+    if not source.is_file():
+        raise DfnbError(f"there is no file or folder {source}, and no such dataset in `dfnb data`")
+    if source.suffix.lower() != ".csv":
+        raise DfnbError(
+            f"{source} is no folder, and its name does not end in .csv; {videos.RECIPE}"
+        )
+    return videos.read_csv(source, root or source.parent)
 
 
 def _stop(*_: Any) -> None:

@@ -3,11 +3,9 @@
 import logging
 import os
 import resource
-import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import clips
 import nbformat
@@ -18,7 +16,6 @@ from dfnb import files
 from dfnb.checks import DfnbError
 from dfnb.cli import app
 from dfnb.data import prepare
-from dfnb.data.frames import load_frames
 from dfnb.papers import backbones
 from dfnb.report.page import REPORT
 from dfnb.running import workflow
@@ -113,23 +110,16 @@ def test_a_folder_with_a_dot_names_its_dataset_and_is_its_own_root(
     assert status == 1 and "a folder is its own root" in printed
 
 
-def test_the_printed_command_prepares_the_corrected_list(empty_home, output_of, monkeypatch):
-    """With all options, and quotes where a name has a space."""
+def test_a_list_is_a_csv_by_its_suffix_in_any_case(empty_home, output_of, monkeypatch):
     monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
-    root = empty_home / "my videos"
-    clips.write(root / "real/a.mp4", clips.moving(3))
-    words = ("--set", "size=64", "--set", "min_face=16", "--one-class")
-    status, printed = output_of("prepare", str(root), "mine", *words)
-    assert status == 0 and "1 files that are a video each" in printed
-    line = next(line for line in printed.splitlines() if "dfnb prepare" in line)
-    command = shlex.split(line.partition("dfnb ")[2])
-    listing = Path(command[1])
-    corrected = listing.read_bytes().replace(b"a.mp4,real,real/a,,", b"a.mp4,real,real/a,,val")
-    listing.write_bytes(corrected)
-    status, refusal = output_of("prepare", str(root), "mine", *words)
-    assert status == 1 and shlex.join(command) in refusal and "a.mp4 (split)" in refusal
-    assert output_of(*command)[0] == 0
-    assert load_frames("mine")["split"].unique().tolist() == ["val"]
+    clips.write(empty_home / "a.mp4", clips.moving(3))
+    for suffix, status in ((".CSV", 0), (".tsv", 1)):
+        file = empty_home / f"mine{suffix}"
+        file.write_text("path,label\na.mp4,real\n")
+        words = ("prepare", str(file), "--one-class", "--set", "min_face=16")
+        ended, printed = output_of(*words)
+        assert ended == status
+    assert "its name does not end in .csv" in printed
 
 
 def test_a_damaged_table_is_made_again(own_home, output_of, smoke_home):

@@ -27,7 +27,7 @@ from dfnb.data.frames import (
     read_mask,
 )
 from dfnb.data.prepare import Settings, prepare_picture
-from dfnb.data.videos import Video, read_csv, write_csv
+from dfnb.data.videos import Video, read_folder
 from dfnb.seeds import rng
 
 
@@ -193,66 +193,32 @@ def touch(root, *names):
         (root / name).touch()
 
 
-def test_a_csv_needs_paths_and_labels_and_refuses_what_it_does_not_know(tmp_path):
-    file = tmp_path / "mine.csv"
-    text = "path,label,split,identity,original\nin/a.mp4,real,,,\nb.avi,1,val,anna,in/a.mp4\n"
-    file.write_text("\ufeff" + text, encoding="utf-8")  # as spreadsheets write it
-    a, b = read_csv(file, tmp_path)
-    path = tmp_path / "in/a.mp4"
-    assert a == Video("in/a", path, 0, "real", cluster="in/a")
-    expected = {"split": "val", "identity": "anna", "cluster": "anna", "original": path}
-    assert b == Video("b", tmp_path / "b.avi", 1, "fake", **expected)
-    assert read_csv(file, tmp_path / "in" / "..") == [a, b]  # as a shell's user names a folder
-    for row, problem in {
-        "a.mp4,Faked": r"mine\.csv, line 2: label = 'Faked': write real or fake",
-        "a.mp4,fake,dev": "line 2: split = 'dev': write train, val or test",
-        "a.mp4,fake,,,,x": "cannot be read as a table; .* no more fields in any other",
-        ",fake": "line 2: path is missing",
-        "/elsewhere/a.mp4,fake": "line 2: /elsewhere/a.mp4 is outside",
-        "a.mp4,fake\n\n\nb.mp4,forged": "line 5: label",
-    }.items():
-        file.write_text(text.splitlines()[0] + f"\n{row}\n")
-        with pytest.raises(DfnbError, match=problem):
-            read_csv(file, tmp_path)
-
-
-def test_a_sorted_folder_becomes_a_csv(tmp_path):
+def test_a_sorted_folder_is_read_with_masks_and_originals(tmp_path):
     root = tmp_path / "in"
-    used = ["real/a,b.mp4", "train/fake/Swap/a.mp4", "fake/Swap/x/a.mp4", "fake/b.mp4"]
-    touch(root, *used, "mask/Swap/x/a.gif", "original/b.avi")
-    left_out = ["reals/a.mp4", "loose.mp4", "vali/real/a.mp4", "mask/Swap/a.gif"]
-    touch(root, *left_out, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
-    file = tmp_path / "home" / "mine.csv"
-    sentence = "4 .* not read, such as loose.mp4, in mask, reals, the folder itself, vali;"
-    with pytest.raises(DfnbError, match=sentence):
-        write_csv(file, root, "dfnb")
-    for name in left_out:
-        (root / name).unlink()
-    write_csv(file, root, "dfnb")
-    videos = {video.name: video for video in read_csv(file, root)}
+    used = ["real/a,b.mp4", "fake/Swap/a.mp4", "fake/Swap/x/a.mp4", "fake/DF/b.mp4"]
+    touch(root, *used, "mask/Swap/x/a.gif", "original/DF/b.avi")
+    touch(root, "README.md", "train/list.csv", ".git/real/a.mp4", "real/.hidden")
+    videos = {video.name: video for video in read_folder(root)}
     assert {*videos} == {name[:-4] for name in used}
-    assert videos["train/fake/Swap/a"].split == "train" and videos["real/a,b"].label == 0
+    assert videos["fake/Swap/a"].split == "test" and videos["real/a,b"].label == 0
     assert videos["fake/Swap/x/a"].mask == root / "mask/Swap/x/a.gif"
     assert videos["fake/Swap/x/a"].method == "Swap"
-    assert videos["fake/b"].original == root / "original/b.avi"
-    shutil.copy(file, root / "edited.csv")  # paths in it are absolute
-    assert {video.name for video in read_csv(root / "edited.csv", root)} == {*videos}
+    assert videos["fake/DF/b"].original == root / "original/DF/b.avi"
     for empty in (root / "train" / "fake", tmp_path / "nowhere"):
-        with pytest.raises(DfnbError, match=r"contains no file to prepare|is no folder"):
-            write_csv(file, empty, "dfnb")
+        with pytest.raises(DfnbError, match="is no folder"):
+            read_folder(empty)
 
 
 def test_links_are_followed_and_never_for_ever(tmp_path):
-    touch(tmp_path, "disk/swap/a.mp4", "disk/real/b.mp4", "in/fake/c.mp4")
-    links = {"in/fake/swap": "disk/swap", "in/real": "disk/real"}
+    """A link to a file that is not there is a video, which prepare lists as unusable."""
+    touch(tmp_path, "disk/swap/a.mp4", "disk/real/b.mp4", "in/fake/DF/c.mp4")
+    links = {"in/fake/swap": "disk/swap", "in/real": "disk/real", "in/fake/DF/gone.mp4": "gone"}
     links |= {"disk/real/up": "in", "in/here": "in"}
     for link, target in links.items():
         (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
-    os.mkfifo(tmp_path / "in/fake/pipe.mp4")  # it would be read for ever
-    file = tmp_path / "mine.csv"
-    write_csv(file, tmp_path / "in", "dfnb")
-    names = [video.name for video in read_csv(file, tmp_path / "in")]
-    assert names == ["fake/c", "fake/swap/a", "real/b"]
+    os.mkfifo(tmp_path / "in/fake/DF/pipe.mp4")  # it would be read for ever
+    names = [video.name for video in read_folder(tmp_path / "in")]
+    assert names == ["fake/DF/c", "fake/DF/gone", "fake/swap/a", "real/b"]
 
 
 # ---------------------------------------------------------------- a dataset
@@ -260,32 +226,29 @@ def test_links_are_followed_and_never_for_ever(tmp_path):
 
 def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     root = tmp_path / "videos" / "real"
-    good = write(root / "good one é.mp4", moving(20))
+    write(root / "good one é.mp4", moving(20))
     write(root / "faceless.mp4", [draw([])] * 12)
     cut = write(root / "cut.mp4", moving(40), movflags="faststart")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     (root / "empty.mp4").touch()
-    shutil.copy(good, root / os.fsdecode(b"caf\xe9.mp4"))
-    file = tmp_path / "mine.csv"
-    write_csv(file, root.parent, "dfnb")
-    videos = read_csv(file, root.parent)
-    record = run(*videos, real(root / "missing.mp4"))
+    record = run(*read_folder(root.parent), real(root / "missing.mp4"))
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
-    for name in ("missing", r"real/caf\udce9"):
-        assert problems[name] == "there is no such file"
+    assert problems["missing"] == "there is no such file"
     assert problems["real/faceless"] == "no face of 16 pixels or more in 12 frames"
-    assert len(problems) == 5
+    assert len(problems) == 4
     listed = (data / "quarantine.csv").read_text().splitlines()
-    assert len(listed) == 6 and any(line.startswith("real/cut,") for line in listed)
+    assert len(listed) == 5 and any(line.startswith("real/cut,") for line in listed)
     assert {*load_frames("set")["video"]} == {"real/good one é"}
-    assert record["faces"]["test/real"]["quarantined"] == 5
+    assert record["faces"]["test/real"]["quarantined"] == 4
     assert str(tmp_path) not in (data / "record.json").read_text()
 
 
 def test_impossible_names_are_refused_before_anything_is_written(tmp_path, data):
     path = tmp_path / "a.mp4"
+    with pytest.raises(DfnbError, match=r"caf\\xe9 is a name that is not UTF-8; rename the file"):
+        run(real(path, name=os.fsdecode(b"caf\xe9")))
     for names in (["a", "a/b"], ["../a"], ["/a"]):
         with pytest.raises(DfnbError, match="another video is in its way, or a part"):
             run(*[real(path, name=name) for name in names])

@@ -1,10 +1,10 @@
-"""What the folders and tables of users say, in all the forms in which they write it."""
+"""What the folders and CSVs of users say: one form of each, and a sentence for anything else."""
 
+import re
 from pathlib import Path
 
 import av
 import numpy as np
-import pandas as pd
 import pytest
 import trees
 from clips import SMALL, Blobs, draw, moving, write
@@ -12,7 +12,7 @@ from clips import SMALL, Blobs, draw, moving, write
 from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import load_frames, masked_positions, read_crop
-from dfnb.data.videos import read_csv, summary, write_csv
+from dfnb.data.videos import Video, read_csv, read_folder, summary
 
 
 @pytest.fixture
@@ -26,13 +26,6 @@ def touch(root, *names):
         (root / name).touch()
 
 
-def listed(root):
-    """The videos of a folder by its CSV."""
-    file = root.parent / "datasets" / "set" / "videos.csv"
-    write_csv(file, root, "dfnb")
-    return file, read_csv(file, root)
-
-
 def facts(videos):
     """What both readers of a folder say: name -> label, method, split, number of images."""
     return {
@@ -41,89 +34,153 @@ def facts(videos):
     }
 
 
-# ---------------------------------------------------------------- what a video is
+# ---------------------------------------------------------------- folders
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (  # frames of clips, and no method
-            ["real/001/0.png", "real/001/1.png", "fake/001_2/0.png", "fake/001_2/1.png"],
-            {"real/001": (0, "real", "test", 2), "fake/001_2": (1, "fake", "test", 2)},
+        (  # clips as folders of frames
+            ["real/001/0.png", "real/001/1.png", "fake/DF/x/001/0.png"],
+            {"real/001": (0, "real", "test", 2), "fake/DF/x/001": (1, "DF", "test", 1)},
         ),
-        (  # images of methods
-            ["real/0.png", "real/1.jpg", "fake/DF/0.png", "fake/DF/1.png"],
+        (  # images
+            ["train/real/0.png", "val/real/1.jpg", "test/fake/DF/0.png"],
             {
-                "real/0": (0, "real", "test", 1),
-                "real/1": (0, "real", "test", 1),
-                "fake/DF/0": (1, "DF", "test", 1),
-                "fake/DF/1": (1, "DF", "test", 1),
-            },
-        ),
-        (  # clips of methods, beside a loose fake of one, in splits of several names
-            ["Validation/REAL/a/0.png", "valid/Fake/DF/a/0.png", "TRAIN/fake/DF/0.png"],
-            {
-                "Validation/REAL/a": (0, "real", "val", 1),
-                "valid/Fake/DF/a": (1, "DF", "val", 1),
-                "TRAIN/fake/DF/0": (1, "DF", "train", 1),
-            },
-        ),
-        (  # fakes of no method
-            ["training/real/0.png", "testing/fake/0.jpg", "fake/1.jpg"],
-            {
-                "training/real/0": (0, "real", "train", 1),
-                "testing/fake/0": (1, "fake", "test", 1),
-                "fake/1": (1, "fake", "test", 1),
+                "train/real/0": (0, "real", "train", 1),
+                "val/real/1": (0, "real", "val", 1),
+                "test/fake/DF/0": (1, "DF", "test", 1),
             },
         ),
     ],
 )
 def test_folders_mean_the_same_to_prepare_and_to_face_crops(root, files, expected):
     touch(root, *files)
-    file, videos = listed(root)
     crops, _ = published.scan("face-crops", root)
-    assert facts(videos) == facts(crops) == expected
-    rows = pd.read_csv(file)
-    assert rows["video"].nunique() == len(expected) and len(rows) == len(files)
+    assert facts(read_folder(root)) == facts(crops) == expected
     assert summary(crops) == f"{len(expected)} videos of {len(files)} frames"
 
 
-def test_a_folder_of_frames_is_one_video_with_the_masks_that_there_are(root, monkeypatch):
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (["real/a.mp4", "fake/b.mp4"], "1 videos or images that are not read, such as fake/b.mp4"),
+        (["real/a.mp4", "Fake/DF/b.mp4"], "not read, such as Fake/DF/b.mp4, in Fake"),
+        (["real/a.mp4", "mask/DF/b.png"], "not read, such as mask/DF/b.png, in mask"),
+        (["Train/real/a.mp4"], "contains no video or image that is sorted so"),
+        (
+            ["train/real/a.mp4", "fake/DF/b.mp4"],
+            "train/real/a.mp4 lies in the folder of a split, and fake/DF/b.mp4 does not",
+        ),
+        # Without methods, the folder of a clip would count as a method, and its frames as videos.
+        (
+            ["real/001/0.png", "fake/001_2/0.png"],
+            "real/001/0.png lies in the folder of a clip, and fake/001_2/0.png does not",
+        ),
+    ],
+)
+def test_a_folder_that_is_sorted_otherwise_is_refused(root, files, sentence):
+    touch(root, *files)
+    with pytest.raises(DfnbError, match=sentence):
+        read_folder(root)
+
+
+def test_accents_of_another_form_of_unicode_are_the_same_letters(root):
+    """A Mac writes é as e and an accent."""
+    touch(root, "fake/DF/vid\u00e9.jpg", "mask/DF/vide\u0301.png")
+    (fake,) = read_folder(root)
+    assert fake.mask == root / "mask/DF/vide\u0301.png"
+    (root / "list.csv").write_text("path,label\nfake/DF/vide\u0301.jpg,fake\n", encoding="utf-8")
+    with pytest.raises(DfnbError, match="another form of Unicode"):
+        read_csv(root / "list.csv", root)
+
+
+def test_a_folder_of_frames_is_one_video_with_the_masks_that_there_are(root):
     image = draw([(40, 60), (120, 60)])
     mask = np.zeros_like(image)
     mask[40:80, 20:60] = 255
-    for name in ("real/1", "real/2", "fake/1_2"):
+    for name in ("real/1", "real/2", "fake/DF/1_2"):
         for number in (2, 10, 11):
             trees.image(root / f"{name}/frame{number}.png", image)
     for number in (2, 10):
-        trees.image(root / f"mask/1_2/frame{number}.png", mask)
-    _, videos = listed(root)
+        trees.image(root / f"mask/DF/1_2/frame{number}.png", mask)
+    videos = read_folder(root)
     assert summary(videos) == "3 videos of 9 frames"
     prepare.prepare("set", videos, SMALL, Blobs(), workers=1)
     table = load_frames("set")
-    assert table["video"].value_counts().to_dict() == {"real/1": 3, "real/2": 3, "fake/1_2": 3}
+    assert table["video"].value_counts().to_dict() == {"real/1": 3, "real/2": 3, "fake/DF/1_2": 3}
     fakes = table[table["label"] == 1].reset_index()
     assert fakes["frame"].tolist() == [2, 10, 11] and len(masked_positions(fakes)) == 2
     assert [box[0] < 60 for box in fakes["crop_box"]][:2] == [True, True]
     assert read_crop(fakes["mask"][0]).any() and table["cluster"].nunique() == 3
 
 
-# ---------------------------------------------------------------- tables
+# ---------------------------------------------------------------- a CSV
+
+
+def test_a_csv_has_one_form(tmp_path):
+    """In UTF-8, as spreadsheets write it, too: with a mark at its beginning."""
+    touch(tmp_path, "in/a, 1.mp4", "b.avi")
+    file = tmp_path / "mine.csv"
+    text = 'label,path,split,identity,original\nreal,"in/a, 1.mp4",,,\n\nfake,b.avi,val,anna,'
+    file.write_text(f'\ufeff{text}"in/a, 1.mp4"\r\n', encoding="utf-8")
+    a, b = read_csv(file, tmp_path)
+    path = tmp_path / "in/a, 1.mp4"
+    assert a == Video("in/a, 1", path, 0, "real", cluster="in/a, 1")
+    expected = {"split": "val", "identity": "anna", "cluster": "anna", "original": path}
+    assert b == Video("b", tmp_path / "b.avi", 1, "fake", **expected)
+    assert read_csv(file, tmp_path / "in" / "..") == [a, b]  # as a shell's user names a folder
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "sentence"),
     [
-        "path,label,split\na.mp4,real,val\nb.mp4,fake,test\n",
-        "\ufeffFilename;LABEL;Split\na.mp4;REAL;validation\nb.mp4;FAKE;Test\n",
-        "label\tfile\tsplit\n0\ta.mp4\tvalid\n1\tb.mp4\t\n",
+        ("", "lists nothing"),
+        ("path,label\n", "lists nothing"),
+        ("sep=;\npath;label\na.mp4;real\n", "line 1: the columns are 'sep=;'; write path,label"),
+        ("path;label\na.mp4;real\n", "line 1: the columns are 'path;label'; write path,label"),
+        ("path,split\na.mp4,val\n", "line 1: the columns are 'path,split'"),
+        ("path,label,label\na.mp4,real,real\n", "line 1: the columns are"),
+        ("path,label,methd\na.mp4,fake,x\n", "line 1: .*did you mean method"),
+        ("path,label\na.mp4,real\n\nb.mp4,1\n", "line 4: label = '1': write real or fake"),
+        ("path,label\na.mp4,\n", "line 2: label is missing"),
+        ("path,label\na.mp4,real,x\n", "line 2 has 3 cells for the 2 columns"),
+        ("path,label,split\na.mp4,real,dev\n", "line 2: split = .dev."),
+        ("path,label,method\na.mp4,fake,swap \n", "line 2: method = 'swap ': remove the blank"),
+        ("path,label\nc.mp4,real\n", "line 2, path: there is no .*c.mp4"),
+        ("path,label,mask\na.mp4,fake,c.mp4\n", "line 2, mask: there is no .*c.mp4"),
+        ("path,label\na.mp4,real\n./a.mp4,fake\n", "line 3: .*a.mp4 is in line 2, too"),
+        ("path,label\n/elsewhere/a.mp4,fake\n", "line 2: /elsewhere/a.mp4 is outside"),
+        ("path,label\na\u00e9.mp4,real\n", "is no CSV in UTF-8"),
     ],
 )
-def test_a_table_says_the_same_in_many_forms(tmp_path, text):
+def test_a_csv_of_another_form_is_refused_by_its_line(tmp_path, text, sentence):
+    touch(tmp_path, "a.mp4", "b.mp4")
     file = tmp_path / "mine.csv"
-    file.write_text(text, encoding="utf-8")
-    videos = read_csv(file, tmp_path)
-    assert facts(videos) == {"a": (0, "real", "val", 1), "b": (1, "fake", "test", 1)}
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(DfnbError, match=rf"mine\.csv.*{sentence}"):
+        read_csv(file, tmp_path)
+
+
+def test_the_recipes_of_the_documents_write_a_csv(checkout, tmp_path, monkeypatch):
+    """Of files in any folders, and of another list, whose fields and labels differ."""
+    text = (checkout / "docs/own.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("### A list from anything else\n")
+    recipes = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    touch(tmp_path, "clips/originals/a.mp4", "clips/swap/test/b.mp4", "a.mp4", "b é.mp4")
+    (tmp_path / "theirs.csv").write_bytes("file;is_fake\na.mp4 ;0\nb é.mp4;1\n".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    listed = []
+    for recipe in recipes:
+        exec(recipe, {})
+        listed.append(facts(read_csv(Path("my-videos.csv"), tmp_path)))
+    assert listed == [
+        {
+            "clips/originals/a": (0, "real", "test", 1),
+            "clips/swap/test/b": (1, "swap", "test", 1),
+        },
+        {"a": (0, "real", "test", 1), "b é": (1, "fake", "test", 1)},
+    ]
 
 
 def test_an_original_is_found_among_the_videos_however_its_path_is_written(tmp_path, monkeypatch):
@@ -138,7 +195,18 @@ def test_an_original_is_found_among_the_videos_however_its_path_is_written(tmp_p
 
 
 def test_the_column_video_joins_images_and_a_folder_is_a_clip(tmp_path):
-    touch(tmp_path, "a/1.png", "a/2.png", "a/3.png", "b/1.jpg", "b/2.jpg", "masks/1.png")
+    touch(
+        tmp_path,
+        "a/1.png",
+        "a/2.png",
+        "a/3.png",
+        "b/1.jpg",
+        "b/2.jpg",
+        "masks/1.png",
+        "c.mp4",
+        "c/1.png",
+    )
+    touch(tmp_path, "a/4.png")
     file = tmp_path / "mine.csv"
     rows = "a/1.png,real,one,\na/2.png,real,one,\na/3.png,real,,\nb,fake,,masks\n"
     file.write_text(f"path,label,video,mask\n{rows}")
@@ -149,52 +217,14 @@ def test_the_column_video_joins_images_and_a_folder_is_a_clip(tmp_path):
     assert clip.name == "b" and clip.mask == tmp_path / "masks"
     assert [mask and mask.name for _, mask in clip.frames] == ["1.png", None]
     for row, problem in {
-        "a/3.png,fake,one,": "line 6: .*a/3.png is a frame of 'one' with another label than",
-        "a/1.png,real,one,": "line 6: .*a/1.png is no other image of the video 'one'",
+        "a/4.png,fake,one,": "line 6: .*a/4.png is a frame of 'one' with another label than",
         "c.mp4,real,one,": "line 6: .*c.mp4 is no other image of the video 'one'",
         "a,real,one,masks": "line 6: .*a/1.png is no other image of the video 'one'",
-        "a/1.png,fake,two,b/3": None,
-        "b,fake,,nowhere": "nowhere is no folder of images",
+        "c,fake,,masks/1.png": "line 6: .*masks/1.png is no folder of images",
     }.items():
         file.write_text(f"path,label,video,mask\n{rows}{row}\n")
-        if problem:
-            with pytest.raises(DfnbError, match=problem):
-                read_csv(file, tmp_path)
-
-
-# ---------------------------------------------------------------- the list that prepare writes
-
-
-def test_a_corrected_list_is_never_overwritten_and_what_differs_is_said(root):
-    touch(root, "real/a.mp4", "real/b.mp4", "fake/NA/c.mp4")
-    file, _ = listed(root)
-    touch(root, "real/d.mp4")
-    listed(root)  # nobody has corrected it: the folder is listed again
-    assert "d.mp4" in file.read_text()
-    corrected = file.read_text().replace("real,real/a,,", "real,real/a,,train")
-    corrected = "".join(line for line in corrected.splitlines(True) if "real/b" not in line)
-    file.write_text(corrected)
-    with pytest.raises(DfnbError) as error:
-        listed(root)
-    sentence = str(error.value)
-    assert "was corrected, and is not overwritten" in sentence
-    assert "other values: 1 (a.mp4 (split))" in sentence
-    assert f"not in the CSV: 1 ({root}/real/b.mp4)" in sentence
-    assert "prepare it by `dfnb`, or move it away" in sentence
-    assert file.read_text() == corrected
-    file.unlink()
-    listed(root)
-    assert "real/b.mp4" in file.read_text()
-
-
-def test_a_list_of_an_earlier_version_is_no_correction(root):
-    touch(root, "real/a.mp4")
-    file, _ = listed(root)
-    written = file.read_bytes()
-    pd.read_csv(file).drop(columns="video").to_csv(file, index=False)
-    file.with_name("videos.csv.sha256").unlink()
-    listed(root)
-    assert file.read_bytes() == written
+        with pytest.raises(DfnbError, match=problem):
+            read_csv(file, tmp_path)
 
 
 # ---------------------------------------------------------------- what is counted
@@ -210,21 +240,24 @@ def test_a_faint_forgery_is_kept_where_one_face_is_found(root):
     write(root / "real/a.mp4", original)
     write(root / "fake/DF/a.mp4", forged)
     write(root / "original/DF/a.mp4", original)
-    record = prepare.prepare("set", listed(root)[1], SMALL, Blobs(), workers=1)
+    record = prepare.prepare("set", read_folder(root), SMALL, Blobs(), workers=1)
     counts = record["faces"]["test/DF"]
     assert (counts["frames"], counts["without_face"]) == (8, 0)
 
 
 @pytest.mark.parametrize("name", ["text.png", "folder", "empty.avi"])
 def test_a_mask_of_the_wrong_kind_is_named_as_the_cause(root, name):
-    trees.image(root / "a.png", draw([(40, 60)]))
+    for image in ("a.png", "b.png"):
+        trees.image(root / image, draw([(40, 60)]))
     (root / "folder").mkdir()
     (root / "text.png").write_text("white")
     with av.open(str(root / "empty.avi"), "w") as container:  # a video without any frame
         stream = container.add_stream("mpeg4", 25)
         stream.pix_fmt = "yuv420p"
         container.start_encoding()
-    (root / "mine.csv").write_text(f"path,label,mask,video\na.png,1,{name},\na.png,1,{name},clip\n")
+    (root / "mine.csv").write_text(
+        f"path,label,mask,video\na.png,fake,{name},\nb.png,fake,{name},clip\n"
+    )
     with pytest.raises(DfnbError, match=rf"2 \(a, clip\).*|its mask or original {name}: not a"):
         videos = read_csv(root / "mine.csv", root)
         prepare.prepare("set", videos, SMALL, Blobs(), workers=1, one_class=True)
@@ -234,6 +267,6 @@ def test_images_without_a_face_are_counted(root):
     for number in range(4):
         centres = [(40, 60)] * (number > 0)
         trees.image(root / f"real/{number}.png", draw(centres))
-    record = prepare.prepare("set", listed(root)[1], SMALL, Blobs(), workers=1, one_class=True)
+    record = prepare.prepare("set", read_folder(root), SMALL, Blobs(), workers=1, one_class=True)
     assert prepare.dropouts(record)["share"].tolist() == [1 / 4]
     assert len(load_frames("set")) == 3

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from dfnb.data.listings import SPLITS
-
 UNKNOWN = "not known"
 # A name that contains that of a split, such as train/real/7: it cannot be in two splits.
-WITH_SPLIT = re.compile(rf"(.*[/_])?({'|'.join(SPLITS)})([/_].*)?", re.IGNORECASE)
+SPLIT_WORDS = "train|training|val|valid|validation|test|testing"
+WITH_SPLIT = re.compile(rf"(.*[/_])?({SPLIT_WORDS})([/_].*)?", re.IGNORECASE)
 
 
 def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

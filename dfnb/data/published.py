@@ -20,18 +20,19 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
-from dfnb.data.listings import label_of
 from dfnb.data.videos import (
     Files,
     Problems,
     Video,
     files_below,
-    in_place,
+    read_folder,
     refuse_unread,
     sentences,
 )
 from dfnb.files import find, read_json, verified
 from dfnb.manifests import dataset_names, manifest
+
+LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}  # in published lists, in any case
 
 Texts = dict[str, str]  # name of a placeholder -> its value
 
@@ -130,7 +131,7 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
             f"{name} needs --root, the folder of its download; access: {description.access}"
         )
     if not description.rules:
-        return in_place(root), []
+        return read_folder(root, in_place=True), []
     files = files_below(root)
     problems = defaultdict(list)
     videos = {}  # (name, path) -> video
@@ -205,7 +206,10 @@ def _video(
         return template.format_map(values)
 
     path = values["path"]
-    label = label_of(filled(rule.label))
+    text = filled(rule.label)
+    label = LABELS.get(text.lower())
+    if label is None:
+        raise ValueError(f"label = {text!r}, and not one of {', '.join(LABELS)}")
     # In this order, because templates filled later may use {method}, and then {video}.
     values["method"] = filled(rule.method) if label else "real"
     values["video"] = filled(rule.video)

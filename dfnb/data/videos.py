@@ -1,27 +1,27 @@
 """The table of videos that a dataset is prepared from: one :class:`Video` per row.
 
-Users list their own videos in a CSV, which :func:`read_csv` reads. For videos that are sorted into
-folders, :func:`write_csv` writes this CSV, and :func:`in_place` uses their crops as they are.
-Published datasets give the same table (:mod:`dfnb.data.published`). How paths, labels and splits
-are read is in :mod:`dfnb.data.listings`.
+Users sort their own files into folders, which :func:`read_folder` reads, or list them in a CSV,
+which :func:`read_csv` reads. Each has one form, and anything else is refused: what a file is, is
+never guessed. Published datasets give the same table (:mod:`dfnb.data.published`).
 """
 
-import io
+import csv
 import os
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-import pandas as pd
 from pydantic import BeforeValidator
 
-from dfnb.checks import Closed, DfnbError, Title
-from dfnb.data.listings import IMAGE, label_of, read_listing, sorted_rows, split_of
-from dfnb.files import sha256, write_bytes
+from dfnb.checks import Closed, DfnbError, Title, suggestion
 
+# Images, which may be frames of a video. Other media are videos by themselves.
+IMAGE = re.compile(r".*\.(png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE)
 # Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
 # their files are reported. A name that begins with a dot is hidden, and does not match.
 MEDIA = re.compile(
@@ -29,7 +29,13 @@ MEDIA = re.compile(
     r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
     re.IGNORECASE,
 )
-LAYOUT = "[train|val|test/]{real,fake,mask,original}/[<method>/][<clip>/], a mask as its fake"
+# The path of a real or fake file in a sorted folder.
+SORTED = re.compile(r"((?P<split>train|val|test)/)?(real|fake/(?P<method>[^/]+))/(?P<below>.+)")
+LAYOUT = (
+    "[train|val|test/]real/ and [train|val|test/]fake/<method>/, the images of a clip in a folder "
+    "of its own, masks at the same path below mask/, originals below original/"
+)
+RECIPE = "docs/own.md, under 'A list from anything else', has the lines of pandas that write it"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it
@@ -93,6 +99,13 @@ class Video:
         return self.mask or self.original
 
 
+def label_of(text: str) -> int:
+    """0 for real, 1 for fake; raises ValueError for another text."""
+    if text not in {"real", "fake"}:
+        raise ValueError(f"label = {text!r}: write real or fake")
+    return int(text == "fake")
+
+
 class Row(Closed):
     """One line of a user's CSV; a missing column or an empty cell means the default."""
 
@@ -101,7 +114,7 @@ class Row(Closed):
     # The name of the video that an image is a frame of; default: its path below root, no suffix.
     video: str = ""
     method: Title = "fake"  # the manipulation method of a fake
-    split: Annotated[Literal["train", "val", "test"], BeforeValidator(split_of)] = "test"
+    split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
     cluster: str = ""  # see Video; default: the identity, else the video
     # Of a fake; those of a real video are ignored.
@@ -115,43 +128,113 @@ class Row(Closed):
 def read_csv(file: Path, root: Path) -> list[Video]:
     """Read the videos that a user's CSV lists; its columns are the fields of :class:`Row`.
 
-    ``path`` may be called ``filename`` or ``file``. Paths are relative to the folder of the CSV, or
-    absolute. A video is named by its column ``video`` or else by its path below ``root``, without
-    the suffix. Images with the same ``video`` are the frames of one video.
+    Paths are relative to the folder of the CSV, or absolute. A video is named by its column
+    ``video`` or else by its path below ``root``, without the suffix. Images with the same ``video``
+    are the frames of one video.
 
-    Raises :class:`DfnbError` for a file that cannot be read as CSV and, naming the line, for
-    impossible values, for a ``path`` outside ``root``, and for frames of one video that disagree.
-    For a folder without images the message names the folder instead.
+    Raises :class:`DfnbError`, naming the line, for anything that :func:`_rows` refuses, for
+    impossible values, for files that are missing or listed twice, for a ``path`` outside ``root``,
+    and for frames of one video that disagree.
     """
     folder = absolute(file.parent)
     root = absolute(root)
-    table = read_listing(file, {"path": ("filename", "file"), "label": ()}, "path,label")
+    line_of_path = {}
     rows_of_video = defaultdict(list)  # name or path of a video -> pairs (place of a row, Video)
-    for line, cells in table.iterrows():
+    for line, cells in _rows(file):
         place = f"{file}, line {line}"
-        row = Row.check(cells.dropna().to_dict(), place)
+        row = Row.check(cells, place)
         path = absolute(folder / row.path)  # row.path itself where that is absolute
         if not path.is_relative_to(root):
             raise DfnbError(
                 f"{place}: {path} is outside {root}; move it into this folder, or "
                 "name one above all videos by --root"
             )
+        if path in line_of_path:
+            raise DfnbError(f"{place}: {path} is in line {line_of_path[path]}, too; list it once")
+        line_of_path[path] = line
+        for column in ("path", "mask", "original"):
+            if given := getattr(row, column):
+                _refuse_missing(folder / given, f"{place}, {column}")
         relative = path.relative_to(root)
         own_name = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
-        video = _row_video(row, own_name, folder)
-        # Rows are joined by the column ``video``, unless it repeats the row's own path, as
-        # :func:`write_csv` fills it in for a video of one file. So a.jpg and a.mp4 stay two videos
-        # named "a", which :func:`dfnb.data.prepare.prepare` refuses.
+        video = _row_video(row, own_name, folder, place)
+        # Rows are joined by the column ``video``, unless it repeats the row's own path. So a.jpg
+        # and a.mp4 stay two videos named "a", which :func:`dfnb.data.prepare.prepare` refuses.
         key = video.name if video.name != own_name else path
         rows_of_video[key].append((place, video))
     return [_joined(rows) for rows in rows_of_video.values()]
 
 
-def _row_video(row: Row, own_name: str, folder: Path) -> Video:
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV, each with the number of its line, without their empty cells.
+
+    A CSV is in UTF-8, with or without a byte order mark; commas separate its cells, and its first
+    line has the names of the columns. Blank lines are left out. Raises :class:`DfnbError` for
+    anything else, and for a cell that begins or ends with a blank.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.reader(text, strict=True)
+            numbered = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DfnbError(f"{file} is no CSV in UTF-8 ({error}); {RECIPE}") from None
+    if len(numbered) < 2:
+        raise DfnbError(f"{file} lists nothing; {RECIPE}")
+    line, columns = numbered[0]
+    _check_columns(columns, f"{file}, line {line}")
+    for line, cells in numbered[1:]:
+        place = f"{file}, line {line}"
+        if len(cells) != len(columns):
+            raise DfnbError(
+                f"{place} has {len(cells)} cells for the {len(columns)} columns of the first line; "
+                'write one per column, and a text with a comma in quotes, as in "a, b"'
+            )
+        for column, cell in zip(columns, cells):
+            if cell != cell.strip():
+                raise DfnbError(f"{place}: {column} = {cell!r}: remove the blank around it")
+        yield line, {column: cell for column, cell in zip(columns, cells) if cell}
+
+
+def _check_columns(columns: Sequence[str], place: str) -> None:
+    """Raise :class:`DfnbError` for columns that are not those of :class:`Row`, each at most once.
+
+    ``place`` begins the message.
+    """
+    known = [*Row.model_fields]
+    unknown = [column for column in columns if column not in known]
+    if unknown or len({*columns}) < len(columns) or not {"path", "label"} <= {*columns}:
+        hint = suggestion(unknown[0], known) if unknown else ""
+        raise DfnbError(
+            f"{place}: the columns are {','.join(columns)!r}; write path,label and any others of "
+            f"{','.join(known[2:])}, each once and with commas between them; {RECIPE}{hint}"
+        )
+
+
+def _refuse_missing(path: Path, place: str) -> None:
+    """Raise :class:`DfnbError` where a file that a CSV names is not there; ``place`` begins it."""
+    if path.exists():
+        return
+    nearby = path.parent.iterdir() if path.parent.is_dir() else ()
+    for other in nearby:
+        if _composed(other.name) == _composed(path.name):
+            raise DfnbError(
+                f"{place}: {path} is not there, but a file whose name has the same letters in "
+                "another form of Unicode, NFC or NFD (as a Mac writes it); write both in one form"
+            )
+    raise DfnbError(f"{place}: there is no {path}; correct it, or remove the line")
+
+
+def _composed(text: str) -> str:
+    """A text in Unicode's composed form, NFC, by which names that look alike are equal."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _row_video(row: Row, own_name: str, folder: Path, place: str) -> Video:
     """The video of one row; where the row is one frame of a video, a video of this frame alone.
 
     ``own_name`` is the path of the row's file below the root of :func:`read_csv`, without suffix:
-    the name of a video without another one. ``folder`` is that of the CSV.
+    the name of a video without another one. ``folder`` is that of the CSV. Raises
+    :class:`DfnbError`, which begins with ``place``, for a folder without images.
     """
     path = absolute(folder / row.path)
     name = row.video or own_name
@@ -161,8 +244,8 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
     if path.is_dir():
         region = mask or original
         # A mask or original has the name of its image, with any suffix.
-        regions = {file.stem: file for file in _images(region)} if region else {}
-        frames = tuple((image, regions.get(image.stem)) for image in _images(path))
+        regions = {file.stem: file for file in _images(region, place)} if region else {}
+        frames = tuple((image, regions.get(image.stem)) for image in _images(path, place))
         path = frames[0][0]
     elif name != own_name and IMAGE.fullmatch(path.name):  # one image of the video ``row.video``
         frames = ((path, mask or original),)
@@ -180,7 +263,7 @@ def _row_video(row: Row, own_name: str, folder: Path) -> Video:
     )
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path, place: str) -> list[Path]:
     """The images directly in a folder, sorted; raises :class:`DfnbError` where there are none.
 
     Where a video is a folder of images, its masks and its original must be folders of them, too.
@@ -189,7 +272,9 @@ def _images(folder: Path) -> list[Path]:
     # IMAGE alone would match hidden files, too.
     images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
     if not images:
-        raise DfnbError(f"{folder} is no folder of images; name one, also for masks or originals")
+        raise DfnbError(
+            f"{place}: {folder} is no folder of images; name one, also for masks or originals"
+        )
     return images
 
 
@@ -234,119 +319,119 @@ def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
 # ---------------------------------------------------------------- sorted folders
 
 
-def write_csv(file: Path, root: Path, command: str) -> None:
-    """Write the CSV of a folder that is sorted as :func:`dfnb.data.listings.sorted_rows` says.
+def read_folder(root: Path, in_place: bool = False) -> list[Video]:
+    """The videos of a folder that is sorted as :data:`LAYOUT` says.
 
-    A file outside the folders of the splits belongs to the test split. The paths in the CSV are
-    absolute. Files that are neither videos nor images by their suffix are ignored. The sha256 of
-    what was written is kept beside ``file``: a file that the user has corrected is recognised by
-    it, and is overwritten only where it says the same as the folder.
+    A file that is no image is a video. The images of a tree are either frames, each clip in a
+    folder of its own, or all lie directly in real/ or fake/<method>/: then each is a video by
+    itself. Files that are neither videos nor images by their suffix are ignored.
 
-    Raises :class:`DfnbError` when ``root`` is no folder or has nothing to prepare, for videos and
-    images that the CSV does not name, and where a corrected ``file`` differs from the folder. Then
-    the message names ``command``, which prepares the corrected file.
-    """
-    files, rows = _files_and_rows(root)
-    for row in rows:
-        for column in ("path", "mask", "original"):
-            row[column] = files.get(row.get(column))  # the full path; None where there is none
-    # None becomes an empty cell: the default of Row.
-    table = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
-    # A name that is not UTF-8 is escaped. No file has the escaped name, so `dfnb prepare` will list
-    # it as unusable.
-    content = table.to_csv(index=False).encode(errors="backslashreplace")
-    hash_file = file.with_name(f"{file.name}.sha256")
-    if file.is_file() and file.read_bytes() != content:
-        # In the form of the program sha256sum: the hash, then the name.
-        written_hash = hash_file.read_text().split()[:1] if hash_file.is_file() else []
-        if written_hash != [sha256(file)]:  # the user has corrected it
-            # All as texts, an empty field too, as _differences makes them of the corrected file; a
-            # method may be called NA.
-            listed = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-            differences = _differences(file, listed)
-            if differences:
-                raise DfnbError(
-                    f"{file} was corrected, and is not overwritten; it differs from {root}: "
-                    f"{differences}; prepare it by `{command}`, or move it away to list the folder "
-                    "again"
-                )
-    write_bytes(file, content)
-    write_bytes(hash_file, f"{sha256(file)}  {file.name}\n".encode())
+    With ``in_place`` the images are crops, which are used as they are, and videos are refused.
 
-
-def _differences(file: Path, of_folder: pd.DataFrame) -> str:
-    """How a corrected CSV differs from the table of the folder, in words; empty: it does not.
-
-    ``of_folder`` is what :func:`write_csv` would write now, all as texts, one row per path.
-    Columns that the CSV lacks do not count: an earlier version may have written it.
-    """
-    corrected = read_listing(file, {"path": ("filename", "file")}, "path,label").fillna("")
-    # One row per path, because rows are compared by it: of a path that is listed twice, the first.
-    corrected = corrected.drop_duplicates("path").set_index("path")
-    of_folder = of_folder.set_index("path")
-    of_folder = of_folder[[column for column in of_folder if column in corrected]]
-    corrected = corrected[[*of_folder]]  # the same columns in the same order
-    in_both = of_folder.index.intersection(corrected.index)
-    differs = corrected.loc[in_both] != of_folder.loc[in_both]  # (paths, columns) bool
-    changed = [
-        f"{Path(path).name} ({', '.join(differs.columns[differs.loc[path]])})"
-        for path in in_both[differs.any(axis=1)]
-    ]
-    problems = {
-        "other values": changed,
-        "not in the folder": [*corrected.index.difference(of_folder.index)],
-        "not in the CSV": [*of_folder.index.difference(corrected.index)],
-    }
-    return "; ".join(sentences({problem: paths for problem, paths in problems.items() if paths}))
-
-
-def in_place(root: Path) -> list[Video]:
-    """The crops of a folder that is sorted like that of :func:`write_csv`, used as they are.
-
-    Raises :class:`DfnbError` for a folder without images, and for videos, images of other formats
-    and masks that :func:`dfnb.data.listings.sorted_rows` does not place.
-    """
-    _, rows = _files_and_rows(root, IMAGE)
-    videos = {}
-    for row in rows:
-        name = row["video"]
-        crop = (row["path"], row.get("mask", ""))
-        # The name of a video is the path of its folder, or of its one image without suffix.
-        is_frame = row["path"].startswith(f"{name}/")
-        key = name if is_frame else row["path"]  # a.jpg and a.png stay two, and are refused later
-        if key in videos:
-            videos[key] = replace(videos[key], crops=(*videos[key].crops, crop))
-            continue
-        videos[key] = Video(
-            name=name,
-            path=absolute(root),
-            label=label_of(row["label"]),
-            method=row.get("method", row["label"]),  # "real", or "fake" for an unknown method
-            split=row.get("split", "test"),
-            cluster=name,  # independent of all others
-            crops=(crop,),
-        )
-    return list(videos.values())
-
-
-def _files_and_rows(root: Path, pattern: re.Pattern = MEDIA) -> tuple[Files, list[dict[str, str]]]:
-    """All files below a folder, and the ``sorted_rows`` of the media that match the pattern.
-
-    Raises :class:`DfnbError` where there are no rows, and for media that no row names.
+    Raises :class:`DfnbError` where ``root`` is no folder, as :func:`_sorted_files`, and where some
+    images lie in folders of clips, and others do not.
     """
     files = files_below(root)
-    media = [name for name in files if MEDIA.fullmatch(name)]
-    rows = sorted_rows(filter(pattern.fullmatch, media))
-    if not rows:
-        if pattern is IMAGE:
-            raise DfnbError(f"{root} contains no image to prepare; sort images into it: {LAYOUT}")
-        raise DfnbError(
-            f"{root} contains no file to prepare; sort its videos and images into real/ and "
-            "fake/<method>/, or list them in a CSV, which accepts files of any suffix"
+    matches, regions = _sorted_files(root, files, in_place)
+    frames = {
+        name: "/" in match["below"] for name, match in matches.items() if IMAGE.fullmatch(name)
+    }
+    _refuse_mixture(root, "in the folder of a clip", frames)
+    names_of_video = defaultdict(list)
+    for name in matches:
+        # A file keeps its suffix here: so a.jpg and a.png are two videos, which prepare refuses.
+        key = PurePosixPath(name).parent.as_posix() if frames.get(name) else name
+        names_of_video[key].append(name)
+    videos = []
+    for key, names in names_of_video.items():
+        match = matches[names[0]]
+        name = key if frames.get(names[0]) else PurePosixPath(key).with_suffix("").as_posix()
+        video = Video(
+            name=name,
+            path=absolute(root) if in_place else files[names[0]],
+            label=1 if match["method"] else 0,
+            method=match["method"] or "real",
+            split=match["split"] or "test",
+            cluster=name,  # independent of all others
         )
-    named = [row.get(column) for row in rows for column in ("path", "mask", "original")]
-    refuse_unread(root, media, named, LAYOUT)
-    return files, rows
+        if in_place:
+            crops = tuple((image, regions[image][0]) for image in names)
+            videos.append(replace(video, crops=crops))
+        else:
+            paths = [[files.get(path) for path in (name, *regions[name])] for name in names]
+            videos.append(_with_regions(video, paths, is_clip=name == key))
+    return videos
+
+
+def _sorted_files(
+    root: Path, files: Files, in_place: bool
+) -> tuple[dict[str, re.Match], dict[str, tuple[str, str]]]:
+    """The real and fake files among ``files``: path -> match of SORTED, and path -> _regions.
+
+    Raises :class:`DfnbError` where there are none, for videos and images that are not sorted as
+    :data:`LAYOUT` says, and where some lie in a split, and others do not.
+    """
+    media = [name for name in files if MEDIA.fullmatch(name)]
+    matches = {}
+    for name in media:
+        match = SORTED.fullmatch(name)
+        if match and (IMAGE.fullmatch(name) or not in_place):
+            matches[name] = match
+    if not matches:
+        what = "image" if in_place else "video or image"
+        raise DfnbError(f"{root} contains no {what} that is sorted so: {LAYOUT}; or write a CSV")
+    regions = _regions(matches, media)
+    refuse_unread(root, media, chain(matches, *regions.values()), LAYOUT)
+    splits = {name: bool(match["split"]) for name, match in matches.items()}
+    _refuse_mixture(root, "in the folder of a split", splits)
+    return matches, regions
+
+
+def _regions(matches: Mapping[str, re.Match], media: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The paths of the mask and of the original of each real or fake file, "" where it has none.
+
+    They have the path of the fake with another folder in place of fake/, and any suffix. Paths are
+    compared in one form of Unicode.
+    """
+
+    def key(name: str) -> str:
+        return PurePosixPath(_composed(name)).with_suffix("").as_posix()
+
+    name_of_key = {key(name): name for name in media}
+    regions = {}
+    for name, match in matches.items():
+        before, _, below = f"/{key(name)}".partition("/fake/")
+        keys = [f"{before}/{kind}/{below}".removeprefix("/") for kind in ("mask", "original")]
+        mask, original = (name_of_key.get(each, "") for each in keys)
+        regions[name] = (mask, original) if match["method"] else ("", "")
+    return regions
+
+
+def _refuse_mixture(root: Path, what: str, is_so: Mapping[str, bool]) -> None:
+    """Raise :class:`DfnbError` where only some of the files, relative to ``root``, lie ``what``."""
+    if len({*is_so.values()}) == 2:
+        yes, no = (next(name for name in is_so if is_so[name] is value) for value in (True, False))
+        raise DfnbError(
+            f"{root}: {yes} lies {what}, and {no} does not; sort all alike, or list them in a CSV: "
+            f"{RECIPE}"
+        )
+
+
+def _with_regions(video: Video, paths: Sequence[Sequence[Path | None]], is_clip: bool) -> Video:
+    """Add to a video of a sorted folder its mask and original and, to a clip, its frames.
+
+    ``paths`` are its files, each with its mask and its original, or None.
+    """
+    masks = [mask for _, mask, _ in paths if mask]
+    originals = [original for _, _, original in paths if original]
+    # In a video with masks, an original does not stand in for a missing mask.
+    frames = sorted((image, mask if masks else original) for image, mask, original in paths)
+    return replace(
+        video,
+        mask=next(iter(masks), None),
+        original=next(iter(originals), None),
+        frames=tuple(frames) if is_clip else (),
+    )
 
 
 def summary(videos: Sequence[Video]) -> str:
@@ -388,8 +473,10 @@ def files_below(root: Path) -> Files:
         for path in map(here.joinpath, names):
             relative = path.relative_to(root).as_posix()
             is_hidden = "/." in f"/{relative}"  # itself, or a folder that it is in
-            # isfile, because Path.is_file raises an error for a link into a forbidden folder.
-            if not is_hidden and os.path.isfile(path):  # noqa: PTH113
+            # isfile, because Path.is_file raises an error for a link into a forbidden folder. A
+            # link to a file that is not there counts, so that it is listed as unusable.
+            is_dangling = path.is_symlink() and not os.path.exists(path)  # noqa: PTH110
+            if not is_hidden and (is_dangling or os.path.isfile(path)):  # noqa: PTH113
                 files[relative] = path
     return dict(sorted(files.items()))
 
@@ -417,3 +504,16 @@ def sentences(problems: Problems) -> list[str]:
         files = f": {len(names)} ({', '.join(names[:3])})" if names else ""
         lines.append(problem + files)
     return lines
+
+
+def frame_numbers(names: Sequence[str]) -> list[int]:
+    """The numbers of a video's frames, from the ``names`` of their images, which are sorted.
+
+    The last number in a name is that of the frame. Where two images have the same number, or one is
+    too large, all are numbered in their order, from 0.
+    """
+    # The 0 is for names without any digit.
+    numbers = [int(re.findall(r"\d+", f"0{PurePosixPath(name).stem}")[-1]) for name in names]
+    if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
+        return [*range(len(names))]
+    return numbers
