@@ -53,15 +53,15 @@ def output_of(monkeypatch, capsys):
         (("report", "nope"), "there is no report 'nope'; known are none"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
-        (("prepare", "nowhere.csv"), "there is no file nowhere.csv"),
-        (("prepare", "gone.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
+        (("prepare", "nowhere.csv"), "there is no file or folder nowhere.csv"),
+        (("prepare", "set.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, monkeypatch):
     monkeypatch.chdir(own_home)
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
-    (own_home / "gone.csv").write_text("path,label\ngone.mp4,real\n")
+    (own_home / "set.csv").write_text("path,label\nset.csv,real\n")
     status, printed = output_of(*words)
     last = printed.splitlines()[-1]
     assert status == 1 and last.startswith("dfnb: ") and sentence in last
