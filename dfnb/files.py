@@ -221,18 +221,22 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return json.loads(parquet.read_metadata(path).metadata[b"dfnb"])
 
 
-def read_table(path: Path, categories: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path,
+    categories: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The rows of a table of :func:`write_table`; :func:`read_metadata` reads the rest.
 
-    The columns ``categories`` become categories, which pandas compares faster than texts. Raises
-    :class:`DfnbError` when the file is missing or damaged.
+    The columns ``categories`` become categories, which pandas compares faster than texts. Without
+    ``columns``, all are read. Raises :class:`DfnbError` when the file is missing or damaged.
     """
     import pandas as pd
 
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
     with explained(path, "as a table of dfnb", "delete it and make it again"):
-        return pd.read_parquet(path, read_dictionary=list(categories))
+        return pd.read_parquet(path, columns=columns, read_dictionary=list(categories))
 
 
 # ---------------------------------------------------------------- names and hashes

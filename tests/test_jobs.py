@@ -9,7 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import nbformat
-import pandas as pd
+import planted
 import pytest
 import yaml
 from conftest import CHECKOUT
@@ -19,6 +19,7 @@ from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
 
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
+from dfnb.files import run_folder
 from dfnb.report import detectors, maps, scores, thresholds
 from dfnb.running import (
     datasets,
@@ -30,7 +31,9 @@ from dfnb.running import (
     workflow,
 )
 from dfnb.store import reports
-from dfnb.store.scores import Condition
+from dfnb.store.runs import StoredRun
+from dfnb.store.scores import Condition, read_about
+from dfnb.store.scores import add as add_scores
 from dfnb.training import train
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -275,7 +278,9 @@ def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
 
 
 def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypatch):
-    run = SimpleNamespace(id="x", train_set="smoke-a")
+    run = StoredRun("x", planted.record("xception"))
+    planted.add(run, {})
+    reports.keep("loop", run, [])
     monkeypatch.setattr(open_reports, "first_runs", lambda report: {"Baseline": run})
     with pytest.raises(DfnbError, match="no run of loop has scores of a test set"):
         open_reports.measure_maps("loop")
@@ -318,7 +323,6 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
     assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
     report = done / "reports" / "mine"
-    assert (report / "test_sets" / "validation of smoke-a.parquet").exists()
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_bytes()
     assert (report / "profile.yaml").read_bytes() == profile
     assert reports.mean_mask_path(report, job.name).exists()
@@ -395,33 +399,45 @@ def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(
             jobs.train_and_score(trainings()[1])
 
 
-def test_a_test_set_that_is_named_twice_is_scored_once(empty_home, monkeypatch):
+@pytest.fixture
+def scored(empty_home, monkeypatch):
+    """The conditions that are scored of runs that are not there, in place of scoring."""
     made = []
+
+    def table(run, condition, *_):
+        made.append(condition)
+        return planted.table(condition.test_set)
+
+    monkeypatch.setattr(measuring, "_make", table)
+    monkeypatch.setattr(measuring, "_fingerprint", lambda name: name)
     monkeypatch.setattr(
-        measuring, "_make", lambda _, missing, *__: made.append(missing) or ({}, {})
+        measuring.test_sets,
+        "describe",
+        lambda name, shared: planted.about(
+            planted.record("xception"), [Condition(name)], {name: shared}
+        ).test_sets[name],
     )
-    run = SimpleNamespace(id="x", train_set="smoke-a")
-    measuring.measured(run, "mine", ["smoke-b", "smoke-a", "smoke-b"])
-    assert [key.test_set for key in made[0]] == ["smoke-b", "smoke-a"]
+    monkeypatch.setattr(measuring, "_shared_crops", lambda *_: None)
+    return made
 
 
-def test_a_known_leak_stays_known_without_the_training_set(empty_home, monkeypatch):
-    table = pd.DataFrame({"score": [0.5]})
-    known = {"smoke-b": {"fingerprint": "same", "shared_crops": [3, 32]}}
-    new = {"smoke-b": {"fingerprint": "same", "shared_crops": None}}
-    conditions = [Condition("smoke-b"), Condition("smoke-b", "JPEG", 3)]
-    added = []
-    for part, name, result in (
-        (reports, "read_tables", ({conditions[0]: table}, known)),
-        (measuring, "_changed", []),
-        (measuring, "_make", ({conditions[1]: table}, new)),
-    ):
-        monkeypatch.setattr(part, name, lambda *_, result=result: result)
-    monkeypatch.setattr(measuring, "add_scores", lambda *of_run: added.append(of_run))
-    run = SimpleNamespace(id="x", train_set="smoke-a")
+def test_a_test_set_that_is_named_twice_is_scored_once(scored):
+    run = StoredRun("x", planted.record("xception"))
+    measuring.ensure_scores(run, ["smoke-b", "smoke-a", "smoke-b"])
+    assert [condition.test_set for condition in scored] == ["smoke-b", "smoke-a"]
+    measuring.ensure_scores(run, ["smoke-a"])
+    assert len(scored) == 2  # what is there is not scored again
+
+
+def test_a_known_leak_stays_known_without_the_training_set(scored):
+    run = StoredRun("x", planted.record("xception"))
+    tables = {Condition("smoke-b"): planted.table("smoke-b")}
+    path = run_folder("x") / "scores.parquet"
+    add_scores(path, planted.rows(tables), planted.about(run.record, tables, {"smoke-b": 3}))
     jpeg = measuring.Corruptions(test_set="smoke-b", names=["JPEG"], severities=[3])
-    _, about = measuring.measured(run, "mine", ["smoke-b"], jpeg)
-    assert about["smoke-b"]["shared_crops"] == added[0][2]["smoke-b"]["shared_crops"] == [3, 32]
+    measuring.ensure_scores(run, ["smoke-b"], jpeg)
+    assert scored == [Condition("smoke-b", "JPEG", 3)]
+    assert read_about(path).test_sets["smoke-b"].shared_crops == 3
 
 
 def interrupted(*_):

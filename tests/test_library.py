@@ -23,12 +23,10 @@ from torchvision.transforms import v2
 import dfnb
 from dfnb import files, papers, report
 from dfnb.checks import DfnbError
-from dfnb.data import test_sets
 from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.data.loading import StoredFrames
 from dfnb.store import reports
-from dfnb.store.reports import write_scores
-from dfnb.store.scores import KEYS, Condition
+from dfnb.store.scores import KEYS, Condition, write
 from dfnb.training import scoring
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
@@ -247,9 +245,8 @@ def test_numbers_are_those_of_the_report(run, dataset):
     log_odds = np.float32(table["log_odds"] + noise)  # as it is stored
     noisy = table.assign(log_odds=log_odds, score=expit(log_odds.astype(float)))
     tables = {Condition("smoke-b"): noisy}
-    about = {"smoke-b": test_sets.metadata("smoke-b")}
-    record = run.record.model_dump(mode="json")
-    write_scores("mine", run.id, tables, about, record=record, roles=[("", "")])
+    about = planted.about(run.record, tables)
+    write(reports.score_path(files.report_folder("mine"), run.id), planted.rows(tables), about)
     scores = report.scores("mine")
     expected = report.measure(scores, "AUC", "test_set").iloc[0]
     number = dfnb.auc(noisy)
@@ -324,7 +321,7 @@ def study_home(checkout, empty_home, monkeypatch):
     """
     (empty_home / "reports").symlink_to(checkout / "reports")
     monkeypatch.chdir(empty_home)
-    frames = files.read_table(reports.test_set_path(files.report_folder("study-bed"), "bed"))
+    frames = report.scores("study-bed", test_sets=["bed"])
     table = frames[["video", "label"]].drop_duplicates(ignore_index=True)
     noise = np.random.default_rng(0).normal(size=len(table))
     table["score"] = expit(table["label"] + noise)

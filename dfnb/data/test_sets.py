@@ -1,13 +1,35 @@
-"""Which frames of a test set are scored, and what reports keep about it. No torch is needed."""
-
-from typing import Any
+"""Which frames of a test set are scored, and what score files keep about it, without torch."""
 
 import pandas as pd
 
+from dfnb.checks import Closed
 from dfnb.data.frames import TREE, data_identity, dataset_record, load_frames, select, thinned
 from dfnb.files import dataset_folder
+from dfnb.manifests import domain_of
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
+
+
+class StoredSet(Closed):
+    """What a score file keeps about a test set, so that tables need neither it nor its manifest.
+
+    Attributes:
+        fingerprint: Identifies its frames, see :func:`dfnb.data.frames.data_identity`.
+        domain: Datasets of one domain are made alike, see :func:`dfnb.manifests.domain_of`.
+        apart: Whether means over datasets leave it out, see there.
+        compression: In words, for captions.
+        crop: How faces were cut, in words.
+        n: Frames that are scored where no corruption or map takes a part of them.
+        shared_crops: How many of them have a crop of the run's train or val split; None: not known.
+    """
+
+    fingerprint: str
+    domain: str
+    apart: bool
+    compression: str
+    crop: str
+    n: int
+    shared_crops: int | None = None
 
 
 def load(name: str) -> pd.DataFrame:
@@ -18,12 +40,10 @@ def load(name: str) -> pd.DataFrame:
     return thinned(select(load_frames(name), "test"), TEST_FRAMES)
 
 
-def metadata(name: str, split: str = "test") -> dict[str, Any]:
-    """What reports keep about a test set, or about another split of a dataset.
+def describe(name: str, shared_crops: int | None = None) -> StoredSet:
+    """What score files keep about a test set; ``shared_crops`` is of the run that was scored.
 
-    The ``fingerprint`` is the one that reports compare, see :func:`dfnb.data.frames.data_identity`.
-    ``compression`` and ``crop`` are words for captions.
-    Raises :class:`DfnbError` when the dataset is not prepared.
+    Raises :class:`DfnbError` when the dataset is not prepared or has no test split.
     """
     record = dataset_record(name)
     made_with = record["parameters"]
@@ -33,8 +53,13 @@ def metadata(name: str, split: str = "test") -> dict[str, Any]:
     crop = f"{cut}, {made_with['size']} pixels"
     if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
         crop = "crops as delivered"
-    return {
-        "fingerprint": data_identity(record, [split]),
-        "compression": record.get("compression", "as delivered"),  # only dfnb.synth records it
-        "crop": crop,
-    }
+    domain, is_apart = domain_of(name)
+    return StoredSet(
+        fingerprint=data_identity(record, ["test"]),
+        domain=domain,
+        apart=is_apart,
+        compression=record.get("compression", "as delivered"),  # only dfnb.synth records it
+        crop=crop,
+        n=len(load(name)),
+        shared_crops=shared_crops,
+    )

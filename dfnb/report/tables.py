@@ -16,10 +16,11 @@ from IPython.display import Markdown, display
 from dfnb import statistics
 from dfnb.files import report_folder, write_bytes
 from dfnb.report.metrics import SUMMARY, measure
-from dfnb.report.reading import MAIN
+from dfnb.report.reading import MAIN, sources
 from dfnb.store import reports
-from dfnb.store.reports import THIS_RUN, Detector, detectors
+from dfnb.store.reports import detectors
 from dfnb.store.runs import StoredRun
+from dfnb.store.scores import read_about
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -278,28 +279,24 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 def caption(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
     """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
     facts = defaultdict(list)
-    names = scores["detector"].unique()
-    candidates = detectors(report)
-    about = reports.test_sets(report)  # metadata by test set
-    if run:
-        candidates.insert(0, Detector(THIS_RUN, train_set=run.train_set, runs=(run,)))
-        about |= reports.read_tables(run, scores["test_set"].unique(), report)[1]
-    for detector in candidates:
-        for each in detector.runs if detector.name in names else ():
-            facts["Trained on"].append(detector.train_set)
-            facts["Seeds"].append(str(each.seed))
-            # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
-            rule = each.record.rule.replace(each.train_set, detector.train_set)
-            facts["Checkpoint"].append(rule)
-            if each.record.collapsed:
-                facts["Collapsed runs, left out unless all are"].append(each.id)
+    names = {*scores["detector"]}
+    shown = [each for each in sources(report, run) if each.detector.name in names]
+    kept_of_sets = {}
+    for detector, each, path, _ in shown:
+        kept_of_sets |= read_about(path).test_sets
+        facts["Trained on"].append(detector.train_set)
+        facts["Seeds"].append(str(each.seed))
+        # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
+        rule = each.record.rule.replace(each.train_set, detector.train_set)
+        facts["Checkpoint"].append(rule)
+        if each.record.collapsed:
+            facts["Collapsed runs, left out unless all are"].append(each.id)
     for name, rows in scores.groupby("test_set", observed=True):
         is_fake = rows.drop_duplicates("video")["label"] == 1
-        of_set = about[name]
+        kept = kept_of_sets[name]
         facts["Tested on"].append(
-            f"{name} {of_set['fingerprint'][:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
-            f"videos, {rows['cluster'].nunique()} clusters, "
-            f"{of_set.get('compression') or 'compression not known'}, {of_set['crop']}"
+            f"{name} {kept.fingerprint[:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
+            f"videos, {rows['cluster'].nunique()} clusters, {kept.compression}, {kept.crop}"
         )
     sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
     sentences.append(

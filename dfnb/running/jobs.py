@@ -22,13 +22,13 @@ from dfnb.papers.contract import INPUT
 from dfnb.report import claims
 from dfnb.running import parameters
 from dfnb.running.datasets import check_known, check_tested, ensure_datasets, is_available
-from dfnb.running.measuring import Corruptions, Maps, is_scored, measured
+from dfnb.running.measuring import Corruptions, Maps, ensure_scores, is_scored
 from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import run_parameters
 from dfnb.store import reports
-from dfnb.store.reports import STANDING_ALONE, Role
+from dfnb.store.reports import STANDING_ALONE
 from dfnb.store.runs import RunParameters
-from dfnb.store.scores import VALIDATION
+from dfnb.store.scores import Role
 from dfnb.training import train
 from dfnb.training.runs import Run, settings_of
 
@@ -398,12 +398,9 @@ def train_and_score(job: Training) -> Run:
         return Run.open(job.name)
     folder = files.report_folder(job.profile)
     run = Run.find(job.name)
-    scored_sets = _scored_sets(job)
     # The report keeps the weights of a first seed, so copies of its scores are not enough.
     can_copy = (
-        run is not None
-        and not job.is_first
-        and is_scored(run, job.profile, scored_sets, job.corruptions)
+        run is not None and not job.is_first and is_scored(run, job.test_sets, job.corruptions)
     )
     if run is None or not (run.has_weights or can_copy):
         if job.run.data:  # empty for released weights, which need no training set
@@ -417,19 +414,7 @@ def train_and_score(job: Training) -> Run:
         if mask is not None:
             _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))  # 16 bits, rounded
             files.write_bytes(reports.mean_mask_path(folder, run.id), png.tobytes())
-    options = (job.corruptions, job.maps, job.is_first)
-    tables, about = measured(run, job.profile, scored_sets, *options)
-    record = run.record.model_dump(mode="json")
-    reports.write_scores(job.profile, run.id, tables, about, record=record, roles=job.roles)
+    shown = ensure_scores(run, job.test_sets, job.corruptions, job.maps, job.is_first)
+    reports.keep(job.profile, run, shown, job.roles)
     reports.remove_replaced(job.profile, run.id)
     return run
-
-
-def _scored_sets(job: Training) -> list[str]:
-    """The test sets of a training and, unless its weights are the authors', its validation split.
-
-    No table of a report reads the scores of the validation split, as the record has the threshold.
-    They are stored for readers who choose another threshold.
-    """
-    validation = [VALIDATION.format(job.run.train_set)] if job.run.data else []
-    return [*job.test_sets, *validation]

@@ -8,10 +8,10 @@ minutes. What was measured before is read.
 from collections.abc import Iterable
 
 from dfnb.checks import DfnbError
-from dfnb.manifests import domain_of
-from dfnb.running.measuring import Corruptions, Maps, measured
+from dfnb.files import report_folder
+from dfnb.running.measuring import Corruptions, Maps, ensure_scores
 from dfnb.running.this_run import MAP_FRAMES
-from dfnb.store import reports
+from dfnb.store import reports, scores
 from dfnb.training.runs import Run, with_weights
 
 # What is measured in an open report, on one test set.
@@ -50,8 +50,8 @@ def measure_maps(report: str) -> dict[str, Run]:
         test_set = _test_set(report, firsts.values())
         of_maps = Maps(test_sets=[test_set], **FEW["maps"])
         for run in firsts.values():
-            tables, about = measured(run, report, [test_set], of_maps=of_maps, is_first=True)
-            reports.add_run(report, run, tables, about)
+            shown = ensure_scores(run, [test_set], of_maps=of_maps, is_first=True)
+            reports.keep(report, run, shown)
     return firsts
 
 
@@ -66,8 +66,7 @@ def score_corrupted(report: str) -> None:
         test_set = _test_set(report, firsts.values())
         corruptions = Corruptions(test_set=test_set, **FEW["corruptions"])
         for run in firsts.values():
-            tables, about = measured(run, report, [test_set], corruptions)
-            reports.add_run(report, run, tables, about)
+            reports.keep(report, run, ensure_scores(run, [test_set], corruptions))
 
 
 def _is_closed_with(report: str, entry: str) -> bool:
@@ -98,11 +97,10 @@ def _test_set(report: str, runs: Iterable[Run]) -> str:
     """
     votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in runs:
-        tables, _ = reports.read_run(report, run.id)
-        for name in dict.fromkeys(condition.test_set for condition in tables):
+        about = scores.read_about(reports.score_path(report_folder(report), run.id))
+        for name, kept in about.test_sets.items():
             scored, at_home = votes.get(name, (0, 0))
-            is_home = domain_of(name)[0] == domain_of(run.train_set)[0]
-            votes[name] = (scored + 1, at_home + is_home)
+            votes[name] = (scored + 1, at_home + (kept.domain == about.train_domain))
     if not votes:
         raise DfnbError(f"no run of {report} has scores of a test set: {_remedy(report)}")
     return max(votes, key=votes.get)

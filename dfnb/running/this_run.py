@@ -2,7 +2,7 @@
 
 from dfnb.checks import DfnbError
 from dfnb.running.datasets import ensure_datasets
-from dfnb.running.measuring import Maps, measured
+from dfnb.running.measuring import Maps, ensure_scores
 from dfnb.running.parameters import TrainingParameters
 from dfnb.store import reports
 from dfnb.store.runs import RunParameters, TrainingOptions
@@ -24,7 +24,7 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         with_maps: Whether its own maps and Grad-CAM are measured on the first test set, too.
 
     Raises :class:`DfnbError` for released weights, which have no training that a notebook could
-    show, and where :func:`dfnb.training.train.train` or :func:`measured` does.
+    show, and where :func:`dfnb.training.train.train` or :func:`ensure_scores` does.
     """
     if p.released:
         raise DfnbError(
@@ -39,14 +39,14 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         run = train.train(parameters)
     of_maps = None
     if with_maps:
-        # measured() takes the own maps and Grad-CAM, whatever the names are: these and
+        # ensure_scores takes the own maps and Grad-CAM, whatever the names are: these and
         # sanity_frames are only used with is_first, which is not given here.
         of_maps = Maps(
             test_sets=p.test_sets[:1], frames=MAP_FRAMES, names=["Grad-CAM"], sanity_frames=2
         )
-    tables, about = measured(run, p.report, p.test_sets, of_maps=of_maps)
+    scored = ensure_scores(run, p.test_sets, of_maps=of_maps)
     if not reports.is_closed(p.report):
-        reports.add_run(p.report, run, tables, about)
+        reports.keep(p.report, run, scored)
     return run
 
 

@@ -1,18 +1,12 @@
-"""A report is a set of runs: copies of their scores, and everything needed to tabulate them.
+"""A report is a set of runs: the rows of their scores that it shows, and what tables need beside.
 
 ::
 
     reports/<name>/profile.yaml                 copy of the profile; only of a closed report
-                   test_sets/<name>.parquet     one row per frame: KEYS
-                   scores/<run id>.parquet      of a run
+                   scores/<run id>.parquet      of a run, see dfnb.store.scores
                    weights/<run id>.safetensors of the main detectors' first seeds
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
                    records/<notebook>.json      says that a notebook was executed, see finish
-
-The rows of a score file name their :class:`~dfnb.store.scores.Condition` and, in ``frame_row``,
-their place in the table of the test set. The metadata are the ``record`` of the run; the
-``fingerprints`` of the test sets; and the ``shared_crops`` of those of which it is known, see
-:data:`dfnb.store.scores.About`.
 
 A report is *closed* if there is a profile of its name. Then only ``dfnb run`` and ``dfnb report``
 write there, its runs have ``roles`` (main detector, or variant of an ablation), and a notebook by
@@ -22,34 +16,20 @@ hand only reads it. Any other report is *open*: each notebook adds its run.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
-
 from dfnb.checks import DfnbError, read_yaml
-from dfnb.files import find, home, locked, read_metadata, read_table, report_folder, write_table
+from dfnb.files import find, home, locked, read_table, report_folder
 from dfnb.records import Clock, write_record
-from dfnb.store.runs import StoredRun, TrainingRecord
-from dfnb.store.scores import (
-    CONDITION,
-    KEY_TYPES,
-    KEYS,
-    About,
-    Condition,
-    Tables,
-    by_condition,
-    is_same,
-    read_scores,
-    slim,
-)
+from dfnb.store import scores
+from dfnb.store.runs import StoredRun
+from dfnb.store.scores import Condition, Role
 
 STANDING_ALONE = "baselines"  # the ablation whose variants stand beside the papers' main detectors
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
 WRITER = "DFNB_WRITES"  # environment variable: the closed report that this process may write to
-Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
 def is_closed(report: str) -> bool:
@@ -77,26 +57,14 @@ def mean_mask_path(folder: Path, run_id: str) -> Path:
     return folder / "weights" / f"{run_id}-mean-mask.png"
 
 
-def test_set_path(folder: Path, name: str) -> Path:
-    """The frames of a test set in a report's ``folder``."""
-    return folder / "test_sets" / f"{name}.parquet"
-
-
 def profile_of(report: str) -> dict[str, Any]:
     """The profile as the last ``dfnb run`` copied it; empty for a report that has none."""
     path = report_folder(report) / "profile.yaml"
     return read_yaml(path) if path.exists() else {}
 
 
-def test_sets(report: str) -> dict[str, dict[str, Any]]:
-    """By test set of a report: the metadata of its file, :func:`dfnb.data.test_sets.metadata`."""
-    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
-    paths = sorted(report_folder(report).glob("test_sets/[!.]*.parquet"))
-    return {path.stem: read_metadata(path) for path in paths}
-
-
 def score_files(folder: Path) -> list[Path]:
-    """The score files of the runs in a report or in a folder of reports."""
+    """The score files in a report or in a folder of reports."""
     # [!.] leaves out the temporary file of another process, whose name begins with a dot.
     return sorted(folder.rglob("scores/[!.]*.parquet"))
 
@@ -104,37 +72,25 @@ def score_files(folder: Path) -> list[Path]:
 # ---------------------------------------------------------------- writing
 
 
-def write_scores(report: str, name: str, tables: Tables, about: About, **metadata: Any) -> Path:
-    """Write a score file into a report; returns its path.
+def keep(
+    report: str,
+    run: StoredRun,
+    shown: Iterable[Condition],
+    roles: Sequence[Role] | None = None,
+) -> Path:
+    """Put the scores of a run under the conditions ``shown`` into a report; returns the file.
 
-    The frames of a test set are written once, as ``test_sets/<name>.parquet``.
-
-    Args:
-        report: Name of the report.
-        name: Of the file: the id of the run.
-        tables: For each condition a table with KEYS and ``log_odds``, measures, or both.
-        about: What is kept about each test set; its ``fingerprint`` changes with its frames.
-        metadata: The ``record`` of the run, in a closed report also its ``roles``.
-
-    Raises :class:`DfnbError` when the report has another version of a test set.
+    Conditions of which the report has rows stay. ``roles`` are those of a closed report.
     """
-    folder = report_folder(report)
-    path = score_path(folder, name)
-    parts = []
-    with locked(folder / "test_sets", wait_s=600):  # trainings in parallel append to one file
-        for condition, table in tables.items():
-            frames = _with_frames(folder, condition.test_set, table, about[condition.test_set])
-            # The place of each row's frame in the stored test set, which has each frame once.
-            frame_row = table[list(KEYS)].astype(KEY_TYPES).merge(frames, how="left")["frame_row"]
-            rows = slim(table).drop(columns=list(KEYS))
-            parts.append(rows.assign(**condition._asdict(), frame_row=frame_row.to_numpy()))
-        # Without any test set the file has no rows, but proves that the training ended.
-        rows = pd.concat(parts) if parts else pd.DataFrame(columns=CONDITION)
-        metadata["fingerprints"] = {key: kept["fingerprint"] for key, kept in about.items()}
-        shared = {key: kept.get("shared_crops") for key, kept in about.items()}
-        if any(shared.values()):
-            metadata["shared_crops"] = {key: counts for key, counts in shared.items() if counts}
-        write_table(path, rows, metadata)
+    path = score_path(report_folder(report), run.id)
+    source = scores.collect(run)
+    with locked(report_folder(report), wait_s=600):  # notebooks in parallel add to one report
+        rows = scores.select(read_table(source), {*shown, *scores.conditions_of(path)})
+        of_run = scores.read_about(source)
+        names = {*rows["test_set"]}
+        test_sets = {name: kept for name, kept in of_run.test_sets.items() if name in names}
+        update = {"test_sets": test_sets, "roles": roles}
+        scores.write(path, rows, of_run.model_copy(update=update))
     return path
 
 
@@ -143,53 +99,9 @@ def write_roles(path: Path, roles: Sequence[Role]) -> None:
 
     A file from an open report, to which a profile was added, has none yet.
     """
-    metadata = read_metadata(path)
-    wanted = [list(role) for role in roles]  # as JSON has them
-    if metadata.get("roles") != wanted:
-        write_table(path, read_table(path), {**metadata, "roles": wanted})
-
-
-def _with_frames(
-    folder: Path,
-    test_set: str,
-    table: pd.DataFrame,
-    about: Mapping[str, Any],
-) -> pd.DataFrame:
-    """Add the frames of ``table`` to the stored test set, and return all that it then has.
-
-    The result has each frame once: its KEYS, and as ``frame_row`` its place in the test set.
-    Raises :class:`DfnbError` where the stored test set has another fingerprint than ``about``.
-    """
-    keys = table[list(KEYS)].astype(KEY_TYPES)
-    path = test_set_path(folder, test_set)
-    stored = keys.head(0)  # none yet, with the same types
-    if path.exists():
-        if read_metadata(path)["fingerprint"] != about["fingerprint"]:
-            raise DfnbError(
-                f"{path} is of another version of {test_set}; move the folders scores "
-                f"and test_sets of {folder} away, then run what made it again"
-            )
-        stored = read_table(path)
-    frames = pd.concat([stored, keys]).drop_duplicates(ignore_index=True)
-    if len(frames) > len(stored):
-        # shared_crops is of one run, and is in its score file.
-        metadata = {name: value for name, value in about.items() if name != "shared_crops"}
-        write_table(path, frames, metadata)
-    return frames.assign(frame_row=np.arange(len(frames), dtype="int32"))
-
-
-def add_run(report: str, run: StoredRun, tables: Tables, about: About) -> None:
-    """Add a run, or further tables of it, to an open report.
-
-    Tables that are there stay as they are; with a new one, what is said about its test sets is
-    replaced.
-    """
-    with locked(report_folder(report), wait_s=600):
-        known, known_about = read_run(report, run.id)
-        if all(condition in known for condition in tables):
-            return
-        record = run.record.model_dump(mode="json")
-        write_scores(report, run.id, {**tables, **known}, {**known_about, **about}, record=record)
+    metadata = scores.read_about(path)
+    if metadata.roles != list(roles):
+        scores.write(path, read_table(path), metadata.model_copy(update={"roles": list(roles)}))
 
 
 def remove_replaced(report: str, run_id: str) -> None:
@@ -207,75 +119,6 @@ def remove_replaced(report: str, run_id: str) -> None:
                     path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------- one run of a report
-
-
-def read_run(
-    report: str,
-    run_id: str,
-    test_sets: Collection[str] | None = None,
-) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run in a report by condition, and their test sets' metadata, see ``About``.
-
-    Both are empty where the report has none. ``test_sets`` restricts them to these; None: all.
-    Where the report has since got another version of a test set, its tables are left out.
-    """
-    folder = report_folder(report)
-    path = score_path(folder, run_id)
-    if not path.exists():
-        return {}, {}
-    rows = read_table(path)
-    metadata = read_metadata(path)
-    shared = metadata.get("shared_crops", {})
-    about = {}
-    parts = []
-    for name, fingerprint in metadata["fingerprints"].items():
-        if test_sets is None or name in test_sets:
-            kept = read_metadata(test_set_path(folder, name))
-            if kept["fingerprint"] != fingerprint:  # frame_row would point at other frames
-                continue
-            about[name] = kept
-            if name in shared:
-                about[name]["shared_crops"] = shared[name]
-            frames = read_table(test_set_path(folder, name))
-            scores = rows[rows["test_set"] == name].reset_index(drop=True)
-            keys = frames.iloc[scores["frame_row"]].reset_index(drop=True)
-            parts.append(scores.join(keys))
-    if not parts:
-        return {}, {}
-    rows = pd.concat(parts, ignore_index=True).drop(columns="frame_row")
-    return by_condition(rows, about), about
-
-
-def read_tables(
-    run: StoredRun,
-    test_sets: Collection[str],
-    report: str,
-) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run on these test sets by condition, and the sets' metadata, see ``About``.
-
-    Tables in ``runs/`` take precedence over copies in ``report``, and these over copies in other
-    reports. Where these have different versions of a test set, only tables of the version that
-    takes precedence are returned. Copies of scores by other weights, from a training of the same id
-    on another machine, are left out.
-    """
-    tables, about = {}, {}  # about: test set -> metadata of its file, such as its fingerprint
-    sources = [read_scores(run.id, test_sets)]
-    paths = home().glob(f"reports/*/scores/{run.id}.parquet")
-    by_report = {path.parent.parent.name: path for path in paths}
-    for name in sorted(by_report, key=lambda name: (name != report, name)):  # ``report`` first
-        record = read_metadata(by_report[name])["record"]
-        if record.get("weights_sha256") == run.record.weights_sha256:
-            sources.append(read_run(name, run.id, test_sets))
-    for new_tables, new_about in reversed(sources):  # lowest precedence first: later ones replace
-        # Test sets of which this source has another version; not those that it lacks.
-        replaced = {name for name in about if not is_same(name, about, new_about)}
-        tables = {key: table for key, table in tables.items() if key.test_set not in replaced}
-        tables |= new_tables
-        about |= new_about
-    return tables, about
-
-
 # ---------------------------------------------------------------- which detectors there are
 
 
@@ -283,11 +126,11 @@ class Detector(NamedTuple):
     """Trainings that differ in their seed alone."""
 
     name: str  # in tables, unique in a report
-    paper: str = ""
-    ablation: str = ""  # both are empty for main detectors
-    variant: str = ""
-    train_set: str = ""  # that of the runs; bed-{seed} where each seed has its own
-    runs: tuple[StoredRun, ...] = ()  # in the order of their seeds
+    paper: str
+    ablation: str  # both are empty for main detectors
+    variant: str
+    train_set: str  # that of the runs; bed-{seed} where each seed has its own
+    runs: tuple[StoredRun, ...]  # in the order of their seeds
 
 
 def detectors(report: str) -> list[Detector]:
@@ -303,9 +146,8 @@ def detectors(report: str) -> list[Detector]:
     folder = report_folder(report)
     roles = {}  # run -> its ablations and variants; None in an open report
     for path in score_files(folder):
-        metadata = read_metadata(path)
-        run = StoredRun(path.stem, TrainingRecord.check(metadata.get("record"), path))
-        roles[run] = metadata.get("roles")
+        metadata = scores.read_about(path)
+        roles[StoredRun(path.stem, metadata.record)] = metadata.roles
     train_sets = pooled_train_sets(roles)
     # Runs by a key that identifies their detector, and by which the detectors are sorted.
     by_role = defaultdict(list)  # of a closed report

@@ -1,17 +1,25 @@
-"""The scores of a run: ``runs/<id>/scores.parquet``, one row per frame and condition.
+"""Score files: ``runs/<id>/scores.parquet``, and parts of them in reports.
 
-The file grows: a test set, a corruption or a map that a later step asks for is added to it. Its
-metadata have the fingerprint of each test set; rows of another version of a test set are replaced.
-Reports hold copies, see :mod:`dfnb.store.reports`.
+Both have one form, which pandas alone reads: a row per frame and condition. Its columns are
+CONDITION (``test_set``, ``corruption``, ``severity``, ``map``, ``sanity``), KEYS (``video``,
+``track``, ``frame``, ``cluster``, ``label``, ``method``), ``log_odds`` of P(fake), and the measures
+of where a detector looks, NaN in rows that have none. The metadata are an :class:`About`.
+
+The file of a run grows: a test set, a corruption or a map that a later step asks for is added to
+it. A report takes the rows of the conditions that it shows, see :mod:`dfnb.store.reports`.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from dfnb.checks import DfnbError
-from dfnb.files import locked, read_metadata, read_table, run_folder, write_table
+from dfnb.checks import Closed, DfnbError
+from dfnb.data.test_sets import StoredSet
+from dfnb.files import home, locked, read_metadata, read_table, run_folder, write_table
+from dfnb.store.runs import StoredRun, TrainingRecord
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
 KEY_TYPES = {
@@ -23,10 +31,6 @@ KEY_TYPES = {
     "method": str,
 }
 KEYS = tuple(KEY_TYPES)
-VALIDATION = "validation of {}"  # the test set of a training set's validation split
-# test set -> dfnb.data.test_sets.metadata of it and, of a run, ``shared_crops``: how many of its
-# frames have a crop of the run's train or val split, and of how many; None where it is not known.
-About = Mapping[str, Mapping[str, Any]]
 
 
 class Condition(NamedTuple):
@@ -40,73 +44,129 @@ class Condition(NamedTuple):
 
 
 CONDITION = list(Condition._fields)
-Tables = Mapping[Condition, pd.DataFrame]  # see dfnb.store.reports.write_scores
+CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
+NAMES_OF_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
+Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
-def add_scores(run_id: str, tables: Tables, about: About) -> None:
-    """Add tables to the scores of a run, in place of those of the same condition.
+class About(Closed):
+    """The metadata of a score file.
 
-    ``about`` describes the test sets of the tables. Where it has another version of a test set than
-    the stored file, all stored rows of this test set are dropped. Two processes may add at the same
-    time.
+    Attributes:
+        record: Of the run.
+        train_domain: The domain of its training set, see :class:`dfnb.data.test_sets.StoredSet`.
+        test_sets: By name, what is kept about each.
+        roles: As what a closed report shows the run; None in ``runs/`` and in open reports.
     """
-    path = run_folder(run_id) / "scores.parquet"
-    with locked(path.parent, wait_s=-1):  # without limit, while another process adds
-        known = read_metadata(path)["test_sets"] if path.exists() else {}
-        unchanged = [name for name in known if is_same(name, known, about)]
-        stored, _ = read_scores(run_id, unchanged)
-        parts = []
-        for condition, table in {**stored, **tables}.items():
-            parts.append(slim(table.astype(KEY_TYPES)).assign(**condition._asdict()))
-        metadata = {"test_sets": {**known, **about}}
-        write_table(path, pd.concat(parts, ignore_index=True), metadata)
+
+    record: TrainingRecord
+    train_domain: str
+    test_sets: dict[str, StoredSet]
+    roles: list[Role] | None = None
 
 
-def is_same(name: str, known: About, about: About) -> bool:
-    """Whether what is stored of a test set, see ``known``, stays valid when ``about`` is added.
-
-    It does where ``about`` has the same version (fingerprint), or lacks the test set.
-    """
-    return about.get(name, known[name])["fingerprint"] == known[name]["fingerprint"]
+# ---------------------------------------------------------------- reading and writing a file
 
 
-def read_scores(
-    run_id: str,
-    test_sets: Collection[str],
-) -> tuple[dict[Condition, pd.DataFrame], dict[str, Any]]:
-    """The tables of a run in ``runs/`` on these test sets, and their metadata, see ``About``.
+def read_about(path: Path) -> About:
+    """The metadata of a score file; raises :class:`DfnbError` where it is missing or damaged."""
+    if not path.is_file():
+        raise DfnbError(f"there is no {path}; run the step that makes it")
+    return _read_about(path, path.stat().st_mtime_ns)
 
-    Both are empty where the run has no scores, and lack the test sets on which it has none.
-    """
-    path = run_folder(run_id) / "scores.parquet"
+
+@lru_cache(maxsize=1024)  # a notebook asks for those of a hundred files several times
+def _read_about(path: Path, changed_ns: int) -> About:
+    """:func:`read_about`; a file that was written at another time is read again."""
+    return About.check(read_metadata(path), path)
+
+
+def conditions_of(path: Path) -> list[Condition]:
+    """The conditions of which a score file has rows, each once; none where there is no file."""
     if not path.exists():
-        return {}, {}
-    known = read_metadata(path)["test_sets"]
-    about = {name: known[name] for name in test_sets if name in known}
-    return by_condition(read_table(path), about), about
+        return []
+    pairs = read_table(path, NAMES_OF_CONDITIONS, CONDITION).drop_duplicates()
+    return [Condition(*values) for values in pairs.itertuples(index=False)]
 
 
-def by_condition(rows: pd.DataFrame, names: Collection[str]) -> dict[Condition, pd.DataFrame]:
-    """The rows of the test sets ``names`` as a table per condition.
+def select(rows: pd.DataFrame, wanted: Iterable[Condition]) -> pd.DataFrame:
+    """The rows of these conditions, in their order; ``rows`` are those of a score file."""
+    return rows.merge(_table_of(wanted))
 
-    A table lacks the columns that are NaN throughout, such as measures of other conditions.
+
+def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
+    """Write a score file: log-odds and measures as float32.
+
+    That is finer than any difference that matters, and half as large as float64. Without any row,
+    the file still proves that the run was scored.
     """
-    tables = {}
-    for values, table in rows[rows["test_set"].isin(names)].groupby(CONDITION, sort=False):
-        table = table.drop(columns=CONDITION).dropna(axis=1, how="all")
-        tables[Condition(*values)] = table.reset_index(drop=True)
-    return tables
+    # Without ``score``, which log-odds give.
+    values = [name for name in rows if name not in (*CONDITION, *KEYS, "score")]
+    types = {**CONDITION_TYPES, **KEY_TYPES, **dict.fromkeys(values, "float32")}
+    rows = rows.reindex(columns=[*types]).astype(types)
+    write_table(path, rows, metadata.model_dump(mode="json"))
 
 
-def slim(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is stored: without ``score``, which log-odds give.
+def add(path: Path, rows: pd.DataFrame, metadata: About) -> None:
+    """Add rows to a score file, in place of those of the same conditions.
 
-    Log-odds and measures become float32, which is finer than any difference that matters, and half
-    as large.
+    ``metadata`` describe the rows. Where the file has another version of one of their test sets,
+    all its rows of this test set are dropped. Two processes may add at the same time.
     """
-    table = table.drop(columns="score", errors="ignore")
-    floats = [name for name in table.select_dtypes("number") if name not in KEYS]
-    return table.astype(dict.fromkeys(floats, "float32"))
+    with locked(path.parent, wait_s=-1):  # without limit, while another process adds
+        known = {}
+        if path.exists():
+            known = read_about(path).test_sets
+            changed = [name for name in known if not is_same(name, known, metadata.test_sets)]
+            stored = read_table(path)
+            stored = stored[~stored["test_set"].isin(changed)]
+            new = [Condition(*values) for values in rows[CONDITION].drop_duplicates().to_numpy()]
+            stored = stored.merge(_table_of(new), how="left_anti")
+            rows = pd.concat([stored, rows], ignore_index=True)
+        test_sets = {**known, **metadata.test_sets}
+        write(path, rows, metadata.model_copy(update={"test_sets": test_sets}))
+
+
+def is_same(name: str, known: Mapping[str, StoredSet], new: Mapping[str, StoredSet]) -> bool:
+    """Whether rows of a test set that ``known`` describes fit those that ``new`` describes.
+
+    They do where both have one version of it (fingerprint), and where one of the two lacks it.
+    """
+    return name not in {*known} & {*new} or known[name].fingerprint == new[name].fingerprint
+
+
+def _table_of(wanted: Iterable[Condition]) -> pd.DataFrame:
+    """The conditions as a table, to be merged with rows of scores."""
+    return pd.DataFrame(list(wanted), columns=CONDITION).astype(CONDITION_TYPES)
+
+
+# ---------------------------------------------------------------- the scores of a run
+
+
+def collect(run: StoredRun) -> Path:
+    """Add to ``runs/<id>/scores.parquet`` what only reports have of the run; return this path.
+
+    So the scores of a run are in one file, also in a checkout whose trainings were done elsewhere.
+    Scores by other weights, from a training of the same id on another machine, are left out, and so
+    are those of another version of a test set than the file has. Without any scores there is no
+    file.
+    """
+    path = run_folder(run.id) / "scores.parquet"
+    for copy in sorted(home().glob(f"reports/*/scores/{run.id}.parquet")):
+        of_copy = read_about(copy)
+        known = read_about(path).test_sets if path.exists() else {}
+        there = {*conditions_of(path)}
+        missing = [
+            condition
+            for condition in conditions_of(copy)
+            if condition not in there and is_same(condition.test_set, known, of_copy.test_sets)
+        ]
+        if missing and of_copy.record.weights_sha256 == run.record.weights_sha256:
+            names = {condition.test_set for condition in missing}
+            test_sets = {name: kept for name, kept in of_copy.test_sets.items() if name in names}
+            update = {"test_sets": test_sets, "roles": None}
+            add(path, select(read_table(copy), missing), of_copy.model_copy(update=update))
+    return path
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:

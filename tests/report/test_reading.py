@@ -5,9 +5,11 @@ import pandas as pd
 import planted
 import pytest
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError
-from dfnb.files import read_metadata, report_folder, write_bytes
+from dfnb.files import read_table, report_folder, write_bytes
+from dfnb.report import measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.store import reports
 from dfnb.store.reports import (
@@ -16,10 +18,17 @@ from dfnb.store.reports import (
     remove_replaced,
     score_path,
     weights_path,
-    write_scores,
 )
 from dfnb.store.runs import StoredRun
-from dfnb.store.scores import KEYS, Condition, add_scores, check_scores
+from dfnb.store.scores import (
+    KEYS,
+    Condition,
+    check_scores,
+    collect,
+    conditions_of,
+    read_about,
+    select,
+)
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
 
 A, B = planted.SETS
@@ -45,7 +54,6 @@ def test_frames_are_read_as_they_were_written():
     assert len(table) == 3 * 90
     rows = table[table["corruption"] == "JPEG"]
     assert (rows["severity"] == 3).all() and (rows["test_set"] == B).all()
-    far = far.iloc[::-1]  # the rows are in the order of the test set
     for name in [*KEYS, "pixel_ap"]:
         np.testing.assert_array_equal(rows[name].tolist(), far[name].tolist())
     np.testing.assert_array_equal(rows[GAIN], far["pixel_ap"] - 0.25)
@@ -103,30 +111,39 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     of_old = [weights_path(folder, old), mean_mask_path(folder, old)]
     for path in of_old:
         write_bytes(path, b"content")
-    record = planted.record("xception", 1)
-    facts = {"record": record.model_dump(mode="json"), "roles": [("", "")]}
-    write_scores("demo", "new", {}, {}, **facts)
+    planted.write("demo", "xception", 1, name="new")
     remove_replaced("demo", "new")
     assert {path.stem for path in folder.glob("scores/*")} == {"new", other_seed, variant}
     assert not any(path.exists() for path in of_old)
-    assert read_metadata(score_path(folder, "new"))["roles"] == [["", ""]]
+    assert read_about(score_path(folder, "new")).roles == [("", "")]
 
 
-def test_another_version_of_a_test_set_is_refused():
+def test_scores_of_two_versions_of_a_test_set_are_not_compared():
     planted.write("demo", "xception")
+    other = StoredRun("other", planted.record("lae"))
     tables = {Condition(A): planted.table(A)}
-    about = planted.metadata(tables)
-    about[A]["fingerprint"] = "second"
-    with pytest.raises(DfnbError, match=rf"{A}\.parquet is of another version of {A}; move"):
-        write_scores("demo", "other", tables, about)
-    for path in report_folder("demo").glob("test_sets/*.parquet"):
-        path.unlink()
-    record = planted.record("xception", 1).model_dump(mode="json")
-    write_scores("demo", "other", tables, about, record=record, roles=[("", "")])
-    with pytest.raises(DfnbError, match=rf"xception.*parquet is of another version of {A}"):
+    planted.add(other, tables, **{A: "second"})
+    reports.keep("demo", other, tables, [("", "")])
+    with pytest.raises(DfnbError, match=rf"scores of different versions of {A}; move the older"):
         scores("demo")
-    run = StoredRun("xception---0", planted.record("xception"))
-    assert reports.read_tables(run, [A], "demo") == ({}, {})  # its rows name the earlier frames
+    assert len(scores("demo", test_sets=[B]))  # of which there is one version
+
+
+def test_a_score_file_is_read_by_pandas_alone():
+    run_id = planted.write("demo", "xception", 3)
+    rows = pd.read_parquet(report_folder("demo") / "scores" / f"{run_id}.parquet")
+    videos = rows.query("test_set == @A").assign(p=expit(rows["log_odds"]))
+    videos = videos.groupby(["video", "label"], as_index=False)["p"].mean()
+    auc = measure(scores("demo"), "AUC", ["test_set"]).set_index("test_set").loc[A, "value"]
+    assert roc_auc_score(videos["label"], videos["p"]) == pytest.approx(auc, abs=1e-12)
+
+
+def test_places_are_those_of_the_day_when_it_was_scored(empty_home):
+    planted.write("demo", "xception", more={Condition("mine"): planted.table("mine")})
+    before = scores("demo")
+    manifest = "kind: synth\nnames: [mine]\ndomain: synth-a\n"
+    write_bytes(empty_home / "data_manifest" / "embedded" / "mine.yaml", manifest.encode())
+    pd.testing.assert_frame_equal(scores("demo"), before)
 
 
 # ---------------------------------------------------------------- runs, and open reports
@@ -139,35 +156,34 @@ def run_of(paper="xception", seed=0, **facts):
 def add(report, run, key="", **more):
     tables = {Condition(name): planted.table(name, key=key) for name in (A, B)}
     tables |= more.get("tables", {})
-    reports.add_run(report, run, tables, planted.metadata(tables))
+    planted.add(run, tables)
+    reports.keep(report, run, tables)
 
 
 def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
     tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
-    about = planted.metadata(tables)
     run = StoredRun("r", planted.record("xception", 0))
-    add_scores("r", {Condition(A): tables[Condition(A)]}, {A: about[A]})
-    add_scores("r", {Condition(B): tables[Condition(B)]}, {B: about[B]})
-    stored, known = reports.read_tables(run, [A, B], "mine")
-    assert known == about and stored.keys() == tables.keys()
     for condition, table in tables.items():
-        pd.testing.assert_frame_equal(
-            stored[condition][[*KEYS]], table[[*KEYS]].astype({"label": int}), check_dtype=False
-        )
-    maps_of_a = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    add_scores("r", maps_of_a, {A: about[A]})
-    assert len(reports.read_tables(run, [A, B], "mine")[0]) == 3
-    second = {**about[A], "fingerprint": "second"}
-    add_scores("r", {Condition(A): planted.table(A, 3)}, {A: second})
-    stored, known = reports.read_tables(run, [A, B], "mine")
-    assert {*stored} == {Condition(A), Condition(B)} and known[A] == second
+        planted.add(run, {condition: table})
+    path = collect(run)
+    assert read_about(path) == planted.about(run.record, tables)
+    stored = read_table(path)
+    for condition, table in tables.items():
+        own = select(stored, [condition])[[*KEYS]]
+        pd.testing.assert_frame_equal(own, table[[*KEYS]], check_dtype=False)
+    edges = Condition(A, map="edges")
+    planted.add(run, {edges: planted.measured(A, energy=0.5)})
+    assert conditions_of(path) == [Condition(A), Condition(B), edges]
+    planted.add(run, {Condition(A): planted.table(A, 3)}, **{A: "second"})
+    assert conditions_of(path) == [Condition(B), Condition(A)]
+    assert read_about(path).test_sets[A].fingerprint == "second"
 
 
 def test_this_run_comes_first_and_with_its_own_scores_alone():
     planted.write_all("demo")
     run = run_of(seed=7)
     tables = {Condition(A): planted.table(A, key="own")}
-    add_scores(run.id, tables, planted.metadata(tables))
+    planted.add(run, tables)
     table = scores("demo", run, [A])
     assert table["detector"].cat.categories[0] == "this run"
     assert {*table["test_set"]} == {A} and "Baseline" in {*table["detector"]}
@@ -183,11 +199,12 @@ def test_this_run_comes_first_and_with_its_own_scores_alone():
 def test_a_committed_run_is_read_from_its_report():
     run_id = planted.write("demo", "xception", 3)
     run = StoredRun(run_id, planted.record("xception", 3))
-    stored, about = reports.read_tables(run, [A], "elsewhere")
-    assert {*stored} == {Condition(A)} and about[A]["fingerprint"] == A
-    trained_again = run.record.model_copy(update={"weights_sha256": "other"})
-    assert reports.read_tables(StoredRun(run_id, trained_again), [A], "elsewhere") == ({}, {})
     assert {*scores("elsewhere", run, [A])["detector"]} == {"this run"}
+    path = collect(run)
+    assert conditions_of(path) == [Condition(A), Condition(B)]
+    path.unlink()
+    trained_again = run.record.model_copy(update={"weights_sha256": "other"})
+    assert not collect(StoredRun(run_id, trained_again)).exists()
 
 
 def test_an_open_report_grows_and_nothing_in_it_is_replaced():
@@ -202,13 +219,10 @@ def test_an_open_report_grows_and_nothing_in_it_is_replaced():
     assert [each.name for each in detectors("mine")][-1] == "LAE"
     before = scores("mine")
     more = {Condition(A, map="edges"): planted.measured(A, energy=0.5)}
-    add("mine", run_of(seed=0), "ignored: these scores are there already", tables=more)
+    planted.add(run_of(seed=0), more)
+    reports.keep("mine", run_of(seed=0), more)
     pd.testing.assert_frame_equal(scores("mine"), before)
     assert len(maps("mine")) == 60
-    about = planted.metadata([Condition(A)])
-    about[A]["fingerprint"] = "second"
-    with pytest.raises(DfnbError, match="of another version"):
-        reports.add_run("mine", run_of(seed=9), {Condition(A): planted.table(A)}, about)
 
 
 def test_a_seed_that_was_trained_on_two_versions_of_its_data_is_refused():
@@ -267,8 +281,7 @@ def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
     with pytest.raises(DfnbError, match="execute notebooks of papers with `-p report mine` first"):
         scores("mine")
     run_id = planted.write("demo", "xception")
-    for folder in ("scores", "test_sets"):
-        write_bytes(report_folder("demo") / folder / f".{run_id}.parquet.01.parquet", b"half")
+    write_bytes(report_folder("demo") / "scores" / f".{run_id}.parquet.01.parquet", b"half")
     assert names() == ["Baseline"] and len(scores("demo"))
     assert maps("demo").empty and {"map", "sanity", "detector"} <= {*maps("demo")}
 

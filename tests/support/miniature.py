@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import trees
 import yaml
@@ -20,7 +21,6 @@ from dfnb import papers, synth
 from dfnb.data.frames import dataset_record, load_frames
 from dfnb.manifests import manifest
 from dfnb.store import reports
-from dfnb.store.scores import Condition, read_scores
 from dfnb.synth import building
 
 FACEFORENSICS = "faceforensics-c23"
@@ -219,8 +219,8 @@ def check_published(home, titles):
     runs = {detector.name: detector.runs[0].id for detector in reports.detectors("paper")}
     for row in rows:
         name, method = datasets[row["tested on"]]
-        tables, _ = read_scores(runs[row["paper"]], [name])
-        scores = tables[Condition(name)]
+        scores = pd.read_parquet(home / "runs" / runs[row["paper"]] / "scores.parquet")
+        scores = scores.query("test_set == @name and corruption == '' and map == ''")
         if method != "all":
             scores = scores[scores["method"].isin([method, "real"])]
         auc = roc_auc_score(scores["label"], scores["log_odds"])

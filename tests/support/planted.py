@@ -5,10 +5,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from dfnb.data.test_sets import StoredSet
+from dfnb.files import report_folder, run_folder
+from dfnb.manifests import domain_of
 from dfnb.seeds import rng
-from dfnb.store.reports import write_scores
+from dfnb.store import scores
+from dfnb.store.reports import score_path
 from dfnb.store.runs import TrainingRecord
-from dfnb.store.scores import Condition
+from dfnb.store.scores import About, Condition
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 CROP = "face box × 1.3, 300 pixels"
@@ -83,28 +87,53 @@ def record(paper, seed=0, settings=None, train_set=SETS[0], **facts):
     return TrainingRecord.check({**entries, **facts}, "planted")
 
 
-def metadata(tables):
-    """What a report keeps about the test sets of some tables, by condition."""
-    made = {}
-    for condition in tables:
-        name = condition.test_set
-        made[name] = {"fingerprint": name, "compression": "JPEG", "crop": CROP}
-    return made
+def about(record, tables, shared=None, **versions):
+    """The metadata of a score file with these tables, by condition.
+
+    ``shared``: how many frames of a test set have a crop of the training. ``versions`` replace the
+    fingerprint of a test set, which is its name.
+    """
+    test_sets = {}
+    for name in {condition.test_set for condition in tables}:
+        domain, apart = domain_of(name)
+        test_sets[name] = StoredSet(
+            fingerprint=versions.get(name, name),
+            domain=domain,
+            apart=apart,
+            compression="JPEG",
+            crop=CROP,
+            n=90,
+            shared_crops=(shared or {}).get(name),
+        )
+    domain = domain_of(record.parameters.train_set)[0]
+    return About(record=record, train_domain=domain, test_sets=test_sets)
 
 
-def write(profile, paper, seed=0, role=("", ""), strength=1.5, more=None, shared=None, **facts):
+def rows(tables):
+    """The rows of a score file with these tables, by condition."""
+    parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def add(run, tables, **versions):
+    """Add tables to the scores of a run in ``runs/``; see :func:`about`."""
+    path = run_folder(run.id) / "scores.parquet"
+    scores.add(path, rows(tables), about(run.record, tables, **versions))
+
+
+def write(
+    profile, paper, seed=0, role=("", ""), strength=1.5, more=None, shared=None, name="", **facts
+):
     """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record.
 
-    ``shared`` is what is known of the crops that it shares with a test set.
+    ``shared`` is that of :func:`about`, ``name`` the id of the run.
     """
-    run_id = f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
+    run_id = name or f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     tables.update(more or {})
-    about = {"record": record(paper, seed, **facts).model_dump(mode="json"), "roles": [role]}
-    of_sets = metadata(tables)
-    for name, counts in (shared or {}).items():
-        of_sets[name]["shared_crops"] = counts
-    write_scores(profile, run_id, tables, of_sets, **about)
+    metadata = about(record(paper, seed, **facts), tables, shared)
+    path = score_path(report_folder(profile), run_id)
+    scores.write(path, rows(tables), metadata.model_copy(update={"roles": [role]}))
     return run_id
 
 
