@@ -329,7 +329,7 @@ def study_home(checkout, empty_home, monkeypatch):
     return table
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/own.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/own.md", "docs/numbers.md"])
 def test_the_python_of_the_documents_works_as_it_is_typed(
     smoke_home, checkout, study_home, name, capsys
 ):
