@@ -264,26 +264,19 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
 
 def _described(means: pd.DataFrame, source: Source, metadata: About) -> pd.DataFrame:
     """The rows of :func:`_means` with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``."""
-    places = {name: _place(name, source.run, metadata) for name in means["test_set"].unique()}
+    places = {}
+    for name in means["test_set"].unique():
+        kept = metadata.test_sets[name]
+        places[name] = "within" if kept.domain == metadata.train_domain else "across"
+        if kept.apart and name != source.run.train_set:
+            places[name] = name
     constants = {
         name: pd.Categorical([value]).repeat(len(means))
         for name, value in zip(DETECTOR_COLUMNS, source.detector)
     }
-    described = means.assign(
+    return means.assign(
         **constants,
         place=means["test_set"].map(places).astype("category"),
         seed=source.run.seed,
         collapsed=source.run.record.collapsed,
     )
-    return described
-
-
-def _place(test_set: str, run: StoredRun, metadata: About) -> str:
-    """The ``place`` of a test set for a run, see :func:`scores`; ``metadata`` are of its file.
-
-    "within" is a test set of the training set's domain, unless it is apart and another one.
-    """
-    kept = metadata.test_sets[test_set]
-    if kept.apart and test_set != run.train_set:
-        return test_set
-    return "within" if kept.domain == metadata.train_domain else "across"

@@ -172,7 +172,8 @@ def detectors(report: str) -> list[Detector]:
         title = by_role[key][0].record.detector.title
         role = (ablation, variant) if is_variant else ("", "")
         name = f"{title}, {ablation}: {variant}" if is_variant else variant or title
-        trained.append(_detector(name, *role, train_set, by_role[key]))
+        runs = tuple(sorted(by_role[key], key=lambda run: run.seed))
+        trained.append(Detector(name, runs[0].parameters.paper, *role, train_set, runs))
     # Before those of an open report are added, which may have several training sets.
     main_sets = sorted({detector.train_set for detector in trained if not detector.ablation})
     if len(main_sets) > 1:
@@ -180,10 +181,14 @@ def detectors(report: str) -> list[Detector]:
             f"{folder} has main detectors of several training sets, {', '.join(main_sets)}; give "
             "each a report of its own"
         )
-    groups = [by_parameters[key] for key in sorted(by_parameters)]
-    _check_seeds(folder, groups)
-    for name, runs in zip(_names(groups, train_sets), groups):
-        trained.append(_detector(name, "", "", train_sets[runs[0]], runs))
+    groups = [
+        tuple(sorted(by_parameters[key], key=lambda run: run.seed)) for key in sorted(by_parameters)
+    ]
+    if groups:
+        _check_seeds(folder, groups)
+        for name, runs in zip(_names(groups, train_sets), groups):
+            paper = runs[0].parameters.paper
+            trained.append(Detector(name, paper, "", "", train_sets[runs[0]], runs))
     return trained
 
 
@@ -202,18 +207,6 @@ def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:
                     f"{folder} has two runs of one detector and seed, {other.id} and {run.id}, "
                     f"perhaps on two versions of {run.train_set}; move the score file of one away"
                 )
-
-
-def _detector(
-    name: str,
-    ablation: str,
-    variant: str,
-    train_set: str,
-    runs: Iterable[StoredRun],
-) -> Detector:
-    """The detector of runs that differ in their seed, in the order of their seeds."""
-    runs = tuple(sorted(runs, key=lambda run: run.seed))
-    return Detector(name, runs[0].parameters.paper, ablation, variant, train_set, runs)
 
 
 def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:

@@ -10,7 +10,6 @@ it. A report takes the rows of the conditions that it shows, see :mod:`dfnb.stor
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,20 +64,24 @@ class About(Closed):
     roles: list[Role] | None = None
 
 
+_REMEMBERED: dict[Path, tuple[int, About]] = {}  # by file: when it was written, and its metadata
+
+
 # ---------------------------------------------------------------- reading and writing a file
 
 
 def read_about(path: Path) -> About:
-    """The metadata of a score file; raises :class:`DfnbError` where it is missing or damaged."""
+    """The metadata of a score file, remembered until the file is written again.
+
+    A notebook asks for those of a hundred files several times. Raises :class:`DfnbError` where the
+    file is missing or damaged.
+    """
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    return _read_about(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)  # a notebook asks for those of a hundred files several times
-def _read_about(path: Path, changed_ns: int) -> About:
-    """:func:`read_about`; a file that was written at another time is read again."""
-    return About.check(read_metadata(path), path)
+    changed_ns = path.stat().st_mtime_ns
+    if path not in _REMEMBERED or _REMEMBERED[path][0] != changed_ns:
+        _REMEMBERED[path] = changed_ns, About.check(read_metadata(path), path)
+    return _REMEMBERED[path][1]
 
 
 def conditions_of(path: Path) -> list[Condition]:
