@@ -85,9 +85,10 @@ def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
-    metadata = test_sets.metadata("smoke-a")
-    assert metadata["crop"] == "uncut, 96 pixels"
-    assert metadata["fingerprint"] == data_identity(dataset_record("smoke-a"), ["test"])
+    kept = test_sets.describe("smoke-a")
+    assert (kept.crop, kept.domain, kept.apart) == ("uncut, 96 pixels", "smoke-a", False)
+    assert kept.fingerprint == data_identity(dataset_record("smoke-a"), ["test"])
+    assert kept.n == len(test_sets.load("smoke-a"))
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)

@@ -88,18 +88,18 @@ def ensure_scores(
     if of_maps and run.has_weights:
         wanted += _map_conditions(run, of_maps, is_first)
     path = scores.collect(run)
-    missing = _missing(run, wanted)
-    if missing or not path.exists():  # a run without test sets gets a file without rows
-        parts = [pd.DataFrame()]
-        for condition in missing:
-            table = _make(run, condition, corruptions, of_maps)
-            parts.append(table.assign(**condition._asdict()))
+    made = {}
+    for condition in _missing(run, wanted):
+        table = _make(run, condition, corruptions, of_maps)
+        if len(table):
+            made[condition] = table.assign(**condition._asdict())
+    if made or not path.exists():  # a run without test sets gets a file without rows
         about = scores.About(
             record=run.record,
             train_domain=manifests.domain_of(run.train_set)[0],
-            test_sets={name: _describe(run, name) for name in _test_sets(missing)},
+            test_sets={name: _describe(run, name) for name in _test_sets(made)},
         )
-        scores.add(path, pd.concat(parts), about)
+        scores.add(path, pd.concat([pd.DataFrame(), *made.values()]), about)
     there = {*scores.conditions_of(path)}
     return [condition for condition in wanted if condition in there]
 
