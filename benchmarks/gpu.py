@@ -38,7 +38,7 @@ from dfnb.data.frames import load_frames, select
 from dfnb.device import DEVICE
 from dfnb.files import atomic
 from dfnb.papers import exposing_the_deception as etd
-from dfnb.papers import lae, xception
+from dfnb.papers import lae
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import Settings
 from dfnb.records import environment
@@ -421,12 +421,12 @@ def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Traine
     """
     changes = {"precision": loop.precision, "deterministic": loop.deterministic}
     settings = settings.model_copy(update={**changes, "schedule": "constant"})
-    run = train.run_parameters(paper, LOOP_SET, settings)
-    splits = train.visible_splits(run, settings, None)
+    training = train.make_training(paper, LOOP_SET, settings)
+    splits = train.visible_splits(training, None)
     times = math.ceil(steps * settings.batch_size / len(splits["train"]))
     splits["train"] = pd.concat([splits["train"]] * times, ignore_index=True)
     with mock.patch.object(device, "workers", lambda: loop.workers):
-        return Trainer(Path("loop"), run, splits, None)
+        return Trainer(Path("loop"), training, splits, None)
 
 
 # ---------------------------------------------------------------- a training
@@ -441,12 +441,10 @@ def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 def trained(precision: str, epochs: int) -> dict[str, Any]:
     """Columns of a row: seconds and speed of a training, AUC of test videos with its interval."""
-    settings = jobs.plan("demo").trainings[0].run.settings
-    settings = xception.Settings.check(
-        {**settings, "epochs": epochs, "precision": precision}, "demo"
-    )
+    settings = jobs.plan("demo").trainings[0].training.settings
+    settings = settings.model_copy(update={"epochs": epochs, "precision": precision})
     started = time.monotonic()
-    run = train.train(train.run_parameters("xception", TRAIN_SET, settings))
+    run = train.train(train.make_training("xception", TRAIN_SET, settings))
     seconds = time.monotonic() - started
     frames = select(load_frames(TRAIN_SET), "test")
     network = run.network().to(DEVICE)

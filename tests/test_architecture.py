@@ -26,7 +26,8 @@ data
 synth
 store
 report
-papers training
+papers
+training
 attribution
 library
 running

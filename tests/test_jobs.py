@@ -126,7 +126,7 @@ def test_a_profile_trains_its_grid_and_its_ablations(own_home):
     variants = {"main": {}, "slow": {"lr": 0.001, "seeds": [1, 2]}, "0 %": {"epochs": 2}}
     write_profile(own_home, {**GRID, "seeds": [1, 2]}, ablations={BASELINE: {"learning": variants}})
     planned = trainings()
-    assert [(job.run.seed, job.roles) for job in planned] == [
+    assert [(job.parameters["seed"], job.roles) for job in planned] == [
         (1, [jobs.MAIN, ("learning", "main")]),
         (2, [jobs.MAIN]),
         (1, [("learning", "0 %")]),
@@ -144,7 +144,7 @@ def test_the_name_of_a_training_set_may_have_the_seed(own_home):
     grid = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31]}
     variants = {"slow": {"lr": 0.001, "seeds": [31]}, "all of 30": {"train_set": "bed-30"}}
     write_profile(own_home, grid, ablations={BASELINE: {"learning": variants}})
-    planned = [(job.run.seed, job.run.train_set) for job in trainings()]
+    planned = [(job.parameters["seed"], job.parameters["train_set"]) for job in trainings()]
     assert planned == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
     write_profile(own_home, {**GRID, "train_set": "bed-{run}"})
     with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
@@ -517,7 +517,7 @@ def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatc
     p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
     assert p.model_dump() == parameters.defaults(notebook)
     if notebook in papers.notebooks():
-        run_id = train.run_id(this_run.run_parameters(p))
+        run_id = this_run.training_of(p).id
         planned = {job.name: job for job in jobs.plan("study-bed").trainings}
         assert planned[run_id].is_first and planned[run_id].done
 
@@ -555,7 +555,7 @@ def test_parameters_of_a_profile_give_the_runs_of_the_profile(notebook, home):
     cell = literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb")
     file = yaml.safe_load(yaml.safe_dump(jobs.notebook_parameters("smoke", notebook)))
     p = parameters.check(notebook, {**cell, **file})
-    run_id = train.run_id(this_run.run_parameters(p))
+    run_id = this_run.training_of(p).id
     assert run_id in {job.name for job in jobs.plan("smoke").trainings}
     published = jobs.notebook_parameters("paper", notebook)  # no dataset need be prepared
     assert published["train_set"] == "faceforensics-c23"

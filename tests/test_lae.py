@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-import planted
 import pytest
 import torch
 from networks import batch_of, recipe
@@ -14,7 +13,6 @@ from dfnb.data.frames import keep_masks, load_frames, masked_positions, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, contract, lae
 from dfnb.training import train
-from dfnb.training.runs import Run
 
 SHORT = {
     "batch_size": 16,
@@ -51,21 +49,15 @@ def losses_of(net):
     return net.losses(net(NOISE), BATCH)
 
 
-class UntrainedPhaseOne(Run):
-    """A run of phase one whose network was not trained."""
-
-    def network(self):
-        return network().eval()
-
-
 @pytest.fixture
 def table(home):
     return select(load_frames("smoke-a"), "train")
 
 
 @pytest.fixture
-def start(tmp_path):
-    return UntrainedPhaseOne(tmp_path.name, planted.record("lae", seed=3))
+def start():
+    """A network of phase one that was not trained."""
+    return network().eval()
 
 
 # ---------------------------------------------------------------- outputs
@@ -174,7 +166,7 @@ def test_a_comparator_that_cannot_be_had_is_told_before_training(home, monkeypat
         with pytest.raises(DfnbError, match=remedy):
             call()
     with pytest.raises(DfnbError, match=remedy):
-        train.train(train.run_parameters("lae", "smoke-a", wanted))
+        train.train(train.make_training("lae", "smoke-a", wanted))
     settings(perceptual_weight=0.0).fetch()
 
 
@@ -258,9 +250,9 @@ def test_without_attention_loss_the_same_frames_are_always_shown(table, start, s
 
 def test_concepts_are_outputs_of_the_network_in_the_order_of_the_table(table, start):
     few = table.iloc[::17]
-    vectors, losses = lae.concepts(start.network(), few)
+    vectors, losses = lae.concepts(start, few)
     images = as_batch(few, settings())["image"]
-    outputs = contract.outputs_of(start.network(), images)
+    outputs = contract.outputs_of(start, images)
     np.testing.assert_allclose(vectors, outputs["channels"], atol=1e-6)
     real, fake = outputs["activation"].numpy().T
     label = few["label"].to_numpy()
@@ -272,7 +264,7 @@ def test_candidates_come_from_challenging_clusters_in_turn(table, start, monkeyp
     vectors = np.stack([place % 4 * 100.0, place * 0.01], 1)  # four clusters
     losses = np.array([0.5, 2.0, 3.0, 0.4])[place % 4]  # of which two are challenging
     monkeypatch.setattr(lae, "concepts", lambda network, table: (vectors, losses))
-    order = lae.candidates(start, table, 4)
+    order = lae.candidates(start, table, 4, seed=3)
     is_fake = table["label"].to_numpy() == 1
     assert sorted(order["row"]) == np.flatnonzero(is_fake).tolist()
     challenging = order[order["challenge"] > losses.mean()]
@@ -304,14 +296,14 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
     data = empty_home / "datasets" / "smoke-a"
     shutil.copytree(smoke_home / "datasets" / "smoke-a", data)
     still = settings(lr=1e-12)
-    first = train.train(train.run_parameters("lae", "smoke-a", still.before(), seed=3))
+    first = train.train(train.make_training("lae", "smoke-a", still.before(), seed=3))
     frames = load_frames("smoke-a")
-    visible = still.visible(select(frames, "train"), 3, first)
+    visible = still.visible(select(frames, "train"), 3, first.network())
     others = set(frames["mask"]) - set(visible["mask"])
     assert others
     for path in others:
         (data / path).unlink()
-    run = train.train(train.run_parameters("lae", "smoke-a", still, seed=3))
+    run = train.train(train.make_training("lae", "smoke-a", still, seed=3))
     assert run.record.start == first.id
     assert "loss_attention" in run.log and "loss_attention" not in first.log
     before = dict(first.network().named_parameters())

@@ -308,6 +308,6 @@ def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     plan = jobs.plan("mine")
     assert len(plan.trainings) == 12 and {*TABULATING} < {job.name for job in plan.notebooks}
     for job in plan.trainings:
-        if job.is_first and job.run.paper != "self_blended_images":
+        if job.is_first and job.parameters["paper"] != "self_blended_images":
             jobs.train_and_score(job.model_copy(update={"corruptions": None, "maps": None}))
             assert job.done

@@ -238,6 +238,6 @@ def test_a_training_with_sharpness_ends_a_little_elsewhere(home):
     weights = []
     for sharpness in (0.0, 0.05):
         settings = recipe("self_blended_images", images_per_epoch=64, epochs=1, sharpness=sharpness)
-        run = train.train(train.run_parameters("self_blended_images", "smoke-a", settings))
+        run = train.train(train.make_training("self_blended_images", "smoke-a", settings))
         weights.append(run.network().backbone.fc.weight)
     assert 0 < (weights[0] - weights[1]).abs().max() < 0.01 * weights[0].abs().max()

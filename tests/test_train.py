@@ -19,10 +19,11 @@ from dfnb import device, papers, records, report
 from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
-from dfnb.files import locked, run_folder, sha256
+from dfnb.files import locked, read_metadata, run_folder, sha256
 from dfnb.papers import contract, released_weights, xception
 from dfnb.running import jobs
 from dfnb.seeds import torch_seed
+from dfnb.store.runs import Training, TrainingRecord
 from dfnb.training import progress, runs, scoring, train, trainer
 from dfnb.training.runs import Run
 
@@ -48,12 +49,12 @@ def settings(paper="xception", **changes):
     return recipe(paper, **{**SMALL, **OF_PAPER[paper], **changes})
 
 
-def parameters(paper="xception", changes=None, train_set="smoke-a", **options):
-    return train.run_parameters(paper, train_set, settings(paper, **(changes or {})), **options)
+def training(paper="xception", changes=None, train_set="smoke-a", **options):
+    return train.make_training(paper, train_set, settings(paper, **(changes or {})), **options)
 
 
 def trained(paper="xception", seed=0, changes=None, **options):
-    return train.train(parameters(paper, changes, seed=seed, **options))
+    return train.train(training(paper, changes, seed=seed, **options))
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     straight = trained(**arguments)
     log = (straight.folder / "log.csv").read_bytes()
     home = new_home("second")
-    kill(3, parameters(**arguments))
+    kill(3, training(**arguments))
     (checkpoint,) = home.glob("runs/*/last.ckpt")
     state = torch.load(checkpoint)
     assert state["progress"]["seconds"] > 0
@@ -194,7 +195,7 @@ def test_killed_between_two_parts_of_a_batch_a_training_ends_in_the_same_weights
     arguments = {"changes": {"accumulate": 2, "mixup_probability": 0.5}}
     straight = trained(**arguments)
     new_home("second")
-    kill(4, parameters(**arguments))  # in the second half of the second batch
+    kill(4, training(**arguments))  # in the second half of the second batch
     resumed = trained(**arguments)
     assert straight.record.weights_sha256 == resumed.record.weights_sha256
     pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
@@ -355,7 +356,7 @@ def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
 
 
 def run_id(changes=None, **options):
-    return train.run_id(parameters("xception", changes, **options))
+    return training("xception", changes, **options).id
 
 
 def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
@@ -376,6 +377,43 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
     monkeypatch.setenv("DFNB_HOME", str(home))
     monkeypatch.setattr(train, "NUMBERS", train.NUMBERS + 1)
     assert run_id() not in ids
+
+
+def test_committed_runs_have_the_ids_of_their_files(checkout):
+    """Some of every paper, among them some that were trained on a part of the methods."""
+    seen = set()
+    for path in sorted(checkout.glob("reports/*/scores/*.parquet"))[::8]:
+        record = TrainingRecord.check(read_metadata(path)["record"], path)
+        again = Run(path.stem, record).training
+        assert again.id == path.stem
+        seen.add((again.paper, again.seen_methods is None))
+    assert {paper for paper, _ in seen} == {*papers.modules()} and ("lae", False) in seen
+
+
+ODD = [
+    (
+        "xception-bed-s2-5d80d696",
+        {"seed": 2, "frames_per_video": 3, "start_weights": ""},
+        {"backbone": "dfnb_plain7", "lr": 1, "pretrained": False, "step_factor": 1},
+    ),
+    ("locate_and_verify-bed-s0-d9c5a79c", {"data": ""}, {"released": "a.pth", "pretrained": False}),
+    (
+        "lae-bed-s1-a0c2c526",
+        {"seed": 1, "frames_per_video": 2, "seen_methods": ["a", "b"]},
+        {"backbone": "resnet18.a1_in1k", "masks": 5},
+    ),
+    ("exposing_the_deception-bed-s0-b123d428", {"version": 2}, {"branches": 2, "accumulate": 2}),
+    ("self_blended_images-bed-s7-0918313a", {"seed": 7}, {"ratios": [0.5, 1], "deformation": 2}),
+]
+
+
+@pytest.mark.parametrize(("expected", "facts", "changes"), ODD)
+def test_odd_settings_are_hashed_as_ever(expected, facts, changes):
+    paper = expected.partition("-")[0]
+    values = {"paper": paper, "train_set": "bed", "seed": 0, "data": "d", "start_weights": "w"}
+    values |= {"seen_methods": None, "frames_per_video": None, "version": 1, "numbers": 3}
+    chosen = papers.module(paper).Settings.check(changes, "test")
+    assert Training(**{**values, **facts, "settings": chosen}).id == expected
 
 
 def test_what_cannot_be_trained_is_refused(new_home, monkeypatch):

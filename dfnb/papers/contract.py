@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dfnb.data.loading import Sample
-    from dfnb.training.runs import Run
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
 INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with
@@ -207,12 +206,13 @@ class Settings(Closed):
         self,
         frames: pd.DataFrame,
         seed: int,
-        start: Run | None,
+        start: Network | None,
     ) -> pd.DataFrame:
         """The frames of the train or val split that this paper may see; by default all, with masks.
 
         Called once per training and split, after the previous phase has ended. ``seed`` is that of
-        the training, ``start`` the run of that phase; None if there is none.
+        the training and of that phase, ``start`` the network that the phase has trained; None if
+        there is none.
 
         A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
         :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -37,9 +37,6 @@ from dfnb.data.loading import in_order
 from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones, contract
 from dfnb.seeds import rng, torch_seed
-
-if TYPE_CHECKING:
-    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("LAE", "03_lae", "LAE")
 EPSILON = 1e-6  # keeps logarithms and divisions finite
@@ -149,13 +146,13 @@ class Settings(contract.Settings):
         self,
         frames: pd.DataFrame,
         seed: int,
-        start: Run | None,
+        start: Network | None,
     ) -> pd.DataFrame:
         """All frames of a split; the annotated fakes keep their masks, other masks are hidden.
 
-        Fakes are annotated in the train split of phase two alone; ``start``, the run of phase one,
-        is None in phase one. The column ``always``, which only this split gets, ranks them from 0
-        (-1: other frames), so that every batch shows some of them. They are shown without an
+        Fakes are annotated in the train split of phase two alone; ``start``, the network of phase
+        one, is None in phase one. The column ``always``, which only this split gets, ranks them
+        from 0 (-1: other frames), so that every batch shows some of them. They are shown without an
         attention loss, too, but then their masks are hidden: a comparison with and without this
         loss shows the effect of the masks alone.
 
@@ -179,7 +176,7 @@ class Settings(contract.Settings):
         self,
         frames: pd.DataFrame,
         seed: int,
-        start: Run,
+        start: Network,
     ) -> np.ndarray:
         """The positions of the annotated fakes in ``frames``, which is the train split."""
         masked_rows = masked_positions(frames)
@@ -189,7 +186,7 @@ class Settings(contract.Settings):
         if self.selection == "random" or not 0 < budget < len(masked_rows):
             return rng("annotated", seed).permutation(masked_rows)[:budget]
         # Positions of all fakes, in the order in which they should be annotated
-        candidate_rows = candidates(start, frames, self.clusters)["row"].to_numpy()
+        candidate_rows = candidates(start, frames, self.clusters, seed)["row"].to_numpy()
         # Candidates are ordered without looking at masks, so some may have none.
         has_mask = np.isin(candidate_rows, masked_rows)
         return candidate_rows[has_mask][:budget]
@@ -503,7 +500,12 @@ def discriminator(widths: tuple[int, ...]) -> nn.Module:
 # ---------------------------------------------------------------- active learning
 
 
-def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
+def candidates(
+    network: Network,
+    table: pd.DataFrame,
+    clusters: int,
+    seed: int,
+) -> pd.DataFrame:
     """All fakes of a training table, in the order in which a person should paint their masks.
 
     All frames are clustered by their concept vectors (:func:`concepts`). A cluster is challenging
@@ -513,9 +515,10 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
     way.
 
     Args:
-        start: The run of phase one; its seed seeds the clustering.
+        network: That of phase one, in evaluation mode.
         table: The train split.
         clusters: The number of clusters.
+        seed: Of the training; it seeds the clustering.
 
     Returns:
         One row per fake with the columns ``row`` (position in the table), ``video``, ``frame``,
@@ -529,8 +532,8 @@ def candidates(start: Run, table: pd.DataFrame, clusters: int) -> pd.DataFrame:
         raise DfnbError(
             f"clusters = {clusters} is more than the {len(table)} training frames; lower it"
         )
-    vectors, losses = concepts(start.network(), table)  # (n, K) and (n,) of all n frames
-    cluster, distance = clustered(vectors, clusters, start.seed)
+    vectors, losses = concepts(network, table)  # (n, K) and (n,) of all n frames
+    cluster, distance = clustered(vectors, clusters, seed)
     challenge = pd.Series(losses).groupby(cluster).transform("mean")  # per frame, of its cluster
     frames = pd.DataFrame(
         {
@@ -557,8 +560,8 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
     """Concept vectors (n, K) of all frames, and the :func:`latent_loss` (n,) of each.
 
     The concept vector of a frame is the output ``channels``: how much each of the K channels of f
-    adds to the activations of both halves of z, a_T + a_F. No gradient is kept. The network should
-    be in evaluation mode, as :meth:`dfnb.training.runs.Run.network` returns it.
+    adds to the activations of both halves of z, a_T + a_F. No gradient is kept. The network must
+    be in evaluation mode.
     """
     network = network.to(DEVICE)
     vectors = []

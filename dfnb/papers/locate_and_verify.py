@@ -16,7 +16,7 @@ fuses the maps of the SRM stream, and SSPSL labels the patches of fakes whose ma
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 import pandas as pd
 import torch
@@ -33,9 +33,6 @@ from dfnb.data.loading import Sample
 from dfnb.papers import backbones, contract, released
 from dfnb.papers.contract import IGNORED, Batch, cross_entropy
 from dfnb.seeds import rng
-
-if TYPE_CHECKING:
-    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify")
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
@@ -111,7 +108,7 @@ class Settings(contract.Settings):
         self,
         frames: pd.DataFrame,
         seed: int,
-        start: Run | None,
+        start: contract.Network | None,
     ) -> pd.DataFrame:
         """Hide the masks of the train split's fakes, all but a share of ``annotated``.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,9 +35,6 @@ from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
 from dfnb.data.loading import Sample
 from dfnb.papers import contract, xception
-
-if TYPE_CHECKING:
-    from dfnb.training.runs import Run
 
 PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
 
@@ -154,7 +151,7 @@ class Settings(contract.Settings):
         self,
         frames: pd.DataFrame,
         seed: int,
-        start: Run | None,
+        start: contract.Network | None,
     ) -> pd.DataFrame:
         """The real frames alone, in training and in validation."""
         return frames[frames["label"] == 0]

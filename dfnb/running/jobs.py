@@ -24,13 +24,13 @@ from dfnb.running import parameters
 from dfnb.running.datasets import check_known, check_tested, ensure_datasets, is_available
 from dfnb.running.measuring import Corruptions, Maps, ensure_scores, is_scored
 from dfnb.running.parameters import Names, Seeds
-from dfnb.running.this_run import run_parameters
+from dfnb.running.this_run import training_of
 from dfnb.store import reports
 from dfnb.store.reports import STANDING_ALONE
-from dfnb.store.runs import RunParameters
+from dfnb.store.runs import Training
 from dfnb.store.scores import Role
 from dfnb.training import train
-from dfnb.training.runs import Run, settings_of
+from dfnb.training.runs import Run
 
 # What these notebooks show is measured with the trainings, if the grid has the entry.
 NEEDED_ENTRIES = {"08_attribution": "maps", "09_robustness": "corruptions"}
@@ -105,7 +105,7 @@ def profile(name: str) -> Profile:
 
 
 class Job(Closed):
-    """One step of a profile: a notebook that papermill executes, or a :class:`Training`.
+    """One step of a profile: a notebook that papermill executes, or a :class:`TrainingJob`.
 
     Attributes:
         name: of the notebook; of a training, the id of its run.
@@ -126,11 +126,10 @@ class Job(Closed):
         return (files.home() / self.output).exists()
 
 
-class Training(Job):
+class TrainingJob(Job):
     """A training, and all that is scored and measured with it.
 
     Attributes:
-        run: what identifies the training.
         roles: the pairs of ablation and variant under which the report shows it.
         test_sets: the datasets that it is scored on.
         corruptions: the corrupted frames that it is scored on, too.
@@ -138,12 +137,17 @@ class Training(Job):
         is_first: whether it has the role MAIN and the first seed; the report keeps its weights.
     """
 
-    run: RunParameters
     roles: list[Role]
     test_sets: list[str]
     corruptions: Corruptions | None
     maps: Maps | None
     is_first: bool
+
+    @property
+    def training(self) -> Training:
+        """What is trained, made of the job's parameters."""
+        notebook = papers.module(self.parameters["paper"]).PAPER.notebook
+        return training_of(parameters.schema(notebook).check(self.parameters, self.name))
 
 
 class Plan(Closed):
@@ -153,10 +157,10 @@ class Plan(Closed):
     """
 
     profile: Name
-    trainings: list[Training]
+    trainings: list[TrainingJob]
     notebooks: list[Job]
 
-    def training(self, name: str) -> Training:
+    def training(self, name: str) -> TrainingJob:
         """The training of that name; raises :class:`DfnbError` with the nearest for another."""
         by_name = {job.name: job for job in self.trainings}
         if name not in by_name:
@@ -185,7 +189,7 @@ def plan(
     """
     content = profile(name)
     _check_measured(f"profile {name}", content)
-    by_id: dict[str, Training] = {}
+    by_id: dict[str, TrainingJob] = {}
     shown = {}  # notebook -> its parameters; a paper's notebook shows the paper's first training
     for notebook in content.notebooks:
         for job in _trainings(name, content, notebook):
@@ -199,7 +203,7 @@ def plan(
                 first.test_sets.extend(added)
     trainings = list(by_id.values())
     if main:  # released weights have no training that could be left out: they are scored
-        trainings = [job for job in trainings if MAIN in job.roles or not job.run.data]
+        trainings = [job for job in trainings if MAIN in job.roles or job.parameters["released"]]
     notebooks = []
     for notebook, changes in content.notebooks.items():
         changes = changes or {}  # None where the profile changes nothing
@@ -265,9 +269,9 @@ def fetch(planned: Plan) -> None:
         datasets.update(job.test_sets)
         datasets.update(job.maps.test_sets if job.maps else [])
         datasets.update([job.corruptions.test_set] if job.corruptions else [])
-        if job.run.data:  # empty for released weights, which are not trained
-            settings_of(job.run).fetch()
-            datasets.add(job.run.train_set)
+        if not job.parameters["released"]:  # such weights are not trained
+            job.training.settings.fetch()
+            datasets.add(job.parameters["train_set"])
     for dataset in sorted(datasets & {*manifests.dataset_names("synth")}):
         synth.fetch(dataset)
 
@@ -304,7 +308,7 @@ def _trainings(
     name: str,
     content: Profile,
     notebook: str,
-) -> Iterator[Training]:
+) -> Iterator[TrainingJob]:
     """Every training of a paper's notebook, first those of the grid, then those of the ablations.
 
     ``name`` and ``content`` are those of the profile; other notebooks than papers' have none.
@@ -331,19 +335,18 @@ def _trainings(
             can_start = p.released or is_available(p.train_set, "train", "val")
             if role != MAIN and not (present and can_start):
                 continue
-            p = p.model_copy(update={"test_sets": present})
-            run = run_parameters(p)  # raises where the training set or weights are missing
-            run_id = train.run_id(run)
+            # Without any, the notebook says which are missing.
+            p = p.model_copy(update={"test_sets": present or p.test_sets})
+            run_id = training_of(p).id  # raises where the training set or weights are missing
             is_first = role == MAIN and seed == grid.seeds[0]
             maps = grid.maps if role == MAIN else None
             if role != MAIN and grid.maps and grid.maps.variants:  # on its first test set
                 maps = grid.maps.model_copy(update={"test_sets": present[:1]})
-            yield Training(
+            yield TrainingJob(
                 name=run_id,
                 profile=name,
                 output=reports.score_path(Path("reports", name), run_id),
                 parameters=p.model_dump(mode="json"),
-                run=run,
                 roles=[role],
                 test_sets=present,
                 corruptions=grid.corruptions if role == MAIN else None,
@@ -403,9 +406,9 @@ def train_and_score(job: Training) -> Run:
         run is not None and not job.is_first and is_scored(run, job.test_sets, job.corruptions)
     )
     if run is None or not (run.has_weights or can_copy):
-        if job.run.data:  # empty for released weights, which need no training set
-            ensure_datasets(job.run.train_set)
-        run = train.train(job.run)
+        if not job.parameters["released"]:  # such weights need no training set
+            ensure_datasets(job.parameters["train_set"])
+        run = train.train(job.training)
     files.write_bytes(folder / "profile.yaml", files.profile_path(job.profile).read_bytes())
     if job.is_first:
         weights = run.weights().read_bytes()

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, create_model
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, create_model
 
 from dfnb import files, papers
 from dfnb.checks import Closed, DfnbError, Name, read_yaml
 from dfnb.running.datasets import check_known, check_tested, present
-from dfnb.store.runs import TrainingOptions
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:
@@ -38,13 +37,18 @@ class Parameters(Closed):
     report: Name = DESCRIBED
 
 
-class TrainingParameters(Parameters, TrainingOptions):
+class TrainingParameters(Parameters):
     """The parameters of a paper's notebook.
 
     Instances are of a class of :func:`schema`, which adds the fields of the paper's Settings, such
-    as ``released``.
+    as ``released``. For ``paper`` to ``frames_per_video`` see :class:`dfnb.store.runs.Training`.
     """
 
+    paper: Name
+    train_set: Name
+    seed: NonNegativeInt = 0
+    seen_methods: list[str] | None = Field(None, min_length=1)
+    frames_per_video: PositiveInt | None = None
     test_sets: Names
 
     def settings(self) -> Closed:

@@ -5,7 +5,7 @@ from dfnb.running.datasets import ensure_datasets
 from dfnb.running.measuring import Maps, ensure_scores
 from dfnb.running.parameters import TrainingParameters
 from dfnb.store import reports
-from dfnb.store.runs import RunParameters, TrainingOptions
+from dfnb.store.runs import Training
 from dfnb.training import train
 from dfnb.training.runs import Run
 
@@ -31,12 +31,12 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
             f"released = {p.released!r} has no training that this notebook could show; a profile "
             "scores such weights, see docs/own.md, Profiles"
         )
-    parameters = run_parameters(p)
-    run = Run.find(train.run_id(parameters))
+    training = training_of(p)
+    run = Run.find(training.id)
     if run is None or not run.has_weights:
         print("No finished run has these parameters: it is trained now.")
         ensure_datasets(p.train_set)
-        run = train.train(parameters)
+        run = train.train(training)
     of_maps = None
     if with_maps:
         # ensure_scores takes the own maps and Grad-CAM, whatever the names are: these and
@@ -50,7 +50,8 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
     return run
 
 
-def run_parameters(p: TrainingParameters) -> RunParameters:
-    """What identifies the training with the parameters of a paper's notebook."""
-    options = p.model_dump(include=set(TrainingOptions.model_fields))
-    return train.run_parameters(settings=p.settings(), **options)
+def training_of(p: TrainingParameters) -> Training:
+    """The training with the parameters of a paper's notebook."""
+    return train.make_training(
+        p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, p.frames_per_video
+    )

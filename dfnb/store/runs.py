@@ -1,49 +1,63 @@
-"""Finished trainings as their records describe them; :mod:`dfnb.training.runs` adds the network."""
+"""Trainings, and finished ones as their records describe them.
+
+:mod:`dfnb.training.train` makes a :class:`Training`; :mod:`dfnb.training.runs` adds the network.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, Name
+from dfnb.files import digest
 from dfnb.store.thresholds import Threshold
 
+Settings = TypeVar("Settings")
 
-class TrainingOptions(Closed):
-    """What a reader may choose of any training, besides the settings of its paper.
+
+class Training(Closed, Generic[Settings]):
+    """Everything that identifies a training; :func:`dfnb.training.train.make_training` makes one.
+
+    Its JSON is the entry ``parameters`` of the record.
 
     Attributes:
         paper: Module name of the paper.
         train_set: A dataset with the splits train and val.
         seed: Of the weights, the order of the images, augmentation, mixup and dropout.
-        seen_methods: Manipulation methods to train on; None: all.
+        seen_methods: Manipulation methods to train on, sorted; None: all.
         frames_per_video: Use at most this many frames per video, evenly spaced; None: all.
-    """
-
-    paper: Name
-    train_set: Name
-    seed: int = Field(0, ge=0)
-    seen_methods: list[str] | None = Field(None, min_length=1)
-    frames_per_video: int | None = Field(None, ge=1)
-
-
-class RunParameters(TrainingOptions):
-    """Everything that identifies a training; :func:`dfnb.training.train.run_parameters` makes them.
-
-    Attributes:
         data: A digest that identifies the frames of the training set; empty for released weights.
-        settings: Of the paper, whose schema checks them.
+        settings: An instance of the paper's Settings. Where a record is read without the paper's
+            code, it is a dict, as JSON has them: a ``Training[dict[str, Any]]``.
         start_weights: sha256 of the pretrained or released weights; empty: random ones.
         version: Of the paper, raised when its code gives other numbers.
         numbers: Of all other code, likewise: :data:`dfnb.training.train.NUMBERS`.
     """
 
+    paper: Name
+    train_set: Name
+    seed: int
+    seen_methods: list[str] | None
+    frames_per_video: int | None
     data: str
-    settings: dict[str, Any]
+    settings: Settings
     start_weights: str
     version: int
     numbers: int
+
+    @property
+    def id(self: "Training[Closed]") -> str:
+        """``<paper>-<train set>-s<seed>-<hash>``, the id of the run.
+
+        The hash is of everything, but of the settings only those that differ from their defaults.
+        So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that
+        leaves it at its default. Nor does a changed default, although it changes what such a run
+        does: then raise ``NUMBERS``. The source is not hashed: renaming a variable renames no run.
+        """
+        changed = self.settings.model_dump(mode="json", exclude_defaults=True)
+        hashed = digest({**self.model_dump(exclude={"settings"}), "settings": changed}, 8)
+        return f"{self.paper}-{self.train_set}-s{self.seed}-{hashed}"
 
 
 class TrainedPaper(Closed):
@@ -68,7 +82,7 @@ class TrainingRecord(Closed, extra="ignore"):
     Entries that only earlier records have are ignored.
     """
 
-    parameters: RunParameters
+    parameters: Training[dict[str, Any]]
     faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
@@ -94,8 +108,8 @@ class StoredRun:
     record: TrainingRecord = field(compare=False, repr=False)
 
     @property
-    def parameters(self) -> RunParameters:
-        """Paper, training set, seed, settings, and whatever else identifies the training."""
+    def parameters(self) -> Training[dict[str, Any]]:
+        """What identifies the training, with the settings as the record has them."""
         return self.record.parameters
 
     @property

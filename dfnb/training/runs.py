@@ -4,7 +4,7 @@ Torch is imported only where a network is made.
 """
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from dfnb.data.frames import data_identity, load_frames, mean_mask, select, thin
 from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
 from dfnb.records import read_record
 from dfnb.store.reports import score_files
-from dfnb.store.runs import RunParameters, StoredRun, TrainingRecord
+from dfnb.store.runs import StoredRun, Training, TrainingRecord
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings
@@ -65,10 +65,21 @@ class Run(StoredRun):
         """``runs/<id>``, which need not exist where the run is known from a report."""
         return run_folder(self.id)
 
+    @cached_property
+    def training(self) -> Training:
+        """What was trained, with the settings as an instance of the paper's Settings.
+
+        Raises :class:`DfnbError` when the paper refuses them today.
+        """
+        stored = self.parameters
+        schema = papers.module(stored.paper).Settings
+        settings = schema.check(stored.settings, f"settings of {stored.paper}")
+        return Training(**{**dict(stored), "settings": settings})
+
     @property
     def settings(self) -> "Settings":
-        """The settings of the training, see :func:`settings_of`."""
-        return settings_of(self.parameters)
+        """The paper's settings; raises as :attr:`training`."""
+        return self.training.settings
 
     def network(self) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
@@ -130,19 +141,13 @@ class Run(StoredRun):
         return data_identity(record, ("train", "val")) == self.parameters.data
 
 
-def settings_of(parameters: RunParameters) -> "Settings":
-    """The settings of a training; raises :class:`DfnbError` when the paper refuses them today."""
-    paper = parameters.paper
-    return papers.module(paper).Settings.check(parameters.settings, f"settings of {paper}")
-
-
-def frames_of(parameters: RunParameters, split: str) -> pd.DataFrame:
+def frames_of(training: Training, split: str) -> pd.DataFrame:
     """The frames of a split of the training set that this training uses, with all masks.
 
     ``Settings.visible`` may hide some of these frames and masks from the paper afterwards.
     """
-    frames = select(load_frames(parameters.train_set), split, parameters.seen_methods)
-    return thinned(frames, parameters.frames_per_video)
+    frames = select(load_frames(training.train_set), split, training.seen_methods)
+    return thinned(frames, training.frames_per_video)
 
 
 def with_weights(stored: Iterable[StoredRun]) -> list[Run]:

@@ -4,19 +4,17 @@ A training is a folder ``runs/<id>`` with a checkpoint until it ends, the weight
 epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.training.trainer`.
 """
 
-from typing import Any
-
 import pandas as pd
 
 from dfnb import papers, synth
 from dfnb.data.frames import check_classes, data_identity, dataset_record
-from dfnb.files import digest, locked, run_folder
+from dfnb.files import locked, run_folder
 from dfnb.manifests import dataset_names
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
-from dfnb.store.runs import RunParameters
-from dfnb.training.runs import Run, frames_of, settings_of
+from dfnb.store.runs import Training
+from dfnb.training.runs import Run, frames_of
 from dfnb.training.trainer import adopt, fit
 
 # Part of every run's id: raise it when a change of code outside the papers' files changes the
@@ -25,7 +23,7 @@ from dfnb.training.trainer import adopt, fit
 NUMBERS = 3
 
 
-def train(parameters: RunParameters) -> Run:
+def train(training: Training) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
@@ -39,44 +37,38 @@ def train(parameters: RunParameters) -> Run:
     Example::
 
         settings = papers.module("xception").Settings(image_size=96, epochs=2)
-        run = train(run_parameters("xception", "synth-a", settings, seed=1))
-
-    Args:
-        parameters: Made by :func:`run_parameters`, perhaps by another process.
+        run = train(make_training("xception", "synth-a", settings, seed=1))
 
     Raises :class:`DfnbError` when a dataset is missing or cannot be trained on, and when the loss
     or a validation score is no longer finite.
     """
-    folder = run_folder(run_id(parameters))
+    folder = run_folder(training.id)
     with locked(folder, wait_s=-1):  # waits without end
-        settings = settings_of(parameters)
+        settings = training.settings
         if read_record(folder) is None and settings.released:
-            adopt(folder, parameters)
+            adopt(folder, training)
         elif read_record(folder) is None:  # not trained to the end yet
             settings.fetch()
             start = None  # the run of the previous phase
             before = settings.before()  # settings of the previous phase
             if before is not None:
-                other_settings = {"settings": before.model_dump(mode="json")}
-                start = train(parameters.model_copy(update=other_settings))
-            fit(folder, parameters, visible_splits(parameters, settings, start), start)
+                start = train(training.model_copy(update={"settings": before}))
+            fit(folder, training, visible_splits(training, start), start)
     return Run.open(folder.name)
 
 
-def run_parameters(
+def make_training(
     paper: str,
     train_set: str,
     settings: Settings,
-    **options: Any,
-) -> RunParameters:
-    """Everything that identifies a training.
+    seed: int = 0,
+    seen_methods: list[str] | None = None,
+    frames_per_video: int | None = None,
+) -> Training:
+    """A training with all that identifies it; nothing is trained yet.
 
-    Args:
-        paper: Module name of the paper.
-        train_set: A dataset; one of the embedded benchmark need not be built yet.
-        settings: The paper's settings.
-        **options: ``seed``, ``seen_methods`` in any order, and ``frames_per_video``, see
-            :class:`dfnb.store.runs.TrainingOptions`.
+    The arguments are attributes of :class:`dfnb.store.runs.Training`; ``seen_methods`` may have any
+    order, and a dataset of the embedded benchmark need not be built yet.
 
     Raises :class:`DfnbError` when the dataset or pretrained weights are missing.
     """
@@ -93,53 +85,34 @@ def run_parameters(
         data = synth.preset_identity(train_set)
     else:
         data = data_identity(dataset_record(train_set, "train", "val"), ("train", "val"))
-    if options.get("seen_methods"):  # their order does not change the training
-        options["seen_methods"] = sorted(options["seen_methods"])
-    return RunParameters(
+    return Training(
         paper=paper,
         train_set=train_set,
+        seed=seed,
+        seen_methods=sorted(seen_methods) if seen_methods else None,
+        frames_per_video=frames_per_video,
         data=data,
-        settings=settings.model_dump(mode="json"),
+        settings=settings,
         start_weights=weights.sha256,  # empty: random
         version=papers.module(paper).PAPER.version,
         numbers=NUMBERS,
-        **options,
     )
 
 
-def run_id(parameters: RunParameters) -> str:
-    """``<paper>-<train set>-s<seed>-<hash>`` of :func:`run_parameters`.
-
-    The hash is of all parameters, but of the settings only those that differ from their defaults.
-    So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that leaves
-    it at its default. Nor does a changed default, although it changes what such a run does: then
-    raise :data:`NUMBERS`. The source is not hashed: renaming a variable renames no run.
-    """
-    p = parameters
-    changed = settings_of(p).model_dump(mode="json", exclude_defaults=True)
-    hashed = digest({**p.model_dump(), "settings": changed}, 8)  # 8 hexadecimal digits
-    return f"{p.paper}-{p.train_set}-s{p.seed}-{hashed}"
-
-
-def visible_splits(
-    parameters: RunParameters,
-    settings: Settings,
-    start: Run | None,
-) -> dict[str, pd.DataFrame]:
+def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFrame]:
     """The frames of train and val that the paper may see, with the masks that it may see.
 
-    Args:
-        parameters: Of the run.
-        settings: Of its paper, whose ``visible`` hides the rest.
-        start: The finished run of the phase before, which may choose the frames that get masks;
-            None: there is none.
+    ``start`` is the finished run of the phase before, whose network may choose the frames that get
+    masks; None: there is none.
 
     Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes.
     The class that the paper makes itself may have fewer.
     """
+    network = start.network() if start else None
     splits = {}
     for split in ("train", "val"):
-        visible = settings.visible(frames_of(parameters, split), parameters.seed, start)
-        check_classes(visible, split, settings.makes_other_class)
+        frames = frames_of(training, split)
+        visible = training.settings.visible(frames, training.seed, network)
+        check_classes(visible, split, training.settings.makes_other_class)
         splits[split] = visible
     return splits

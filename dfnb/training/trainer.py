@@ -26,10 +26,10 @@ from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.records import Clock, write_record
 from dfnb.seeds import rng, torch_seed
-from dfnb.store.runs import RunParameters
+from dfnb.store.runs import Training
 from dfnb.store.thresholds import threshold_of
 from dfnb.training.progress import Line, Pace, in_words, say
-from dfnb.training.runs import Run, settings_of
+from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 
 CHECKPOINT_S = 300  # seconds between checkpoints
@@ -56,7 +56,7 @@ class Progress:
 @device.fixed_threads()  # the rounding of sums depends on the number of threads
 def fit(
     folder: Path,
-    parameters: RunParameters,
+    training: Training,
     splits: dict[str, pd.DataFrame],
     start: Run | None,
 ) -> None:
@@ -64,11 +64,11 @@ def fit(
 
     The arguments are those of :class:`Trainer`.
     """
-    settings = settings_of(parameters)
+    settings = training.settings
     if settings.precision == "bf16-mixed" and device.emulates_bf16():
         print("this processor emulates bf16; with precision = 32-true it would train faster")
     with device.precision(settings.precision), device.reproducible(settings.deterministic):
-        trainer = Trainer(folder, parameters, splits, start)
+        trainer = Trainer(folder, training, splits, start)
         trainer.load()
         trainer.write_log()
         while trainer.progress.epoch < settings.epochs:
@@ -83,7 +83,7 @@ class Trainer:
 
     Args:
         folder: Of the run.
-        parameters: What identifies the training.
+        training: What is trained.
         splits: The frames of train and val, as the paper may see them.
         start: The run of the phase before, whose weights the network starts from; None: there is
             no such phase.
@@ -107,31 +107,31 @@ class Trainer:
     def __init__(
         self,
         folder: Path,
-        parameters: RunParameters,
+        training: Training,
         splits: dict[str, pd.DataFrame],
         start: Run | None,
     ) -> None:
         self.folder = folder
-        self.parameters = parameters
+        self.training = training
         self.splits = splits
         self.start = start
         self.clock = Clock()
         self.pace = Pace()
-        self.settings = settings_of(parameters)
+        self.settings = training.settings
         self.progress = Progress(threads=device.threads())
         # Data.
-        self.sampler = EpochSampler(splits["train"], self.settings, parameters.seed)
+        self.sampler = EpochSampler(splits["train"], self.settings, training.seed)
         self.steps = len(self.sampler)  # of a whole epoch; a resumed one will skip some
-        data = FrameDataset(splits["train"], self.settings, parameters.seed)
+        data = FrameDataset(splits["train"], self.settings, training.seed)
         self.loader = loader(data, self.sampler, device.workers())
         # With a seed, the samples are scored that the paper makes; without, the stored frames.
-        seed = parameters.seed if self.settings.makes_other_class else None
+        seed = training.seed if self.settings.makes_other_class else None
         self.validation_loader = loader_in_order(
             splits["val"], self.settings, workers=device.workers(), seed=seed
         )
         # Network.
-        torch.manual_seed(torch_seed("init", parameters.seed))
-        network = papers.module(parameters.paper).Network(self.settings)
+        torch.manual_seed(torch_seed("init", training.seed))
+        network = papers.module(training.paper).Network(self.settings)
         if start:  # its network has the same layers
             network.load_state_dict(start.network().state_dict())
         # With channels last, convolutions are faster.
@@ -223,7 +223,7 @@ class Trainer:
         """
         batch = {"epoch": self.progress.epoch, "partner": None, "weight": 1.0}
         batch.update(prepared(item, self.settings, device.DEVICE))
-        draw = rng("mixup", self.parameters.seed, global_step, part)
+        draw = rng("mixup", self.training.seed, global_step, part)
         if draw.random() >= self.settings.mixup_probability:
             return batch
         image = batch["image"]
@@ -244,7 +244,7 @@ class Trainer:
         for part, batch in enumerate(batches):
             # The seed is that of the step and part, so that a second pass, which train_step makes
             # where Network.moved gives other weights, drops the same units as the first.
-            torch.manual_seed(torch_seed("dropout", self.parameters.seed, global_step, part))
+            torch.manual_seed(torch_seed("dropout", self.training.seed, global_step, part))
             losses = losses_of(self.network, batch, self.settings.precision)
             # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
             # gradients, so one backward pass serves both.
@@ -394,9 +394,9 @@ class Trainer:
         images_before = self.start.record.images_seen if self.start else 0
         _write_record(
             self.folder,
-            self.parameters,
+            self.training,
             self.clock,
-            faces=faces_of(self.parameters.train_set),  # to score pictures without the dataset
+            faces=faces_of(self.training.train_set),  # to score pictures without the dataset
             rule=self._rule(),
             chosen=progress.chosen,
             validation_threshold=progress.validation_threshold,
@@ -413,7 +413,7 @@ class Trainer:
         if self.settings.chosen == "last":
             return "the last epoch"
         samples_of = "the paper's own samples of " if self.settings.makes_other_class else ""
-        train_set = self.parameters.train_set
+        train_set = self.training.train_set
         return f"highest frame AUC on {samples_of}the validation split of {train_set}"
 
 
@@ -425,14 +425,14 @@ def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tenso
     return network.losses({name: value.float() for name, value in outputs.items()}, batch)
 
 
-def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **values: Any) -> None:
+def _write_record(folder: Path, training: Training, clock: Clock, **values: Any) -> None:
     """Write the record of a run, after its weights; ``values`` are the record's other entries."""
-    paper = papers.module(parameters.paper)
+    paper = papers.module(training.paper)
     defaults = paper.Settings().model_dump(mode="json")  # these are the published values
     weights = folder / "best.safetensors"
     write_record(
         folder / "record.json",
-        parameters.model_dump(mode="json"),
+        training.model_dump(mode="json"),
         [weights],
         detector={
             "title": paper.PAPER.title,
@@ -446,21 +446,21 @@ def _write_record(folder: Path, parameters: RunParameters, clock: Clock, **value
     )
 
 
-def adopt(folder: Path, parameters: RunParameters) -> None:
+def adopt(folder: Path, training: Training) -> None:
     """Make a run in ``folder`` from the authors' released weights, the file ``settings.released``.
 
     Nothing is trained, and no dataset is needed.
     """
     clock = Clock()
-    settings = settings_of(parameters)
-    paper = papers.module(parameters.paper)
+    settings = training.settings
+    paper = papers.module(training.paper)
     network = paper.Network(settings)
     released_weights.load(network, settings.released, paper)
     with atomic(folder / "best.safetensors") as temporary:
         save_model(network, str(temporary))
     _write_record(
         folder,
-        parameters,
+        training,
         clock,
         faces={"drawn": False},  # they trained on photographs; how these were cut is not known
         rule="the authors' choice, perhaps on test sets",  # by which the epoch was chosen

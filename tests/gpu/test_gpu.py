@@ -103,11 +103,11 @@ def test_a_killed_training_of_published_size_ends_in_the_same_weights(
         (tmp_path / home).mkdir()
         monkeypatch.setenv("DFNB_HOME", str(tmp_path / home))
         small_dataset(train=6, val=4)
-        parameters = train.run_parameters(paper, DATASET, module.Settings(**short))
+        training = train.make_training(paper, DATASET, module.Settings(**short))
         if home == "killed":
-            kill(4, parameters)
+            kill(4, training)
             capsys.readouterr()
-        run = train.train(parameters)
+        run = train.train(training)
         runs[home] = run.record.weights_sha256
         if home == "killed":
             assert "resumed in epoch" in capsys.readouterr().out
@@ -122,10 +122,10 @@ def trained_auc(home):
     os.environ["DFNB_HOME"] = str(home)
     home.mkdir()
     small_dataset(train=48, val=12, test=48)
-    settings = jobs.plan("demo").trainings[0].run.settings
-    changed = {**settings, "epochs": 4, "images_per_epoch": None, "precision": "32-true"}
-    settings = papers.module("xception").Settings.check(changed, "demo")
-    run = train.train(train.run_parameters("xception", DATASET, settings))
+    settings = jobs.plan("demo").trainings[0].training.settings
+    changes = {"epochs": 4, "images_per_epoch": None, "precision": "32-true"}
+    settings = settings.model_copy(update=changes)
+    run = train.train(train.make_training("xception", DATASET, settings))
     frames = select(load_frames(DATASET), "test")
     scores = scoring.predict(run.network().to(device.DEVICE), frames, settings)
     return library.auc(scores)[["value", "low", "high"]].astype(float).tolist()

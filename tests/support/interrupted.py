@@ -27,22 +27,22 @@ def before_loss(patch, network, n, action):
     patch.setattr(network, "losses", changed)
 
 
-def kill(n, parameters):
+def kill(n, training):
     """Begin a training, which writes a checkpoint after every step, and kill it at the n-th loss.
 
     Args:
         n: From 1, over all phases. A paper with a second pass per step has two losses per step.
-        parameters: Made by ``train.run_parameters``.
+        training: Made by ``train.make_training``.
     """
-    process = multiprocessing.get_context(START).Process(target=_killed, args=(n, parameters))
+    process = multiprocessing.get_context(START).Process(target=_killed, args=(n, training))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
 
 
-def _killed(n, parameters):
+def _killed(n, training):
     trainer.CHECKPOINT_S = 0
     with pytest.MonkeyPatch.context() as patch:
-        network = papers.module(parameters.paper).Network
+        network = papers.module(training.paper).Network
         before_loss(patch, network, n, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        train.train(parameters)
+        train.train(training)

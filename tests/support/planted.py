@@ -52,6 +52,7 @@ def record(paper, seed=0, settings=None, train_set=SETS[0], **facts):
         "settings": settings or {"backbone": "small", "lr": 0.01, "image_size": size},
         "seed": seed,
         "seen_methods": ["swap"] if paper == "lae" else None,
+        "frames_per_video": None,
         "start_weights": "",
         "version": 1,
         "numbers": 1,
