@@ -5,12 +5,12 @@ import hashlib
 import av
 import numpy as np
 import pytest
-from clips import draw, moving, without_first, write
+from clips import LANDMARKS, RED, Blobs, draw, moving, without_first, write
 from PIL import Image
 
 from dfnb.checks import DfnbError
 from dfnb.data import faces
-from dfnb.data.faces import Unusable, decode, guess_length
+from dfnb.data.faces import Unusable, decode, detect, guess_length
 from dfnb.seeds import rng
 
 # ---------------------------------------------------------------- decoding
@@ -98,6 +98,19 @@ def test_a_photograph_is_turned_upright(tmp_path):
     expected = np.rot90(np.array(image), -1)
     np.testing.assert_array_equal(decoded.rgb(), expected)
     assert decoded.shape == expected.shape and guess_length(tmp_path / "a.png") == 1
+
+
+# ---------------------------------------------------------------- detecting
+
+
+def test_a_face_is_in_pixels_of_the_image_and_not_of_the_smaller_one_that_the_detector_sees():
+    image = np.full((1200, 1600, 3), 90, np.uint8)
+    image[300:700, 500:900] = RED
+    (face,) = detect(image, 390, Blobs())
+    box = [face.left, face.top, face.width, face.height]
+    np.testing.assert_allclose(box, [500, 300, 400, 400], atol=5)
+    np.testing.assert_allclose(face.landmarks, [500, 300] + 400 * LANDMARKS, atol=5)
+    assert detect(image, 410, Blobs()) == []
 
 
 # ---------------------------------------------------------------- the detector's file

@@ -180,7 +180,7 @@ UNUSABLE = {
 def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned(samples):
     path = min(samples.glob("portraits/*.jpg"))
     portrait = faces.read_image(path)
-    landmarks = faces.detect(portrait, 32, faces.YuNet())[0, 4:14].reshape(5, 2)
+    landmarks = faces.detect(portrait, 32, faces.YuNet())[0].landmarks
     for angle in (0, 90, -30):
         height, width = portrait.shape[:2]
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 0.8)

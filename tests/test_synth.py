@@ -287,9 +287,8 @@ def test_each_world_is_drawn_from_the_ranges():
 
 # ---------------------------------------------------------------- portraits
 
-# What the detector says of a face, but for its confidence: left, top, width and height, and x and y
-# of five landmarks, in pixels.
-FACE = [30, 30, 40, 50, 30, 40, 70, 40, 50, 55, 35, 75, 65, 75]
+LANDMARKS = np.float64([(30, 40), (70, 40), (50, 55), (35, 75), (65, 75)])
+FACE = faces.Detection(30, 30, 40, 50, LANDMARKS, 0.9)
 
 
 @pytest.mark.parametrize("method", mesh_forgeries.METHODS)
@@ -319,15 +318,14 @@ def test_every_portrait_is_used_or_listed(samples):
     ("detected", "size", "reason"),
     [
         ([], 96, "no face found"),
-        ([[*FACE, 0.9]] * 2, 96, "2 faces found, one is needed"),
-        ([[*FACE, 0.9]], 300, "the face is too small for frames of 300 pixels"),
-        ([[*FACE[:-1], 99, 0.9]], 96, "the face is cut by the frame"),
+        ([FACE] * 2, 96, "2 faces found, one is needed"),
+        ([FACE], 300, "the face is too small for frames of 300 pixels"),
+        ([FACE._replace(landmarks=LANDMARKS + 30)], 96, "the face is cut by the frame"),
     ],
 )
 def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, size, reason):
     cv2.imwrite(str(empty_home / "grey.png"), np.zeros((99, 99)))
-    faces_there = np.float64(detected).reshape(-1, 15)
-    assert inspect(empty_home / "grey.png", lambda image: faces_there, size) == reason
+    assert inspect(empty_home / "grey.png", lambda image: detected, size) == reason
 
 
 def test_a_picture_that_is_a_thin_line_has_no_face(empty_home):
@@ -346,7 +344,7 @@ def portraits(empty_home, monkeypatch):
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "0.png").read_bytes())
     (folder / ".DS_Store").touch()
     monkeypatch.setattr(faces, "detector_path", lambda: folder / "0.png")
-    monkeypatch.setattr(faces.YuNet, "__call__", lambda self, image: np.float64([[*FACE, 0.9]]))
+    monkeypatch.setattr(faces.YuNet, "__call__", lambda self, image: [FACE])
     return folder
 
 

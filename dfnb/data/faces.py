@@ -99,6 +99,29 @@ def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:
     return verified(path, sha256, problem)  # DfnbError: "<path> is not ..."
 
 
+class Detection(NamedTuple):
+    """A face that was found in an image. The unit is a pixel of this image."""
+
+    # Its box. The four may lie between pixels, and the box may extend beyond the image.
+    left: float
+    top: float
+    width: float
+    height: float
+    landmarks: np.ndarray  # (5, 2) x and y, in the order of dfnb.data.frames.face_axes
+    score: float  # the detector's certainty, 0 to 1
+
+    def in_larger_image(self, ratio: float) -> "Detection":
+        """The same face in the larger image that was reduced to ``ratio`` of its sides for this."""
+        return Detection(
+            left=self.left / ratio,
+            top=self.top / ratio,
+            width=self.width / ratio,
+            height=self.height / ratio,
+            landmarks=self.landmarks / ratio,
+            score=self.score,
+        )
+
+
 class YuNet:
     """The face detector of OpenCV. Each process loads the network when it sees its first image.
 
@@ -111,20 +134,19 @@ class YuNet:
     def __init__(self) -> None:
         self.path = str(detector_path())
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Detect the faces (n, 15) in an image (H, W, 3) uint8 BGR.
-
-        A face is the left, top, width and height of its box; x and y of five landmarks, in the
-        order of :func:`dfnb.data.frames.face_axes`; and a score in [0, 1]. The unit is a pixel of
-        the image.
-        """
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        """Detect the faces in an image (H, W, 3) uint8 BGR."""
         network = _network(self.path)
         height, width = image.shape[:2]
         network.setInputSize((width, height))
         _, faces = network.detect(image)  # (n, 15) float32, or None for no face
         if faces is None:
-            return np.zeros((0, 15))
-        return faces.astype(np.float64)
+            return []
+        detections = []
+        for left, top, width, height, *points, score in faces.tolist():
+            landmarks = np.reshape(points, (5, 2))
+            detections.append(Detection(left, top, width, height, landmarks, score))
+        return detections
 
 
 @cache
@@ -245,8 +267,8 @@ def explained_as_unusable() -> Iterator[None]:
 # ---------------------------------------------------------------- detecting
 
 
-def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
-    """The faces (n, 15) in an image (H, W, 3) uint8 RGB, in its pixels, see :class:`YuNet`.
+def detect(image: np.ndarray, min_face: int, detector: YuNet) -> list[Detection]:
+    """The faces in an image (H, W, 3) uint8 RGB, in its pixels.
 
     Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
     """
@@ -256,11 +278,8 @@ def detect(image: np.ndarray, min_face: int, detector: YuNet) -> np.ndarray:
     ratio = min(1, detection_side / longer_side)
     small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-    faces = detector(bgr)
-    faces[:, :14] /= ratio  # all but the score, from pixels of ``small`` to pixels of ``image``
-    large = faces[:, 2:4].max(axis=1) >= min_face  # width and height
-    certain = faces[:, 14] >= MIN_SCORE
-    return faces[large & certain]
+    faces = [face.in_larger_image(ratio) for face in detector(bgr) if face.score >= MIN_SCORE]
+    return [face for face in faces if max(face.width, face.height) >= min_face]
 
 
 # ---------------------------------------------------------------- mesh

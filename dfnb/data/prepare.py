@@ -13,9 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import joblib
@@ -25,7 +24,16 @@ from pydantic import Field
 from tqdm import tqdm
 
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.faces import Picture, Unusable, YuNet, decode, detect, guess_length, read_image
+from dfnb.data.faces import (
+    Detection,
+    Picture,
+    Unusable,
+    YuNet,
+    decode,
+    detect,
+    guess_length,
+    read_image,
+)
 from dfnb.data.frames import (
     OWN_MARK,
     PREVIOUS,
@@ -88,6 +96,29 @@ class NoFace(Unusable):
 # ---------------------------------------------------------------- geometry
 
 
+class Face(NamedTuple):
+    """One face, cut out of a frame of a video, with the crop's pixels."""
+
+    frame: int  # the number of the frame in the source video
+    is_alone: bool  # whether it is the only usable face in the frame
+    box: list[int]  # the square that was cut out: left, top, right, bottom in the frame's pixels
+    scale: float  # crop pixels per pixel of the frame
+    landmarks: np.ndarray  # (5, 2) x and y in crop pixels, in the order of frames.face_axes
+    crop: np.ndarray  # (size, size, 3) uint8 RGB
+    mask: np.ndarray  # (size, size) bool, True where forged; all False where that is unknown
+    has_region: bool  # whether it is known which region of the frame is forged
+
+    @property
+    def side(self) -> int:
+        """The side of the square in pixels of the frame."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def covered(self) -> float:
+        """The share of the crop that is forged, 0 to 1; 0 where it is unknown."""
+        return self.mask.mean()
+
+
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     """Cut a box out of an image (H, W[, 3]) uint8, and resize it to (size, size[, 3]).
 
@@ -107,16 +138,14 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
 # ---------------------------------------------------------------- one video
 
 
-def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
+def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     In a fake it is the face that the forged region covers most; where this region is unknown, and
     in a real video, the largest face. Frames without the forged face are left out.
 
-    Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
-    and the number of wanted ``frames``, with a face or without. The rows still lack what is the
-    same for the whole video, which :func:`prepare_video` adds. All crops are in memory at once:
-    0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out, and
+    Also returns the number of wanted frames, with a face or without. All crops are in memory at
+    once: 0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out, and
     :class:`Unusable` as :func:`frame_pairs` does.
     """
     faces, n_wanted = faces_in(video, settings, detector)
@@ -128,21 +157,10 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> dict:
         # Only a mask is named: where the region comes from an original, prepare_video ignores this
         # error, and cuts the faces again without the original, and so without a mask.
         raise NoFace("no face under the mask, which is white where the fake is forged", n_wanted)
-    rows = []
-    for face in faces:
-        row = {column: face[column] for column in ("frame", *WHERE_CUT)}
-        if video.region_file and not face["has_region"]:
-            row["mask"] = ""  # unknown in this frame, though known in others
-        rows.append(row)
-    return {
-        "rows": rows,
-        "crops": np.stack([face["crop"] for face in faces]),
-        "masks": np.stack([face["mask"] for face in faces]) if video.region_file else None,
-        "frames": n_wanted,
-    }
+    return faces, n_wanted
 
 
-def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
+def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
     """Of a video's faces, one :func:`face_in` per frame, keep those that can be the forged one.
 
     Where the detector missed the forged face, another one was cut out, which is real but would have
@@ -153,16 +171,16 @@ def forged_faces(video: Video, faces: Sequence[dict]) -> list[dict]:
     """
     if not video.region_file:
         return list(faces)
-    limit = max(face["covered"] for face in faces) / 4
+    limit = max(face.covered for face in faces) / 4
     forged = []
     for face in faces:
-        is_faint = not video.mask and face["is_alone"] and face["covered"] > 0
-        if face["covered"] > limit or is_faint or not face["has_region"]:
+        is_faint = not video.mask and face.is_alone and face.covered > 0
+        if face.covered > limit or is_faint or not face.has_region:
             forged.append(face)
     return forged
 
 
-def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[dict], int]:
+def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
     """One face, see :func:`face_in`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
@@ -175,7 +193,7 @@ def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[di
         for place in wanted:
             number, (image, region) = numbered[place]
             faces.append(face_in(video, number, *read_pair(image, region), settings, detector))
-        return [face for face in faces if face], len(wanted)
+        return [face for face in faces if face is not None], len(wanted)
     # The shorter file counts: the video, or that of its mask or original. Its true length is known
     # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
     # is decoded again.
@@ -193,7 +211,7 @@ def decoded_faces(
     wanted: Sequence[int],
     settings: Settings,
     detector: YuNet,
-) -> tuple[list[dict], int]:
+) -> tuple[list[Face], int]:
     """The faces of the ``wanted`` frames of a video file, and how many frames it has.
 
     ``wanted`` are numbers of frames. Frames beyond the end of its mask or original do not count.
@@ -206,7 +224,7 @@ def decoded_faces(
         if number in wanted:
             other_image = other.rgb() if other else None
             face = face_in(video, number, picture.rgb(), other_image, settings, detector)
-            if face:
+            if face is not None:
                 faces.append(face)
     return faces, length
 
@@ -218,23 +236,20 @@ def face_in(
     other: np.ndarray | None,
     settings: Settings,
     detector: YuNet,
-) -> dict | None:
+) -> Face | None:
     """Cut one face out of a frame: the one that the forged region covers most, else the largest.
 
     ``number`` is that of the frame, ``image`` its pixels, and ``other`` the same frame of the mask
-    or of the original, None without either: see :func:`forged_region`.
-
-    Returns a result of :func:`cut_face` with three more values: ``frame``, the number;
-    ``is_alone``, whether it is the only face; and ``has_region``, whether the forged region is
-    known. Returns None where there is no usable face.
+    or of the original, None without either: see :func:`forged_region`. Returns None where there is
+    no usable face.
     """
-    mask = forged_region(video, image, other)
+    region = forged_region(video, image, other)
     detections = detect(image, settings.min_face, detector)
-    faces = [cut_face(image, mask, detection, settings) for detection in detections]
-    if not faces:
-        return None
-    face = max(faces, key=itemgetter("covered", "side"))
-    return {**face, "frame": number, "is_alone": len(faces) == 1, "has_region": mask is not None}
+    is_alone = len(detections) == 1
+    faces = []
+    for detection in detections:
+        faces.append(cut_face(detection, number, is_alone, image, region, settings))
+    return max(faces, key=lambda face: (face.covered, face.side), default=None)
 
 
 def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -314,42 +329,74 @@ def forged_region(
 
 
 def cut_face(
+    detection: Detection,
+    number: int,
+    is_alone: bool,
     image: np.ndarray,
-    mask: np.ndarray | None,
-    detection: np.ndarray,
+    region: np.ndarray | None,
     settings: Settings,
-) -> dict:
-    """Cut one detected face out of an image (H, W, 3) uint8 RGB, and out of its ``mask``.
+) -> Face:
+    """Cut a detected face out of a frame.
 
-    ``mask`` is the :func:`forged_region` (H, W) uint8 of the image, None where it is unknown.
-    ``detection`` (15,) is a face as :class:`dfnb.data.faces.YuNet` returns it. The crop is a square
-    around the middle of the detected box, ``settings.scale`` times as wide as its longer side.
+    The crop is a square around the middle of the detected box, ``settings.scale`` times as wide as
+    its longer side.
 
-    Returns ``scale`` (crop pixels per image pixel), ``crop_box`` and ``landmarks`` as in
-    :data:`dfnb.data.frames.COLUMNS`; ``crop`` (size, size, 3) uint8; ``mask`` (size, size) bool,
-    all False where it is unknown; ``covered``, the share of the crop that the mask covers, 0 where
-    it is unknown; and ``side``, the side of the square in pixels of the image.
+    Args:
+        detection: The face, in pixels of the frame.
+        number: That of the frame.
+        is_alone: Whether no other face was detected in the frame.
+        image: The frame (H, W, 3) uint8 RGB.
+        region: Its :func:`forged_region` (H, W) uint8; None where it is unknown.
+        settings: The size and the scale of crops.
     """
-    x, y, width, height = detection[:4]
-    side = round(max(width, height) * settings.scale)
-    left = round(x + width / 2 - side / 2)
-    top = round(y + height / 2 - side / 2)
+    side = round(max(detection.width, detection.height) * settings.scale)
+    left = round(detection.left + detection.width / 2 - side / 2)
+    top = round(detection.top + detection.height / 2 - side / 2)
     box = [left, top, left + side, top + side]
-    crop_scale = settings.size / side  # crop pixels per pixel of the image
-    landmarks = (detection[4:14].reshape(5, 2) - [left, top]) * crop_scale  # x, y in crop pixels
-    forged = np.zeros((settings.size, settings.size), bool)
-    if mask is not None:
+    scale = settings.size / side
+    mask = np.zeros((settings.size, settings.size), bool)
+    if region is not None:
         # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
-        forged = crop(mask, box, settings.size) > 127
+        mask = crop(region, box, settings.size) > 127
+    return Face(
+        frame=number,
+        is_alone=is_alone,
+        box=box,
+        scale=scale,
+        landmarks=((detection.landmarks - [left, top]) * scale).round(3),
+        crop=crop(image, box, settings.size),
+        mask=mask,
+        has_region=region is not None,
+    )
+
+
+def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+    """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
+
+    Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
+    and the number of wanted ``frames``, with a face or without. The rows still lack what is the
+    same for the whole video, which :func:`prepare_video` adds.
+    """
+    faces, n_wanted = cut_faces(video, settings, detector)
     return {
-        "scale": crop_scale,
-        "crop_box": box,
-        "landmarks": landmarks.ravel().round(3),
-        "crop": crop(image, box, settings.size),
-        "mask": forged,
-        "covered": forged.mean(),
-        "side": side,
+        "rows": [row_of(face, video) for face in faces],
+        "crops": np.stack([face.crop for face in faces]),
+        "masks": np.stack([face.mask for face in faces]) if video.region_file else None,
+        "frames": n_wanted,
     }
+
+
+def row_of(face: Face, video: Video) -> dict:
+    """The columns of the frames table, :data:`dfnb.data.frames.COLUMNS`, that a face fills."""
+    row = {
+        "frame": face.frame,
+        "landmarks": face.landmarks.ravel(),
+        "crop_box": face.box,
+        "scale": face.scale,
+    }
+    if video.region_file and not face.has_region:
+        row["mask"] = ""  # unknown in this frame, though known in others
+    return row
 
 
 def use_crops(video: Video, folder: Path) -> dict:
@@ -358,7 +405,7 @@ def use_crops(video: Video, folder: Path) -> dict:
     Their paths lead through the link :data:`TREE` in the dataset's ``folder``. An image that cannot
     be used counts as a frame without a face.
 
-    Returns ``rows`` and ``frames`` as :func:`cut_faces` does; instead of pixels ``crops_hash``, one
+    Returns ``rows`` and ``frames`` as :func:`cut_crops` does; instead of pixels ``crops_hash``, one
     hash of all images, and ``crop_hashes``, one of each; and ``reason``, why the last of the
     unusable images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
@@ -423,7 +470,7 @@ def prepare_video(
             if video.crops:
                 content = use_crops(video, folder)
             else:
-                content = cut_faces(video, settings, detector)
+                content = cut_crops(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             if video.mask or not video.original:  # the video was not compared with an original
                 remove_video(video_folder)
@@ -779,18 +826,19 @@ def prepare_picture(path: str | Path, faces: Mapping) -> "StoredFrames":
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:
-        cut = cut_faces(video, settings, YuNet())
+        (face,), _ = cut_faces(video, settings, YuNet())  # of one frame
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
-    crops = {str(number): crop for number, crop in enumerate(cut["crops"])}
-    rows = pd.DataFrame(cut["rows"])
-    table = rows[["frame", "landmarks"]].assign(
-        path=list(crops),
-        video=str(path),
-        cluster=str(path),
-        label=np.nan,
-        method=path.name,  # panels show it above the frame
-        mask="",
-        track=0,
-    )
-    return StoredFrames(table, crops.__getitem__)
+    row = {
+        "frame": face.frame,
+        "landmarks": face.landmarks.ravel(),
+        "path": "0",
+        "video": str(path),
+        "cluster": str(path),
+        "label": np.nan,
+        "method": path.name,  # panels show it above the frame
+        "mask": "",
+        "track": 0,
+    }
+    crops = {row["path"]: face.crop}
+    return StoredFrames(pd.DataFrame([row]), crops.__getitem__)

@@ -34,7 +34,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
     Args:
         path: An image file.
-        detect: A ``faces.YuNet``: an image (H, W, 3) uint8 BGR to rows (n, 15), one per face.
+        detect: A ``faces.YuNet``: an image (H, W, 3) uint8 BGR to a list of ``faces.Detection``.
         size: Side of the frames that are to be made, in pixels.
     """
     image = _photograph(path)
@@ -50,18 +50,16 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
         fy=shrink,
         interpolation=cv2.INTER_AREA,
     )
-    # One row per face: box (left, top, width, height), x and y of five landmarks (the eyes
-    # first), confidence.
-    faces = np.float32(detect(small))
-    faces = faces[faces[:, 14] >= MIN_CONFIDENCE]
-    if not len(faces):
+    faces = [face for face in detect(small) if face.score >= MIN_CONFIDENCE]
+    if not faces:
         return "no face found"
-    areas = faces[:, 2] * faces[:, 3]
+    areas = np.array([face.width * face.height for face in faces])
     # Much smaller faces are treated as people in the background.
     n_faces = (areas > areas.max() / 4).sum()
     if n_faces > 1:
         return f"{n_faces} faces found, one is needed"
-    landmarks = faces[areas.argmax(), 4:14].reshape(5, 2) / shrink  # in pixels of the photograph
+    face = faces[areas.argmax()]
+    landmarks = np.float32(face.landmarks) / shrink  # in pixels of the photograph
     height, width = image.shape[:2]
     if (landmarks < 0).any() or (landmarks >= (width, height)).any():
         return "the face is cut by the frame"

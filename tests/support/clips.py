@@ -4,6 +4,7 @@ import av
 import cv2
 import numpy as np
 
+from dfnb.data.faces import Detection
 from dfnb.data.prepare import Settings
 
 RED = (200, 30, 30)
@@ -19,12 +20,12 @@ class Blobs:
     def __call__(self, image):
         red = (image[..., 2] > 140) & (image[..., 0] < 100)
         boxes = cv2.connectedComponentsWithStats(red.astype(np.uint8))[2][1:]
-        faces = [np.zeros((0, 15))]
+        faces = []
         for x, y, width, height, area in boxes:
             if area > 60:
                 landmarks = LANDMARKS * [width, height] + [x, y]
-                faces.append([[x, y, width, height, *landmarks.ravel(), 0.9]])
-        return np.concatenate(faces)
+                faces.append(Detection(x, y, width, height, landmarks, 0.9))
+        return faces
 
 
 def draw(centres, background=90, half=(16, 20)):

@@ -8,6 +8,8 @@ import numpy as np
 from clips import write
 from PIL import Image
 
+from dfnb.data.faces import Detection
+
 SIZE = 160
 FRAMES = 6
 PAIRS = (("071", "054", "train"), ("720", "672", "val"), ("953", "974", "test"))
@@ -21,8 +23,10 @@ class Centre:
 
     def __call__(self, image):
         height, width = image.shape[:2]
-        face = [0.25, 0.2, 0.5, 0.6, 0.35, 0.4, 0.65, 0.4, 0.5, 0.55, 0.38, 0.7, 0.62, 0.7]
-        return np.array([[*face * np.tile([width, height], 7), 0.9]])
+        points = [(0.35, 0.4), (0.65, 0.4), (0.5, 0.55), (0.38, 0.7), (0.62, 0.7)]
+        landmarks = np.multiply(points, [width, height])
+        box = (0.25 * width, 0.2 * height, 0.5 * width, 0.6 * height)
+        return [Detection(*box, landmarks, 0.9)]
 
 
 @cache
