@@ -298,7 +298,7 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
         portrait = inspect(path, faces.YuNet(), 96)
         image = pixels(portrait)
         mesh = faces.face_mesh(np.uint8(255 * image), portrait.landmarks)
-        faces_there.append(mesh_forgeries.Face(image, mesh))
+        faces_there.append(mesh_forgeries.MeshedFace(image, mesh))
     image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()

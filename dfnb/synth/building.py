@@ -449,7 +449,7 @@ class _Take:
         *streams, target, video = self.key  # the last two are numbers, of a person and a video
         faces = []
         for portrait in (self.target.portrait, self.donor.portrait):
-            faces.append(mesh_forgeries.Face(portraits.pixels(portrait), portrait.mesh))
+            faces.append(mesh_forgeries.MeshedFace(portraits.pixels(portrait), portrait.mesh))
         settings = self.settings
         forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw)
         shots = film(self.target, target, video, tuple(streams), settings, forged)

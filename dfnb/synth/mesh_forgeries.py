@@ -43,7 +43,7 @@ KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expressio
 GENERATED_FACE = 64  # a generated face is this many pixels wide, times Forgery.low_resolution
 
 
-class Face(NamedTuple):
+class MeshedFace(NamedTuple):
     """A photograph with the mesh of its face."""
 
     image: Array
@@ -62,8 +62,8 @@ Outlined = tuple[Array, Array]
 
 def forge(
     method: str,
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> tuple[Array, Array]:
@@ -97,8 +97,8 @@ def forge(
 
 
 def face_swap(
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> Outlined:
@@ -111,8 +111,8 @@ def face_swap(
 
 
 def deepfakes(
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> Outlined:
@@ -135,8 +135,8 @@ def deepfakes(
 
 
 def face_to_face(
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> Outlined:
@@ -150,8 +150,8 @@ def face_to_face(
 
 
 def neural_textures(
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> Outlined:
@@ -162,7 +162,7 @@ def neural_textures(
 
 
 SWAPS = ("FaceSwap-like", "Deepfakes-like")
-METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Outlined]] = {
+METHODS: dict[str, Callable[[MeshedFace, MeshedFace, Forgery, Generator], Outlined]] = {
     "FaceSwap-like": face_swap,
     "Deepfakes-like": deepfakes,
     "Face2Face-like": face_to_face,
@@ -173,17 +173,17 @@ METHODS: dict[str, Callable[[Face, Face, Forgery, Generator], Outlined]] = {
 # ---------------------------------------------------------------- meshes and images
 
 
-def _hull(face: Face, points: list[int]) -> Array:
+def _hull(face: MeshedFace, points: list[int]) -> Array:
     """The convex hull (n, 2) of some points of the mesh."""
     return cv2.convexHull(face.mesh[points])[:, 0]
 
 
-def _rendered(source: Face, target: Face) -> Array:
+def _rendered(source: MeshedFace, target: MeshedFace) -> Array:
     """The source's texture on the target's mesh, in an image of the target's size."""
     return _warped(source.image, source.mesh, target.mesh, target.image.shape[:2])
 
 
-def _moved_to(face: Face, new_mesh: Array) -> Array:
+def _moved_to(face: MeshedFace, new_mesh: Array) -> Array:
     """The face's image, warped so that its mesh becomes ``new_mesh``."""
     return _warped(face.image, face.mesh, new_mesh, face.image.shape[:2])
 
@@ -223,7 +223,7 @@ def _with_ring(mesh: Array) -> Array:
 
 def _generated(
     image: Array,
-    target: Face,
+    target: MeshedFace,
     forgery: Forgery,
     draw: Generator,
 ) -> Array:
@@ -239,8 +239,8 @@ def _generated(
 
 
 def _with_expression(
-    target: Face,
-    donor: Face,
+    target: MeshedFace,
+    donor: MeshedFace,
     forgery: Forgery,
     features: list[list[int]],
 ) -> Array:
