@@ -51,7 +51,7 @@ def run(
     """Run a profile: its trainings, its notebooks, its report.
 
     Finished jobs are not repeated. After an interruption, the same command continues. --main leaves
-    out all ablations.
+    out all variants.
     """
     from dfnb.running import workflow
 

@@ -24,11 +24,11 @@ NOTEBOOKS = ("02_xception_baseline", "10_report")
 
 
 def write_short_profile(checkout, home):
-    """The profile ``mine`` of a home: smoke without most of its notebooks and its ablations."""
+    """The profile ``mine`` of a home: smoke without most of its notebooks and its variants."""
     profile = yaml.safe_load((checkout / "notebooks/profiles/smoke.yaml").read_text("utf-8"))
     profile["notebooks"] = {name: profile["notebooks"][name] for name in NOTEBOOKS}
     profile["notebooks"]["02_xception_baseline"]["epochs"] = 12  # long enough to be stopped
-    del profile["ablations"]
+    del profile["variants"]
     path = home / "notebooks" / "profiles" / "mine.yaml"
     files.write_bytes(path, yaml.safe_dump(profile, sort_keys=False).encode())
 

@@ -15,7 +15,7 @@ import yaml
 from conftest import CHECKOUT
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from profiles import BASELINE, GRID, LOCATE, SETTINGS, write_profile
+from profiles import BASELINE, LOCATE, SETTINGS, SHARED, write_profile
 
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
@@ -27,6 +27,7 @@ from dfnb.running import (
     measuring,
     open_reports,
     parameters,
+    profiles,
     this_run,
     workflow,
 )
@@ -122,9 +123,10 @@ def test_a_plan_survives_its_file_and_papermill(name, empty_home):
             assert checked.model_dump(mode="json") == job.parameters
 
 
-def test_a_profile_trains_its_grid_and_its_ablations(own_home):
-    variants = {"main": {}, "slow": {"lr": 0.001, "seeds": [1, 2]}, "0 %": {"epochs": 2}}
-    write_profile(own_home, {**GRID, "seeds": [1, 2]}, ablations={BASELINE: {"learning": variants}})
+def test_a_profile_trains_its_papers_and_their_variants(own_home):
+    slow = {"lr": 0.001, "seeds": [1, 2]}
+    variants = {"learning: main": {}, "learning: slow": slow, "learning: 0 %": {"epochs": 2}}
+    write_profile(own_home, {**SHARED, "seeds": [1, 2]}, variants={BASELINE: variants})
     planned = trainings()
     assert [(job.parameters["seed"], job.roles) for job in planned] == [
         (1, [jobs.MAIN, ("learning", "main")]),
@@ -141,27 +143,26 @@ def test_a_profile_trains_its_grid_and_its_ablations(own_home):
 
 
 def test_the_name_of_a_training_set_may_have_the_seed(own_home):
-    grid = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31]}
-    variants = {"slow": {"lr": 0.001, "seeds": [31]}, "all of 30": {"train_set": "bed-30"}}
-    write_profile(own_home, grid, ablations={BASELINE: {"learning": variants}})
+    shared = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31]}
+    slow = {"lr": 0.001, "seeds": [31]}
+    variants = {"learning: slow": slow, "learning: all of 30": {"train_set": "bed-30"}}
+    write_profile(own_home, shared, variants={BASELINE: variants})
     planned = [(job.parameters["seed"], job.parameters["train_set"]) for job in trainings()]
     assert planned == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
-    write_profile(own_home, {**GRID, "train_set": "bed-{run}"})
+    write_profile(own_home, {**SHARED, "train_set": "bed-{run}"})
     with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
         jobs.plan("mine")
 
 
 def test_a_training_with_two_roles_is_tested_on_all_that_they_name(own_home):
-    ablations = {BASELINE: {"more": {"tests": {"test_sets": ["smoke-a"]}}}}
-    write_profile(own_home, ablations=ablations)
+    write_profile(own_home, variants={BASELINE: {"more: tests": {"test_sets": ["smoke-a"]}}})
     (job,) = trainings()
     assert job.test_sets == ["smoke-b", "smoke-a"] and len(job.roles) == 2
 
 
 def test_what_is_not_prepared_is_left_out(own_home):
-    ablations = {BASELINE: {"more": {"elsewhere": {"train_set": "celeb-df-v2"}}}}
-    grid = {**GRID, "test_sets": ["dfdc", "smoke-b"]}
-    write_profile(own_home, grid, ablations=ablations)
+    variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
+    write_profile(own_home, {**SHARED, "test_sets": ["dfdc", "smoke-b"]}, variants=variants)
     (job,) = trainings()
     assert job.test_sets == ["smoke-b"] and job.roles == [jobs.MAIN]
 
@@ -172,9 +173,9 @@ def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
         counts = {f"{split}/real": 3, f"{split}/fake": 3}
         record = {"parameters": {}, "fingerprints": {split: "x"}, "n": counts, "outputs": {}}
         files.write_json(own_home / "datasets" / name / "record.json", record)
-    write_profile(own_home, {**GRID, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
+    write_profile(own_home, {**SHARED, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
     assert trainings()[0].test_sets == ["tested"]
-    write_profile(own_home, {**GRID, "train_set": "tested"})
+    write_profile(own_home, {**SHARED, "train_set": "tested"})
     with pytest.raises(DfnbError, match="tested has no split train and no split val; prepare it"):
         trainings()
 
@@ -182,21 +183,21 @@ def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
 MAPS = {"test_sets": ["smoke-b"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
 JPEG = {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5]}
 WRONG = [
-    ({"notebooks": {"12_nothing": None}}, "there is no notebook '12_nothing'"),
-    ({"sedes": [1]}, "there is no parameter 'sedes'; known are description, grid,"),
-    ({"grid": {**GRID, "train_set": "celeb-df-v2"}}, "celeb-df-v2"),
-    ({"grid": {**GRID, "train_set": "$(touch x)"}}, "use letters"),
-    ({"ablations": {"07_cross_dataset": {}}}, "ablations of 07_cross_dataset"),
-    ({"ablations": {BASELINE: {"g": {"v": {"epocs": 3}}}}}, "there is no parameter 'epocs'"),
-    ({"ablations": {BASELINE: {"g'; touch x": {"v": {}}}}}, "use letters"),
-    (
-        {"ablations": {BASELINE: {"g": {"v": {"seed": 3}}}}},
-        "seed has no effect; write seeds: [...]",
-    ),
-    ({"grid": {**GRID, "seeds": [0, 0]}}, "seeds = [0, 0]: write each seed once"),
-    ({"grid": {**GRID, "test_sets": ["smoke-bb"]}}, "did you mean smoke-b or"),
-    ({"grid": {**GRID, "maps": {**MAPS, "test_sets": ["x"]}}}, "maps: there is no dataset 'x'"),
-    ({"notebooks": {BASELINE: SETTINGS, "08_attribution": None}}, "needs `maps` in the grid"),
+    ({"notebooks": {"12_nothing": {}}}, "there is no notebook '12_nothing'"),
+    ({"notebooks": {BASELINE: None}}, "02_xception_baseline: null removes a notebook of `like`"),
+    ({"sedes": [1]}, "there is no parameter 'sedes'; did you mean seeds"),
+    ({"train_set": "celeb-df-v2"}, "celeb-df-v2"),
+    ({"train_set": "$(touch x)"}, "use letters"),
+    ({"variants": {"07_cross_dataset": {}}}, "variants of 07_cross_dataset"),
+    ({"variants": {BASELINE: {"g: v": {"epocs": 3}}}}, "there is no parameter 'epocs'"),
+    ({"variants": {BASELINE: {"g'; touch x": {}}}}, "use letters"),
+    ({"variants": {BASELINE: {"g: v": {"seed": 3}}}}, "seed has no effect; write seeds: [...]"),
+    ({"seeds": [0, 0]}, "seeds = [0, 0]: write each seed once"),
+    ({"test_sets": ["smoke-bb"]}, "did you mean smoke-b or"),
+    ({"maps": {**MAPS, "test_sets": ["x"]}}, "maps: there is no dataset 'x'"),
+    ({"notebooks": {BASELINE: SETTINGS, "08_attribution": {}}}, "needs `maps` in the profile"),
+    ({"like": "smok"}, "there is no profile 'smok'"),
+    ({"like": "mine"}, "like: mine leads back to this profile"),
     ({"claims": "x"}, "claims/x.yaml"),
 ]
 
@@ -207,6 +208,19 @@ def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sent
     with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
+
+
+def test_a_profile_like_another_states_what_differs(own_home):
+    """Notebooks are merged per parameter, other entries replaced; null removes."""
+    write_profile(own_home, {**SHARED, "maps": MAPS}, {BASELINE: SETTINGS, "10_report": {}})
+    path = own_home / "notebooks" / "profiles" / "longer.yaml"
+    text = "description: x\nlike: mine\nseeds: [3]\nmaps: null\nnotebooks: {10_report: null, "
+    path.write_text(f"{text}{BASELINE}: {{epochs: 2}}, 00_start_here: {{}}}}\n", encoding="utf-8")
+    profile = profiles.read("longer")
+    assert profile.test_sets == SHARED["test_sets"] and profile.seeds == [3] and not profile.maps
+    assert profile.notebooks == {"00_start_here": {}, BASELINE: {**SETTINGS, "epochs": 2}}
+    profiles.keep_copy("longer")
+    assert reports.profile_of("longer")["seeds"] == [3]
 
 
 def test_released_files_of_one_name_are_refused(own_home):
@@ -231,7 +245,7 @@ def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, co
     sentence = f"the test split of my-set has {lacking},"
     with pytest.raises(DfnbError, match=sentence):
         parameters.check(BASELINE, {**parameters.defaults(BASELINE), "test_sets": ["my-set"]})
-    write_profile(empty_home, {**GRID, "test_sets": ["my-set"]})
+    write_profile(empty_home, {**SHARED, "test_sets": ["my-set"]})
     with pytest.raises(DfnbError, match=sentence):
         jobs.plan("mine")
 
@@ -239,24 +253,24 @@ def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, co
 def test_a_profile_that_is_no_yaml_is_named(own_home):
     write_profile(own_home)
     path = own_home / "notebooks" / "profiles" / "mine.yaml"
-    path.write_text("grid:\n\t- x", encoding="utf-8")
+    path.write_text("seeds:\n\t- x", encoding="utf-8")
     with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
         jobs.plan("mine")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("grid", "notebook", "sentence"),
+    ("shared", "notebook", "sentence"),
     [
-        (GRID, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
-        ({**GRID, "test_sets": ["photographs"]}, None, "as a listed photograph"),
+        (SHARED, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
+        ({**SHARED, "test_sets": ["photographs"]}, None, "as a listed photograph"),
         (
-            {**GRID, "maps": {**MAPS, "test_sets": ["photographs"]}},
+            {**SHARED, "maps": {**MAPS, "test_sets": ["photographs"]}},
             None,
             "as a listed photograph",
         ),
         (
-            {**GRID, "corruptions": {**JPEG, "test_set": "photographs"}},
+            {**SHARED, "corruptions": {**JPEG, "test_set": "photographs"}},
             None,
             "as a listed photograph",
         ),
@@ -264,7 +278,7 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
     ids=["training", "test set", "maps", "corruptions"],
 )
 def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
-    own_home, monkeypatch, grid, notebook, sentence
+    own_home, monkeypatch, shared, notebook, sentence
 ):
     def offline(*args, **options):
         raise OSError("no network")
@@ -272,7 +286,7 @@ def test_what_a_job_needs_is_fetched_before_the_first_one_starts(
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
-    write_profile(own_home, grid, notebook)
+    write_profile(own_home, shared, notebook)
     with pytest.raises(DfnbError, match=sentence):
         workflow.run("mine", cores=1)
 
@@ -291,11 +305,11 @@ def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypa
 
 @pytest.fixture(scope="module")
 def done(smoke_home, tmp_path_factory):
-    """A home in which the training of ``mine`` is done, with all that a grid may ask for."""
+    """A home in which the training of ``mine`` is done, with all that a profile may ask for."""
     home = tmp_path_factory.mktemp("done")
     (home / "datasets").symlink_to(smoke_home / "datasets")
     grid = {
-        **GRID,
+        **SHARED,
         "corruptions": {"test_set": "smoke-b", "names": ["JPEG"], "severities": [5], "videos": 4},
         "maps": {
             # smoke-tasks has no fake of the method that is trained on: no map is measured there.
@@ -323,8 +337,8 @@ def test_a_training_leaves_its_scores_weights_and_profile_in_the_report(done, mo
     assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
     assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
     report = done / "reports" / "mine"
-    profile = (done / "notebooks" / "profiles" / "mine.yaml").read_bytes()
-    assert (report / "profile.yaml").read_bytes() == profile
+    profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
+    assert reports.profile_of("mine") == yaml.safe_load(profile)
     assert reports.mean_mask_path(report, job.name).exists()
 
 
@@ -363,8 +377,8 @@ def test_a_training_that_is_there_is_not_repeated(done, own_home):
 def test_a_training_that_is_there_gets_the_roles_of_a_changed_profile(done, own_home):
     shutil.copytree(done / "reports", own_home / "reports")
     settings = {**SETTINGS, "seen_methods": ["mouth"]}
-    same = {"ablations": {BASELINE: {"masks": {"main": {}}}}}
-    write_profile(own_home, GRID, {BASELINE: settings}, **same)
+    same = {"variants": {BASELINE: {"masks: main": {}}}}
+    write_profile(own_home, SHARED, {BASELINE: settings}, **same)
     (job,) = trainings()
     before = scores("mine")
     jobs.train_and_score(job)
@@ -379,7 +393,7 @@ def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(
     shutil.copytree(done / "reports" / "mine", own_home / "reports" / "earlier")
     shutil.rmtree(own_home / "reports" / "earlier" / "weights")
     maps_of_variants = {"test_sets": ["smoke-a"], "frames": 2, "names": ["edges"]}
-    grid = {**GRID, "seeds": [1, 0], "maps": {**maps_of_variants, "sanity_frames": 2}}
+    grid = {**SHARED, "seeds": [1, 0], "maps": {**maps_of_variants, "sanity_frames": 2}}
     settings = {**SETTINGS, "seen_methods": ["mouth"]}
     write_profile(own_home, grid, {BASELINE: settings})
     _, job = trainings()
@@ -446,10 +460,10 @@ def interrupted(*_):
 
 def test_the_maps_of_variants_are_measured_on_their_own_test_sets(own_home):
     maps_ = {"test_sets": ["smoke-a"], "frames": 2, "names": ["edges"], "sanity_frames": 2}
-    variants = {"methods": {"mouth": {"seen_methods": ["mouth"], "test_sets": ["smoke-b"]}}}
+    variants = {"methods: mouth": {"seen_methods": ["mouth"], "test_sets": ["smoke-b"]}}
     for asked, expected in ((True, ["smoke-b"]), (False, None)):
-        grid = {**GRID, "maps": {**maps_, "variants": asked}}
-        write_profile(own_home, grid, ablations={BASELINE: variants})
+        shared = {**SHARED, "maps": {**maps_, "variants": asked}}
+        write_profile(own_home, shared, variants={BASELINE: variants})
         main, variant = trainings()
         assert main.maps.test_sets == ["smoke-a"]
         assert (variant.maps and variant.maps.test_sets) == expected
@@ -481,7 +495,7 @@ def test_a_closed_report_stays_as_it_is_and_its_run_is_opened(done, own_home):
 
 def test_an_open_report_collects_runs_whose_table_is_that_of_a_profile(done, own_home):
     """A loop over seeds makes the scores that a profile with these seeds makes."""
-    write_profile(own_home, {**GRID, "seeds": [0, 1]})
+    write_profile(own_home, {**SHARED, "seeds": [0, 1]})
     for job in trainings():
         jobs.train_and_score(job)
         this_run.open_or_train(parameters.check(BASELINE, {**job.parameters, "report": "loop"}))

@@ -17,7 +17,7 @@ from dfnb.files import find, read_json, write_json
 from dfnb.manifests import dataset_names
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
-from dfnb.running import jobs
+from dfnb.running import profiles
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
 # no fake names the video that it was made from; in the others every one does.
@@ -68,8 +68,8 @@ def test_every_dataset_with_a_claim_or_a_published_figure_is_in_a_profile():
     names = {theirs: name for theirs, (name, method) in datasets_by_source().items()}
     planned = set()
     for path in (find("notebooks") / "profiles").glob("*.yaml"):
-        grid = jobs.profile(path.stem).grid
-        planned.update((grid.train_set, test_set) for test_set in grid.test_sets)
+        profile = profiles.read(path.stem)
+        planned.update((profile.train_set, test_set) for test_set in profile.test_sets)
     figures = pd.read_csv(find("data_manifest") / "published.csv").replace(names)
     figures = figures[figures[["train_set", "test_set"]].isin(names.values()).all(axis=1)]
     assert ("celeb-df-v2", "celeb-df-v2") in {*zip(figures["train_set"], figures["test_set"])}

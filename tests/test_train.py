@@ -639,9 +639,8 @@ def released(own_home):
     Left out are the weights of the losses, and a part without an effect is added.
     """
     small = {**profiles.SETTINGS, **SIZES, "pretrained": False, "mixup_probability": 0.0}
-    variants = {"Exposing, released": {"released": "weights/etd.pth"}}
-    ablations = {ETD: {"baselines": variants}}
-    profiles.write_profile(own_home, notebooks={ETD: small}, ablations=ablations)
+    variants = {ETD: {"Exposing, released": {"released": "weights/etd.pth"}}}
+    profiles.write_profile(own_home, notebooks={ETD: small}, variants=variants)
     torch.manual_seed(5)
     paper = papers.module("exposing_the_deception")
     network = paper.Network(paper.Settings.check({**small, "lr": 0.1}, "a test")).eval()
@@ -693,8 +692,8 @@ def test_released_weights_that_do_not_fit_are_refused(released):
 
 def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     small = {**profiles.SETTINGS, "pretrained": False, "released": "weights/*.pth"}
-    grid = {**profiles.GRID, "train_set": "faceforensics-c23"}
-    profiles.write_profile(own_home, grid, {profiles.BASELINE: small})
+    shared = {**profiles.SHARED, "train_set": "faceforensics-c23"}
+    profiles.write_profile(own_home, shared, {profiles.BASELINE: small})
     with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/\*\.pth"):
         jobs.plan("mine")
     (own_home / "weights").mkdir()

@@ -1,6 +1,6 @@
 """A profile as a list of jobs: trainings with their scores, and notebooks.
 
-A profile, ``notebooks/profiles/<name>.yaml``, names the detectors, the datasets and the seeds.
+A profile, see :mod:`dfnb.running.profiles`, names the detectors, the datasets and the seeds.
 :func:`plan` makes a list of jobs of it, once: the Snakefile and the trainings read it from a file.
 A training is a job of its own: it builds those datasets of the embedded benchmark that are missing,
 trains, scores, and writes ``reports/<profile>/scores/<run id>.parquet``. What notebooks call, which
@@ -14,16 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import Field
 
 from dfnb import files, manifests, papers, synth
-from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
+from dfnb.checks import TITLE, Closed, DfnbError, Name, check_name, suggestion
 from dfnb.papers.contract import INPUT
 from dfnb.report import claims
-from dfnb.running import parameters
+from dfnb.running import parameters, profiles
 from dfnb.running.datasets import check_known, check_tested, ensure_datasets, is_available
 from dfnb.running.measuring import Corruptions, Maps, ensure_scores, is_scored
-from dfnb.running.parameters import Names, Seeds
 from dfnb.running.this_run import training_of
 from dfnb.store import reports
 from dfnb.store.reports import STANDING_ALONE
@@ -32,73 +30,9 @@ from dfnb.store.scores import Role
 from dfnb.training import train
 from dfnb.training.runs import Run
 
-# What these notebooks show is measured with the trainings, if the grid has the entry.
+# What these notebooks show is measured with the trainings, if the profile has the entry.
 NEEDED_ENTRIES = {"08_attribution": "maps", "09_robustness": "corruptions"}
-MAIN: Role = ("", "")  # no ablation, no variant: a paper's training as the grid describes it
-
-
-# ---------------------------------------------------------------- profiles
-
-
-class Grid(Closed):
-    """The datasets on which every paper is trained and tested, and the seeds.
-
-    ``{seed}`` in the name of a training set, also in that of a notebook or a variant, is replaced
-    by the seed: each seed has its own training set.
-    """
-
-    train_set: str
-    test_sets: Names
-    seeds: Seeds
-    corruptions: Corruptions | None = None
-    maps: Maps | None = None
-
-
-class Variant(Closed, extra="allow"):
-    """What a variant of an ablation changes: parameters of its notebook, and its own ``seeds``.
-
-    The parameters are extra fields here; the schema of the notebook checks them.
-    """
-
-    seeds: Seeds = Field([])  # empty: the grid's first
-
-
-class Profile(Closed):
-    """A file of ``notebooks/profiles``.
-
-    Attributes:
-        notebooks: notebook → what it changes of the grid's and its default parameters, in reading
-            order.
-        ablations: notebook → ablation → variant → what it changes. The variants of an ablation are
-            compared with its variant ``main``, or with the paper's own training where it has none.
-        claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
-            claim is registered.
-    """
-
-    description: str
-    grid: Grid
-    notebooks: dict[str, dict[str, Any] | None] = Field(min_length=1)
-    ablations: dict[str, dict[Title, dict[Title, Variant]]] = Field({})
-    claims: Name | None = None
-
-
-def profile(name: str) -> Profile:
-    """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
-    path = files.profile_path(name)
-    checked = Profile.check(read_yaml(path), path)
-    for notebook in checked.ablations:
-        if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
-            known = suggestion(notebook, papers.notebooks())
-            raise DfnbError(f"{path} has ablations of {notebook}, which trains nothing{known}")
-    for notebook in papers.notebooks():
-        stated = [checked.notebooks.get(notebook) or {}]
-        for variants in checked.ablations.get(notebook, {}).values():
-            stated += [variant.model_extra for variant in variants.values()]
-        if any("seed" in changes for changes in stated):  # _trainings would replace it
-            raise DfnbError(
-                f"{path}, {notebook}: seed has no effect; write seeds: [...] in grid or a variant"
-            )
-    return checked
+MAIN: Role = ("", "")  # no ablation, no variant: a paper's own training
 
 
 # ---------------------------------------------------------------- the plan
@@ -182,12 +116,12 @@ def plan(
 
     Args:
         name: The name of the profile.
-        main: Whether to leave out the trainings of all ablations.
+        main: Whether to leave out the trainings of all variants.
 
     Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
     weights are not there.
     """
-    content = profile(name)
+    content = profiles.read(name)
     _check_measured(f"profile {name}", content)
     by_id: dict[str, TrainingJob] = {}
     shown = {}  # notebook -> its parameters; a paper's notebook shows the paper's first training
@@ -206,7 +140,6 @@ def plan(
         trainings = [job for job in trainings if MAIN in job.roles or job.parameters["released"]]
     notebooks = []
     for notebook, changes in content.notebooks.items():
-        changes = changes or {}  # None where the profile changes nothing
         # Released weights are only scored, which is among the trainings of the plan. The notebook
         # is not executed: it would have no training to show.
         if changes.get("released"):
@@ -230,29 +163,28 @@ def plan(
     return Plan(profile=name, trainings=trainings, notebooks=notebooks)
 
 
-def _check_measured(source: str, content: Profile) -> None:
+def _check_measured(source: str, content: profiles.Profile) -> None:
     """Raise :class:`DfnbError` for mistakes that would show only after all trainings.
 
-    These are test sets of the grid's maps and corruptions that are unknown or cannot serve,
-    notebooks that need what the grid lacks, and a file of claims that is missing or wrong. Messages
-    begin with ``source``.
+    These are test sets of maps and corruptions that are unknown or cannot serve, notebooks that
+    need what the profile lacks, and a file of claims that is missing or wrong. Messages begin with
+    ``source``.
     """
     if content.claims:
         claims.content(content.claims)  # raises where the file is missing or wrong
-    grid = content.grid
-    measured_on = {}  # entry of the grid -> its test sets
-    if grid.maps:
-        measured_on["maps"] = grid.maps.test_sets
-    if grid.corruptions:
-        measured_on["corruptions"] = [grid.corruptions.test_set]
+    measured_on = {}  # entry of the profile -> its test sets
+    if content.maps:
+        measured_on["maps"] = content.maps.test_sets
+    if content.corruptions:
+        measured_on["corruptions"] = [content.corruptions.test_set]
     for entry, datasets in measured_on.items():
         check_known(datasets, f"{source}, {entry}")
         check_tested(filter(is_available, datasets), f"{source}, {entry}")
     for notebook, entry in NEEDED_ENTRIES.items():
         if notebook in content.notebooks and not any(map(is_available, measured_on.get(entry, []))):
             raise DfnbError(
-                f"{source}: {notebook} needs `{entry}` in the grid, on a test set that is there; "
-                "add it, as in the profile smoke, or leave the notebook out"
+                f"{source}: {notebook} needs `{entry}` in the profile, on a test set that is "
+                "there; add it, as in the profile smoke, or leave the notebook out"
             )
 
 
@@ -284,17 +216,17 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
     among them: the reader chooses it. Raises :class:`DfnbError` where the profile does not have the
     notebook, or trains nothing for it.
     """
-    content = profile(name)
+    content = profiles.read(name)
     if notebook not in content.notebooks:
         known = suggestion(notebook, content.notebooks)
         raise DfnbError(f"profile {name} has no notebook {notebook!r}{known}")
-    values = dict(content.notebooks[notebook] or {})
+    values = dict(content.notebooks[notebook])
     if values.get("released"):
         raise DfnbError(f"profile {name} trains nothing for {notebook}: choose another profile")
     if notebook in papers.notebooks():
-        seed = content.grid.seeds[0]
-        grid = {"train_set": content.grid.train_set, "test_sets": content.grid.test_sets}
-        values = {**grid, "seed": seed, **values}
+        seed = content.seeds[0]
+        shared = {"train_set": content.train_set, "test_sets": content.test_sets, "seed": seed}
+        values = {**shared, **values}
         values["train_set"] = str(values["train_set"]).replace("{seed}", str(seed))
     checked = parameters.schema(notebook).check(values, f"profile {name}, {notebook}")
     names = {**values, **parameters.stated_defaults(notebook)}  # only its keys are used, in order
@@ -306,26 +238,25 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
 
 def _trainings(
     name: str,
-    content: Profile,
+    content: profiles.Profile,
     notebook: str,
 ) -> Iterator[TrainingJob]:
-    """Every training of a paper's notebook, first those of the grid, then those of the ablations.
+    """Every training of a paper's notebook, first its own (MAIN), then its variants.
 
     ``name`` and ``content`` are those of the profile; other notebooks than papers' have none.
-    Those of the grid (MAIN) have all its seeds; other variants take the first one unless they name
-    theirs. Test sets that are not there are dropped; a variant without any left, or without its
-    training set, is left out. Without the training set of the grid, :class:`DfnbError` is raised.
+    Its own have all seeds of the profile; variants take the first one unless they name theirs. Test
+    sets that are not there are dropped; a variant without any left, or without its training set, is
+    left out. Without the profile's training set, :class:`DfnbError` is raised.
     """
     if notebook not in papers.notebooks():
         return
-    grid = content.grid
     schema = parameters.schema(notebook)
-    shared = {"report": name, "train_set": grid.train_set, "test_sets": grid.test_sets}
-    shared.update(content.notebooks[notebook] or {})  # None where the profile changes nothing
+    shared = {"report": name, "train_set": content.train_set, "test_sets": content.test_sets}
+    shared.update(content.notebooks[notebook])
     for role, variant in _variants(content, notebook, shared.get("released")).items():
         values = {**shared, **variant.model_extra}  # model_extra: the parameters that it changes
         train_set = str(values["train_set"])  # perhaps with {seed}
-        for seed in variant.seeds or grid.seeds[:1]:
+        for seed in variant.seeds or content.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
             source = ", ".join(filter(None, (f"profile {name}", notebook, *role)))
             p = schema.check(values, source)
@@ -338,10 +269,10 @@ def _trainings(
             # Without any, the notebook says which are missing.
             p = p.model_copy(update={"test_sets": present or p.test_sets})
             run_id = training_of(p).id  # raises where the training set or weights are missing
-            is_first = role == MAIN and seed == grid.seeds[0]
-            maps = grid.maps if role == MAIN else None
-            if role != MAIN and grid.maps and grid.maps.variants:  # on its first test set
-                maps = grid.maps.model_copy(update={"test_sets": present[:1]})
+            is_first = role == MAIN and seed == content.seeds[0]
+            maps = content.maps if role == MAIN else None
+            if role != MAIN and content.maps and content.maps.variants:  # on its first test set
+                maps = content.maps.model_copy(update={"test_sets": present[:1]})
             yield TrainingJob(
                 name=run_id,
                 profile=name,
@@ -349,20 +280,24 @@ def _trainings(
                 parameters=p.model_dump(mode="json"),
                 roles=[role],
                 test_sets=present,
-                corruptions=grid.corruptions if role == MAIN else None,
+                corruptions=content.corruptions if role == MAIN else None,
                 maps=maps,
                 is_first=is_first,
             )
 
 
-def _variants(content: Profile, notebook: str, released: str | None) -> dict[Role, Variant]:
-    """The variants of a paper by role: its training in the grid, then those of its ablations.
+def _variants(
+    content: profiles.Profile,
+    notebook: str,
+    released: str | None,
+) -> dict[Role, profiles.Variant]:
+    """The trainings of a paper by role: its own, then its variants.
 
     ``released`` is a pattern of files with the authors' weights, or None. Each file that it matches
-    is a variant; they replace the training in the grid. Raises :class:`DfnbError` where two of the
+    is a variant; they replace the paper's own training. Raises :class:`DfnbError` where two of the
     files would get one name.
     """
-    variants = {MAIN: Variant(seeds=content.grid.seeds)}
+    variants = {MAIN: profiles.Variant(seeds=content.seeds)}
     if released:
         variants.clear()
         paper = papers.module(papers.notebooks()[notebook]).PAPER.title
@@ -374,9 +309,9 @@ def _variants(content: Profile, notebook: str, released: str | None) -> dict[Rol
                     f"{file}: without folder and suffix it is named like "
                     f"{earlier.model_extra['released']}; rename one: tables show these names"
                 )
-            variants[STANDING_ALONE, title] = Variant(released=file)
-    for ablation, by_title in content.ablations.get(notebook, {}).items():
-        variants.update({(ablation, title): variant for title, variant in by_title.items()})
+            variants[STANDING_ALONE, title] = profiles.Variant(released=file)
+    for name, variant in content.variants.get(notebook, {}).items():
+        variants[profiles.role(name)] = variant
     return variants
 
 
@@ -409,7 +344,7 @@ def train_and_score(job: Training) -> Run:
         if not job.parameters["released"]:  # such weights need no training set
             ensure_datasets(job.parameters["train_set"])
         run = train.train(job.training)
-    files.write_bytes(folder / "profile.yaml", files.profile_path(job.profile).read_bytes())
+    profiles.keep_copy(job.profile)
     if job.is_first:
         weights = run.weights().read_bytes()
         files.write_bytes(reports.weights_path(folder, run.id), weights)

@@ -23,7 +23,7 @@ from dfnb.training.runs import Run, frames_of
 class Corruptions(Closed):
     """The corrupted frames on which runs are scored, besides the frames as they are.
 
-    In a profile, these are the papers' trainings in the grid, not the variants of ablations.
+    In a profile, these are the papers' own trainings, not variants.
     """
 
     test_set: Name
@@ -40,7 +40,7 @@ class Corruptions(Closed):
 class Maps(Closed):
     """Which attribution maps of runs are measured, and on how many frames.
 
-    In a profile, these are the papers' trainings in the grid and, with ``variants``, all others.
+    In a profile, these are the papers' own trainings and, with ``variants``, all others.
     """
 
     test_sets: Names

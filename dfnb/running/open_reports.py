@@ -72,14 +72,14 @@ def score_corrupted(report: str) -> None:
 def _is_closed_with(report: str, entry: str) -> bool:
     """Whether a report is closed.
 
-    Raises :class:`DfnbError` for a closed one where the grid of its profile lacks ``entry``, which
+    Raises :class:`DfnbError` for a closed one where its profile lacks ``entry``, which
     is "maps" or "corruptions".
     """
     if not reports.is_closed(report):
         return False
     profile = reports.profile_of(report)  # empty before the first `dfnb run`
-    if profile and not profile["grid"].get(entry):
-        raise DfnbError(f"the profile of {report} has no `{entry}` in its grid: {_remedy(report)}")
+    if profile and not profile.get(entry):
+        raise DfnbError(f"the profile of {report} has no `{entry}`: {_remedy(report)}")
     return True
 
 

@@ -146,7 +146,7 @@ def stated_defaults(notebook: str) -> dict[str, Any]:
     if notebook not in papers.notebooks():
         return {}
     profile = read_yaml(files.profile_path(DESCRIBED))
-    seed = profile["grid"]["seeds"][0]
-    train_set = profile["grid"]["train_set"].replace("{seed}", str(seed))
+    seed = profile["seeds"][0]
+    train_set = profile["train_set"].replace("{seed}", str(seed))
     stated = {"train_set": train_set, "test_sets": TEST_SETS, "seed": seed}
     return stated | (profile["notebooks"].get(notebook) or {})

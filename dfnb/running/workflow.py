@@ -13,7 +13,7 @@ import joblib
 from dfnb import files
 from dfnb.checks import DfnbError
 from dfnb.report import page
-from dfnb.running import jobs
+from dfnb.running import jobs, profiles
 from dfnb.running.datasets import is_available
 
 STATUS_EVERY = 30  # seconds
@@ -33,11 +33,11 @@ def run(
     Args:
         profile: Its name.
         cores: How many jobs run at the same time; 0: as many as there are cores.
-        main: Whether to leave out the trainings of all ablations.
+        main: Whether to leave out the trainings of all variants.
     """
     plan = jobs.plan(profile, main)
     jobs.fetch(plan)
-    for dataset in jobs.profile(profile).grid.test_sets:
+    for dataset in profiles.read(profile).test_sets:
         if not is_available(dataset, "test"):
             print(
                 f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
@@ -57,8 +57,7 @@ def run(
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
         # Trainings copy it, too, but a profile may have changed without a new training.
-        copy = files.report_folder(profile) / "profile.yaml"
-        files.write_bytes(copy, files.profile_path(profile).read_bytes())
+        profiles.keep_copy(profile)
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
         log = files.report_folder(profile) / "logs" / "snakemake.txt"

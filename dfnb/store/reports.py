@@ -2,7 +2,7 @@
 
 ::
 
-    reports/<name>/profile.yaml                 copy of the profile; only of a closed report
+    reports/<name>/profile.yaml                 the profile's entries; only of a closed report
                    scores/<run id>.parquet      of a run, see dfnb.store.scores
                    weights/<run id>.safetensors of the main detectors' first seeds
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path

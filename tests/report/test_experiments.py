@@ -9,7 +9,7 @@ import pytest
 from dfnb import papers
 from dfnb.checks import read_yaml
 from dfnb.report import measure, scores
-from dfnb.running import jobs
+from dfnb.running import profiles
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +47,13 @@ def test_the_overview_has_every_experiment(script, entries):
 
 def detectors_of(profile):
     """The detectors that `dfnb run PROFILE` trains, where all datasets are prepared."""
-    content = jobs.profile(profile)
+    content = profiles.read(profile)
     titles = {
         notebook: papers.module(name).PAPER.title for notebook, name in papers.notebooks().items()
     }
     found = {titles[notebook] for notebook in content.notebooks if notebook in titles}
-    for notebook, ablations in content.ablations.items():
-        for ablation, variants in ablations.items():
-            found |= {f"{titles[notebook]}, {ablation}: {variant}" for variant in variants}
+    for notebook, variants in content.variants.items():
+        found |= {f"{titles[notebook]}, {variant}" for variant in variants}
     return found
 
 

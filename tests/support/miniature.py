@@ -173,7 +173,7 @@ def check_prepared(videos, side):
 def write_profile(home, of_paper=None, **changes):
     """The profile ``paper`` of a home: the published one, its trainings and scores cut short.
 
-    No weights are fetched. In place of its ablations there is one further baseline.
+    No weights are fetched. In place of its variants there is one further baseline.
 
     Args:
         home: The home.
@@ -183,7 +183,7 @@ def write_profile(home, of_paper=None, **changes):
     content = yaml.safe_load((CHECKOUT / "notebooks/profiles/paper.yaml").read_text("utf-8"))
     # A further baseline, whose maps are not measured.
     small = {"backbone": "test_resnet", "pretrained": False}
-    content["ablations"] = {"02_xception_baseline": {"baselines": {"Small": small}}}
+    content["variants"] = {"02_xception_baseline": {"Small": small}}
     of_paper = of_paper or {}
     for notebook, paper in papers.notebooks().items():
         changed = {"pretrained": False, "epochs": 1, **changes, **of_paper.get(paper, {})}
@@ -191,9 +191,9 @@ def write_profile(home, of_paper=None, **changes):
     # The perceptual term compares features of a network whose weights would be fetched.
     of_lae = {"representation_epochs": 1, "perceptual_weight": 0.0, "clusters": 4}
     content["notebooks"]["03_lae"] |= of_lae
-    content["grid"]["corruptions"] |= {"names": ["JPEG"], "severities": [1, 5]}
+    content["corruptions"] |= {"names": ["JPEG"], "severities": [1, 5]}
     maps = {"frames": 2, "sanity_frames": 2, "names": ["Grad-CAM", "edges", "random"]}
-    content["grid"]["maps"] |= maps
+    content["maps"] |= maps
     path = home / "notebooks/profiles/paper.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -15,13 +15,16 @@ SETTINGS = {
     "schedule": "onecycle",
     "oversampling": None,
 }
-GRID = {"train_set": "smoke-a", "test_sets": ["smoke-b"], "seeds": [0]}
+SHARED = {"train_set": "smoke-a", "test_sets": ["smoke-b"], "seeds": [0]}
 
 
-def write_profile(home, grid=GRID, notebooks=None, **more):
-    """The profile ``mine`` of a home: by default one training of the baseline."""
+def write_profile(home, shared=SHARED, notebooks=None, **more):
+    """The profile ``mine`` of a home: by default one training of the baseline.
+
+    ``shared`` are its training set, test sets and seeds.
+    """
     notebooks = notebooks or {BASELINE: SETTINGS}
     path = home / "notebooks" / "profiles" / "mine.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"description": "a test's", "grid": grid, "notebooks": notebooks, **more}
+    content = {"description": "a test's", **shared, "notebooks": notebooks, **more}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
