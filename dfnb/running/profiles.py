@@ -3,6 +3,7 @@
 A profile is ``notebooks/profiles/<name>.yaml``, see :class:`Profile`.
 """
 
+import json
 from typing import Any
 
 import yaml
@@ -113,7 +114,9 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def keep_copy(name: str) -> None:
     """Write the entries of a profile to its report, which is then read without the profile."""
-    text = yaml.safe_dump(content(name), sort_keys=False, allow_unicode=True, width=100)
+    # Through JSON, which knows no references: YAML would write them for lists that stand twice.
+    entries = json.loads(json.dumps(content(name)))
+    text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
     files.write_bytes(files.report_folder(name) / "profile.yaml", text.encode())
 
 
