@@ -113,7 +113,10 @@ def test_a_plan_survives_its_file_and_papermill(name, empty_home):
     plan = jobs.plan(name)
     path = empty_home / "plan.json"
     files.write_json(path, plan.model_dump(mode="json"))
-    assert jobs.Plan.check(files.read_json(path), path) == plan
+    again = jobs.Plan.check(files.read_json(path), path)
+    assert again == plan
+    for job in (again.trainings[0], again.trainings[-1]):
+        assert job.training.id == job.name
     for job in plan.notebooks:
         passed = yaml.safe_load(yaml.safe_dump(job.parameters))  # as papermill gets them
         if name == parameters.DESCRIBED:  # its notebooks have their defaults
@@ -140,6 +143,14 @@ def test_a_profile_trains_its_papers_and_their_variants(own_home):
     assert len({job.output for job in planned}) == len({job.name for job in planned}) == 5
     # The main detectors alone keep all roles, which are in their score files.
     assert jobs.plan("mine", main=True).trainings == planned[:2]
+
+
+def test_a_detector_is_trained_although_no_test_set_is_there(own_home):
+    write_profile(own_home, {**GRID, "test_sets": ["celeb-df-v2"]})
+    (job,) = trainings()
+    assert job.test_sets == [] and job.training.id == job.name
+    with pytest.raises(DfnbError, match="no test set is left; celeb-df-v2"):
+        parameters.check(BASELINE, job.parameters)
 
 
 def test_the_name_of_a_training_set_may_have_the_seed(own_home):
