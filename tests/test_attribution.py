@@ -19,6 +19,7 @@ from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.seeds import rng
+from dfnb.store.runs import Training
 from dfnb.store.scores import KEYS
 from dfnb.training.runs import Run
 
@@ -109,17 +110,21 @@ def planted(tmp_path_factory):
         write_planted_video(folder, number)
     write_dataset(folder, {"size": SIDE, "scale": 2.0})
     settings = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=SIDE)
-    parameters = {
-        "data": "",
-        "paper": "xception",
-        "train_set": "planted",
-        "seen_methods": None,
-        "frames_per_video": None,
-        "settings": settings.model_dump(mode="json"),
-    }
+    training = Training(
+        paper="xception",
+        train_set="planted",
+        seed=0,
+        seen_methods=None,
+        frames_per_video=None,
+        data="",
+        settings=settings.model_dump(mode="json"),
+        start_weights="",
+        version=1,
+        numbers=1,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
-        yield PlantedRun("planted", SimpleNamespace(parameters=SimpleNamespace(**parameters)))
+        yield PlantedRun("planted", SimpleNamespace(parameters=training))
 
 
 @pytest.fixture
