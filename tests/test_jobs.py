@@ -146,7 +146,7 @@ def test_a_profile_trains_its_papers_and_their_variants(own_home):
 
 
 def test_a_detector_is_trained_although_no_test_set_is_there(own_home):
-    write_profile(own_home, {**GRID, "test_sets": ["celeb-df-v2"]})
+    write_profile(own_home, {**SHARED, "test_sets": ["celeb-df-v2"]})
     (job,) = trainings()
     assert job.test_sets == [] and job.training.id == job.name
     with pytest.raises(DfnbError, match="no test set is left; celeb-df-v2"):
