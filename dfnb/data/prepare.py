@@ -554,31 +554,42 @@ def prepare(
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
-        jobs = []
-        for video in chosen:
-            inputs = inputs_digest(video, parameters)
-            jobs.append(job(video, inputs, folder, settings, detector))
-        worker_setup = {"initializer": start_worker, "initargs": [os.getpid()]}
-        # -1: a process per processor. The generator gives results in the order of the jobs.
-        pool = joblib.Parallel(workers or -1, return_as="generator", **worker_setup)
-        # Shown on a terminal only; ncols, because some terminals do not state their width.
-        bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-        results = pd.DataFrame(list(bar))
+        inputs = [inputs_digest(video, parameters) for video in chosen]
+        jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
+        results = in_parallel(jobs, name, workers)
         quarantine = results[["video", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
         crops = results["frames"] - results["without_face"]  # number per video
         used = [video for video, n in zip(chosen, crops) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
-        # "" for an original that is not in ``videos``, or that is given as a folder of frames. An
-        # original in ``videos`` counts even if its split is not prepared yet.
-        names = {video.path: video.name for video in videos}
-        originals = {video.name: names.get(video.original, "") for video in videos}
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
         chosen_names = {video.name for video in chosen}
-        record = write_dataset(folder, parameters, originals, chosen_names, **about)
+        record = write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
         (folder / PREVIOUS).unlink(missing_ok=True)
         return record
+
+
+def in_parallel(jobs: Sequence[tuple], name: str, workers: int | None) -> pd.DataFrame:
+    """The results of jobs of joblib, one per row, in their order; a terminal shows a bar ``name``.
+
+    ``workers`` processes do them; None: one per processor.
+    """
+    worker_setup = {"initializer": start_worker, "initargs": [os.getpid()]}
+    # -1: a process per processor. The generator gives results in the order of the jobs.
+    pool = joblib.Parallel(workers or -1, return_as="generator", **worker_setup)
+    # Shown on a terminal only; ncols, because some terminals do not state their width.
+    bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
+    return pd.DataFrame(list(bar))
+
+
+def originals_of(videos: Sequence[Video]) -> dict[str, str]:
+    """By video: the name of its original, also of one whose split is not prepared yet.
+
+    Empty for an original that is not among ``videos``, or that is given as a folder of frames.
+    """
+    names = {video.path: video.name for video in videos}
+    return {video.name: names.get(video.original, "") for video in videos}
 
 
 def record_so_far(folder: Path) -> dict:

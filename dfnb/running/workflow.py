@@ -32,7 +32,8 @@ def run(
 
     Args:
         profile: Its name.
-        cores: How many jobs run at the same time; 0: as many as there are cores.
+        cores: How many jobs run at the same time; 0: as many as there are cores, within the limits
+            of this process, such as those of a container.
         main: Whether to leave out the trainings of all variants.
     """
     plan = jobs.plan(profile, main)
@@ -43,24 +44,42 @@ def run(
                 f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
                 f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"
             )
+    log = files.report_folder(profile) / "logs" / "snakemake.txt"
+    status = _run_snakemake(plan, cores or joblib.cpu_count(), log)
+    report = files.report_folder(profile)
+    if status:
+        # With --show-failed-logs it ends with the logs of the jobs that failed.
+        _say("\n".join(log.read_text("utf-8", "replace").splitlines()[-MOST_LINES:]))
+        raise DfnbError(
+            f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
+            "the reasons, and the same command continues"
+        )
+    for job in plan.notebooks:  # and no others, which may be a reader's own
+        path = report / "notebooks" / f"{job.name}.ipynb"
+        if path.exists():
+            page.sign(path)
+    if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
+        report = page.export(profile, page.REPORT)
+    print(f"report: {report}")
+
+
+def _run_snakemake(plan: jobs.Plan, cores: int, log: Path) -> int:
+    """Do the jobs of a plan by Snakemake, whose own output goes to ``log``; returns its status."""
     # In Snakemake's own folder. Relative to the home, so that no character of the home's name
     # matters to Snakemake.
-    plan_file = Path(".snakemake", f"{profile}-plan.json")
+    plan_file = Path(".snakemake", f"{plan.profile}-plan.json")
     # with_gpu.py ends Snakemake when this process ends. 0: Snakemake itself waits for no GPU.
     command = [sys.executable, files.find("workflow/with_gpu.py"), "0", str(os.getpid())]
     command += [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
     command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
-    # cpu_count heeds the limits of this process, such as those of a container.
-    command += ["--cores", str(cores or joblib.cpu_count())]
     # Our own lock ends with this process, Snakemake's would not.
-    command += ["--nolock", "--show-failed-logs"]
+    command += ["--cores", str(cores), "--nolock", "--show-failed-logs"]
     with files.locked(files.home() / plan_file.parent):
         files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
         # Trainings copy it, too, but a profile may have changed without a new training.
-        profiles.keep_copy(profile)
+        profiles.keep_copy(plan.profile)
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
         # one SIGINT, the one below, whether the terminal or a program interrupts this process.
-        log = files.report_folder(profile) / "logs" / "snakemake.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             streams = {"stdout": output, "stderr": output}
@@ -76,21 +95,7 @@ def run(
             raise
         finally:
             process.kill()  # on Linux its jobs end with it; without effect if it has ended
-    report = files.report_folder(profile)
-    if process.returncode:
-        # With --show-failed-logs it ends with the logs of the jobs that failed.
-        _say("\n".join(log.read_text("utf-8", "replace").splitlines()[-MOST_LINES:]))
-        raise DfnbError(
-            f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
-            "the reasons, and the same command continues"
-        )
-    for job in plan.notebooks:  # and no others, which may be a reader's own
-        path = report / "notebooks" / f"{job.name}.ipynb"
-        if path.exists():
-            page.sign(path)
-    if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
-        report = page.export(profile, page.REPORT)
-    print(f"report: {report}")
+    return process.returncode
 
 
 def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:

@@ -66,7 +66,6 @@ def predict(
     log_odds = []  # one value per image, as in labels and measures
     labels = []
     measures = []
-    measures_of_constant = []
     if loader is None:
         loader = loader_in_order(frames, settings, workers=workers(), seed=seed, read=read)
     start = time.monotonic()
@@ -83,10 +82,7 @@ def predict(
             if localises:
                 located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
                 masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
-                for frame_map, mask in zip(located, masks):
-                    measures.append(localisation(frame_map, mask))
-                    if constant is not None:
-                        measures_of_constant.append(localisation(constant, mask))
+                measures += [_measured(*pair, constant) for pair in zip(located, masks)]
             log_odds += network.log_odds(outputs).tolist()
             labels += batch["label"].tolist()
             line.show(partial(_progress, number / len(loader), len(frames), start))
@@ -96,10 +92,20 @@ def predict(
     table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
     # Labels are those of the batches: a sample that the paper makes of a real frame may be a fake.
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
-    if localises:
-        table = table.join(pd.DataFrame(measures))
-        table = table.join(pd.DataFrame(measures_of_constant).add_prefix("constant "))
-    return table
+    return table.join(pd.DataFrame(measures)) if localises else table
+
+
+def _measured(
+    located: np.ndarray,
+    mask: np.ndarray,
+    constant: np.ndarray | None,
+) -> dict[str, float]:
+    """The measures of a map (h, w) by name and, as ``constant <name>``, those of a fixed map."""
+    measures = localisation(located, mask)
+    if constant is not None:
+        of_constant = localisation(constant, mask)
+        measures |= {f"constant {name}": value for name, value in of_constant.items()}
+    return measures
 
 
 def _progress(share: float, n: int, start: float) -> str:
