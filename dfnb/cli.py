@@ -73,7 +73,7 @@ def train(
 
     # `dfnb run` has planned the profile, and names the file of the plan to each of its jobs.
     planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
-    jobs.train_and_score(planned.training(job))
+    jobs.train_and_score(planned.job(job))
 
 
 @commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself

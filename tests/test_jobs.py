@@ -207,6 +207,8 @@ WRONG = [
     ({"test_sets": ["smoke-bb"]}, "did you mean smoke-b or"),
     ({"maps": {**MAPS, "test_sets": ["x"]}}, "maps: there is no dataset 'x'"),
     ({"notebooks": {BASELINE: SETTINGS, "08_attribution": {}}}, "needs `maps` in the profile"),
+    ({"notebooks": [BASELINE]}, "write below `notebooks:` each notebook with its parameters"),
+    ({"like": ["smoke"]}, "like: \"['smoke']\": use letters"),
     ({"like": "smok"}, "there is no profile 'smok'"),
     ({"like": "mine"}, "like: mine leads back to this profile"),
     ({"claims": "x"}, "claims/x.yaml"),
@@ -448,9 +450,9 @@ def scored(empty_home, monkeypatch):
 
 def test_a_test_set_that_is_named_twice_is_scored_once(scored):
     run = StoredRun("x", planted.record("xception"))
-    measuring.ensure_scores(run, ["smoke-b", "smoke-a", "smoke-b"])
+    measuring.ensure_scores(run, "mine", ["smoke-b", "smoke-a", "smoke-b"])
     assert [condition.test_set for condition in scored] == ["smoke-b", "smoke-a"]
-    measuring.ensure_scores(run, ["smoke-a"])
+    measuring.ensure_scores(run, "mine", ["smoke-a"])
     assert len(scored) == 2  # what is there is not scored again
 
 
@@ -460,7 +462,7 @@ def test_a_known_leak_stays_known_without_the_training_set(scored):
     path = run_folder("x") / "scores.parquet"
     add_scores(path, planted.rows(tables), planted.about(run.record, tables, {"smoke-b": 3}))
     jpeg = measuring.Corruptions(test_set="smoke-b", names=["JPEG"], severities=[3])
-    measuring.ensure_scores(run, ["smoke-b"], jpeg)
+    measuring.ensure_scores(run, "mine", ["smoke-b"], jpeg)
     assert scored == [Condition("smoke-b", "JPEG", 3)]
     assert read_about(path).test_sets["smoke-b"].shared_crops == 3
 

@@ -18,7 +18,16 @@ from dfnb.files import read_table, report_folder
 from dfnb.store import reports
 from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
-from dfnb.store.scores import CONDITION, KEYS, NAMES_OF_CONDITIONS, About, collect, read_about
+from dfnb.store.scores import (
+    CONDITION,
+    KEYS,
+    NAMES_OF_CONDITIONS,
+    About,
+    State,
+    collect,
+    read_about,
+    state_of,
+)
 
 Level = Literal["video", "frame"]
 UNITS = {
@@ -42,7 +51,7 @@ class Source(NamedTuple):
     detector: Detector
     run: StoredRun
     path: Path
-    changed_ns: int  # when it was last written; a table of files that are as before is remembered
+    state: State  # of the file: a table of files that are as before is remembered
 
 
 def scores(
@@ -103,12 +112,12 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
     files = []
     if run:
         this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
-        files.append((this, run, collect(run)))
+        files.append((this, run, collect(run, report)))
     for detector in detectors(report):
         for each in detector.runs:
             path = reports.score_path(report_folder(report), each.id)
             files.append((detector, each, path))
-    return [Source(*file, file[2].stat().st_mtime_ns) for file in files if file[2].exists()]
+    return [Source(*file, state_of(file[2])) for file in files if file[2].exists()]
 
 
 def ablations(

@@ -94,7 +94,7 @@ class Plan(Closed):
     trainings: list[TrainingJob]
     notebooks: list[Job]
 
-    def training(self, name: str) -> TrainingJob:
+    def job(self, name: str) -> TrainingJob:
         """The training of that name; raises :class:`DfnbError` with the nearest for another."""
         by_name = {job.name: job for job in self.trainings}
         if name not in by_name:
@@ -318,7 +318,7 @@ def _variants(
 # ---------------------------------------------------------------- what `dfnb train` calls
 
 
-def train_and_score(job: Training) -> Run:
+def train_and_score(job: TrainingJob) -> Run:
     """Train, score the test sets, and put the scores into the report of the profile.
 
     If the report already has them, the run is only opened, and its roles in the report are updated.
@@ -338,7 +338,9 @@ def train_and_score(job: Training) -> Run:
     run = Run.find(job.name)
     # The report keeps the weights of a first seed, so copies of its scores are not enough.
     can_copy = (
-        run is not None and not job.is_first and is_scored(run, job.test_sets, job.corruptions)
+        run is not None
+        and not job.is_first
+        and is_scored(run, job.profile, job.test_sets, job.corruptions)
     )
     if run is None or not (run.has_weights or can_copy):
         if not job.parameters["released"]:  # such weights need no training set
@@ -352,7 +354,8 @@ def train_and_score(job: Training) -> Run:
         if mask is not None:
             _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))  # 16 bits, rounded
             files.write_bytes(reports.mean_mask_path(folder, run.id), png.tobytes())
-    shown = ensure_scores(run, job.test_sets, job.corruptions, job.maps, job.is_first)
+    options = (job.corruptions, job.maps, job.is_first)
+    shown = ensure_scores(run, job.profile, job.test_sets, *options)
     reports.keep(job.profile, run, shown, job.roles)
-    reports.remove_replaced(job.profile, run.id)
+    reports.set_replaced_aside(job.profile, run)
     return run

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -54,16 +55,22 @@ class Maps(Closed):
     variants: bool = False
 
 
-def is_scored(run: Run, of_sets: Sequence[str], corruptions: Corruptions | None) -> bool:
+def is_scored(
+    run: Run,
+    report: str,
+    of_sets: Sequence[str],
+    corruptions: Corruptions | None,
+) -> bool:
     """Whether ``runs/`` or a report has all scores that :func:`ensure_scores` would make.
 
     They must be of the present versions of the test sets.
     """
-    return not _missing(run, _score_conditions(of_sets, corruptions))
+    return not _missing(scores.collect(run, report), _score_conditions(of_sets, corruptions))
 
 
 def ensure_scores(
     run: Run,
+    report: str,
     of_sets: Sequence[str],
     corruptions: Corruptions | None = None,
     of_maps: Maps | None = None,
@@ -79,6 +86,7 @@ def ensure_scores(
 
     Args:
         run: A finished training.
+        report: Its copies of the run's scores come before those of other reports.
         of_sets: Names of test sets.
         corruptions: On which corrupted frames it is scored, too; None: on none.
         of_maps: Which maps are measured; None: none. Without weights on this machine, none is.
@@ -87,19 +95,23 @@ def ensure_scores(
     wanted = _score_conditions(of_sets, corruptions)
     if of_maps and run.has_weights:
         wanted += _map_conditions(run, of_maps, is_first)
-    path = scores.collect(run)
-    made = {}
-    for condition in _missing(run, wanted):
-        table = _make(run, condition, corruptions, of_maps)
-        if len(table):
-            made[condition] = table.assign(**condition._asdict())
-    if made or not path.exists():  # a run without test sets gets a file without rows
-        about = scores.About(
-            record=run.record,
-            train_domain=manifests.domain_of(run.train_set)[0],
-            test_sets={name: _describe(run, name) for name in _test_sets(made)},
-        )
-        scores.add(path, pd.concat([pd.DataFrame(), *made.values()]), about)
+    path = scores.collect(run, report)
+    missing = _missing(path, wanted)
+    about = scores.About(
+        record=run.record, train_domain=manifests.domain_of(run.train_set)[0], test_sets={}
+    )
+    for name in _test_sets(missing):  # each is written at once, and not lost if the next one fails
+        rows = []
+        for condition in missing:
+            if condition.test_set == name:
+                table = _make(run, condition, corruptions, of_maps)
+                rows.append(table.assign(**condition._asdict()))
+        if any(map(len, rows)):
+            rows = pd.concat([table for table in rows if len(table)])
+            kept = test_sets.describe(name, _shared_crops(run, name))
+            scores.add(path, rows, about.model_copy(update={"test_sets": {name: kept}}))
+    if not path.exists():  # a run without test sets gets a file without rows
+        scores.add(path, pd.DataFrame(columns=scores.CONDITION), about)
     there = {*scores.conditions_of(path)}
     return [condition for condition in wanted if condition in there]
 
@@ -120,9 +132,8 @@ def _test_sets(conditions: Iterable[Condition]) -> list[str]:
     return list(dict.fromkeys(condition.test_set for condition in conditions))
 
 
-def _missing(run: Run, wanted: Sequence[Condition]) -> list[Condition]:
-    """The conditions of which the run has no rows, or rows of another version of the test set."""
-    path = scores.collect(run)
+def _missing(path: Path, wanted: Sequence[Condition]) -> list[Condition]:
+    """The conditions of which a score file has no rows, or rows of another version of the set."""
     there = {*scores.conditions_of(path)}
     kept = scores.read_about(path).test_sets if path.exists() else {}
     changed = [
@@ -170,18 +181,6 @@ def _make(
     corruption, severity = condition.corruption, condition.severity
     videos = corruptions.videos if corruption else None
     return scoring.score(run, condition.test_set, corruption, severity, videos)
-
-
-def _describe(run: Run, test_set: str) -> test_sets.StoredSet:
-    """What the score file of a run keeps about a test set."""
-    new = test_sets.describe(test_set, _shared_crops(run, test_set))
-    path = scores.collect(run)
-    if new.shared_crops is None and path.exists():
-        # Where the training set is not here any more, what was counted before stays.
-        stored = scores.read_about(path).test_sets.get(test_set, new)
-        if stored.fingerprint == new.fingerprint:
-            return stored
-    return new
 
 
 def _shared_crops(run: Run, test_set: str) -> int | None:

@@ -50,7 +50,7 @@ def measure_maps(report: str) -> dict[str, Run]:
         test_set = _test_set(report, firsts.values())
         of_maps = Maps(test_sets=[test_set], **FEW["maps"])
         for run in firsts.values():
-            shown = ensure_scores(run, [test_set], of_maps=of_maps, is_first=True)
+            shown = ensure_scores(run, report, [test_set], of_maps=of_maps, is_first=True)
             reports.keep(report, run, shown)
     return firsts
 
@@ -66,7 +66,7 @@ def score_corrupted(report: str) -> None:
         test_set = _test_set(report, firsts.values())
         corruptions = Corruptions(test_set=test_set, **FEW["corruptions"])
         for run in firsts.values():
-            reports.keep(report, run, ensure_scores(run, [test_set], corruptions))
+            reports.keep(report, run, ensure_scores(run, report, [test_set], corruptions))
 
 
 def _is_closed_with(report: str, entry: str) -> bool:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from dfnb import files, papers
-from dfnb.checks import Closed, DfnbError, Name, Title, read_yaml, suggestion
+from dfnb.checks import Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.running.measuring import Corruptions, Maps
 from dfnb.running.parameters import Names, Seeds
 from dfnb.store.reports import STANDING_ALONE
@@ -64,14 +64,7 @@ class Profile(Closed):
 def read(name: str) -> Profile:
     """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
     path = files.profile_path(name)
-    entries = content(name)
-    for notebook, changes in (entries.get("notebooks") or {}).items():
-        if changes is None:
-            raise DfnbError(
-                f"{path}, {notebook}: null removes a notebook of `like`; write {{}} for one that "
-                "the profile executes unchanged"
-            )
-    checked = Profile.check(entries, path)
+    checked = Profile.check(content(name), path)
     for notebook in checked.variants:
         if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
             known = suggestion(notebook, papers.notebooks())
@@ -95,20 +88,34 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     path = files.profile_path(name)
     stated = read_yaml(path)
+    notebooks = stated.get("notebooks", {})
+    is_parameters = isinstance(notebooks, dict) and all(
+        changes is None or isinstance(changes, dict) for changes in notebooks.values()
+    )
+    if not is_parameters:
+        raise DfnbError(
+            f"{path}: write below `notebooks:` each notebook with its parameters or {{}}"
+        )
     other = stated.pop("like", None)
     if other is None:
+        for notebook in [notebook for notebook, changes in notebooks.items() if changes is None]:
+            raise DfnbError(
+                f"{path}, {notebook}: null removes a notebook of `like`; write {{}} for one that "
+                "the profile executes unchanged"
+            )
         return stated
+    other = check_name(str(other), f"{path}, like")
     if other in (*followed, name):
         raise DfnbError(f"{path}: like: {other} leads back to this profile; leave one of them out")
     base = content(other, (*followed, name))
-    notebooks = dict(base.get("notebooks", {}))
-    for notebook, changes in (stated.get("notebooks") or {}).items():
+    merged_notebooks = dict(base.get("notebooks", {}))
+    for notebook, changes in notebooks.items():
         if changes is None:
-            notebooks.pop(notebook, None)
+            merged_notebooks.pop(notebook, None)
         else:
-            notebooks[notebook] = {**notebooks.get(notebook, {}), **changes}
+            merged_notebooks[notebook] = {**merged_notebooks.get(notebook, {}), **changes}
     # In reading order: the name of a notebook begins with its number.
-    merged = {**base, **stated, "notebooks": dict(sorted(notebooks.items()))}
+    merged = {**base, **stated, "notebooks": dict(sorted(merged_notebooks.items()))}
     return {entry: value for entry, value in merged.items() if value is not None}
 
 

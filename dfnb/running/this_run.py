@@ -44,7 +44,7 @@ def open_or_train(p: TrainingParameters, with_maps: bool = False) -> Run:
         of_maps = Maps(
             test_sets=p.test_sets[:1], frames=MAP_FRAMES, names=["Grad-CAM"], sanity_frames=2
         )
-    scored = ensure_scores(run, p.test_sets, of_maps=of_maps)
+    scored = ensure_scores(run, p.report, p.test_sets, of_maps=of_maps)
     if not reports.is_closed(p.report):
         reports.keep(p.report, run, scored)
     return run

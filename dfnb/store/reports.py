@@ -80,17 +80,18 @@ def keep(
 ) -> Path:
     """Put the scores of a run under the conditions ``shown`` into a report; returns the file.
 
-    Conditions of which the report has rows stay. ``roles`` are those of a closed report.
+    What the report has under other conditions stays, see :func:`dfnb.store.scores.add`. ``roles``
+    are those of a closed report.
     """
+    source = scores.collect(run, report)
+    with locked(source.parent.parent, wait_s=600):  # rows and metadata of one moment
+        rows = scores.select(read_table(source), shown)
+        about = scores.read_about(source)
+    names = {*rows["test_set"]}
+    test_sets = {name: kept for name, kept in about.test_sets.items() if name in names}
     path = score_path(report_folder(report), run.id)
-    source = scores.collect(run)
-    with locked(report_folder(report), wait_s=600):  # notebooks in parallel add to one report
-        rows = scores.select(read_table(source), {*shown, *scores.conditions_of(path)})
-        of_run = scores.read_about(source)
-        names = {*rows["test_set"]}
-        test_sets = {name: kept for name, kept in of_run.test_sets.items() if name in names}
-        update = {"test_sets": test_sets, "roles": roles}
-        scores.write(path, rows, of_run.model_copy(update=update))
+    update = {"test_sets": test_sets, "roles": roles}
+    scores.add(path, rows, about.model_copy(update=update))
     return path
 
 
@@ -104,19 +105,31 @@ def write_roles(path: Path, roles: Sequence[Role]) -> None:
         scores.write(path, read_table(path), metadata.model_copy(update={"roles": list(roles)}))
 
 
-def remove_replaced(report: str, run_id: str) -> None:
-    """Remove scores, weights, mean masks and logs of the runs that a new training replaces.
+def set_replaced_aside(report: str, run: StoredRun) -> None:
+    """Move what the scores of a new run replace to the report's folder ``replaced``, and say so.
 
-    In a closed report, those are of the same detector and seed, but had other settings or data.
-    Raises :class:`DfnbError` where :func:`detectors` does.
+    In a closed report, that are scores, weights and mean mask of the runs of the same notebook and
+    seed all of whose roles the new run has; they had other settings or data. A run that keeps a
+    role stays, without the others.
     """
-    for detector in detectors(report):
-        new_seed = [run.seed for run in detector.runs if run.id == run_id]  # one, or none
-        for run in detector.runs:
-            if run.seed in new_seed and run.id != run_id:
-                folder = report_folder(report)
-                for path in [*folder.glob(f"*/{run.id}.*"), mean_mask_path(folder, run.id)]:
-                    path.unlink(missing_ok=True)
+    folder = report_folder(report)
+    new = {*scores.read_about(score_path(folder, run.id)).roles}
+    for path in score_files(folder):
+        about = scores.read_about(path)
+        other = StoredRun(path.stem, about.record)
+        is_of_one = about.record.detector.notebook == run.record.detector.notebook
+        shared = new & {*(about.roles or ())}
+        if other.id == run.id or not (is_of_one and other.seed == run.seed and shared):
+            continue
+        if left := [role for role in about.roles if role not in new]:
+            write_roles(path, left)
+            continue
+        aside = folder / "replaced"
+        for old in (path, weights_path(folder, other.id), mean_mask_path(folder, other.id)):
+            if old.exists():
+                (aside / old.parent.name).mkdir(parents=True, exist_ok=True)
+                old.replace(aside / old.parent.name / old.name)
+        print(f"{run.id} replaces {other.id}, whose files are now in {aside}")
 
 
 # ---------------------------------------------------------------- which detectors there are
@@ -141,7 +154,7 @@ def detectors(report: str) -> list[Detector]:
     are main ones; where a paper has several, their names state the parameters in which they differ.
 
     Raises :class:`DfnbError` when main detectors of a closed report have different training sets,
-    and when a detector of an open report has a seed twice.
+    when a detector of an open report has a seed twice, and for files of both kinds of report.
     """
     folder = report_folder(report)
     roles = {}  # run -> its ablations and variants; None in an open report
@@ -189,6 +202,11 @@ def detectors(report: str) -> list[Detector]:
         for name, runs in zip(_names(groups, train_sets), groups):
             paper = runs[0].parameters.paper
             trained.append(Detector(name, paper, "", "", train_sets[runs[0]], runs))
+    if by_role and groups:  # else two detectors might have one name
+        raise DfnbError(
+            f"{folder} has score files of a profile and others, such as that of {groups[0][0].id}; "
+            "move those of one kind away"
+        )
     return trained
 
 

@@ -10,6 +10,7 @@ it. A report takes the rows of the conditions that it shows, see :mod:`dfnb.stor
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,8 @@ class About(Closed):
     roles: list[Role] | None = None
 
 
-_REMEMBERED: dict[Path, tuple[int, About]] = {}  # by file: when it was written, and its metadata
+State = tuple[int, int, int]  # of a file, see state_of
+_REMEMBERED: dict[Path, tuple[State, About]] = {}  # by file: its metadata in the last state
 
 
 # ---------------------------------------------------------------- reading and writing a file
@@ -78,18 +80,24 @@ def read_about(path: Path) -> About:
     """
     if not path.is_file():
         raise DfnbError(f"there is no {path}; run the step that makes it")
-    changed_ns = path.stat().st_mtime_ns
-    if path not in _REMEMBERED or _REMEMBERED[path][0] != changed_ns:
-        _REMEMBERED[path] = changed_ns, About.check(read_metadata(path), path)
+    state = state_of(path)
+    if path not in _REMEMBERED or _REMEMBERED[path][0] != state:
+        _REMEMBERED[path] = state, About.check(read_metadata(path), path)
     return _REMEMBERED[path][1]
+
+
+def state_of(path: Path) -> State:
+    """What differs after a file was written again: its time, size and place on the disk."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def conditions_of(path: Path) -> list[Condition]:
     """The conditions of which a score file has rows, each once; none where there is no file."""
     if not path.exists():
         return []
-    pairs = read_table(path, NAMES_OF_CONDITIONS, CONDITION).drop_duplicates()
-    return [Condition(*values) for values in pairs.itertuples(index=False)]
+    distinct = read_table(path, NAMES_OF_CONDITIONS, CONDITION).drop_duplicates()
+    return [Condition(*values) for values in distinct.itertuples(index=False)]
 
 
 def select(rows: pd.DataFrame, wanted: Iterable[Condition]) -> pd.DataFrame:
@@ -114,20 +122,61 @@ def add(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     """Add rows to a score file, in place of those of the same conditions.
 
     ``metadata`` describe the rows. Where the file has another version of one of their test sets,
-    all its rows of this test set are dropped. Two processes may add at the same time.
+    all its rows of this test set are dropped. A file of other weights is moved away, see
+    :func:`set_others_aside`. Two processes may add at the same time.
     """
-    with locked(path.parent, wait_s=-1):  # without limit, while another process adds
-        known = {}
-        if path.exists():
-            known = read_about(path).test_sets
-            changed = [name for name in known if not is_same(name, known, metadata.test_sets)]
-            stored = read_table(path)
-            stored = stored[~stored["test_set"].isin(changed)]
-            new = [Condition(*values) for values in rows[CONDITION].drop_duplicates().to_numpy()]
-            stored = stored.merge(_table_of(new), how="left_anti")
-            rows = pd.concat([stored, rows], ignore_index=True)
-        test_sets = {**known, **metadata.test_sets}
-        write(path, rows, metadata.model_copy(update={"test_sets": test_sets}))
+    with _locked(path):
+        _merge(path, rows, metadata)
+
+
+def _locked(path: Path) -> AbstractContextManager:
+    """Lock the folder of all runs or of the report: that of a run is locked while it trains."""
+    return locked(path.parent.parent, wait_s=600)
+
+
+def _merge(path: Path, rows: pd.DataFrame, metadata: About) -> None:
+    """:func:`add`, where the file is locked already."""
+    set_others_aside(path, metadata.record)
+    if path.exists():
+        known = read_about(path)
+        new = [Condition(*values) for values in rows[CONDITION].drop_duplicates().to_numpy()]
+        stored = read_table(path).merge(_table_of(new), how="left_anti")
+        changed = [
+            name
+            for name in known.test_sets
+            if not is_same(name, known.test_sets, metadata.test_sets)
+        ]
+        rows = pd.concat([stored[~stored["test_set"].isin(changed)], rows], ignore_index=True)
+        metadata = metadata.model_copy(update={"test_sets": _joined(known, metadata)})
+    write(path, rows, metadata)
+
+
+def _joined(known: About, new: About) -> dict[str, StoredSet]:
+    """The test sets of a file after ``new`` was added to what it knows."""
+    joined = dict(known.test_sets)
+    if new.train_domain != known.train_domain:  # it has another name in the manifests of today
+        for name, kept in joined.items():
+            if kept.domain == known.train_domain:
+                joined[name] = kept.model_copy(update={"domain": new.train_domain})
+    for name, kept in new.test_sets.items():
+        # A count that cannot be made any more, as the training set is not here, is not lost.
+        is_lost = kept.shared_crops is None and is_same(name, known.test_sets, new.test_sets)
+        if is_lost and name in joined:
+            kept = kept.model_copy(update={"shared_crops": joined[name].shared_crops})
+        joined[name] = kept
+    return joined
+
+
+def set_others_aside(path: Path, record: TrainingRecord) -> None:
+    """Move a score file away that is by other weights than those of ``record``, and say so.
+
+    These are of a training of the same id, on another machine or before its weights were lost.
+    """
+    if path.exists() and read_about(path).record.weights_sha256 != record.weights_sha256:
+        aside = path.parent / "replaced" / path.name
+        aside.parent.mkdir(exist_ok=True)
+        path.replace(aside)
+        print(f"{path} has scores by other weights: it is now {aside}")
 
 
 def is_same(name: str, known: Mapping[str, StoredSet], new: Mapping[str, StoredSet]) -> bool:
@@ -146,30 +195,41 @@ def _table_of(wanted: Iterable[Condition]) -> pd.DataFrame:
 # ---------------------------------------------------------------- the scores of a run
 
 
-def collect(run: StoredRun) -> Path:
+def collect(run: StoredRun, report: str = "") -> Path:
     """Add to ``runs/<id>/scores.parquet`` what only reports have of the run; return this path.
 
     So the scores of a run are in one file, also in a checkout whose trainings were done elsewhere.
-    Scores by other weights, from a training of the same id on another machine, are left out, and so
-    are those of another version of a test set than the file has. Without any scores there is no
-    file.
+    Copies in ``report`` come first. Scores by other weights are left out, and so are those of
+    another version of a test set than the file has. Without any scores there is no file.
     """
     path = run_folder(run.id) / "scores.parquet"
-    for copy in sorted(home().glob(f"reports/*/scores/{run.id}.parquet")):
+    copies = home().glob(f"reports/*/scores/{run.id}.parquet")
+    copies = sorted(copies, key=lambda copy: (copy.parent.parent.name != report, copy))
+    set_others_aside(path, run.record)
+    for copy in copies:
         of_copy = read_about(copy)
-        known = read_about(path).test_sets if path.exists() else {}
-        there = {*conditions_of(path)}
-        missing = [
-            condition
-            for condition in conditions_of(copy)
-            if condition not in there and is_same(condition.test_set, known, of_copy.test_sets)
-        ]
-        if missing and of_copy.record.weights_sha256 == run.record.weights_sha256:
-            names = {condition.test_set for condition in missing}
-            test_sets = {name: kept for name, kept in of_copy.test_sets.items() if name in names}
-            update = {"test_sets": test_sets, "roles": None}
-            add(path, select(read_table(copy), missing), of_copy.model_copy(update=update))
+        is_same_run = of_copy.record.weights_sha256 == run.record.weights_sha256
+        if is_same_run and _only_in(copy, path):
+            with _locked(path):
+                missing = _only_in(copy, path)  # again: another process may have added them
+                names = {condition.test_set for condition in missing}
+                kept = {name: about for name, about in of_copy.test_sets.items() if name in names}
+                update = {"test_sets": kept, "roles": None}
+                rows = select(read_table(copy), missing)
+                _merge(path, rows, of_copy.model_copy(update=update))
     return path
+
+
+def _only_in(copy: Path, path: Path) -> list[Condition]:
+    """The conditions of ``copy`` that a score file lacks, of test sets whose versions fit."""
+    there = {*conditions_of(path)}
+    known = read_about(path).test_sets if path.exists() else {}
+    of_copy = read_about(copy).test_sets
+    return [
+        condition
+        for condition in conditions_of(copy)
+        if condition not in there and is_same(condition.test_set, known, of_copy)
+    ]
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:
@@ -209,7 +269,9 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
                 f"{source} has {is_wrong.sum()} rows with {problem} (first: {place}); correct "
                 "them, then score again"
             )
-    tables = [rows for _, rows in scores.groupby(parts, observed=True)] if parts else [scores]
+    # dropna=False: a CSV has no text where a condition is empty.
+    groups = scores.groupby(parts, observed=True, dropna=False) if parts else [(None, scores)]
+    tables = [rows for _, rows in groups]
     if min(rows["label"].nunique() for rows in tables) < 2:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"

@@ -15,8 +15,8 @@ from dfnb.store import reports
 from dfnb.store.reports import (
     detectors,
     mean_mask_path,
-    remove_replaced,
     score_path,
+    set_replaced_aside,
     weights_path,
 )
 from dfnb.store.runs import StoredRun
@@ -28,7 +28,9 @@ from dfnb.store.scores import (
     conditions_of,
     read_about,
     select,
+    write,
 )
+from dfnb.store.scores import add as add_rows
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
 
 A, B = planted.SETS
@@ -112,10 +114,22 @@ def test_a_training_replaces_the_older_one_of_its_role_and_seed():
     for path in of_old:
         write_bytes(path, b"content")
     planted.write("demo", "xception", 1, name="new")
-    remove_replaced("demo", "new")
+    set_replaced_aside("demo", StoredRun("new", planted.record("xception", 1)))
     assert {path.stem for path in folder.glob("scores/*")} == {"new", other_seed, variant}
     assert not any(path.exists() for path in of_old)
+    aside = {path.name for path in (folder / "replaced").glob("*/*")}
+    assert aside == {f"{old}.parquet", *(path.name for path in of_old)}
     assert read_about(score_path(folder, "new")).roles == [("", "")]
+
+
+def test_a_run_that_keeps_a_role_stays():
+    folder = report_folder("demo")
+    old = planted.write("demo", "xception", 1)
+    reports.write_roles(score_path(folder, old), [("", ""), ("masks", "main")])
+    planted.write("demo", "xception", 1, name="new")
+    set_replaced_aside("demo", StoredRun("new", planted.record("xception", 1)))
+    assert read_about(score_path(folder, old)).roles == [("masks", "main")]
+    assert names() == ["Baseline", "Baseline, masks: main"]
 
 
 def test_scores_of_two_versions_of_a_test_set_are_not_compared():
@@ -127,6 +141,50 @@ def test_scores_of_two_versions_of_a_test_set_are_not_compared():
     with pytest.raises(DfnbError, match=rf"scores of different versions of {A}; move the older"):
         scores("demo")
     assert len(scores("demo", test_sets=[B]))  # of which there is one version
+
+
+def test_a_test_set_of_another_version_replaces_none_that_nobody_asked_for():
+    """Two reports have two versions of it; the copy of the report in question counts."""
+    run = StoredRun("r", planted.record("xception"))
+    tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
+    for report, version in (("a-old", "old"), ("z-new", "new")):
+        path = score_path(report_folder(report), run.id)
+        write(path, planted.rows(tables), planted.about(run.record, tables, **{B: version}))
+    reports.keep("z-new", run, [Condition(A)])
+    for report, version in (("a-old", "old"), ("z-new", "new")):
+        about = read_about(score_path(report_folder(report), run.id))
+        assert about.test_sets[B].fingerprint == version
+    assert read_about(collect(run)).test_sets[B].fingerprint == "new"
+
+
+def test_scores_by_other_weights_are_moved_away(capsys):
+    tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
+    first = StoredRun("r", planted.record("xception", weights_sha256="first"))
+    planted.add(first, tables)
+    reports.keep("mine", first, tables)
+    again = StoredRun("r", planted.record("xception", weights_sha256="again"))
+    planted.add(again, {Condition(A): planted.table(A, 3)})
+    reports.keep("mine", again, [Condition(A)])
+    for path in (collect(again), score_path(report_folder("mine"), "r")):
+        assert conditions_of(path) == [Condition(A)]
+        assert read_about(path).record.weights_sha256 == "again"
+        assert conditions_of(path.parent / "replaced" / path.name) == [*tables]
+    assert capsys.readouterr().out.count("has scores by other weights: it is now") == 2
+
+
+def test_a_known_leak_and_a_place_outlast_what_is_known_today():
+    run = StoredRun("r", planted.record("xception"))
+    tables = {Condition(A): planted.table(A)}
+    path = collect(run)
+    add_rows(path, planted.rows(tables), planted.about(run.record, tables, {A: 7}))
+    jpeg = {Condition(A, "JPEG", 3): planted.table(A)}
+    add_rows(path, planted.rows(jpeg), planted.about(run.record, jpeg))
+    assert read_about(path).test_sets[A].shared_crops == 7
+    tables = {Condition(B): planted.table(B)}
+    renamed = planted.about(run.record, tables).model_copy(update={"train_domain": "renamed"})
+    add_rows(path, planted.rows(tables), renamed)
+    kept = read_about(path)
+    assert kept.test_sets[A].domain == kept.train_domain == "renamed"  # A was within, and stays so
 
 
 def test_a_score_file_is_read_by_pandas_alone():
