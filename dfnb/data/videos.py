@@ -333,19 +333,19 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
     """
     files = files_below(root)
     matches, regions = _sorted_files(root, files, in_place)
-    frames = {
+    is_frame = {  # image -> whether it is a frame of a clip, in whose folder it lies
         name: "/" in match["below"] for name, match in matches.items() if IMAGE.fullmatch(name)
     }
-    _refuse_mixture(root, "in the folder of a clip", frames)
+    _refuse_mixture(root, "in the folder of a clip", is_frame)
     names_of_video = defaultdict(list)
     for name in matches:
         # A file keeps its suffix here: so a.jpg and a.png are two videos, which prepare refuses.
-        key = PurePosixPath(name).parent.as_posix() if frames.get(name) else name
+        key = PurePosixPath(name).parent.as_posix() if is_frame.get(name) else name
         names_of_video[key].append(name)
     videos = []
     for key, names in names_of_video.items():
         match = matches[names[0]]
-        name = key if frames.get(names[0]) else PurePosixPath(key).with_suffix("").as_posix()
+        name = key if is_frame.get(names[0]) else PurePosixPath(key).with_suffix("").as_posix()
         video = Video(
             name=name,
             path=absolute(root) if in_place else files[names[0]],
@@ -358,6 +358,7 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
             crops = tuple((image, regions[image][0]) for image in names)
             videos.append(replace(video, crops=crops))
         else:
+            # Of each file: itself, its mask and its original; None for one that is not there.
             paths = [[files.get(path) for path in (name, *regions[name])] for name in names]
             videos.append(_with_regions(video, paths, is_clip=name == key))
     return videos

@@ -21,7 +21,7 @@ from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
     CONDITION,
     KEYS,
-    NAMES_OF_CONDITIONS,
+    TEXT_CONDITIONS,
     About,
     State,
     collect,
@@ -35,7 +35,7 @@ UNITS = {
     "frame": list(KEYS),
 }
 # Read as categories, because pandas compares and groups texts a hundred times slower.
-TEXTS = (*NAMES_OF_CONDITIONS, "video", "cluster", "method")
+TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
 # The fields of a Detector, but its runs, as the columns of a table of scores.
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
 MAIN = "main"  # the variant with which the others of its ablation are compared
@@ -94,8 +94,8 @@ def scores(
     :func:`detectors` does.
     """
     files = sources(report, run)
-    names = tuple(test_sets) if run or test_sets else None
-    table = _scores_of(tuple(files), names, level, of_maps)
+    shown = tuple(test_sets) if run or test_sets else None
+    table = _scores_of(tuple(files), shown, level, of_maps)
     if table.empty and not of_maps:
         raise DfnbError(f"{report_folder(report)} has no scores of a test set; {_remedy(report)}")
     if table.empty:  # no map was measured

@@ -45,7 +45,7 @@ class Condition(NamedTuple):
 
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
-NAMES_OF_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
+TEXT_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
 Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
@@ -96,7 +96,7 @@ def conditions_of(path: Path) -> list[Condition]:
     """The conditions of which a score file has rows, each once; none where there is no file."""
     if not path.exists():
         return []
-    distinct = read_table(path, NAMES_OF_CONDITIONS, CONDITION).drop_duplicates()
+    distinct = read_table(path, TEXT_CONDITIONS, CONDITION).drop_duplicates()
     return [Condition(*values) for values in distinct.itertuples(index=False)]
 
 

@@ -98,8 +98,8 @@ class Trainer:
         network: The network, on the device.
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
-        first_line_at: When a log gets its first line, by the clock ``time.monotonic``.
-        saved_at: When it was last written, by the same clock.
+        saved_at: When the checkpoint was last written, by the clock ``time.monotonic``.
+        first_line_at: When a log gets its first line, by the same clock.
         clock: Measures the time of the training, with that of processes that were stopped.
         pace: Measures steps and validations of this process alone.
     """
