@@ -73,10 +73,10 @@ class Closed(BaseModel):
 def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
     """One sentence per problem that pydantic found in values for ``schema``."""
     for problem in error.errors():
-        # ``loc`` is the path of a value, such as ("grid", "seeds", 0); empty: all values together.
+        # ``loc`` is the path of a value, such as ("maps", "names", 0); empty: all values together.
         field = ".".join(map(str, problem["loc"])) or "value"
         if problem["type"] == "extra_forbidden":
-            # Inside an entry, such as ``grid``, other names are allowed than those of ``schema``.
+            # Inside an entry, such as ``maps``, other names are allowed than those of ``schema``.
             is_at_top = len(problem["loc"]) == 1
             hint = suggestion(field, schema.model_fields) if is_at_top else ""
             yield f"there is no parameter {field!r}{hint}"

@@ -181,10 +181,15 @@ def _check_measured(source: str, content: profiles.Profile) -> None:
         check_known(datasets, f"{source}, {entry}")
         check_tested(filter(is_available, datasets), f"{source}, {entry}")
     for notebook, entry in NEEDED_ENTRIES.items():
-        if notebook in content.notebooks and not any(map(is_available, measured_on.get(entry, []))):
+        if notebook in content.notebooks and entry not in measured_on:
             raise DfnbError(
-                f"{source}: {notebook} needs `{entry}` in the profile, on a test set that is "
-                "there; add it, as in the profile smoke, or leave the notebook out"
+                f"{source}: {notebook} needs `{entry}` in the profile; add it, as in the profile "
+                "smoke, or leave the notebook out"
+            )
+        if notebook in content.notebooks and not any(map(is_available, measured_on[entry])):
+            raise DfnbError(
+                f"{source}: {notebook} needs one of {', '.join(measured_on[entry])}, and none is "
+                "prepared; `dfnb data` says how to get them"
             )
 
 
