@@ -10,7 +10,7 @@ import sys
 import clips
 import nbformat
 import pytest
-from profiles import BASELINE, GRID, SETTINGS, write_profile
+from profiles import BASELINE, SHARED, SETTINGS, write_profile
 
 from dfnb import files
 from dfnb.checks import DfnbError
@@ -183,7 +183,7 @@ def test_offline_a_run_is_refused_in_one_line(own_home, output_of, monkeypatch):
     monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
     monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda repository, name: None)
     backbone = {**SETTINGS, "backbone": "resnet10t"}
-    write_profile(own_home, {**GRID, "seeds": [0, 1]}, {BASELINE: backbone})
+    write_profile(own_home, {**SHARED, "seeds": [0, 1]}, {BASELINE: backbone})
     status, printed = output_of("run", "mine")
     sentence = "dfnb: the pretrained weights of resnet10t cannot be fetched (no network); run this"
     assert status == 1 and printed.startswith(sentence) and "\n" not in printed

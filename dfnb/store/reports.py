@@ -161,53 +161,64 @@ def detectors(report: str) -> list[Detector]:
     for path in score_files(folder):
         metadata = scores.read_about(path)
         roles[StoredRun(path.stem, metadata.record)] = metadata.roles
+    without = [run for run, its_roles in roles.items() if its_roles is None]
+    if without and len(without) < len(roles):  # two detectors might have one name
+        raise DfnbError(
+            f"{folder} has score files of a profile and others, such as that of {without[0].id}; "
+            "move those of one kind away"
+        )
     train_sets = pooled_train_sets(roles)
-    # Runs by a key that identifies their detector, and by which the detectors are sorted.
-    by_role = defaultdict(list)  # of a closed report
-    by_parameters = defaultdict(list)  # of an open one
+    if without:
+        return _of_parameters(folder, train_sets)
+    return _of_roles(folder, roles, train_sets)
+
+
+def _of_roles(
+    folder: Path,
+    roles: Mapping[StoredRun, Sequence[Role]],
+    train_sets: Mapping[StoredRun, str],
+) -> list[Detector]:
+    """The :func:`detectors` of a closed report; ``train_sets`` of :func:`pooled_train_sets`."""
+    by_role = defaultdict(list)  # runs by what identifies and sorts their detector
     for run, its_roles in roles.items():
-        notebook = run.record.detector.notebook
-        if its_roles is None:
-            # Without ``data``, the identity of the training set: another seed may draw another
-            # set. Which sets count as one is in train_sets.
-            options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
-            key = (notebook, train_sets[run], repr(sorted(options.items())))
-            by_parameters[key].append(run)
-            continue
         for ablation, variant in its_roles:
             # The variants of STANDING_ALONE are main detectors, too, named by the variant.
             is_variant = ablation not in ("", STANDING_ALONE)
-            key = (is_variant, notebook, ablation, variant, train_sets[run])
-            by_role[key].append(run)
-    trained = []
+            notebook = run.record.detector.notebook
+            by_role[is_variant, notebook, ablation, variant, train_sets[run]].append(run)
+    found = []
     for key in sorted(by_role):
         is_variant, _, ablation, variant, train_set = key
-        title = by_role[key][0].record.detector.title
+        runs = tuple(sorted(by_role[key], key=lambda run: run.seed))
+        title = runs[0].record.detector.title
         role = (ablation, variant) if is_variant else ("", "")
         name = f"{title}, {ablation}: {variant}" if is_variant else variant or title
-        runs = tuple(sorted(by_role[key], key=lambda run: run.seed))
-        trained.append(Detector(name, runs[0].parameters.paper, *role, train_set, runs))
-    # Before those of an open report are added, which may have several training sets.
-    main_sets = sorted({detector.train_set for detector in trained if not detector.ablation})
+        found.append(Detector(name, runs[0].record.parameters.paper, *role, train_set, runs))
+    main_sets = sorted({detector.train_set for detector in found if not detector.ablation})
     if len(main_sets) > 1:
         raise DfnbError(
             f"{folder} has main detectors of several training sets, {', '.join(main_sets)}; give "
             "each a report of its own"
         )
+    return found
+
+
+def _of_parameters(folder: Path, train_sets: Mapping[StoredRun, str]) -> list[Detector]:
+    """The :func:`detectors` of an open report; ``train_sets`` of :func:`pooled_train_sets`."""
+    by_parameters = defaultdict(list)
+    for run, train_set in train_sets.items():
+        # Without ``data``, the identity of the training set: another seed may draw another set.
+        options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
+        key = (run.record.detector.notebook, train_set, repr(sorted(options.items())))
+        by_parameters[key].append(run)
     groups = [
         tuple(sorted(by_parameters[key], key=lambda run: run.seed)) for key in sorted(by_parameters)
     ]
-    if groups:
-        _check_seeds(folder, groups)
-        for name, runs in zip(_names(groups, train_sets), groups):
-            paper = runs[0].parameters.paper
-            trained.append(Detector(name, paper, "", "", train_sets[runs[0]], runs))
-    if by_role and groups:  # else two detectors might have one name
-        raise DfnbError(
-            f"{folder} has score files of a profile and others, such as that of {groups[0][0].id}; "
-            "move those of one kind away"
-        )
-    return trained
+    _check_seeds(folder, groups)
+    return [
+        Detector(name, runs[0].parameters.paper, "", "", train_sets[runs[0]], runs)
+        for name, runs in zip(_names(groups, train_sets), groups)
+    ]
 
 
 def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:

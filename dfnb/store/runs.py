@@ -115,7 +115,7 @@ class StoredRun:
     @property
     def seed(self) -> int:
         """The seed of the training."""
-        return self.parameters.seed
+        return self.record.parameters.seed
 
     @property
     def limit(self) -> float:
@@ -129,7 +129,7 @@ class StoredRun:
     @property
     def train_set(self) -> str:
         """The training set."""
-        return self.parameters.train_set
+        return self.record.parameters.train_set
 
     @property
     def log(self) -> pd.DataFrame:

@@ -69,6 +69,8 @@ def fit(
         print("this processor emulates bf16; with precision = 32-true it would train faster")
     with device.precision(settings.precision), device.reproducible(settings.deterministic):
         trainer = Trainer(folder, training, splits, start)
+        source = start.id if start else trainer.network.weights_from
+        print(f"{folder.name}: starting from {source} on {device.name()}")
         trainer.load()
         trainer.write_log()
         while trainer.progress.epoch < settings.epochs:
@@ -142,8 +144,6 @@ class Trainer:
         self.checkpoint = folder / "last.ckpt"
         self.first_line_at = time.monotonic() + FIRST_S
         self.saved_at = time.monotonic()  # now, so that the first is due after CHECKPOINT_S
-        source = start.id if start else self.network.weights_from
-        print(f"{folder.name}: starting from {source} on {device.name()}")
 
     # ------------------------------------------------------------ an epoch
 
