@@ -10,7 +10,7 @@ import sys
 import clips
 import nbformat
 import pytest
-from profiles import BASELINE, SHARED, SETTINGS, write_profile
+from profiles import BASELINE, SETTINGS, SHARED, write_profile
 
 from dfnb import files
 from dfnb.checks import DfnbError
