@@ -215,7 +215,7 @@ def write_notebook(home, name, code):
 
 
 def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_home, capfd):
-    write_profile(own_home, notebooks={REPORT: None})  # trains nothing
+    write_profile(own_home, notebooks={REPORT: {}})  # trains nothing
     code = "from dfnb.checks import DfnbError; raise DfnbError('a sentence')"
     write_notebook(own_home, REPORT, code)
     with pytest.raises(DfnbError, match="mine did not finish"):
