@@ -45,50 +45,30 @@ def app() -> None:
 @commands.command()
 def run(
     profile: ProfileName = "smoke",
-    cores: Annotated[int, typer.Option(min=0, help="Jobs at the same time; 0: one per core.")] = 0,
-    main: bool = False,
+    cores: Annotated[int, typer.Option(min=0, help="Calls at the same time; 0: one per core.")] = 0,
+    main: Annotated[bool, typer.Option("--main", help="Leave out all variants.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would run as commands of papermill.")
+    ] = False,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
-    Finished jobs are not repeated. After an interruption, the same command continues. --main leaves
-    out all variants.
+    What has ended is not repeated. After an interruption, the same command continues.
     """
     from dfnb.running import workflow
 
-    workflow.run(profile, cores, main)
-
-
-@commands.command()
-def train(
-    profile: ProfileName,
-    job: str,
-    plan: Annotated[Path | None, typer.Option(hidden=True)] = None,
-) -> None:
-    """Do one training of a profile; `dfnb run` does them all.
-
-    JOB is the id of its run; a wrong one prints the nearest. After an interruption, the same
-    command continues.
-    """
-    from dfnb.running import jobs
-
-    # `dfnb run` has planned the profile, and names the file of the plan to each of its jobs.
-    planned = jobs.Plan.check(files.read_json(plan), plan) if plan else jobs.plan(profile)
-    jobs.train_and_score(planned.job(job))
+    workflow.run(profile, cores, main, dry_run)
 
 
 @commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself
-def execute(
-    notebook: Path,
-    output: Path,
-    parameters: Annotated[str, typer.Argument(help="YAML.")] = "{}",
+def call(
+    calls: Path,
+    name: Annotated[str, typer.Argument(help="Of a call in the file CALLS.")],
 ) -> None:
-    """Execute a notebook by papermill, as `dfnb run` does; an error is one sentence.
+    """Execute one call of a profile by papermill; an error is one sentence."""
+    from dfnb.running import profiles, workflow
 
-    OUTPUT is where the executed notebook is written.
-    """
-    from dfnb.report import page
-
-    page.execute(notebook, output, parse_yaml(parameters))
+    workflow.execute(profiles.Calls.check(files.read_json(calls), calls), name)
 
 
 @commands.command()
@@ -102,9 +82,9 @@ def parameters(
     """
     import yaml
 
-    from dfnb.running import jobs
+    from dfnb.running import profiles
 
-    typer.echo(yaml.safe_dump(jobs.notebook_parameters(profile, notebook), sort_keys=False))
+    typer.echo(yaml.safe_dump(profiles.notebook_parameters(profile, notebook), sort_keys=False))
 
 
 @commands.command()
@@ -119,10 +99,10 @@ def report(
     if not folder.is_dir():  # rebuild would make the folder of a misspelled name
         known = sorted(path.name for path in folder.parent.glob("*/"))
         raise DfnbError(f"there is no report {profile!r}{suggestion(profile, known)}")
-    from dfnb.report import page
+    from dfnb.running import workflow
 
     with files.explain_writing(folder):
-        typer.echo(f"report: {page.rebuild(profile)}")
+        typer.echo(f"report: {workflow.rebuild(profile)}")
 
 
 @commands.command()

@@ -15,10 +15,11 @@ from scipy.special import stdtrit
 
 from dfnb.checks import Closed, DfnbError, Name, read_yaml
 from dfnb.files import find
+from dfnb.report.detectors import detectors
 from dfnb.report.metrics import FEWEST_SETS, LESS_IS_BETTER, METRICS, Thresholds, measure
 from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
-from dfnb.store.reports import detectors, profile_of
+from dfnb.store.reports import profile_of
 
 FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval

@@ -15,7 +15,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from dfnb.files import report_folder, write_bytes
+from dfnb.files import write_bytes
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 
@@ -81,7 +81,7 @@ def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figur
 
 def show(
     figure: Figure,
-    report: str,
+    folder: Path | None,
     name: str,
     caption: str,
     run: StoredRun | None = None,
@@ -89,13 +89,20 @@ def show(
     """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
 
     A saved figure carries its caption, and the same figure gives the same bytes. The figure is
-    closed. Where this process may not write to the report, it is only displayed. ``run``: this run,
-    if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
+    closed.
+
+    Args:
+        figure: Of matplotlib.
+        folder: Of the report, as a notebook's ``p.folder``; None: it is only displayed.
+        name: Of the files.
+        caption: What the figure shows, and how it was made.
+        run: This run, if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
     _display(figure, caption)  # first: the saved figure will have its caption inside
     saved = []
-    if reports.is_writable(report):
-        path = report_folder(report) / "figures" / reports.file_name(report, name, run)
+    if folder:
+        path = reports.pictures_folder(folder.name) / "figures"
+        path /= reports.file_name(folder.name, name, run)
         # About 15 letters to an inch at this size.
         text = textwrap.fill(caption, int(15 * figure.get_figwidth()))
         figure.draw_without_rendering()

@@ -1,22 +1,17 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
 
-from dfnb.checks import DfnbError
-from dfnb.files import find, report_folder, write_bytes
+from dfnb.files import home, write_bytes
 from dfnb.records import environment
 from dfnb.store import reports
 
 REPORT = "10_report"  # the notebook that is the report
 STYLE = Path(__file__).with_suffix(".css")
-LONGEST_CELL = 10800  # seconds
 
 
 def sign(path: Path) -> nbformat.NotebookNode:
@@ -40,11 +35,12 @@ def sign(path: Path) -> nbformat.NotebookNode:
     cell = nbformat.v4.new_markdown_cell(text, metadata={"tags": ["executed"]})
     notebook.cells.insert(0, cell)
     notebook.metadata["papermill"] = {name: made[name] for name in ("duration", "parameters")}
+    root = "../" * len(path.parent.relative_to(home()).parts)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # else random
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown":  # the notebook is now in reports/<report>/notebooks
-            cell.source = cell.source.replace("](../", "](../../../")
+        if cell.cell_type == "markdown":  # the notebook is now in a folder of its report
+            cell.source = cell.source.replace("](../", f"]({root}")
         if "papermill" in cell.metadata:
             duration = cell.metadata["papermill"].get("duration")
             cell.metadata["papermill"] = {"duration": duration}
@@ -53,12 +49,12 @@ def sign(path: Path) -> nbformat.NotebookNode:
 
 
 def export(report: str, notebook: str) -> Path:
-    """Write ``reports/<report>/index.html`` from an executed notebook; returns its path.
+    """Write ``index.html`` of a report from an executed notebook; returns its path.
 
     The page has the outputs without the code, a small style sheet of its own, and links nothing
     that must be loaded from elsewhere.
     """
-    folder = report_folder(report)
+    folder = reports.pictures_folder(report)
     path = folder / "notebooks" / f"{notebook}.ipynb"
     executed = sign(path)
     exporter = HTMLExporter(
@@ -81,50 +77,3 @@ def export(report: str, notebook: str) -> Path:
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n<main>{body}</main>\n</html>\n"
     )
     return write_bytes(folder / "index.html", page.encode())
-
-
-def execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
-    """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
-
-    Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
-    error of a cell that failed, took LONGEST_CELL, or whose process was killed.
-    """
-    import papermill  # takes a second to import
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            notebook,
-            output,
-            parameters,
-            progress_bar=False,
-            execution_timeout=LONGEST_CELL,
-            # Else the kernel's log begins with a warning of eavesdroppers on this machine, and may
-            # end with the interrupt by which each kernel is stopped.
-            extra_arguments=["--log-level=CRITICAL"],
-        )
-    except PapermillExecutionError as error:
-        if error.ename == DfnbError.__name__:
-            raise DfnbError(error.evalue) from None
-        raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
-    except (CellTimeoutError, DeadKernelError) as error:
-        reason = str(error).splitlines()[0]
-        raise DfnbError(f"{output} shows how far it came: {reason}") from None
-
-
-def rebuild(report: str) -> Path:
-    """Execute the notebook of a report, as ``dfnb run`` does, and export it; returns its page.
-
-    The notebook may save its tables and figures, also in a closed report. Raises
-    :class:`DfnbError` as :func:`execute`.
-    """
-    before = os.environ.get(reports.WRITER, "")  # empty: no permission, as unset
-    os.environ[reports.WRITER] = report  # the permission to write; the kernel inherits it
-    try:
-        path = report_folder(report) / "notebooks" / f"{REPORT}.ipynb"
-        execute(find(f"notebooks/{REPORT}.ipynb"), path, {"report": report})
-    finally:
-        os.environ[reports.WRITER] = before
-    return export(report, REPORT)

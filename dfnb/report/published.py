@@ -11,10 +11,10 @@ import pandas as pd
 
 from dfnb.files import find
 from dfnb.manifests import dataset_names, manifest
+from dfnb.report.detectors import MAIN, Detector, detectors
 from dfnb.report.metrics import measure
-from dfnb.report.reading import MAIN, Level, scores
+from dfnb.report.reading import Level, scores
 from dfnb.report.tables import cells
-from dfnb.store.reports import Detector, detectors
 
 NOT_RUN = "not run"
 # The level at which ours are measured, by that of the figure. Of "not stated" those of frames.

@@ -1,6 +1,7 @@
 """The scores of a report as one table, and those of this run beside it.
 
-Which runs a report has, and how their scores are stored: :mod:`dfnb.store.reports`.
+Which runs are a detector: :mod:`dfnb.report.detectors`; how scores are stored:
+:mod:`dfnb.store.scores`.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -15,8 +16,8 @@ from scipy.special import expit
 
 from dfnb.checks import DfnbError
 from dfnb.files import read_table, report_folder
+from dfnb.report.detectors import THIS_RUN, Detector, detectors
 from dfnb.store import reports
-from dfnb.store.reports import THIS_RUN, Detector, detectors
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
     CONDITION,
@@ -38,7 +39,6 @@ UNITS = {
 TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
 # The fields of a Detector, but its runs, as the columns of a table of scores.
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
-MAIN = "main"  # the variant with which the others of its ablation are compared
 # Columns that are one measure minus another; "deletion 0" is P(fake) before any deletion.
 GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
@@ -158,9 +158,9 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
 
 def _remedy(report: str) -> str:
     """How a report gets scores."""
-    if reports.is_closed(report):
+    if reports.has_profile(report):
         return f"run `dfnb run {report}` first"
-    return f"execute notebooks of papers with `-p report {report}` first"
+    return f"execute notebooks of papers with `-p report {report} -p save True` first"
 
 
 def maps(

@@ -14,11 +14,11 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from dfnb import statistics
-from dfnb.files import report_folder, write_bytes
+from dfnb.files import write_bytes
+from dfnb.report.detectors import MAIN, detectors
 from dfnb.report.metrics import SUMMARY, measure
-from dfnb.report.reading import MAIN, sources
+from dfnb.report.reading import sources
 from dfnb.store import reports
-from dfnb.store.reports import detectors
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import read_about
 
@@ -303,14 +303,14 @@ def caption(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> 
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
         "mean over three or more test sets also over test sets."
     )
-    if reports.is_closed(report) and not run:
+    if reports.has_profile(report) and not run:
         sentences.append(f"Made again by `dfnb report {report}`.")
     return " ".join(sentences)
 
 
 def show(
     table: pd.DataFrame,
-    report: str,
+    folder: Path | None,
     name: str,
     title: str,
     caption: str = "",
@@ -321,12 +321,12 @@ def show(
         display(NOTHING)
     else:
         display(Markdown(f"**{title}**"), table)
-    return save(table, report, name, title, caption, run)
+    return save(table, folder, name, title, caption, run)
 
 
 def save(
     table: pd.DataFrame,
-    report: str,
+    folder: Path | None,
     name: str,
     title: str,
     caption: str = "",
@@ -334,22 +334,23 @@ def save(
 ) -> list[Path]:
     """Save a table of texts as CSV and Markdown; returns the paths.
 
-    An empty one is not saved, and none where this process may not write to the report.
+    An empty one is not saved.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
-        report: Its folder ``tables`` gets the files.
+        folder: Of the report, as a notebook's ``p.folder``; ``tables`` in it gets the files. None:
+            nothing is saved.
         name: Of the files.
         title: What the table shows, also the first line of the Markdown.
         caption: How its numbers were made, such as :func:`caption`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    if table.empty or not reports.is_writable(report):
+    if table.empty or not folder:
         return []
     # As objects first, because a categorical column cannot be filled with a dash.
     table = table.reset_index().astype(object).fillna("–").astype(str)
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
-    path = report_folder(report) / "tables" / f"{reports.file_name(report, name, run)}.csv"
+    path = folder / "tables" / f"{reports.file_name(folder.name, name, run)}.csv"
     write_bytes(path, table.to_csv(index=False).encode())
     return [path, write_bytes(path.with_suffix(".md"), markdown.encode())]

@@ -1,110 +1,211 @@
-"""What a run is scored and measured on; what it was scored on before is read, not made again."""
+"""Runs as notebooks use them: trained or opened, scored, measured, and added to a report.
 
-from collections.abc import Iterable, Iterator, Sequence
+What a run was scored on before is read, not made again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-from pydantic import Field
 
-from dfnb import manifests, synth
+from dfnb import files, manifests, records, synth
 from dfnb.attribution import maps, measures
-from dfnb.checks import Closed, Name
-from dfnb.data import audit, corrupt, test_sets
+from dfnb.checks import DfnbError
+from dfnb.data import audit, test_sets
 from dfnb.data.frames import data_identity, dataset_record
-from dfnb.running.datasets import ensure_datasets, is_available
-from dfnb.running.parameters import Names
-from dfnb.store import scores
+from dfnb.report.detectors import detectors
+from dfnb.running.datasets import ensure_datasets
+from dfnb.running.parameters import (
+    AttributionParameters,
+    RobustnessParameters,
+    TrainingParameters,
+)
+from dfnb.store import reports, scores
+from dfnb.store.runs import Training
 from dfnb.store.scores import Condition
-from dfnb.training import scoring
-from dfnb.training.runs import Run, frames_of
+from dfnb.training import scoring, train
+from dfnb.training.runs import Run, frames_of, with_weights
+
+# ---------------------------------------------------------------- the run of a paper's notebook
 
 
-class Corruptions(Closed):
-    """The corrupted frames on which runs are scored, besides the frames as they are.
+def open_or_train(p: TrainingParameters) -> Run:
+    """The run with these parameters, which has the scores of its test sets.
 
-    In a profile, these are the papers' own trainings, not variants.
+    A finished run is opened if its weights are on this machine, in ``runs/`` or in a report; any
+    other is trained, which may take hours and is announced. Released weights are adopted. What has
+    no scores or measures yet is scored and measured, and kept in ``runs/``; with ``save``, the
+    report gets a copy and a record.
+
+    Raises as :func:`dfnb.training.train.train` and :func:`ensure_scores`.
     """
+    training = training_of(p)
+    run = Run.find(training.id)
+    if run is None or not run.has_weights:
+        if not p.released:  # such weights need no training set
+            print("No finished run has these parameters: it is trained now.")
+            ensure_datasets(p.train_set)
+        run = train.train(training)
+    shown = ensure_scores(run, p.report, _conditions(p, run), frames=p.map_frames)
+    if p.save:
+        _add(p, run, shown)
+    return run
 
-    test_set: Name
-    names: list[Literal[*corrupt.CORRUPTIONS]]
-    severities: list[Literal[1, 2, 3, 4, 5]]
-    videos: int | None = Field(None, ge=4)  # about so many videos; None: all
 
-    def conditions(self) -> list[Condition]:
-        """One condition per corruption and severity."""
-        pairs = product(self.names, self.severities)
-        return [Condition(self.test_set, name, severity) for name, severity in pairs]
+def add_if_scored(p: TrainingParameters) -> bool:
+    """Add a run to the report, if all scores are there that :func:`open_or_train` would make.
 
-
-class Maps(Closed):
-    """Which attribution maps of runs are measured, and on how many frames.
-
-    In a profile, these are the papers' own trainings and, with ``variants``, all others.
+    They may be copies in another report: then the weights need not be on this machine. Without
+    them no map can be measured, and none is missed. Returns whether the run was added.
     """
+    run = Run.find(training_of(p).id)
+    if run is None:
+        return False
+    wanted = _conditions(p, run)
+    path = scores.collect(run, p.report)
+    if _missing(path, wanted):
+        return False
+    there = {*scores.conditions_of(path)}
+    _add(p, run, [condition for condition in wanted if condition in there])
+    return True
 
-    test_sets: Names
-    frames: int = Field(ge=1)  # forged frames of each test set, about so many
-    # Maps besides the detector's own that are measured, and checked for sanity, where ``is_first``
-    # (see ensure_scores). Of other runs only the own maps and Grad-CAM are measured.
-    names: list[Literal[*maps.EXPLAINERS, "random"]] = Field(min_length=1)
-    sanity_frames: int = Field(ge=2)  # forged frames for the sanity check
-    # Whether the own maps and Grad-CAM of an ablation's variants are measured, too: each on the
-    # first of its own test sets.
-    variants: bool = False
+
+def training_of(p: TrainingParameters) -> Training:
+    """The training with the parameters of a paper's notebook."""
+    return train.make_training(
+        p.paper, p.train_set, p.settings(), p.seed, p.seen_methods, p.frames_per_video
+    )
 
 
-def is_scored(
-    run: Run,
-    report: str,
-    of_sets: Sequence[str],
-    corruptions: Corruptions | None,
-) -> bool:
-    """Whether ``runs/`` or a report has all scores that :func:`ensure_scores` would make.
+def _conditions(p: TrainingParameters, run: Run) -> list[Condition]:
+    """The conditions under which the run of a paper's notebook is scored and measured."""
+    wanted = [Condition(name) for name in p.test_sets]
+    if p.map_frames and run.has_weights:
+        wanted += [Condition(p.test_sets[0], map=name) for name in maps.names(run.network())]
+    return wanted
 
-    They must be of the present versions of the test sets.
+
+def _add(p: TrainingParameters, run: Run, shown: Sequence[Condition]) -> None:
+    """Add a run with these conditions to the report of its notebook, and the record of that."""
+    path = reports.keep(p.report, run, shown, p.variants)
+    record = files.home() / reports.record_path(p.report, run.id)
+    records.write_record(record, p.model_dump(mode="json"), [path], run=run.id)
+
+
+# ---------------------------------------------------------------- the first runs of a report
+
+
+def first_runs(report: str) -> dict[str, Run]:
+    """The first run of each main detector that has its weights on this machine, by detector."""
+    firsts = {}
+    for detector in detectors(report):
+        if not detector.ablation:
+            for run in with_weights(detector.runs)[:1]:
+                firsts[detector.name] = run
+    return firsts
+
+
+def measure_maps(p: AttributionParameters) -> dict[str, Run]:
+    """The :func:`first_runs` of a report by detector; with ``save``, their maps are measured there.
+
+    These are each detector's own maps, and those that ``p`` names; all are also compared with maps
+    of random weights. Raises :class:`DfnbError` where there is no such run, and where they have
+    scores of no test set.
     """
-    return not _missing(scores.collect(run, report), _score_conditions(of_sets, corruptions))
+    firsts = first_runs(p.report)
+    if not firsts:
+        raise DfnbError(
+            f"no detector of report {p.report} has its weights on this machine: execute notebooks "
+            "of papers with `-p report mine -p save True` first, then this one with the same report"
+        )
+    if p.save:
+        test_set = p.measured_on or _test_set(p.report, firsts)
+        counts = {"frames": p.frames, "sanity_frames": p.sanity_frames}
+        for run in firsts.values():
+            names = dict.fromkeys([*maps.names(run.network()), *p.other_maps])
+            pairs = product((False, True), names)
+            wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
+            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, **counts))
+    return firsts
+
+
+def score_corrupted(p: RobustnessParameters) -> None:
+    """Score the :func:`first_runs` of a report on corrupted frames, if ``save`` is True.
+
+    Raises :class:`DfnbError` where these runs have scores of no test set.
+    """
+    firsts = first_runs(p.report)
+    if p.save and firsts:
+        test_set = p.measured_on or _test_set(p.report, firsts)
+        pairs = product(p.corruptions, p.severities)
+        wanted = [Condition(test_set, name, severity) for name, severity in pairs]
+        for run in firsts.values():
+            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, videos=p.videos))
+
+
+def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
+    """The test set on which most of these runs were scored.
+
+    Of several such, it is the one that shares its domain with the training sets of most of them.
+    Raises :class:`DfnbError` where there is none.
+    """
+    votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
+    for run in firsts.values():
+        about = scores.read_about(reports.score_path(files.report_folder(report), run.id))
+        for name, kept in about.test_sets.items():
+            scored, at_home = votes.get(name, (0, 0))
+            votes[name] = (scored + 1, at_home + (kept.domain == about.train_domain))
+    if not votes:
+        raise DfnbError(
+            f"no run of {report} has scores of a test set: execute notebooks of papers with test "
+            "sets and this report first"
+        )
+    return max(votes, key=votes.get)
+
+
+# ---------------------------------------------------------------- scores and measures
 
 
 def ensure_scores(
     run: Run,
     report: str,
-    of_sets: Sequence[str],
-    corruptions: Corruptions | None = None,
-    of_maps: Maps | None = None,
-    is_first: bool = False,
+    wanted: Iterable[Condition],
+    frames: int = 0,
+    sanity_frames: int = 0,
+    videos: int | None = None,
 ) -> list[Condition]:
-    """Score and measure a run where its score file lacks something; returns all its conditions.
+    """Score and measure a run where its score file lacks something; returns what the file has.
 
     What the file has of the present versions of the test sets stays. Datasets are built if needed.
-    Corruptions and maps of a test set that is not prepared are left out. Rows are of frames: scores
-    of :func:`dfnb.training.scoring.predict`; or, of a map, what
+    Rows are of frames: scores of :func:`dfnb.training.scoring.predict`; or, of a map, what
     :func:`dfnb.attribution.measures.measure` or ``sanity`` gives. Raises :class:`DfnbError` for a
     test set that cannot be had.
 
     Args:
         run: A finished training.
         report: Its copies of the run's scores come before those of other reports.
-        of_sets: Names of test sets.
-        corruptions: On which corrupted frames it is scored, too; None: on none.
-        of_maps: Which maps are measured; None: none. Without weights on this machine, none is.
-        is_first: Whether all maps are measured and checked, see :class:`Maps`.
+        wanted: The conditions.
+        frames: On about so many forged frames of a test set maps are measured.
+        sanity_frames: On about so many they are compared with those of random weights.
+        videos: On about so many videos corrupted frames are scored; None: all.
     """
-    wanted = _score_conditions(of_sets, corruptions)
-    if of_maps and run.has_weights:
-        wanted += _map_conditions(run, of_maps, is_first)
+    wanted = list(dict.fromkeys(wanted))
     path = scores.collect(run, report)
     missing = _missing(path, wanted)
     about = scores.About(
         record=run.record, train_domain=manifests.domain_of(run.train_set)[0], test_sets={}
     )
     for name in _test_sets(missing):  # each is written at once, and not lost if the next one fails
+        ensure_datasets(name)
         rows = []
         for condition in missing:
             if condition.test_set == name:
-                table = _make(run, condition, corruptions, of_maps)
+                if condition.map:
+                    count = sanity_frames if condition.sanity else frames
+                    table = _measure_map(run, condition, count)
+                else:
+                    table = scoring.score(run, *condition[:3], videos)
                 rows.append(table.assign(**condition._asdict()))
         if any(map(len, rows)):
             rows = pd.concat([table for table in rows if len(table)])
@@ -114,17 +215,6 @@ def ensure_scores(
         scores.add(path, pd.DataFrame(columns=scores.CONDITION), about)
     there = {*scores.conditions_of(path)}
     return [condition for condition in wanted if condition in there]
-
-
-def _score_conditions(of_sets: Sequence[str], corruptions: Corruptions | None) -> list[Condition]:
-    """The conditions under which a run is scored, each once: a profile may repeat a test set.
-
-    Corruptions are left out where their test set is not prepared.
-    """
-    conditions = [Condition(name) for name in of_sets]
-    if corruptions and is_available(corruptions.test_set, "test"):
-        conditions += corruptions.conditions()
-    return list(dict.fromkeys(conditions))
 
 
 def _test_sets(conditions: Iterable[Condition]) -> list[str]:
@@ -151,38 +241,6 @@ def _fingerprint(dataset: str) -> str:
     return data_identity(dataset_record(dataset), ["test"])
 
 
-def _map_conditions(run: Run, of_maps: Maps, is_first: bool) -> Iterator[Condition]:
-    """The conditions under which maps of a run are measured and, if ``is_first``, checked.
-
-    Only a first seed is measured with all maps; its sanity check is on the first test set alone.
-    """
-    own = maps.names(run.network())  # with Grad-CAM
-    names = list(dict.fromkeys([*own, *of_maps.names])) if is_first else own
-    present = [name for name in of_maps.test_sets if is_available(name, "test")]
-    for name in present:
-        yield from (Condition(name, map=map_name) for map_name in names)
-    if is_first and present:
-        yield from (Condition(present[0], map=map_name, sanity=True) for map_name in names)
-
-
-def _make(
-    run: Run,
-    condition: Condition,
-    corruptions: Corruptions | None,
-    of_maps: Maps | None,
-) -> pd.DataFrame:
-    """The scores or measures of a run under one condition, a row per frame.
-
-    Without a row where a test set has no fake of a method that the run has seen.
-    """
-    ensure_datasets(condition.test_set)
-    if condition.map:
-        return _measure_map(run, condition, of_maps)
-    corruption, severity = condition.corruption, condition.severity
-    videos = corruptions.videos if corruption else None
-    return scoring.score(run, condition.test_set, corruption, severity, videos)
-
-
 def _shared_crops(run: Run, test_set: str) -> int | None:
     """How many frames of a test set have a crop of the run's train or val split.
 
@@ -195,13 +253,12 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     return audit.shared_crops(trained_on, test_sets.load(test_set))
 
 
-def _measure_map(run: Run, condition: Condition, of_maps: Maps) -> pd.DataFrame:
+def _measure_map(run: Run, condition: Condition, count: int) -> pd.DataFrame:
     """The table of :func:`measures.measure`, or of :func:`measures.sanity` for a sanity check.
 
-    One row per forged frame of a sample, of methods that the run has seen; without such frames it
-    is empty.
+    One row per forged frame of a sample of about ``count``, of methods that the run has seen;
+    without such frames it is empty.
     """
-    count = of_maps.sanity_frames if condition.sanity else of_maps.frames
     frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)
     measure = measures.sanity if condition.sanity else measures.measure
     return measure(run, frames, condition.map) if len(frames) else frames

@@ -5,15 +5,27 @@ notebook's namespace to :func:`check`, which refuses wrong types and impossible 
 sentence.
 """
 
+import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    PrivateAttr,
+    create_model,
+    field_validator,
+)
 
 from dfnb import files, papers
-from dfnb.checks import Closed, DfnbError, Name, read_yaml
+from dfnb.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
 from dfnb.running.datasets import check_known, check_tested, present
+from dfnb.store import reports
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:
@@ -27,14 +39,30 @@ Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_without_repetition)]
 
 
-DESCRIBED = "study-bed"  # the profile whose detectors the notebooks show by default
-TEST_SETS = ["bed", "world-01", "world-02"]  # of its test sets, those of the papers' notebooks
+DESCRIBED = "study-bed"  # the report whose detectors the notebooks show by default
 
 
 class Parameters(Closed):
-    """The parameter of every notebook: the report that it reads and, if open, adds to."""
+    """The parameters of every notebook.
+
+    Attributes:
+        report: The report that is shown.
+        save: Whether this run is added to the report, and figures, tables and the record are saved
+            there.
+    """
 
     report: Name = DESCRIBED
+    save: bool = False
+    _is_shown: bool = PrivateAttr(default=False)  # set by check
+
+    @property
+    def folder(self) -> Path | None:
+        """The report's folder, if this notebook saves figures, tables and its record there."""
+        return files.report_folder(self.report) if self._is_shown else None
+
+    def folder_of(self, report: str) -> Path | None:
+        """:attr:`folder` for what belongs to that report alone; None if another one is shown."""
+        return self.folder if report == self.report else None
 
 
 class TrainingParameters(Parameters):
@@ -42,6 +70,13 @@ class TrainingParameters(Parameters):
 
     Instances are of a class of :func:`schema`, which adds the fields of the paper's Settings, such
     as ``released``. For ``paper`` to ``frames_per_video`` see :class:`dfnb.store.runs.Training`.
+
+    Attributes:
+        test_sets: The split test of each is scored.
+        map_frames: On about so many forged frames of the first test set the run's own maps are
+            measured; 0: none.
+        variant: The names under which the report shows the run, separated by semicolons, see
+            :mod:`dfnb.report.detectors`; empty: that of its parameters.
     """
 
     paper: Name
@@ -50,11 +85,32 @@ class TrainingParameters(Parameters):
     seen_methods: list[str] | None = Field(None, min_length=1)
     frames_per_video: PositiveInt | None = None
     test_sets: Names
+    map_frames: NonNegativeInt = 0
+    variant: str = ""
+
+    @field_validator("variant")
+    @classmethod
+    def _check_variant(cls, value: str) -> str:
+        """The names, if each could stand in a table."""
+        for name in split_variants(value):
+            if not re.fullmatch(TITLE, name):
+                raise ValueError(f"variant = {name!r}: {PATTERN_RULES[TITLE]}")
+        return value
+
+    @property
+    def variants(self) -> list[str]:
+        """The names in ``variant``."""
+        return split_variants(self.variant)
 
     def settings(self) -> Closed:
         """The part of the parameters that belongs to the paper: an instance of its ``Settings``."""
         schema = papers.module(self.paper).Settings
         return schema(**self.model_dump(include=set(schema.model_fields)))
+
+
+def split_variants(variant: str) -> list[str]:
+    """The names in a parameter ``variant``."""
+    return [name.strip() for name in variant.split(";") if name.strip()]
 
 
 class DataParameters(Parameters):
@@ -63,10 +119,67 @@ class DataParameters(Parameters):
     datasets: Names = Field(["smoke-a", "smoke-b", "smoke-tasks", "smoke-tasks-unseen"])
 
 
-class AttributionParameters(Parameters):
-    """The parameters of the notebook on maps; ``picture`` is a reader's own image or clip."""
+class MeasuringParameters(Parameters):
+    """The parameters of a notebook that measures the first run of each main detector.
 
+    ``measured_on`` is where; None: the one on which most of these runs were scored.
+    """
+
+    measured_on: Name | None = None
+
+
+class AttributionParameters(MeasuringParameters):
+    """The parameters of the notebook on maps.
+
+    Attributes:
+        other_maps: What is measured besides each detector's own maps and Grad-CAM.
+        frames: On about so many forged frames.
+        sanity_frames: Of these, in the check against random weights.
+        picture: A reader's own image or clip.
+    """
+
+    other_maps: list[str] = Field(["Grad-CAM", "Integrated Gradients", "edges", "random"])
+    frames: PositiveInt = 100
+    sanity_frames: int = Field(15, ge=2)
     picture: str | None = None
+
+    @field_validator("other_maps")
+    @classmethod
+    def _check_maps(cls, names: list[str]) -> list[str]:
+        """The names, if all are known."""
+        from dfnb.attribution.maps import EXPLAINERS  # with torch: other notebooks need none
+
+        return _known("other_maps", names, [*EXPLAINERS, "random"])
+
+
+class RobustnessParameters(MeasuringParameters):
+    """The parameters of the notebook on corrupted frames.
+
+    Attributes:
+        corruptions: Which.
+        severities: How strong, 1 to 5.
+        videos: On about so many videos; None: all.
+    """
+
+    corruptions: list[str] = Field(["JPEG", "H.264", "blur", "noise"], min_length=1)
+    severities: list[Literal[1, 2, 3, 4, 5]] = Field([1, 5], min_length=1)
+    videos: int | None = Field(200, ge=4)
+
+    @field_validator("corruptions")
+    @classmethod
+    def _check_corruptions(cls, names: list[str]) -> list[str]:
+        """The names, if all are known."""
+        from dfnb.data.corrupt import CORRUPTIONS  # with torch, as above
+
+        return _known("corruptions", names, CORRUPTIONS)
+
+
+def _known(parameter: str, names: list[str], known: Collection[str]) -> list[str]:
+    """The names; raises ValueError with the nearest for one that is not ``known``."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{parameter}: there is no {name!r}{suggestion(name, known)}")
+    return names
 
 
 # All notebooks but those of the papers.
@@ -75,7 +188,7 @@ NOTEBOOKS = {
     "01_data": DataParameters,
     "07_cross_dataset": Parameters,
     "08_attribution": AttributionParameters,
-    "09_robustness": Parameters,
+    "09_robustness": RobustnessParameters,
     "10_report": Parameters,
 }
 
@@ -100,9 +213,10 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
     Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read. A printed line names the parameters
-    that differ from the defaults, because the texts of the notebook describe the defaults.
-    Published test sets that are not prepared are left out, and another line names them.
+    variables only those with the name of a parameter are read. Printed lines name the parameters
+    that differ from the defaults, because the texts of the notebook describe the defaults; the
+    published test sets that are left out since they are not prepared; and, without ``save``, how
+    to keep what follows.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
@@ -110,7 +224,8 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
             the executed cells.
 
     Raises :class:`DfnbError` with one sentence; of a paper's notebook also for datasets that nobody
-    knows, for test sets that lack real or fake frames, and where no test set is left.
+    knows, for test sets that lack real or fake frames, and where no test set is left; and as
+    :func:`dfnb.store.reports.is_shown`.
     """
     expected = schema(notebook)
     names = set(expected.model_fields)
@@ -119,34 +234,40 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
             names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
     values = {name: namespace[name] for name in names & namespace.keys()}
     p = expected.check(values, notebook)
-    changed = []
-    for name, default in defaults(notebook).items():
-        if getattr(p, name) != default:
-            changed.append(f"{name} = {getattr(p, name)!r}")
+    described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
+    changed = [
+        f"{name} = {value!r}" for name, value in dict(p).items() if value != described.get(name)
+    ]
     if changed and notebook != "10_report":  # its texts are about any report
         print(f"Changed: {', '.join(changed)}. The texts describe the defaults.")
     if isinstance(p, TrainingParameters):
         check_known([p.train_set], notebook)
         p = p.model_copy(update={"test_sets": present(p.test_sets, notebook)})
         check_tested(p.test_sets, notebook)
+    if p.save:
+        p._is_shown = reports.is_shown(p.report, notebook, p.model_dump(mode="json"))
+    else:
+        print("Nothing is kept in a report: save = True with a report of your own does that.")
     return p
 
 
 def defaults(notebook: str) -> dict[str, Any]:
-    """The default parameters of a notebook; of a paper's, those of its detector in DESCRIBED."""
-    return dict(schema(notebook).check(stated_defaults(notebook), notebook))
+    """The default parameters of a notebook: those of its own cell."""
+    return dict(schema(notebook).check(stated(notebook), notebook))
 
 
-def stated_defaults(notebook: str) -> dict[str, Any]:
-    """What the profile DESCRIBED states of a paper's notebook, at its first seed.
+def stated(notebook: str) -> dict[str, Any]:
+    """The literals in the cell of a notebook that is tagged ``parameters``, by name.
 
-    The notebook's parameters cell has these values; others in it are the paper's defaults, but for
-    the report. Empty for other notebooks.
+    Raises :class:`DfnbError` where there is none.
     """
-    if notebook not in papers.notebooks():
-        return {}
-    profile = read_yaml(files.profile_path(DESCRIBED))
-    seed = profile["seeds"][0]
-    train_set = profile["train_set"].replace("{seed}", str(seed))
-    stated = {"train_set": train_set, "test_sets": TEST_SETS, "seed": seed}
-    return stated | (profile["notebooks"].get(notebook) or {})
+    path = files.find(f"notebooks/{notebook}.ipynb")
+    with explained(path, "as a notebook", "restore it"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        is_parameters = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
+        source = "".join(cells[is_parameters.index(True)]["source"])
+        return {
+            statement.target.id: ast.literal_eval(statement.value)
+            for statement in ast.parse(source).body
+            if isinstance(statement, ast.AnnAssign)
+        }

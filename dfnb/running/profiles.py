@@ -1,20 +1,35 @@
-"""Profiles: which notebooks are executed, with which parameters, and which trainings they need.
+"""Profiles: lists of papermill calls, as ``notebooks/profiles/<name>.yaml`` states them.
 
-A profile is ``notebooks/profiles/<name>.yaml``, see :class:`Profile`.
+:class:`Profile` is the file. :func:`calls` makes the list: a call per training, which executes the
+paper's notebook up to its cell tagged ``run``, and one per notebook that a reader sees, which is
+executed whole. :mod:`dfnb.running.workflow` executes them.
 """
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
-from dfnb import files, papers
-from dfnb.checks import Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
-from dfnb.running.measuring import Corruptions, Maps
-from dfnb.running.parameters import Names, Seeds
-from dfnb.store.reports import STANDING_ALONE
-from dfnb.store.scores import Role
+from dfnb import files, manifests, papers, synth
+from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
+from dfnb.report import claims
+from dfnb.report.detectors import MAIN
+from dfnb.running import measuring, parameters
+from dfnb.running.datasets import check_known, check_tested, is_available
+from dfnb.running.parameters import Names, Seeds, TrainingParameters
+from dfnb.store import reports, scores
+
+# Parameters that a profile sets itself, and what to write instead.
+REPLACED = {
+    "seed": "write seeds: [...] in the profile or a variant",
+    "report": "the report has the name of the profile",
+    "save": "a profile saves all that it makes",
+    "variant": "write it below variants:",
+}
 
 
 class Variant(Closed, extra="allow"):
@@ -45,7 +60,7 @@ class Profile(Closed):
             such as ``modules: without CMCE``; the variants of an ablation are compared with its
             variant ``main``, or with the paper's own training where it has none. A variant without
             an ablation, such as ``ResNet-50``, stands beside the papers.
-        corruptions, maps: what the papers' own trainings are measured on, too.
+        faces: ``real`` if its pictures show people: they are then saved where git ignores them.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
             claim is registered.
     """
@@ -56,8 +71,7 @@ class Profile(Closed):
     seeds: Seeds
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
-    corruptions: Corruptions | None = None
-    maps: Maps | None = None
+    faces: Literal["drawn", "real"] = "drawn"
     claims: Name | None = None
 
 
@@ -69,14 +83,12 @@ def read(name: str) -> Profile:
         if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
             known = suggestion(notebook, papers.notebooks())
             raise DfnbError(f"{path} has variants of {notebook}, which trains nothing{known}")
-    for notebook in papers.notebooks():
-        stated = [checked.notebooks.get(notebook, {})]
-        stated += [variant.model_extra for variant in checked.variants.get(notebook, {}).values()]
-        if any("seed" in changes for changes in stated):  # it would be replaced
-            raise DfnbError(
-                f"{path}, {notebook}: seed has no effect; write seeds: [...] in the profile or a "
-                "variant"
-            )
+    for notebook, changes in checked.notebooks.items():
+        variants = checked.variants.get(notebook, {})
+        stated = {*changes}.union(*(variant.model_extra for variant in variants.values()))
+        for name, instead in REPLACED.items():
+            if name in stated:
+                raise DfnbError(f"{path}, {notebook}: {name} has no effect; {instead}")
     return checked
 
 
@@ -127,7 +139,284 @@ def keep_copy(name: str) -> None:
     files.write_bytes(files.report_folder(name) / "profile.yaml", text.encode())
 
 
-def role(variant: str) -> Role:
-    """Ablation and variant of the name of a variant, see :class:`Profile`."""
-    ablation, colon, name = variant.partition(": ")
-    return (ablation, name) if colon else (STANDING_ALONE, variant)
+# ---------------------------------------------------------------- calls
+
+
+class Call(Closed):
+    """A notebook with its parameters, as papermill executes it.
+
+    Attributes:
+        name: Of its record: the id of the run or, of a notebook that is shown, its name.
+        notebook: Name of the notebook.
+        parameters: All of its parameters.
+        changes: Those that differ from the notebook's own cell, which papermill gets.
+    """
+
+    name: str
+    notebook: str
+    parameters: dict[str, Any]
+    changes: dict[str, Any]
+
+    @property
+    def record(self) -> Path:
+        """What proves that the call ended, relative to the home."""
+        return reports.record_path(self.parameters["report"], self.name)
+
+    @property
+    def done(self) -> bool:
+        """Whether the record is there, and is of these parameters."""
+        path = files.home() / self.record
+        return path.is_file() and files.read_json(path)["parameters"] == self.parameters
+
+    def check(self) -> parameters.Parameters:
+        """The parameters as an instance of the notebook's schema."""
+        return parameters.schema(self.notebook).check(self.parameters, self.name)
+
+
+class Calls(Closed):
+    """The calls of a profile: first the trainings, then the notebooks that are shown.
+
+    Of the latter the last waits for the others. ``left_out`` are the trainings whose datasets are
+    not prepared, or that were not asked for: notebook, variant and seed of each.
+    """
+
+    profile: Name
+    trainings: list[Call]
+    shown: list[Call]
+    left_out: list[tuple[str, str, int]]
+
+
+def calls(name: str, main: bool = False) -> Calls:
+    """The calls of a profile, whether done or not.
+
+    All parameters are checked here, before anything runs. Test sets and variants whose real
+    datasets are not prepared are left out. Pretrained weights may be fetched, because the run ids
+    have their sha256.
+
+    Args:
+        name: The name of the profile.
+        main: Whether to leave out the trainings of all variants.
+
+    Raises :class:`DfnbError` for wrong parameters, and where the main training set or pretrained
+    weights are not there.
+    """
+    profile = read(name)
+    if profile.claims:
+        claims.content(profile.claims)  # raises where the file is missing or wrong
+    planned, left_out = _trainings(name, profile)
+    others = {  # shown notebooks that train nothing; checked before the first training
+        notebook: _others_parameters(name, notebook, changes)
+        for notebook, changes in profile.notebooks.items()
+        if notebook not in papers.notebooks()
+    }
+    if main:  # released weights have no training that could be left out: they are scored
+        asked = [p for p in planned if MAIN in p.variants or p.released]
+        left_out += [named for p in planned if p not in asked for named in _named(p)]
+        planned = asked
+    first = {}  # notebook -> the parameters of its first training
+    trainings = []
+    for p in planned:
+        notebook = papers.module(p.paper).PAPER.notebook
+        trainings.append(_call(measuring.training_of(p).id, notebook, p))
+        if not p.released:  # the authors' weights are scored alone
+            first.setdefault(notebook, p)
+    if not trainings and any(changes.get("released") for changes in profile.notebooks.values()):
+        raise DfnbError(
+            f"profile {name} has nothing to score: put weights into the folders that it names, and "
+            "prepare one of its test sets (`dfnb data`)"
+        )
+    both = {**first, **others}
+    shown = [
+        _call(notebook, notebook, _as_described(name, notebook, both[notebook]))
+        for notebook in profile.notebooks
+        if notebook in both
+    ]
+    return Calls(profile=name, trainings=trainings, shown=shown, left_out=left_out)
+
+
+def _call(name: str, notebook: str, p: parameters.Parameters) -> Call:
+    """The call of a notebook with these parameters."""
+    values = p.model_dump(mode="json")
+    cell = parameters.schema(notebook).check(parameters.stated(notebook), notebook)
+    own = cell.model_dump(mode="json")
+    changes = {key: value for key, value in values.items() if value != own[key]}
+    return Call(name=name, notebook=notebook, parameters=values, changes=changes)
+
+
+def _as_described(
+    name: str,
+    notebook: str,
+    p: parameters.Parameters,
+) -> parameters.Parameters:
+    """The parameters of a notebook that is shown: of DESCRIBED those of its own cell.
+
+    So its committed copies show what a reader who opens the notebook sees.
+    """
+    if name != parameters.DESCRIBED:
+        return p
+    own = {**parameters.stated(notebook), "save": True}
+    if isinstance(p, TrainingParameters):
+        own["variant"] = p.variant
+    return parameters.schema(notebook).check(own, notebook)
+
+
+def _others_parameters(
+    name: str,
+    notebook: str,
+    changes: dict[str, Any],
+) -> parameters.Parameters:
+    """The checked parameters of a notebook that is none of a paper."""
+    source = f"profile {name}, {notebook}"
+    values = {**parameters.stated(notebook), "report": name, "save": True, **changes}
+    p = parameters.schema(notebook).check(values, source)
+    if isinstance(p, parameters.DataParameters):
+        check_known(p.datasets, source)
+    if isinstance(p, parameters.MeasuringParameters) and p.measured_on:
+        check_known([p.measured_on], source)
+        if not is_available(p.measured_on, "test"):
+            raise DfnbError(
+                f"{source}: {p.measured_on} is not prepared; `dfnb data` says how to get it"
+            )
+        check_tested([p.measured_on], source)
+    return p
+
+
+def _trainings(
+    name: str,
+    profile: Profile,
+) -> tuple[list[TrainingParameters], list[tuple[str, str, int]]]:
+    """The checked parameters of each training, and the trainings that are left out.
+
+    A training that several variants name is made once: it gets all their names and test sets.
+    """
+    by_training: dict[str, TrainingParameters] = {}
+    left_out = []
+    for notebook in profile.notebooks:
+        if notebook not in papers.notebooks():
+            continue
+        for p in _stated(name, profile, notebook):
+            present = [dataset for dataset in p.test_sets if is_available(dataset, "test")]
+            check_tested(present, f"profile {name}, {notebook}")
+            can_start = p.released or is_available(p.train_set, "train", "val")
+            if p.variant != MAIN and not (present and can_start):
+                left_out += _named(p)
+                continue
+            if not present:
+                raise DfnbError(
+                    f"profile {name}, {notebook}: no test set is left; {', '.join(p.test_sets)}: "
+                    "no split test is prepared, `dfnb data` says how to get it"
+                )
+            p = p.model_copy(update={"test_sets": present})
+            no_training = {"test_sets", "variant", "map_frames"}
+            key = files.digest(p.model_dump(mode="json", exclude=no_training))
+            first = by_training.get(key, p)
+            by_training[key] = first.model_copy(
+                update={
+                    "test_sets": list(dict.fromkeys([*first.test_sets, *present])),
+                    "map_frames": max(first.map_frames, p.map_frames),
+                    "variant": "; ".join(dict.fromkeys([*first.variants, *p.variants])),
+                }
+            )
+    return list(by_training.values()), left_out
+
+
+def _named(p: TrainingParameters) -> list[tuple[str, str, int]]:
+    """Notebook, variant and seed of a training, for each of its variants."""
+    notebook = papers.module(p.paper).PAPER.notebook
+    return [(notebook, variant, p.seed) for variant in p.variants]
+
+
+def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingParameters]:
+    """The checked parameters of each training that a profile states for a paper's notebook."""
+    schema = parameters.schema(notebook)
+    shared = {"report": name, "save": True}
+    shared |= {"train_set": profile.train_set, "test_sets": profile.test_sets}
+    shared.update(profile.notebooks[notebook])
+    for variant, changes in _variants(profile, notebook, shared.get("released")).items():
+        values = {**shared, **changes.model_extra, "variant": variant}
+        train_set = str(values["train_set"])  # perhaps with {seed}
+        for seed in changes.seeds or profile.seeds[:1]:
+            values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
+            source = f"profile {name}, {notebook}, {variant}"
+            p = schema.check(values, source)
+            check_known([p.train_set, *p.test_sets], source)
+            methods = sorted(p.seen_methods) if p.seen_methods else None  # as a training has them
+            yield p.model_copy(update={"seen_methods": methods})
+
+
+def _variants(profile: Profile, notebook: str, released: str | None) -> dict[str, Variant]:
+    """The trainings of a paper by name: its own, MAIN, then its variants.
+
+    ``released`` is a pattern of files with the authors' weights, or None. Each file that it matches
+    is a variant; they replace the paper's own training. Raises :class:`DfnbError` where two of the
+    files would get one name.
+    """
+    variants = {MAIN: Variant(seeds=profile.seeds)}
+    if released:
+        variants.clear()
+        paper = papers.module(papers.notebooks()[notebook]).PAPER.title
+        for file in sorted(glob(released, root_dir=files.home())):  # noqa: PTH207, may be absolute
+            title = check_name(f"{paper}, {Path(file).stem}", file, TITLE)
+            if title in variants:
+                raise DfnbError(
+                    f"{file}: without folder and suffix it is named like "
+                    f"{variants[title].model_extra['released']}; rename one: tables show these "
+                    "names"
+                )
+            variants[title] = Variant(released=file)
+    return variants | profile.variants.get(notebook, {})
+
+
+def fetch(planned: Calls) -> None:
+    """Download what the unfinished trainings need, also to build their datasets.
+
+    So none of them stops for it hours later, or on a machine without a network. The backbones'
+    weights are there already, because a run's id has their sha256. Raises :class:`DfnbError`, which
+    names the remedy, where something cannot be had.
+    """
+    datasets = {call.parameters.get("measured_on") for call in planned.shown if not call.done}
+    for call in planned.trainings:
+        if not call.done:
+            p = call.check()
+            datasets.update(p.test_sets)
+            if not p.released:  # such weights are not trained
+                p.settings().fetch()
+                datasets.add(p.train_set)
+    for dataset in sorted(datasets & {*manifests.dataset_names("synth")}):
+        synth.fetch(dataset)
+
+
+def set_replaced_aside(planned: Calls) -> None:
+    """Move the runs of the report that no call makes any more to its folder ``replaced``.
+
+    They had other settings or data, or the profile does not name them any more. What is only left
+    out now stays.
+    """
+    made = {call.name for call in planned.trainings}
+    kept = {*planned.left_out}
+    for path in reports.score_files(files.report_folder(planned.profile)):
+        about = scores.read_about(path)
+        notebook, seed = about.record.detector.notebook, about.record.parameters.seed
+        is_left_out = any((notebook, variant, seed) in kept for variant in about.variants)
+        if path.stem not in made and not is_left_out:
+            reports.set_aside(planned.profile, path.stem)
+
+
+def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
+    """What papermill must change in a notebook for the first seed of a profile, by ``-f``.
+
+    The report is not among it: the reader chooses it. No dataset need be prepared. Raises
+    :class:`DfnbError` where the profile does not have the notebook, or trains nothing for it.
+    """
+    profile = read(name)
+    if notebook not in profile.notebooks:
+        known = suggestion(notebook, profile.notebooks)
+        raise DfnbError(f"profile {name} has no notebook {notebook!r}{known}")
+    if notebook not in papers.notebooks():
+        return dict(profile.notebooks[notebook])
+    if profile.notebooks[notebook].get("released"):
+        raise DfnbError(f"profile {name} trains nothing for {notebook}: choose another profile")
+    changes = _call("", notebook, next(_stated(name, profile, notebook))).changes
+    return {
+        key: value for key, value in changes.items() if key not in ("report", "save", "variant")
+    }

@@ -1,135 +1,288 @@
-"""Running a profile: Snakemake as a child process, and a line for each job that ends."""
+"""Running a profile: Snakemake executes its calls, and a line is printed for each that ends.
 
+:func:`execute` is what Snakemake starts for one call: papermill, and a limit on silence.
+"""
+
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import joblib
+import nbformat
+import yaml
 
 from dfnb import files
 from dfnb.checks import DfnbError
 from dfnb.report import page
-from dfnb.running import jobs, profiles
+from dfnb.running import measuring, profiles
 from dfnb.running.datasets import is_available
+from dfnb.running.profiles import Call, Calls
+from dfnb.store import reports
 
 STATUS_EVERY = 30  # seconds
-STOPPING_S = 30  # that jobs have to end after Ctrl-C
-MOST_LINES = 100  # of Snakemake's log that are printed when a job failed
+STOPPING_S = 30  # that calls have to end after Ctrl-C
+MOST_LINES = 100  # of Snakemake's log that are printed when a call failed
+LONGEST_SILENCE = 3 * 3600  # seconds without any output, after which a kernel counts as hanging
 
 
-def run(
-    profile: str,
-    cores: int,
-    main: bool = False,
-) -> None:
-    """Run the unfinished jobs of a profile, then print where its report is.
+def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> None:
+    """Execute the unfinished calls of a profile, then print where its report is.
 
-    Raises :class:`DfnbError` when a job failed, after its log was printed.
+    Raises :class:`DfnbError` when a call failed, after its log was printed.
 
     Args:
         profile: Its name.
-        cores: How many jobs run at the same time; 0: as many as there are cores, within the limits
+        cores: How many calls run at the same time; 0: as many as there are cores, within the limits
             of this process, such as those of a container.
         main: Whether to leave out the trainings of all variants.
+        dry_run: Whether to print the unfinished calls as commands instead.
     """
-    plan = jobs.plan(profile, main)
-    jobs.fetch(plan)
+    calls = profiles.calls(profile, main)
     for dataset in profiles.read(profile).test_sets:
         if not is_available(dataset, "test"):
-            print(
+            _say(
                 f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
                 f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"
             )
+    path = reports.write_calls(profile, calls.model_dump(mode="json"))
+    profiles.keep_copy(profile)  # the report's notebooks read it
+    if dry_run:
+        print(_commands(calls))
+        return
+    profiles.fetch(calls)
+    profiles.set_replaced_aside(calls)
+    for call in calls.trainings:  # no kernel need start for what is scored already
+        if not call.done:
+            measuring.add_if_scored(call.check())
+    for call in [*calls.trainings, *calls.shown]:
+        if not call.done:  # Snakemake asks for no more than a file of this name
+            (files.home() / call.record).unlink(missing_ok=True)
     log = files.report_folder(profile) / "logs" / "snakemake.txt"
-    status = _run_snakemake(plan, cores or joblib.cpu_count(), log)
+    status = _run_snakemake(calls, path, cores or joblib.cpu_count(), log)
     report = files.report_folder(profile)
     if status:
-        # With --show-failed-logs it ends with the logs of the jobs that failed.
+        # With --show-failed-logs it ends with the logs of the calls that failed.
         _say("\n".join(log.read_text("utf-8", "replace").splitlines()[-MOST_LINES:]))
         raise DfnbError(
             f"profile {profile} did not finish; the logs above and in {report / 'logs'} end with "
             "the reasons, and the same command continues"
         )
-    for job in plan.notebooks:  # and no others, which may be a reader's own
-        path = report / "notebooks" / f"{job.name}.ipynb"
-        if path.exists():
-            page.sign(path)
-    if (report / "notebooks" / f"{page.REPORT}.ipynb").exists():
+    for call in calls.shown:  # and no others, which may be a reader's own
+        page.sign(reports.pictures_folder(profile) / "notebooks" / f"{call.name}.ipynb")
+    if page.REPORT in [call.notebook for call in calls.shown]:
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
 
 
-def _run_snakemake(plan: jobs.Plan, cores: int, log: Path) -> int:
-    """Do the jobs of a plan by Snakemake, whose own output goes to ``log``; returns its status."""
-    # In Snakemake's own folder. Relative to the home, so that no character of the home's name
-    # matters to Snakemake.
-    plan_file = Path(".snakemake", f"{plan.profile}-plan.json")
+def executed_path(profile: str, call: Call, is_shown: bool) -> Path:
+    """Where the executed notebook of a call is written, relative to the home."""
+    folder = reports.pictures_folder(profile).relative_to(files.home())
+    return folder / ("notebooks" if is_shown else "logs") / f"{call.name}.ipynb"
+
+
+def _commands(calls: Calls) -> str:
+    """The unfinished calls as commands of papermill, to be pasted in the home.
+
+    They execute trainings whole, too. What comes out is the same: only the notebooks that are shown
+    save figures and tables.
+    """
+    lines = [f"cd {shlex.quote(str(files.home()))}"]
+    for call in [*calls.trainings, *calls.shown]:
+        if not call.done:
+            notebook = files.find(f"notebooks/{call.notebook}.ipynb")
+            output = files.home() / executed_path(calls.profile, call, call in calls.shown)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            changes = yaml.safe_dump(call.changes, default_flow_style=True, width=float("inf"))
+            parts = [*map(_from_home, (notebook, output)), "-y", changes.strip()]
+            lines.append(f"papermill {shlex.join(parts)}")
+    return "\n".join(lines)
+
+
+def _from_home(path: Path) -> str:
+    """A path relative to the home where it is in it, which other machines understand, too."""
+    home = files.home()
+    return str(path.relative_to(home) if path.is_relative_to(home) else path)
+
+
+# ---------------------------------------------------------------- one call
+
+
+def execute(calls: Calls, name: str) -> None:
+    """Execute a call by papermill: a training up to the cell tagged ``run``, else the whole.
+
+    What the notebook prints goes to standard output, where a log of it shows how far it is. Raises
+    :class:`DfnbError` as :func:`execute_notebook`.
+    """
+    call = next(each for each in [*calls.shown, *calls.trainings] if each.name == name)
+    is_shown = call in calls.shown
+    notebook = nbformat.read(files.find(f"notebooks/{call.notebook}.ipynb"), as_version=4)
+    if not is_shown:
+        tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+        last = next(place for place, of_cell in enumerate(tags) if "run" in of_cell)
+        notebook.cells = notebook.cells[: last + 1]
+    output = files.home() / executed_path(calls.profile, call, is_shown)
+    execute_notebook(notebook, output, call.changes)
+
+
+def execute_notebook(
+    notebook: nbformat.NotebookNode,
+    output: Path,
+    changes: Mapping[str, Any],
+) -> None:
+    """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
+
+    Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
+    error of a cell that failed or whose process was killed. After LONGEST_SILENCE this process
+    ends, and its kernel with it.
+    """
+    import papermill  # takes a second to import
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("papermill")
+    log.addHandler(_Listener(output))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            changes,
+            progress_bar=False,
+            log_output=True,
+            # Else the kernel's log begins with a warning of eavesdroppers on this machine, and may
+            # end with the interrupt by which each kernel is stopped.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        if error.ename == DfnbError.__name__:
+            raise DfnbError(error.evalue) from None
+        raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
+    except DeadKernelError as error:
+        reason = str(error).splitlines()[0]
+        raise DfnbError(f"{output} shows how far it came: {reason}") from None
+
+
+class _Listener(logging.StreamHandler):
+    """Prints what a notebook prints, and ends this process after LONGEST_SILENCE.
+
+    nbclient's own limit is on a cell: the longest trainings would need one of days.
+    """
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(sys.stdout)
+        self.output = output
+        self.heard_at = time.monotonic()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record of papermill, which has what a cell has printed or shown."""
+        self.heard_at = time.monotonic()
+        # Not the ends of cells, nor figures and texts, of which it has no more than a class.
+        if not record.getMessage().startswith(("Ending Cell", "<")):
+            super().emit(record)
+
+    def _watch(self) -> None:
+        while time.monotonic() - self.heard_at < LONGEST_SILENCE:
+            time.sleep(min(10, LONGEST_SILENCE / 10))
+        hours = LONGEST_SILENCE / 3600
+        print(
+            f"dfnb: {self.output} shows how far it came: nothing was printed for {hours:g} hours",
+            flush=True,
+        )
+        os._exit(1)  # the kernel ends by itself when this process has ended
+
+
+def rebuild(report: str) -> Path:
+    """Execute the notebook of a report, as ``dfnb run`` does, and export it; returns its page.
+
+    Raises :class:`DfnbError` as :func:`execute_notebook`.
+    """
+    output = reports.pictures_folder(report) / "notebooks" / f"{page.REPORT}.ipynb"
+    notebook = nbformat.read(files.find(f"notebooks/{page.REPORT}.ipynb"), as_version=4)
+    execute_notebook(notebook, output, {"report": report, "save": True})
+    return page.export(report, page.REPORT)
+
+
+# ---------------------------------------------------------------- all calls
+
+
+def _run_snakemake(calls: Calls, path: Path, cores: int, log: Path) -> int:
+    """Execute calls by Snakemake, whose own output goes to ``log``; returns its status.
+
+    ``path`` is the file of the calls.
+    """
     # with_gpu.py ends Snakemake when this process ends. 0: Snakemake itself waits for no GPU.
     command = [sys.executable, files.find("workflow/with_gpu.py"), "0", str(os.getpid())]
     command += [sys.executable, "-m", "snakemake", "--snakefile", files.find("workflow/Snakefile")]
-    command += ["--directory", files.home(), "--config", f"plan={plan_file}"]
+    # Relative to the home, so that no character of the home's name matters to Snakemake.
+    command += ["--directory", files.home()]
+    command += ["--config", f"calls={path.relative_to(files.home())}"]
     # Our own lock ends with this process, Snakemake's would not.
     command += ["--cores", str(cores), "--nolock", "--show-failed-logs"]
-    with files.locked(files.home() / plan_file.parent):
-        files.write_json(files.home() / plan_file, plan.model_dump(mode="json"))
-        # Trainings copy it, too, but a profile may have changed without a new training.
-        profiles.keep_copy(plan.profile)
-        # In a process group of its own, which the terminal's Ctrl-C does not reach. So the jobs get
-        # one SIGINT, the one below, whether the terminal or a program interrupts this process.
+    with files.locked(files.home() / ".snakemake"):
+        # In a process group of its own, which the terminal's Ctrl-C does not reach. So the calls
+        # get one SIGINT, the one below, whether the terminal or a program interrupts this process.
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             streams = {"stdout": output, "stderr": output}
             process = subprocess.Popen(command, start_new_session=True, **streams)
         try:
-            _follow(process, plan)
+            _follow(process, calls)
         except KeyboardInterrupt:
-            print("stopping the jobs; the same command continues from here", flush=True)
+            print("stopping; the same command continues from here", flush=True)
             os.killpg(process.pid, signal.SIGINT)
-            # A job that is still importing may miss the signal: it is killed below.
+            # One that is still importing may miss the signal: it is killed below.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOPPING_S)
             raise
         finally:
-            process.kill()  # on Linux its jobs end with it; without effect if it has ended
+            process.kill()  # on Linux its calls end with it; without effect if it has ended
     return process.returncode
 
 
-def _follow(process: subprocess.Popen, plan: jobs.Plan) -> None:
-    """Print each job that ends, and sometimes what the others do, until the process ends.
+def _follow(process: subprocess.Popen, calls: Calls) -> None:
+    """Print each call that ends, and sometimes what the others do, until the process ends.
 
-    Snakemake repeats a job if its notebook has changed, so done jobs are watched, too. It removes
-    their outputs first; they still count as done, so that the printed count never falls.
+    Snakemake repeats a call if its notebook has changed, so done calls are watched, too. It removes
+    their records first; they still count as done, so that the printed count never falls.
     """
     began = printed_at = time.time()
-    planned = [*plan.trainings, *plan.notebooks]
+    planned = [*calls.trainings, *calls.shown]
     waiting = list(planned)
-    done = {job.name for job in planned if job.done}
-    _say(f"{len(done)} of {len(planned)} jobs are there")
+    done = {call.name for call in planned if call.done}
+    _say(f"{len(done)} of {len(planned)} calls are there")
     while True:
-        is_over = process.poll() is not None  # asked first: outputs are then looked for once more
-        for job in [job for job in waiting if _ended_since(job, began)]:
-            waiting.remove(job)
-            done.add(job.name)
+        is_over = process.poll() is not None  # asked first: records are then looked for once more
+        for call in [call for call in waiting if _ended_since(call, began)]:
+            waiting.remove(call)
+            done.add(call.name)
             count = f"{len(done)} of {len(planned)}"
-            _say(f"{_minutes(began)} {count}: {job.name} {_last_line(job, 'epoch')}")
+            _say(f"{_minutes(began)} {count}: {call.name} {_last_line(call, 'epoch')}")
             printed_at = time.time()
         if is_over:
             break
         if time.time() - printed_at > STATUS_EVERY:
             printed_at = time.time()
-            for job in waiting:  # one whose log was written since then is running, or has failed
-                if line := _last_line(job, since=began):
-                    _say(f"{_minutes(began)} running: {job.name} {line}")
+            for call in waiting:  # one whose log was written since then is running, or has failed
+                if line := _last_line(call, since=began):
+                    _say(f"{_minutes(began)} running: {call.name} {line}")
         time.sleep(0.5)
 
 
-def _ended_since(job: jobs.Job, moment: float) -> bool:
-    """Whether a job's output was written at or after ``moment``, as of ``time.time()``."""
-    path = files.home() / job.output
+def _ended_since(call: Call, moment: float) -> bool:
+    """Whether a call's record was written at or after ``moment``, as of ``time.time()``."""
+    path = files.home() / call.record
     return path.exists() and path.stat().st_mtime >= moment
 
 
@@ -144,12 +297,12 @@ def _minutes(began: float) -> str:
     return f"{minutes}:{seconds:02}"
 
 
-def _last_line(job: jobs.Job, start: str = "", since: float = 0.0) -> str:
-    """The last line of a job's log that begins with ``start``; empty if there is none.
+def _last_line(call: Call, start: str = "", since: float = 0.0) -> str:
+    """The last line of a call's log that begins with ``start``; empty if there is none.
 
     It is also empty if the log was last written before ``since``, as of ``time.time()``.
     """
-    log = files.report_folder(job.profile) / "logs" / f"{job.name}.txt"
+    log = files.report_folder(call.parameters["report"]) / "logs" / f"{call.name}.txt"
     if not log.exists() or log.stat().st_mtime < since:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError
 from dfnb.data.test_sets import StoredSet
@@ -46,7 +47,6 @@ class Condition(NamedTuple):
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
 TEXT_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
-Role = tuple[str, str]  # ablation and variant; ("", "") is the main detector
 
 
 class About(Closed):
@@ -56,13 +56,14 @@ class About(Closed):
         record: Of the run.
         train_domain: The domain of its training set, see :class:`dfnb.data.test_sets.StoredSet`.
         test_sets: By name, what is kept about each.
-        roles: As what a closed report shows the run; None in ``runs/`` and in open reports.
+        variants: The names under which the report shows the run, see
+            :mod:`dfnb.report.detectors`; none in ``runs/``, and where a reader gave none.
     """
 
     record: TrainingRecord
     train_domain: str
     test_sets: dict[str, StoredSet]
-    roles: list[Role] | None = None
+    variants: list[str] = Field([])
 
 
 State = tuple[int, int, int]  # of a file, see state_of
@@ -214,7 +215,7 @@ def collect(run: StoredRun, report: str = "") -> Path:
                 missing = _only_in(copy, path)  # again: another process may have added them
                 names = {condition.test_set for condition in missing}
                 kept = {name: about for name, about in of_copy.test_sets.items() if name in names}
-                update = {"test_sets": kept, "roles": None}
+                update = {"test_sets": kept, "variants": []}
                 rows = select(read_table(copy), missing)
                 _merge(path, rows, of_copy.model_copy(update=update))
     return path
