@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import notebooks
 from dfnb import cli, files
-from dfnb.running import jobs
+from dfnb.running import profiles
 
 NOTEBOOKS = ("02_xception_baseline", "10_report")
 
@@ -49,11 +49,11 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     No process of it stays, nothing that was finished is repeated, and no file of others is touched.
     """
     command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
-    plan = jobs.plan("mine")
-    (training,) = plan.trainings
-    planned = [training, *plan.notebooks]
+    calls = profiles.calls("mine")
+    (training,) = calls.trainings
+    planned = [training, *calls.shown]
     report = home / "reports" / "mine"
-    log_of_training, *logs_of_notebooks = [report / "logs" / f"{job.name}.txt" for job in planned]
+    log_of_training, *logs_of_notebooks = [report / "logs" / f"{call.name}.txt" for call in planned]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     parts = [report / name for name in ("", "scores", "tables", "figures", "logs", "notebooks")]
@@ -84,27 +84,27 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
         printed = stopped.communicate()[1]
         assert stopped.returncode == status and "Traceback" not in printed
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
-        assert [job for job in planned if job.done] == finished
+        assert [call for call in planned if call.done] == finished
     assert "resumed in epoch" in log_of_training.read_text(encoding="utf-8")
-    trained_at = (home / training.output).stat().st_mtime_ns
+    trained_at = (home / training.record).stat().st_mtime_ns
 
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
-    assert trained_at == (home / training.output).stat().st_mtime_ns
-    for job in plan.notebooks:  # a line for each, and not Snakemake's own log
-        assert f"of {len(planned)}: {job.name}" in done.stderr
+    assert trained_at == (home / training.record).stat().st_mtime_ns
+    for call in calls.shown:  # a line for each, and not Snakemake's own log
+        assert f"of {len(planned)}: {call.name}" in done.stderr
     assert "Select jobs" not in done.stderr
-    for job in plan.notebooks:
-        notebooks.check_executed(report / "notebooks" / f"{job.name}.ipynb")
-        assert files.read_json(home / job.output)["parameters"] == job.parameters
+    for call in calls.shown:
+        notebooks.check_executed(report / "notebooks" / f"{call.name}.ipynb")
+        assert files.read_json(home / call.record)["parameters"] == call.parameters
     check_links(report / "index.html")
-    times = {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
+    times = {call.name: (home / call.record).stat().st_mtime_ns for call in planned}
     monkeypatch.chdir(elsewhere)
     again = CliRunner().invoke(cli.commands, ["run", "mine", "--cores", "2"])
     assert again.exit_code == 0 and again.stdout == done.stdout
-    assert times == {job.name: (home / job.output).stat().st_mtime_ns for job in planned}
+    assert times == {call.name: (home / call.record).stat().st_mtime_ns for call in planned}
     foreign.check_untouched(around)
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import profiles
 import pytest
 
 import notebooks
@@ -13,8 +14,6 @@ from dfnb.checks import DfnbError
 from dfnb.data import frames
 from dfnb.papers import contract
 from dfnb.report import claims, scores, tables
-from dfnb.running import jobs
-from dfnb.store import reports
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +48,17 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
 @pytest.fixture(scope="module")
 def report(home):
     """The scores of the profile's report, with all trainings done."""
-    for job in jobs.plan("mine").trainings:
-        jobs.train_and_score(job)
+    profiles.trained("mine")
     return scores("mine")
 
 
 def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["14_frequency"] == "frequency"
-    plan = jobs.plan("mine")
-    assert [job.roles[0][1] for job in plan.trainings] == ["", "", "narrow"]
-    assert [job.name for job in plan.notebooks] == ["14_frequency"]
+    calls = profiles.planned("mine")
+    names = [call.parameters["variant"] for call in calls.trainings]
+    assert names == ["main", "main", "widths: narrow"]
+    assert [call.name for call in calls.shown] == ["14_frequency"]
 
 
 def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
@@ -93,8 +92,7 @@ def test_its_claim_is_judged(report):
     assert judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
 
 
-def test_its_notebook_is_a_copy_of_the_baseline_s(report, home, monkeypatch):
-    monkeypatch.setenv(reports.WRITER, "mine")  # as `dfnb run mine` sets it
-    job = jobs.plan("mine").notebooks[-1]
-    shown, _ = notebooks.execute("14_frequency", home, home / "notebooks", **job.parameters)
-    assert job.done and "class Network(contract.Network)" in "".join(shown)
+def test_its_notebook_is_a_copy_of_the_baseline_s(report, home):
+    call = profiles.planned("mine").shown[-1]
+    shown, _ = notebooks.execute("14_frequency", home, home / "notebooks", **call.changes)
+    assert call.done and "class Network(contract.Network)" in "".join(shown)

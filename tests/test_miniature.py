@@ -6,14 +6,13 @@ tests/gpu does it with the published networks, sizes and commands.
 
 import miniature
 import networks
+import profiles
 import pytest
 from typer.testing import CliRunner
 
 import notebooks
 from dfnb import cli, papers
 from dfnb.files import read_json
-from dfnb.running import jobs
-from dfnb.store.reports import WRITER
 
 SIDE = 96
 
@@ -34,14 +33,10 @@ def test_downloads_become_the_table_of_published_figures_and_ours(empty_home, mo
     for paper in {*papers.modules()} - {"xception"}:
         of_paper[paper] = {"backbone": "dfnb_plain7", **networks.SMALL[paper]}
     miniature.write_profile(empty_home, of_paper, **small)
-    monkeypatch.setenv(WRITER, "paper")
-    plan = jobs.plan("paper")
-    for training in plan.trainings:
-        jobs.train_and_score(training)
-    for job in plan.notebooks:
-        _, names = notebooks.execute(job.name, empty_home, **job.parameters)
-        assert read_json(empty_home / job.output)["parameters"] == job.parameters
-        if job.name == "08_attribution":  # the maps of the further baseline were not measured
+    for call in profiles.trained("paper").shown:
+        _, names = notebooks.execute(call.notebook, empty_home, **call.changes)
+        assert read_json(empty_home / call.record)["parameters"] == call.parameters
+        if call.name == "08_attribution":  # the maps of the further baseline were not measured
             assert "Baseline" in names["firsts"] and "Small" not in names["firsts"]
     # A figure belongs to the published backbone.
     miniature.check_published(empty_home, ["Baseline"])

@@ -12,6 +12,7 @@ import subprocess
 
 import nbformat
 import numpy as np
+import profiles
 import pytest
 import yaml
 from conftest import CHECKOUT
@@ -22,8 +23,7 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.data.frames import load_frames
-from dfnb.running import jobs, this_run
-from dfnb.store import reports
+from dfnb.running import measuring
 from dfnb.training import train
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
@@ -36,15 +36,10 @@ TINY = {
     "epochs": 1,
     "images_per_epoch": 64,
     "precision": "32-true",
+    "map_frames": 4,
     "train_set": "smoke-a",
     "test_sets": ["smoke-b"],
 }
-
-
-@pytest.fixture(autouse=True)
-def few_maps(monkeypatch):
-    """The maps of a new run are measured on four frames."""
-    monkeypatch.setattr(this_run, "MAP_FRAMES", 4)
 
 
 # ---------------------------------------------------------------- defaults
@@ -125,7 +120,7 @@ def own(tmp_path_factory, smoke_home):
 @pytest.mark.parametrize(("name", "changes"), COMMANDS.values(), ids=[*COMMANDS])
 def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, own):
     if name not in papers.notebooks():
-        pytest.skip("executed with its defaults, and on an open report")
+        pytest.skip("executed with its defaults, and on a report")
     if any("$" in str(value) for value in changes.values()):
         changes = {**changes, "seed": 1}  # the variable of a loop
     # Sizes and datasets are small ones; smoke-tasks has more frames, of which a share is annotated.
@@ -160,16 +155,19 @@ def test_another_backbone_is_another_run(name, own):
     assert run.parameters.settings["backbone"] == "test_resnet"
 
 
+LOOP = {"report": "loop", "save": True}
+
+
 def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
-    """Three seeds of one paper and one of another in an open report, which 07 and 10 tabulate."""
+    """Three seeds of one paper and one of another in a report, which 07 and 10 tabulate."""
     for name, seeds in (("02_xception_baseline", (0, 1, 2)), ("05_exposing_the_deception", (0,))):
         for seed in seeds:
-            notebooks.execute(name, own, **{**small(name), "seed": seed, "report": "loop"})
+            notebooks.execute(name, own, **{**small(name), "seed": seed, **LOOP})
     monkeypatch.setenv("DFNB_HOME", str(own))
-    found = [(each.name, len(each.runs)) for each in reports.detectors("loop")]
+    found = [(each.name, len(each.runs)) for each in results.detectors("loop")]
     assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
     for name in ("07_cross_dataset", "10_report"):
-        shown, _ = notebooks.execute(name, own, report="loop")
+        shown, _ = notebooks.execute(name, own, **LOOP)
         text = "\n".join(shown)
         assert "Baseline" in text and "Exposing the Deception" in text and "this run" not in text
     assert not list((own / "reports").glob("study*"))
@@ -266,9 +264,16 @@ def poorest(tmp_path_factory, smoke_home):
     return home
 
 
+OWN = {"report": "own", "save": True}
+FEW = {
+    "08_attribution": {"other_maps": ["edges", "random"], "frames": 4, "sanity_frames": 4},
+    "09_robustness": {"corruptions": ["JPEG"], "videos": 8},
+}
+
+
 def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monkeypatch, capfd):
     """One detector, one seed, one test set, without masks: all notebooks, none stops."""
-    own = {"train_set": "my-set", "test_sets": ["my-set"], "report": "own"}
+    own = {"train_set": "my-set", "test_sets": ["my-set"], **OWN}
     parameters = {**small("02_xception_baseline"), **own}
     shown, names = notebooks.execute("02_xception_baseline", poorest, **parameters)
     assert {*names["main"]["test_set"]} == {"my-set"} and "energy" not in names["main"]
@@ -277,11 +282,11 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     leak = f"Leak: {count} of {total} frames of my-set are also in the training set my-set"
     assert leak in "\n".join(shown)
     for name in ("00_start_here", *TABULATING[:-1]):
-        notebooks.execute(name, poorest, report="own")
-    shown, _ = notebooks.execute("01_data", poorest, report="own", datasets=["my-set"])
+        notebooks.execute(name, poorest, **{**FEW.get(name, {}), **OWN})
+    shown, _ = notebooks.execute("01_data", poorest, **OWN, datasets=["my-set"])
     assert "not known" in "\n".join(shown)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
-    (detector,) = reports.detectors("own")
+    (detector,) = results.detectors("own")
     assert detector.name == "Baseline"
     capfd.readouterr()
     done = CliRunner().invoke(cli.commands, ["report", "own"])
@@ -305,9 +310,10 @@ def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     path.parent.mkdir(parents=True)
     short = profile.replace("epochs: 8", "epochs: 1").replace("2400", "32")
     path.write_text(short, encoding="utf-8")
-    plan = jobs.plan("mine")
-    assert len(plan.trainings) == 12 and {*TABULATING} < {job.name for job in plan.notebooks}
-    for job in plan.trainings:
-        if job.is_first and job.parameters["paper"] != "self_blended_images":
-            jobs.train_and_score(job.model_copy(update={"corruptions": None, "maps": None}))
-            assert job.done
+    calls = profiles.planned("mine")
+    assert len(calls.trainings) == 12 and {*TABULATING} < {call.name for call in calls.shown}
+    for call in calls.trainings:
+        p = call.check()
+        if p.seed == 0 and "main" in p.variants and p.paper != "self_blended_images":
+            measuring.open_or_train(p)
+            assert call.done

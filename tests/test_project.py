@@ -18,7 +18,7 @@ from typer.main import get_command
 from dfnb import cli, files, manifests, papers
 from dfnb.papers import contract
 from dfnb.report import tables
-from dfnb.running import jobs, parameters
+from dfnb.running import parameters, profiles
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
@@ -199,7 +199,9 @@ def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypat
         if name == "synth":
             assert context.params["preset"] in manifests.dataset_names("synth"), line
         if name == "parameters":
-            assert jobs.notebook_parameters(context.params["profile"], context.params["notebook"])
+            assert profiles.notebook_parameters(
+                context.params["profile"], context.params["notebook"]
+            )
 
 
 def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):

@@ -21,7 +21,8 @@ from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.files import locked, read_metadata, run_folder, sha256
 from dfnb.papers import contract, released_weights, xception
-from dfnb.running import jobs
+from dfnb.running import measuring
+from dfnb.running.profiles import calls
 from dfnb.seeds import torch_seed
 from dfnb.store.runs import Training, TrainingRecord
 from dfnb.training import progress, runs, scoring, train, trainer
@@ -656,8 +657,8 @@ def released(own_home):
 def test_released_weights_are_scored_and_not_trained(released):
     network, weights, file = released
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
-    (job,) = [job for job in jobs.plan("mine").trainings if job.roles != [jobs.MAIN]]
-    run = jobs.train_and_score(job)
+    call = calls("mine").trainings[-1]
+    run = measuring.open_or_train(call.check())
     stored = report.scores("mine", level="frame").query("test_set == 'smoke-b'")
     assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
@@ -674,7 +675,7 @@ def test_released_weights_are_scored_and_not_trained(released):
 def test_released_weights_that_do_not_fit_are_refused(released):
     _, weights, file = released
     with pytest.raises(DfnbError, match=r"etd\.pth.* correct the parameter released"):
-        jobs.plan("mine")
+        calls("mine")
     del weights["linear.1.weight"]
     for change, sentence in [
         ({"linear.1.bias": torch.zeros(3)}, "size mismatch for cls_head.1.bias"),
@@ -682,10 +683,10 @@ def test_released_weights_that_do_not_fit_are_refused(released):
     ]:
         torch.save({**weights, **change}, file)
         with pytest.raises(DfnbError, match=rf"etd\.pth is not valid.*{sentence}"):
-            jobs.train_and_score(jobs.plan("mine").trainings[-1])
+            measuring.open_or_train(calls("mine").trainings[-1].check())
     file.write_bytes(b"PK and no more")
     with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
-        jobs.train_and_score(jobs.plan("mine").trainings[-1])
+        measuring.open_or_train(calls("mine").trainings[-1].check())
     with pytest.raises(DfnbError, match=r"lae\.yaml.*leave the parameter released out"):
         released_weights.start(str(file), papers.module("lae"))
 
@@ -695,16 +696,16 @@ def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     shared = {**profiles.SHARED, "train_set": "faceforensics-c23"}
     profiles.write_profile(own_home, shared, {profiles.BASELINE: small})
     with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/\*\.pth"):
-        jobs.plan("mine")
+        calls("mine")
     (own_home / "weights").mkdir()
     paper = papers.module("xception")
     network = paper.Network(paper.Settings(backbone="dfnb_plain7", pretrained=False))
     for name in ("first", "second"):
         torch.save(network.state_dict(), own_home / "weights" / f"{name}.pth")
-    plan = jobs.plan("mine", main=True)
-    assert plan.notebooks == [] and len(plan.trainings) == 2
-    for job in plan.trainings:
-        jobs.train_and_score(job)
+    planned = calls("mine", main=True)
+    assert planned.shown == [] and len(planned.trainings) == 2
+    for call in planned.trainings:
+        measuring.open_or_train(call.check())
     scores = report.scores("mine", level="frame")
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     assert report.thresholds("mine") == {}  # nobody has published one

@@ -14,7 +14,7 @@ from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, test_sets
 from dfnb.data.frames import data_identity, dataset_record
-from dfnb.report.detectors import detectors
+from dfnb.report.detectors import MAIN, detectors
 from dfnb.running.datasets import ensure_datasets
 from dfnb.running.parameters import (
     AttributionParameters,
@@ -97,10 +97,15 @@ def _add(p: TrainingParameters, run: Run, shown: Sequence[Condition]) -> None:
 
 
 def first_runs(report: str) -> dict[str, Run]:
-    """The first run of each main detector that has its weights on this machine, by detector."""
+    """The first run of each main detector that has its weights on this machine, by detector.
+
+    Detectors that stand beside the papers, such as ResNet-50, are left out.
+    """
     firsts = {}
     for detector in detectors(report):
-        if not detector.ablation:
+        path = reports.score_path(files.report_folder(report), detector.runs[0].id)
+        names = scores.read_about(path).variants
+        if not detector.ablation and (MAIN in names or not names):
             for run in with_weights(detector.runs)[:1]:
                 firsts[detector.name] = run
     return firsts

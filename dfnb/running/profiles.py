@@ -220,9 +220,12 @@ def calls(name: str, main: bool = False) -> Calls:
         trainings.append(_call(measuring.training_of(p).id, notebook, p))
         if not p.released:  # the authors' weights are scored alone
             first.setdefault(notebook, p)
-    if not trainings and any(changes.get("released") for changes in profile.notebooks.values()):
+    released = [
+        changes["released"] for changes in profile.notebooks.values() if "released" in changes
+    ]
+    if released and not trainings:
         raise DfnbError(
-            f"profile {name} has nothing to score: put weights into the folders that it names, and "
+            f"profile {name} has nothing to score: put weights into {' or '.join(released)}, and "
             "prepare one of its test sets (`dfnb data`)"
         )
     both = {**first, **others}
@@ -267,8 +270,9 @@ def _others_parameters(
 ) -> parameters.Parameters:
     """The checked parameters of a notebook that is none of a paper."""
     source = f"profile {name}, {notebook}"
+    schema = parameters.schema(notebook)
     values = {**parameters.stated(notebook), "report": name, "save": True, **changes}
-    p = parameters.schema(notebook).check(values, source)
+    p = schema.check(values, source)
     if isinstance(p, parameters.DataParameters):
         check_known(p.datasets, source)
     if isinstance(p, parameters.MeasuringParameters) and p.measured_on:

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import notebooks
+from dfnb.files import report_folder
 from dfnb.report import figures
 from dfnb.store.runs import StoredRun
 
@@ -88,7 +89,7 @@ def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch
     for _ in range(2):
         figure, axes = plt.subplots(figsize=(figures.width(), 2))
         axes.plot([1, 2])
-        paths = figures.show(figure, "unit", "a", "What it <shows>.")
+        paths = figures.show(figure, report_folder("unit"), "a", "What it <shows>.")
         saved.append([path.read_bytes() for path in paths])
     assert saved[0] == saved[1]
     assert [path.name for path in paths] == ["a.png", "a.pdf"]
@@ -115,7 +116,7 @@ def test_the_curves_of_a_training_mark_the_chosen_epoch():
 
 def drawn(name, *ids, **values):
     """The figure that these cells of a notebook draw, and its namespace."""
-    place = SimpleNamespace(report="unit")
+    place = SimpleNamespace(report="unit", folder=None)
     namespace = notebooks.cells(name, *ids, p=place, saved=[], **values)
     figure = namespace["grid"].figure
     figure.draw_without_rendering()

@@ -9,16 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError
 from dfnb.files import read_table, report_folder, write_bytes
-from dfnb.report import measure
+from dfnb.report import detectors, measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.store import reports
-from dfnb.store.reports import (
-    detectors,
-    mean_mask_path,
-    score_path,
-    set_replaced_aside,
-    weights_path,
-)
+from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
     KEYS,
@@ -91,10 +85,10 @@ def test_places_follow_the_manifests():
 def test_detectors_stand_in_the_order_of_notebooks_and_names():
     planted.write("demo", "lae", 10)
     planted.write("demo", "lae", 2)
-    planted.write("demo", "lae", role=("masks", "0 %"))
-    planted.write("demo", "lae", role=("masks", "100 %"))
+    planted.write("demo", "lae", variant="masks: 0 %")
+    planted.write("demo", "lae", variant="masks: 100 %")
     planted.write("demo", "xception")
-    planted.write("demo", "xception", role=("baselines", "ResNet"))
+    planted.write("demo", "xception", variant="ResNet")
     expected = ["Baseline", "ResNet", "LAE", "LAE, masks: 0 %", "LAE, masks: 100 %"]
     assert names() == expected
     assert [run.seed for run in detectors("demo")[2].runs] == [2, 10]
@@ -105,39 +99,12 @@ def test_detectors_stand_in_the_order_of_notebooks_and_names():
         names()
 
 
-def test_a_training_replaces_the_older_one_of_its_role_and_seed():
-    folder = report_folder("demo")
-    old = planted.write("demo", "xception", 1)
-    other_seed = planted.write("demo", "xception", 0)
-    variant = planted.write("demo", "xception", 1, ("loss", "CE"))
-    of_old = [weights_path(folder, old), mean_mask_path(folder, old)]
-    for path in of_old:
-        write_bytes(path, b"content")
-    planted.write("demo", "xception", 1, name="new")
-    set_replaced_aside("demo", StoredRun("new", planted.record("xception", 1)))
-    assert {path.stem for path in folder.glob("scores/*")} == {"new", other_seed, variant}
-    assert not any(path.exists() for path in of_old)
-    aside = {path.name for path in (folder / "replaced").glob("*/*")}
-    assert aside == {f"{old}.parquet", *(path.name for path in of_old)}
-    assert read_about(score_path(folder, "new")).roles == [("", "")]
-
-
-def test_a_run_that_keeps_a_role_stays():
-    folder = report_folder("demo")
-    old = planted.write("demo", "xception", 1)
-    reports.write_roles(score_path(folder, old), [("", ""), ("masks", "main")])
-    planted.write("demo", "xception", 1, name="new")
-    set_replaced_aside("demo", StoredRun("new", planted.record("xception", 1)))
-    assert read_about(score_path(folder, old)).roles == [("masks", "main")]
-    assert names() == ["Baseline", "Baseline, masks: main"]
-
-
 def test_scores_of_two_versions_of_a_test_set_are_not_compared():
     planted.write("demo", "xception")
     other = StoredRun("other", planted.record("lae"))
     tables = {Condition(A): planted.table(A)}
     planted.add(other, tables, **{A: "second"})
-    reports.keep("demo", other, tables, [("", "")])
+    reports.keep("demo", other, tables, ["main"])
     with pytest.raises(DfnbError, match=rf"scores of different versions of {A}; move the older"):
         scores("demo")
     assert len(scores("demo", test_sets=[B]))  # of which there is one version
@@ -204,7 +171,7 @@ def test_places_are_those_of_the_day_when_it_was_scored(empty_home):
     pd.testing.assert_frame_equal(scores("demo"), before)
 
 
-# ---------------------------------------------------------------- runs, and open reports
+# ---------------------------------------------------------------- runs without a variant
 
 
 def run_of(paper="xception", seed=0, **facts):
@@ -265,7 +232,7 @@ def test_a_committed_run_is_read_from_its_report():
     assert not collect(StoredRun(run_id, trained_again)).exists()
 
 
-def test_an_open_report_grows_and_nothing_in_it_is_replaced():
+def test_a_report_grows_and_nothing_in_it_is_replaced():
     for seed in (0, 1):
         add("mine", run_of(seed=seed))
     (detector,) = detectors("mine")
@@ -298,14 +265,38 @@ def test_a_setting_that_an_earlier_version_lacked_is_in_the_name():
     assert {each.name for each in detectors("mine")} == {"Baseline", "Baseline, new 1"}
 
 
-def test_a_run_of_an_open_report_gets_roles_when_it_is_closed():
+def test_a_run_that_is_added_again_gets_the_names_of_its_variants():
+    """Runs with and without names stand side by side."""
     run = run_of()
     add("mine", run)
-    path = score_path(report_folder("mine"), run.id)
-    before = scores("mine")
-    reports.write_roles(path, [("loss", "CE")])
-    assert [each.name for each in detectors("mine")] == ["Baseline, loss: CE"]
-    np.testing.assert_array_equal(scores("mine")["score"], before["score"])
+    keys = ["test_set", "video"]
+    before = scores("mine").sort_values(keys)
+    reports.keep("mine", run, [Condition(A)], ["main", "loss: CE"])
+    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, loss: CE"]
+    for _, rows in scores("mine").groupby("detector", observed=True):
+        np.testing.assert_array_equal(rows.sort_values(keys)["score"], before["score"])
+    add("mine", run_of(settings={**run.parameters.settings, "lr": 0.5}))
+    names = ["Baseline", "Baseline, lr 0.5", "Baseline, loss: CE"]
+    assert [each.name for each in detectors("mine")] == names
+    reports.keep("mine", run, [Condition(A)])  # None: the names stay
+    assert [each.name for each in detectors("mine")] == names
+
+
+def test_a_name_says_what_was_set_and_nothing_that_follows_from_it():
+    """Of two backbones the weights' hashes differ, too; long lists are cut."""
+    settings = run_of().parameters.settings
+    for number, backbone in enumerate(("small", "large")):
+        record = run_of(settings={**settings, "backbone": backbone}).record
+        weights = {"start_weights": 64 * str(number), "version": number}
+        parameters = record.parameters.model_copy(update=weights)
+        add("mine", StoredRun(backbone, record.model_copy(update={"parameters": parameters})))
+    assert {each.name for each in detectors("mine")} == {
+        "Baseline, backbone small",
+        "Baseline, backbone large",
+    }
+    many = {**settings, "backbone": "small", "modules": [f"module_{n}" for n in range(30)]}
+    add("mine", run_of(settings=many))
+    assert max(len(each.name) for each in detectors("mine")) < 80
 
 
 def test_training_sets_that_differ_by_the_seed_are_one_detector():
@@ -326,17 +317,28 @@ def test_training_sets_that_differ_by_the_seed_are_one_detector():
     ]
 
 
-def test_a_closed_report_is_one_with_a_profile(monkeypatch):
-    assert reports.is_closed("smoke") and not reports.is_writable("smoke")
-    assert not reports.is_closed("mine") and reports.is_writable("mine")
-    monkeypatch.setenv(reports.WRITER, "smoke")
-    assert reports.is_writable("smoke") and not reports.is_writable("demo")
+def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make():
+    parameters = {"report": "smoke", "save": True, "seed": 1}
+    training, shown = [
+        {"notebook": "02", "parameters": {**parameters, "seed": seed}} for seed in (1, 0)
+    ]
+    with pytest.raises(DfnbError, match="none of the calls that `dfnb run smoke --dry-run` prints"):
+        reports.is_shown("smoke", "02", training["parameters"])
+    reports.write_calls("smoke", {"trainings": [training], "shown": [shown]})
+    assert not reports.is_shown("smoke", "02", training["parameters"])
+    assert reports.is_shown("smoke", "02", shown["parameters"])
+    with pytest.raises(DfnbError, match="set report to a name of your own, such as mine"):
+        reports.is_shown("smoke", "02", {**parameters, "seed": 2})
+    assert reports.is_shown("mine", "02", parameters)
+    assert reports.is_shown("smoke", "10", {"report": "smoke", "save": True})  # it only shows
 
 
 def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
     with pytest.raises(DfnbError, match="has no scores of a test set; run `dfnb run demo` first"):
         scores("demo")
-    with pytest.raises(DfnbError, match="execute notebooks of papers with `-p report mine` first"):
+    with pytest.raises(
+        DfnbError, match="execute notebooks of papers with `-p report mine -p save True` first"
+    ):
         scores("mine")
     run_id = planted.write("demo", "xception")
     write_bytes(report_folder("demo") / "scores" / f".{run_id}.parquet.01.parquet", b"half")

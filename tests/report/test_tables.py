@@ -10,6 +10,7 @@ from scipy.special import expit
 
 import notebooks
 from dfnb import report
+from dfnb.files import report_folder
 from dfnb.report import tables
 from dfnb.statistics import NAN
 
@@ -174,11 +175,11 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     displayed = []
     monkeypatch.setattr(tables, "display", lambda *shown: displayed.extend(shown))
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
-    files = tables.show(table, "hand", "hard", "A title", "A caption_with 5 %.")
+    files = tables.show(table, report_folder("hand"), "hard", "A title", "A caption_with 5 %.")
     csv, markdown = (path.read_text(encoding="utf-8") for path in files)
     assert csv == "row,a_b\nr,50 % & #1\ns,–\n"
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
-    assert tables.show(pd.DataFrame(), "hand", "none", "Nothing") == []
+    assert tables.show(pd.DataFrame(), report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
     assert displayed[2] is tables.NOTHING

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from dfnb import papers, synth
 from dfnb.data.frames import dataset_record, load_frames
 from dfnb.manifests import manifest
-from dfnb.store import reports
+from dfnb.report import detectors
 from dfnb.synth import building
 
 FACEFORENSICS = "faceforensics-c23"
@@ -186,14 +186,20 @@ def write_profile(home, of_paper=None, **changes):
     content["variants"] = {"02_xception_baseline": {"Small": small}}
     of_paper = of_paper or {}
     for notebook, paper in papers.notebooks().items():
-        changed = {"pretrained": False, "epochs": 1, **changes, **of_paper.get(paper, {})}
+        changed = {
+            "pretrained": False,
+            "epochs": 1,
+            "map_frames": 2,
+            **changes,
+            **of_paper.get(paper, {}),
+        }
         content["notebooks"][notebook] |= changed
     # The perceptual term compares features of a network whose weights would be fetched.
     of_lae = {"representation_epochs": 1, "perceptual_weight": 0.0, "clusters": 4}
     content["notebooks"]["03_lae"] |= of_lae
-    content["corruptions"] |= {"names": ["JPEG"], "severities": [1, 5]}
-    maps = {"frames": 2, "sanity_frames": 2, "names": ["Grad-CAM", "edges", "random"]}
-    content["maps"] |= maps
+    content["notebooks"]["09_robustness"] |= {"corruptions": ["JPEG"], "severities": [1, 5]}
+    maps = {"frames": 2, "sanity_frames": 2, "other_maps": ["Grad-CAM", "edges", "random"]}
+    content["notebooks"]["08_attribution"] |= maps
     path = home / "notebooks/profiles/paper.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
@@ -216,7 +222,7 @@ def check_published(home, titles):
     for name in DATASETS:
         for theirs, method in manifest(name)["published_as"].items():
             datasets[theirs] = name, method
-    runs = {detector.name: detector.runs[0].id for detector in reports.detectors("paper")}
+    runs = {detector.name: detector.runs[0].id for detector in detectors("paper")}
     for row in rows:
         name, method = datasets[row["tested on"]]
         scores = pd.read_parquet(home / "runs" / runs[row["paper"]] / "scores.parquet")

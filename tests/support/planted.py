@@ -8,6 +8,7 @@ import pandas as pd
 from dfnb.data.test_sets import StoredSet
 from dfnb.files import report_folder, run_folder
 from dfnb.manifests import domain_of
+from dfnb.report.detectors import split
 from dfnb.seeds import rng
 from dfnb.store import scores
 from dfnb.store.reports import score_path
@@ -123,18 +124,19 @@ def add(run, tables, **versions):
 
 
 def write(
-    profile, paper, seed=0, role=("", ""), strength=1.5, more=None, shared=None, name="", **facts
+    profile, paper, seed=0, variant="main", strength=1.5, more=None, shared=None, name="", **facts
 ):
     """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record.
 
     ``shared`` is that of :func:`about`, ``name`` the id of the run.
     """
-    run_id = name or f"{paper}-{role[0]}-{role[1]}-{seed}".replace(" ", "")
+    ablation, of_ablation = split(variant)
+    run_id = name or f"{paper}-{ablation}-{of_ablation}-{seed}".replace(" ", "")
     tables = {Condition(name): table(name, strength, run_id) for name in SETS}
     tables.update(more or {})
     metadata = about(record(paper, seed, **facts), tables, shared)
     path = score_path(report_folder(profile), run_id)
-    scores.write(path, rows(tables), metadata.model_copy(update={"roles": [role]}))
+    scores.write(path, rows(tables), metadata.model_copy(update={"variants": [variant]}))
     return run_id
 
 
@@ -151,6 +153,6 @@ def write_all(profile):
             more[Condition(SETS[0], map=name, sanity=True)] = same
         write(profile, "xception", seed, strength=3, more=more)
         write(profile, "locate_and_verify", seed, collapsed=seed == 1)
-        write(profile, "lae", seed, ("face swap", "main"))
-    write(profile, "lae", 0, ("face swap", "0 %"), 1)
-    write(profile, "locate_and_verify", 0, ("quirks", "update"), 2)
+        write(profile, "lae", seed, "face swap: main")
+    write(profile, "lae", 0, "face swap: 0 %", 1)
+    write(profile, "locate_and_verify", 0, "quirks: update", 2)

@@ -2,6 +2,9 @@
 
 import yaml
 
+from dfnb.running import measuring, profiles
+from dfnb.store import reports
+
 BASELINE = "02_xception_baseline"
 LOCATE = "04_locate_and_verify"
 SETTINGS = {
@@ -28,3 +31,19 @@ def write_profile(home, shared=SHARED, notebooks=None, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"description": "a test's", **shared, "notebooks": notebooks, **more}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def planned(name="mine"):
+    """The calls of a profile, written where its notebooks and Snakemake look for them."""
+    calls = profiles.calls(name)
+    reports.write_calls(name, calls.model_dump(mode="json"))
+    profiles.keep_copy(name)
+    return calls
+
+
+def trained(name="mine"):
+    """The calls of a profile, after its trainings were done in this process."""
+    calls = planned(name)
+    for call in calls.trainings:
+        measuring.open_or_train(call.check())
+    return calls

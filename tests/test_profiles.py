@@ -1,0 +1,749 @@
+"""Profiles as calls of papermill: parameters, calls, and what a training leaves in the report."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+import planted
+import psutil
+import pytest
+import yaml
+from conftest import CHECKOUT
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write_profile
+
+from dfnb import files, papers, records
+from dfnb.checks import DfnbError
+from dfnb.files import run_folder
+from dfnb.report import detectors, figures, maps, scores, tables, thresholds
+from dfnb.running import datasets, measuring, parameters, profiles, workflow
+from dfnb.store import reports
+from dfnb.store.runs import StoredRun
+from dfnb.store.scores import Condition, read_about
+from dfnb.store.scores import add as add_scores
+
+NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+
+
+def trainings(name="mine"):
+    return profiles.calls(name).trainings
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def code_cells(path):
+    notebook = nbformat.read(path, 4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def literals(path):
+    """The values of a notebook's parameters cell."""
+    values = {}
+    for cell in code_cells(path):
+        if "parameters" in cell.metadata.get("tags", []):
+            for statement in ast.parse(cell.source).body:
+                if isinstance(statement, ast.AnnAssign):
+                    values[statement.target.id] = ast.literal_eval(statement.value)
+    return values
+
+
+NAMESPACE = literals(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path):
+    values = literals(path)
+    checked = parameters.check(path.stem, values).model_dump(mode="json")
+    assert values == {name: checked[name] for name in values}
+    for cell in code_cells(path):
+        assert not cell.outputs and cell.execution_count is None
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"epochs": True}, "epochs = True"),
+        ({"report": "../x"}, "report = '../x'"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_sentence(change, sentence):
+    with pytest.raises(DfnbError, match=f"^{LOCATE}: .*{sentence}") as error:
+        parameters.check(LOCATE, {**NAMESPACE, **change})
+    assert "\n" not in str(error.value)
+
+
+def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
+    p = parameters.check(LOCATE, {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
+    assert p.paper == "locate_and_verify" and p.settings().modules == ("mpff",)
+    for name in papers.modules():
+        settings = set(papers.module(name).Settings.model_fields)
+        assert not settings & set(parameters.TrainingParameters.model_fields)
+
+
+def test_a_name_that_papermill_injects_is_checked():
+    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb"))
+    injected = parameterize_notebook(notebook, {"epocs": 1}).cells
+    sources = [cell.source for cell in injected if cell.cell_type == "code"]
+    with pytest.raises(DfnbError, match="no parameter 'epocs'"):
+        parameters.check(LOCATE, {"In": sources, "epocs": 1})
+
+
+# ---------------------------------------------------------------- calls
+
+
+@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-ff-like"])
+def test_calls_survive_their_file_and_papermill(name, empty_home):
+    """What papermill passes, laid over the notebook's own cell, gives the call's parameters.
+
+    No dataset has to be there.
+    """
+    calls = profiles.calls(name)
+    path = reports.write_calls(name, calls.model_dump(mode="json"))
+    again = profiles.Calls.check(files.read_json(path), path)
+    assert again == calls
+    for call in (again.trainings[0], again.trainings[-1]):
+        assert measuring.training_of(call.check()).id == call.name
+    for call in [*calls.trainings, *calls.shown]:
+        passed = yaml.safe_load(yaml.safe_dump(call.changes))
+        own = parameters.stated(call.notebook)
+        checked = parameters.schema(call.notebook).check({**own, **passed}, call.name)
+        assert checked.model_dump(mode="json") == call.parameters
+        if name == parameters.DESCRIBED and call in calls.shown:  # as a reader opens them
+            assert {*passed} <= {"save", "variant"}
+
+
+def variants_of(calls):
+    return [(call.parameters["seed"], call.parameters["variant"]) for call in calls.trainings]
+
+
+def test_a_profile_trains_its_papers_and_their_variants(own_home):
+    slow = {"lr": 0.001, "seeds": [1, 2]}
+    variants = {"learning: main": {}, "learning: slow": slow, "learning: 0 %": {"epochs": 2}}
+    write_profile(own_home, {**SHARED, "seeds": [1, 2]}, variants={BASELINE: variants})
+    calls = profiles.calls("mine")
+    assert variants_of(calls) == [
+        (1, "main; learning: main"),
+        (2, "main"),
+        (1, "learning: 0 %"),
+        (1, "learning: slow"),
+        (2, "learning: slow"),
+    ]
+    main, slow = calls.trainings[0].parameters, calls.trainings[3].parameters
+    assert {name for name in main if main[name] != slow[name]} == {"lr", "variant"}
+    assert len({call.record for call in calls.trainings}) == 5
+    # The main detectors alone keep all names, which are in their score files.
+    alone = profiles.calls("mine", main=True)
+    assert alone.trainings == calls.trainings[:2] and alone.shown == calls.shown
+    assert alone.left_out == [(BASELINE, name, seed) for seed, name in variants_of(calls)[2:]]
+
+
+def test_what_main_leaves_out_needs_nothing(own_home):
+    """Of a variant that needs the weights of another network, none is looked for."""
+    variants = {BASELINE: {"ResNet-50": {"backbone": "no_such_network"}}}
+    write_profile(own_home, variants=variants)
+    assert len(profiles.calls("mine", main=True).trainings) == 1
+    with pytest.raises(DfnbError, match="no_such_network"):
+        profiles.calls("mine")
+
+
+def test_a_detector_without_a_test_set_is_refused(own_home):
+    write_profile(own_home, {**SHARED, "test_sets": ["celeb-df-v2"]})
+    with pytest.raises(DfnbError, match="no test set is left; celeb-df-v2"):
+        profiles.calls("mine")
+
+
+def test_the_name_of_a_training_set_may_have_the_seed(own_home):
+    shared = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31]}
+    slow = {"lr": 0.001, "seeds": [31]}
+    variants = {"learning: slow": slow, "learning: all of 30": {"train_set": "bed-30"}}
+    write_profile(own_home, shared, variants={BASELINE: variants})
+    calls = profiles.calls("mine").trainings
+    found = [(call.parameters["seed"], call.parameters["train_set"]) for call in calls]
+    assert found == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
+    write_profile(own_home, {**SHARED, "train_set": "bed-{run}"})
+    with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
+        profiles.calls("mine")
+
+
+def test_a_training_of_two_variants_is_made_once_with_all_that_they_name(own_home):
+    more = {"test_sets": ["smoke-a"], "map_frames": 2}
+    write_profile(own_home, variants={BASELINE: {"more: tests": more}})
+    (call,) = profiles.calls("mine").trainings
+    assert call.parameters["test_sets"] == ["smoke-b", "smoke-a"]
+    assert call.parameters["variant"] == "main; more: tests"
+    assert call.parameters["map_frames"] == 2
+
+
+def test_what_is_not_prepared_is_left_out(own_home):
+    variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
+    write_profile(own_home, {**SHARED, "test_sets": ["dfdc", "smoke-b"]}, variants=variants)
+    calls = profiles.calls("mine")
+    (call,) = calls.trainings
+    assert call.parameters["test_sets"] == ["smoke-b"] and call.parameters["variant"] == "main"
+    assert calls.left_out == [(BASELINE, "more: elsewhere", 0)]
+
+
+def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
+    (own_home / "datasets").unlink()  # the link to them
+    for name, split in (("tested", "test"), ("trained", "train")):
+        counts = {f"{split}/real": 3, f"{split}/fake": 3}
+        record = {"parameters": {}, "fingerprints": {split: "x"}, "n": counts, "outputs": {}}
+        files.write_json(own_home / "datasets" / name / "record.json", record)
+    write_profile(own_home, {**SHARED, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
+    assert trainings()[0].parameters["test_sets"] == ["tested"]
+    write_profile(own_home, {**SHARED, "train_set": "tested"})
+    with pytest.raises(DfnbError, match="tested has no split train and no split val; prepare it"):
+        trainings()
+
+
+WRONG = [
+    ({"notebooks": {"99_nothing": {}}}, "there is no notebook '99_nothing'"),
+    ({"notebooks": {BASELINE: None}}, "02_xception_baseline: null removes a notebook of `like`"),
+    ({"sedes": [1]}, "there is no parameter 'sedes'; did you mean seeds"),
+    ({"train_set": "celeb-df-v2"}, "celeb-df-v2"),
+    ({"train_set": "$(touch x)"}, "use letters"),
+    ({"variants": {"07_cross_dataset": {}}}, "variants of 07_cross_dataset"),
+    ({"variants": {BASELINE: {"g: v": {"epocs": 3}}}}, "there is no parameter 'epocs'"),
+    ({"variants": {BASELINE: {"g'; touch x": {}}}}, "use letters"),
+    ({"variants": {BASELINE: {"g: v": {"seed": 3}}}}, "seed has no effect; write seeds: [...]"),
+    ({"seeds": [0, 0]}, "seeds = [0, 0]: write each seed once"),
+    ({"test_sets": ["smoke-bb"]}, "did you mean smoke-b or"),
+    ({"notebooks": {"08_attribution": {"measured_on": "x"}}}, "there is no dataset 'x'"),
+    ({"notebooks": {"08_attribution": {"other_maps": ["edgs"]}}}, "no 'edgs'; did you mean edges"),
+    ({"notebooks": {"09_robustness": {"measured_on": "dfdc"}}}, "dfdc is not prepared"),
+    ({"notebooks": {BASELINE: {**SETTINGS, "save": False}}}, "save has no effect; a profile saves"),
+    ({"faces": "photographs"}, "faces = 'photographs'"),
+    ({"notebooks": [BASELINE]}, "write below `notebooks:` each notebook with its parameters"),
+    ({"like": ["smoke"]}, "like: \"['smoke']\": use letters"),
+    ({"like": "smok"}, "there is no profile 'smok'"),
+    ({"like": "mine"}, "like: mine leads back to this profile"),
+    ({"claims": "x"}, "claims/x.yaml"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), WRONG)
+def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sentence):
+    write_profile(own_home, **changes)
+    with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
+        profiles.calls("mine")
+    assert "\n" not in str(error.value)
+
+
+def test_a_profile_like_another_states_what_differs(own_home):
+    """Notebooks are merged per parameter, other entries replaced; null removes."""
+    write_profile(own_home, {**SHARED, "claims": "x"}, {BASELINE: SETTINGS, "10_report": {}})
+    path = own_home / "notebooks" / "profiles" / "longer.yaml"
+    text = "description: x\nlike: mine\nseeds: [3]\nclaims: null\nnotebooks: {10_report: null, "
+    path.write_text(f"{text}{BASELINE}: {{epochs: 2}}, 00_start_here: {{}}}}\n", encoding="utf-8")
+    profile = profiles.read("longer")
+    assert profile.test_sets == SHARED["test_sets"] and profile.seeds == [3] and not profile.claims
+    assert profile.notebooks == {"00_start_here": {}, BASELINE: {**SETTINGS, "epochs": 2}}
+    profiles.keep_copy("longer")
+    assert reports.profile_of("longer")["seeds"] == [3]
+
+
+def test_released_files_of_one_name_are_refused(own_home):
+    write_profile(own_home, notebooks={BASELINE: {**SETTINGS, "released": "weights/*"}})
+    for name in ("first.pth", "first.tar"):
+        files.write_bytes(own_home / "weights" / name, b"")
+    with pytest.raises(DfnbError, match=r"weights/first\.tar: .* like weights/first\.pth;"):
+        profiles.calls("mine")
+
+
+@pytest.mark.parametrize(
+    ("counts", "lacking"),
+    [
+        ({"test/real": 3, "train/fake": 3}, "no fake frames"),
+        ({"test/swap": 3, "test/warp": 3}, "no real frames"),
+    ],
+)
+def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, counts, lacking):
+    """Its own record says so; a notebook and a plan are refused alike."""
+    folder = empty_home / "datasets" / "my-set"
+    records.write_record(folder / "record.json", {}, [], n=counts, fingerprints={"test": "x"})
+    sentence = f"the test split of my-set has {lacking},"
+    with pytest.raises(DfnbError, match=sentence):
+        parameters.check(BASELINE, {**parameters.defaults(BASELINE), "test_sets": ["my-set"]})
+    write_profile(empty_home, {**SHARED, "test_sets": ["my-set"]})
+    with pytest.raises(DfnbError, match=sentence):
+        profiles.calls("mine")
+
+
+def test_a_profile_that_is_no_yaml_is_named(own_home):
+    write_profile(own_home)
+    path = own_home / "notebooks" / "profiles" / "mine.yaml"
+    path.write_text("seeds:\n\t- x", encoding="utf-8")
+    with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
+        profiles.calls("mine")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shared", "notebook", "sentence"),
+    [
+        (SHARED, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
+        ({**SHARED, "test_sets": ["photographs"]}, None, "as a listed photograph"),
+        (
+            SHARED,
+            {BASELINE: SETTINGS, "09_robustness": {"measured_on": "photographs"}},
+            "as a listed photograph",
+        ),
+    ],
+    ids=["training", "test set", "corruptions"],
+)
+def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
+    own_home, monkeypatch, shared, notebook, sentence
+):
+    def offline(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
+    monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
+    write_profile(own_home, shared, notebook)
+    with pytest.raises(DfnbError, match=sentence):
+        workflow.run("mine", cores=1)
+
+
+def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
+    """Each makes papermill of the notebook what the call has, on any shell."""
+    variants = {BASELINE: {"learning: 0.00001 %": {"lr": 1e-05, "seen_methods": ["mouth"]}}}
+    write_profile(own_home, notebooks={BASELINE: SETTINGS, "10_report": {}}, variants=variants)
+    workflow.run("mine", cores=1, dry_run=True)
+    first, *commands = capfd.readouterr().out.splitlines()
+    assert shlex.split(first) == ["cd", str(own_home)]
+    calls = profiles.Calls.check(files.read_json(own_home / "reports/mine/calls.json"), "calls")
+    planned = [*calls.trainings, *calls.shown]
+    assert len(commands) == len(planned) == 4
+    for command, call in zip(commands, planned):
+        program, notebook, output, option, changes = shlex.split(command)
+        assert (program, option) == ("papermill", "-y")
+        assert notebook.endswith(f"/{call.notebook}.ipynb")
+        assert (own_home / output).parent.is_dir()
+        passed = {**parameters.stated(call.notebook), **yaml.safe_load(changes)}
+        checked = parameters.schema(call.notebook).check(passed, "a command")
+        assert checked.model_dump(mode="json") == call.parameters
+
+
+def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
+    """What is only left out, as its dataset is not prepared, stays."""
+    variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
+    write_profile(own_home, variants=variants)
+    calls = planned()
+    notebook = {**planted.record("xception").detector.model_dump(), "notebook": BASELINE}
+    kept = planted.write(
+        "mine", "xception", 0, "main", name=calls.trainings[0].name, detector=notebook
+    )
+    left_out = planted.write("mine", "xception", 0, "more: elsewhere", detector=notebook)
+    others = [
+        planted.write("mine", "xception", 0, name="old", detector=notebook),
+        planted.write("mine", "xception", 5, detector=notebook),
+        planted.write("mine", "xception", 0, "gone: variant", detector=notebook),
+    ]
+    folder = files.report_folder("mine")
+    weights = files.write_bytes(reports.weights_path(folder, "old"), b"weights")
+    profiles.set_replaced_aside(calls)
+    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out}
+    assert {path.stem for path in folder.glob("replaced/scores/*")} == {*others}
+    assert not weights.exists() and (folder / "replaced/weights" / weights.name).exists()
+    assert capsys.readouterr().out.count("its files are now in") == 3
+
+
+def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch):
+    subprocess.run(["git", "init", "-q", own_home], check=True)
+    write_profile(own_home, {**SHARED, "faces": "real"}, {"10_report": {}, BASELINE: SETTINGS})
+    calls = planned()
+    p = calls.shown[0].check()
+    p._is_shown = reports.is_shown(p.report, BASELINE, p.model_dump(mode="json"))
+    figure = plt.figure()
+    saved = figures.show(figure, p.folder, "people", "People.")
+    saved += tables.save(pd.DataFrame({"n": [1]}), p.folder, "numbers", "Numbers")
+    assert len(saved) == 4 and all(path.exists() for path in saved)
+    for call in calls.shown:
+        files.write_bytes(own_home / workflow.executed_path("mine", call, is_shown=True), b"{}")
+    words = ["git", "-C", str(own_home), "add", "-n", "reports"]
+    added = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "tables/numbers.md" in added
+    assert not re.search(r"\.(png|pdf|ipynb|html)", added)
+
+
+def test_silence_ends_a_call_and_its_kernel(tmp_path):
+    """In a process of its own, which ends."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    notebook.cells = [nbformat.v4.new_code_cell(source)]
+    nbformat.write(notebook, tmp_path / "hangs.ipynb")
+    program = "import nbformat; from dfnb.running import workflow; workflow.LONGEST_SILENCE = 15;"
+    program += f"nb = nbformat.read({str(tmp_path / 'hangs.ipynb')!r}, 4);"
+    output = str(tmp_path / "out.ipynb")
+    program += f"workflow.execute_notebook(nb, workflow.Path({output!r}), {{}})"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    *_, kernel, sentence = filter(None, done.stdout.splitlines())
+    assert sentence.startswith("dfnb: ") and "nothing was printed" in sentence
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(kernel)).wait(10)
+
+
+def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypatch):
+    run = StoredRun("x", planted.record("xception"))
+    planted.add(run, {})
+    reports.keep("loop", run, [])
+    monkeypatch.setattr(measuring, "first_runs", lambda report: {"Baseline": run})
+    p = parameters.check("08_attribution", {"report": "loop", "save": True})
+    with pytest.raises(DfnbError, match="no run of loop has scores of a test set"):
+        measuring.measure_maps(p)
+
+
+# ---------------------------------------------------------------- trainings
+
+
+MAPS = {"other_maps": ["edges"], "frames": 2, "sanity_frames": 2, "measured_on": "smoke-a"}
+JPEG = {"corruptions": ["JPEG"], "severities": [5], "videos": 4, "measured_on": "smoke-b"}
+OF_MOUTH = {**SETTINGS, "seen_methods": ["mouth"], "map_frames": 2}
+
+
+@pytest.fixture(scope="module")
+def done(smoke_home, tmp_path_factory):
+    """A home in which the calls of ``mine`` are done, but for the tutorial cells."""
+    home = tmp_path_factory.mktemp("done")
+    (home / "datasets").symlink_to(smoke_home / "datasets")
+    notebooks = {BASELINE: OF_MOUTH, "08_attribution": MAPS, "09_robustness": JPEG}
+    write_profile(home, {**SHARED, "test_sets": ["smoke-a", "smoke-b"]}, notebooks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(home))
+        _, of_maps, of_corruptions = trained().shown
+        measuring.measure_maps(of_maps.check())
+        measuring.score_corrupted(of_corruptions.check())
+    return home
+
+
+def copied(done, own_home, *names):
+    for name in names:
+        shutil.copytree(done / name, own_home / name)
+    return planned().trainings[0]
+
+
+def test_a_training_leaves_its_scores_and_record_in_the_report(done, monkeypatch):
+    monkeypatch.setenv("DFNB_HOME", str(done))
+    (call,) = trainings()
+    (detector,) = detectors("mine")
+    assert call.done and [run.id for run in detector.runs] == [call.name]
+    table = scores("mine")
+    conditions = {*zip(table["test_set"], table["corruption"], table["severity"])}
+    assert conditions == {("smoke-a", "", 0), ("smoke-b", "", 0), ("smoke-b", "JPEG", 5)}
+    assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
+    assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
+    profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
+    assert reports.profile_of("mine") == yaml.safe_load(profile)
+
+
+def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_home):
+    call = copied(done, own_home, "notebooks", "runs")
+    run = measuring.open_or_train(call.check())
+    shown = planned().shown[0].check()
+    for p, keeps in ((call.check(), False), (shown, True)):
+        p._is_shown = keeps
+        reports.finish(BASELINE, p, records.Clock(), run=run)
+        folder = files.report_folder("mine")
+        assert reports.weights_path(folder, run.id).exists() == keeps
+        assert reports.mean_mask_path(folder, run.id).exists() == keeps
+        assert (own_home / reports.record_path("mine", BASELINE)).exists() == keeps
+
+
+def test_an_unreadable_crop_fails_the_call_instead_of_losing_its_maps(done, own_home, monkeypatch):
+    def unreadable(*_):
+        raise DfnbError("a crop is damaged")
+
+    call = copied(done, own_home, "notebooks", "runs")
+    (own_home / "runs" / call.name / "scores.parquet").unlink()
+    monkeypatch.setattr(measuring.measures, "as_batch", unreadable)
+    with pytest.raises(DfnbError, match="a crop is damaged"):
+        measuring.open_or_train(call.check())
+    assert not call.done
+
+
+def test_a_training_that_is_there_is_not_repeated(done, own_home):
+    """Nor scored again: what the run was scored on is in its own folder. No kernel starts."""
+    call = copied(done, own_home, "reports", "notebooks", "runs")
+    (own_home / call.record).unlink()
+    folder = own_home / "runs" / call.name
+    times = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    assert measuring.add_if_scored(call.check())
+    assert call.done
+    assert times == [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+
+
+def test_a_training_that_is_there_gets_the_variants_of_a_changed_profile(done, own_home):
+    copied(done, own_home, "reports", "notebooks")
+    before = scores("mine").query("corruption == ''")
+    shared = {**SHARED, "test_sets": ["smoke-a", "smoke-b"]}
+    write_profile(own_home, shared, {BASELINE: OF_MOUTH}, variants={BASELINE: {"masks: main": {}}})
+    (call,) = trainings()
+    assert not call.done  # its parameters are others now
+    assert measuring.add_if_scored(call.check()) and call.done
+    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, masks: main"]
+    again = scores("mine").query("corruption == ''")
+    assert [len(rows) for _, rows in again.groupby("ablation", observed=True)] == [len(before)] * 2
+
+
+def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(done, own_home):
+    shutil.copytree(done / "reports" / "mine", own_home / "reports" / "earlier")
+    shared = {**SHARED, "test_sets": ["smoke-b"]}
+    write_profile(own_home, shared, {BASELINE: OF_MOUTH})
+    (call,) = trainings()
+    assert measuring.add_if_scored(call.check()) and call.done
+    assert not list(own_home.glob("runs/*/best.safetensors"))
+    copied, original = scores("mine"), scores("earlier", test_sets=["smoke-b"])
+    original = original[original["corruption"] == ""]
+    assert copied["score"].tolist() == original["score"].tolist() and len(copied)
+    # A further test set needs the weights.
+    write_profile(own_home, {**shared, "test_sets": ["smoke-tasks"]}, {BASELINE: OF_MOUTH})
+    (call,) = trainings()
+    assert not call.done and not measuring.add_if_scored(call.check())
+
+
+@pytest.fixture
+def scored(empty_home, monkeypatch):
+    """The conditions that are scored of runs that are not there, in place of scoring."""
+    made = []
+
+    def table(run, *condition):
+        made.append(Condition(*condition[:3]))
+        return planted.table(condition[0])
+
+    monkeypatch.setattr(measuring.scoring, "score", table)
+    monkeypatch.setattr(measuring, "ensure_datasets", lambda name: None)
+    monkeypatch.setattr(measuring, "_fingerprint", lambda name: name)
+    monkeypatch.setattr(
+        measuring.test_sets,
+        "describe",
+        lambda name, shared: planted.about(
+            planted.record("xception"), [Condition(name)], {name: shared}
+        ).test_sets[name],
+    )
+    monkeypatch.setattr(measuring, "_shared_crops", lambda *_: None)
+    return made
+
+
+def test_a_test_set_that_is_named_twice_is_scored_once(scored):
+    run = StoredRun("x", planted.record("xception"))
+    measuring.ensure_scores(run, "mine", [*map(Condition, ("smoke-b", "smoke-a", "smoke-b"))])
+    assert [condition.test_set for condition in scored] == ["smoke-b", "smoke-a"]
+    measuring.ensure_scores(run, "mine", [Condition("smoke-a")])
+    assert len(scored) == 2  # what is there is not scored again
+
+
+def test_a_known_leak_stays_known_without_the_training_set(scored):
+    run = StoredRun("x", planted.record("xception"))
+    tables = {Condition("smoke-b"): planted.table("smoke-b")}
+    path = run_folder("x") / "scores.parquet"
+    add_scores(path, planted.rows(tables), planted.about(run.record, tables, {"smoke-b": 3}))
+    jpeg = Condition("smoke-b", "JPEG", 3)
+    measuring.ensure_scores(run, "mine", [Condition("smoke-b"), jpeg])
+    assert scored == [jpeg]
+    assert read_about(path).test_sets["smoke-b"].shared_crops == 3
+
+
+# ---------------------------------------------------------------- the run of a notebook
+
+
+def test_without_save_a_report_stays_as_it_is_and_its_run_is_opened(done, own_home, capsys):
+    call = copied(done, own_home, "reports", "notebooks", "runs")
+    before = {path: path.stat().st_mtime_ns for path in (own_home / "reports").rglob("*")}
+    by_hand = {**call.parameters, "save": False}
+    run = measuring.open_or_train(parameters.check(BASELINE, by_hand))
+    assert "Nothing is kept in a report: save = True" in capsys.readouterr().out
+    assert run.id == call.name
+    other = parameters.check(BASELINE, {**by_hand, "seed": 7, "test_sets": ["smoke-a"]})
+    trained = measuring.open_or_train(other)
+    assert trained.seed == 7 and trained.id != run.id
+    p = parameters.check(BASELINE, {**by_hand, "seed": 7})
+    assert measuring.open_or_train(p).id == trained.id  # its other test set is scored now
+    table = scores("mine", trained, ["smoke-a", "smoke-b"])
+    own = table[table["detector"] == "this run"]
+    assert {*own["test_set"]} == {"smoke-a", "smoke-b"} and {*own["seed"]} == {7}
+    measured = maps("mine", trained, ["smoke-a"]).query("detector == 'this run'")
+    assert {*measured["map"]} == {"Grad-CAM"}
+    assert ("this run", 7) in thresholds("mine", trained)
+    assert before == {path: path.stat().st_mtime_ns for path in (own_home / "reports").rglob("*")}
+    with pytest.raises(DfnbError, match="none of the calls that `dfnb run mine --dry-run`"):
+        parameters.check(BASELINE, {**by_hand, "save": True, "seed": 7})
+
+
+def test_a_loop_makes_the_rows_of_a_profile(own_home):
+    """Two seeds and a variant, by a profile and by a loop over notebooks."""
+    slow = {"learning: slow": {"lr": 0.001}}
+    write_profile(own_home, {**SHARED, "seeds": [0, 1]}, variants={BASELINE: slow})
+    for call in trained().trainings:
+        by_hand = {**call.parameters, "report": "loop"}
+        measuring.open_or_train(parameters.check(BASELINE, by_hand))
+    ours, theirs = scores("mine"), scores("loop")
+    pd.testing.assert_frame_equal(ours, theirs)
+    assert [run.seed for run in detectors("loop")[0].runs] == [0, 1]
+    assert [each.name for each in detectors("loop")] == ["Baseline", "Baseline, learning: slow"]
+
+
+def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
+    defaults = parameters.defaults(BASELINE)
+    assert parameters.check(BASELINE, defaults).model_dump() == defaults
+    (how_to_keep,) = capsys.readouterr().out.splitlines()
+    assert how_to_keep.startswith("Nothing is kept")
+    changed = {**defaults, "seed": 1, "test_sets": ["smoke-b", "celeb-df-v2"], "report": "mine"}
+    p = parameters.check(BASELINE, {**changed, "save": True})
+    said, left_out = capsys.readouterr().out.splitlines()
+    assert said.startswith("Changed: report = 'mine', train_set") is False
+    assert "seed = 1" in said and "test_sets = ['smoke-b', 'celeb-df-v2']" in said
+    assert said.startswith("Changed: ") and "save" not in said
+    assert (
+        left_out
+        == "left out: celeb-df-v2: no split test is prepared, `dfnb data` says how to get it"
+    )
+    assert p.test_sets == ["smoke-b"]
+    for name in ("train_set", "test_sets"):
+        wrong = "smoke-bb" if name == "train_set" else ["smoke-a", "smoke-bb"]
+        with pytest.raises(DfnbError, match=r"no dataset 'smoke-bb', .* did you mean smoke-b"):
+            parameters.check(BASELINE, {**defaults, name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        ("", []),
+        ("modules: without CMCE", ["modules: without CMCE"]),
+        ("masks: main; modules: main ;", ["masks: main", "modules: main"]),
+    ],
+)
+def test_a_run_may_have_several_names(variant, names):
+    assert parameters.check(LOCATE, {**NAMESPACE, "variant": variant}).variants == names
+
+
+def test_a_name_that_no_table_can_show_is_refused():
+    with pytest.raises(DfnbError, match="variant = '<b>': use letters"):
+        parameters.check(LOCATE, {**NAMESPACE, "variant": "main; <b>"})
+
+
+@pytest.mark.parametrize("notebook", [path.stem for path in NOTEBOOKS])
+def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch):
+    """The cell has the values of the study's profile; so its run has an id of the study."""
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
+    assert p.model_dump() == parameters.defaults(notebook)
+    if notebook in papers.notebooks():
+        run_id = measuring.training_of(p).id
+        planned = {call.name: call for call in profiles.calls("study-bed").trainings}
+        call = planned[run_id]
+        assert call.done and call.parameters["variant"].split("; ")[0] == "main"
+        assert reports.weights_path(checkout / "reports/study-bed", run_id).exists()
+
+
+def test_a_missing_dataset_is_built_or_named(own_home):
+    (own_home / "datasets").unlink()
+    with pytest.raises(DfnbError, match="datasets/mine contains no finished dataset; make it with"):
+        datasets.ensure_datasets("mine")
+    datasets.ensure_datasets("smoke-b", "smoke-b")
+    assert records.read_record(own_home / "datasets" / "smoke-b")
+
+
+def test_the_record_of_a_notebook_holds_what_it_wrote(own_home):
+    figure = files.write_bytes(own_home / "reports" / "mine" / "figures" / "a.png", b"png")
+    for save in (False, True):
+        p = parameters.check("07_cross_dataset", {"report": "mine", "save": save})
+        cost = reports.finish("07_cross_dataset", p, records.Clock(), [figure], runs=["a"])
+        assert cost["wall_s"] >= 0
+        path = own_home / "reports" / "mine" / "records" / "07_cross_dataset.json"
+        assert path.exists() == save
+    record = files.read_json(path)
+    assert record["parameters"] == {"report": "mine", "save": True} and record["runs"] == ["a"]
+    assert record["outputs"] == {"a.png": files.sha256(figure)} and record["wall_s"] >= 0
+
+
+@pytest.mark.parametrize("notebook", papers.notebooks())
+def test_parameters_of_a_profile_give_the_runs_of_the_profile(notebook, home):
+    """`papermill -f` lays them over the values of the notebook's own cell."""
+    cell = literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb")
+    file = yaml.safe_load(yaml.safe_dump(profiles.notebook_parameters("smoke", notebook)))
+    p = parameters.check(notebook, {**cell, **file})
+    run_id = measuring.training_of(p).id
+    assert run_id in {call.name for call in profiles.calls("smoke").trainings}
+    published = profiles.notebook_parameters("paper", notebook)  # no dataset need be prepared
+    assert published["train_set"] == "faceforensics-c23" and "report" not in published
+
+
+def test_a_notebook_that_a_profile_does_not_have_is_named(home):
+    with pytest.raises(DfnbError, match="has no notebook '04'; did you mean 04_locate"):
+        profiles.notebook_parameters("smoke", "04")
+
+
+# ---------------------------------------------------------------- GPUs
+
+
+WITH_GPU = CHECKOUT / "workflow" / "with_gpu.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing ends with its parent")
+def test_a_command_whose_parent_has_ended_already_does_not_begin():
+    command = [sys.executable, WITH_GPU, "1", "-1", sys.executable, "-c", "print('begun')"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "" and "has ended" in done.stderr
+
+
+def test_each_call_has_a_gpu_of_its_own(tmp_path):
+    shown = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input();"
+    shown += "print(os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set())"
+
+    def start(needs_gpu="1", **environment):
+        command = [sys.executable, WITH_GPU, needs_gpu, str(os.getpid())]
+        environment = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "1,5", **environment}
+        return subprocess.Popen(
+            [*command, sys.executable, "-c", shown],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    one = start()
+    assert one.stdout.readline() == "1\n"
+    two = start()
+    assert two.stdout.readline() == "5\n"
+    needing_none = start("0")
+    assert needing_none.stdout.readline() == "1,5\n"
+    in_slurm = start(SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0")
+    assert in_slurm.stdout.readline() == "0\n"  # what a cluster hands out is left alone
+    waiting = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1)
+    two.kill()
+    assert waiting.stdout.readline() == "5\n"
+    cpus = []
+    for process in (one, needing_none, waiting, in_slurm):
+        output, _ = process.communicate("\n")
+        cpus.append(ast.literal_eval(output.replace("set()", "()")))
+    two.wait()
+    of_one, of_none, of_waiting, in_cluster = map(set, cpus)
+    assert of_none == in_cluster == of_one | of_waiting
+    assert len(of_none) == 1 or not of_one & of_waiting  # each loads its images by its own share
+
+
+def test_snakemake_reads_calls_whose_names_have_braces(own_home, checkout):
+    """Such as bed-{seed}, which Snakemake would take for a wildcard."""
+    calls = profiles.calls("study-bed").model_dump(mode="json")
+    path = reports.write_calls("study-bed", calls).relative_to(own_home)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet"]
+    command += ["--snakefile", checkout / "workflow" / "Snakefile", "--directory", own_home]
+    done = subprocess.run([*command, "--config", f"calls={path}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
