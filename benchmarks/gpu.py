@@ -32,8 +32,9 @@ import typer
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from dfnb import device, library, papers, synth
+from dfnb import device, library, papers
 from dfnb.checks import DfnbError
+from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
 from dfnb.device import DEVICE
 from dfnb.files import atomic
@@ -356,7 +357,7 @@ def loops(sizes: Sizes) -> list[Loop]:
 def end_to_end(paper: str, settings: Settings, sizes: Sizes) -> Iterator[dict[str, Any]]:
     """A row for each of the :func:`loops` of the phase of a paper that has these settings."""
     people = {"train": sizes.people["train"], "val": 4}
-    synth.build(LOOP_SET, synth.preset(LOOP_SET, identities=people, size=sizes.crop))
+    embedded.build(LOOP_SET, sources.preset(LOOP_SET, identities=people, size=sizes.crop))
     with mock.patch.object(lae, "comparator", cache(untrained_comparator)):
         for loop in loops(sizes):
             about = {"deterministic": loop.deterministic, "workers": loop.workers}
@@ -434,7 +435,7 @@ def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Traine
 
 def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
     """A row per precision: the demo's baseline, shortly trained on drawn people."""
-    synth.build(TRAIN_SET, synth.preset(TRAIN_SET, identities=dict(sizes.people), size=96))
+    embedded.build(TRAIN_SET, sources.preset(TRAIN_SET, identities=dict(sizes.people), size=96))
     for precision in PRECISIONS:
         yield {"contender": precision, **trained(precision, sizes.epochs)}
 

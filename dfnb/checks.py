@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import yaml
@@ -50,6 +50,9 @@ class DfnbError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
 class Closed(BaseModel):
     """Base of every schema: immutable; refuses unknown names, wrong types and impossible values."""
 
@@ -59,18 +62,26 @@ class Closed(BaseModel):
     def check(cls, values: Any, source: object) -> Self:
         """An instance with these values, as read from YAML or JSON.
 
-        Only types that JSON lacks are converted, see :func:`plain`. ``"1e-4"`` is not a number and
-        ``True`` is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError`
-        that begins with ``source``.
+        Raises a :class:`DfnbError` as :func:`checked` does.
         """
-        try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
-            return cls.model_validate_json(json.dumps(values, default=plain))
-        except ValidationError as error:
-            problems = "; ".join(_sentences(error, cls))
-            raise DfnbError(f"{source}: {problems}") from None
+        return checked(cls, values, source)
 
 
-def _sentences(error: ValidationError, schema: type[Closed]) -> Iterator[str]:
+def checked(schema: type[Schema], values: Any, source: object) -> Schema:
+    """An instance of a strict schema with these values, as read from YAML or JSON.
+
+    Only types that JSON lacks are converted, see :func:`plain`. ``"1e-4"`` is not a number and
+    ``True`` is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError` that
+    begins with ``source``.
+    """
+    try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
+        return schema.model_validate_json(json.dumps(values, default=plain))
+    except ValidationError as error:
+        problems = "; ".join(_sentences(error, schema))
+        raise DfnbError(f"{source}: {problems}") from None
+
+
+def _sentences(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]:
     """One sentence per problem that pydantic found in values for ``schema``."""
     for problem in error.errors():
         # ``loc`` is the path of a value, such as ("maps", "names", 0); empty: all values together.

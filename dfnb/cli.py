@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dfnb import files, manifests
+from dfnb import files
 from dfnb.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[
@@ -121,11 +121,11 @@ def synth(
     Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb import synth
+    from dfnb.data import embedded, sources
 
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
-    record = synth.build(name, synth.preset(preset, **changes))
+    record = embedded.build(name, sources.preset(preset, **changes))
     _print_record(record, name)
 
 
@@ -188,7 +188,7 @@ def prepare(
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import prepare, published
+    from dfnb.data import prepare, published, sources
     from dfnb.data.videos import summary
 
     if name is None:  # a folder's name may have a dot, as in celeb.v2
@@ -196,7 +196,7 @@ def prepare(
     check_name(name, "dfnb prepare NAME")
     values = {}
     missing = []  # sentences about what is missing or left out
-    if source in manifests.dataset_names("real"):
+    if source in sources.published_names():
         values.update(published.load(source).prepare)  # the settings of its manifest
         folder = root  # in which the videos were found
         videos, missing = published.scan(source, root)

@@ -27,9 +27,9 @@ from dfnb.files import atomic, find, sha256, write_json
 from dfnb.papers import backbones
 from dfnb.records import Clock, environment
 from dfnb.seeds import rng, torch_seed
-from dfnb.synth import people
-from dfnb.synth.forgeries import Camera, Delivery, capture, deliver
-from dfnb.synth.painting import render
+from drawnfaces import people
+from drawnfaces.forgeries import Camera, Delivery, capture, deliver
+from drawnfaces.painting import render
 
 TESTED = 1000  # further faces, on which the record says how much of each target is explained
 # The targets, all numbers: three of the camera and the compression, the pose with expression and

@@ -15,7 +15,7 @@ LONGEST = (
     "test_notebooks",
     "test_golden",
     "test_miniature",
-    "test_synth",
+    "test_drawnfaces",
     "test_cli",
     "test_all_notebooks",
     "test_benchmarks",
@@ -61,13 +61,13 @@ def checkout():
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
     """A home with the two smoke datasets, made once."""
-    from dfnb import synth
+    from dfnb.data import embedded, sources
 
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         for name in ("smoke-a", "smoke-b"):
-            synth.build(name, synth.preset(name), workers=1)
+            embedded.build(name, sources.preset(name), workers=1)
     return home
 
 

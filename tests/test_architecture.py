@@ -21,9 +21,8 @@ LAYERS = """
 checks
 device seeds
 files
-manifests records statistics
+records statistics
 data
-synth
 store
 report
 papers
@@ -37,9 +36,10 @@ PAPERS = {"exposing_the_deception", "lae", "locate_and_verify", "self_blended_im
 
 
 def trees(checkout):
-    """The syntax tree of each Python file of the package and the workflow, by its path."""
-    for path in sorted([*checkout.glob("dfnb/**/*.py"), *checkout.glob("workflow/**/*.py")]):
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+    """The syntax tree of each Python file of the packages and the workflow, by its path."""
+    for folder in ("dfnb", "drawnfaces", "workflow"):
+        for path in sorted((checkout / folder).rglob("*.py")):
+            yield path, ast.parse(path.read_text(encoding="utf-8"))
 
 
 def run(code, *arguments, **options):
@@ -108,11 +108,23 @@ def test_imports_go_down_the_layers(checkout):
     assert upwards == []
 
 
+def test_the_drawn_faces_know_nothing_of_what_uses_them(checkout):
+    """``drawnfaces`` imports nothing of ``dfnb``, also inside functions."""
+    knowing = []
+    for path, tree in trees(checkout):
+        if path.is_relative_to(checkout / "drawnfaces"):
+            for node in ast.walk(tree):
+                names = [alias.name for alias in getattr(node, "names", [])]
+                names.append(getattr(node, "module", None) or "")
+                knowing += [path.name for name in names if name.split(".")[0] == "dfnb"]
+    assert knowing == []
+
+
 def test_general_code_has_the_name_of_no_paper(checkout):
     """Detectors describe themselves. A backbone of timm may have the name of a paper's module."""
     knowing = []
     for path, tree in trees(checkout):
-        if path.parent.name == "synth" or path.stem in PAPERS:
+        if path.stem in PAPERS:
             continue
         for node in ast.walk(tree):
             names = {getattr(node, field, None) for field in ("id", "attr", "arg", "value", "name")}

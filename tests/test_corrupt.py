@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from dfnb.data import codecs, corrupt
+from dfnb.data import corrupt
 from dfnb.data.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data.loading import StoredFrames
 from dfnb.seeds import rng
+from drawnfaces import codecs
 
 
 @pytest.fixture

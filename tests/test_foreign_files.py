@@ -12,12 +12,11 @@ import pytest
 import trees
 from typer.testing import CliRunner
 
-from dfnb import cli, synth
+from dfnb import cli
 from dfnb.checks import DfnbError
-from dfnb.data import prepare, published
+from dfnb.data import embedded, photographs, prepare, published, sources
 from dfnb.data.frames import OWN_FILES, OWN_MARK, load_frames
 from dfnb.data.videos import Video, read_csv
-from dfnb.synth import photographs
 
 
 def make_folder(home):
@@ -51,8 +50,8 @@ def make_drawn(home):
     if (data / OWN_MARK).exists():
         (data / "frames.parquet").write_bytes(b"damaged")
         shutil.rmtree(next(data.rglob("video.json")).parent)
-    settings = synth.preset("smoke-a").model_copy(update={"identities": {"train": 2}, "frames": 2})
-    return synth.build("set", settings, workers=1)
+    settings = sources.preset("smoke-a", identities={"train": 2}, frames=2)
+    return embedded.build("set", settings, workers=1)
 
 
 @pytest.fixture(params=[make_folder, make_crops, make_drawn])

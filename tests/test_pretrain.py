@@ -12,7 +12,7 @@ from dfnb import papers
 from dfnb.files import read_json, sha256
 from dfnb.papers import backbones
 from dfnb.seeds import rng
-from dfnb.synth import people
+from drawnfaces import people
 
 TINY = {"faces": 96, "size": 64, "epochs": 2, "batch_size": 32}
 

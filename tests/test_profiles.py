@@ -23,9 +23,10 @@ from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write
 
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
+from dfnb.data import sources
 from dfnb.files import run_folder
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
-from dfnb.running import datasets, measuring, parameters, profiles, workflow
+from dfnb.running import measuring, parameters, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about
@@ -652,8 +653,8 @@ def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatc
 def test_a_missing_dataset_is_built_or_named(own_home):
     (own_home / "datasets").unlink()
     with pytest.raises(DfnbError, match="datasets/mine contains no finished dataset; make it with"):
-        datasets.ensure_datasets("mine")
-    datasets.ensure_datasets("smoke-b", "smoke-b")
+        sources.ensure_datasets("mine")
+    sources.ensure_datasets("smoke-b", "smoke-b")
     assert records.read_record(own_home / "datasets" / "smoke-b")
 
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from dfnb import cli, files, manifests, papers
+from dfnb import cli, files, papers
+from dfnb.data import sources
 from dfnb.papers import contract
 from dfnb.report import tables
 from dfnb.running import parameters, profiles
@@ -197,7 +198,7 @@ def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypat
         if context.params.get("profile", "mine") != "mine" and name != "report":
             files.profile_path(context.params["profile"])  # "mine" is the reader's own
         if name == "synth":
-            assert context.params["preset"] in manifests.dataset_names("synth"), line
+            assert context.params["preset"] in sources.embedded_names(), line
         if name == "parameters":
             assert profiles.notebook_parameters(
                 context.params["profile"], context.params["notebook"]

@@ -12,9 +12,9 @@ from deepfakebench import listed
 from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
+from dfnb.data.sources import published_names
 from dfnb.data.videos import read_folder
 from dfnb.files import find, read_json, write_json
-from dfnb.manifests import dataset_names
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import profiles
@@ -55,8 +55,8 @@ def masked(table):
 
 
 def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
-    assert sorted(dataset_names("real")) == sorted(trees.TREES)
-    for name in dataset_names("real"):
+    assert sorted(published_names()) == sorted(trees.TREES)
+    for name in published_names():
         manifest = published.load(name)
         prepare.Settings.check(manifest.prepare, name)
         for fact in ("Licence: ", "Labels: ", "Splits: ", "Masks: "):

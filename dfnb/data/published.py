@@ -20,6 +20,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
+from dfnb.data.sources import manifest, published_names
 from dfnb.data.videos import (
     Files,
     Problems,
@@ -30,7 +31,6 @@ from dfnb.data.videos import (
     sentences,
 )
 from dfnb.files import find, read_json, verified
-from dfnb.manifests import dataset_names, manifest
 
 LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}  # in published lists, in any case
 
@@ -80,7 +80,7 @@ class Rule(Closed):
 class Manifest(Closed):
     """A published dataset: what a user must know about it, and the rules of its files."""
 
-    kind: str  # always real: people recorded these videos; those of kind synth are drawn
+    kind: str  # always real: people recorded these videos
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str  # how to get it, and which of its folders is the root
     space: str  # of the download: bytes, or at least the number of files
@@ -90,7 +90,7 @@ class Manifest(Closed):
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
-    domain: str = ""  # what the dataset counts as, see dfnb.manifests.domain_of; empty: ``like``
+    domain: str = ""  # what the dataset counts as, see sources.domain_of; empty: ``like``
     # name in published.csv -> the manipulation method that it is about, or all
     published_as: dict[str, str] = Field({})
     apart: bool = False  # whether it is set apart from means over datasets
@@ -113,7 +113,7 @@ def overview() -> pd.DataFrame:
     Columns of texts: ``access``, how to get it, and ``space``, the size of the download, in bytes
     or, where that is unknown, in files.
     """
-    rows = {name: vars(load(name)) for name in dataset_names("real")}
+    rows = {name: vars(load(name)) for name in published_names()}
     return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")
 
 

@@ -4,8 +4,8 @@ import pandas as pd
 
 from dfnb.checks import Closed
 from dfnb.data.frames import TREE, data_identity, dataset_record, load_frames, select, thinned
+from dfnb.data.sources import domain_of
 from dfnb.files import dataset_folder
-from dfnb.manifests import domain_of
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 
@@ -15,7 +15,7 @@ class StoredSet(Closed):
 
     Attributes:
         fingerprint: Identifies its frames, see :func:`dfnb.data.frames.data_identity`.
-        domain: Datasets of one domain are made alike, see :func:`dfnb.manifests.domain_of`.
+        domain: Datasets of one domain are made alike, see :func:`dfnb.data.sources.domain_of`.
         apart: Whether means over datasets leave it out, see there.
         compression: In words, for captions.
         crop: How faces were cut, in words.
@@ -48,7 +48,7 @@ def describe(name: str, shared_crops: int | None = None) -> StoredSet:
     record = dataset_record(name)
     made_with = record["parameters"]
     # How the frames were cut, for captions. ``scale`` is side of a crop / side of the face box.
-    # Datasets of dfnb.synth have no such parameter: a face fills the frames that they draw.
+    # Embedded datasets have no such parameter: a face fills the frames that they draw.
     cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
     crop = f"{cut}, {made_with['size']} pixels"
     if (dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
@@ -58,7 +58,7 @@ def describe(name: str, shared_crops: int | None = None) -> StoredSet:
         fingerprint=data_identity(record, ["test"]),
         domain=domain,
         apart=is_apart,
-        compression=record.get("compression", "as delivered"),  # only dfnb.synth records it
+        compression=record.get("compression", "as delivered"),  # only embedded datasets' have it
         crop=crop,
         n=len(load(name)),
         shared_crops=shared_crops,

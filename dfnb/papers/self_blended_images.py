@@ -31,10 +31,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchvision.transforms import v2
 
 from dfnb.data import faces
-from dfnb.data.codecs import jpeg
 from dfnb.data.frames import face_axes, rounded
 from dfnb.data.loading import Sample
 from dfnb.papers import contract, xception
+from drawnfaces.codecs import jpeg
 
 PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
 

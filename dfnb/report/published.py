@@ -9,8 +9,8 @@ from functools import cache
 
 import pandas as pd
 
+from dfnb.data.sources import manifest, published_names
 from dfnb.files import find
-from dfnb.manifests import dataset_names, manifest
 from dfnb.report.detectors import MAIN, Detector, detectors
 from dfnb.report.metrics import measure
 from dfnb.report.reading import Level, scores
@@ -28,7 +28,7 @@ ORIGIN = ["checkpoint", "source", "confidence"]
 def datasets_by_source() -> dict[str, tuple[str, str]]:
     """Name of a dataset in the sources -> our name, and the manipulation method or "all"."""
     by_source = {}
-    for name in dataset_names("real"):
+    for name in published_names():
         for name_in_source, method in manifest(name).get("published_as", {}).items():
             by_source[name_in_source] = (name, method)
     return by_source

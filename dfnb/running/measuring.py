@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfnb import files, manifests, records, synth
+from dfnb import files, records
 from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
-from dfnb.data import audit, test_sets
-from dfnb.data.frames import data_identity, dataset_record
+from dfnb.data import audit, sources, test_sets
 from dfnb.report.detectors import MAIN, detectors
-from dfnb.running.datasets import ensure_datasets
 from dfnb.running.parameters import (
     AttributionParameters,
     RobustnessParameters,
@@ -45,7 +43,7 @@ def open_or_train(p: TrainingParameters) -> Run:
     if run is None or not run.has_weights:
         if not p.released:  # such weights need no training set
             print("No finished run has these parameters: it is trained now.")
-            ensure_datasets(p.train_set)
+            sources.ensure_datasets(p.train_set)
         run = train.train(training)
     shown = ensure_scores(run, p.report, _conditions(p, run), frames=p.map_frames)
     if p.save:
@@ -199,10 +197,10 @@ def ensure_scores(
     path = scores.collect(run, report)
     missing = _missing(path, wanted)
     about = scores.About(
-        record=run.record, train_domain=manifests.domain_of(run.train_set)[0], test_sets={}
+        record=run.record, train_domain=sources.domain_of(run.train_set)[0], test_sets={}
     )
     for name in _test_sets(missing):  # each is written at once, and not lost if the next one fails
-        ensure_datasets(name)
+        sources.ensure_datasets(name)
         rows = []
         for condition in missing:
             if condition.test_set == name:
@@ -234,16 +232,9 @@ def _missing(path: Path, wanted: Sequence[Condition]) -> list[Condition]:
     changed = [
         name
         for name in _test_sets(wanted)
-        if name in kept and kept[name].fingerprint != _fingerprint(name)
+        if name in kept and kept[name].fingerprint != sources.identity(name, "test")
     ]
     return [each for each in wanted if each not in there or each.test_set in changed]
-
-
-def _fingerprint(dataset: str) -> str:
-    """The fingerprint of a test set's present version; an embedded dataset need not be built."""
-    if dataset in manifests.dataset_names("synth"):
-        return synth.preset_identity(dataset)
-    return data_identity(dataset_record(dataset), ["test"])
 
 
 def _shared_crops(run: Run, test_set: str) -> int | None:

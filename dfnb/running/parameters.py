@@ -24,7 +24,7 @@ from pydantic import (
 
 from dfnb import files, papers
 from dfnb.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
-from dfnb.running.datasets import check_known, check_tested, present
+from dfnb.data.sources import check_known, check_tested, present
 from dfnb.store import reports
 
 

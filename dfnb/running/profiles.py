@@ -14,12 +14,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from dfnb import files, manifests, papers, synth
+from dfnb import files, papers
 from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
+from dfnb.data import sources
+from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
 from dfnb.report.detectors import MAIN
 from dfnb.running import measuring, parameters
-from dfnb.running.datasets import check_known, check_tested, is_available
 from dfnb.running.parameters import Names, Seeds, TrainingParameters
 from dfnb.store import reports, scores
 
@@ -386,8 +387,8 @@ def fetch(planned: Calls) -> None:
             if not p.released:  # such weights are not trained
                 p.settings().fetch()
                 datasets.add(p.train_set)
-    for dataset in sorted(datasets & {*manifests.dataset_names("synth")}):
-        synth.fetch(dataset)
+    for dataset in sorted(datasets):
+        sources.fetch(dataset)
 
 
 def set_replaced_aside(planned: Calls) -> None:

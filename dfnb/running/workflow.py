@@ -22,9 +22,9 @@ import yaml
 
 from dfnb import files
 from dfnb.checks import DfnbError
+from dfnb.data.sources import is_available
 from dfnb.report import page
 from dfnb.running import measuring, profiles
-from dfnb.running.datasets import is_available
 from dfnb.running.profiles import Call, Calls
 from dfnb.store import reports
 

@@ -6,10 +6,10 @@ epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.train
 
 import pandas as pd
 
-from dfnb import papers, synth
-from dfnb.data.frames import check_classes, data_identity, dataset_record
+from dfnb import papers
+from dfnb.data import sources
+from dfnb.data.frames import check_classes
 from dfnb.files import locked, run_folder
-from dfnb.manifests import dataset_names
 from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
@@ -79,12 +79,8 @@ def make_training(
         weights = backbones.start(settings.backbone, settings.pretrained)
     # A digest that identifies the frames. That of the embedded benchmark is computed from the
     # settings of its generator, so the frames need not exist yet.
-    if settings.released:
-        data = ""  # none is needed
-    elif train_set in dataset_names("synth"):
-        data = synth.preset_identity(train_set)
-    else:
-        data = data_identity(dataset_record(train_set, "train", "val"), ("train", "val"))
+    # Released weights need no frames.
+    data = "" if settings.released else sources.identity(train_set, "train", "val")
     return Training(
         paper=paper,
         train_set=train_set,

@@ -21,8 +21,9 @@ from interrupted import kill
 from typer.testing import CliRunner
 
 import notebooks
-from dfnb import cli, device, library, papers, synth
+from dfnb import cli, device, library, papers
 from dfnb.attribution import maps
+from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
 from dfnb.files import read_json
 from dfnb.records import environment
@@ -59,7 +60,7 @@ def run_profile(name, home):
 
 def small_dataset(**people):
     """Make the dataset with so many people per split, one real and one forged video each."""
-    synth.build(DATASET, synth.preset(DATASET, identities=people, videos=1), workers=1)
+    embedded.build(DATASET, sources.preset(DATASET, identities=people, videos=1), workers=1)
 
 
 # ---------------------------------------------------------------- profiles

@@ -17,11 +17,11 @@ from clips import write
 from conftest import CHECKOUT
 from sklearn.metrics import roc_auc_score
 
-from dfnb import papers, synth
+import drawnfaces
+from dfnb import papers
 from dfnb.data.frames import dataset_record, load_frames
-from dfnb.manifests import manifest
+from dfnb.data.sources import manifest, preset
 from dfnb.report import detectors
-from dfnb.synth import building
 
 FACEFORENSICS = "faceforensics-c23"
 DATASETS = (FACEFORENSICS, "celeb-df-v2", "dfdc-p")
@@ -73,10 +73,8 @@ class Studio:
     def __init__(self, seed, side, frames):
         methods = ("swap", *FORGED_BY.values())
         sizes = {"identities": {"test": 16}, "videos": 1, "frames": frames, "size": side}
-        self.settings = synth.preset(
-            PEOPLE_OF, **sizes, methods=methods, people_of=PEOPLE_OF, seed=seed
-        )
-        self.people, _ = building.cast(PEOPLE_OF, self.settings)
+        self.settings = preset(PEOPLE_OF, **sizes, methods=methods, people_of=PEOPLE_OF, seed=seed)
+        self.people, _ = drawnfaces.cast(PEOPLE_OF, self.settings)
         self.films = {}  # {number: {method: (frames, masks)}}
 
     def film(self, number, method="real"):
@@ -84,9 +82,10 @@ class Studio:
         if number not in self.films:
             person = self.people[len(self.films)]
             donor = self.people[person.donor]
-            made = building.make_videos(Path(), PEOPLE_OF, person, donor, self.settings)
+            take = drawnfaces.Take(PEOPLE_OF, person, donor, 0, self.settings)
             self.films[number] = {
-                video.folder.parent.name: (video.crops, video.masks) for video in made
+                method: (video.frames, video.masks)
+                for method, video in zip(take.names, take.videos())
             }
         return self.films[number][method]
 

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from dfnb.data.sources import domain_of
 from dfnb.data.test_sets import StoredSet
 from dfnb.files import report_folder, run_folder
-from dfnb.manifests import domain_of
 from dfnb.report.detectors import split
 from dfnb.seeds import rng
 from dfnb.store import scores

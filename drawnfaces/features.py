@@ -5,7 +5,7 @@ right, in half widths of the head, and v down, in *radii*, half its height. Colo
 and blue in [0, 1]. All numbers below were chosen by eye.
 
 Layers are painted one over another, from back to front. Each is a colour with an *opacity* (H, W)
-from 0 to 1, see :func:`~dfnb.synth.brushes.lay_over`.
+from 0 to 1, see :func:`~drawnfaces.brushes.lay_over`.
 """
 
 import math
@@ -13,9 +13,9 @@ import math
 import cv2
 import numpy as np
 
-from dfnb.synth.brushes import bell, edge, lay_over, power, stripe
-from dfnb.synth.head import Head
-from dfnb.synth.people import Array
+from drawnfaces.brushes import bell, edge, lay_over, power, stripe
+from drawnfaces.head import Head
+from drawnfaces.people import Array
 
 # Factors (red, green, blue) by which the skin's colour is multiplied.
 NOSTRIL = np.float32([0.3, 0.2, 0.18])

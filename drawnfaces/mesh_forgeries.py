@@ -8,7 +8,7 @@ one still that is moved, nothing flickers from frame to frame. And a photograph 
 beside it: what is transferred as an expression is in part the shape of another person's features.
 
 Images are (H, W, 3) float32 RGB in [0, 1]. A mesh (468, 2) has the points of
-:func:`dfnb.data.faces.face_mesh`, x and y in pixels. Right and left are the person's.
+MediaPipe's face mesh, x and y in pixels. Right and left are the person's.
 """
 
 import math
@@ -20,8 +20,8 @@ import numpy as np
 import scipy  # loads scipy.interpolate where it is used first: the few forgeries from photographs
 from numpy.random import Generator
 
-from dfnb.synth.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
-from dfnb.synth.people import Array, Shot
+from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
+from drawnfaces.people import Array, Shot
 
 # Points of MediaPipe's mesh.
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]

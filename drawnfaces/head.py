@@ -15,8 +15,8 @@ import math
 import cv2
 import numpy as np
 
-from dfnb.synth.brushes import bump, edge, power
-from dfnb.synth.people import Array, Look, Pose
+from drawnfaces.brushes import bump, edge, power
+from drawnfaces.people import Array, Look, Pose
 
 RADIUS = 0.345  # half the head's height, as a share of the canvas's side, at Pose.scale = 1
 NOSE_DEPTH = 0.16  # height of the tip of the nose above the sphere, whose radius is 1

@@ -6,7 +6,7 @@ and leaving a method out of training would leave out its place, too.
 
 from numpy.random import Generator
 
-from dfnb.synth.forgeries import BOX, EYES, FACE, HAIR, HOLE, MOUTH, Region
+from drawnfaces.forgeries import BOX, EYES, FACE, HAIR, HOLE, MOUTH, Region
 
 # Ranges in face coordinates, see forgeries.Region: of the centre (aside, middle), of half the width
 # (wide) and of half the height (high). Regions beside the midline are on the image's right here;

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import drawnfaces
 import notebooks
-from dfnb import synth
 from dfnb.checks import DfnbError
 from dfnb.cli import commands
-from dfnb.data import faces
+from dfnb.data import embedded, faces, photographs
 from dfnb.data.audit import audit
 from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
+from dfnb.data.sources import embedded_names, identity, manifest, preset
 from dfnb.files import dataset_folder, find
-from dfnb.manifests import dataset_names, manifest
 from dfnb.seeds import rng
-from dfnb.synth import mesh_forgeries, people, photographs
-from dfnb.synth.portraits import Portrait, inspect, move, pixels
 from dfnb.training.localisation import localisation
+from drawnfaces import mesh_forgeries, people
+from drawnfaces.portraits import Portrait, inspect, move, pixels
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
-FORGERIES = synth.preset("synth-a").forgery
+FORGERIES = preset("synth-a").forgery
 # What identified the datasets of the committed study when it was made.
 STUDIED = {
     "synth-a-study": "808aad1e3a5e4d76",
@@ -42,16 +42,16 @@ pytestmark = pytest.mark.usefixtures("empty_home")
 
 def make(name="synth-a", workers=1, **changes):
     """Build a small dataset with the settings of synth-a but for the changes; its record."""
-    settings = synth.preset("synth-a", **{**FEW, **changes})
-    return synth.build(name, settings, workers)
+    settings = preset("synth-a", **{**FEW, **changes})
+    return embedded.build(name, settings, workers)
 
 
 def shot_of(number):
     """A captured frame of a person; all are in the same scene, that of video 0 of person 0."""
-    settings = synth.preset("synth-a", frames=1)
+    settings = preset("synth-a", frames=1)
     streams = (0, 7)  # how the keys of random streams begin
-    person = synth.Person(number, "test", tone=1.5)
-    [shot] = synth.film(person, 0, 0, streams, settings)
+    person = drawnfaces.Person(number, "test", tone=1.5)
+    [shot] = drawnfaces.film(person, 0, 0, streams, settings)
     return shot
 
 
@@ -89,28 +89,28 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused():
         make(seed=5)
 
 
-@pytest.mark.parametrize("name", dataset_names("synth"))
+@pytest.mark.parametrize("name", embedded_names())
 def test_every_preset_builds(name):
-    if synth.preset(name).portraits:
+    if preset(name).portraits:
         pytest.skip("needs photographs, which are fetched; see the tests of portraits below")
-    settings = synth.preset(name, identities={"test": 2}, frames=1)
-    assert synth.build(name, settings, 1)["n"]
+    settings = preset(name, identities={"test": 2}, frames=1)
+    assert embedded.build(name, settings, 1)["n"]
 
 
 def test_a_dataset_is_identified_before_it_is_built():
-    assert synth.preset_identity("smoke-b") == data_identity(synth.build("smoke-b"))
-    assert {name: synth.preset_identity(name) for name in STUDIED} == STUDIED
+    assert identity("smoke-b") == data_identity(embedded.build("smoke-b", preset("smoke-b")))
+    assert {name: identity(name) for name in STUDIED} == STUDIED
 
 
 def declare(home, **parameters):
     """Write the manifest of a dataset "mine" into the home."""
     (home / "data_manifest").mkdir()
-    content = json.dumps({"kind": "synth", "parameters": parameters})  # which is YAML, too
+    content = json.dumps({"maker": "drawnfaces", "parameters": parameters})  # which is YAML, too
     (home / "data_manifest/mine.yaml").write_text(content)
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes", "message"),
+    ("name", "changes", "message"),
     [
         ("nowhere", {}, "no embedded dataset is named nowhere; they are "),
         (
@@ -130,10 +130,10 @@ def declare(home, **parameters):
         ("smoke-a", {"delivery": {"h264": 23}, "size": 97}, "H.264 needs an even size, not 97"),
     ],
 )
-def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, preset, changes, message):
+def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, name, changes, message):
     monkeypatch.chdir(empty_home)
     with pytest.raises(DfnbError) as error:
-        synth.cast("mine", synth.preset(preset, **changes))
+        embedded.cast("mine", preset(name, **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -141,12 +141,12 @@ def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, preset,
 # ---------------------------------------------------------------- forgeries
 
 
-@pytest.mark.parametrize("method", synth.METHODS)
+@pytest.mark.parametrize("method", drawnfaces.METHODS)
 @pytest.mark.parametrize("blend", ["alpha", "poisson"])
 def test_masks_are_exact(method, blend):
     target = shot_of(0)
     forgery = FORGERIES.model_copy(update={"blend": blend})
-    image, mask = synth.forge(method, target, shot_of(1), forgery, rng(3))
+    image, mask = drawnfaces.forge(method, target, shot_of(1), forgery, rng(3))
     differs = (image != target.image).any(axis=-1)
     assert not (differs & ~mask).any()
     assert differs[mask].mean() > 0.99  # a value may come out the same by chance
@@ -177,16 +177,16 @@ def test_every_family_is_there_with_the_right_truth():
 
 
 def test_two_datasets_share_no_person():
-    settings = synth.preset("smoke-b")
+    settings = preset("smoke-b")
     # The tone is a random number of each person's own stream: equal tones are equal people.
-    first, _ = synth.cast("one", settings)
-    second, _ = synth.cast("two", settings)
+    first, _ = embedded.cast("one", settings)
+    second, _ = embedded.cast("two", settings)
     assert not {person.tone for person in first} & {person.tone for person in second}
 
 
 def test_people_of_shows_the_test_people_of_another_dataset_forged_by_every_method():
     make()
-    synth.build("again", synth.preset("synth-a", people_of="synth-a", **FEW), workers=1)
+    embedded.build("again", preset("synth-a", people_of="synth-a", **FEW), workers=1)
     theirs = dataset_folder("synth-a") / "videos"
     ours = dataset_folder("again") / "videos"
     table = load_frames("again").astype({"split": str, "method": str})
@@ -199,7 +199,7 @@ def test_people_of_shows_the_test_people_of_another_dataset_forged_by_every_meth
         if (ours / name).exists():  # the same films, faces and draws
             assert (ours / name).read_bytes() == path.read_bytes()
             shared.add(name.parts[0])
-    assert shared == {"real", *synth.preset("synth-a").methods}
+    assert shared == {"real", *preset("synth-a").methods}
 
 
 def test_a_mark_tells_the_label_as_often_as_the_cue_says():
@@ -232,10 +232,10 @@ def test_nothing_but_the_face_tells_real_from_fake(monkeypatch):
 
 def test_the_place_of_a_forgery_does_not_depend_on_its_method(empty_home, monkeypatch):
     masks = []
-    for method in synth.preset("bed").methods:
+    for method in preset("bed").methods:
         monkeypatch.setenv("DFNB_HOME", str(empty_home / method))
         few = {"identities": {"test": 12}, "frames": 1, "methods": [method]}
-        synth.build("bed", synth.preset("bed", **few), 1)
+        embedded.build("bed", preset("bed", **few), 1)
         masks.append(masks_of(load_frames("bed").query("label == 1")))
     assert all((others == masks[0]).all() for others in masks)
     assert masks[0].any(axis=(1, 2)).all()
@@ -243,7 +243,7 @@ def test_the_place_of_a_forgery_does_not_depend_on_its_method(empty_home, monkey
 
 def test_the_mean_mask_of_training_guesses_few_masks():
     people = {"train": 32, "test": 32}
-    synth.build("bed", synth.preset("bed", identities=people, frames=1))
+    embedded.build("bed", preset("bed", identities=people, frames=1))
     frames = load_frames("bed")
     guess = mean_mask(select(frames, "train"))
     fakes = select(frames, "test").query("label == 1")
@@ -253,11 +253,11 @@ def test_the_mean_mask_of_training_guesses_few_masks():
 
 
 def test_a_larger_crop_of_the_head_moves_the_landmarks_along():
-    person = synth.Person(0, "test", tone=1.5)
+    person = drawnfaces.Person(0, "test", tone=1.5)
     landmarks = []
     for zoom in (1.0, 1.25):
-        settings = synth.preset("bed", crop={"zoom": [zoom, zoom]}, frames=1)
-        [shot] = synth.film(person, 0, 0, (0, 7), settings)
+        settings = preset("bed", crop={"zoom": [zoom, zoom]}, frames=1)
+        [shot] = drawnfaces.film(person, 0, 0, (0, 7), settings)
         landmarks.append(shot.landmarks)
     usual, larger = (np.linalg.norm(points[1] - points[0]) for points in landmarks)
     assert larger / usual == pytest.approx(1.25, abs=0.01)
@@ -272,7 +272,7 @@ def test_a_file_of_the_manifests_that_describes_no_dataset_of_its_name_is_none(n
 def test_each_world_is_drawn_from_the_ranges():
     ranges = manifest("world-01")["drawn"]
     names = [f"world-{number:02d}" for number in range(1, 25)]
-    worlds = [synth.preset(name).model_dump() for name in names]
+    worlds = [preset(name).model_dump() for name in names]
     for group, spans in ranges["spans"].items():
         for key, (low, high) in spans.items():
             drawn = [world[group][key] for world in worlds]
@@ -307,8 +307,8 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
 
 def test_every_portrait_is_used_or_listed(samples):
     folder = samples / "portraits"
-    settings = synth.preset("synth-a", portraits=str(folder), videos=1, frames=1)
-    record = synth.build("photographs", settings)
+    settings = preset("synth-a", portraits=str(folder), videos=1, frames=1)
+    record = embedded.build("photographs", settings)
     unused = [entry["file"] for entry in record["quarantine"]]
     names = sorted(path.name for path in folder.iterdir())
     assert sorted([*record["portraits"].values(), *unused]) == names
@@ -368,7 +368,7 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_0(portraits
 
 def pairs_of(name, portraits):
     """The cluster of each portrait of a test person, by its file."""
-    persons, facts = synth.cast(name, synth.preset(name, portraits=str(portraits)))
+    persons, facts = embedded.cast(name, preset(name, portraits=str(portraits)))
     assert len(facts["portraits"]) + len(facts["quarantine"]) == 25  # all files
     test_people = [person for person in persons if person.split == "test"]
     return {facts["portraits"][f"{one.number:03d}"]: one.pair for one in test_people}
@@ -394,8 +394,8 @@ def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch
 
 def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home):
     def identity_of(folder):
-        settings = synth.preset("smoke-b", portraits=str(folder), frames=1, videos=1)
-        return data_identity(synth.build(f"of-{folder.name}", settings, 1))
+        settings = preset("smoke-b", portraits=str(folder), frames=1, videos=1)
+        return data_identity(embedded.build(f"of-{folder.name}", settings, 1))
 
     shutil.copytree(portraits, empty_home / "there" / "faces")
     first = identity_of(portraits)
@@ -418,10 +418,10 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
     listed = {name: found[name] for name in (f"{number}.png" for number in range(24))}
     text = "".join(f"{value}  {name}\n" for name, value in listed.items())
     (manifests / "portraits.sha256").write_text(text)
-    identity_before = synth.preset_identity("ff-like-world-01")
+    identity_before = identity("ff-like-world-01")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        record = synth.build("ff-like-world-01", workers=1)
+        record = embedded.build("ff-like-world-01", preset("ff-like-world-01"), 1)
         assert data_identity(record) == identity_before
         assert photographs.hashes(str(empty_home / "photographs")) == listed
         (empty_home / "photographs" / "3.png").unlink()

@@ -10,10 +10,10 @@ chosen by eye, are places and sizes in these coordinates, colours in [0, 1] and 
 import cv2
 import numpy as np
 
-from dfnb.synth.brushes import bell, bump, edge, lay_over, power
-from dfnb.synth.features import Eye, Mouth, looked_up, paint_skin
-from dfnb.synth.head import NOSE_DEPTH, Head
-from dfnb.synth.people import Array, Look, Pose, Shot
+from drawnfaces.brushes import bell, bump, edge, lay_over, power
+from drawnfaces.features import Eye, Mouth, looked_up, paint_skin
+from drawnfaces.head import NOSE_DEPTH, Head
+from drawnfaces.people import Array, Look, Pose, Shot
 
 # Factors (red, green, blue) by which the skin's colour is multiplied.
 EAR = np.float32([1.05, 0.93, 0.92])

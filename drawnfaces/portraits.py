@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from dfnb.synth.people import Array, Pose, Shot
+from drawnfaces.people import Array, Pose, Shot
 
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
@@ -25,7 +25,7 @@ class Portrait(NamedTuple):
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean over the face, 0 dark to 255 light
     # None unless a dataset's methods forge along the mesh.
-    mesh: Array | None = None  # (468, 2) in pixels of the photograph, from faces.face_mesh
+    mesh: Array | None = None  # (468, 2) in pixels of the photograph, see mesh_forgeries
     thumbnail: Array | None = None  # (768,), from the function thumbnail
 
 
@@ -34,7 +34,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
 
     Args:
         path: An image file.
-        detect: A ``faces.YuNet``: an image (H, W, 3) uint8 BGR to a list of ``faces.Detection``.
+        detect: See ``casts.Photographs``.
         size: Side of the frames that are to be made, in pixels.
     """
     image = _photograph(path)

@@ -3,7 +3,6 @@
 import io
 import platform
 
-import av
 import cv2
 import numpy as np
 
@@ -20,6 +19,8 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
     Returns:
         The decoded frames. H.264 needs even sides: of odd ones the last pixel is left out.
     """
+    import av  # loads FFmpeg, which only videos need
+
     height, width = (side // 2 * 2 for side in frames.shape[1:3])
     options = {
         "crf": str(crf),

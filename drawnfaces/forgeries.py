@@ -1,7 +1,7 @@
 """What happens to a filmed video: the camera, manipulations with exact masks, and delivery.
 
 Real and fake frames go the same way: :func:`capture`, for fakes :func:`forge`, in datasets with a
-cue :func:`mark`, and :func:`deliver`. (:mod:`~dfnb.synth.mesh_forgeries` forges before the camera.)
+cue :func:`mark`, and :func:`deliver`. (:mod:`~drawnfaces.mesh_forgeries` forges before the camera.)
 
 The *target* is the person, or the frame, that is forged; the *donor* is the person who supplies the
 face. Images are (H, W, 3) float32 RGB in [0, 1]. *Face coordinates* (s, t) follow the face: the
@@ -20,11 +20,9 @@ import numpy as np
 from numpy.random import Generator
 from pydantic import Field, PositiveFloat
 
-from dfnb.checks import Closed
-from dfnb.data.codecs import h264, jpeg
-from dfnb.data.frames import face_axes, rounded
-from dfnb.synth.brushes import bump, edge
-from dfnb.synth.people import Array, Ascending, Shot, Span
+from drawnfaces.brushes import bump, edge
+from drawnfaces.codecs import h264, jpeg
+from drawnfaces.people import Array, Ascending, Closed, Shot, Span
 
 VISIBLE = 0.05  # a pixel counts as forged where the opacity is above this
 ATTRIBUTE_RESOLUTION = 0.5  # of recolour and retouch, as a share of other methods'
@@ -143,7 +141,8 @@ def resolved(image: Array, share: float) -> Array:
 
 def to_bytes(image: Array) -> Array:
     """An image with values in [0, 1] as uint8; values beyond are clipped."""
-    return rounded(image * 255)
+    # astype cuts off the decimals: with a half added before, it rounds.
+    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 # ---------------------------------------------------------------- regions
@@ -154,7 +153,7 @@ class Region(NamedTuple):
 
     It is ``|(s - aside) / wide| ** exponent + |(t - middle) / high| ** exponent <= 1``. ``wide``
     is half its width, ``high`` half its height, ``aside`` and ``middle`` are the s and t of its
-    centre. In these coordinates (see ``frames.face_axes``) the eyes are at (-1, 0) and (1, 0), and
+    centre. In these coordinates (see :func:`_face_axes`) the eyes are at (-1, 0) and (1, 0), and
     the mouth's middle is at (0, 1).
     """
 
@@ -252,10 +251,20 @@ def _face_coordinates(shot: Shot) -> tuple[Array, Array]:
 
 def _to_pixels(shot: Shot) -> Array:
     """Matrix (3, 3) that takes (s, t, 1) in face coordinates to (x, y, 1) in pixels."""
-    axes, origin = face_axes(shot.landmarks)
+    axes, origin = _face_axes(shot)
     # Columns: the pixels of one unit of s, of one unit of t, and the place of (0, 0).
     affine = np.column_stack([axes, origin])
     return np.vstack([affine, [0, 0, 1]])
+
+
+def _face_axes(shot: Shot) -> tuple[Array, Array]:
+    """Axes (2, 2) and origin (2,) of face coordinates: (x, y) = ``axes @ (s, t) + origin``."""
+    right_eye, left_eye, _, right_corner, left_corner = shot.landmarks.astype(np.float64)
+    between_eyes = (right_eye + left_eye) / 2
+    mouth = (right_corner + left_corner) / 2
+    across = (left_eye - right_eye) / 2
+    down = mouth - between_eyes
+    return np.column_stack([across, down]), between_eyes
 
 
 # ---------------------------------------------------------------- moving and blending
@@ -307,7 +316,7 @@ def _warped(shot: Shot, pull: Array) -> tuple[Array, Array]:
     At each pixel, it is how far the content that arrives there is displaced. Returns the warped
     image (H, W, 3), and this displacement (2, H, W) in pixels, x before y.
     """
-    axes, _ = face_axes(shot.landmarks)  # (2, 2): columns are the units of s and t in pixels
+    axes, _ = _face_axes(shot)  # (2, 2): columns are the units of s and t in pixels
     shift = np.einsum("ij,jhw->ihw", axes, pull)
     return _shifted(shot.image, shift), shift
 

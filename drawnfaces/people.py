@@ -1,6 +1,6 @@
 """People: their looks, their motion, and what is behind them.
 
-Each person is drawn from a random stream of their own; :mod:`dfnb.synth.painting` paints them.
+Each person is drawn from a random stream of their own; :mod:`drawnfaces.painting` paints them.
 Every call of a generator, here always named ``draw``, moves its stream on. So values are drawn in a
 fixed order, that of the tables and of the code, on which the pixels of all datasets depend.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import cv2
 import numpy as np
 from numpy.random import Generator
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 def _ascending(span: tuple[float, float]) -> tuple[float, float]:
@@ -25,6 +25,13 @@ def _ascending(span: tuple[float, float]) -> tuple[float, float]:
 Ascending = AfterValidator(_ascending)
 Span = Annotated[tuple[float, float], Ascending]  # the ends of a uniform distribution
 Array = np.ndarray
+
+
+class Closed(BaseModel):
+    """Base of all settings: immutable; refuses unknown names, wrong types and impossible values."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
 
 # A person moves through an imagined video, in which waves move the head and the light. Only every
 # tenth of its frames is drawn and stored.

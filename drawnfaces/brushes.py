@@ -6,7 +6,7 @@ caller passes: pixels, or those of a face, an eye or a mouth, which go from -1 t
 
 import numpy as np
 
-from dfnb.synth.people import Array
+from drawnfaces.people import Array
 
 ANYWHERE = 9  # width of a bump that is a stripe: far wider than faces, which span -1 to 1
 

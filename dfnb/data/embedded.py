@@ -1,0 +1,247 @@
+"""Datasets of the embedded benchmark: how what a *maker* films becomes ``datasets/<name>``.
+
+A maker is a package that knows nothing of dfnb. It offers:
+
+- ``Settings``: a strict pydantic model of what a dataset is made from. Its ``portraits`` names the
+  photographs that are used (None: none), ``along_mesh`` is true if these also need a mesh of the
+  face, ``people_of`` names the dataset that it shares people with (None: none), ``compression`` is
+  the compression in words.
+- ``GENERATOR``: the version of its pixels, part of every dataset's identity.
+- ``cast(name, settings, photographs)``: the people of a dataset, each with its ``number`` and
+  ``split``, and what the record keeps about photographs; it raises the maker's ``SettingsError``.
+- ``takes(name, people, settings)``: films, each with its ``target``, one of the people, the
+  ``names`` of its videos by method, and ``videos()``, which makes them: name, rows of the frames
+  table, frames and masks.
+- ``Photographs``: what ``cast`` is passed where settings have ``portraits``.
+
+:mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import joblib
+from pydantic import BaseModel
+from tqdm import tqdm
+
+import drawnfaces
+from dfnb.checks import DfnbError, check_name
+from dfnb.data import photographs
+from dfnb.data.frames import (
+    OWN_MARK,
+    refuse_foreign_dataset,
+    refuse_overlap,
+    write_dataset,
+    write_video,
+)
+from dfnb.data.workers import start_worker
+from dfnb.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
+from dfnb.records import Clock, read_record
+
+MAKERS: dict[str, ModuleType] = {"drawnfaces": drawnfaces}
+EXCERPT = 6  # people; each method forges some of their films
+
+
+def _maker(settings: BaseModel) -> ModuleType:
+    """The maker whose settings these are."""
+    return next(maker for maker in MAKERS.values() if isinstance(settings, maker.Settings))
+
+
+def identity(name: str, settings: BaseModel) -> str:
+    """The identifier of a dataset's data; the dataset need not be built.
+
+    It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. Pixels
+    are not hashed, because they differ between machines by rounding.
+    ``frames.data_identity`` gives the same for the record of the built dataset.
+    """
+    return digest(_parameters(name, settings), digits=16)
+
+
+def _parameters(name: str, settings: BaseModel) -> dict[str, Any]:
+    """All that a dataset's pixels depend on.
+
+    ``dataset.json`` has these values, and :func:`identity` is their hash.
+    """
+    generator = _maker(settings).GENERATOR
+    parameters = {"name": name, "generator": generator, **settings.model_dump(mode="json")}
+    if settings.portraits:
+        # In place of the folder's path: the same photographs elsewhere give the same pixels.
+        hashes = photographs.hashes(settings.portraits)
+        # A list, because digest ignores the order of keys: people are numbered in this order.
+        parameters["portraits"] = digest(list(hashes.items()))
+    return parameters
+
+
+def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
+    """The people of a dataset, and what its record keeps about photographs.
+
+    Raises :class:`DfnbError` where the maker cannot use the settings, and where photographs are
+    missing, or the networks that find their faces and place a mesh on them.
+    """
+    maker = _maker(settings)
+    passed = None
+    folders = []
+    if settings.portraits:
+        from dfnb.data import faces  # imports torch
+
+        folder = photographs.folder_of(settings.portraits)
+        paths = [folder / file for file in photographs.hashes(settings.portraits)]
+        detect = faces.YuNet() if paths else None  # it may have to be downloaded
+        passed = maker.Photographs(paths, detect, faces.face_mesh)
+        for path in sorted(folder.glob("[!.]*/")):  # all folders but hidden ones
+            reason = "is a folder; put its photographs into the folder above"
+            folders.append({"file": path.name, "reason": reason, "usable": False})
+    try:
+        people, kept = maker.cast(name, settings, passed)
+    except maker.SettingsError as error:
+        raise DfnbError(str(error)) from None
+    if folders:
+        kept["quarantine"] = folders + kept["quarantine"]
+    return people, kept
+
+
+def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[str, Any]:
+    """Make ``datasets/<name>`` and return its record; what is there already is not made again.
+
+    Args:
+        name: The dataset's name.
+        settings: Of a maker.
+        workers: Number of processes, by default one per core; any number gives the same bytes.
+
+    Raises:
+        DfnbError: :func:`check_name` refuses the name, the folder has a dataset made from other
+            settings or files of others, the folder of the photographs and that of the dataset
+            contain one another, or :func:`cast` raises it.
+    """
+    folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
+    clock = Clock()
+    parameters = _parameters(name, settings)
+    if settings.portraits and not settings.portraits.endswith(photographs.SUFFIX):
+        refuse_overlap(folder, [Path(settings.portraits)])
+    # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
+    with locked(folder, wait_s=-1):
+        _refuse_other_settings(folder, parameters)
+        record = read_record(folder)  # None: the dataset is not complete
+        # If the table is damaged, all videos are there: the steps below then only write table and
+        # record anew.
+        if record and _has_its_outputs(folder, record):
+            return record
+        if not (folder / "dataset.json").exists():  # it has our settings, so it is ours
+            refuse_foreign_dataset(folder)
+        people, record_entries = cast(name, settings)
+        (folder / OWN_MARK).touch()
+        # Written first, so that a build that was stopped is not resumed with other settings.
+        write_json(folder / "dataset.json", parameters)
+        takes = [*_maker(settings).takes(name, people, settings)]
+        missing = [take for take in takes if not _is_written(folder, take)]
+        for video in _filmed(missing, name, workers):
+            _write(folder, video)
+        record_entries["compression"] = settings.compression
+        originals = _originals(takes)
+        return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
+
+
+def fetch(name: str, settings: BaseModel) -> None:
+    """Download what :func:`build` needs for a dataset of photographs.
+
+    These are the photographs, and the networks that find their faces and place a mesh on them. For
+    drawn people, and for a dataset that is built already, nothing is downloaded. Raises
+    :class:`DfnbError` where something cannot be had.
+    """
+    if settings.portraits and read_record(dataset_folder(name)) is None:
+        from dfnb.data import faces  # imports torch
+
+        photographs.folder_of(settings.portraits)
+        faces.detector_path()
+        if settings.along_mesh:
+            faces.mesh_path()
+
+
+def excerpt(name: str, settings: BaseModel, split: str) -> Path:
+    """The folder of a small dataset: the first EXCERPT people of a split of ``name`` alone.
+
+    It is complete, with a table and a record. Its videos are those of the whole dataset, which need
+    not be built: to show a few frames takes a second. They are kept in ``cache/``, by the identity
+    of the whole dataset. Raises :class:`DfnbError` where the split has no people.
+    """
+    folder = home() / "cache" / f"{name}-{split}-{identity(name, settings)}"
+    with locked(folder, wait_s=-1):
+        if read_record(folder) is None:
+            people, _ = cast(name, settings)
+            first = [person.number for person in people if person.split == split][:EXCERPT]
+            takes = _maker(settings).takes(name, people, settings)
+            shown = [take for take in takes if take.target.number in first]
+            if not shown:
+                raise DfnbError(f"{name} has no people of the split {split!r}")
+            for take in shown:
+                for video in take.videos():
+                    _write(folder, video)
+            write_dataset(folder, _parameters(name, settings), _originals(shown))
+    return folder
+
+
+def _has_its_outputs(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the files of a dataset have the bytes that its record describes."""
+    return all(sha256(folder / name) == expected for name, expected in record["outputs"].items())
+
+
+def _originals(takes: Iterable[Any]) -> dict[str, str]:
+    """By forged video, the real one of the same film: ``{"swap/003a_007": "real/003a"}``."""
+    originals = {}
+    for take in takes:
+        for method, name in take.names.items():
+            if method != "real":
+                originals[name] = take.names["real"]
+    return originals
+
+
+def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
+    """Raise :class:`DfnbError` if the folder has a dataset with other parameters than these."""
+    description = folder / "dataset.json"
+    if not description.exists() and not (folder / "videos").exists():
+        return  # nothing was built here
+    # Videos without a description may be of any dataset: then all settings count as other.
+    stored = read_json(description) if description.exists() else {}
+    changed = []
+    for key in sorted({*parameters, *stored}):  # also those that only one of the two has
+        if stored.get(key) != parameters.get(key):
+            changed.append(key)
+    if changed:
+        problem = f"contains a dataset made from other settings ({', '.join(changed)})"
+        raise DfnbError(f"{folder} {problem}; move the folder away, or choose another name")
+
+
+def _is_written(folder: Path, take: Any) -> bool:
+    """Whether a dataset has all videos of a film; if one is missing, all are made again."""
+    # A video's folder appears complete or not at all; video.json is always in it.
+    return all((folder / "videos" / name / "video.json").exists() for name in take.names.values())
+
+
+def _write(folder: Path, video: Any) -> None:
+    """Write a maker's video into a dataset's folder, over one that exists."""
+    write_video(folder / "videos" / video.name, video.rows, video.frames, video.masks)
+
+
+def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
+    """The videos of films, in the order in which the workers finish these."""
+    parallel = joblib.Parallel(
+        n_jobs=workers or -1,  # -1: one per core
+        return_as="generator_unordered",
+        initializer=start_worker,  # else a killed build would leave its workers running
+        initargs=[os.getpid()],
+    )
+    films = parallel(joblib.delayed(_videos)(take) for take in takes)
+    # The bar is shown on a terminal only.
+    bar = tqdm(films, desc=dataset, total=len(takes), unit=" films", disable=None, ncols=80)
+    for videos in bar:
+        yield from videos
+
+
+def _videos(take: Any) -> list:
+    """The videos of a film; it runs in a worker process."""
+    cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
+    return take.videos()
