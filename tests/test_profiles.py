@@ -526,8 +526,8 @@ def scored(empty_home, monkeypatch):
         return planted.table(condition[0])
 
     monkeypatch.setattr(measuring.scoring, "score", table)
-    monkeypatch.setattr(measuring, "ensure_datasets", lambda name: None)
-    monkeypatch.setattr(measuring, "_fingerprint", lambda name: name)
+    monkeypatch.setattr(sources, "ensure_datasets", lambda name: None)
+    monkeypatch.setattr(sources, "identity", lambda name, *_: name)
     monkeypatch.setattr(
         measuring.test_sets,
         "describe",
