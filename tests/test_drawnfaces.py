@@ -3,9 +3,12 @@
 import http.server
 import json
 import os
+import re
 import shutil
 import threading
 from functools import partial
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,12 +17,12 @@ from typer.testing import CliRunner
 
 import drawnfaces
 import notebooks
-from dfnb.checks import DfnbError
+from dfnb.checks import Closed, DfnbError
 from dfnb.cli import commands
 from dfnb.data import embedded, faces, photographs
 from dfnb.data.audit import audit
 from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
-from dfnb.data.sources import embedded_names, identity, manifest, preset
+from dfnb.data.sources import embedded_names, frames_to_show, identity, manifest, preset
 from dfnb.files import dataset_folder, find
 from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
@@ -102,10 +105,10 @@ def test_a_dataset_is_identified_before_it_is_built():
     assert {name: identity(name) for name in STUDIED} == STUDIED
 
 
-def declare(home, **parameters):
+def declare(home, maker="drawnfaces", **parameters):
     """Write the manifest of a dataset "mine" into the home."""
     (home / "data_manifest").mkdir()
-    content = json.dumps({"maker": "drawnfaces", "parameters": parameters})  # which is YAML, too
+    content = json.dumps({"maker": maker, "parameters": parameters})  # which is YAML, too
     (home / "data_manifest/mine.yaml").write_text(content)
 
 
@@ -448,3 +451,86 @@ def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
     for shot in move(portrait, pixels(portrait), poses, 128):
         for x, y in shot.landmarks.round().astype(int):
             assert shot.image[y, x].min() > 0.5
+
+
+# ---------------------------------------------------------------- the package, and others like it
+
+
+def code_of_the_readme(checkout):
+    """The two blocks of Python in the package's README: the three lines, and the picture."""
+    text = (checkout / "drawnfaces" / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_three_lines_make_100_faces_half_of_them_forged(checkout):
+    values = {}
+    exec(code_of_the_readme(checkout)[0], values)
+    videos = values["videos"]
+    frames = np.concatenate([video.frames for video in videos])
+    assert frames.shape == (100, 96, 96, 3) and len(np.unique(frames, axis=0)) == 100
+    for video in videos:
+        [row] = video.rows
+        assert row["label"] == (row["method"] != "real") == (video.masks is not None)
+        assert video.masks is None or video.masks.any()
+    assert sum(row["label"] for video in videos for row in video.rows) == 50
+
+
+def test_the_picture_of_the_readme_is_made_by_its_code(checkout, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drawnfaces").mkdir()
+    exec(code_of_the_readme(checkout)[1], {})
+    made, kept = (cv2.imread(str(root / "drawnfaces/faces.png")) for root in (tmp_path, checkout))
+    assert cv2.absdiff(made, kept).mean() < 4  # of 255: processors round differently
+
+
+class Squares(Closed):
+    """The settings of another maker, which draws squares and forges them by another grey."""
+
+    people: int = 3
+    portraits: None = None
+    people_of: None = None
+    along_mesh: bool = False
+    compression: str = "none"
+
+
+class Square(NamedTuple):
+    number: int
+    split: str = "test"
+
+
+class Squared(NamedTuple):
+    dataset: str
+    target: Square
+
+    @property
+    def names(self):
+        return {method: f"{method}/{self.target.number}" for method in ("real", "grey")}
+
+    def videos(self):
+        for label, (method, name) in enumerate(self.names.items()):
+            frames = np.full((1, 64, 64, 3), 100 + 50 * label + self.target.number, np.uint8)
+            row = {"dataset": self.dataset, "split": self.target.split, "method": method}
+            row |= {"label": label, "cluster": name, "identity": name, "source": "", "track": 0}
+            row |= {"frame": 0, "landmarks": None, "crop_box": None, "scale": None}
+            yield drawnfaces.Video(name, [row], frames, frames[..., 0] > 0 if label else None)
+
+
+def test_another_maker_is_a_package_and_a_line(empty_home, monkeypatch):
+    squares = SimpleNamespace(
+        Settings=Squares,
+        SettingsError=ValueError,
+        GENERATOR=1,
+        cast=lambda name, settings, _: ([Square(n) for n in range(settings.people)], {}),
+        takes=lambda name, people, _: (Squared(name, person) for person in people),
+    )
+    declare(empty_home, "squares", people=8)
+    with pytest.raises(DfnbError, match="there is no maker 'squares'; known are drawnfaces"):
+        preset("mine")
+    monkeypatch.setitem(embedded.MAKERS, "squares", squares)
+    record = embedded.build("mine", preset("mine"), workers=1)
+    assert identity("mine", "test") == data_identity(record)
+    table = frames_to_show("mine")  # of its first people
+    fakes = table[table["label"] == 1]
+    assert len(fakes) == embedded.EXCERPT and len(load_frames("mine")) == 2 * 8
+    assert [read_crop(path)[0, 0, 0] for path in fakes["path"]] == [*range(150, 156)]
+    assert [*fakes["original"]] == [f"real/{n}" for n in range(6)]

@@ -783,7 +783,7 @@ def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
     """One sentence per reason in the ``quarantine`` of a record: how many files have it, and which.
 
     Of the files, the first three are named. An entry names a ``video`` or, in a dataset of
-    drawnfaces, the ``file`` of a portrait. A portrait that is left out although nothing is wrong
+    photographs, the ``file`` of one. A portrait that is left out although nothing is wrong
     with it is marked ``usable``, and is not listed.
     """
     files_by_problem = defaultdict(list)
