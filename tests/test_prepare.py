@@ -16,7 +16,7 @@ from clips import SMALL, Blobs, draw, moving, without_first, write
 
 from dfnb.checks import DfnbError
 from dfnb.data import prepare
-from dfnb.data.faces import decode, guess_length
+from dfnb.data.decode import decode, guess_length
 from dfnb.data.frames import (
     OWN_MARK,
     landmarks_array,

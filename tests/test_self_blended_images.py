@@ -12,6 +12,7 @@ from PIL import Image
 
 from dfnb.checks import DfnbError
 from dfnb.data import faces
+from dfnb.data.decode import read_image
 from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
@@ -179,7 +180,7 @@ UNUSABLE = {
 
 def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned(samples):
     path = min(samples.glob("portraits/*.jpg"))
-    portrait = faces.read_image(path)
+    portrait = read_image(path)
     landmarks = faces.detect(portrait, 32, faces.YuNet())[0].landmarks
     for angle in (0, 90, -30):
         height, width = portrait.shape[:2]

@@ -24,16 +24,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.faces import (
-    Detection,
-    Picture,
-    Unusable,
-    YuNet,
-    decode,
-    detect,
-    guess_length,
-    read_image,
-)
+from dfnb.data.decode import Picture, Unusable, decode, guess_length, read_image
+from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
     PREVIOUS,
