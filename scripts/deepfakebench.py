@@ -135,8 +135,8 @@ def main(
     typer.echo(prepare.dropouts(record).to_string())
     for sentence in missing:
         typer.echo(f"missing: {sentence}", err=True)
-    for entry in record["quarantine"]:
-        typer.echo(f"not used: {entry['video']}: {entry['reason']}", err=True)
+    for sentence in prepare.reasons_of(record["quarantine"]):
+        typer.echo(sentence, err=True)
 
 
 if __name__ == "__main__":

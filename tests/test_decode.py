@@ -1,12 +1,15 @@
 """Decoding of videos and images into upright RGB frames."""
 
+from fractions import Fraction
+
 import av
+import cv2
 import numpy as np
 import pytest
-from clips import draw, moving, without_first, write
+from clips import moving, without_first, write
 from PIL import Image
 
-from dfnb.data.decode import Unusable, decode, guess_length
+from dfnb.data.decode import IMAGE, MEDIA, Unusable, decode, guess_length, read_image
 from dfnb.seeds import rng
 
 CODECS = [
@@ -56,21 +59,6 @@ def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
     assert len(list(decode(path))) == guess_length(path) == 23
 
 
-def test_a_video_that_a_camera_turned_is_upright(tmp_path):
-    path = write(tmp_path / "a.mp4", moving(3))
-    content = path.read_bytes()
-    # The matrix of the track, by which a player turns the picture: (1, 0; 0, 1), then (0, 1; -1, 0)
-    # for a quarter turn.
-    one, zero, minus = (number.to_bytes(4, "big", signed=True) for number in (1 << 16, 0, -1 << 16))
-    upright = one + zero * 3 + one
-    turned = zero + one + zero + minus + zero
-    assert content.count(upright) == 2  # of the whole file, and of the track
-    place = content.rindex(upright)
-    path.write_bytes(content[:place] + turned + content[place + len(turned) :])
-    for picture in decode(path):
-        assert picture.shape == picture.rgb().shape == (160, 120, 3)
-
-
 def test_a_text_is_no_video_and_a_playlist_is_not_followed(tmp_path):
     video = write(tmp_path / "a.mp4", moving(5))
     text = tmp_path / "a.txt"
@@ -83,12 +71,296 @@ def test_a_text_is_no_video_and_a_playlist_is_not_followed(tmp_path):
         assert guess_length(path) == 0
 
 
-def test_a_photograph_is_turned_upright(tmp_path):
-    image = Image.fromarray(draw([(40, 60)]))
-    orientation = Image.Exif()
-    orientation[0x0112] = 6  # the camera was turned by 90 degrees
-    image.save(tmp_path / "a.png", exif=orientation)
-    (decoded,) = decode(tmp_path / "a.png")
-    expected = np.rot90(np.array(image), -1)
-    np.testing.assert_array_equal(decoded.rgb(), expected)
-    assert decoded.shape == expected.shape and guess_length(tmp_path / "a.png") == 1
+# ---------------------------------------------------------------- as a viewer shows it
+
+
+def corners(height=64, width=96):
+    """A picture (H, W, 3) with another colour in each quarter: no turn or mirroring leaves it."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = (220, 20, 20)
+    image[: height // 2, width // 2 :] = (20, 220, 20)
+    image[height // 2 :, : width // 2] = (20, 20, 220)
+    image[height // 2 :, width // 2 :] = (200, 200, 200)
+    return image
+
+
+def assert_alike(decoded, expected, tolerance=8):
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(int) - expected).mean() < tolerance
+
+
+# EXIF's orientation: how a viewer shows the stored picture.
+ORIENTATIONS = {
+    1: lambda image: image,
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+# ... and the display matrix (a, b, c, d) of a video: a stored pixel (x, y) is shown at (ax + cy,
+# bx + dy), up to a shift.
+MATRICES = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+
+
+def with_matrix(path, images, matrix, aspect=None):
+    """Write an MP4 whose track has this display matrix."""
+    write(path, images, aspect=aspect)
+    content = path.read_bytes()
+
+    def bytes_of(a, b, c, d):
+        fixed = (round(value * (1 << 16)) for value in (a, b, 0, c, d))
+        return b"".join(number.to_bytes(4, "big", signed=True) for number in fixed)
+
+    upright = bytes_of(1, 0, 0, 1)
+    assert content.count(upright) == 2  # of the whole file, and of the track
+    place = content.rindex(upright)
+    path.write_bytes(content[:place] + bytes_of(*matrix) + content[place + len(upright) :])
+    return path
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_clip_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path, orientation):
+    path = with_matrix(tmp_path / "a.mp4", [corners()] * 3, MATRICES[orientation])
+    for picture in decode(path):
+        assert_alike(picture.rgb(), ORIENTATIONS[orientation](corners()))
+        assert picture.shape == picture.rgb().shape
+
+
+def test_a_clip_turned_by_another_angle_is_unusable(tmp_path):
+    path = with_matrix(tmp_path / "a.mp4", [corners()], (0.8, 0.6, -0.6, 0.8))
+    with pytest.raises(Unusable, match="no quarter turn"):
+        list(decode(path))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif", "apng"])
+def test_an_image_is_turned_and_mirrored_as_its_exif_says(tmp_path, suffix, orientation):
+    path = tmp_path / f"a.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    frames = {"save_all": True, "append_images": [Image.fromarray(corners() // 2)]}
+    Image.fromarray(corners()).save(path, exif=exif, **(frames if suffix == "apng" else {}))
+    picture = next(decode(path))
+    assert_alike(picture.rgb(), ORIENTATIONS[orientation](corners()))
+    assert picture.shape == picture.rgb().shape
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"), [(Fraction(64, 45), (64, 137)), (Fraction(1, 2), (128, 96))]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_become_squares(tmp_path, aspect, shape, turned):
+    path = write(tmp_path / "a.mp4", [corners()] * 2, aspect=aspect)
+    if turned:
+        path = with_matrix(tmp_path / "b.mp4", [corners()] * 2, MATRICES[6], aspect=aspect)
+    for picture in decode(path):
+        shown = ORIENTATIONS[6](corners(*shape)) if turned else corners(*shape)
+        assert_alike(picture.rgb(), shown)
+        assert picture.shape == shown.shape
+
+
+def test_an_aspect_that_cannot_be_is_named(tmp_path):
+    path = write(tmp_path / "a.mp4", [corners()] * 2, aspect=Fraction(10))
+    with pytest.raises(Unusable, match="10 times as wide as high"):
+        list(decode(path))
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif"])
+def test_an_animation_has_all_its_frames_but_is_no_single_picture(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    frames = [Image.new("RGB", (64, 48), (20 * i,) * 3) for i in range(1, 9)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    levels = [picture.rgb().mean() for picture in decode(path)]
+    np.testing.assert_allclose(levels, range(20, 180, 20), atol=4)
+    assert guess_length(path) == 8
+    with pytest.raises(Unusable, match="an animation"):
+        read_image(path)
+
+
+def test_the_first_picture_of_a_png_may_not_belong_to_its_animation(tmp_path):
+    frames = [Image.new("L", (64, 48), 20 * i) for i in range(4)]
+    options = {"save_all": True, "default_image": True}
+    frames[0].save(tmp_path / "a.png", append_images=frames[1:], **options)
+    levels = [picture.rgb().mean() for picture in decode(tmp_path / "a.png")]
+    assert levels == [20, 40, 60] and guess_length(tmp_path / "a.png") == 3
+
+
+def test_pages_are_no_animation_and_further_pictures_of_a_photograph_are_ignored(tmp_path):
+    frames = [Image.fromarray(corners()), Image.new("RGB", (96, 64))]
+    for name in ("a.tif", "a.mpo"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(Unusable, match="it has 2 pages"):
+        list(decode(tmp_path / "a.tif"))
+    (picture,) = decode(tmp_path / "a.mpo")
+    assert_alike(picture.rgb(), corners())
+
+
+# ---------------------------------------------------------------- kinds of pixels
+
+
+def deep(image):
+    """A picture (H, W) uint8 in 16 bits: its levels times 257."""
+    return image.astype(np.uint16) * 257
+
+
+GREY = cv2.cvtColor(corners(), cv2.COLOR_RGB2GRAY)
+KINDS = {
+    "grey16.png": Image.fromarray(deep(GREY)),
+    "grey16.tif": Image.fromarray(deep(GREY)),
+    "grey16.jp2": Image.fromarray(deep(GREY)),
+    "grey32.tif": Image.fromarray(deep(GREY).astype(np.int32)),
+    "float.tif": Image.fromarray(GREY.astype(np.float32) / 255),
+    "float255.tif": Image.fromarray(GREY.astype(np.float32)),
+    "palette.png": Image.fromarray(corners()).quantize(16),
+    "palette.gif": Image.fromarray(corners()).quantize(16),
+    "cmyk.jpg": Image.fromarray(corners()).convert("CMYK"),
+    "cmyk.tif": Image.fromarray(corners()).convert("CMYK"),
+    "la.png": Image.fromarray(GREY).convert("LA"),
+    "rgba.webp": Image.fromarray(corners()).convert("RGBA"),
+    "one.png": Image.fromarray(GREY).point(lambda level: 255 * (level > 100)).convert("1"),
+    "one.tif": Image.fromarray(GREY).point(lambda level: 255 * (level > 100)).convert("1"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pixels_of_other_kinds_are_shown_right(tmp_path, name):
+    KINDS[name].save(tmp_path / name)
+    expected = np.repeat(GREY[..., None], 3, 2)
+    if name.startswith(("palette", "cmyk", "rgba")):
+        expected = corners()
+    if name.startswith("one"):
+        expected = np.uint8(expected > 100) * 255
+    (picture,) = decode(tmp_path / name)
+    assert_alike(picture.rgb(), expected, tolerance=4)
+    assert picture.shape == expected.shape
+
+
+def test_colours_of_16_bits_and_a_white_of_0_are_shown_right(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), deep(corners()[..., ::-1]))
+    cv2.imwrite(str(tmp_path / "a.tif"), deep(corners()[..., ::-1]))
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), corners())
+    Image.fromarray(65535 - deep(GREY)).save(tmp_path / "b.tif", tiffinfo={262: 0})
+    assert_alike(read_image(tmp_path / "b.tif"), np.repeat(GREY[..., None], 3, 2), 1)
+
+
+UNCLEAR = {
+    "12 bits in 16.png": Image.fromarray(deep(GREY) // 16),
+    "negative.tif": Image.fromarray(GREY.astype(np.float32) - 128),
+    "nan.tif": Image.fromarray(np.full((64, 96), np.nan, np.float32)),
+    "32 bits.tif": Image.fromarray(deep(GREY).astype(np.int32) * 9),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_levels_of_an_unclear_range_are_unusable(tmp_path, name):
+    UNCLEAR[name].save(tmp_path / name)
+    with pytest.raises(Unusable, match="save it with 8 bits"):
+        read_image(tmp_path / name)
+
+
+def test_dark_colours_of_16_bits_are_unusable(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), deep(corners()) // 16)
+    with pytest.raises(Unusable, match="a quarter of the range"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_transparent_picture_is_shown_over_white(tmp_path):
+    pixels = np.dstack([corners(), np.full((64, 96), 255, np.uint8)])
+    pixels[:, :10, :3], pixels[:, :10, 3] = 0, 0  # black beneath, but transparent
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = corners()
+    expected[:, :10] = 255
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+# ---------------------------------------------------------------- masks
+
+REGION = np.zeros((64, 96), np.uint8)
+REGION[20:50, 30:60] = 255
+WHITE, BLACK = np.full_like(REGION, 255), np.zeros_like(REGION)
+MASKS = {
+    "plain.png": Image.fromarray(REGION),
+    "one.png": Image.fromarray(REGION).convert("1"),
+    "one.tif": Image.fromarray(REGION).convert("1"),
+    "white in la.png": Image.merge("LA", [Image.fromarray(WHITE), Image.fromarray(REGION)]),
+    "white in rgba.png": Image.fromarray(np.dstack([WHITE, WHITE, WHITE, REGION])),
+    "black in rgba.png": Image.fromarray(np.dstack([BLACK, BLACK, BLACK, REGION])),
+    "strokes on nothing.webp": Image.fromarray(np.dstack([REGION] * 4)),
+    "opaque.png": Image.fromarray(np.dstack([REGION, REGION, REGION, WHITE])),
+    "palette.png": Image.fromarray(REGION).convert("P"),
+    "16 bits.png": Image.fromarray(deep(REGION)),
+    "0 and 1 in 16 bits.png": Image.fromarray(deep(REGION // 255) // 257),
+    "0 and 1 as floats.tif": Image.fromarray(REGION.astype(np.float32) / 255),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_may_be_stored_in_many_ways(tmp_path, name):
+    MASKS[name].save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+    (picture,) = decode(tmp_path / name)
+    np.testing.assert_array_equal(picture.mask() > 127, REGION > 0)
+
+
+def test_a_mask_in_the_alpha_channel_of_a_clip_is_read(tmp_path):
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "argb"
+        frame = av.VideoFrame.from_ndarray(np.dstack([WHITE, WHITE, WHITE, REGION]), "rgba")
+        container.mux(stream.encode(frame.reformat(format="argb")))
+        container.mux(stream.encode())
+    (picture,) = decode(tmp_path / "a.mov")
+    np.testing.assert_array_equal(picture.mask() > 127, REGION > 0)
+
+
+def test_a_mask_with_shades_and_transparency_is_unusable(tmp_path):
+    pixels = np.dstack([GREY, GREY, GREY, REGION])
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (picture,) = decode(tmp_path / "a.png")
+    with pytest.raises(Unusable, match="both shades and transparency"):
+        picture.mask()
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        ("JPE", "JPEG"),
+        ("jfif", "JPEG"),
+        ("JP2", "JPEG2000"),
+        ("bmp", "BMP"),
+        ("ppm", "PPM"),
+        ("TIFF", "TIFF"),
+        ("jpg", "PNG"),  # whatever its suffix says
+    ],
+)
+def test_images_have_many_suffixes(tmp_path, suffix, kind):
+    path = tmp_path / f"a.{suffix}"
+    assert IMAGE.fullmatch(path.name) and MEDIA.fullmatch(path.name)
+    Image.fromarray(corners()).save(path, kind)
+    assert_alike(read_image(path), corners())
+
+
+def test_a_clip_may_be_called_an_image(tmp_path):
+    path = write(tmp_path / "a.mp4", moving(4)).rename(tmp_path / "a.jpg")
+    assert len(list(decode(path))) == 4 == guess_length(path)
+
+
+def test_a_file_of_postscript_is_not_executed(tmp_path):
+    Image.fromarray(corners()).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(Unusable, match="not a video or image"):
+        read_image(tmp_path / "a.png")

@@ -282,7 +282,10 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     record, table = prepared(published.scan("uadfv", root)[0], size=trees.SIZE)
     counts = masked(table)["video"].value_counts()
     fakes = [counts.get(f"FakeApp/00{number}_fake", 0) for number in (47, 48, 49, 50)]
-    assert fakes == [2, 2, 2, 0] and record["quarantine"] == []
+    assert fakes == [2, 2, 2, 0]
+    (entry,) = record["quarantine"]  # it is used, but not compared
+    assert (entry["video"], entry["crops"]) == ("FakeApp/0050_fake", 2)
+    assert entry["reason"].startswith("without a mask: ")
     for row, number in zip(masked(table).itertuples(), (4, 4, 5, 5, 5, 5)):
         assert agreement(row._asdict(), number) > 0.8
 

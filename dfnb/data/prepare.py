@@ -11,6 +11,7 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.decode import Picture, Unusable, decode, guess_length, read_image
+from dfnb.data.decode import Picture, Unusable, decode, guess_length, read_image, read_picture
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
@@ -34,6 +35,8 @@ from dfnb.data.frames import (
     crop_hash,
     half_of_two_levels,
     images_hash,
+    read_crop,
+    read_mask,
     refuse_foreign_dataset,
     refuse_foreign_files,
     refuse_overlap,
@@ -61,6 +64,7 @@ DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs mor
 MIN_SIZE = 32  # side of a crop in pixels
 BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
+AS_PLAIN_PNG = "save it as PNG of 8 bits, upright and without transparency"
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -146,8 +150,8 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[F
         raise NoFace(reason, n_wanted)
     faces = forged_faces(video, faces)
     if not faces:
-        # Only a mask is named: where the region comes from an original, prepare_video ignores this
-        # error, and cuts the faces again without the original, and so without a mask.
+        # Only a mask is named: where the region comes from an original, make_crops cuts the faces
+        # again without the original, and so without a mask.
         raise NoFace("no face under the mask, which is white where the fake is forged", n_wanted)
     return faces, n_wanted
 
@@ -214,8 +218,7 @@ def decoded_faces(
     for number, (picture, other) in enumerate(frame_pairs(video)):
         length = number + 1
         if number in wanted:
-            other_image = other.rgb() if other else None
-            face = face_in(video, number, picture.rgb(), other_image, settings, detector)
+            face = face_in(video, number, picture, other, settings, detector)
             if face is not None:
                 faces.append(face)
     return faces, length
@@ -224,17 +227,17 @@ def decoded_faces(
 def face_in(
     video: Video,
     number: int,
-    image: np.ndarray,
-    other: np.ndarray | None,
+    picture: Picture,
+    other: Picture | None,
     settings: Settings,
     detector: YuNet,
 ) -> Face | None:
     """Cut one face out of a frame: the one that the forged region covers most, else the largest.
 
-    ``number`` is that of the frame, ``image`` its pixels, and ``other`` the same frame of the mask
-    or of the original, None without either: see :func:`forged_region`. Returns None where there is
-    no usable face.
+    ``number`` is that of the frame, and ``other`` the same frame of the mask or of the original,
+    None without either: see :func:`forged_region`. Returns None where there is no usable face.
     """
+    image = picture.rgb()
     region = forged_region(video, image, other)
     detections = detect(image, settings.min_face, detector)
     is_alone = len(detections) == 1
@@ -244,17 +247,17 @@ def face_in(
     return max(faces, key=lambda face: (face.covered, face.side), default=None)
 
 
-def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the image of a frame, and that of its mask or original; both are (H, W, 3) uint8 RGB.
+def read_pair(path: Path, region: Path | None) -> tuple[Picture, Picture | None]:
+    """Read the image of a frame, and that of its mask or original.
 
     The second is None without a file ``region``. Raises :class:`Unusable` as :func:`frame_pairs`.
     """
-    try:
-        image = read_image(path)
-    except Unusable as error:
-        raise Unusable(f"its frame {path.name}: {error}") from None
+    what = f"its frame {path.name}"
+    with explained_by(what):
+        image = read_picture(path)
+    image = image._replace(rgb=explained_by(what)(image.rgb))
     # Decoded as a video of one frame, so that an error names the mask or original.
-    other = next(decode_region(region)).rgb() if region else None
+    other = next(decode_region(region)) if region else None
     if other is not None and image.shape != other.shape:
         raise Unusable("the pictures of its mask or original have another size")
     return image, other
@@ -275,10 +278,20 @@ def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
 
 def decode_region(file: Path) -> Iterator[Picture]:
     """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
+    what = f"its mask or original {file.name}"
+    with explained_by(what):
+        for picture in decode(file):
+            rgb, mask = map(explained_by(what), (picture.rgb, picture.mask))
+            yield Picture(picture.shape, rgb, mask)
+
+
+@contextmanager
+def explained_by(what: str) -> Iterator[None]:
+    """Begin the reason of an :class:`Unusable` with ``what``; also decorates a function."""
     try:
-        yield from decode(file)
+        yield
     except Unusable as error:
-        raise Unusable(f"its mask or original {file.name}: {error}") from None
+        raise Unusable(f"{what}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -294,12 +307,12 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
 def forged_region(
     video: Video,
     image: np.ndarray,
-    other: np.ndarray | None,
+    other: Picture | None,
 ) -> np.ndarray | None:
     """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
-    ``other`` is the same frame (H, W, 3) of the mask or, without a mask, of the original. It is
-    None where the video has neither.
+    ``other`` is the same frame of the mask or, without a mask, of the original. It is None where
+    the video has neither. Raises :class:`Unusable` for a picture that is no mask.
 
     By a mask, a pixel is forged where the mask's grey level is above ``video.mask_threshold``. A
     darker mask of only two levels gets a lower threshold, half of its brighter level.
@@ -311,11 +324,11 @@ def forged_region(
     if other is None:
         return None
     if video.mask:
-        grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
+        grey = other.mask()
         # For a mask of more levels, half_of_two_levels is 127, the default of mask_threshold.
         threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
-    distance = cv2.medianBlur(cv2.absdiff(image, other).max(axis=2), 5)
+    distance = cv2.medianBlur(cv2.absdiff(image, other.rgb()).max(axis=2), 5)
     forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
     return cv2.morphologyEx(forged, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
 
@@ -415,12 +428,10 @@ def use_crops(video: Video, folder: Path) -> dict:
         }
         file = image  # the one that an error is about
         try:
-            pixels = read_image(video.path / image)
-            if min(pixels.shape[:2]) < MIN_SIZE:
-                raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
+            pixels = checked_crop(video.path / image)
             if mask:  # a damaged one is found now, and not in the middle of a training
                 file = mask
-                read_image(video.path / mask)
+                check_mask(video.path / mask)
             rows.append(row)
             hashes.append(crop_hash(pixels))
         except Unusable as error:
@@ -436,6 +447,55 @@ def use_crops(video: Video, folder: Path) -> dict:
     }
 
 
+def checked_crop(path: Path) -> np.ndarray:
+    """The pixels (H, W, 3) uint8 RGB of a crop that is used in place.
+
+    Raises :class:`Unusable` for one that is too small, or that training, whose reader is OpenCV,
+    would see otherwise than a viewer shows it.
+    """
+    pixels = read_image(path)
+    if min(pixels.shape[:2]) < MIN_SIZE:
+        raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
+    with suppress(DfnbError):
+        in_training = read_crop(str(path))
+        # JPEG decoders differ by a level or two.
+        if in_training.shape == pixels.shape and cv2.absdiff(in_training, pixels).mean() < 8:
+            return pixels
+    raise Unusable(f"training would read it otherwise than it is shown; {AS_PLAIN_PNG}")
+
+
+def check_mask(path: Path) -> None:
+    """Raise :class:`Unusable` for a mask that training would not read as :func:`forged_region`."""
+    grey = read_picture(path).mask()
+    forged = grey > half_of_two_levels(grey)
+    with suppress(DfnbError):
+        if (read_mask(str(path), grey.shape) != forged).mean() < 0.01:
+            return
+    raise Unusable(f"training would read this mask otherwise; {AS_PLAIN_PNG}")
+
+
+def make_crops(video: Video, folder: Path, settings: Settings, detector: YuNet) -> dict:
+    """Cut or list the crops of a video, see :func:`cut_crops` and :func:`use_crops`.
+
+    A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
+    says so. Raises what the two functions do.
+    """
+    if video.crops:
+        return use_crops(video, folder)
+    try:
+        return cut_crops(video, settings, detector)
+    except (Unusable, cv2.error) as error:
+        if video.mask or not video.original:  # the video was not compared with an original
+            raise
+        # The original may be the cause, so try again without it, and so without a mask. The inputs
+        # still contain it: when its file changes, the video is prepared again.
+        without_originals = tuple((image, None) for image, _ in video.frames)
+        video = replace(video, original=None, frames=without_originals)
+        content = cut_crops(video, settings, detector)
+        cause = "no face differs from the original" if isinstance(error, NoFace) else error
+        return {**content, "reason": f"without a mask: {cause}"}
+
+
 def prepare_video(
     video: Video,
     inputs: str,
@@ -447,7 +507,7 @@ def prepare_video(
 
     A video that was prepared before is kept if it was made from the same ``inputs`` (its
     :func:`inputs_digest`), and prepared again otherwise; then it is removed where it has become
-    unusable. A fake that cannot be compared with its original, frame by frame, has no mask.
+    unusable.
 
     Returns the name of the ``video``; its ``kind``, "split/method"; the number of wanted
     ``frames``, how many of them are ``without_face``, both 0 where the video cannot be read; and
@@ -459,20 +519,11 @@ def prepare_video(
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         try:
-            if video.crops:
-                content = use_crops(video, folder)
-            else:
-                content = cut_crops(video, settings, detector)
+            content = make_crops(video, folder, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
-            if video.mask or not video.original:  # the video was not compared with an original
-                remove_video(video_folder)
-                frames = error.frames if isinstance(error, NoFace) else 0
-                return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
-            # The original may be the cause, so try again without it, and so without a mask.
-            # The inputs still contain it: when its file changes, the video is prepared again.
-            without_originals = tuple((image, None) for image, _ in video.frames)
-            video = replace(video, original=None, frames=without_originals)
-            return prepare_video(video, inputs, folder, settings, detector)
+            remove_video(video_folder)
+            frames = error.frames if isinstance(error, NoFace) else 0
+            return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
         video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
         for row in content["rows"]:
             # One face per frame, so one track.
@@ -513,9 +564,9 @@ def prepare(
 
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
-        the file ``quarantine.csv`` does. Its ``faces`` counts, for each split and method, all
-        videos, those in quarantine, the ``frames`` that were wanted of videos that can be read, and
-        how many of these show no face or cannot be used.
+        the file ``quarantine.csv`` does; ``crops`` counts what is used of each. Its ``faces``
+        counts, for each split and method, all videos, those in quarantine, the ``frames`` that were
+        wanted of videos that can be read, and how many of these show no face or cannot be used.
 
     Raises :class:`DfnbError` for impossible names or splits, when the folder has a finished dataset
     of other settings, or other videos, when another process is writing it, when real or fake videos
@@ -549,11 +600,11 @@ def prepare(
         inputs = [inputs_digest(video, parameters) for video in chosen]
         jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
         results = in_parallel(jobs, name, workers)
-        quarantine = results[["video", "reason"]].dropna()
+        results["crops"] = results["frames"] - results["without_face"]  # number per video
+        quarantine = results[["video", "crops", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
         unusable = quarantine.to_dict("records")
-        crops = results["frames"] - results["without_face"]  # number per video
-        used = [video for video, n in zip(chosen, crops) if n]
+        used = [video for video, n in zip(chosen, results["crops"]) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
         chosen_names = {video.name for video in chosen}
@@ -774,15 +825,16 @@ def losses(results: pd.DataFrame) -> pd.DataFrame:
 def reasons_of(quarantine: Iterable[Mapping]) -> list[str]:
     """One sentence per reason in the ``quarantine`` of a record: how many files have it, and which.
 
-    Of the files, the first three are named. An entry names a ``video`` or, in a dataset of
-    photographs, the ``file`` of one. A portrait that is left out although nothing is wrong
-    with it is marked ``usable``, and is not listed.
+    Of the files, the first three are named. An entry names a ``video``, perhaps with the number of
+    its ``crops`` that are used, or, in a dataset of photographs, the ``file`` of one. A portrait
+    that is left out although nothing is wrong with it is marked ``usable``, and is not listed.
     """
     files_by_problem = defaultdict(list)
     for entry in quarantine:
         if not entry.get("usable"):
             file = entry.get("video") or entry["file"]
-            files_by_problem[f"not used: {entry['reason']}"].append(file)
+            problem = "used in part" if entry.get("crops") else "not used"
+            files_by_problem[f"{problem}: {entry['reason']}"].append(file)
     return sentences(files_by_problem)
 
 

@@ -19,16 +19,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from dfnb.checks import Closed, DfnbError, Title, suggestion
+from dfnb.data.decode import IMAGE, MEDIA
 
-# Images, which may be frames of a video. Other media are videos by themselves.
-IMAGE = re.compile(r".*\.(png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE)
-# Videos and images are found by their suffixes. Formats that cannot be read are among them, so that
-# their files are reported. A name that begins with a dot is hidden, and does not match.
-MEDIA = re.compile(
-    r"(?!\.).*\.(avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp|3g[2p]|asf|avi|flv|h264|hevc|m2ts|m4v|mkv|mov|mp4|"
-    r"mpe?g|mts|mxf|og[gv]|ts|vob|webm|wmv)",
-    re.IGNORECASE,
-)
 # The path of a real or fake file in a sorted folder.
 SORTED = re.compile(r"((?P<split>train|val|test)/)?(real|fake/(?P<method>[^/]+))/(?P<below>.+)")
 LAYOUT = (

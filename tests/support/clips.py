@@ -42,13 +42,15 @@ def moving(n, start=40):
     return [draw([(start + i, 60)]) for i in range(n)]
 
 
-def write(path, images, codec="libx264", pixels="yuv420p", keyframes=None, **options):
+def write(path, images, codec="libx264", pixels="yuv420p", keyframes=None, aspect=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
         stream.bit_rate = 2_000_000
+        if aspect:  # the width of a pixel, as its height is 1
+            stream.sample_aspect_ratio = aspect
         if keyframes:  # every how many frames, instead of the codec's own choice
             stream.gop_size = keyframes
         for image in images:
