@@ -12,7 +12,9 @@ import time
 import numpy as np
 import psutil
 import pytest
+import trees
 from clips import SMALL, Blobs, draw, moving, without_first, write
+from PIL import Image
 
 from dfnb.checks import DfnbError
 from dfnb.data import prepare
@@ -160,6 +162,56 @@ def test_frames_are_used_that_the_mask_has_too(tmp_path, data):
     assert len(masked_positions(table)) == 40 and mean_mask(table).mean() > 0.1
 
 
+@pytest.mark.parametrize("name", ["alpha.png", "deep.png", "float.tif"])
+def test_a_mask_of_any_kind_gives_the_same_crops(tmp_path, data, name):
+    region = np.zeros((120, 160), np.uint8)
+    region[50:70, 30:50] = 255
+    white = np.full_like(region, 255)
+    kinds = {
+        "plain.png": region,
+        "alpha.png": np.dstack([white, white, white, region]),
+        "deep.png": region.astype(np.uint16) * 257,
+        "float.tif": region.astype(np.float32) / 255,
+    }
+    image = trees.image(tmp_path / "a.png", draw([(40, 60)]))
+    masks = [trees.image(tmp_path / each, kinds[each]) for each in ("plain.png", name)]
+    run(*(fake(image, name=mask.name, mask=mask) for mask in masks))
+    plain, other = (read_crop(path) for path in load_frames("set")["mask"])
+    np.testing.assert_array_equal(plain, other)
+    assert 0.1 < (plain > 127).mean() < 0.4
+
+
+@pytest.mark.parametrize(
+    ("original", "cause"),
+    [("folder", "a folder, where a file is needed"), ("a.png", "not a video or image")],
+)
+def test_a_fake_without_its_mask_is_listed(tmp_path, data, original, cause):
+    image = trees.image(tmp_path / "fake.png", draw([(40, 60)]))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.png").write_bytes(b"no image")
+    record = run(fake(image, original=tmp_path / original))
+    (entry,) = record["quarantine"]
+    assert entry["crops"] == len(load_frames("set")) == 1
+    assert entry["reason"].startswith(f"without a mask: its mask or original {original}: {cause}")
+    assert prepare.reasons_of([entry])[0].startswith("used in part: without a mask")
+
+
+def test_a_fake_that_equals_its_original_is_listed(tmp_path, data):
+    image = trees.image(tmp_path / "fake.png", draw([(40, 60)]))
+    record = run(fake(image, original=trees.image(tmp_path / "real.png", draw([(40, 60)]))))
+    assert reasons(record) == {"fake": "without a mask: no face differs from the original"}
+
+
+def test_an_animation_is_a_clip_but_no_frame_of_one(tmp_path, data):
+    first, *others = (Image.fromarray(image) for image in moving(5))
+    path = tmp_path / "a.png"
+    first.save(path, save_all=True, append_images=others)
+    record = run(real(path), real(path, name="clip", frames=((path, None),)))
+    problem = "its frame a.png: an animation, where a single picture is needed"
+    assert reasons(record) == {"clip": problem}
+    assert load_frames("set")["frame"].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_of_several_people_the_one_under_the_mask_is_shown_else_the_largest(tmp_path, data):
     image = np.hstack([draw([(40, 60)])[:, :80], draw([(120, 60)], half=(20, 25))[:, 80:]])
     video = write(tmp_path / "a.mp4", [image] * 6 + [draw([(40, 60)])] * 6)
@@ -235,7 +287,7 @@ def test_what_cannot_be_used_is_listed_and_the_rest_goes_on(tmp_path, data):
     problems = reasons(record)
     assert "truncated or damaged" in problems["real/cut"]
     assert "not a video" in problems["real/empty"]
-    assert problems["missing"] == "there is no such file"
+    assert problems["missing"].startswith("there is no such file")
     assert problems["real/faceless"] == "no face of 16 pixels or more in 12 frames"
     assert len(problems) == 4
     listed = (data / "quarantine.csv").read_text().splitlines()

@@ -8,6 +8,7 @@ import pytest
 import trees
 from clips import write
 from deepfakebench import listed
+from PIL import Image
 
 from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
@@ -155,6 +156,31 @@ def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root
     fake, real = (problem["reason"] for problem in record["quarantine"])
     assert "such as fake_test/0/fake/104/10.png: not a video or image" in fake
     assert "9.png: a crop has fewer than 32 x 32 pixels" in real
+
+
+def test_crops_that_training_would_read_otherwise_are_named(root):
+    image = trees.faces(0, forged=True)[0][1]
+    height, width = image.shape[:2]
+    region = np.zeros((height, width), np.uint8)
+    region[40:80, 40:80] = 255
+    white = np.full_like(region, 255)
+    trees.image(root / "test/real/plain.png", image)
+    for name in ("alpha", "plain", "deep"):
+        trees.image(root / f"test/fake/GL/{name}.png", image)
+    trees.image(root / "test/mask/GL/alpha.png", np.dstack([white, white, white, region]))
+    trees.image(root / "test/mask/GL/plain.png", region)
+    trees.image(root / "test/mask/GL/deep.png", region.astype(np.uint16) * 257)
+    trees.image(root / "test/real/clear.png", np.dstack([image, region]))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # OpenCV does not turn AVIF
+    Image.fromarray(image).save(root / "test/real/turned.avif", exif=exif)
+    Image.fromarray(image).save(root / "test/real/upright.jpg", exif=exif, quality=95)
+    record, table = prepared(published.scan("face-crops", root)[0])
+    named = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
+    assert {*named} == {"test/fake/GL/alpha", "test/real/clear", "test/real/turned"}
+    assert all("save it as PNG of 8 bits, upright" in reason for reason in named.values())
+    used = {"test/real/plain", "test/real/upright", "test/fake/GL/plain", "test/fake/GL/deep"}
+    assert {*table["video"]} == used
 
 
 def test_crops_of_ones_own_may_be_folders_of_frames(root):

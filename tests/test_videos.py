@@ -1,5 +1,6 @@
 """What the folders and CSVs of users say: one form of each, and a sentence for anything else."""
 
+import os
 import re
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def facts(videos):
             ["real/001/0.png", "real/001/1.png", "fake/DF/x/001/0.png"],
             {"real/001": (0, "real", "test", 2), "fake/DF/x/001": (1, "DF", "test", 1)},
         ),
+        (  # a fake without a method
+            ["real/0.png", "fake/1.png"],
+            {"real/0": (0, "real", "test", 1), "fake/1": (1, "fake", "test", 1)},
+        ),
         (  # images
             ["train/real/0.png", "val/real/1.jpg", "test/fake/DF/0.png"],
             {
@@ -64,7 +69,6 @@ def test_folders_mean_the_same_to_prepare_and_to_face_crops(root, files, expecte
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        (["real/a.mp4", "fake/b.mp4"], "1 videos or images that are not read, such as fake/b.mp4"),
         (["real/a.mp4", "Fake/DF/b.mp4"], "not read, such as Fake/DF/b.mp4, in Fake"),
         (["real/a.mp4", "mask/DF/b.png"], "not read, such as mask/DF/b.png, in mask"),
         (["Train/real/a.mp4"], "contains no video or image that is sorted so"),
@@ -93,6 +97,34 @@ def test_accents_of_another_form_of_unicode_are_the_same_letters(root):
     (root / "list.csv").write_text("path,label\nfake/DF/vide\u0301.jpg,fake\n", encoding="utf-8")
     with pytest.raises(DfnbError, match="another form of Unicode"):
         read_csv(root / "list.csv", root)
+
+
+def test_a_method_is_one_in_any_form_of_unicode(root):
+    touch(root, "real/a.jpg", "fake/e\u0301change/b.jpg", "fake/\u00e9change/c.jpg")
+    assert {video.method for video in read_folder(root)} == {"real", "\u00e9change"}
+
+
+@pytest.mark.parametrize(
+    "name", ["real/a.JPE", "real/a.jfif", "real/a.JP2", "real/a.bmp", "real/a.M4V", "real/a.WebM"]
+)
+def test_rarer_suffixes_are_read(root, name):
+    touch(root, name)
+    assert facts(read_folder(root)) == {"real/a": (0, "real", "test", 1)}
+
+
+def test_what_is_not_read_is_named(root, capsys):
+    touch(root, "real/a.jpg", "real/b.npy", "mask/c.npy", "README", ".hidden", "real/new\nline.jpg")
+    (root / "real/clip").symlink_to(root / "not mounted")
+    (root / "fake").mkdir()
+    (root / "fake/gone.mp4").symlink_to(root / "not mounted.mp4")
+    touch(root, os.fsdecode(b"real/Jos\xe9.txt"))
+    assert {*facts(read_folder(root))} == {"real/a", "fake/gone", "real/new\nline"}
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "not read: .npy: 2 (mask/c.npy, real/b.npy)",
+        r"not read: .txt: 1 (real/Jos\xe9.txt)",
+        "not read: links to what is not there: 1 (real/clip)",
+        "not read: names without a suffix: 1 (README)",
+    ]
 
 
 def test_a_folder_of_frames_is_one_video_with_the_masks_that_there_are(root):
@@ -159,6 +191,34 @@ def test_a_csv_of_another_form_is_refused_by_its_line(tmp_path, text, sentence):
     file = tmp_path / "mine.csv"
     file.write_text(text, encoding="latin-1")
     with pytest.raises(DfnbError, match=rf"mine\.csv.*{sentence}"):
+        read_csv(file, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bob ", "bob\u00a0", "\u200bbob", "bob\ufeff", "b\rob", "bob\n"])
+def test_what_is_not_seen_makes_no_two_people(tmp_path, name):
+    touch(tmp_path, "a.mp4")
+    file = tmp_path / "mine.csv"
+    file.write_bytes(f'path,label,identity\na.mp4,real,"{name}"\n'.encode())
+    with pytest.raises(DfnbError, match=r"identity = .*: remove the blank or invisible character"):
+        read_csv(file, tmp_path)
+
+
+def test_people_and_masks_are_the_same_in_any_form_of_unicode(tmp_path):
+    trees.image(tmp_path / "clip/e\u0301.png", draw([(40, 60)]))
+    trees.image(tmp_path / "masks/\u00e9.png", draw([]))
+    touch(tmp_path, "a.mp4")
+    file = tmp_path / "mine.csv"
+    rows = "a.mp4,real,Jos\u00e9,\nclip,fake,Jose\u0301,masks\n"
+    file.write_text(f"path,label,identity,mask\n{rows}", encoding="utf-8")
+    one, other = read_csv(file, tmp_path)
+    assert one.identity == other.identity == one.cluster
+    ((_, mask),) = other.frames
+    assert mask == tmp_path / "masks/\u00e9.png"
+    (tmp_path / "masks/\u00e9.png").rename(tmp_path / "masks/other.png")
+    with pytest.raises(DfnbError, match=r"no image in .*masks has the name of a frame"):
+        read_csv(file, tmp_path)
+    touch(tmp_path, "clip/a.heic")
+    with pytest.raises(DfnbError, match=r"line 3: a\.heic in .*clip cannot be a frame"):
         read_csv(file, tmp_path)
 
 

@@ -69,7 +69,7 @@ def explained_as_unusable() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise Unusable("there is no such file") from None
+        raise Unusable("there is no such file, or a link leads to none") from None
     except IsADirectoryError:
         raise Unusable("a folder, where a file is needed") from None
     except PermissionError:

@@ -44,7 +44,7 @@ from dfnb.data.frames import (
     write_dataset,
     write_video,
 )
-from dfnb.data.videos import Video, frame_numbers, sentences
+from dfnb.data.videos import Video, frame_numbers, sentences, shown
 from dfnb.data.workers import start_worker
 from dfnb.files import (
     TEMPORARY,
@@ -726,8 +726,7 @@ def check_names(videos: Sequence[Video]) -> None:
     for video in videos:
         for name in (video.name, *chain(*video.crops)):
             if not name.isprintable() and name != name.encode(errors="ignore").decode():
-                shown = os.fsencode(name).decode(errors="backslashreplace")
-                raise DfnbError(f"{shown} is a name that is not UTF-8; rename the file")
+                raise DfnbError(f"{shown(name)} is a name that is not UTF-8; rename the file")
         # Tables must be able to show it.
         check_name(video.method, f"{video.path}, its method", TITLE)
         is_taken = taken[PurePosixPath(video.name)] > 1

@@ -22,11 +22,17 @@ from dfnb.checks import Closed, DfnbError, Title, suggestion
 from dfnb.data.decode import IMAGE, MEDIA
 
 # The path of a real or fake file in a sorted folder.
-SORTED = re.compile(r"((?P<split>train|val|test)/)?(real|fake/(?P<method>[^/]+))/(?P<below>.+)")
+SORTED = re.compile(
+    r"((?P<split>train|val|test)/)?(real|(?P<fake>fake)(/(?P<method>[^/]+))?)/(?P<below>.+)",
+    re.DOTALL,
+)
 LAYOUT = (
     "[train|val|test/]real/ and [train|val|test/]fake/<method>/, the images of a clip in a folder "
     "of its own, masks at the same path below mask/, originals below original/"
 )
+PATHS = ("path", "mask", "original")  # the columns of a CSV that name files
+# What begins or ends a cell without being seen, and control characters anywhere in it.
+INVISIBLE = re.compile(r"^[\s\ufeff\u200b-\u200f]|[\s\ufeff\u200b-\u200f]$|[\x00-\x1f\x7f]")
 RECIPE = "docs/own.md, under 'A list from anything else', has the lines of pandas that write it"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
@@ -144,7 +150,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
         if path in line_of_path:
             raise DfnbError(f"{place}: {path} is in line {line_of_path[path]}, too; list it once")
         line_of_path[path] = line
-        for column in ("path", "mask", "original"):
+        for column in PATHS:
             if given := getattr(row, column):
                 _refuse_missing(folder / given, f"{place}, {column}")
         relative = path.relative_to(root)
@@ -182,9 +188,19 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 'write one per column, and a text with a comma in quotes, as in "a, b"'
             )
         for column, cell in zip(columns, cells):
-            if cell != cell.strip():
-                raise DfnbError(f"{place}: {column} = {cell!r}: remove the blank around it")
-        yield line, {column: cell for column, cell in zip(columns, cells) if cell}
+            if INVISIBLE.search(cell):
+                raise DfnbError(
+                    f"{place}: {column} = {cell!a}: remove the blank or invisible character"
+                )
+        # Names that look alike are equal; a path must stay as the file system has it.
+        yield (
+            line,
+            {
+                column: cell if column in PATHS else _composed(cell)
+                for column, cell in zip(columns, cells)
+                if cell
+            },
+        )
 
 
 def _check_columns(columns: Sequence[str], place: str) -> None:
@@ -236,8 +252,15 @@ def _row_video(row: Row, own_name: str, folder: Path, place: str) -> Video:
     if path.is_dir():
         region = mask or original
         # A mask or original has the name of its image, with any suffix.
-        regions = {file.stem: file for file in _images(region, place)} if region else {}
-        frames = tuple((image, regions.get(image.stem)) for image in _images(path, place))
+        regions = {_composed(file.stem): file for file in _images(region, place)} if region else {}
+        frames = tuple(
+            (image, regions.get(_composed(image.stem))) for image in _images(path, place)
+        )
+        if region and not any(other for _, other in frames):
+            raise DfnbError(
+                f"{place}: no image in {region} has the name of a frame in {path}; name masks and "
+                "originals as the frames, with any suffix"
+            )
         path = frames[0][0]
     elif name != own_name and IMAGE.fullmatch(path.name):  # one image of the video ``row.video``
         frames = ((path, mask or original),)
@@ -261,8 +284,12 @@ def _images(folder: Path, place: str) -> list[Path]:
     Where a video is a folder of images, its masks and its original must be folders of them, too.
     """
     names = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
-    # IMAGE alone would match hidden files, too.
-    images = [folder / name for name in names if MEDIA.fullmatch(name) and IMAGE.fullmatch(name)]
+    media = [name for name in names if MEDIA.fullmatch(name)]  # so no hidden file
+    images = [folder / name for name in media if IMAGE.fullmatch(name)]
+    if others := [name for name in media if not IMAGE.fullmatch(name)]:
+        raise DfnbError(
+            f"{place}: {shown(others[0])} in {folder} cannot be a frame; save it as PNG, or move it"
+        )
     if not images:
         raise DfnbError(
             f"{place}: {folder} is no folder of images; name one, also for masks or originals"
@@ -316,7 +343,8 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
 
     A file that is no image is a video. The images of a tree are either frames, each clip in a
     folder of its own, or all lie directly in real/ or fake/<method>/: then each is a video by
-    itself. Files that are neither videos nor images by their suffix are ignored.
+    itself. A file directly in fake/ has the method "fake". Files that are neither videos nor images
+    by their suffix are not read; a line is printed that names them.
 
     With ``in_place`` the images are crops, which are used as they are, and videos are refused.
 
@@ -325,6 +353,8 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
     """
     files = files_below(root)
     matches, regions = _sorted_files(root, files, in_place)
+    for sentence in sentences(_ignored(files)):
+        print(sentence)
     is_frame = {  # image -> whether it is a frame of a clip, in whose folder it lies
         name: "/" in match["below"] for name, match in matches.items() if IMAGE.fullmatch(name)
     }
@@ -341,8 +371,8 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
         video = Video(
             name=name,
             path=absolute(root) if in_place else files[names[0]],
-            label=1 if match["method"] else 0,
-            method=match["method"] or "real",
+            label=1 if match["fake"] else 0,
+            method=_composed(match["method"] or match["fake"] or "real"),
             split=match["split"] or "test",
             cluster=name,  # independent of all others
         )
@@ -396,14 +426,28 @@ def _regions(matches: Mapping[str, re.Match], media: Iterable[str]) -> dict[str,
         before, _, below = f"/{key(name)}".partition("/fake/")
         keys = [f"{before}/{kind}/{below}".removeprefix("/") for kind in ("mask", "original")]
         mask, original = (name_of_key.get(each, "") for each in keys)
-        regions[name] = (mask, original) if match["method"] else ("", "")
+        regions[name] = (mask, original) if match["fake"] else ("", "")
     return regions
+
+
+def _ignored(files: Files) -> Problems:
+    """The files that are not read because they are no videos or images by their names."""
+    problems = defaultdict(list)
+    for name, path in files.items():
+        if not MEDIA.fullmatch(name):
+            kind = PurePosixPath(name).suffix or "names without a suffix"
+            # A link may lead to a folder of videos that is not mounted.
+            what = f"not read: {kind}" if path.exists() else "not read: links to what is not there"
+            problems[what].append(shown(name))
+    return problems
 
 
 def _refuse_mixture(root: Path, what: str, is_so: Mapping[str, bool]) -> None:
     """Raise :class:`DfnbError` where only some of the files, relative to ``root``, lie ``what``."""
     if len({*is_so.values()}) == 2:
-        yes, no = (next(name for name in is_so if is_so[name] is value) for value in (True, False))
+        yes, no = (
+            shown(next(name for name in is_so if is_so[name] is value)) for value in (True, False)
+        )
         raise DfnbError(
             f"{root}: {yes} lies {what}, and {no} does not; sort all alike, or list them in a CSV: "
             f"{RECIPE}"
@@ -452,13 +496,13 @@ def files_below(root: Path) -> Files:
 
     Hidden files are ignored, and what is no file: a pipe, for example, could be read for ever.
     Links are followed, except into a folder that contains the link itself, which would never end.
-    Raises :class:`DfnbError` where ``root`` is no folder.
+    Raises :class:`DfnbError` where ``root`` is no folder, or a folder in it may not be read.
     """
     if not root.is_dir():
         raise DfnbError(f"{root} is no folder; say where the files are")
     root = absolute(root)
     files = {}
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_refuse_closed, followlinks=True):
         here = Path(folder)
         if any(map(here.samefile, here.parents)):  # a link has led back to a folder above itself
             subfolders.clear()  # so os.walk goes no deeper
@@ -474,6 +518,13 @@ def files_below(root: Path) -> Files:
     return dict(sorted(files.items()))
 
 
+def _refuse_closed(error: OSError) -> None:
+    """Raise :class:`DfnbError` for a folder that cannot be listed."""
+    raise DfnbError(
+        f"{error.filename} cannot be read ({error.strerror}); allow it, or move it away"
+    )
+
+
 def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout: str) -> None:
     """Raise :class:`DfnbError` for videos and images of ``files`` that are not in ``read``.
 
@@ -486,7 +537,7 @@ def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout:
         folders = ", ".join(sorted(tops))
         raise DfnbError(
             f"{root} contains {len(unread)} videos or images that are not read, such as "
-            f"{unread[0]}, in {folders}; move them elsewhere, or sort them: {layout}"
+            f"{shown(unread[0])}, in {shown(folders)}; move them elsewhere, or sort them: {layout}"
         )
 
 
@@ -497,6 +548,11 @@ def sentences(problems: Problems) -> list[str]:
         files = f": {len(names)} ({', '.join(names[:3])})" if names else ""
         lines.append(problem + files)
     return lines
+
+
+def shown(name: str) -> str:
+    """A name of a file for a message: bytes that are not UTF-8 are written as \\xe9."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def frame_numbers(names: Sequence[str]) -> list[int]:
