@@ -6,18 +6,36 @@ replacements: applied one after the other to the released name of a tensor, they
 our network may lack them.
 """
 
+import argparse
+import pickle
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from timm.models import load_state_dict
+import numpy as np
+import torch
+from torch import Tensor
 
-from dfnb.checks import explained, parse_yaml, read_mapping
+from dfnb.checks import DfnbError, explained, parse_yaml, read_mapping
 from dfnb.files import home, sha256
 from dfnb.papers.backbones import Start
 from dfnb.papers.contract import Network
+
+# What training scripts save beside weights, and what executes nothing: numbers and arrays of numpy,
+# by their places in numpy 1 and 2, and options of the command line.
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+HARMLESS = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    *{type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
 
 
 def start(file: str, paper: ModuleType) -> Start:
@@ -35,24 +53,86 @@ def start(file: str, paper: ModuleType) -> Start:
 def load(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
-    The file contains a state_dict, or a dict in which ``model`` or ``state_dict`` is one. The
-    network's ``weights_from`` then says that it has the authors' weights. Raises
-    :class:`DfnbError` where :func:`start` does, when the file is damaged, and when tensors are
-    missing, unexpected or of another shape.
+    The file contains a state_dict, alone or under any keys. Of several the one that fits is loaded,
+    rather the weights themselves than their moving average. The network's ``weights_from`` then
+    says that it has the authors' weights. Raises :class:`DfnbError` where :func:`start` does, when
+    the file is damaged or could execute code, and when tensors are missing, unexpected or of
+    another shape.
     """
     initial = start(file, paper)
     remedy = "name a file of the released code, of a network of the published size"
     with explained(initial.file, f"as weights of {paper.PAPER.title}", remedy):
-        # timm's function also removes the prefix that DDP puts before every name.
-        released = load_state_dict(initial.file, use_ema=False, weights_only=True)
-        weights = {our_name(name, paper): tensor for name, tensor in released.items()}
+        content = _read(initial.file)
+        weights = _fitting(content, network, paper)
         missing, unexpected = network.load_state_dict(weights, strict=False)
         unused = _patterns(paper)["unused"]
         # Both lists have our names; tensors without effect on the outputs may be in either.
         wrong = [name for name in missing + unexpected if not re.match(unused, name)]
         if wrong:
-            raise ValueError(f"{len(wrong)} tensors are missing or unexpected: {wrong[:4]}")
+            problem = f"{len(wrong)} tensors are missing or unexpected: {wrong[:4]}"
+            raise ValueError(f"{problem}; the file has {[*content][:8]}")
     network.weights_from = initial.weights_from
+
+
+def _read(file: Path) -> Any:
+    """What torch.save wrote, where it cannot execute anything; else :class:`DfnbError`."""
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(file, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        others = []
+        with suppress(Exception):  # of a file that is damaged, or in an old format
+            others = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        if not others:
+            raise
+        raise DfnbError(
+            f"{file} contains {', '.join(sorted(others)[:4])}, by which reading it could execute "
+            "code; where it was made, save the weights alone: torch.save(model.state_dict(), FILE)"
+        ) from error
+
+
+def _fitting(content: Any, network: Network, paper: ModuleType) -> dict[str, Tensor]:
+    """The state_dict in the content of a file, with our names, that fits the network best.
+
+    Raises ValueError where there is none, or several fit.
+    """
+    own = network.state_dict()
+    unused = _patterns(paper)["unused"]
+    candidates = []  # (number of wrong names, whether it is a moving average, keys, weights)
+    for keys, tensors in _state_dicts(content).items():
+        for weights in _with_our_names(tensors, paper):
+            wrong = [name for name in own.keys() ^ weights.keys() if not re.match(unused, name)]
+            # Old files lack these counts, which have no effect, either.
+            wrong = [name for name in wrong if not name.endswith("num_batches_tracked")]
+            candidates.append((len(wrong), "ema" in keys.lower(), keys, weights))
+    if not candidates:
+        names = [*content][:8] if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"it contains no tensors, but {names}")
+    candidates.sort(key=lambda candidate: candidate[:2])
+    (best, *others) = candidates
+    if best[0] == 0 and others and others[0][:2] == best[:2]:
+        raise ValueError(f"both {best[2]} and {others[0][2]} in it fit; save one of them alone")
+    return best[3]
+
+
+def _state_dicts(content: Any, keys: str = "") -> dict[str, dict[str, Tensor]]:
+    """The dicts of tensors in the content of a file, by their keys, such as ``ema.model``."""
+    if not isinstance(content, Mapping):
+        return {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    found = {keys: tensors} if tensors else {}
+    for name, value in content.items():
+        found |= _state_dicts(value, f"{keys}.{name}".removeprefix("."))
+    return found
+
+
+def _with_our_names(tensors: dict[str, Tensor], paper: ModuleType) -> Iterator[dict[str, Tensor]]:
+    """Tensors with our names, then again without each prefix that all share, as DDP's module."""
+    yield {our_name(name, paper): tensor for name, tensor in tensors.items()}
+    if len({name.partition(".")[0] for name in tensors}) == 1:
+        shorter = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+        if all(shorter):
+            yield from _with_our_names(shorter, paper)
 
 
 def our_name(name: str, paper: ModuleType) -> str:
