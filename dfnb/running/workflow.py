@@ -58,11 +58,11 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
     if dry_run:
         print(_commands(calls))
         return
-    profiles.fetch(calls)
     profiles.set_replaced_aside(calls)
     for call in calls.trainings:  # no kernel need start for what is scored already
         if not call.done:
             measuring.add_if_scored(call.check())
+    profiles.fetch(calls)
     for call in [*calls.trainings, *calls.shown]:
         if not call.done:  # Snakemake asks for no more than a file of this name
             (files.home() / call.record).unlink(missing_ok=True)
