@@ -43,7 +43,7 @@ from dfnb.papers import lae
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import Settings
 from dfnb.records import environment
-from dfnb.running import jobs
+from dfnb.running.profiles import calls
 from dfnb.seeds import torch_seed
 from dfnb.training import scoring, train
 from dfnb.training.trainer import Trainer
@@ -442,7 +442,7 @@ def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 def trained(precision: str, epochs: int) -> dict[str, Any]:
     """Columns of a row: seconds and speed of a training, AUC of test videos with its interval."""
-    settings = jobs.plan("demo").trainings[0].training.settings
+    settings = calls("demo").trainings[0].check().settings()
     settings = settings.model_copy(update={"epochs": epochs, "precision": precision})
     started = time.monotonic()
     run = train.train(train.make_training("xception", TRAIN_SET, settings))

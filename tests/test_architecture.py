@@ -72,7 +72,7 @@ def state():
     return torch.get_num_threads(), tf32, torch.are_deterministic_algorithms_enabled()
 torch.set_num_threads(3)
 before = state()
-import dfnb.cli, dfnb.running.jobs, dfnb.running.workflow
+import dfnb.cli, dfnb.running.workflow
 import dfnb.attribution.measures, dfnb.attribution.pictures
 import dfnb.papers
 print(before == state(), len(list(dfnb.papers.__path__)))

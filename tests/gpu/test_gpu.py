@@ -27,7 +27,7 @@ from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
 from dfnb.files import read_json
 from dfnb.records import environment
-from dfnb.running import jobs
+from dfnb.running.profiles import calls
 from dfnb.training import scoring, train
 
 WANTED = os.environ.get("DFNB_TEST_DEVICE", "cuda")
@@ -48,13 +48,13 @@ def run_profile(name, home):
     command = [sys.executable, "-m", "dfnb.cli", *words]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    plan = jobs.plan(name)
-    for job in plan.notebooks:
-        notebooks.check_executed(home / f"reports/{name}/notebooks/{job.name}.ipynb")
-        record = read_json(home / job.output)
+    planned = calls(name)
+    for call in planned.shown:
+        notebooks.check_executed(home / f"reports/{name}/notebooks/{call.name}.ipynb")
+        record = read_json(home / call.record)
         assert record["environment"]["device"] == environment()["device"]
-    for training in plan.trainings:
-        record = read_json(home / f"runs/{training.name}/record.json")
+    for call in planned.trainings:
+        record = read_json(home / f"runs/{call.name}/record.json")
         assert record["environment"]["device"] == environment()["device"]
 
 
@@ -123,7 +123,7 @@ def trained_auc(home):
     os.environ["DFNB_HOME"] = str(home)
     home.mkdir()
     small_dataset(train=48, val=12, test=48)
-    settings = jobs.plan("demo").trainings[0].training.settings
+    settings = calls("demo").trainings[0].check().settings()
     changes = {"epochs": 4, "images_per_epoch": None, "precision": "32-true"}
     settings = settings.model_copy(update=changes)
     run = train.train(train.make_training("xception", DATASET, settings))
