@@ -3,9 +3,11 @@
 What a run was scored on before is read, not made again.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -13,6 +15,7 @@ from dfnb import files, records
 from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, sources, test_sets
+from dfnb.data.frames import first_clusters
 from dfnb.report.detectors import MAIN, detectors
 from dfnb.running.parameters import (
     AttributionParameters,
@@ -21,7 +24,7 @@ from dfnb.running.parameters import (
 )
 from dfnb.store import reports, scores
 from dfnb.store.runs import Training
-from dfnb.store.scores import Condition
+from dfnb.store.scores import Condition, Size
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of, with_weights
 
@@ -34,7 +37,7 @@ def open_or_train(p: TrainingParameters) -> Run:
     A finished run is opened if its weights are on this machine, in ``runs/`` or in a report; any
     other is trained, which may take hours and is announced. Released weights are adopted. What has
     no scores or measures yet is scored and measured, and kept in ``runs/``; with ``save``, the
-    report gets a copy and a record.
+    report gets a copy.
 
     Raises as :func:`dfnb.training.train.train` and :func:`ensure_scores`.
     """
@@ -45,9 +48,11 @@ def open_or_train(p: TrainingParameters) -> Run:
             print("No finished run has these parameters: it is trained now.")
             sources.ensure_datasets(p.train_set)
         run = train.train(training)
-    shown = ensure_scores(run, p.report, _conditions(p, run), frames=p.map_frames)
+    shown = ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
     if p.save:
-        _add(p, run, shown)
+        reports.keep(p.report, run, shown, p.variants)
+        if not p.folder:  # else the notebook goes on, and its record is written by its last cell
+            _write_record(p, run)
     return run
 
 
@@ -62,10 +67,10 @@ def add_if_scored(p: TrainingParameters) -> bool:
         return False
     wanted = _conditions(p, run)
     path = scores.collect(run, p.report)
-    if _missing(path, wanted):
+    if _missing(run, path, wanted, Counts(frames=p.map_frames)):
         return False
-    there = {*scores.conditions_of(path)}
-    _add(p, run, [condition for condition in wanted if condition in there])
+    reports.keep(p.report, run, wanted, p.variants)
+    _write_record(p, run)
     return True
 
 
@@ -84,11 +89,11 @@ def _conditions(p: TrainingParameters, run: Run) -> list[Condition]:
     return wanted
 
 
-def _add(p: TrainingParameters, run: Run, shown: Sequence[Condition]) -> None:
-    """Add a run with these conditions to the report of its notebook, and the record of that."""
-    path = reports.keep(p.report, run, shown, p.variants)
-    record = files.home() / reports.record_path(p.report, run.id)
-    records.write_record(record, p.model_dump(mode="json"), [path], run=run.id)
+def _write_record(p: TrainingParameters, run: Run) -> None:
+    """Write the record that says that a run was added to the report of its notebook."""
+    path = files.home() / reports.record_path(p.report, run.id)
+    # Without the sha256 of the scores, to which 08 and 09 add rows.
+    records.write_record(path, p.model_dump(mode="json"), [], run=run.id)
 
 
 # ---------------------------------------------------------------- the first runs of a report
@@ -124,12 +129,12 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
         )
     if p.save:
         test_set = p.measured_on or _test_set(p.report, firsts)
-        counts = {"frames": p.frames, "sanity_frames": p.sanity_frames}
+        counts = Counts(frames=p.frames, sanity_frames=p.sanity_frames)
         for run in firsts.values():
             names = dict.fromkeys([*maps.names(run.network()), *p.other_maps])
             pairs = product((False, True), names)
             wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
-            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, **counts))
+            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, counts))
     return firsts
 
 
@@ -144,7 +149,8 @@ def score_corrupted(p: RobustnessParameters) -> None:
         pairs = product(p.corruptions, p.severities)
         wanted = [Condition(test_set, name, severity) for name, severity in pairs]
         for run in firsts.values():
-            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, videos=p.videos))
+            shown = ensure_scores(run, p.report, wanted, Counts(videos=p.videos))
+            reports.keep(p.report, run, shown)
 
 
 def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
@@ -170,13 +176,25 @@ def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
 # ---------------------------------------------------------------- scores and measures
 
 
+class Counts(NamedTuple):
+    """On how much of a test set a run is measured.
+
+    Attributes:
+        frames: Maps on about so many forged frames.
+        sanity_frames: On about so many they are compared with those of random weights.
+        videos: Corrupted frames of about so many videos are scored; None: of all.
+    """
+
+    frames: int = 0
+    sanity_frames: int = 0
+    videos: int | None = None
+
+
 def ensure_scores(
     run: Run,
     report: str,
     wanted: Iterable[Condition],
-    frames: int = 0,
-    sanity_frames: int = 0,
-    videos: int | None = None,
+    counts: Counts | None = None,
 ) -> list[Condition]:
     """Score and measure a run where its score file lacks something; returns what the file has.
 
@@ -189,13 +207,12 @@ def ensure_scores(
         run: A finished training.
         report: Its copies of the run's scores come before those of other reports.
         wanted: The conditions.
-        frames: On about so many forged frames of a test set maps are measured.
-        sanity_frames: On about so many they are compared with those of random weights.
-        videos: On about so many videos corrupted frames are scored; None: all.
+        counts: On how much of each test set; None: no map, and all videos. What was made on less
+            is made again.
     """
-    wanted = list(dict.fromkeys(wanted))
+    wanted, counts = list(dict.fromkeys(wanted)), counts or Counts()
     path = scores.collect(run, report)
-    missing = _missing(path, wanted)
+    missing = _missing(run, path, wanted, counts)
     about = scores.About(
         record=run.record, train_domain=sources.domain_of(run.train_set)[0], test_sets={}
     )
@@ -204,11 +221,7 @@ def ensure_scores(
         rows = []
         for condition in missing:
             if condition.test_set == name:
-                if condition.map:
-                    count = sanity_frames if condition.sanity else frames
-                    table = _measure_map(run, condition, count)
-                else:
-                    table = scoring.score(run, *condition[:3], videos)
+                table = _make(run, condition, counts)
                 rows.append(table.assign(**condition._asdict()))
         if any(map(len, rows)):
             rows = pd.concat([table for table in rows if len(table)])
@@ -225,16 +238,49 @@ def _test_sets(conditions: Iterable[Condition]) -> list[str]:
     return list(dict.fromkeys(condition.test_set for condition in conditions))
 
 
-def _missing(path: Path, wanted: Sequence[Condition]) -> list[Condition]:
-    """The conditions of which a score file has no rows, or rows of another version of the set."""
-    there = {*scores.conditions_of(path)}
+def _missing(
+    run: Run,
+    path: Path,
+    wanted: Sequence[Condition],
+    counts: Counts,
+) -> list[Condition]:
+    """The conditions of which a score file has too few rows, or of another version of the set.
+
+    ``path`` is the file of the scores of ``run``.
+    """
+    there = scores.sizes_of(path)
     kept = scores.read_about(path).test_sets if path.exists() else {}
     changed = [
         name
         for name in _test_sets(wanted)
         if name in kept and kept[name].fingerprint != sources.identity(name, "test")
     ]
-    return [each for each in wanted if each not in there or each.test_set in changed]
+    return [
+        each
+        for each in wanted
+        if each not in there
+        or each.test_set in changed
+        or _is_too_small(run, each, there[each], counts)
+    ]
+
+
+def _is_too_small(run: Run, condition: Condition, there: Size, counts: Counts) -> bool:
+    """Whether a test set has frames that are asked for and have no rows under a condition.
+
+    The set itself is read, and built if need be, only where it may have some.
+    """
+    if condition.map:
+        asked = counts.sanity_frames if condition.sanity else counts.frames
+        if there.frames >= asked:
+            return False
+        sources.ensure_datasets(condition.test_set)
+        methods = run.parameters.seen_methods
+        return there.frames < measures.sample(condition.test_set, asked, methods)["label"].sum()
+    if condition.corruption and there.videos < (counts.videos or sys.maxsize):
+        sources.ensure_datasets(condition.test_set)
+        frames = first_clusters(test_sets.load(condition.test_set), counts.videos)
+        return there.frames < len(frames)
+    return False
 
 
 def _shared_crops(run: Run, test_set: str) -> int | None:
@@ -249,12 +295,16 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     return audit.shared_crops(trained_on, test_sets.load(test_set))
 
 
-def _measure_map(run: Run, condition: Condition, count: int) -> pd.DataFrame:
-    """The table of :func:`measures.measure`, or of :func:`measures.sanity` for a sanity check.
+def _make(run: Run, condition: Condition, counts: Counts) -> pd.DataFrame:
+    """The scores or measures of a run under one condition, a row per frame.
 
-    One row per forged frame of a sample of about ``count``, of methods that the run has seen;
-    without such frames it is empty.
+    Measures of a map have one per forged frame of a sample, of methods that the run has seen;
+    without such frames the table is empty.
     """
+    if not condition.map:
+        videos = counts.videos if condition.corruption else None
+        return scoring.score(run, *condition[:3], videos)
+    count = counts.sanity_frames if condition.sanity else counts.frames
     frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)
     measure = measures.sanity if condition.sanity else measures.measure
     return measure(run, frames, condition.map) if len(frames) else frames

@@ -137,8 +137,11 @@ def execute_notebook(
     notebook: nbformat.NotebookNode,
     output: Path,
     changes: Mapping[str, Any],
+    is_printed: bool = True,
 ) -> None:
     """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
+
+    What it prints is printed, if ``is_printed``.
 
     Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
     error of a cell that failed or whose process was killed. After LONGEST_SILENCE this process
@@ -150,7 +153,7 @@ def execute_notebook(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger("papermill")
-    log.addHandler(_Listener(output))
+    log.addHandler(_Listener(output, is_printed))
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -179,17 +182,25 @@ class _Listener(logging.StreamHandler):
     nbclient's own limit is on a cell: the longest trainings would need one of days.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, is_printed: bool) -> None:
         super().__init__(sys.stdout)
         self.output = output
+        self.is_printed = is_printed
         self.heard_at = time.monotonic()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record of papermill, which has what a cell has printed or shown."""
         self.heard_at = time.monotonic()
-        # Not the ends of cells, nor figures and texts, of which it has no more than a class.
-        if not record.getMessage().startswith(("Ending Cell", "<")):
+        # Neither papermill's own remarks, nor the classes of what a cell has shown.
+        own = (
+            "Input Notebook",
+            "Output Notebook",
+            "Executing Cell",
+            "Ending Cell",
+            "Passed unknown",
+        )
+        if self.is_printed and not record.getMessage().startswith((*own, "<")):
             super().emit(record)
 
     def _watch(self) -> None:
@@ -210,7 +221,7 @@ def rebuild(report: str) -> Path:
     """
     output = reports.pictures_folder(report) / "notebooks" / f"{page.REPORT}.ipynb"
     notebook = nbformat.read(files.find(f"notebooks/{page.REPORT}.ipynb"), as_version=4)
-    execute_notebook(notebook, output, {"report": report, "save": True})
+    execute_notebook(notebook, output, {"report": report, "save": True}, is_printed=False)
     return page.export(report, page.REPORT)
 
 

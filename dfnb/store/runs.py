@@ -134,4 +134,5 @@ class StoredRun:
     @property
     def log(self) -> pd.DataFrame:
         """One row per epoch, as :meth:`dfnb.training.trainer.Trainer.end_epoch` writes it."""
-        return pd.DataFrame(self.record.log)
+        log = pd.DataFrame(self.record.log)
+        return log if len(log) else pd.DataFrame(columns=["epoch", "validation_auc"])  # released

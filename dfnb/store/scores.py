@@ -93,12 +93,25 @@ def state_of(path: Path) -> State:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+class Size(NamedTuple):
+    """How many frames and videos a score file has under a condition."""
+
+    frames: int
+    videos: int
+
+
+def sizes_of(path: Path) -> dict[Condition, Size]:
+    """The conditions of which a score file has rows; none where there is no file."""
+    if not path.exists():
+        return {}
+    rows = read_table(path, (*TEXT_CONDITIONS, "video"), [*CONDITION, "video"])
+    sizes = rows.groupby(CONDITION, observed=True, sort=False)["video"].agg(["size", "nunique"])
+    return {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
+
+
 def conditions_of(path: Path) -> list[Condition]:
     """The conditions of which a score file has rows, each once; none where there is no file."""
-    if not path.exists():
-        return []
-    distinct = read_table(path, TEXT_CONDITIONS, CONDITION).drop_duplicates()
-    return [Condition(*values) for values in distinct.itertuples(index=False)]
+    return [*sizes_of(path)]
 
 
 def select(rows: pd.DataFrame, wanted: Iterable[Condition]) -> pd.DataFrame:
