@@ -133,6 +133,8 @@ class StoredRun:
 
     @property
     def log(self) -> pd.DataFrame:
-        """One row per epoch, as :meth:`dfnb.training.trainer.Trainer.end_epoch` writes it."""
-        log = pd.DataFrame(self.record.log)
-        return log if len(log) else pd.DataFrame(columns=["epoch", "validation_auc"])  # released
+        """One row per epoch, as :meth:`dfnb.training.trainer.Trainer.end_epoch` writes it.
+
+        Without rows and columns where the authors' weights were adopted.
+        """
+        return pd.DataFrame(self.record.log)
