@@ -48,7 +48,6 @@ def output_of(monkeypatch, capsys):
     ("words", "sentence"),
     [
         (("run", "dmeo"), "there is no profile 'dmeo'"),
-        (("train", "mine", "x"), "has no training 'x'"),
         (("report", "../x"), "../x"),
         (("report", "nope"), "there is no report 'nope'; known are none"),
         (("prepare", "nowhere"), "nowhere"),
@@ -92,7 +91,7 @@ def test_losses_end_with_0_and_what_cannot_be_used_with_1(empty_home, output_of,
     (empty_home / "in/real/bad.mp4").touch()
     words = ("prepare", str(empty_home / "in"), "--set", "min_face=16")
     status, printed = output_of(*words, "lossy")
-    assert status == 0 and "truncated or damaged: 1 (real/bad)" in printed
+    assert status == 0 and "truncated or damaged" in printed and "1 (real/bad)" in printed
     (empty_home / "in/fake/swap/b.mp4").unlink()
     status, printed = output_of(*words, "real")
     assert status == 1 and "real can use real videos alone" in printed
@@ -168,7 +167,7 @@ def test_papers_of_a_folder_are_executed_only_where_the_user_says_so(
     monkeypatch.delenv("DFNB_HOME", raising=False)
     if chosen:
         monkeypatch.setenv("DFNB_HOME", str(tmp_path))
-    _, printed = output_of("train", "smoke", "x")
+    _, printed = output_of("run", "smoke", "--dry-run")
     assert ("executed" in printed.split()) == chosen
 
 

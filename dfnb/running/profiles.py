@@ -379,7 +379,10 @@ def fetch(planned: Calls) -> None:
     weights are there already, because a run's id has their sha256. Raises :class:`DfnbError`, which
     names the remedy, where something cannot be had.
     """
-    datasets = {call.parameters.get("measured_on") for call in planned.shown if not call.done}
+    datasets = set()
+    for call in planned.shown:
+        if not call.done and call.parameters.get("measured_on"):
+            datasets.add(call.parameters["measured_on"])
     for call in planned.trainings:
         if not call.done:
             p = call.check()

@@ -193,14 +193,8 @@ class _Listener(logging.StreamHandler):
         """Print a record of papermill, which has what a cell has printed or shown."""
         self.heard_at = time.monotonic()
         # Neither papermill's own remarks, nor the classes of what a cell has shown.
-        own = (
-            "Input Notebook",
-            "Output Notebook",
-            "Executing Cell",
-            "Ending Cell",
-            "Passed unknown",
-        )
-        if self.is_printed and not record.getMessage().startswith((*own, "<")):
+        own = ("Input Notebook", "Output Notebook", "Executing ", "Ending ", "Passed unknown", "<")
+        if self.is_printed and not record.getMessage().startswith(own):
             super().emit(record)
 
     def _watch(self) -> None:

@@ -185,7 +185,7 @@ def test_each_severity_stands_above_its_name_with_its_interval():
     rows = pd.DataFrame({"corruption": ["JPEG", "", "JPEG", "blur"], "severity": [5, 0, 1, 5]})
     curves = rows.assign(detector="_mine", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
     values = {"curves": curves, "names": ["JPEG", "blur"], "levels": [1, 5]}
-    values |= {"videos": [], "test_set": "a"}
+    values |= {"shared": [], "test_set": "a"}
     figure, _ = drawn("09_robustness", "severity-points", "cell-20", **values)
     for panel, expected in zip(figure.axes, ({0: 0.9, 1: 0.8, 2: 0.6}, {0: 0.9, 2: 0.7})):
         points = panel.lines[0].get_xydata()
