@@ -51,7 +51,10 @@ def open_or_train(p: TrainingParameters) -> Run:
     shown = ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
     if p.save:
         reports.keep(p.report, run, shown, p.variants)
-        if not p.folder:  # else the notebook goes on, and its record is written by its last cell
+        record = files.home() / reports.record_path(p.report, run.id)
+        # A notebook that is shown after its training leaves the record as it is: Snakemake would
+        # take a newer one for a changed input of the other notebooks.
+        if not (p.folder and record.exists()):
             _write_record(p, run)
     return run
 
