@@ -152,11 +152,61 @@ def doctor() -> None:
 
 @commands.command()
 def data() -> None:
-    """List the published datasets, how to get access to them, and the size of the download."""
+    """List the published datasets: how to get each, its terms, and the size of the download.
+
+    First those that `dfnb fetch NAME` downloads, then those that anyone can download by hand, then
+    those that the authors give on request, and what is made of files of your own.
+    """
     from dfnb.data import published
 
-    for row in published.overview().itertuples():
-        typer.echo(f"{row.Index}\n  access: {row.access}\n  space: {row.space}")
+    for how, group in published.overview().groupby("how", sort=False):
+        typer.echo(f"\n{how}")
+        for row in group.itertuples():
+            typer.echo(f"- {row.Index}\n  access: {row.access}")
+            for fact in ("terms", "space"):
+                if text := getattr(row, fact):
+                    typer.echo(f"  {fact}: {text}")
+
+
+@commands.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A dataset of `dfnb data`.")],
+    part: Annotated[str | None, typer.Option(help="Only this part, such as small.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms, in a script.")] = False,
+) -> None:
+    """Download a published dataset that needs no form.
+
+    Its licence and terms are shown first, and you are asked once whether you accept them. The files
+    are written to downloads/NAME in your home, where `dfnb prepare NAME` finds them. After an
+    interruption, the same command continues.
+    """
+    from dfnb.data import fetch, published
+
+    dataset = published.load(name)
+    if not dataset.fetch:
+        raise DfnbError(f"{name} cannot be downloaded by a command; access: {dataset.access}")
+    source = fetch.source_of(dataset.fetch, part, name)
+    size = files.size_in_words(source.bytes)
+    typer.echo(f"{name}: {size}\naccess: {dataset.access}\nterms: {dataset.terms}")
+    accepted = fetch.folder_of(name) / ".accepted"  # the terms that were accepted
+    if not accepted.exists() or accepted.read_text(encoding="utf-8") != dataset.terms:
+        if not yes:
+            _ask(f"Do you accept these terms, and download {size}?", name)
+        files.write_bytes(accepted, dataset.terms.encode())
+    typer.echo(f"{fetch.fetch(name, source)} is complete; next: dfnb prepare {name}")
+
+
+def _ask(question: str, name: str) -> None:
+    """Ask whether to download the dataset ``name``; raises :class:`DfnbError` unless it is yes."""
+    try:
+        answer = typer.confirm(question)
+    except typer.Abort:  # also where nobody can answer, as in a script
+        answer = False
+    if not answer:
+        raise DfnbError(
+            f"the terms of {name} were not accepted, so nothing was downloaded; in a script, "
+            "--yes accepts them"
+        )
 
 
 @commands.command()
@@ -170,14 +220,15 @@ def prepare(
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
-    SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is
-    the folder of its download. (2) A folder with the sub-folders real/, fake/METHOD/ and, where
-    they exist, mask/METHOD/ and original/METHOD/, all directly or all below train/, val/ and test/;
-    the images of a clip lie in a folder of its own. (3) A CSV in UTF-8 with the columns path, label
-    (real or fake) and any of video, method, split, identity, cluster, mask and original, separated
-    by commas; paths are relative to its folder, and a video is named by its path below --root, by
-    default the same folder. docs/own.md has the lines of pandas that write it for other folders and
-    lists. NAME is the name of the new dataset, by default that of SOURCE.
+    SOURCE is one of three things. (1) The name of a published dataset of `dfnb data`; --root is the
+    folder of its download, by default that of `dfnb fetch`. (2) A folder with the sub-folders
+    real/, fake/METHOD/ and, where they exist, mask/METHOD/ and original/METHOD/, all directly or
+    all below train/, val/ and test/; the images of a clip lie in a folder of its own. (3) A CSV in
+    UTF-8 with the columns path, label (real or fake) and any of video, method, split, identity,
+    cluster, mask and original, separated by commas; paths are relative to its folder, and a video
+    is named by its path below --root, by default the same folder. docs/own.md has the lines of
+    pandas that write it for other folders and lists. NAME is the name of the new dataset, by
+    default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
@@ -196,10 +247,10 @@ def prepare(
     check_name(name, "dfnb prepare NAME")
     values = {}
     missing = []  # sentences about what is missing or left out
-    if source in sources.published_names():
+    if source in [*sources.published_names(), *sources.broken_names()]:
         values.update(published.load(source).prepare)  # the settings of its manifest
-        folder = root  # in which the videos were found
-        videos, missing = published.scan(source, root)
+        folder = root or published.default_root(source)  # in which the videos are found
+        videos, missing = published.scan(source, folder)
     else:
         folder = Path(source) if Path(source).is_dir() else None
         videos = _videos(Path(source), root)

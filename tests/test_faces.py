@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from clips import LANDMARKS, RED, Blobs
+from server import serving
 
 from dfnb.checks import DfnbError
 from dfnb.data import faces
@@ -29,18 +30,16 @@ def test_a_face_is_in_pixels_of_the_image_and_not_of_the_smaller_one_that_the_de
 def test_the_detector_is_fetched_or_its_place_is_named(tmp_path, monkeypatch):
     path = tmp_path / "models" / "weights.onnx"
     monkeypatch.setenv("DFNB_DETECTOR", str(path))
-    source = tmp_path / "weights.onnx"
-    source.write_bytes(b"weights")
-    monkeypatch.setattr(faces, "YUNET_URL", source.as_uri())
-    for url in (source.as_uri(), (tmp_path / "gone").as_uri()):  # with another sha256, and none
-        monkeypatch.setattr(faces, "YUNET_URL", url)
-        sentence = rf"could not be downloaded \((?!<).*\); get {url} and put it at {path}"
-        with pytest.raises(DfnbError, match=sentence):
+    with serving() as server:
+        monkeypatch.setattr(faces, "YUNET_URL", f"{server.url}/weights.onnx")
+        with pytest.raises(DfnbError, match=rf"404 .* get it by hand and put it at {path}"):
             faces.detector_path()
-    monkeypatch.setattr(faces, "YUNET_URL", source.as_uri())
-    assert list(path.parent.iterdir()) == []
-    monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(b"weights").hexdigest())
-    assert faces.detector_path().read_bytes() == b"weights"
+        server.files["/weights.onnx"] = b"weights"
+        with pytest.raises(DfnbError, match="another file than expected"):
+            faces.detector_path()
+        assert [one.name for one in path.parent.iterdir()] == [".lock"]
+        monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(b"weights").hexdigest())
+        assert faces.detector_path().read_bytes() == b"weights"
     path.write_bytes(b"other")
-    with pytest.raises(DfnbError, match=r"is not the face detector with sha256 .* move it away"):
+    with pytest.raises(DfnbError, match=r"another file than expected .* move it away"):
         faces.detector_path()

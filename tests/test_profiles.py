@@ -292,12 +292,16 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
 @pytest.mark.parametrize(
     ("shared", "notebook", "sentence"),
     [
-        (SHARED, {"06_self_blended_images": {**SETTINGS, "region": "hull"}}, "the face mesh could"),
-        ({**SHARED, "test_sets": ["photographs"]}, None, "as a listed photograph"),
+        (
+            SHARED,
+            {"06_self_blended_images": {**SETTINGS, "region": "hull"}},
+            "tflite could not",
+        ),
+        ({**SHARED, "test_sets": ["photographs"]}, None, "name a folder: dfnb synth"),
         (
             SHARED,
             {BASELINE: SETTINGS, "09_robustness": {"measured_on": "photographs"}},
-            "as a listed photograph",
+            "name a folder: dfnb synth",
         ),
     ],
     ids=["training", "test set", "corruptions"],
@@ -308,7 +312,7 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
     def offline(*args, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", offline)
     monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)

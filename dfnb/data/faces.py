@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
-from dfnb.checks import DfnbError
-from dfnb.files import home, verified
+from dfnb.data.fetch import download
+from dfnb.files import home
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 ZOO = "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98"
@@ -41,36 +40,17 @@ def detector_path() -> Path:
     :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
     when the file is not the released one, or cannot be downloaded.
     """
-    return _fetched(_detector_place(), YUNET_URL, YUNET_SHA256, "the face detector")
+    return download(YUNET_URL, _detector_place(), f"sha256:{YUNET_SHA256}")
 
 
 def mesh_path() -> Path:
     """Path of the face mesh's weights, beside those of :func:`detector_path` and fetched alike."""
-    path = _detector_place().with_name(MESH)
-    return _fetched(path, MESH_URL, MESH_SHA256, "the face mesh")
+    return download(MESH_URL, _detector_place().with_name(MESH), f"sha256:{MESH_SHA256}")
 
 
 def _detector_place() -> Path:
     """Where the file of YuNet's weights is, or will be; an empty DFNB_DETECTOR counts as unset."""
     return Path(os.environ.get("DFNB_DETECTOR") or home() / "models" / YUNET).expanduser()
-
-
-def _fetched(path: Path, url: str, sha256: str, what: str) -> Path:
-    """Return ``path``, with the released weights: downloaded if missing, and verified.
-
-    ``what`` is their name in errors.
-    """
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (OSError, RuntimeError) as error:  # RuntimeError: another sha256
-            reason = getattr(error, "reason", error)  # a URLError has its cause in ``reason``
-            raise DfnbError(
-                f"{what} could not be downloaded ({reason}); get {url} and put it at {path}"
-            ) from None
-    problem = f"is not {what} with sha256 {sha256}; move it away, and the right file is fetched"
-    return verified(path, sha256, problem)  # DfnbError: "<path> is not ..."
 
 
 class Detection(NamedTuple):

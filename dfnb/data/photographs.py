@@ -8,8 +8,11 @@ shows a photograph or its name, which may identify the person.
 from pathlib import Path
 from urllib.parse import quote
 
-from dfnb.checks import DfnbError, explained
-from dfnb.files import find, home, sha256, verified
+from tqdm import tqdm
+
+from dfnb.checks import DfnbError
+from dfnb.data.fetch import download, read_list
+from dfnb.files import home, sha256
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,
@@ -30,15 +33,7 @@ def hashes(source: str) -> dict[str, str]:
             raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
         files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
         return {path.name: sha256(path) for path in files}
-    path = find(f"data_manifest/{source}")
-    listed = {}
-    # explained() turns an error, such as that of a line with one word, into a DfnbError with this
-    # advice.
-    with explained(path, "as a list of photographs", "write each line as sha256sum does"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            hash_of_file, name = line.strip().split(maxsplit=1)
-            listed[name.removeprefix("*")] = hash_of_file  # * is of sha256sum --binary
-    return listed
+    return read_list(source)
 
 
 def folder_of(source: str) -> Path:
@@ -50,18 +45,12 @@ def folder_of(source: str) -> Path:
     """
     if not source.endswith(SUFFIX):
         return Path(source)
-    from torch import hub  # takes seconds to import
-
     folder = home() / "photographs"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, expected in hashes(source).items():
-        path = folder / name
-        if path.exists():
-            verified(path, expected, "is not the listed photograph; move it away")
-            continue
-        url = f"{URL}/{quote(name)}"
-        remedy = f"put it into {folder}, or name a folder: dfnb synth DATASET --portraits FOLDER"
-        with explained(url, "as a listed photograph", remedy):
-            # It raises if the sha256 of what it fetched does not begin with ``expected``.
-            hub.download_url_to_file(url, str(path), expected, progress=False)
+    listed = tqdm(hashes(source).items(), "photographs", disable=None, ncols=80, leave=False)
+    for name, expected in listed:
+        try:
+            download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
+        except DfnbError as error:
+            remedy = "or name a folder: dfnb synth DATASET --portraits FOLDER"
+            raise DfnbError(f"{error}; {remedy}") from None
     return folder

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
-from dfnb.data.sources import manifest, published_names
+from dfnb.data.fetch import Fetch, folder_of, refuse_unfinished
+from dfnb.data.sources import broken_names, manifest, published_names
 from dfnb.data.videos import (
     Files,
     Problems,
@@ -35,6 +36,7 @@ from dfnb.files import find, read_json, verified
 LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}  # in published lists, in any case
 
 Texts = dict[str, str]  # name of a placeholder -> its value
+Split = Literal["train", "val", "test"]
 
 
 class Listing(Closed):
@@ -84,6 +86,9 @@ class Manifest(Closed):
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str  # how to get it, and which of its folders is the root
     space: str  # of the download: bytes, or at least the number of files
+    terms: str = ""  # licence, who is in it, and whether they were asked; `dfnb fetch` shows it
+    fetch: Fetch | None = None  # the files that `dfnb fetch` downloads; None: users do it by hand
+    form: bool = True  # without ``fetch``: whether the authors want a form or an agreement
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field({})
@@ -91,6 +96,7 @@ class Manifest(Closed):
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
     domain: str = ""  # what the dataset counts as, see sources.domain_of; empty: ``like``
+    splits: dict[str, Split] = Field({})  # name of a split in the dataset's lists -> ours
     # name in published.csv -> the manipulation method that it is about, or all
     published_as: dict[str, str] = Field({})
     apart: bool = False  # whether it is set apart from means over datasets
@@ -110,26 +116,56 @@ def load(name: str) -> Manifest:
 def overview() -> pd.DataFrame:
     """The published datasets that have a manifest, one per row.
 
-    Columns of texts: ``access``, how to get it, and ``space``, the size of the download, in bytes
-    or, where that is unknown, in files.
+    Columns of texts: ``how`` the files come, in the words of :func:`_how`; ``access``, how to get
+    them; ``space``, the size of the download, in bytes or, where that is unknown, in files; and
+    ``terms``. Of a manifest that is wrong, ``access`` says what is.
     """
-    rows = {name: vars(load(name)) for name in published_names()}
-    return pd.DataFrame(rows, ["access", "space"]).T.rename_axis("dataset")
+    rows = {}
+    for name in [*published_names(), *broken_names()]:
+        try:
+            description = load(name)
+            rows[name] = {"how": _how(description), **vars(description)}
+        except DfnbError as error:
+            rows[name] = {"how": "wrong manifest", "access": str(error), "space": "", "terms": ""}
+    columns = ["how", "access", "space", "terms"]
+    return pd.DataFrame(rows, columns).T.rename_axis("dataset")
 
 
-def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
+def _how(description: Manifest) -> str:
+    """How the files of a dataset come to the user."""
+    if description.fetch:
+        return "one command: dfnb fetch NAME"
+    if description.own:
+        return "files of your own"
+    return "by request" if description.form else "by hand, without a form"
+
+
+def default_root(name: str) -> Path:
+    """Where `dfnb fetch` downloads the dataset ``name`` to.
+
+    Raises :class:`DfnbError` where nothing is there, or a download that is not complete.
+    """
+    root = folder_of(name)
+    refuse_unfinished(name)
+    if not root.is_dir():
+        description = load(name)
+        fetched = f"`dfnb fetch {name}` before, or " if description.fetch else ""
+        raise DfnbError(
+            f"{name} needs {fetched}--root, the folder of its download; access: "
+            f"{description.access}"
+        )
+    return root
+
+
+def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
     """Find the videos of the dataset ``name``, which was downloaded into the folder ``root``.
 
     Returns them, and one sentence per kind of problem, such as files that no list names. Raises
-    :class:`DfnbError` without a ``root``, for one without any of the videos, for a list that cannot
-    be read, or that ships with the manifest and was changed, and for files of one's own that no
-    rule reads.
+    :class:`DfnbError` for a ``root`` without any of the videos, for a list that cannot be read, or
+    that ships with the manifest and was changed, for another split than train, val and test, and
+    for files of one's own that no rule reads.
     """
     description = load(name)
-    if root is None:
-        raise DfnbError(
-            f"{name} needs --root, the folder of its download; access: {description.access}"
-        )
     if not description.rules:
         return read_folder(root, in_place=True), []
     files = files_below(root)
@@ -140,7 +176,8 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
             for video in _videos(rule, files, problems):
                 threshold = description.mask_threshold.get(video.method, video.mask_threshold)
-                video = replace(video, mask_threshold=threshold)
+                split = _split_of(video, description, name)
+                video = replace(video, mask_threshold=threshold, split=split)
                 if video.split == "train" and re.fullmatch(description.validation, video.cluster):
                     video = replace(video, split="val")
                 # A key occurs again in two cases. Each crop comes as a video of one frame, with the
@@ -161,6 +198,17 @@ def scan(name: str, root: Path | None) -> tuple[list[Video], list[str]]:
         facts = [f"looked for {looked_for}", *sentences(problems), access]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
+
+
+def _split_of(video: Video, description: Manifest, name: str) -> str:
+    """The split of a video of the dataset ``name`` in our words; raises DfnbError for another."""
+    split = description.splits.get(video.split, video.split)
+    if split not in get_args(Split):
+        raise DfnbError(
+            f"{video.path} is of the split {split!r}, and not of train, val or test; say which of "
+            f"these it is in the manifest of {name}, as in splits: {{{split}: train}}"
+        )
+    return split
 
 
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:

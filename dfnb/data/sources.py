@@ -35,7 +35,8 @@ def manifest(name: str) -> dict[str, Any]:
     folder = find("data_manifest")
     paths = [path for path in folder.rglob("*.yaml") if name in _declared(path)[1]]
     if not paths:
-        raise DfnbError(f"no file in {folder} describes a dataset {name!r}")
+        hint = suggestion(name, [*embedded_names(), *published_names()])
+        raise DfnbError(f"no file in {folder} describes a dataset {name!r}{hint}")
     content = read_yaml(paths[0])
     if "like" not in content:
         return content
@@ -77,25 +78,39 @@ def published_names() -> list[str]:
     return _names(is_made=False)
 
 
+def broken_names() -> list[str]:
+    """Names of the files there that cannot be read: what needs one reads it again, and says why."""
+    return _names(is_made=None)
+
+
 def is_embedded(name: str) -> bool:
     """Whether a dataset is of the embedded benchmark, and so built when it is needed."""
     return name in embedded_names()
 
 
-def _names(is_made: bool) -> list[str]:
-    """Names of the datasets in ``data_manifest/`` that a maker makes, or that others published."""
+def _names(is_made: bool | None) -> list[str]:
+    """Names of the datasets in ``data_manifest/`` that a maker makes, or that others published.
+
+    With None: names of the files that cannot be read.
+    """
     names = []
     for path in sorted(find("data_manifest").rglob("*.yaml")):
         is_of_a_maker, declared_names = _declared(path)
-        if is_of_a_maker == is_made:
+        if is_of_a_maker is is_made:
             names += declared_names
     return names
 
 
 @cache  # planning a profile calls it hundreds of times
-def _declared(path: Path) -> tuple[bool, list[str]]:
-    """Whether a maker makes the datasets that a file describes, and their names; perhaps none."""
-    content = read_yaml(path)
+def _declared(path: Path) -> tuple[bool | None, list[str]]:
+    """Whether a maker makes the datasets that a file describes, and their names; perhaps none.
+
+    Of a file that cannot be read: None, and its own name.
+    """
+    try:
+        content = read_yaml(path)
+    except DfnbError:
+        return None, [path.stem]
     is_made = "maker" in content
     describes = is_made or content.get("kind") == "real"
     return is_made, content.get("names", [path.stem]) if describes else []
