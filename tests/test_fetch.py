@@ -3,9 +3,13 @@
 import errno
 import hashlib
 import io
+import os
+import re
 import shutil
 import tarfile
 import zipfile
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,6 +23,7 @@ from dfnb import cli
 from dfnb.checks import DfnbError
 from dfnb.data import fetch, prepare, published
 from dfnb.files import read_json
+from dfnb.data.sources import published_names
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
 
@@ -346,13 +351,30 @@ def test_what_needs_a_form_is_not_fetched(empty_home):
 # ---------------------------------------------------------------- the published manifests
 
 
-def test_every_fetch_is_pinned_and_has_terms():
-    for name in published.dataset_names("real"):
+def test_what_dfnb_fetch_offers_is_pinned_and_has_terms():
+    pinned = re.compile(r"/[0-9a-f]{40}/|//zenodo.org/api/records/[0-9]+/files/")
+    for name in published_names():
         manifest = published.load(name)
         if manifest.fetch:
-            assert "Licence" in manifest.terms or "CC " in manifest.terms, name
+            assert "CC " in manifest.terms and "asked" in manifest.terms
             for source in (manifest.fetch, *manifest.fetch.parts.values()):
-                files = [*source.files]
-                assert all(file.digest or file.bytes for file in files)
-                urls = [file.url for file in files] + [source.list.base] * bool(source.list)
-                assert not any("/main/" in url or "/master/" in url for url in urls)
+                addresses = [file.url for file in source.files]
+                addresses += [f"{source.list.base}/"] if source.list else []
+                assert all(map(pinned.search, addresses)) and (addresses or source.hub)
+
+
+HIDF = Path(os.environ.get("DFNB_REAL_DATA", "none")) / "hidf"
+
+
+@pytest.mark.skipif(not HIDF.is_dir(), reason="needs the sample of HiDF, see CONTRIBUTING.md")
+def test_the_sample_of_hidf_is_the_listed_one(empty_home, server):
+    """Where it is already, nothing is downloaded."""
+    folder = empty_home / "downloads/hidf-sample"
+    folder.mkdir(parents=True)
+    for kind in ("Real", "Fake"):
+        (folder / kind).symlink_to(HIDF / kind)
+    assert "is complete" in dfnb("fetch", "hidf-sample", "--yes")
+    videos, _ = published.scan("hidf-sample", folder)
+    counts = Counter((video.split, video.label) for video in videos)
+    assert [counts[split, 0] for split in ("train", "val", "test")] == [29, 10, 11]
+    assert [counts[split, 1] for split in ("train", "val", "test")] == [29, 10, 11]

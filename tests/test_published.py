@@ -1,5 +1,6 @@
 """Published datasets: their manifests, their layouts in miniature, and trees that are broken."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import trees
 from clips import write
 from deepfakebench import listed
 from PIL import Image
+from typer.testing import CliRunner
 
+from dfnb import cli
 from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
-from dfnb.data.sources import published_names
+from dfnb.data.sources import domain_of, published_names
 from dfnb.data.videos import read_folder
 from dfnb.files import find, read_json, write_json
 from dfnb.report import claims
@@ -22,9 +25,17 @@ from dfnb.running import profiles
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
 # no fake names the video that it was made from; in the others every one does.
-SORTED = {"lae-inpainting", "lae-attribute", "face-crops"}
+SORTED = {"lae-inpainting", "lae-attribute", "face-crops", "inp-x", "semi-truths-faces"}
 LINKED = {"faceforensics-c23", "faceforensics-c40", "faceforensics-raw", "lae-face"}
-LINKED |= {"celeb-df-v1", "celeb-df-v2", "deeperforensics", "uadfv"}
+LINKED |= {
+    "celeb-df-v1",
+    "celeb-df-v2",
+    "deeperforensics",
+    "uadfv",
+    "hidf",
+    "hidf-sample",
+    "rtfs-10k",
+}
 MASKED = {"dfd", *SORTED, *LINKED}
 
 
@@ -107,6 +118,31 @@ def test_a_mistake_in_a_manifest_is_named(home):
     (home / "data_manifest/own.yaml").write_text("kind: real\nrules: []\nlicense: free\n")
     with pytest.raises(DfnbError, match=r"own\.yaml: .*there is no parameter 'license'"):
         published.load("own")
+
+
+def test_a_wrong_manifest_stops_what_needs_it_alone(home):
+    shutil.copytree(find("data_manifest"), home / "data_manifest")
+    (home / "data_manifest/own.yaml").write_text("kind: real\nspace: none\nrules: []\n")
+    (home / "data_manifest/torn.yaml").write_text("kind: real\nrules: [\n")
+    done = CliRunner().invoke(cli.commands, ["data"])
+    assert done.exit_code == 0
+    *_, wrong = done.output.split("its manifest is wrong\n")
+    assert "own.yaml: access is missing" in wrong and "torn.yaml is not valid YAML" in wrong
+    for name, sentence in (("own", "access is missing"), ("torn", "is not valid YAML")):
+        done = CliRunner().invoke(cli.commands, ["prepare", name])
+        assert isinstance(done.exception, DfnbError) and sentence in str(done.exception)
+    done = CliRunner().invoke(cli.commands, ["prepare", "uadfv"])
+    assert "uadfv needs --root" in str(done.exception)
+
+
+def test_ways_to_the_files_are_told_apart():
+    ways = published.overview()["how"]
+    assert ways["hidf-sample"] == "one command: dfnb fetch NAME"
+    assert ways["inp-x"] == "by hand, without a form"
+    assert ways["celeb-df-v2"] == ways["wilddeepfake"]
+    assert ways["celeb-df-v2"].startswith("by request")
+    assert ways["lae-inpainting"] == ways["face-crops"] == "files of your own"
+    assert domain_of("hidf-sample") == domain_of("hidf")
 
 
 # ---------------------------------------------------------------- the official layouts
@@ -242,6 +278,27 @@ def test_a_list_that_is_wrong_or_damaged_or_names_no_file_is_told(root, content,
     (root / "dataset.json").write_text(content)
     with pytest.raises(DfnbError, match=problem):
         published.scan("dfdc-p", root)
+
+
+def test_splits_of_other_names_are_refused_or_mapped(root, home):
+    (home / "data_manifest").mkdir()
+    path = home / "data_manifest/own.yaml"
+    path.write_text("""
+kind: real
+access: ask
+space: none
+rules:
+- {files: "{split}/real/{stem}.mp4", label: real}
+- {files: "{split}/fake/{stem}.mp4", label: fake, method: swap}
+""")
+    for split in ("learn", "exam"):
+        trees.clip(root / split / "real/a.mp4", 0)
+        trees.clip(root / split / "fake/a.mp4", 0, forged=True)
+    with pytest.raises(DfnbError, match=r"the split 'exam'.*as in splits: \{exam: train\}"):
+        published.scan("own", root)
+    path.write_text(path.read_text() + "splits: {learn: train, exam: test}\n")
+    splits = [video.split for video in published.scan("own", root)[0]]
+    assert sorted(splits) == ["test", "test", "train", "train"]
 
 
 def test_a_wrong_folder_is_told_what_was_looked_for(root):

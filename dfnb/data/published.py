@@ -35,6 +35,14 @@ from dfnb.files import find, read_json, verified
 
 LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}  # in published lists, in any case
 
+# How the files of a dataset come to the user, the shortest way first.
+WAYS = (
+    "one command: dfnb fetch NAME",
+    "by hand, without a form",
+    "by request: a form, an agreement or an account",
+    "files of your own",
+    "its manifest is wrong",
+)
 Texts = dict[str, str]  # name of a placeholder -> its value
 Split = Literal["train", "val", "test"]
 
@@ -114,9 +122,9 @@ def load(name: str) -> Manifest:
 
 
 def overview() -> pd.DataFrame:
-    """The published datasets that have a manifest, one per row.
+    """The published datasets that have a manifest, one per row, in the order of :data:`WAYS`.
 
-    Columns of texts: ``how`` the files come, in the words of :func:`_how`; ``access``, how to get
+    Columns of texts: ``how`` the files come, which is one of the ways; ``access``, how to get
     them; ``space``, the size of the download, in bytes or, where that is unknown, in files; and
     ``terms``. Of a manifest that is wrong, ``access`` says what is.
     """
@@ -124,20 +132,21 @@ def overview() -> pd.DataFrame:
     for name in [*published_names(), *broken_names()]:
         try:
             description = load(name)
-            rows[name] = {"how": _how(description), **vars(description)}
+            rows[name] = {"how": _way(description), **vars(description)}
         except DfnbError as error:
-            rows[name] = {"how": "wrong manifest", "access": str(error), "space": "", "terms": ""}
-    columns = ["how", "access", "space", "terms"]
-    return pd.DataFrame(rows, columns).T.rename_axis("dataset")
+            rows[name] = {"how": WAYS[-1], "access": str(error), "space": "", "terms": ""}
+    table = pd.DataFrame(rows, ["how", "access", "space", "terms"]).T.rename_axis("dataset")
+    return table.sort_values("how", key=lambda how: how.map(WAYS.index), kind="stable")
 
 
-def _how(description: Manifest) -> str:
-    """How the files of a dataset come to the user."""
+def _way(description: Manifest) -> str:
+    """How the files of a dataset come to the user, as one of :data:`WAYS`."""
+    command, by_hand, by_request, own, _ = WAYS
     if description.fetch:
-        return "one command: dfnb fetch NAME"
-    if description.own:
-        return "files of your own"
-    return "by request" if description.form else "by hand, without a form"
+        return command
+    if description.own or not description.rules:
+        return own
+    return by_request if description.form else by_hand
 
 
 def default_root(name: str) -> Path:

@@ -179,6 +179,65 @@ def wilddeepfake(root):
     return videos
 
 
+def hidf(root, tail="-vid"):
+    videos = {}
+    for number, (clip_id, split) in enumerate(
+        (("c00012", "train"), ("f0126", "val"), ("c9", "test"))
+    ):
+        clip(root / f"Real{tail}/{clip_id}.mp4", number)
+        clip(root / f"Fake{tail}/{clip_id}_c11501.mp4", number, forged=True)
+        videos[f"real/{clip_id}"] = "real", split, clip_id
+        videos[f"HiDF/{clip_id}_c11501"] = "HiDF", split, clip_id
+    return videos
+
+
+def rtfs(root):
+    videos = {}
+    for number, (first, split) in enumerate((("A", "train"), ("o", "val"), ("_", "test"))):
+        person = f"{first}b_d-1_2345"
+        clip(root / f"original_videos/{person}_10_20.mp4", number)
+        videos[f"real/{person}_10_20"] = "real", split, person
+        for folder, method in (("inswapper", "InSwapper"), ("uniface", "UniFace")):
+            name = f"{folder}_{person}_10_20_7-12_female"
+            clip(root / f"{folder}/{name}.mp4", number, forged=True)
+            videos[f"{method}/{name}"] = method, split, person
+    return videos
+
+
+def inp_x(root):
+    videos = {}
+    for number, split in ((10, "train"), (19, "val"), (7, "test")):
+        folder = "test" if split == "test" else "train"
+        below = root / f"{folder}-data"
+        image(below / f"data/originals/CelebAHQ/{number}.jpg", faces(number)[0][0])
+        images, masks = faces(number, forged=True)
+        name = f"{number}_u_lip_CelebAHQ_Kandinsky_2_2_simple"
+        image(below / f"data/inpainting_exchange/CelebAHQ/{name}.jpg", images[0])
+        mask = masks[0] * np.uint8(255)
+        image(below / f"masks/CelebAHQ_masks/{number}_u_lip.jpg", mask)
+        videos[f"{folder}/real/{number}"] = "real", split, str(number)
+        videos[f"{folder}/Kandinsky_2_2/{name}"] = "Kandinsky_2_2", split, str(number)
+    return videos
+
+
+def semi_truths(root):
+    images, masks = faces(3, forged=True)
+    image(root / "original/images/CelebAHQ/3.jpg", faces(3)[0][0])
+    image(root / "original/masks/CelebAHQ/3_hair.jpg", masks[0] * np.uint8(255))
+    image(root / "inpainting/CelebAHQ/3_hair_CelebAHQ_StableDiffusion_v5.png", images[0])
+    fake = "StableDiffusion_v5/3_hair_CelebAHQ_StableDiffusion_v5"
+    return {"real/3": ("real", "test", "3"), fake: ("StableDiffusion_v5", "test", "3")}
+
+
+def deepfakeface(root):
+    videos = {}
+    for folder in ("wiki", "inpainting", "insight", "text2img"):
+        image(root / folder / "07/1234_1950-01-01_2010.jpg", faces(4)[0][0])
+        method = "real" if folder == "wiki" else folder
+        videos[f"{method}/1234_1950-01-01_2010"] = method, "test", "1234"
+    return videos
+
+
 def celeb_df_plus_plus(root):
     real = {
         "Celeb-real/id0_0001": ("real", "test", "id0"),
@@ -230,6 +289,12 @@ TREES = {
     "deeperforensics": deeperforensics,
     "uadfv": uadfv,
     "wilddeepfake": wilddeepfake,
+    "hidf": hidf,
+    "hidf-sample": partial(hidf, tail=""),
+    "rtfs-10k": rtfs,
+    "inp-x": inp_x,
+    "semi-truths-faces": semi_truths,
+    "deepfakeface": deepfakeface,
     "celeb-df-plus-plus": celeb_df_plus_plus,
     "df40": df40,
     "lae-face": partial(faceforensics, methods=("Face2Face", "FaceSwap")),
