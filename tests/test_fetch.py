@@ -367,7 +367,7 @@ HIDF = Path(os.environ.get("DFNB_REAL_DATA", "none")) / "hidf"
 
 
 @pytest.mark.skipif(not HIDF.is_dir(), reason="needs the sample of HiDF, see CONTRIBUTING.md")
-def test_the_sample_of_hidf_is_the_listed_one(empty_home, server):
+def test_the_sample_of_hidf_is_the_listed_one(empty_home):
     """Where it is already, nothing is downloaded."""
     folder = empty_home / "downloads/hidf-sample"
     folder.mkdir(parents=True)

@@ -142,7 +142,7 @@ def _transfer(url: str, part: Path, path: Path, progress: Callable[[int], object
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else a line per new attempt
+    _without_remarks()
     disable_progress_bars("huggingface_hub.http_get")  # the caller has one for all files
     try:
         start = -1
@@ -167,6 +167,11 @@ def _transfer(url: str, part: Path, path: Path, progress: Callable[[int], object
                     ) from None
     finally:
         enable_progress_bars("huggingface_hub.http_get")
+
+
+def _without_remarks() -> None:
+    """Silence huggingface_hub, which must be imported, on its new attempts after an error."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _is_of_disk(error: Exception) -> bool:
@@ -264,7 +269,7 @@ def fetch(name: str, source: Source) -> Path:
         for path in folder.rglob(".*.dfnb-*"):  # of a process that was killed while it unpacked
             if TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path)
-        files = list(_files_of(source))
+        files = list(_files_of(source, folder))
         _check_room(folder, source, files)
         # Only a terminal shows the bar; ncols, because some terminals do not state their width.
         look = {"unit": "B", "unit_scale": True, "disable": None, "ncols": 80}
@@ -307,15 +312,18 @@ def _check_room(folder: Path, source: Source, files: list[File]) -> None:
         )
 
 
-def _files_of(source: Source) -> Iterator[File]:
-    """The files of a download; raises :class:`DfnbError` for one whose path leads elsewhere."""
+def _files_of(source: Source, folder: Path) -> Iterator[File]:
+    """The files of a download into ``folder``.
+
+    Raises :class:`DfnbError` for one whose path leads elsewhere, and where a hub does not answer.
+    """
     files = [*source.files]
     if source.list:
         for path, sha256 in read_list(source.list.file).items():
             url = f"{source.list.base}/{quote(path)}"
             files.append(File(url=url, to=path, digest=f"sha256:{sha256}"))
     if source.hub:
-        files += _files_of_hub(source.hub)
+        files += _files_of_hub(source.hub, folder)
     for file in files:
         _refuse_unsafe(file.to)
         yield file
@@ -335,10 +343,14 @@ def read_list(name: str) -> dict[str, str]:
     return listed
 
 
-def _files_of_hub(hub: Hub) -> list[File]:
-    """The files of a hub's dataset that match its patterns, as they were at its revision."""
+def _files_of_hub(hub: Hub, folder: Path) -> list[File]:
+    """The files of a hub's dataset that match its patterns, as they were at its revision.
+
+    ``folder`` is that of the download, for messages.
+    """
     from huggingface_hub import HfApi
 
+    _without_remarks()
     api = HfApi(token=False)
     page = f"{api.endpoint}/datasets/{hub.repo}"
     where = {"repo_id": hub.repo, "repo_type": "dataset"}
@@ -349,8 +361,8 @@ def _files_of_hub(hub: Hub) -> list[File]:
         tree = [entry for entry in tree if hasattr(entry, "size")]  # folders have none
     except Exception as error:  # the classes depend on the version of huggingface_hub
         raise DfnbError(
-            f"{page} could not be listed ({_reason(error)}); start again, or get the files "
-            "by hand: `dfnb data` says where, and how to sort them"
+            f"{page} could not be listed ({_reason(error)}); start again, or get its files by hand "
+            f"and put them into {folder}"
         ) from None
     if not revision:
         raise DfnbError(
