@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from dfnb import cli
 from dfnb.checks import DfnbError
 from dfnb.data import fetch, prepare, published
-from dfnb.files import read_json
 from dfnb.data.sources import published_names
+from dfnb.files import read_json
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
 

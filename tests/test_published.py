@@ -1,8 +1,10 @@
 """Published datasets: their manifests, their layouts in miniature, and trees that are broken."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -371,6 +373,55 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     assert entry["reason"].startswith("without a mask: ")
     for row, number in zip(masked(table).itertuples(), (4, 4, 5, 5, 5, 5)):
         assert agreement(row._asdict(), number) > 0.8
+
+
+CORNERS = [(62, 58), (98, 58), (80, 112)]  # x and y of spots in the face of trees.Centre
+
+
+def scraps(images):
+    """Frames whose face differs in three small spots alone, as in a swap that was fitted well."""
+    forged = images.copy()
+    for image in forged:
+        for corner in CORNERS:
+            cv2.circle(image, corner, 5, (120, 40, 60), -1)
+    return forged
+
+
+def test_the_mask_of_a_swap_that_differs_in_scraps_is_their_hull(root):
+    images, _ = trees.faces(5)
+    write(root / "real/0001.mp4", images)
+    write(root / "fake/0001_fake.mp4", scraps(images))
+    videos, _ = published.scan("uadfv", root)
+    truth = np.zeros((trees.SIZE, trees.SIZE), np.uint8)
+    cv2.fillConvexPoly(truth, np.array(CORNERS), 255)
+    cv2.polylines(truth, [np.array(CORNERS)], True, 255, 11)  # the spots have a radius of 5
+    overlap = {}
+    for way in ("pixels", "hull"):
+        given = [replace(video, difference=way) for video in videos]
+        settings = prepare.Settings(size=trees.SIZE, frames_per_video=1)
+        prepare.prepare(way, given, settings, trees.Centre(), 1)
+        row = next(masked(load_frames(way)).itertuples())
+        region = read_mask(row.mask, truth.shape)
+        expected = prepare.crop(truth, [int(x) for x in row.crop_box], trees.SIZE) > 127
+        overlap[way] = (region & expected).sum() / (region | expected).sum()
+    assert overlap["pixels"] < 0.4 and overlap["hull"] > 0.9
+    assert {video.difference for video in videos} == {"hull"}  # in the manifest
+
+
+def test_a_pair_that_does_not_agree_frame_by_frame_has_no_mask_and_is_told(root, monkeypatch):
+    monkeypatch.setattr(prepare, "YuNet", trees.Centre)
+    images, _ = trees.faces(5)
+    moving = np.stack([np.roll(image, 12 * i, axis=1) for i, image in enumerate(images)])
+    write(root / "real/0001.mp4", moving)
+    write(root / "fake/0001_fake.mp4", scraps(moving[::2]))  # at half the rate
+    write(root / "real/0002.mp4", moving)
+    write(root / "fake/0002_fake.mp4", scraps(moving))
+    done = CliRunner().invoke(cli.commands, ["prepare", "uadfv", "--root", str(root)])
+    told = "without a mask: it does not agree with its original frame by frame: 1 (FakeApp/0001_fa"
+    assert told in done.output
+    assert {*masked(load_frames("uadfv"))["video"]} == {"FakeApp/0002_fake"}
+    again = CliRunner().invoke(cli.commands, ["prepare", "uadfv", "--root", str(root)])
+    assert told in again.output
 
 
 # ---------------------------------------------------------------- DeepfakeBench

@@ -61,6 +61,10 @@ if TYPE_CHECKING:
     from dfnb.data.loading import StoredFrames
 
 DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
+LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
+FORGED_OVAL = 1.1  # of a hull: the oval in which it is, in widths and heights of the detected face
+FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the face
+MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
 BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
@@ -103,16 +107,14 @@ class Face(NamedTuple):
     crop: np.ndarray  # (size, size, 3) uint8 RGB
     mask: np.ndarray  # (size, size) bool, True where forged; all False where that is unknown
     has_region: bool  # whether it is known which region of the frame is forged
+    # Share of the crop that is forged, 0 to 1, without the hull that may be in ``mask``; 0: unknown
+    covered: float
+    beside: float = 0.0  # share of the pixels beside the face that differ from the original's
 
     @property
     def side(self) -> int:
         """The side of the square in pixels of the frame."""
         return self.box[2] - self.box[0]
-
-    @property
-    def covered(self) -> float:
-        """The share of the crop that is forged, 0 to 1; 0 where it is unknown."""
-        return self.mask.mean()
 
 
 def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
@@ -141,13 +143,18 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[F
     in a real video, the largest face. Frames without the forged face are left out.
 
     Also returns the number of wanted frames, with a face or without. All crops are in memory at
-    once: 0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out, and
-    :class:`Unusable` as :func:`frame_pairs` does.
+    once: 0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out,
+    :class:`Unusable` where a fake does not agree with its original frame by frame, and as
+    :func:`frame_pairs` does.
     """
     faces, n_wanted = faces_in(video, settings, detector)
     if not faces:
         reason = f"no face of {settings.min_face} pixels or more in {n_wanted} frames"
         raise NoFace(reason, n_wanted)
+    beside = np.mean([face.beside for face in faces])
+    # As where the two have other frame rates. A single picture may be edited beside the face.
+    if beside > MOST_BESIDE and n_wanted > 1:
+        raise Unusable("it does not agree with its original frame by frame")
     faces = forged_faces(video, faces)
     if not faces:
         # Only a mask is named: where the region comes from an original, make_crops cuts the faces
@@ -238,12 +245,22 @@ def face_in(
     None without either: see :func:`forged_region`. Returns None where there is no usable face.
     """
     image = picture.rgb()
-    region = forged_region(video, image, other)
+    # How much each pixel differs from the original; None where there is a mask or neither.
+    difference = None if other is None or video.mask else difference_of(image, other.rgb())
+    region = forged_region(video, other, difference)
     detections = detect(image, settings.min_face, detector)
     is_alone = len(detections) == 1
     faces = []
     for detection in detections:
-        faces.append(cut_face(detection, number, is_alone, image, region, settings))
+        face = cut_face(detection, number, is_alone, image, region, settings)
+        if difference is not None:
+            beside = difference[~oval(difference.shape, detection, FACE_OVAL)]
+            share = np.mean(beside > DIFFERENCE_THRESHOLD) if beside.size else 0.0
+            face = face._replace(beside=share)
+            if video.difference == "hull":
+                hull = hull_of_difference(difference, beside, detection)
+                face = face._replace(mask=crop(hull, face.box, settings.size) > 127)
+        faces.append(face)
     return max(faces, key=lambda face: (face.covered, face.side), default=None)
 
 
@@ -304,22 +321,38 @@ def wanted_frames(length: int, settings: Settings) -> list[int]:
     return strided[middles].tolist()
 
 
+def difference_of(image: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """How much a frame differs from that of its original, in grey levels: (H, W) uint8.
+
+    Both are (H, W, 3) uint8. It is the difference of the channel that differs most; a median over 5
+    by 5 pixels removes specks of compression.
+    """
+    return cv2.medianBlur(cv2.absdiff(image, original).max(axis=2), 5)
+
+
+def oval(shape: tuple[int, int], detection: Detection, growth: float) -> np.ndarray:
+    """The oval in the box of a detected face, ``growth`` times as wide and high: (H, W) bool."""
+    left, top, width, height = detection[:4]
+    middle = round(left + width / 2), round(top + height / 2)
+    axes = round(width / 2 * growth), round(height / 2 * growth)
+    return cv2.ellipse(np.zeros(shape, np.uint8), middle, axes, 0, 0, 360, 1, -1) > 0
+
+
 def forged_region(
     video: Video,
-    image: np.ndarray,
     other: Picture | None,
+    difference: np.ndarray | None,
 ) -> np.ndarray | None:
-    """Where a frame (H, W, 3) uint8 RGB is forged: (H, W) uint8, 0 or 255; None without ``other``.
+    """Where a frame is forged: (H, W) uint8, 0 or 255; None without ``other``.
 
-    ``other`` is the same frame of the mask or, without a mask, of the original. It is None where
-    the video has neither. Raises :class:`Unusable` for a picture that is no mask.
+    ``other`` is the same frame of the mask or, without a mask, of the original, from which
+    ``difference`` is the :func:`difference_of`. ``other`` is None where the video has neither.
+    Raises :class:`Unusable` for a picture that is no mask.
 
     By a mask, a pixel is forged where the mask's grey level is above ``video.mask_threshold``. A
     darker mask of only two levels gets a lower threshold, half of its brighter level.
 
     By an original, a pixel is forged where its difference exceeds :data:`DIFFERENCE_THRESHOLD`.
-    The difference is that of the channel that differs most; a median over 5 by 5 pixels removes
-    specks of compression. Gaps narrower than 9 pixels are closed.
     """
     if other is None:
         return None
@@ -328,9 +361,33 @@ def forged_region(
         # For a mask of more levels, half_of_two_levels is 127, the default of mask_threshold.
         threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
-    distance = cv2.medianBlur(cv2.absdiff(image, other.rgb()).max(axis=2), 5)
-    forged = np.uint8(distance > DIFFERENCE_THRESHOLD) * 255
-    return cv2.morphologyEx(forged, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    return without_gaps(difference > DIFFERENCE_THRESHOLD)
+
+
+def without_gaps(region: np.ndarray) -> np.ndarray:
+    """A region (H, W) bool as uint8, 0 or 255; gaps narrower than 9 pixels are closed."""
+    return cv2.morphologyEx(np.uint8(region) * 255, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+
+
+def hull_of_difference(
+    difference: np.ndarray, beside: np.ndarray, detection: Detection
+) -> np.ndarray:
+    """The forged region of a face whose forgery differs from the original in scraps alone.
+
+    It is the convex hull of the pixels in the face's oval that differ more than 999 of 1,000 pixels
+    ``beside`` the face do; (H, W) uint8, 0 or 255. ``difference`` is a :func:`difference_of`.
+    """
+    noise = np.percentile(beside, 99.9) if beside.size else DIFFERENCE_THRESHOLD
+    threshold = np.clip(noise, LEAST_DIFFERENCE, DIFFERENCE_THRESHOLD)
+    region = without_gaps(difference > threshold)
+    region[~oval(region.shape, detection, FORGED_OVAL)] = 0
+    points = cv2.findNonZero(region)  # None: there are none
+    if points is not None:
+        cv2.fillConvexPoly(region, cv2.convexHull(points), 255)
+    # A crop repeats the edge of the frame, and what is beyond it is not forged.
+    region[[0, -1]] = 0
+    region[:, [0, -1]] = 0
+    return region
 
 
 def cut_face(
@@ -372,6 +429,7 @@ def cut_face(
         crop=crop(image, box, settings.size),
         mask=mask,
         has_region=region is not None,
+        covered=mask.mean(),
     )
 
 
@@ -751,6 +809,8 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     # Paths are left out, because the folders may be moved: the stamps stand for them. ``frames``
     # are tuples of paths.
     fields = {name: value for name, value in vars(video).items() if name != "frames"}
+    if video.difference == "pixels":  # videos that were prepared before there was another way
+        del fields["difference"]
     values = [value for value in fields.values() if not isinstance(value, Path)]
     return digest([parameters, values, stamps])
 

@@ -100,6 +100,8 @@ class Manifest(Closed):
     prepare: dict[str, Any] = Field({})  # values of prepare.Settings that differ from its defaults
     # method -> Video.mask_threshold of its fakes; other methods have the default, as have all crops
     mask_threshold: dict[str, Annotated[int, Field(ge=0, le=127)]] = Field({})
+    # Of fakes without a mask: Video.difference. Use hull for face swaps alone.
+    difference: Literal["pixels", "hull"] = "pixels"
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
@@ -186,7 +188,8 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
             for video in _videos(rule, files, problems):
                 threshold = description.mask_threshold.get(video.method, video.mask_threshold)
                 split = _split_of(video, description, name)
-                video = replace(video, mask_threshold=threshold, split=split)
+                way = description.difference
+                video = replace(video, mask_threshold=threshold, split=split, difference=way)
                 if video.split == "train" and re.fullmatch(description.validation, video.cluster):
                     video = replace(video, split="val")
                 # A key occurs again in two cases. Each crop comes as a video of one frame, with the

@@ -60,6 +60,8 @@ class Video:
         original: The real video that the fake was made from, frame by frame. A fake without a mask
             is forged where it differs from it. With ``frames`` one of their originals or the
             folder of them.
+        difference: How the forged region is found by the original: the ``pixels`` that differ, or
+            their convex ``hull`` in the face.
         crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
             no mask. All are paths below ``path``.
         frames: The images that are the frames of a video, each with its mask or, in a video
@@ -77,6 +79,7 @@ class Video:
     mask: Path | None = None
     mask_threshold: int = 127
     original: Path | None = None
+    difference: Literal["pixels", "hull"] = "pixels"
     crops: tuple[tuple[str, str], ...] = ()
     frames: tuple[tuple[Path, Path | None], ...] = ()
 
