@@ -180,6 +180,7 @@ def fetch(
     are written to downloads/NAME in your home, where `dfnb prepare NAME` finds them. After an
     interruption, the same command continues.
     """
+    signal.signal(signal.SIGINT, _stop)
     from dfnb.data import fetch, published
 
     dataset = published.load(name)

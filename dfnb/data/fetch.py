@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -103,7 +104,8 @@ def download(
         with locked(path.parent, wait_s=-1), explain_writing(path):
             if not path.exists():  # else another process has downloaded it meanwhile
                 if not part.exists() or _mismatch(part, digest, size):
-                    _transfer(url, part, path, progress or (lambda _: None))
+                    expected = (digest, size)
+                    _transfer(url, part, path, expected, progress or (lambda _: None))
                 if problem := _mismatch(part, digest, size):
                     part.unlink()
                     raise DfnbError(
@@ -134,44 +136,61 @@ def _mismatch(path: Path, digest: str, size: int) -> str:
     return ""
 
 
-def _transfer(url: str, part: Path, path: Path, progress: Callable[[int], object]) -> None:
+def _transfer(
+    url: str,
+    part: Path,
+    path: Path,
+    expected: tuple[str, int],
+    progress: Callable[[int], object],
+) -> None:
     """Download ``url`` into ``part``, from where this ends; goes on as long as it gets further.
 
-    Raises :class:`DfnbError`, which says what to put at ``path`` by hand, and OSError of the disk.
+    ``expected`` is the digest and the size, as in :func:`download`: an error counts for nothing
+    where the file is complete. Raises :class:`DfnbError`, which says what to put at ``path`` by
+    hand, and OSError of the disk.
     """
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    _without_remarks()
-    disable_progress_bars("huggingface_hub.http_get")  # the caller has one for all files
-    try:
-        start = -1
+    reached = part.stat().st_size if part.exists() else 0
+    with _quiet_hub() as http_get:
         while True:
-            start, before = part.stat().st_size if part.exists() else 0, start
             try:
                 with part.open("ab") as file:
-                    http_get(url, CallbackIOWrapper(progress, file, "write"), resume_size=start)
-                return
+                    output = CallbackIOWrapper(progress, file, "write")
+                    return http_get(url, output, resume_size=file.tell())
             except Exception as error:  # the classes depend on the version of huggingface_hub
                 if _is_of_disk(error):
                     part.unlink(missing_ok=True)
                     raise
-                status = _status(error)
+                if not _mismatch(part, *expected):
+                    return None
                 end = part.stat().st_size
-                if end == 0 or status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    part.unlink()  # of the latter, the server's file is shorter than the part
-                if status or end <= max(start, before):
-                    raise DfnbError(
-                        f"{url} could not be downloaded ({_reason(error)}); start again, or get "
-                        f"it by hand and put it at {path}"
-                    ) from None
+                if _status(error) is None and end > reached:
+                    reached = end
+                    continue
+                # 416: the server's file is shorter than the part, which is of another file.
+                if end == 0 or _status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    part.unlink()
+                raise DfnbError(
+                    f"{url} could not be downloaded ({_reason(error)}); start again, or get it by "
+                    f"hand and put it at {path}"
+                ) from None
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[Callable[..., None]]:
+    """The transfer of huggingface_hub, without its bars and its remarks on new attempts."""
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    bars = "huggingface_hub.http_get"  # those of other downloads stay
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    disable_progress_bars(bars)
+    try:
+        yield http_get
     finally:
-        enable_progress_bars("huggingface_hub.http_get")
-
-
-def _without_remarks() -> None:
-    """Silence huggingface_hub, which must be imported, on its new attempts after an error."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        enable_progress_bars(bars)
+        logger.setLevel(level)
 
 
 def _is_of_disk(error: Exception) -> bool:
@@ -350,15 +369,17 @@ def _files_of_hub(hub: Hub, folder: Path) -> list[File]:
     """
     from huggingface_hub import HfApi
 
-    _without_remarks()
     api = HfApi(token=False)
     page = f"{api.endpoint}/datasets/{hub.repo}"
     where = {"repo_id": hub.repo, "repo_type": "dataset"}
     try:
-        commits = [commit.commit_id for commit in api.list_repo_commits(**where)]
-        revision = next((one for one in commits if one.startswith(hub.revision)), None)
-        tree = api.list_repo_tree(**where, recursive=True, revision=revision) if revision else ()
-        tree = [entry for entry in tree if hasattr(entry, "size")]  # folders have none
+        with _quiet_hub():
+            commits = [commit.commit_id for commit in api.list_repo_commits(**where)]
+            revision = next((one for one in commits if one.startswith(hub.revision)), None)
+            tree = (
+                api.list_repo_tree(**where, recursive=True, revision=revision) if revision else ()
+            )
+            tree = [entry for entry in tree if hasattr(entry, "size")]  # folders have none
     except Exception as error:  # the classes depend on the version of huggingface_hub
         raise DfnbError(
             f"{page} could not be listed ({_reason(error)}); start again, or get its files by hand "
@@ -366,12 +387,13 @@ def _files_of_hub(hub: Hub, folder: Path) -> list[File]:
         ) from None
     if not revision:
         raise DfnbError(
-            f"{page} has no commit {hub.revision}: its authors have replaced it; look there what "
-            "has changed, and correct the manifest"
+            f"{page} has no commit {hub.revision}, which its authors may have replaced; look there "
+            "what has changed, and correct the manifest"
         )
     files = []
     for entry in tree:
-        if any(fnmatchcase(entry.path, pattern) for pattern in hub.files):
+        is_file = hasattr(entry, "size")  # folders have none
+        if is_file and any(fnmatchcase(entry.path, pattern) for pattern in hub.files):
             url = f"{page}/resolve/{revision}/{quote(entry.path)}"
             digest = f"sha256:{entry.lfs.sha256}" if entry.lfs else ""
             files.append(File(url=url, to=entry.path, bytes=entry.size, digest=digest))
