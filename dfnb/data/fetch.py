@@ -56,9 +56,8 @@ class Hub(Closed):
     """Files of a dataset on the Hugging Face hub, which lists their sizes and sha256."""
 
     repo: str  # owner/name
-    revision: Annotated[
-        str, StringConstraints(pattern="^[0-9a-f]{7,40}$")
-    ]  # begins the commit's id
+    # The id of a commit, or its first digits.
+    revision: Annotated[str, StringConstraints(pattern="^[0-9a-f]{7,40}$")]
     files: tuple[str, ...]  # patterns of paths, as of fnmatchcase
 
 
