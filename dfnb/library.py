@@ -171,6 +171,8 @@ def _outputs(
         outputs = outputs.cpu()  # first: Apple's GPUs have no float64
     with explained("the detector's output", "as scores", "return one number per image"):
         values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
+        if len(crops) == 1:  # squeeze() at the end of a detector leaves no batch
+            values = values.reshape(1, -1)
         lowest, highest = values.min(), values.max()  # a ValueError where there is no value
     is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # NaN: False
     count = len(crops)

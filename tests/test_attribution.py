@@ -278,6 +278,40 @@ def test_maps_are_made_in_inference_mode_too(planted, frames):
         assert maps.of(planted, frames.head(2), "Grad-CAM").shape == (2, SIDE, SIDE)
 
 
+class Small(nn.Module):
+    """Two logits without a batch for one image; it changes its input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images):
+        return self.head(self.layer(images.mul_(2)).relu().mean((2, 3))).squeeze()
+
+
+@pytest.mark.parametrize(("name", "layer"), [("Grad-CAM", "layer"), ("Integrated Gradients", None)])
+def test_maps_of_any_module_are_the_same_in_inference_mode_frozen_and_one_by_one(name, layer):
+    torch.manual_seed(0)
+    network = Small().eval()
+    images = torch.randn(3, 3, 32, 32)
+    expected = maps.compute(network, images, name, layer)
+    assert expected.any()
+    with torch.inference_mode():
+        inside = images.clone()
+        made_inside = Small().eval()
+        found = [maps.compute(network, images, name, layer)]
+    found.append(maps.compute(network, inside, name, layer))
+    with torch.no_grad():
+        found.append(maps.compute(network, images, name, layer))
+    found.append(np.concatenate([maps.compute(network, one[None], name, layer) for one in images]))
+    found.append(maps.compute(network.requires_grad_(False), images, name, layer))
+    for each in found:
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+    with pytest.raises(DfnbError, match="made in torch"):
+        maps.compute(made_inside, images, name, layer)
+
+
 def test_maps_that_are_not_there_are_named(planted, images):
     with pytest.raises(DfnbError, match=r"no map 'relu'; known are marks, .*, Grad-CAM, "):
         maps.compute(planted.network(), images, "relu")

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dfnb
-from dfnb import files, papers, report
+from dfnb import files, library, papers, report
 from dfnb.checks import DfnbError
 from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.data.loading import StoredFrames
@@ -129,6 +129,28 @@ def test_a_function_gets_crops_of_several_sizes_as_a_module_does(dataset, is_mod
     table = dfnb.predict(model, frames, transform=smaller)
     resized = np.stack([np.asarray(Image.fromarray(crop).resize((32, 32))) for crop in crops])
     np.testing.assert_allclose(table["score"], redness(resized), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("logits", [1, 2])
+def test_the_number_of_frames_may_leave_a_last_batch_of_one(dataset, monkeypatch, count, logits):
+    """Many heads end in squeeze(), which drops the dimension of a batch of one, too."""
+    monkeypatch.setattr(library, "AT_ONCE", 2)
+
+    def columns(red):
+        return np.stack([1 - red, red], axis=1) if logits == 2 else red
+
+    def function(images):
+        return columns(redness(images)).squeeze()
+
+    module = Redness(
+        lambda red: (torch.stack([-red, red], 1) / 2 if logits == 2 else red).squeeze()
+    )
+    expected = dfnb.predict(redness, dataset)["score"].head(count)
+    scores = dfnb.predict(function, dataset[:count])["score"]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+    scores = dfnb.predict(module, dataset[:count], transform=TO_TENSOR)["score"]
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_a_module_in_half_precision_gives_its_own_outputs(dataset):

@@ -8,8 +8,8 @@ The methods here explain any module that returns logits. A paper declares its ow
 """
 
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,8 +38,12 @@ def evidence(network: nn.Module, images: Tensor) -> Tensor:
     P(fake) itself would not do, because its gradient vanishes where a detector is sure. Raises
     :class:`DfnbError` for outputs of another shape than :func:`logits` says.
     """
-    values = logits(network, images)
+    # A copy, because a network may change its input in place: torch forbids that where gradients
+    # begin.
+    values = logits(network, images.clone())
     count = len(images)
+    if count == 1 and isinstance(values, Tensor):  # squeeze() at a network's end leaves no batch
+        values = values.reshape(1, -1)
     shape = tuple(getattr(values, "shape", ()))
     if shape in ((count,), (count, 1)):
         return values.flatten()
@@ -69,6 +73,24 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
 # ---------------------------------------------------------------- methods
 
 
+def _with_gradients(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a method compute gradients for callers in inference mode, too."""
+
+    @wraps(method)
+    @torch.inference_mode(False)
+    def wrapped(network: nn.Module, images: Tensor, *rest: Any, **named: Any) -> Tensor:
+        weights = [*network.parameters(), *network.buffers()]
+        if any(tensor.is_inference() for tensor in weights):
+            raise DfnbError(
+                "the detector's weights were made in torch.inference_mode(), so that they take no "
+                "gradients; make, load and move the detector outside of it"
+            )
+        return method(network, images.detach().clone(), *rest, **named)
+
+    return wrapped
+
+
+@_with_gradients
 def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None) -> Tensor:
     """Grad-CAM of the log-odds at a layer (Selvaraju et al., ICCV 2017, eq. 1-2), by captum.
 
@@ -127,6 +149,7 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
         layer.register_forward_hook(show_to_captum),
     ):
         zeros = {"materialize_grads": True}  # for an output without effect, instead of an error
+        images.requires_grad_()  # where the layer is frozen, gradients begin here
         maps = method.attribute(images, relu_attributions=True, grad_kwargs=zeros)
     return F.interpolate(maps.detach(), images.shape[2:], mode="bilinear")[:, 0]
 
@@ -155,6 +178,7 @@ def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
     return grid(output)
 
 
+@_with_gradients
 def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
     """Integrated Gradients from one colour in 24 steps (Sundararajan et al., ICML 2017).
 
