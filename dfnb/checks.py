@@ -109,11 +109,14 @@ def _uncapitalised(sentence: str) -> str:
 
 
 def _remedy(problem: str, value: Any) -> str:
-    """How to write a value that arrived as a text where another type is expected.
+    """How to write a value that arrived as a text where another type is expected, or conversely.
 
     ``problem`` is pydantic's name of the error, such as ``int_type``. YAML and papermill read some
-    numbers and lists as texts. Empty for a value that is no text, or is of that type in no form.
+    numbers and lists as texts, and texts such as 001 as numbers. Empty for a value that is of that
+    type in no form.
     """
+    if problem == "string_type" and isinstance(value, int | float):
+        return "; write it in quotes, and for papermill after -r instead of -p"
     if not isinstance(value, str):
         return ""
     if problem in ("int_type", "float_type"):

@@ -11,6 +11,7 @@ class Values(Closed):
     count: int = 1
     seeds: tuple[int, ...] = ()
     flag: bool = False
+    name: str = ""
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,11 @@ class Values(Closed):
         ("count: '3'", "count = '3': input should be a valid integer; write it without quotes"),
         ("seeds: '[0, 1]'", "; write a list, as in .*papermill reads one by -y instead of -p"),
         ("flag: 'yes'", "; write true or false, without quotes"),
+        ("name: 001", "name = 1: .* write it in quotes, and for papermill after -r"),
+        ("name: 2024", "; write it in quotes"),
+        ("name: 1.5", "; write it in quotes"),
+        ("name: on", "; write it in quotes"),
+        ("name: [a]", "input should be a valid string$"),
     ],
 )
 def test_a_wrong_value_is_answered_by_a_remedy_that_works(text, sentence):
