@@ -23,7 +23,7 @@ IMAGE = re.compile(
 # Videos and images by their names. Formats that cannot be read are among them, so that their files
 # are reported. A name that begins with a dot is hidden, and does not match.
 MEDIA = re.compile(
-    rf"(?!\.)({IMAGE.pattern}|.*\.(3g2|3gpp?|arw|asf|avi|cr[23]|divx|dng|dv|exr|f4v|flv|gif|h26[45]|"
+    rf"(?!\.)({IMAGE.pattern}|.*\.(3g2|3gpp?|arw|asf|avi|cr[23]|divx|dng|dv|exr|f4v|flv|gif|h?26[45]|"
     r"hdr|hei[cf]s?|hevc|hif|ico|ivf|jxl|jxr|m1v|m2ts|m2v|m4v|mj2|mkv|mov|mp4v?|mpe?g|mpe|mpv|mts|"
     r"mxf|nef|og[gmv]|orf|psd|qt|raf|rmvb?|rw2|tga|ts|vob|webm|wmv|y4m))",
     re.IGNORECASE | re.DOTALL,
@@ -75,11 +75,11 @@ def explained_as_unusable() -> Iterator[None]:
     except PermissionError:
         raise Unusable("may not be read") from None
     except DAMAGED as error:
-        # FFmpeg's text without the name of the file.
-        reason = getattr(error, "strerror", None) or str(error)
+        # FFmpeg's reasons, such as "Invalid argument", say nothing about the file.
+        reason = "" if isinstance(error, av.FFmpegError) else f" ({error})"
         raise Unusable(
-            f"not a video or image, or truncated or damaged, or of a kind that is not read "
-            f"({reason}); if a viewer shows it, save it as PNG or MP4"
+            "not a video or image, or truncated or damaged, or of a kind that is not read"
+            f"{reason}; if a viewer shows it, save it as PNG or MP4"
         ) from None
 
 

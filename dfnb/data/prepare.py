@@ -787,11 +787,21 @@ def check_names(videos: Sequence[Video]) -> None:
                 raise DfnbError(f"{shown(name)} is a name that is not UTF-8; rename the file")
         # Tables must be able to show it.
         check_name(video.method, f"{video.path}, its method", TITLE)
-        is_taken = taken[PurePosixPath(video.name)] > 1
-        if is_taken or not VIDEO_NAME.fullmatch(video.name):
+        if not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
-                f"{video.name!r} cannot name {video.path}: another video is in its way, or a part "
-                "of the name is empty, hidden or too long; rename it"
+                f"{video.name!r} cannot name {video.path}: a part of the name is empty, hidden or "
+                "too long; rename it"
+            )
+        if taken[PurePosixPath(video.name)] > 1:
+            other = next(
+                each
+                for each in videos
+                if each is not video
+                and PurePosixPath(each.name).is_relative_to(PurePosixPath(video.name))
+            )
+            raise DfnbError(
+                f"{video.path} and {other.path} cannot both be used: both would be, or be in, "
+                f"{video.name!r} (names have no suffixes); rename one"
             )
 
 
