@@ -355,6 +355,23 @@ def test_images_have_many_suffixes(tmp_path, suffix, kind):
     assert_alike(read_image(path), corners())
 
 
+def test_a_cover_is_not_taken_for_the_clip(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        clip = container.add_stream("libx264", rate=25)
+        cover.disposition = av.stream.Disposition.attached_pic
+        parts = ((cover, "yuvj420p", moving(1)), (clip, "yuv420p", moving(9)))
+        for stream, pixels, _ in parts:
+            stream.height, stream.width, stream.pix_fmt = 120, 160, pixels
+        for stream, pixels, images in parts:
+            for image in images:
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                container.mux(stream.encode(frame.reformat(format=pixels)))
+            container.mux(stream.encode())
+    assert len(list(decode(path))) == 9 == guess_length(path)
+
+
 def test_a_clip_may_be_called_an_image(tmp_path):
     path = write(tmp_path / "a.mp4", moving(4)).rename(tmp_path / "a.jpg")
     assert len(list(decode(path))) == 4 == guess_length(path)

@@ -261,7 +261,9 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     stream = container.streams.best("video")
     if stream is None:
         raise Unusable("it has no picture, only sound")
-    if stream.disposition & av.stream.Disposition.dependent:
+    # Any, because such a file may have a preview, too, which would be taken for the picture.
+    tiles = [each.disposition & av.stream.Disposition.dependent for each in container.streams.video]
+    if any(tiles):
         raise Unusable("a HEIC of tiles, as phones write them; save it as JPEG or PNG")
     return stream
 
