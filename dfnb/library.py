@@ -17,9 +17,9 @@ from torch import nn
 from dfnb import device
 from dfnb.attribution import maps
 from dfnb.checks import DfnbError, explained
-from dfnb.data import test_sets
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames
+from dfnb.data.sources import frames_to_score
 from dfnb.report.metrics import measure
 from dfnb.report.reading import UNITS
 from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
@@ -51,7 +51,7 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         dataset[0].image.shape, dataset.table["method"].value_counts()
     """
     if split == "test":
-        return StoredFrames(test_sets.load(name))
+        return StoredFrames(frames_to_score(name))
     return StoredFrames(select(load_frames(name), split))
 
 

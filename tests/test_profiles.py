@@ -533,7 +533,7 @@ def scored(empty_home, monkeypatch):
     monkeypatch.setattr(sources, "ensure_datasets", lambda name: None)
     monkeypatch.setattr(sources, "identity", lambda name, *_: name)
     monkeypatch.setattr(
-        measuring.test_sets,
+        measuring,
         "describe",
         lambda name, shared: planted.about(
             planted.record("xception"), [Condition(name)], {name: shared}

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from dfnb.checks import DfnbError
-from dfnb.data import test_sets
+from dfnb.data import sources
 from dfnb.data.frames import data_identity, dataset_record, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify, xception
+from dfnb.running import measuring
 from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 from dfnb.training.localisation import LOCALISATION, localisation
@@ -77,7 +78,7 @@ def test_masks_of_the_training_are_read_only_for_a_network_that_locates(home):
 
 
 def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
-    monkeypatch.setattr(test_sets, "TEST_FRAMES", 1)  # the videos have two
+    monkeypatch.setattr(sources, "TEST_FRAMES", 1)  # the videos have two
     videos = scoring.score(UntrainedRun(), "smoke-b")["video"]
     assert videos.is_unique and {*videos} == {*select(load_frames("smoke-b"), "test")["video"]}
 
@@ -85,10 +86,10 @@ def test_a_video_is_scored_on_so_many_frames_at_most(home, monkeypatch):
 def test_scores_under_corruption(home):
     run = UntrainedRun()
     clean = scoring.score(run, "smoke-a", videos=8)
-    kept = test_sets.describe("smoke-a")
+    kept = measuring.describe("smoke-a")
     assert (kept.crop, kept.domain, kept.apart) == ("uncut, 96 pixels", "smoke-a", False)
     assert kept.fingerprint == data_identity(dataset_record("smoke-a"), ["test"])
-    assert kept.n == len(test_sets.load("smoke-a"))
+    assert kept.n == len(sources.frames_to_score("smoke-a"))
     distances = []
     for severity in (1, 5):
         corrupted = scoring.score(run, "smoke-a", "noise", severity, videos=8)

@@ -15,10 +15,12 @@ from pydantic import BaseModel
 
 from dfnb.checks import DfnbError, checked, read_yaml, suggestion
 from dfnb.data import embedded
-from dfnb.data.frames import data_identity, dataset_record, load_frames, select
+from dfnb.data.frames import data_identity, dataset_record, load_frames, select, thinned
 from dfnb.files import dataset_folder, find, home
 from dfnb.records import read_record
 from dfnb.seeds import rng
+
+TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 
 # ---------------------------------------------------------------- manifests
 
@@ -222,6 +224,14 @@ def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
         return load_frames(embedded.excerpt(name, preset(name), split))
     ensure_datasets(name)
     return select(load_frames(name), split)
+
+
+def frames_to_score(name: str) -> pd.DataFrame:
+    """The test split of a dataset as a frames table, thinned to TEST_FRAMES per video.
+
+    Raises :class:`DfnbError` when the dataset is not prepared or has no test split.
+    """
+    return thinned(select(load_frames(name), "test"), TEST_FRAMES)
 
 
 def is_available(dataset: str, *splits: str) -> bool:

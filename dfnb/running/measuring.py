@@ -14,8 +14,8 @@ import pandas as pd
 from dfnb import files, records
 from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
-from dfnb.data import audit, sources, test_sets
-from dfnb.data.frames import first_clusters
+from dfnb.data import audit, sources
+from dfnb.data.frames import TREE, data_identity, dataset_record, first_clusters
 from dfnb.report.detectors import MAIN, detectors
 from dfnb.running.parameters import (
     AttributionParameters,
@@ -228,12 +228,37 @@ def ensure_scores(
                 rows.append(table.assign(**condition._asdict()))
         if any(map(len, rows)):
             rows = pd.concat([table for table in rows if len(table)])
-            kept = test_sets.describe(name, _shared_crops(run, name))
+            kept = describe(name, _shared_crops(run, name))
             scores.add(path, rows, about.model_copy(update={"test_sets": {name: kept}}))
     if not path.exists():  # a run without test sets gets a file without rows
         scores.add(path, pd.DataFrame(columns=scores.CONDITION), about)
     there = {*scores.conditions_of(path)}
     return [condition for condition in wanted if condition in there]
+
+
+def describe(name: str, shared_crops: int | None = None) -> scores.StoredSet:
+    """What score files keep about a test set; ``shared_crops`` is of the run that was scored.
+
+    Raises :class:`DfnbError` when the dataset is not prepared or has no test split.
+    """
+    record = dataset_record(name)
+    made_with = record["parameters"]
+    # How the frames were cut, for captions. ``scale`` is side of a crop / side of the face box.
+    # Embedded datasets have no such parameter: a face fills the frames that they draw.
+    cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
+    crop = f"{cut}, {made_with['size']} pixels"
+    if (files.dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
+        crop = "crops as delivered"
+    domain, is_apart = sources.domain_of(name)
+    return scores.StoredSet(
+        fingerprint=data_identity(record, ["test"]),
+        domain=domain,
+        apart=is_apart,
+        compression=record.get("compression", "as delivered"),  # only embedded datasets' have it
+        crop=crop,
+        n=len(sources.frames_to_score(name)),
+        shared_crops=shared_crops,
+    )
 
 
 def _test_sets(conditions: Iterable[Condition]) -> list[str]:
@@ -281,7 +306,7 @@ def _is_too_small(run: Run, condition: Condition, there: Size, counts: Counts) -
         return there.frames < measures.sample(condition.test_set, asked, methods)["label"].sum()
     if condition.corruption and there.videos < (counts.videos or sys.maxsize):
         sources.ensure_datasets(condition.test_set)
-        frames = first_clusters(test_sets.load(condition.test_set), counts.videos)
+        frames = first_clusters(sources.frames_to_score(condition.test_set), counts.videos)
         return there.frames < len(frames)
     return False
 
@@ -295,7 +320,7 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     if not run.parameters.data or not run.has_training_frames:
         return None
     trained_on = pd.concat([frames_of(run.parameters, split) for split in ("train", "val")])
-    return audit.shared_crops(trained_on, test_sets.load(test_set))
+    return audit.shared_crops(trained_on, sources.frames_to_score(test_set))
 
 
 def _make(run: Run, condition: Condition, counts: Counts) -> pd.DataFrame:

@@ -390,7 +390,7 @@ def fetch(planned: Calls) -> None:
             if not p.released:  # such weights are not trained
                 p.settings().fetch()
                 datasets.add(p.train_set)
-    for dataset in sorted(datasets):
+    for dataset in sorted(datasets - {None}):  # None: the notebook has no ``measured_on``
         sources.fetch(dataset)
 
 

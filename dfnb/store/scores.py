@@ -18,7 +18,6 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError
-from dfnb.data.test_sets import StoredSet
 from dfnb.files import home, locked, read_metadata, read_table, run_folder, write_table
 from dfnb.store.runs import StoredRun, TrainingRecord
 
@@ -49,12 +48,34 @@ CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
 TEXT_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
 
 
+class StoredSet(Closed):
+    """What a score file keeps about a test set, so that tables need neither it nor its manifest.
+
+    Attributes:
+        fingerprint: Identifies its frames, see ``frames.data_identity``.
+        domain: Datasets of one domain are made alike, see ``sources.domain_of``.
+        apart: Whether means over datasets leave it out, see there.
+        compression: In words, for captions.
+        crop: How faces were cut, in words.
+        n: Frames that are scored where no corruption or map takes a part of them.
+        shared_crops: How many of them have a crop of the run's train or val split; None: not known.
+    """
+
+    fingerprint: str
+    domain: str
+    apart: bool
+    compression: str
+    crop: str
+    n: int
+    shared_crops: int | None = None
+
+
 class About(Closed):
     """The metadata of a score file.
 
     Attributes:
         record: Of the run.
-        train_domain: The domain of its training set, see :class:`dfnb.data.test_sets.StoredSet`.
+        train_domain: The domain of its training set, see :class:`StoredSet`.
         test_sets: By name, what is kept about each.
         variants: The names under which the report shows the run, see
             :mod:`dfnb.report.detectors`; none in ``runs/``, and where a reader gave none.

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit
 from torch.utils.data import DataLoader
 
-from dfnb.data import test_sets
+from dfnb.data import sources
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, loader_in_order, prepared
@@ -123,7 +123,7 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
-    At most :data:`dfnb.data.test_sets.TEST_FRAMES` frames of each video are scored.
+    At most :data:`dfnb.data.sources.TEST_FRAMES` frames of each video are scored.
 
     Args:
         run: A finished training.
@@ -136,7 +136,7 @@ def score(
     Raises :class:`DfnbError` for scores that are NaN, and for a test set without real or without
     fake frames.
     """
-    frames = first_clusters(test_sets.load(test_set), videos)
+    frames = first_clusters(sources.frames_to_score(test_set), videos)
     network = run.network().to(DEVICE)
     if corruption:
         read = Corrupted(frames, corruption, severity)
