@@ -22,8 +22,8 @@ checks
 device seeds
 files
 records statistics
-data
 store
+data
 report
 papers
 training
