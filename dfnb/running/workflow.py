@@ -235,6 +235,7 @@ def _run_snakemake(calls: Calls, path: Path, cores: int, log: Path) -> int:
     command += ["--config", f"calls={path.relative_to(files.home())}"]
     # Our own lock ends with this process, Snakemake's would not.
     command += ["--cores", str(cores), "--nolock", "--show-failed-logs"]
+    _check_snakemake_profile(os.environ.get("SNAKEMAKE_PROFILE", ""))
     with files.locked(files.home() / ".snakemake"):
         # In a process group of its own, which the terminal's Ctrl-C does not reach. So the calls
         # get one SIGINT, the one below, whether the terminal or a program interrupts this process.
@@ -254,6 +255,19 @@ def _run_snakemake(calls: Calls, path: Path, cores: int, log: Path) -> int:
         finally:
             process.kill()  # on Linux its calls end with it; without effect if it has ended
     return process.returncode
+
+
+def _check_snakemake_profile(name: str) -> None:
+    """Raise :class:`DfnbError` where SNAKEMAKE_PROFILE names no profile that Snakemake can find.
+
+    It would print its usage, a hundred lines. The variable may be another workflow's.
+    """
+    folders = ["", Path.home() / ".config/snakemake", "/etc/xdg/snakemake"]
+    if name and not any(Path(folder, name).exists() for folder in folders):
+        raise DfnbError(
+            f"SNAKEMAKE_PROFILE is {name}, and there is no such folder: unset it, or set it to the "
+            "folder of a profile, as workflow/README.md says for Slurm"
+        )
 
 
 def _follow(process: subprocess.Popen, calls: Calls) -> None:
