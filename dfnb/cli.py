@@ -66,9 +66,9 @@ def call(
     name: Annotated[str, typer.Argument(help="Of a call in the file CALLS.")],
 ) -> None:
     """Execute one call of a profile by papermill; an error is one sentence."""
-    from dfnb.running import profiles, workflow
+    from dfnb.running import execution
 
-    workflow.execute(profiles.Calls.check(files.read_json(calls), calls), name)
+    execution.execute(calls, name)
 
 
 @commands.command()
@@ -99,10 +99,10 @@ def report(
     if not folder.is_dir():  # rebuild would make the folder of a misspelled name
         known = sorted(path.name for path in folder.parent.glob("*/"))
         raise DfnbError(f"there is no report {profile!r}{suggestion(profile, known)}")
-    from dfnb.running import workflow
+    from dfnb.running import execution
 
     with files.explain_writing(folder):
-        typer.echo(f"report: {workflow.rebuild(profile)}")
+        typer.echo(f"report: {execution.rebuild(profile)}")
 
 
 @commands.command()

@@ -375,7 +375,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     saved += tables.save(pd.DataFrame({"n": [1]}), p.folder, "numbers", "Numbers")
     assert len(saved) == 4 and all(path.exists() for path in saved)
     for call in calls.shown:
-        files.write_bytes(own_home / workflow.executed_path("mine", call, is_shown=True), b"{}")
+        files.write_bytes(own_home / call.executed, b"{}")
     words = ["git", "-C", str(own_home), "add", "-n", "reports"]
     added = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "tables/numbers.md" in added
@@ -389,10 +389,10 @@ def test_silence_ends_a_call_and_its_kernel(tmp_path):
     source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     notebook.cells = [nbformat.v4.new_code_cell(source)]
     nbformat.write(notebook, tmp_path / "hangs.ipynb")
-    program = "import nbformat; from dfnb.running import workflow; workflow.LONGEST_SILENCE = 15;"
+    program = "import nbformat; from dfnb.running import execution; execution.LONGEST_SILENCE = 15;"
     program += f"nb = nbformat.read({str(tmp_path / 'hangs.ipynb')!r}, 4);"
     output = str(tmp_path / "out.ipynb")
-    program += f"workflow.execute_notebook(nb, workflow.Path({output!r}), {{}})"
+    program += f"execution.execute_notebook(nb, execution.Path({output!r}), {{}})"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr

@@ -151,12 +151,14 @@ class Call(Closed):
         notebook: Name of the notebook.
         parameters: All of its parameters.
         changes: Those that differ from the notebook's own cell, which papermill gets.
+        executed: The executed notebook, relative to the home.
     """
 
     name: str
     notebook: str
     parameters: dict[str, Any]
     changes: dict[str, Any]
+    executed: str
 
     @property
     def record(self) -> Path:
@@ -214,11 +216,15 @@ def calls(name: str, main: bool = False) -> Calls:
         asked = [p for p in planned if MAIN in p.variants or p.released]
         left_out += [named for p in planned if p not in asked for named in _named(p)]
         planned = asked
+    folder = Path("reports", name)
+    logs, notebooks = folder / "logs", folder / "notebooks"
+    if profile.faces == "real":  # as reports.pictures_folder
+        notebooks = folder / "faces" / "notebooks"
     first = {}  # notebook -> the parameters of its first training
     trainings = []
     for p in planned:
         notebook = papers.module(p.paper).PAPER.notebook
-        trainings.append(_call(measuring.training_of(p).id, notebook, p))
+        trainings.append(_call(measuring.training_of(p).id, notebook, p, logs))
         if not p.released:  # the authors' weights are scored alone
             first.setdefault(notebook, p)
     released = [
@@ -231,20 +237,30 @@ def calls(name: str, main: bool = False) -> Calls:
         )
     both = {**first, **others}
     shown = [
-        _call(notebook, notebook, _as_described(name, notebook, both[notebook]))
+        _call(notebook, notebook, _as_described(name, notebook, both[notebook]), notebooks)
         for notebook in profile.notebooks
         if notebook in both
     ]
     return Calls(profile=name, trainings=trainings, shown=shown, left_out=left_out)
 
 
-def _call(name: str, notebook: str, p: parameters.Parameters) -> Call:
-    """The call of a notebook with these parameters."""
+def _changes(notebook: str, p: parameters.Parameters) -> dict[str, Any]:
+    """The parameters that differ from those of the notebook's own cell."""
     values = p.model_dump(mode="json")
     cell = parameters.schema(notebook).check(parameters.stated(notebook), notebook)
     own = cell.model_dump(mode="json")
-    changes = {key: value for key, value in values.items() if value != own[key]}
-    return Call(name=name, notebook=notebook, parameters=values, changes=changes)
+    return {key: value for key, value in values.items() if value != own[key]}
+
+
+def _call(name: str, notebook: str, p: parameters.Parameters, folder: Path) -> Call:
+    """The call of a notebook with these parameters, whose executed copy is in ``folder``."""
+    return Call(
+        name=name,
+        notebook=notebook,
+        parameters=p.model_dump(mode="json"),
+        changes=_changes(notebook, p),
+        executed=str(folder / f"{name}.ipynb"),
+    )
 
 
 def _as_described(
@@ -424,7 +440,7 @@ def notebook_parameters(name: str, notebook: str) -> dict[str, Any]:
         return dict(profile.notebooks[notebook])
     if profile.notebooks[notebook].get("released"):
         raise DfnbError(f"profile {name} trains nothing for {notebook}: choose another profile")
-    changes = _call("", notebook, next(_stated(name, profile, notebook))).changes
+    changes = _changes(notebook, next(_stated(name, profile, notebook)))
     return {
         key: value for key, value in changes.items() if key not in ("report", "save", "variant")
     }

@@ -1,23 +1,18 @@
 """Running a profile: Snakemake executes its calls, and a line is printed for each that ends.
 
-:func:`execute` is what Snakemake starts for one call: papermill, and a limit on silence.
+:mod:`dfnb.running.execution` is what Snakemake starts for one call.
 """
 
-import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import joblib
-import nbformat
 import yaml
 
 from dfnb import files
@@ -31,7 +26,6 @@ from dfnb.store import reports
 STATUS_EVERY = 30  # seconds
 STOPPING_S = 30  # that calls have to end after Ctrl-C
 MOST_LINES = 100  # of Snakemake's log that are printed when a call failed
-LONGEST_SILENCE = 3 * 3600  # seconds without any output, after which a kernel counts as hanging
 
 
 def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> None:
@@ -55,6 +49,7 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
             )
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
+    reports.pictures_folder(profile)  # with its .gitignore
     if dry_run:
         print(_commands(calls))
         return
@@ -77,16 +72,10 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
             "the reasons, and the same command continues"
         )
     for call in calls.shown:  # and no others, which may be a reader's own
-        page.sign(reports.pictures_folder(profile) / "notebooks" / f"{call.name}.ipynb")
+        page.sign(files.home() / call.executed)
     if page.REPORT in [call.notebook for call in calls.shown]:
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
-
-
-def executed_path(profile: str, call: Call, is_shown: bool) -> Path:
-    """Where the executed notebook of a call is written, relative to the home."""
-    folder = reports.pictures_folder(profile).relative_to(files.home())
-    return folder / ("notebooks" if is_shown else "logs") / f"{call.name}.ipynb"
 
 
 def _commands(calls: Calls) -> str:
@@ -99,7 +88,7 @@ def _commands(calls: Calls) -> str:
     for call in [*calls.trainings, *calls.shown]:
         if not call.done:
             notebook = files.find(f"notebooks/{call.notebook}.ipynb")
-            output = files.home() / executed_path(calls.profile, call, call in calls.shown)
+            output = files.home() / call.executed
             output.parent.mkdir(parents=True, exist_ok=True)
             changes = yaml.safe_dump(call.changes, default_flow_style=True, width=float("inf"))
             parts = [*map(_from_home, (notebook, output)), "-y", changes.strip()]
@@ -111,112 +100,6 @@ def _from_home(path: Path) -> str:
     """A path relative to the home where it is in it, which other machines understand, too."""
     home = files.home()
     return str(path.relative_to(home) if path.is_relative_to(home) else path)
-
-
-# ---------------------------------------------------------------- one call
-
-
-def execute(calls: Calls, name: str) -> None:
-    """Execute a call by papermill: a training up to the cell tagged ``run``, else the whole.
-
-    What the notebook prints goes to standard output, where a log of it shows how far it is. Raises
-    :class:`DfnbError` as :func:`execute_notebook`.
-    """
-    call = next(each for each in [*calls.shown, *calls.trainings] if each.name == name)
-    is_shown = call in calls.shown
-    notebook = nbformat.read(files.find(f"notebooks/{call.notebook}.ipynb"), as_version=4)
-    if not is_shown:
-        tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-        last = next(place for place, of_cell in enumerate(tags) if "run" in of_cell)
-        notebook.cells = notebook.cells[: last + 1]
-    output = files.home() / executed_path(calls.profile, call, is_shown)
-    execute_notebook(notebook, output, call.changes)
-
-
-def execute_notebook(
-    notebook: nbformat.NotebookNode,
-    output: Path,
-    changes: Mapping[str, Any],
-    is_printed: bool = True,
-) -> None:
-    """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
-
-    What it prints is printed, if ``is_printed``.
-
-    Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
-    error of a cell that failed or whose process was killed. After LONGEST_SILENCE this process
-    ends, and its kernel with it.
-    """
-    import papermill  # takes a second to import
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    log = logging.getLogger("papermill")
-    log.addHandler(_Listener(output, is_printed))
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    try:
-        papermill.execute_notebook(
-            notebook,
-            output,
-            changes,
-            progress_bar=False,
-            log_output=True,
-            # Else the kernel's log begins with a warning of eavesdroppers on this machine, and may
-            # end with the interrupt by which each kernel is stopped.
-            extra_arguments=["--log-level=CRITICAL"],
-        )
-    except PapermillExecutionError as error:
-        if error.ename == DfnbError.__name__:
-            raise DfnbError(error.evalue) from None
-        raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
-    except DeadKernelError as error:
-        reason = str(error).splitlines()[0]
-        raise DfnbError(f"{output} shows how far it came: {reason}") from None
-
-
-class _Listener(logging.StreamHandler):
-    """Prints what a notebook prints, and ends this process after LONGEST_SILENCE.
-
-    nbclient's own limit is on a cell: the longest trainings would need one of days.
-    """
-
-    def __init__(self, output: Path, is_printed: bool) -> None:
-        super().__init__(sys.stdout)
-        self.output = output
-        self.is_printed = is_printed
-        self.heard_at = time.monotonic()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record of papermill, which has what a cell has printed or shown."""
-        self.heard_at = time.monotonic()
-        # Neither papermill's own remarks, nor the classes of what a cell has shown.
-        own = ("Input Notebook", "Output Notebook", "Executing ", "Ending ", "Passed unknown", "<")
-        if self.is_printed and not record.getMessage().startswith(own):
-            super().emit(record)
-
-    def _watch(self) -> None:
-        while time.monotonic() - self.heard_at < LONGEST_SILENCE:
-            time.sleep(min(10, LONGEST_SILENCE / 10))
-        hours = LONGEST_SILENCE / 3600
-        print(
-            f"dfnb: {self.output} shows how far it came: nothing was printed for {hours:g} hours",
-            flush=True,
-        )
-        os._exit(1)  # the kernel ends by itself when this process has ended
-
-
-def rebuild(report: str) -> Path:
-    """Execute the notebook of a report, as ``dfnb run`` does, and export it; returns its page.
-
-    Raises :class:`DfnbError` as :func:`execute_notebook`.
-    """
-    output = reports.pictures_folder(report) / "notebooks" / f"{page.REPORT}.ipynb"
-    notebook = nbformat.read(files.find(f"notebooks/{page.REPORT}.ipynb"), as_version=4)
-    execute_notebook(notebook, output, {"report": report, "save": True}, is_printed=False)
-    return page.export(report, page.REPORT)
 
 
 # ---------------------------------------------------------------- all calls

@@ -15,7 +15,7 @@ from dfnb import report
 from dfnb.checks import DfnbError
 from dfnb.files import report_folder
 from dfnb.report import page
-from dfnb.running import workflow
+from dfnb.running import execution
 
 A, _ = planted.SETS
 # What makes a browser load something; links to click on are none of it.
@@ -86,7 +86,7 @@ def test_a_cell_that_fails_is_one_sentence(monkeypatch, kind, sentence):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=sentence):
-        workflow.rebuild("demo")
+        execution.rebuild("demo")
     assert not (report_folder("demo") / "index.html").exists()
 
 
@@ -96,7 +96,7 @@ def test_a_notebook_whose_kernel_is_killed_is_one_sentence(monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", fail)
     with pytest.raises(DfnbError, match=r"_report\.ipynb shows how far it came: Kernel died"):
-        workflow.rebuild("demo")
+        execution.rebuild("demo")
 
 
 def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
@@ -112,7 +112,7 @@ def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
     small.parent.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), small)
-    text = workflow.rebuild("hand").read_text(encoding="utf-8")
+    text = execution.rebuild("hand").read_text(encoding="utf-8")
     assert not LOADS.search(text) and "measure(" not in text
     executed = report_folder("hand") / "notebooks" / small.name
     assert str(empty_home) not in text + executed.read_text(encoding="utf-8")
