@@ -74,9 +74,15 @@ def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
     copy = empty_home / "papers" / "core_2.py"
     for text in (code, code.replace("15_core", "16_core"), code.replace('"core"', '"another"')):
         copy.write_text(text, encoding="utf-8")
-        sys.modules.pop("dfnb.papers.home.core_2", None)  # as in a new process
-        with pytest.raises(DfnbError, match=r"core_2.py has the name, title or notebook of .*core"):
-            papers.modules()
+        forget("core_2")
+        assert "core_2" not in papers.modules()
+        with pytest.raises(DfnbError, match=r"core_2.py .*name, title or notebook of .*core.py"):
+            papers.module("core_2")
+
+
+def forget(name):
+    """Let Python import a file of the home again, as in a new process."""
+    sys.modules.pop(f"dfnb.papers.home.{name}", None)
 
 
 def test_it_stands_in_the_tables(report):

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from dfnb import files
 from dfnb.checks import DfnbError, suggestion
-from dfnb.papers import home
+from dfnb.papers import code, home
+
+_left_out: dict[str, str] = {}  # name of a file that is no paper → why
+_said: set[str] = set()  # of these sentences
 
 
 def notebooks() -> dict[str, str]:
@@ -29,30 +33,79 @@ def notebooks() -> dict[str, str]:
 def modules() -> dict[str, ModuleType]:
     """Import every paper's file; return the modules by name, in the order of the notebooks.
 
-    Raises :class:`DfnbError` where the name, title or notebook of one is also one of another.
+    A file that cannot be imported, that declares no paper, or whose name, title or notebook
+    another one has, is left out, and a line on stderr says why.
     """
     # Where Python looks for the modules of the package dfnb.papers.home; set at every call, because
     # the home may have changed. Python imports a name once in a process: if an earlier home had a
     # file of the same name, the module of that file is returned.
     home.__path__[:] = _home_folders()
+    _left_out.clear()
     papers = {}
     taken = {}  # name, title or notebook -> the file of the paper that has it
     for package in (__name__, home.__name__):  # dfnb.papers, dfnb.papers.home
         for entry in pkgutil.iter_modules(import_module(package).__path__):
-            candidate = import_module(f"{package}.{entry.name}")
-            if not hasattr(candidate, "PAPER"):  # a helper of the papers, such as contract
+            candidate = _imported(package, entry)
+            if candidate is None or not _is_paper(entry.name, candidate):
                 continue
             # A set: a paper's title may equal its name, and must not count as taken by itself.
-            for text in {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}:
-                if text in taken:
-                    raise DfnbError(
-                        f"{candidate.__file__} has the name, title or notebook of {taken[text]}; "
-                        "give it its own"
-                    )
-                taken[text] = candidate.__file__
+            texts = {entry.name, candidate.PAPER.title, candidate.PAPER.notebook}
+            if clash := sorted(texts & taken.keys()):
+                problem = f"it has the name, title or notebook of {taken[clash[0]]}"
+                _leave_out(entry.name, candidate.__file__, problem, "give it its own")
+                continue
+            taken |= dict.fromkeys(texts, candidate.__file__)
             papers[entry.name] = candidate
+    code.remember()
     # A notebook's name begins with its number.
     return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook))
+
+
+def _imported(package: str, entry: pkgutil.ModuleInfo) -> ModuleType | None:
+    """The module of a file in a package; None where importing it raises an error."""
+    name = f"{package}.{entry.name}"
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:  # whatever a file does that somebody is writing
+        file = entry.module_finder.find_spec(name).origin
+        _leave_out(entry.name, file, code.fault(error, file), "correct it or move it away")
+        return None
+
+
+def _is_paper(name: str, candidate: ModuleType) -> bool:
+    """Whether a module declares a paper; if it declares a part of one, it is left out."""
+    from dfnb.papers import contract  # with torch, which most files here import anyway
+
+    classes = {"Settings": contract.Settings, "Network": contract.Network}
+    own = {
+        name: declared
+        for name in classes
+        if isinstance(declared := getattr(candidate, name, None), type)
+        and issubclass(declared, classes[name])
+        and declared not in classes.values()
+    }
+    paper = getattr(candidate, "PAPER", None)
+    if paper is None and len(own) < 2:  # a helper of the papers, such as contract
+        return False
+    problem = None
+    if not isinstance(paper, contract.Paper):
+        problem = "it declares no PAPER = contract.Paper(title, notebook, published)"
+    elif not all(isinstance(text, str) and text for text in paper[:3]):
+        problem = "title, notebook and published of its PAPER must be texts"
+    elif missing := [name for name in classes if name not in own]:
+        problem = f"it declares no class {missing[0]}(contract.{missing[0]})"
+    if problem:
+        _leave_out(name, candidate.__file__, problem, "add it, or move the file away")
+    return problem is None
+
+
+def _leave_out(name: str, file: str, problem: str, mend: str) -> None:
+    """Keep, and print once in a process, why a file is no paper."""
+    sentence = f"{file} is left out: {problem}; {mend}"
+    _left_out[name] = sentence
+    if sentence not in _said:
+        _said.add(sentence)
+        print(sentence, file=sys.stderr)
 
 
 def _home_folders() -> list[str]:
@@ -65,10 +118,17 @@ def _home_folders() -> list[str]:
 def module(paper: str) -> ModuleType:
     """The module of a paper.
 
-    Raises as :func:`modules`, and :class:`DfnbError` if there is no paper of this name; it suggests
-    a similar name, or else lists all.
+    Raises :class:`DfnbError` if there is no paper of this name; it says why its file is left out,
+    or suggests a similar name, or else lists all.
     """
     available = modules()
     if paper not in available:
+        if paper in _left_out:
+            raise DfnbError(_left_out[paper])
         raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, available)}")
     return available[paper]
+
+
+def code_of(paper: str) -> str:
+    """The digest of a paper's code, see :func:`dfnb.papers.code.digest`."""
+    return code.digest(module(paper), modules())

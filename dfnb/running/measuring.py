@@ -42,7 +42,7 @@ def open_or_train(p: TrainingParameters) -> Run:
     Raises as :func:`dfnb.training.train.train` and :func:`ensure_scores`.
     """
     training = training_of(p)
-    run = Run.find(training.id)
+    run = Run.of(training)
     if run is None or not run.has_weights:
         if not p.released:  # such weights need no training set
             print("No finished run has these parameters: it is trained now.")
@@ -65,7 +65,7 @@ def add_if_scored(p: TrainingParameters) -> bool:
     They may be copies in another report: then the weights need not be on this machine. Without
     them no map can be measured, and none is missed. Returns whether the run was added.
     """
-    run = Run.find(training_of(p).id)
+    run = Run.of(training_of(p))
     if run is None:
         return False
     wanted = _conditions(p, run)

@@ -33,6 +33,8 @@ class Training(Closed, Generic[Settings]):
         start_weights: sha256 of the pretrained or released weights; empty: random ones.
         version: Of the paper, raised when its code gives other numbers.
         numbers: Of all other code, likewise: :data:`dfnb.training.train.NUMBERS`.
+        code: Of a paper of the reader's home a digest of its code, so that changed code is trained
+            anew; empty for a paper of the collection.
     """
 
     paper: Name
@@ -45,6 +47,7 @@ class Training(Closed, Generic[Settings]):
     start_weights: str
     version: int
     numbers: int
+    code: str = ""
 
     @property
     def id(self: "Training[Closed]") -> str:
@@ -52,11 +55,12 @@ class Training(Closed, Generic[Settings]):
 
         The hash is of everything, but of the settings only those that differ from their defaults.
         So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that
-        leaves it at its default. Nor does a changed default, although it changes what such a run
-        does: then raise ``NUMBERS``. The source is not hashed: renaming a variable renames no run.
+        leaves it at its default. Nor does a changed default, nor changed code of a paper of the
+        collection: :meth:`dfnb.training.runs.Run.of` sees them.
         """
         changed = self.settings.model_dump(mode="json", exclude_defaults=True)
-        hashed = digest({**self.model_dump(exclude={"settings"}), "settings": changed}, 8)
+        others = self.model_dump(exclude={"settings"} if self.code else {"settings", "code"})
+        hashed = digest({**others, "settings": changed}, 8)
         return f"{self.paper}-{self.train_set}-s{self.seed}-{hashed}"
 
 
@@ -90,6 +94,7 @@ class TrainingRecord(Closed, extra="ignore"):
     validation_threshold: Threshold | None = None
     weights_from: str  # what the training started from, in words
     weights_sha256: str
+    code: str = ""  # a digest of the paper's code, see dfnb.papers.code; empty: not known
     log: list[dict[str, int | float]] = Field([])  # one row per epoch
     n: dict[str, int] = Field({})  # frames per split
     collapsed: bool = False  # whether it learned nothing

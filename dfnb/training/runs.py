@@ -3,11 +3,11 @@
 Torch is imported only where a network is made.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -30,15 +30,44 @@ class Run(StoredRun):
 
     @classmethod
     def find(cls, run_id: str) -> "Run | None":
-        """The finished run with an id, see :meth:`open`; None where there is none."""
-        content = read_record(run_folder(run_id))
-        if content is None:
-            # Several reports may have the run; any will do.
-            path = next(home().glob(f"reports/*/scores/{escape(run_id)}.parquet"), None)
-            content = read_metadata(path)["record"] if path else None
-        if content is None:
+        """The finished run with an id, see :meth:`open`; None where there is none.
+
+        ``runs/`` and several reports may have it, also trained again on another machine, to other
+        weights. The first record whose weights are on this machine is taken, or else the first.
+        """
+        first = None
+        for content in _records(run_id):
+            run = cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
+            if run.has_weights:
+                return run
+            first = first or run
+        return first
+
+    @classmethod
+    def of(cls, training: Training) -> "Run | None":
+        """The finished run of a training; None where there is none.
+
+        Raises :class:`DfnbError` where it was trained with other settings than those of the
+        training, as after a change of a default: its id does not have them. If the paper's code
+        has changed since, a line says so.
+        """
+        run = cls.find(training.id)
+        if run is None:
             return None
-        return cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
+        file = papers.module(training.paper).__file__
+        stored = run.parameters.settings
+        for name, asked in training.settings.model_dump(mode="json").items():
+            if stored.get(name, asked) != asked:  # a setting that is newer than the run is absent
+                raise DfnbError(
+                    f"{run.id} was trained with {name} = {stored[name]!r}, and {asked!r} is asked "
+                    f"for, because a default has changed since; raise version in PAPER of {file}, "
+                    "and it is trained under another id"
+                )
+        if run.record.code not in ("", papers.code_of(training.paper)):
+            _say(
+                f"{file}: code changed since this run; raise version in PAPER if its numbers change"
+            )
+        return run
 
     @classmethod
     def open(cls, run_id: str) -> "Run":
@@ -58,7 +87,7 @@ class Run(StoredRun):
     @property
     def has_weights(self) -> bool:
         """Whether its weights are on this machine, in ``runs/`` or in a report."""
-        return bool(_weight_files(self.id))
+        return self._weights is not None
 
     @property
     def folder(self) -> Path:
@@ -101,14 +130,21 @@ class Run(StoredRun):
 
     def weights(self) -> Path:
         """The file with the weights that the record describes; raises as :meth:`network`."""
-        # The first intact file; a damaged one is passed over.
-        for path in _weight_files(self.id):
-            if sha256(path) == self.record.weights_sha256:
-                return path
+        if self._weights is not None:
+            return self._weights
         raise DfnbError(
             f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
             "and no report has the weights; put them there, or move the folder away and train again"
         )
+
+    @property
+    def _weights(self) -> Path | None:
+        """The first file with the sha256 of the record; a damaged one is passed over."""
+        for path in _weight_files(self.id):
+            status = path.stat()
+            if _sha256(path, status.st_mtime_ns, status.st_size) == self.record.weights_sha256:
+                return path
+        return None
 
     @cache  # noqa: B019, runs are few, and reading all masks takes long
     def mean_mask(self) -> np.ndarray | None:
@@ -154,6 +190,27 @@ def with_weights(stored: Iterable[StoredRun]) -> list[Run]:
     """The runs that have their weights on this machine, in ``runs/`` or in a report."""
     runs = [Run(run.id, run.record) for run in stored]
     return [run for run in runs if run.has_weights]
+
+
+def _records(run_id: str) -> Iterator[dict[str, Any]]:
+    """The contents of the records with an id: that in ``runs/``, then those in reports."""
+    content = read_record(run_folder(run_id))
+    if content is not None:
+        yield content
+    for path in sorted(home().glob(f"reports/*/scores/{escape(run_id)}.parquet")):
+        yield read_metadata(path)["record"]
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a line, once in a process: all runs of a paper have the same."""
+    print(line)
+
+
+@cache
+def _sha256(path: Path, modified: int, size: int) -> str:
+    """The sha256 of a file, which is computed again only when it was modified."""
+    return sha256(path)
 
 
 def _weight_files(run_id: str) -> list[Path]:

@@ -10,7 +10,7 @@ from dfnb import papers
 from dfnb.data import sources
 from dfnb.data.frames import check_classes
 from dfnb.files import locked, run_folder
-from dfnb.papers import backbones, released_weights
+from dfnb.papers import backbones, code, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
 from dfnb.store.runs import Training
@@ -54,7 +54,7 @@ def train(training: Training) -> Run:
             if before is not None:
                 start = train(training.model_copy(update={"settings": before}))
             fit(folder, training, visible_splits(training, start), start)
-    return Run.open(folder.name)
+    return Run.of(training)
 
 
 def make_training(
@@ -92,6 +92,7 @@ def make_training(
         start_weights=weights.sha256,  # empty: random
         version=papers.module(paper).PAPER.version,
         numbers=NUMBERS,
+        code=papers.code_of(paper) if code.is_of_home(papers.module(paper)) else "",
     )
 
 
