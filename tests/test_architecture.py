@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dfnb import papers
+
 READERS = (
     "report.claims",
     "report.figures",
@@ -32,7 +34,7 @@ library
 running
 cli
 """
-PAPERS = {"exposing_the_deception", "lae", "locate_and_verify", "self_blended_images", "xception"}
+PAPERS = set(papers.modules())
 
 
 def trees(checkout):

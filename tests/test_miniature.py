@@ -5,7 +5,6 @@ tests/gpu does it with the published networks, sizes and commands.
 """
 
 import miniature
-import networks
 import profiles
 import pytest
 from typer.testing import CliRunner
@@ -31,7 +30,7 @@ def test_downloads_become_the_table_of_published_figures_and_ours(empty_home, mo
     small = {"image_size": 64, "batch_size": 4, "images_per_epoch": 4}
     of_paper = {}
     for paper in {*papers.modules()} - {"xception"}:
-        of_paper[paper] = {"backbone": "dfnb_plain7", **networks.SMALL[paper]}
+        of_paper[paper] = {"backbone": "dfnb_plain7", **papers.module(paper).PAPER.small}
     miniature.write_profile(empty_home, of_paper, **small)
     for call in profiles.trained("paper").shown:
         _, names = notebooks.execute(call.notebook, empty_home, **call.changes)

@@ -10,11 +10,6 @@ from dfnb.papers import contract, released
 from dfnb.training import trainer
 
 PAPERS = list(papers.modules())
-# Settings with which the total is the plain sum of the terms; test_lae and others have the weights.
-UNWEIGHTED = {
-    "exposing_the_deception": {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)},
-    "lae": {"pixel_weight": 1.0, "adversarial_weight": 1.0, "attention_weight": 1.0},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +22,55 @@ def seeded():
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_losses_reach_every_weight(paper):
-    network = small(paper, **UNWEIGHTED.get(paper, {}))
+    network = small(paper)
     with torch.no_grad():
         for parameter in network.parameters():  # a weight that starts at zero hides a broken path
             parameter.add_(0.1 * torch.randn_like(parameter))
     batch = batch_of()
     losses = network.losses(network(batch["image"]), batch)
-    terms = 0
-    for name, value in losses.items():
-        assert torch.isfinite(value) and value.ndim == 0
-        if name not in ("total", "adversary") and value.requires_grad:
-            terms += value.item()
-    assert losses["total"].item() == pytest.approx(terms)
     (losses["total"] + losses.get("adversary", 0)).backward()
     for name, parameter in network.named_parameters():
         if not name.endswith("key.bias"):  # softmax ignores a constant
-            assert parameter.grad is not None and parameter.grad.any(), name
+            is_reached = parameter.grad is not None and parameter.grad.any()
+            assert is_reached == (name not in untrained(network)), name
+
+
+def untrained(network):
+    """The weights that the paper says are never trained."""
+    parts = tuple(f"{part}." for part in network.untrained)
+    return {name for name, _ in network.named_parameters() if f"{name}.".startswith(parts)}
+
+
+def test_a_released_quirk_that_leaves_weights_untrained_is_declared():
+    network = small("locate_and_verify", sspsl=True, mixup_probability=0.0)
+    batch = batch_of(has_mask=torch.tensor([True, True, True, False]))
+    batch["landmarks"] = (96 * contract.FACE).expand(4, 5, 2)
+    network.losses(network(batch["image"]), batch)["total"].backward()
+    gradients = {name: value.grad for name, value in network.named_parameters()}
+    without = {name for name, value in gradients.items() if value is None}
+    assert without == untrained(network) != set()
+
+
+# Settings with which the total is the plain sum of the terms; test_lae and others have the weights.
+PLAIN_SUMS = {
+    "exposing_the_deception": {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)},
+    "lae": {"pixel_weight": 1.0, "adversarial_weight": 1.0, "attention_weight": 1.0},
+    "locate_and_verify": {},
+    "self_blended_images": {},
+    "xception": {},
+}
+
+
+@pytest.mark.parametrize("paper", PLAIN_SUMS)
+def test_the_total_is_the_sum_of_the_terms(paper):
+    network = small(paper, **PLAIN_SUMS[paper])
+    batch = batch_of()
+    losses = network.losses(network(batch["image"]), batch)
+    terms = 0
+    for name, value in losses.items():
+        if name not in ("total", "adversary") and value.requires_grad:
+            terms += value.item()
+    assert losses["total"].item() == pytest.approx(terms)
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -64,18 +92,10 @@ def test_scores_are_the_sigmoid_of_log_odds_and_rise_toward_fake(paper):
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_maps_name_layers_and_other_maps(paper):
-    network = small(paper).eval()
-    maps = network.maps()
-    for target in maps.values():
-        if target == "localise":
-            located = network.localise(network(torch.randn(2, 3, 96, 96)))
-            assert located.shape[0] == 2 and located.ndim == 3
-            assert located.min() >= 0 and located.max() <= 1
-        elif isinstance(target, tuple):
-            assert set(target) < set(maps)
-        else:
-            network.get_submodule(target)
+def test_a_paper_keeps_the_contract(paper):
+    state = torch.random.get_rng_state()
+    contract.check(papers.module(paper))
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("paper", [paper for paper in PAPERS if paper != "lae"])  # without mixup

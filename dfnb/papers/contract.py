@@ -13,9 +13,13 @@ Training, scores, maps and tables know nothing else about a paper.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
+import re
+from contextlib import AbstractContextManager, contextmanager, suppress
+from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self, TypedDict
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -25,10 +29,12 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 from torchvision.transforms import v2
 
-from dfnb.checks import Closed, DfnbError
+from dfnb.checks import Closed, DfnbError, suggestion
+from dfnb.papers import backbones, code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import ModuleType
 
     import numpy as np
     import pandas as pd
@@ -65,6 +71,7 @@ class Paper(NamedTuple):
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
     # training. tests/test_golden.py finds out who forgets.
     version: int = 1
+    small: Mapping[str, Any] = MappingProxyType({})  # settings of :func:`small`
 
 
 class Batch(TypedDict):
@@ -282,9 +289,12 @@ class Network(nn.Module):
 
     Attributes:
         weights_from: what the training starts from: "random weights", "ImageNet" or another name.
+        untrained: names of parts that no loss reaches, where the released code leaves them as they
+            were initialised.
     """
 
     weights_from = "random weights"
+    untrained: ClassVar[tuple[str, ...]] = ()
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The paper's loss terms by name, and ``total``, the one that is minimised.
@@ -369,3 +379,218 @@ def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
     """The outputs of a network for images (B, 3, H, W), in float32 and without gradients."""
     return {name: value.float() for name, value in network(images).items()}
+
+
+# ---------------------------------------------------------------- the check of a paper
+
+# Eyes, nose tip and mouth corners in shares of the image's side.
+FACE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.5], [0.4, 0.7], [0.6, 0.7]])
+
+
+def small(module: ModuleType, **changes: Any) -> Settings:
+    """Settings of a paper for a small network with random weights; ``changes`` go before others."""
+    values = {"backbone": backbones.SMALL, "pretrained": False, "image_size": 96}
+    return module.Settings(**{**values, **module.PAPER.small, **changes})
+
+
+def check(module: ModuleType, settings: Settings | None = None) -> None:
+    """Raise :class:`DfnbError` where a paper does not do what this module says.
+
+    A network with random weights gets a batch of two images of noise: a real one and a fake. Names,
+    types and shapes of outputs, losses, scores and maps are checked, and that no method has a name
+    that is almost that of a hook. Random numbers that are drawn do not count for what follows.
+
+    Args:
+        module: The paper.
+        settings: Of the training that is to start; None: :func:`small` ones.
+    """
+    file = module.__file__
+    _check_names(module)
+    with _blamed(module, "the defaults of its Settings are refused"):
+        defaults = module.Settings().model_dump(mode="json")
+    module.Settings.check(defaults, f"{file}, defaults of Settings")
+    with torch.random.fork_rng(devices=[]):
+        with _blamed(module, "its Network cannot be built"):
+            settings = settings or small(module)
+            network = module.Network(settings.model_copy(update={"pretrained": False}))
+        batch = _noise(settings.image_size)
+        _check_training(module, network, batch, settings)
+        network.eval()
+        with _blamed(module, "forward fails in evaluation mode"):
+            outputs = outputs_of(network, batch["image"])
+        _check_scores(module, network, outputs)
+        _check_maps(module, network, outputs, batch["image"])
+
+
+def _noise(side: int) -> Batch:
+    """A batch of two: a real image, and a fake one whose upper half is forged."""
+    mask = torch.zeros(2, 1, side, side)
+    mask[1, :, : side // 2] = 1
+    return {
+        "image": torch.randn(2, 3, side, side),
+        "label": torch.tensor([0, 1]),
+        "mask": mask,
+        "has_mask": torch.tensor([True, True]),
+        "landmarks": (FACE * side).expand(2, 5, 2),
+        "epoch": 0,
+        "partner": None,
+        "weight": 1.0,
+    }
+
+
+@contextmanager
+def _blamed(module: ModuleType, what: str) -> Iterator[None]:
+    """Turn any error into a :class:`DfnbError` with the line of the paper's file."""
+    try:
+        yield
+    except DfnbError:
+        raise
+    except Exception as error:
+        fault = code.fault(error, module.__file__)
+        raise DfnbError(f"{module.__file__}: {what} ({fault}); correct it, then train") from error
+
+
+def _expect(module: ModuleType, is_so: bool, sentence: str) -> None:
+    """Raise :class:`DfnbError` with the paper's file and the sentence unless something is so."""
+    if not is_so:
+        raise DfnbError(f"{module.__file__}: {sentence}")
+
+
+def _check_names(module: ModuleType) -> None:
+    """Refuse a name that is almost that of a hook, and that nothing in the paper's file uses."""
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    for name, base in (("Settings", Settings), ("Network", Network)):
+        declared = vars(module)[name]
+        hooks = {hook for hook in (*vars(base), *base.__annotations__) if not hook.startswith("_")}
+        hooks |= {"forward", "localise"} if base is Network else set()
+        own = {*vars(declared), *declared.__annotations__}
+        for member in sorted(own):
+            is_known = member.startswith("_") or hasattr(base, member) or member in hooks
+            if is_known or re.search(rf"\.{member}\b", source):
+                continue
+            if near := get_close_matches(member, hooks - own, 1, 0.75):
+                raise DfnbError(
+                    f"{module.__file__}: nothing uses {name}.{member}; did you mean {near[0]}?"
+                )
+
+
+def _check_training(
+    module: ModuleType,
+    network: Network,
+    batch: Batch,
+    settings: Settings,
+) -> None:
+    """Check what a step of the training needs: outputs, losses, a gradient and optimisers."""
+    with _blamed(module, "forward fails"):
+        outputs = network.train()(batch["image"])
+    is_dict = isinstance(outputs, dict) and all(
+        isinstance(value, Tensor) for value in outputs.values()
+    )
+    found = type(outputs).__name__
+    if isinstance(outputs, dict):
+        found = f"a dict of {', '.join(type(value).__name__ for value in outputs.values())}"
+    _expect(module, is_dict, f"forward returns {found}; return a dict of tensors by name")
+    outputs = {name: value.float() for name, value in outputs.items()}
+    if type(network).log_odds is Network.log_odds:
+        is_there = "cls" in outputs
+        sentence = f"forward returns no output cls, but {', '.join(outputs) or 'nothing'}"
+        _expect(module, is_there, f"{sentence}; return the logits (B, 2), real first, as cls")
+        shape = tuple(outputs["cls"].shape)
+        sentence = f"the output cls has shape {shape} for 2 images"
+        _expect(module, shape == (2, 2), f"{sentence}; return logits (B, 2), real first")
+    mixed = {**batch, "partner": torch.tensor([1, 0]), "weight": 0.3}
+    for each in [batch, mixed] if settings.mixup_probability else [batch]:
+        with _blamed(module, "losses fails"):
+            losses = network.losses(outputs, each)
+        _check_losses(module, losses)
+    with _blamed(module, "the gradient of total cannot be computed"):
+        (losses["total"] + losses.get("adversary", 0)).backward()
+    with _blamed(module, "optimisation fails"):
+        optimisers, schedule = settings.optimisation(network, 10)
+    is_so = isinstance(schedule, LRScheduler) and isinstance(optimisers, list)
+    _expect(module, is_so, "optimisation must return a list of optimisers and a schedule")
+
+
+def _check_losses(module: ModuleType, losses: dict[str, Tensor]) -> None:
+    """Check the losses' names, shapes and values."""
+    found = type(losses).__name__
+    _expect(module, isinstance(losses, dict), f"losses returns {found}; return a dict by name")
+    sentence = f"losses returns no total, the loss that is minimised, but {', '.join(losses)}"
+    _expect(module, "total" in losses, f"{sentence}; add it")
+    for name, value in losses.items():
+        is_scalar = isinstance(value, Tensor) and value.ndim == 0
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        _expect(module, is_scalar, f"the loss {name} is {found}; return a scalar tensor, as a mean")
+        is_finite = bool(value.isfinite())
+        _expect(module, is_finite, f"the loss {name} is {value.item()} for noise; make it finite")
+    sentence = "no gradient passes from the loss total to the weights; do not detach it"
+    _expect(module, losses["total"].requires_grad, sentence)
+
+
+def _check_scores(module: ModuleType, network: Network, outputs: dict[str, Tensor]) -> None:
+    """Check the log-odds and P(fake) of two images."""
+    for name in ("log_odds", "score"):
+        with _blamed(module, f"{name} fails"):
+            values = getattr(network, name)(outputs)
+        is_so = isinstance(values, Tensor) and tuple(values.shape) == (2,)
+        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        _expect(module, is_so, f"{name} returns {found} for 2 images; return (B,)")
+        _expect(
+            module, bool(values.isfinite().all()), f"{name} is not finite for noise; correct it"
+        )
+    is_share = bool(((values >= 0) & (values <= 1)).all())
+    _expect(module, is_share, "score is P(fake) and must be in [0, 1]")
+
+
+def _check_maps(
+    module: ModuleType,
+    network: Network,
+    outputs: dict[str, Tensor],
+    images: Tensor,
+) -> None:
+    """Check that each map of a network can be made."""
+    with _blamed(module, "maps fails"):
+        declared = network.maps()
+    _expect(module, isinstance(declared, dict), "maps returns no dict; return how each map is made")
+    for name, origin in declared.items():
+        sentence = f"its map {name!r} is of {origin!r}"
+        if origin == "localise":
+            is_there = hasattr(network, "localise")
+            _expect(module, is_there, f"{sentence}, and Network has no method localise; add it")
+        elif isinstance(origin, tuple):
+            wrong = [part for part in origin if part not in declared or part == name]
+            _expect(module, not wrong, f"{sentence}{suggestion(str(wrong and wrong[0]), declared)}")
+        elif isinstance(origin, str):
+            parts = dict(network.named_modules())
+            known = suggestion(origin, [*parts][1:])
+            _expect(module, origin in parts, f"{sentence}, a part that it does not have{known}")
+            part = parts[origin]
+            _check_part(module, network, backbones.last_map(part) or part, sentence, images)
+        else:
+            _expect(module, callable(origin), f"{sentence}; name a part, other maps or localise")
+    if hasattr(network, "localise"):
+        with _blamed(module, "localise fails"):
+            located = network.localise(outputs)
+        is_map = isinstance(located, Tensor) and located.ndim == 3 and len(located) == 2
+        found = tuple(located.shape) if isinstance(located, Tensor) else type(located).__name__
+        _expect(module, is_map, f"localise returns {found} for 2 images; return maps (B, h, w)")
+        is_share = bool(((located >= 0) & (located <= 1)).all())
+        _expect(
+            module, is_share, "localise returns values outside [0, 1]; scale them, as by sigmoid"
+        )
+
+
+def _check_part(
+    module: ModuleType,
+    network: Network,
+    part: nn.Module,
+    sentence: str,
+    images: Tensor,
+) -> None:
+    """Check that a part is called in forward, and returns a map or tokens."""
+    returned = []
+    with part.register_forward_hook(lambda *call: returned.append(call[-1])):
+        outputs_of(network, images)
+    _expect(module, bool(returned), f"{sentence}, which forward does not call; name another part")
+    is_map = isinstance(returned[-1], Tensor) and returned[-1].ndim in (3, 4)
+    _expect(module, is_map, f"{sentence}, which returns no feature map; name another part")

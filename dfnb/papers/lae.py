@@ -38,7 +38,12 @@ from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones, contract
 from dfnb.seeds import rng, torch_seed
 
-PAPER = contract.Paper("LAE", "03_lae", "LAE")
+PAPER = contract.Paper(
+    title="LAE",
+    notebook="03_lae",
+    published="LAE",
+    small={"decoder_widths": (16, 8, 8), "adversary_widths": (8, 8), "perceptual_weight": 0.0},
+)
 EPSILON = 1e-6  # keeps logarithms and divisions finite
 WITHOUT_COMPARATOR = "set perceptual_weight = 0 to train without the perceptual term"
 Outputs = dict[str, Tensor]  # of the network, by name, see Network.forward

@@ -34,7 +34,12 @@ from dfnb.papers import backbones, contract, released
 from dfnb.papers.contract import IGNORED, Batch, cross_entropy
 from dfnb.seeds import rng
 
-PAPER = contract.Paper("Locate and Verify", "04_locate_and_verify", "Locate and Verify")
+PAPER = contract.Paper(
+    title="Locate and Verify",
+    notebook="04_locate_and_verify",
+    published="Locate and Verify",
+    small={"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
+)
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
 Outputs = dict[str, Tensor]  # of the network, by name
 
@@ -397,6 +402,8 @@ class Network(contract.Network):
       labels compare patches. It is never trained, because pseudo-labels pass no gradient: as in
       the released code, its convolution keeps its random weights.
     """
+
+    untrained = ("projection",)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

@@ -36,7 +36,12 @@ from dfnb.data.loading import Sample
 from dfnb.papers import contract, xception
 from drawnfaces.codecs import jpeg
 
-PAPER = contract.Paper("Self-Blended Images", "06_self_blended_images", "Self-Blended Images")
+PAPER = contract.Paper(
+    title="Self-Blended Images",
+    notebook="06_self_blended_images",
+    published="Self-Blended Images",
+    small={"dropout": 0.0, "drop_path": 0.0},  # the small backbone has neither
+)
 
 # Eyes, nose tip and mouth corners, (5, 2), x and y as shares of a crop's sides, for frames without
 # a known face.

@@ -10,7 +10,7 @@ from dfnb import papers
 from dfnb.data import sources
 from dfnb.data.frames import check_classes
 from dfnb.files import locked, run_folder
-from dfnb.papers import backbones, code, released_weights
+from dfnb.papers import backbones, code, contract, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.records import read_record
 from dfnb.store.runs import Training
@@ -49,6 +49,7 @@ def train(training: Training) -> Run:
             adopt(folder, training)
         elif read_record(folder) is None:  # not trained to the end yet
             settings.fetch()
+            contract.check(papers.module(training.paper), settings)
             start = None  # the run of the previous phase
             before = settings.before()  # settings of the previous phase
             if before is not None:

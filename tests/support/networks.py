@@ -3,21 +3,12 @@
 import torch
 
 from dfnb import papers
-
-SMALL = {
-    "locate_and_verify": {"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
-    "exposing_the_deception": {"branches": 3, "fusion_widths": (16, 16, 12)},
-    "lae": {"decoder_widths": (16, 8, 8), "adversary_widths": (8, 8), "perceptual_weight": 0.0},
-    "self_blended_images": {"dropout": 0.0, "drop_path": 0.0},
-}
+from dfnb.papers import contract
 
 
 def recipe(paper, **changes):
     """Settings of a paper for the small backbone, with random weights."""
-    values = {"backbone": "dfnb_plain7", "pretrained": False, "image_size": 96}
-    values.update(SMALL.get(paper, {}))
-    values.update(changes)
-    return papers.module(paper).Settings(**values)
+    return contract.small(papers.module(paper), **changes)
 
 
 def small(paper, **changes):
