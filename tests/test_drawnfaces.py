@@ -294,6 +294,7 @@ LANDMARKS = np.float64([(30, 40), (70, 40), (50, 55), (35, 75), (65, 75)])
 FACE = faces.Detection(30, 30, 40, 50, LANDMARKS, 0.9)
 
 
+@pytest.mark.usefixtures("detector")
 @pytest.mark.parametrize("method", mesh_forgeries.METHODS)
 def test_masks_of_forged_photographs_are_exact(samples, method):
     faces_there = []
@@ -338,7 +339,10 @@ def test_a_picture_that_is_a_thin_line_has_no_face(empty_home):
 
 @pytest.fixture
 def portraits(empty_home, monkeypatch):
-    """A folder of 24 grey portraits, in which a face is detected without the detector."""
+    """A folder of 24 grey portraits, whose face and its mesh are found without a network.
+
+    The points of the mesh lie on a spiral.
+    """
     folder = empty_home / "faces"
     folder.mkdir()
     for number in range(24):
@@ -348,6 +352,9 @@ def portraits(empty_home, monkeypatch):
     (folder / ".DS_Store").touch()
     monkeypatch.setattr(faces, "detector_path", lambda: folder / "0.png")
     monkeypatch.setattr(faces.YuNet, "__call__", lambda self, image: [FACE])
+    turns, radius = 2.4 * np.arange(468), np.sqrt(np.arange(468))[:, None]
+    mesh = np.float32(LANDMARKS[2] + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1))
+    monkeypatch.setattr(faces, "face_mesh", lambda image, landmarks: mesh)
     return folder
 
 
@@ -409,7 +416,6 @@ def test_photographs_identify_a_dataset_wherever_they_are(portraits, empty_home)
         identity_of(portraits)
 
 
-@pytest.mark.usefixtures("detector")  # forgeries along a mesh
 def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, monkeypatch):
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(portraits))

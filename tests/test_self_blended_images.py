@@ -176,6 +176,7 @@ UNUSABLE = {
 }
 
 
+@pytest.mark.usefixtures("detector")
 def test_the_hull_of_the_mesh_holds_the_face_however_it_is_turned(samples):
     path = min(samples.glob("portraits/*.jpg"))
     portrait = read_image(path)
