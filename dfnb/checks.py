@@ -142,15 +142,26 @@ def _remedy(problem: str, value: Any) -> str:
 def suggestion(name: str, known: Collection[str]) -> str:
     """The end of a sentence on an unknown name: the names perhaps meant, or else the first known.
 
-    Perhaps meant are known names that contain it, else those spelled alike; three at most. Without
-    any, the first MOST_NAMES of ``known`` are listed.
+    Perhaps meant are known names that begin with it, else those spelled alike, else those that
+    contain it; three at most. Capitals and punctuation do not count. Without any, the first
+    MOST_NAMES of ``known`` are listed.
     """
-    similar = [other for other in known if name in other][:3] or get_close_matches(name, known)
-    if similar:
-        return f"; did you mean {' or '.join(similar)}?"
+    typed = _letters(name)
+    by_letters = {_letters(other): other for other in known}
+    begin = [other for letters, other in by_letters.items() if letters.startswith(typed)]
+    alike = [by_letters[letters] for letters in get_close_matches(typed, by_letters)]
+    contain = [other for letters, other in by_letters.items() if typed in letters]
+    similar = begin or alike or contain
+    if similar and typed:
+        return f"; did you mean {' or '.join(similar[:3])}?"
     first = [*known][:MOST_NAMES]
     others = f" and {len(known) - len(first)} others" if len(known) > len(first) else ""
     return f"; known are {', '.join(first) or 'none'}{others}"
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name, in lower case: by them names are compared."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def check_name(name: str, source: object, pattern: str = NAME) -> str:

@@ -57,6 +57,23 @@ def test_few_names_are_said():
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("sed", "seed"),  # and not released, which contains it
+        ("celeb-df", "celeb-df-v2"),
+        ("CelebDF_v2", "celeb-df-v2"),
+        ("dmeo", "demo"),
+        ("batchsize", "batch_size"),
+        ("65b205e7", "xception-s30-65b205e7"),
+    ],
+)
+def test_the_name_that_was_meant_is_suggested(name, meant):
+    known = ["released", "seed", "demo", "batch_size", "celeb-df-v2", "xception-s30-65b205e7"]
+    assert suggestion(name, known) == f"; did you mean {meant}?"
+    assert suggestion("++", known).startswith("; known are released, seed")
+
+
+@pytest.mark.parametrize(
     ("error", "problem"), [(OSError("gone"), "gone"), (KeyError("name"), "it lacks 'name'")]
 )
 def test_faults_of_files_become_a_sentence(error, problem):
