@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,17 +15,81 @@ import typer
 from dfnb import files
 from dfnb.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
-ProfileName = Annotated[
-    str,
-    typer.Argument(help="A file of notebooks/profiles: smoke, demo, …"),
-]
+# ---------------------------------------------------------------- what a shell completes
+
+
+def profile_names() -> list[str]:
+    """The profiles, of the home or of the project."""
+    return sorted(path.stem for path in files.find("notebooks/profiles").glob("*.yaml"))
+
+
+def report_names() -> list[str]:
+    """The reports of the home."""
+    return sorted(path.name for path in (files.home() / "reports").glob("*/"))
+
+
+def notebook_names() -> list[str]:
+    """The notebooks, of the home or of the project."""
+    return sorted(path.stem for path in files.find("notebooks").glob("*.ipynb"))
+
+
+def drawn_names() -> list[str]:
+    """The datasets that ``dfnb synth`` makes."""
+    from dfnb.data import sources
+
+    return sources.embedded_names()
+
+
+def published_names() -> list[str]:
+    """The datasets that ``dfnb prepare`` reads."""
+    from dfnb.data import sources
+
+    return sources.published_names()
+
+
+def fetched_names() -> list[str]:
+    """The datasets that ``dfnb fetch`` downloads."""
+    from dfnb.data import sources
+
+    return [name for name in sources.published_names() if "fetch" in sources.manifest(name)]
+
+
+def argument(text: str, names: Callable[[], list[str]]) -> Any:
+    """An argument with this help, for which a shell offers the ``names`` that begin as typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return typer.Argument(help=text, autocompletion=complete)
+
+
+ProfileName = Annotated[str, argument("A file of notebooks/profiles, such as demo.", profile_names)]
+
+
+# ---------------------------------------------------------------- the commands
 
 commands = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help texts are no markup
-    help="Reproduce papers on deepfake detection: make data, run a profile, make its report.",
 )
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end, where ``--version`` is typed."""
+    if asked:
+        typer.echo(f"dfnb {version('dfnb')}")
+        raise typer.Exit
+
+
+@commands.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Reproduce papers on deepfake detection: make data, run a profile, make its report."""
 
 
 def app() -> None:
@@ -62,7 +128,7 @@ def run(
 
 @commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself
 def call(
-    calls: Path,
+    calls: Annotated[Path, typer.Argument(help="The file calls.json of a report.")],
     name: Annotated[str, typer.Argument(help="Of a call in the file CALLS.")],
 ) -> None:
     """Execute one call of a profile by papermill; an error is one sentence."""
@@ -74,7 +140,7 @@ def call(
 @commands.command()
 def parameters(
     profile: ProfileName,
-    notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
+    notebook: Annotated[str, argument("Such as 04_locate_and_verify.", notebook_names)],
 ) -> None:
     """Print the parameters of a notebook in a profile, for `papermill NOTEBOOK OUT -f FILE`.
 
@@ -89,7 +155,7 @@ def parameters(
 
 @commands.command()
 def report(
-    profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
+    profile: Annotated[str, argument("A folder of reports/.", report_names)] = "demo",
 ) -> None:
     """Make a report again from its stored scores: results, notebook and page.
 
@@ -97,8 +163,7 @@ def report(
     """
     folder = files.report_folder(profile)
     if not folder.is_dir():  # rebuild would make the folder of a misspelled name
-        known = sorted(path.name for path in folder.parent.glob("*/"))
-        raise DfnbError(f"there is no report {profile!r}{suggestion(profile, known)}")
+        raise DfnbError(f"there is no report {profile!r}{suggestion(profile, report_names())}")
     from dfnb.running import execution
 
     with files.explain_writing(folder):
@@ -107,9 +172,11 @@ def report(
 
 @commands.command()
 def synth(
-    preset: str,
-    portraits: Path | None = None,
-    name: str | None = None,
+    preset: Annotated[str, argument("A dataset of the benchmark, such as smoke-b.", drawn_names)],
+    portraits: Annotated[
+        Path | None, typer.Option(help="A folder of photographs to use in place of its faces.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the new dataset; by default PRESET.")] = None,
 ) -> None:
     """Make a dataset of the embedded benchmark.
 
@@ -170,7 +237,7 @@ def data() -> None:
 
 @commands.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A dataset of `dfnb data`.")],
+    name: Annotated[str, argument("A dataset of `dfnb data`.", fetched_names)],
     part: Annotated[str | None, typer.Option(help="Only this part, such as small.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the terms, in a script.")] = False,
 ) -> None:
@@ -212,12 +279,24 @@ def _ask(question: str, name: str) -> None:
 
 @commands.command()
 def prepare(
-    source: str,
-    name: Annotated[str | None, typer.Argument()] = None,
-    root: Path | None = None,
-    settings: Annotated[list[str] | None, typer.Option("--set")] = None,
-    one_class: bool = False,
-    splits: Annotated[list[str] | None, typer.Option()] = None,
+    source: Annotated[
+        str, argument("A dataset of `dfnb data`, a folder, or a CSV.", published_names)
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="Of the new dataset; by default that of SOURCE.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder of a download, or of the videos of a CSV.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, such as size=256; repeatable.")
+    ] = None,
+    one_class: Annotated[
+        bool, typer.Option("--one-class", help="Accept real or fake videos alone.")
+    ] = False,
+    splits: Annotated[
+        list[str] | None, typer.Option(help="Only this: train, val or test; repeatable.")
+    ] = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -283,7 +362,10 @@ def _videos(source: Path, root: Path | None) -> list:
             )
         return videos.read_folder(source)
     if not source.is_file():
-        raise DfnbError(f"there is no file or folder {source}, and no such dataset in `dfnb data`")
+        known = suggestion(str(source), published_names())
+        raise DfnbError(
+            f"there is no file or folder {source}, and no such dataset in `dfnb data`{known}"
+        )
     if source.suffix.lower() != ".csv":
         raise DfnbError(
             f"{source} is no folder, and its name does not end in .csv; {videos.RECIPE}"

@@ -6,15 +6,18 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import clips
 import nbformat
 import pytest
 from profiles import BASELINE, SETTINGS, SHARED, write_profile
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from dfnb import files
 from dfnb.checks import DfnbError
-from dfnb.cli import app
+from dfnb.cli import app, commands
 from dfnb.data import prepare
 from dfnb.papers import backbones
 from dfnb.report.page import REPORT
@@ -51,6 +54,7 @@ def output_of(monkeypatch, capsys):
         (("report", "../x"), "../x"),
         (("report", "nope"), "there is no report 'nope'; known are none"),
         (("prepare", "nowhere"), "nowhere"),
+        (("prepare", "celeb-df"), " or celeb-df-v2?"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "there is no file or folder nowhere.csv"),
         (("prepare", "set.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
@@ -65,6 +69,34 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, mo
     last = printed.splitlines()[-1]
     assert status == 1 and last.startswith("dfnb: ") and sentence in last
     assert "Traceback" not in printed
+
+
+def test_every_option_and_argument_has_a_help():
+    for name, command in get_command(commands).commands.items():
+        for each in command.params:
+            assert each.help, (name, each.name)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run smo", ["smoke"]),
+        ("parameters demo 04", ["04_locate_and_verify"]),
+        ("report mi", ["mine"]),
+        ("synth smoke-b", ["smoke-b"]),
+        ("fetch hidf-", ["hidf-sample"]),
+        ("prepare celeb-df-v", ["celeb-df-v1", "celeb-df-v2"]),
+    ],
+)
+def test_a_shell_completes_names(own_home, typed, offered):
+    (own_home / "reports" / "mine").mkdir(parents=True)
+    asked = {"COMP_WORDS": f"dfnb {typed}", "COMP_CWORD": str(len(typed.split()))}
+    shell = CliRunner(env={"_DFNB_COMPLETE": "complete_bash", **asked})
+    assert shell.invoke(commands, prog_name="dfnb").output.split() == offered
+
+
+def test_the_version_is_that_of_the_package(output_of):
+    assert output_of("--version") == (0, f"dfnb {version('dfnb')}\n")
 
 
 LIGHT = ["--help", "synth synth-z"]
