@@ -19,7 +19,7 @@ from dfnb.attribution import maps
 from dfnb.checks import DfnbError, explained
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames
-from dfnb.data.sources import frames_to_score
+from dfnb.data.sources import check_known, ensure_datasets, frames_to_score
 from dfnb.report.metrics import measure
 from dfnb.report.reading import UNITS
 from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
@@ -40,7 +40,8 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
     the dataset has at most 32 frames, evenly spaced, as in the reports; train and val are complete.
 
     Args:
-        name: A dataset that ``dfnb synth`` or ``dfnb prepare`` made, or the path of its folder.
+        name: A dataset that ``dfnb prepare`` made, or the path of its folder; or one that ``dfnb
+            synth`` makes, which is made now if it is missing.
         split: train, val or test.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
@@ -50,6 +51,9 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         dataset = dfnb.load_dataset("smoke-b", "test")
         dataset[0].image.shape, dataset.table["method"].value_counts()
     """
+    if "/" not in name:
+        check_known([name], "dfnb.load_dataset")
+        ensure_datasets(name)
     if split == "test":
         return StoredFrames(frames_to_score(name))
     return StoredFrames(select(load_frames(name), split))
