@@ -115,7 +115,7 @@ def declare(home, maker="drawnfaces", **parameters):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("nowhere", {}, "no embedded dataset is named nowhere; they are "),
+        ("nowhere", {}, "no embedded dataset is named nowhere; known are "),
         (
             "smoke-a",
             {"people_of": "nobody"},

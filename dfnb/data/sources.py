@@ -32,13 +32,16 @@ def manifest(name: str) -> dict[str, Any]:
     are several, those that its entry ``names`` lists. Other files, such as claims, describe none.
     The entry ``like`` names another dataset, whose manifest gives the entries that this one lacks
     and, within ``parameters``, the parameters that it lacks. Raises :class:`DfnbError` when no
-    manifest describes ``name``.
+    manifest describes ``name``, or several do.
     """
     folder = find("data_manifest")
     paths = [path for path in folder.rglob("*.yaml") if name in _declared(path)[1]]
     if not paths:
         hint = suggestion(name, [*embedded_names(), *published_names()])
         raise DfnbError(f"no file in {folder} describes a dataset {name!r}{hint}")
+    if len(paths) > 1:
+        first, second, *_ = sorted(paths)
+        raise DfnbError(f"{first} and {second} both describe a dataset {name!r}; rename one")
     content = read_yaml(paths[0])
     if "like" not in content:
         return content
@@ -132,7 +135,7 @@ def preset(name: str, **changes: Any) -> BaseModel:
     source = f"dataset {name}"  # in messages
     names = embedded_names()
     if name not in names:
-        raise DfnbError(f"no embedded dataset is named {name}; they are {', '.join(names)}")
+        raise DfnbError(f"no embedded dataset is named {name}{suggestion(name, names)}")
     content = manifest(name)
     maker = content["maker"]
     if maker not in embedded.MAKERS:

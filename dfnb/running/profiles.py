@@ -132,6 +132,19 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     return {entry: value for entry, value in merged.items() if value is not None}
 
 
+def refuse_hand_made(name: str) -> None:
+    """Raise :class:`DfnbError` where a report of the profile's name was made without a profile.
+
+    Its runs are not of the profile, and would be set aside.
+    """
+    folder = files.report_folder(name)
+    if reports.score_files(folder) and not (folder / "profile.yaml").exists():
+        raise DfnbError(
+            f"{files.profile_path(name)} has the name of {folder}, a report that was made by hand; "
+            "rename the profile or the folder"
+        )
+
+
 def keep_copy(name: str) -> None:
     """Write the entries of a profile to its report, which is then read without the profile."""
     # Through JSON, which knows no references: YAML would write them for lists that stand twice.

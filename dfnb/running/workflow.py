@@ -41,6 +41,7 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
         dry_run: Whether to print the unfinished calls as commands instead.
     """
     calls = profiles.calls(profile, main)
+    profiles.refuse_hand_made(profile)
     for dataset in profiles.read(profile).test_sets:
         if not is_available(dataset, "test"):
             _say(
