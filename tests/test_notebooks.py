@@ -5,10 +5,12 @@ and changes no tracked file. Papers' notebooks with the parameters that their ow
 home of their own: *this run* comes first, with its own numbers.
 """
 
+import itertools
 import re
 import shlex
 import shutil
 import subprocess
+from collections import Counter
 
 import nbformat
 import numpy as np
@@ -23,7 +25,7 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.data.frames import load_frames
-from dfnb.running import measuring
+from dfnb.running import measuring, parameters
 from dfnb.training import train
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
@@ -66,6 +68,22 @@ def test_papermill_explains_each_parameter(name):
     for parameter in inspect_notebook(CHECKOUT / "notebooks" / f"{name}.ipynb").values():
         assert parameter["inferred_type_name"] not in (None, "None"), parameter
         assert parameter["help"], parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_can_be_run_again_in_any_order(name):
+    """No cell assigns a parameter, and none reads a name that two others assign anew."""
+    read, assigned = {}, {}
+    for cell in nbformat.read(CHECKOUT / "notebooks" / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            read[cell.id], assigned[cell.id] = notebooks.names_of(cell.source)
+            if "parameters" in tags(cell):
+                assigned[cell.id] = set()
+    fields = {*parameters.schema(name).model_fields}  # those, too, that the cell does not state
+    assert not {each: names & fields for each, names in assigned.items() if names & fields}
+    anew = Counter(itertools.chain(*(assigned[each] - read[each] for each in assigned)))
+    twofold = {key for key, count in anew.items() if count > 1}
+    assert not {each: names & twofold for each, names in read.items() if names & twofold}
 
 
 # ---------------------------------------------------------------- other parameters
@@ -130,9 +148,9 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
     check_this_run(name, own, parameters)
 
 
-def check_this_run(name, home, parameters):
+def check_this_run(name, home, parameters, times=1):
     """The run that the notebook shows has its parameters; its table and its scores agree."""
-    shown, names = notebooks.execute(name, home, **parameters)
+    shown, names = notebooks.execute(name, home, times=times, **parameters)
     assert "Changed: " in "".join(shown)
     run = names["trained"]
     for key in {"seed", "train_set"} & parameters.keys():
@@ -149,9 +167,9 @@ def check_this_run(name, home, parameters):
 @pytest.mark.parametrize(
     "name", [name for name in papers.notebooks() if name != "04_locate_and_verify"]
 )
-def test_another_backbone_is_another_run(name, own):
+def test_another_backbone_is_another_run_also_by_run_all_twice(name, own):
     parameters = {**small(name), "backbone": "test_resnet", "pretrained": False}
-    run = check_this_run(name, own, parameters)
+    run = check_this_run(name, own, parameters, times=2)
     assert run.parameters.settings["backbone"] == "test_resnet"
 
 
@@ -167,7 +185,7 @@ def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
     found = [(each.name, len(each.runs)) for each in results.detectors("loop")]
     assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
     for name in ("07_cross_dataset", "10_report"):
-        shown, _ = notebooks.execute(name, own, **LOOP)
+        shown, _ = notebooks.execute(name, own, times=2, **LOOP)
         text = "\n".join(shown)
         assert "Baseline" in text and "Exposing the Deception" in text and "this run" not in text
     assert not list((own / "reports").glob("study*"))
@@ -272,7 +290,10 @@ FEW = {
 
 
 def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monkeypatch, capfd):
-    """One detector, one seed, one test set, without masks: all notebooks, none stops."""
+    """One detector, one seed, one test set, without masks: all notebooks, none stops.
+
+    Each is run twice in its kernel.
+    """
     own = {"train_set": "my-set", "test_sets": ["my-set"], **OWN}
     parameters = {**small("02_xception_baseline"), **own}
     shown, names = notebooks.execute("02_xception_baseline", poorest, **parameters)
@@ -282,8 +303,8 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     leak = f"Leak: {count} of {total} frames of my-set are also in the training set my-set"
     assert leak in "\n".join(shown)
     for name in ("00_start_here", *TABULATING[:-1]):
-        notebooks.execute(name, poorest, **{**FEW.get(name, {}), **OWN})
-    shown, _ = notebooks.execute("01_data", poorest, **OWN, datasets=["my-set"])
+        notebooks.execute(name, poorest, times=2, **{**FEW.get(name, {}), **OWN})
+    shown, _ = notebooks.execute("01_data", poorest, times=2, **OWN, datasets=["my-set"])
     assert "not known" in "\n".join(shown)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
@@ -298,7 +319,7 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
 @pytest.mark.parametrize("name", ["03_lae", "04_locate_and_verify"])
 def test_papers_that_learn_from_masks_run_without(poorest, name):
     own = {"train_set": "my-set", "test_sets": ["my-set"], "report": "without-masks"}
-    notebooks.execute(name, poorest, **{**small(name), **own, "annotated": 0.0})
+    notebooks.execute(name, poorest, times=2, **{**small(name), **own, "annotated": 0.0})
 
 
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):

@@ -99,6 +99,16 @@ def test_a_name_that_papermill_injects_is_checked():
         parameters.check(LOCATE, {"In": sources, "epocs": 1})
 
 
+def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
+    mistyped = 'report: str = "mine"\nepocs: int = 1\n'
+    values = {**NAMESPACE, "epocs": 1}  # which stays in the kernel
+    with pytest.raises(DfnbError, match="no parameter 'epocs'"):
+        parameters.check(LOCATE, {**values, "In": ["%time 1", mistyped]})
+    mended = mistyped.replace("epocs", "epochs")
+    p = parameters.check(LOCATE, {**values, "epochs": 1, "In": [mistyped, mended, "epocs: int = 2"]})
+    assert p.epochs == 1
+
+
 # ---------------------------------------------------------------- calls
 
 

@@ -8,7 +8,7 @@ sentence.
 import ast
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -212,8 +212,9 @@ def schema(notebook: str) -> type[Parameters]:
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     """Check a notebook's parameters against its schema.
 
-    Every name that papermill injected is checked, so that a mistyped one cannot pass; of the other
-    variables only those with the name of a parameter are read. Printed lines name the parameters
+    Every name in the cell of the parameters, or that papermill injected, is checked, so that a
+    mistyped one cannot pass; of the other variables only those with the name of a parameter are
+    read. Printed lines name the parameters
     that differ from the defaults, because the texts of the notebook describe the defaults; the
     published test sets that are left out since they are not prepared; and, without ``save``, how
     to keep what follows.
@@ -228,10 +229,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     :func:`dfnb.store.reports.is_shown`.
     """
     expected = schema(notebook)
-    names = set(expected.model_fields)
-    for cell in namespace.get("In", ()):
-        if cell.startswith("# Parameters"):  # the cell in which papermill injects parameters
-            names.update(re.findall(r"^(\w+) = ", cell, re.MULTILINE))
+    names = {*expected.model_fields, *_stated_in(namespace.get("In", ()))}
     values = {name: namespace[name] for name in names & namespace.keys()}
     p = expected.check(values, notebook)
     described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
@@ -251,6 +249,34 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     return p
 
 
+def _stated_in(cells: Iterable[str]) -> set[str]:
+    """The names in the cell of the parameters and in the cell that papermill injects.
+
+    ``cells`` are the source texts of the executed cells. Of a cell that was executed several times
+    the last text counts: an earlier one may have the mistake that was mended since.
+    """
+    stated, injected = set(), set()
+    for cell in cells:
+        if cell.startswith("# Parameters"):
+            injected = {*re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
+        elif "report" in annotated(cell):  # every notebook has this parameter
+            stated = annotated(cell).keys()
+    return {*stated, *injected}
+
+
+def annotated(cell: str) -> dict[str, ast.expr | None]:
+    """The annotated assignments of a cell, such as ``seed: int = 0``: their values by name."""
+    try:
+        statements = ast.parse(cell).body
+    except SyntaxError:  # of a magic command, for example
+        return {}
+    return {
+        each.target.id: each.value
+        for each in statements
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+
+
 def defaults(notebook: str) -> dict[str, Any]:
     """The default parameters of a notebook: those of its own cell."""
     return dict(schema(notebook).check(stated(notebook), notebook))
@@ -266,8 +292,4 @@ def stated(notebook: str) -> dict[str, Any]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         is_parameters = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
         source = "".join(cells[is_parameters.index(True)]["source"])
-        return {
-            statement.target.id: ast.literal_eval(statement.value)
-            for statement in ast.parse(source).body
-            if isinstance(statement, ast.AnnAssign)
-        }
+        return {name: ast.literal_eval(value) for name, value in annotated(source).items()}

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import symtable
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,11 +65,40 @@ def cells(name, *ids, **values):
     return namespace
 
 
-def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
+def names_of(code):
+    """The names that a cell reads before it assigns them, and those that it assigns."""
+    read, assigned = set(), set()
+    for statement in ast.parse(code).body:
+        tables = [symtable.symtable(ast.unparse(statement), "", "exec")]
+        loads = set()
+        for table in tables:  # grows: a function or comprehension has a table of its own
+            tables += table.get_children()
+            symbols = table.get_symbols()
+            is_top = table is tables[0]
+            loads |= {
+                symbol.get_name()
+                for symbol in symbols
+                if symbol.is_referenced() and (is_top or symbol.is_global())
+            }
+        stores = {each.get_name() for each in tables[0].get_symbols() if each.is_assigned()}
+        stores |= {each.get_name() for each in tables[0].get_symbols() if each.is_imported()}
+        if not isinstance(statement, ast.Assign):  # a loop reads what it assigned before
+            loads -= stores
+        nodes = [*ast.walk(statement)]
+        added = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+        names = [node for node in nodes if isinstance(node, ast.Name) and node not in added]
+        anew = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+        loads |= {node.id for node in added if isinstance(node, ast.Name)} - anew
+        read |= loads - assigned
+        assigned |= stores
+    return read, assigned
+
+
+def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     """Run All of a notebook of a folder with parameters as papermill injects them.
 
-    Returns what each cell shows as text, and the namespace at the end; the first cell that fails
-    raises its own error.
+    With ``times`` of 2 all cells are run a second time in the same kernel. Returns what each cell
+    shows as text, and the namespace at the end; the first cell that fails raises its own error.
     """
     notebook = load_notebook_node(str(folder / f"{name}.ipynb"))
     if parameters:
@@ -80,7 +110,7 @@ def execute(name, home, folder=CHECKOUT / "notebooks", **parameters):
     shell.reset(new_session=True)
     shown = []
     with working_in(home), _restored(main):
-        for cell in nbformat.from_dict(notebook).cells:
+        for cell in times * nbformat.from_dict(notebook).cells:
             if cell.cell_type == "code":
                 with capture_output() as captured:
                     result = shell.run_cell(cell.source, store_history=True)
