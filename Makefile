@@ -2,7 +2,7 @@
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
 # make test   the whole test suite
 # make test-gpu   profiles, killed trainings, maps and golden values on a GPU; skipped without one
-# make lab    JupyterLab at the first notebook
+# make lab    JupyterLab at the first notebook: copies in lab/, which git ignores, are yours to change
 # make book   the site, in docs/_build/html, from the committed notebooks and reports; executes nothing
 # make test-lab   every notebook by Run All in JupyterLab, in headless chromium (NOTEBOOK=02 one of them)
 # make test-release   environment.yml installed into an empty environment; fetches several GB
@@ -52,8 +52,15 @@ test-slurm: $(VENV)/.installed
 test-release: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/release
 
+# JupyterLab saves what is executed: in notebooks/ git would see it as changes, and a pull as conflicts
 lab: $(VENV)/.installed
-	@$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	@mkdir -p lab
+	@for file in notebooks/*.ipynb; do \
+	  mine=lab/$${file##*/}; \
+	  if [ ! -e $$mine ]; then cp $$file $$mine; \
+	  elif [ $$file -nt $$mine ]; then echo "$$file is newer than $$mine; delete the copy to get it anew"; fi; \
+	done
+	@$(BIN)/jupyter lab lab/00_start_here.ipynb
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -252,3 +253,24 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
         ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode == 0
         assert ignored == (path in written), path
+
+
+def test_jupyterlab_opens_copies_which_stay_as_a_reader_saved_them(checkout, tmp_path):
+    shutil.copytree(checkout / "notebooks", tmp_path / "notebooks")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copyfile(checkout / name, tmp_path / name)
+    jupyter = tmp_path / "venv" / "bin" / "jupyter"
+    jupyter.parent.mkdir(parents=True)
+    jupyter.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
+    jupyter.chmod(0o755)
+    (tmp_path / "venv" / ".installed").touch()
+    first = tmp_path / "lab" / "00_start_here.ipynb"
+    for text in (None, "saved"):
+        done = subprocess.run(
+            ["make", "lab", "VENV=venv"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.stdout == "lab lab/00_start_here.ipynb\n", done.stderr
+        assert text is None or first.read_text(encoding="utf-8") == text
+        first.write_text("saved", encoding="utf-8")
+    ignored = ["git", "check-ignore", "-q", "lab/00_start_here.ipynb"]
+    assert subprocess.run(ignored, cwd=checkout).returncode == 0

@@ -50,7 +50,7 @@ include_patterns = [
     "tests/golden/README.md",
     "workflow/README.md",
 ]
-exclude_patterns = ["docs/_build", ".*", "datasets", "runs"]
+exclude_patterns = ["docs/_build", ".*", "datasets", "lab", "runs"]
 
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
