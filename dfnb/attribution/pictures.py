@@ -1,5 +1,6 @@
 """Figures of frames: with their true masks, and with the scores and maps of a network."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,7 +75,8 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     )
     bars = {}  # scale -> a picture in its colours, and the axes of all rows that have this scale
     for axes_of_row, row in zip(axes, rows):
-        label = row.name.replace(" ", "\n")  # one line would be longer than the row is high
+        # About 14 letters to an inch: one line would be longer than the row is high.
+        label = textwrap.fill(row.name, int(14 * row_height), break_long_words=False)
         axes_of_row[0].set_ylabel(label, fontsize=7)
         for place, (axis, image) in enumerate(zip(axes_of_row, row.images)):
             face = None if row.faces is None else row.faces[place]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # JupyterLab column.
 WIDTHS = {"one": 3.3, "two": 7.0}
 DPI = 300  # of the saved PNG, and of the pictures in the PDF
+LINE = 44  # letters of a line of a long name
+MANY = 8  # detectors; the lines of more are not told apart in one panel
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 
 
@@ -59,21 +61,37 @@ def width() -> float:
     return plt.rcParams["figure.figsize"][0]
 
 
+def wrapped(name: str) -> str:
+    """A name in lines of at most LINE letters, as that of a detector without ``variant``."""
+    return textwrap.fill(name, LINE)
+
+
 def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figure:
     """The figure of a seaborn grid in the style of all others, ``height`` inches high.
 
     It is as wide as the text. The value of a facet is its title, and wraps where it is wider than
     the panel. The legend has no title and stands above the panels: seaborn would put it at the
-    right, and make the figure wider for it.
+    right, and make the figure wider for it. Long names wrap and have fewer ``legend_columns``; the
+    figure is higher for it.
     """
     from seaborn import move_legend  # takes a second to import; most notebooks need none
 
     for name, axis in grid.axes_dict.items():
         panels_in_a_line = axis.get_gridspec().ncols
+        title = ", ".join(name) if isinstance(name, tuple) else str(name)  # row and column
         # About 10 bold letters to an inch.
-        axis.set_title(textwrap.fill(str(name), int(10 * width() / panels_in_a_line)))
+        axis.set_title(textwrap.fill(title, int(10 * width() / panels_in_a_line)))
     if grid.legend:
-        move_legend(grid, "outside upper center", ncols=legend_columns, title="")
+        names = [wrapped(text.get_text()) for text in grid.legend.texts]
+        letters = max(len(line) for name in names for line in name.splitlines())
+        # About 14 letters to an inch; beside a name stand its line and a space, of 8 letters.
+        columns = max(1, min(legend_columns, int(14 * width() / (letters + 8))))
+        planned = -(-len(names) // legend_columns)
+        lines = -(-sum(name.count("\n") + 1 for name in names) // columns)
+        height += 0.14 * max(0, lines - planned)
+        move_legend(grid, "outside upper center", ncols=columns, title="")
+        for text, name in zip(grid.figure.legends[0].texts, names):
+            text.set_text(name)
     grid.figure.set_size_inches(width(), height)
     grid.figure.set_layout_engine("constrained")
     return grid.figure
@@ -203,10 +221,12 @@ def forest(
         material: Of differences: a band from -material to material is grey; 0: none.
     """
     lines = list(numbers["detector"].unique())
+    labels = [wrapped(name) for name in lines]
+    highest = max(label.count("\n") for label in labels)  # lines of a label, after its first
     figure, axes = plt.subplots(
         1,
         numbers[across].nunique(),
-        figsize=(width(), 0.7 + 0.25 * len(lines)),
+        figsize=(width(), 0.7 + (0.25 + 0.1 * highest) * len(lines)),
         sharex=True,  # what differs between the panels is the message
         sharey=True,
         squeeze=False,
@@ -227,11 +247,12 @@ def forest(
         axis.plot(rows["value"], height, "o", markersize=3)  # a larger one hides short intervals
         axis.set_title(panel.replace(" ", "\n"))
         axis.locator_params(axis="x", nbins=3)
-    axes[0, 0].set_yticks(range(len(lines)), lines)
+    axes[0, 0].set_yticks(range(len(lines)), labels)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
     if is_difference:
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"
+        what = textwrap.fill(what, 2 * LINE)
     figure.supxlabel(what, fontsize="medium")
     return figure

@@ -15,7 +15,7 @@ from IPython.display import Markdown, display
 
 from dfnb import statistics
 from dfnb.files import write_bytes
-from dfnb.report.detectors import MAIN, detectors
+from dfnb.report.detectors import MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import SUMMARY, measure
 from dfnb.report.reading import sources
 from dfnb.store import reports
@@ -30,6 +30,7 @@ TITLES = {
     "pointing": "pointing game",
     "energy": "energy in mask",
 }
+BASELINE = "xception"  # the paper of the plain classifier
 NOTHING = Markdown("*This report has nothing to show here.*")
 # The measures of the sanity check of maps, which fails where the mean of one reaches the limit:
 # "all", the rank correlation with the map of a network with random weights; "empty", the share of
@@ -99,6 +100,18 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
         rows = scores[scores["detector"].isin(names[position:])]
         parts.append(by_place(rows, minus=name, **options))
     return joined(parts)
+
+
+def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
+    """The AUC of this run minus that of the report's baseline, see :func:`by_place`.
+
+    The baseline is the first detector of the paper BASELINE, whatever its name. The table has no
+    rows where there is none on the test sets of this run.
+    """
+    baselines = scores.loc[scores["paper"] == BASELINE, "detector"]
+    names = [name for name in baselines.unique() if name != THIS_RUN][:1]
+    two = scores[scores["detector"].isin([THIS_RUN, *names])]
+    return by_place(two, minus=names[0]) if names else joined([])
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:

@@ -47,6 +47,21 @@ def test_the_main_table_is_in_the_order_of_detectors_and_places(scores):
     assert table.loc["Baseline", "across"].startswith(f"{numbers['value'].iloc[-2]:.3f}")
 
 
+def test_the_baseline_is_found_by_its_paper():
+    """In a report of one's own it has no name of its own: the first of its paper is subtracted."""
+    for lr in (0.01, 0.1):
+        settings = {"backbone": "small", "lr": lr, "image_size": 96}
+        planted.write("own", "xception", variant="", strength=3, settings=settings, name=f"x-{lr}")
+    planted.write("own", "lae", strength=1)
+    scores = report.scores("own")
+    run = scores[scores["paper"] == "lae"].assign(detector="this run")
+    both = pd.concat([run, scores[scores["paper"] != "lae"].astype({"detector": str})])
+    numbers = tables.minus_baseline(both)
+    assert {*numbers["minus"]} == {"Baseline, lr 0.01"} and (numbers["value"] < 0).all()
+    assert {*numbers["detector"]} == {"this run"} and numbers["place"].tolist() == ["within", "across"]
+    assert tables.minus_baseline(run).empty
+
+
 def test_every_two_detectors_are_compared_once_and_corrected(scores):
     numbers = tables.pairs(tables.main(scores))
     assert {*zip(numbers["detector"], numbers["minus"])} == {("Locate and Verify", "Baseline")}

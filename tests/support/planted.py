@@ -127,7 +127,7 @@ def write(
 ):
     """Write the scores of a run on all sets, and ``more`` tables; ``facts`` change its record.
 
-    ``shared`` is that of :func:`about`, ``name`` the id of the run.
+    ``shared`` is that of :func:`about`, ``name`` the id of the run. An empty ``variant`` is none.
     """
     ablation, of_ablation = split(variant)
     run_id = name or f"{paper}-{ablation}-{of_ablation}-{seed}".replace(" ", "")
@@ -135,7 +135,7 @@ def write(
     tables.update(more or {})
     metadata = about(record(paper, seed, **facts), tables, shared)
     path = score_path(report_folder(profile), run_id)
-    scores.write(path, rows(tables), metadata.model_copy(update={"variants": [variant]}))
+    scores.write(path, rows(tables), metadata.model_copy(update={"variants": [variant] if variant else []}))
     return run_id
 
 
