@@ -198,18 +198,23 @@ def synth(
 
 @commands.command()
 def doctor() -> None:
-    """Print what a report of a problem needs: versions, device, datasets and free disk."""
+    """Print what a report of a problem needs: versions, device, home, datasets and free disk."""
     import joblib
 
     from dfnb import device, records
+    from dfnb.data import faces
 
     about = records.environment()
+    about["home"] = files.home()
     prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
     about["datasets"] = ", ".join(prepared) or "none"
     if files.home().exists():  # DFNB_HOME may name a folder that is not there
         about["free disk"] = f"{shutil.disk_usage(files.home()).free / 1e9:.0f} GB"
     else:
         about["home"] = f"{files.home()} does not exist"
+    place = faces.detector_place()
+    for what, path in {"face detector": place, "face mesh": place.with_name(faces.MESH)}.items():
+        about[what] = path if path.is_file() else f"not at {path} yet: fetched when it is needed"
     about["cores"] = joblib.cpu_count()
     about["workers"] = device.workers()
     packages = about.pop("packages")

@@ -11,8 +11,10 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,7 @@ def home() -> Path:
     """The folder with datasets, models, runs and reports.
 
     It is ``$DFNB_HOME``; else the current folder or its nearest parent that has ``data_manifest/``;
-    else the current folder.
+    else the current folder, which is then said once on stderr.
     """
     chosen = os.environ.get("DFNB_HOME")
     if chosen:
@@ -47,7 +49,14 @@ def home() -> Path:
     for folder in (here, *here.parents):
         if (folder / "data_manifest").is_dir():
             return folder
+    _say_home(here)
     return here
+
+
+@cache
+def _say_home(folder: Path) -> None:
+    """Say once that a folder is the home that nobody named, so that what is made there is found."""
+    print(f"The home is the current folder, {folder}: DFNB_HOME names another.", file=sys.stderr)
 
 
 def find(relative: str) -> Path:

@@ -185,7 +185,16 @@ def test_what_a_report_of_a_problem_needs_is_printed(empty_home, output_of):
     status, printed = output_of("doctor")
     facts = dict(line.split(": ", 1) for line in printed.splitlines())
     assert status == 0 and {"dfnb", "torch", "python", "device", "free disk"} <= {*facts}
-    assert facts["datasets"] == "mine"
+    assert facts["datasets"] == "mine" and facts["home"] == str(empty_home)
+
+
+def test_a_report_of_a_problem_says_whether_faces_can_be_found(tmp_path, output_of, monkeypatch):
+    detector = tmp_path / "detector.onnx"
+    detector.touch()
+    monkeypatch.setenv("DFNB_DETECTOR", str(detector))
+    facts = dict(line.split(": ", 1) for line in output_of("doctor")[1].splitlines())
+    assert facts["face detector"] == str(detector)
+    assert facts["face mesh"].startswith("not at ") and str(tmp_path) in facts["face mesh"]
 
 
 def test_a_home_that_is_not_there_is_named_in_a_report_of_a_problem(

@@ -3,7 +3,7 @@
 import pytest
 
 from dfnb.checks import DfnbError
-from dfnb.files import atomic
+from dfnb.files import atomic, home
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -34,3 +34,16 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
         temporary.mkdir()
     assert [item.name for item in tmp_path.iterdir()] == ["folder"]
     assert (path / "kept").read_text() == "kept"
+
+
+def test_a_home_that_nobody_named_is_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DFNB_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert home() == home() == tmp_path
+    assert capsys.readouterr().err.count(str(tmp_path)) == 1
+    (tmp_path / "data_manifest").mkdir()
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    assert home() == tmp_path
+    monkeypatch.setenv("DFNB_HOME", str(tmp_path / "named"))
+    assert home() == tmp_path / "named" and not capsys.readouterr().err

@@ -40,15 +40,15 @@ def detector_path() -> Path:
     :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
     when the file is not the released one, or cannot be downloaded.
     """
-    return download(YUNET_URL, _detector_place(), f"sha256:{YUNET_SHA256}")
+    return download(YUNET_URL, detector_place(), f"sha256:{YUNET_SHA256}")
 
 
 def mesh_path() -> Path:
     """Path of the face mesh's weights, beside those of :func:`detector_path` and fetched alike."""
-    return download(MESH_URL, _detector_place().with_name(MESH), f"sha256:{MESH_SHA256}")
+    return download(MESH_URL, detector_place().with_name(MESH), f"sha256:{MESH_SHA256}")
 
 
-def _detector_place() -> Path:
+def detector_place() -> Path:
     """Where the file of YuNet's weights is, or will be; an empty DFNB_DETECTOR counts as unset."""
     return Path(os.environ.get("DFNB_DETECTOR") or home() / "models" / YUNET).expanduser()
 
