@@ -105,7 +105,9 @@ def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
     with pytest.raises(DfnbError, match="no parameter 'epocs'"):
         parameters.check(LOCATE, {**values, "In": ["%time 1", mistyped]})
     mended = mistyped.replace("epocs", "epochs")
-    p = parameters.check(LOCATE, {**values, "epochs": 1, "In": [mistyped, mended, "epocs: int = 2"]})
+    p = parameters.check(
+        LOCATE, {**values, "epochs": 1, "In": [mistyped, mended, "epocs: int = 2"]}
+    )
     assert p.epochs == 1
 
 
@@ -379,7 +381,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     write_profile(own_home, {**SHARED, "faces": "real"}, {"10_report": {}, BASELINE: SETTINGS})
     calls = planned()
     p = calls.shown[0].check()
-    p._is_shown = reports.is_shown(p.report, BASELINE, p.model_dump(mode="json"))
+    p._kinds = reports.kinds_of_call(p.report, BASELINE, p.model_dump(mode="json"))
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
     saved += tables.save(pd.DataFrame({"n": [1]}), p.folder, "numbers", "Numbers")
@@ -470,7 +472,7 @@ def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_ho
     run = measuring.open_or_train(call.check())
     shown = planned().shown[0].check()
     for p, keeps in ((call.check(), False), (shown, True)):
-        p._is_shown = keeps
+        p._kinds = {"shown"} if keeps else {"trainings"}
         reports.finish(BASELINE, p, records.Clock(), run=run)
         folder = files.report_folder("mine")
         assert reports.weights_path(folder, run.id).exists() == keeps

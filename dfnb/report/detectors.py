@@ -8,7 +8,7 @@ is named by what differs among those of its paper.
 
 import re
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,11 @@ def split(variant: str) -> tuple[str, str]:
     return "", "" if variant == MAIN else variant
 
 
+def is_beside(variant: str) -> bool:
+    """Whether a name such as ``ResNet-50`` is of a detector that stands beside the papers' own."""
+    return variant != MAIN and not split(variant)[0]
+
+
 def detectors(report: str) -> list[Detector]:
     """The detectors of a report: main ones in the order of their notebooks, then variants.
 
@@ -70,10 +75,12 @@ def detectors(report: str) -> list[Detector]:
     found = {key: tuple(sorted(groups[key], key=lambda run: run.seed)) for key in sorted(groups)}
     _check_seeds(folder, found.values())
     _check_train_sets(folder, found)
-    unnamed = _names_of_unnamed(found, train_sets)
+    names = {key: _name(runs[0], *key[2:4]) for key, runs in found.items()}
+    names.update(_names_of_unnamed(found, train_sets))
+    names = _made_unique(names, found)
     return [
         Detector(
-            unnamed.get(key) or _name(runs[0], *key[2:4]),
+            names[key],
             runs[0].parameters.paper,
             *(key[2:4] if key[0] else ("", "")),
             key[4],
@@ -144,8 +151,7 @@ def _names_of_unnamed(
     """By key: the name of each detector without a ``variant``.
 
     It is its title, then what differs among the main detectors of its paper. A setting that an
-    earlier version of the package did not have counts as different. Where two names are equal, as
-    when only the version of the code differs, the end of the run's id follows.
+    earlier version of the package did not have counts as different.
     """
     values = {
         key: _stated(runs[0], train_sets[runs[0]]) for key, runs in groups.items() if not key[0]
@@ -160,10 +166,23 @@ def _names_of_unnamed(
         ]
         text = textwrap.shorten(", ".join(differing), LONGEST_NAME, placeholder=" …")
         names[key] = ", ".join(filter(None, [groups[key][0].record.detector.title, text]))
-    for name in [name for name in names.values() if [*names.values()].count(name) > 1]:
-        for key in [key for key, other in names.items() if other == name]:
-            names[key] = f"{name} ({groups[key][0].id.rpartition('-')[2]})"
     return names
+
+
+def _made_unique(
+    names: Mapping[tuple, str],
+    groups: Mapping[tuple, Sequence[StoredRun]],
+) -> dict[tuple, str]:
+    """The names, with the end of the run's id after those that two detectors have.
+
+    As when two papers' notebooks have a variant ``ResNet-50``, or only the version of the code
+    differs.
+    """
+    count = Counter(names.values())
+    return {
+        key: f"{name} ({groups[key][0].id.rpartition('-')[2]})" if count[name] > 1 else name
+        for key, name in names.items()
+    }
 
 
 def _stated(run: StoredRun, train_set: str) -> dict[str, Any]:

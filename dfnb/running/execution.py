@@ -35,8 +35,13 @@ def execute(calls: Path, name: str) -> None:
     notebook = nbformat.read(files.find(f"notebooks/{call['notebook']}.ipynb"), as_version=4)
     if call not in content["shown"]:
         tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-        last = next(place for place, of_cell in enumerate(tags) if "run" in of_cell)
-        notebook.cells = notebook.cells[: last + 1]
+        is_run = ["run" in of_cell for of_cell in tags]
+        if True not in is_run:
+            raise DfnbError(
+                f"no cell of {call['notebook']} has the tag run; tag the one that calls "
+                "open_or_train, as in 02_xception_baseline"
+            )
+        notebook.cells = notebook.cells[: is_run.index(True) + 1]
     execute_notebook(notebook, files.home() / call["executed"], call["changes"])
 
 
@@ -60,7 +65,8 @@ def execute_notebook(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger("papermill")
-    log.addHandler(_Listener(output, is_printed))
+    listener = _Listener(output, is_printed)
+    log.addHandler(listener)
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -81,6 +87,9 @@ def execute_notebook(
     except DeadKernelError as error:
         reason = str(error).splitlines()[0]
         raise DfnbError(f"{output} shows how far it came: {reason}") from None
+    finally:
+        log.removeHandler(listener)
+        listener.close()
 
 
 class _Listener(logging.StreamHandler):
@@ -94,7 +103,13 @@ class _Listener(logging.StreamHandler):
         self.output = output
         self.is_printed = is_printed
         self.heard_at = time.monotonic()
+        self.is_closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def close(self) -> None:
+        """End the watch."""
+        self.is_closed.set()
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record of papermill, which has what a cell has printed or shown."""
@@ -106,7 +121,8 @@ class _Listener(logging.StreamHandler):
 
     def _watch(self) -> None:
         while time.monotonic() - self.heard_at < LONGEST_SILENCE:
-            time.sleep(min(10, LONGEST_SILENCE / 10))
+            if self.is_closed.wait(min(10, LONGEST_SILENCE / 10)):
+                return
         hours = LONGEST_SILENCE / 3600
         print(
             f"dfnb: {self.output} shows how far it came: nothing was printed for {hours:g} hours",

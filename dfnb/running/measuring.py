@@ -16,7 +16,7 @@ from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, sources
 from dfnb.data.frames import TREE, data_identity, dataset_record, first_clusters
-from dfnb.report.detectors import MAIN, detectors
+from dfnb.report.detectors import detectors, is_beside
 from dfnb.running.parameters import (
     AttributionParameters,
     RobustnessParameters,
@@ -51,10 +51,7 @@ def open_or_train(p: TrainingParameters) -> Run:
     shown = ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
     if p.save:
         reports.keep(p.report, run, shown, p.variants)
-        record = files.home() / reports.record_path(p.report, run.id)
-        # A notebook that is shown after its training leaves the record as it is: Snakemake would
-        # take a newer one for a changed input of the other notebooks.
-        if not (p.folder and record.exists()):
+        if p.is_training or not p.folder:
             _write_record(p, run)
     return run
 
@@ -95,8 +92,12 @@ def _conditions(p: TrainingParameters, run: Run) -> list[Condition]:
 def _write_record(p: TrainingParameters, run: Run) -> None:
     """Write the record that says that a run was added to the report of its notebook."""
     path = files.home() / reports.record_path(p.report, run.id)
-    # Without the sha256 of the scores, to which 08 and 09 add rows.
-    records.write_record(path, p.model_dump(mode="json"), [], run=run.id)
+    parameters = p.model_dump(mode="json")
+    # An equal record stays as it is: Snakemake would take a newer one for a changed input of the
+    # notebooks that are shown.
+    if not path.exists() or files.read_json(path)["parameters"] != parameters:
+        # Without the sha256 of the scores, to which 08 and 09 add rows.
+        records.write_record(path, parameters, [], run=run.id)
 
 
 # ---------------------------------------------------------------- the first runs of a report
@@ -110,8 +111,8 @@ def first_runs(report: str) -> dict[str, Run]:
     firsts = {}
     for detector in detectors(report):
         path = reports.score_path(files.report_folder(report), detector.runs[0].id)
-        names = scores.read_about(path).variants
-        if not detector.ablation and (MAIN in names or not names):
+        beside = [name for name in scores.read_about(path).variants if is_beside(name)]
+        if not detector.ablation and not detector.name.endswith(tuple(beside)):
             for run in with_weights(detector.runs)[:1]:
                 firsts[detector.name] = run
     return firsts
@@ -183,9 +184,9 @@ class Counts(NamedTuple):
     """On how much of a test set a run is measured.
 
     Attributes:
-        frames: Maps on about so many forged frames.
-        sanity_frames: On about so many they are compared with those of random weights.
-        videos: Corrupted frames of about so many videos are scored; None: of all.
+        frames: About so many forged frames, on which maps are measured.
+        sanity_frames: About so many, on which they are compared with maps of random weights.
+        videos: About so many, whose corrupted frames are scored; None: all.
     """
 
     frames: int = 0

@@ -281,7 +281,7 @@ def _as_described(
     notebook: str,
     p: parameters.Parameters,
 ) -> parameters.Parameters:
-    """The parameters of a notebook that is shown: of DESCRIBED those of its own cell.
+    """The parameters of a notebook that is shown: in the report DESCRIBED those of its own cell.
 
     So its committed copies show what a reader who opens the notebook sees.
     """
@@ -341,8 +341,8 @@ def _trainings(
                     "no split test is prepared, `dfnb data` says how to get it"
                 )
             p = p.model_copy(update={"test_sets": present})
-            no_training = {"test_sets", "variant", "map_frames"}
-            key = files.digest(p.model_dump(mode="json", exclude=no_training))
+            of_notebook = {"test_sets", "variant", "map_frames"}  # and not of the training
+            key = files.digest(p.model_dump(mode="json", exclude=of_notebook))
             first = by_training.get(key, p)
             by_training[key] = first.model_copy(
                 update={
@@ -368,6 +368,8 @@ def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingPara
     shared.update(profile.notebooks[notebook])
     for variant, changes in _variants(profile, notebook, shared.get("released")).items():
         values = {**shared, **changes.model_extra, "variant": variant}
+        if variant in profile.variants.get(notebook, {}):  # the pattern is none of its own files
+            values["released"] = changes.model_extra.get("released")
         train_set = str(values["train_set"])  # perhaps with {seed}
         for seed in changes.seeds or profile.seeds[:1]:
             values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
@@ -402,7 +404,7 @@ def _variants(profile: Profile, notebook: str, released: str | None) -> dict[str
 
 
 def fetch(planned: Calls) -> None:
-    """Download what the unfinished trainings need, also to build their datasets.
+    """Download what the unfinished calls need, also to build their datasets.
 
     So none of them stops for it hours later, or on a machine without a network. The backbones'
     weights are there already, because a run's id has their sha256. Raises :class:`DfnbError`, which
@@ -410,8 +412,9 @@ def fetch(planned: Calls) -> None:
     """
     datasets = set()
     for call in planned.shown:
-        if not call.done and call.parameters.get("measured_on"):
-            datasets.add(call.parameters["measured_on"])
+        if not call.done:
+            datasets.update(call.parameters.get("datasets", []))
+            datasets.update(filter(None, [call.parameters.get("measured_on")]))
     for call in planned.trainings:
         if not call.done:
             p = call.check()
@@ -419,7 +422,7 @@ def fetch(planned: Calls) -> None:
             if not p.released:  # such weights are not trained
                 p.settings().fetch()
                 datasets.add(p.train_set)
-    for dataset in sorted(datasets - {None}):  # None: the notebook has no ``measured_on``
+    for dataset in sorted(datasets):
         sources.fetch(dataset)
 
 

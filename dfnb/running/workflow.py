@@ -38,8 +38,15 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
         cores: How many calls run at the same time; 0: as many as there are cores, within the limits
             of this process, such as those of a container.
         main: Whether to leave out the trainings of all variants.
-        dry_run: Whether to print the unfinished calls as commands instead.
+        dry_run: Whether to print the unfinished calls as commands instead. What their notebooks
+            read, ``calls.json`` and ``profile.yaml``, is written all the same.
     """
+    with files.locked(files.home() / ".snakemake"):  # Snakemake's own lock would not end with us
+        _run(profile, cores, main, dry_run)
+
+
+def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
+    """:func:`run`, while no other process runs a profile in this home."""
     calls = profiles.calls(profile, main)
     profiles.refuse_hand_made(profile)
     for dataset in profiles.read(profile).test_sets:
@@ -48,6 +55,8 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
                 f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
                 f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"
             )
+    for notebook, variant, seed in () if main else calls.left_out:
+        _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets are not prepared")
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
@@ -117,27 +126,25 @@ def _run_snakemake(calls: Calls, path: Path, cores: int, log: Path) -> int:
     # Relative to the home, so that no character of the home's name matters to Snakemake.
     command += ["--directory", files.home()]
     command += ["--config", f"calls={path.relative_to(files.home())}"]
-    # Our own lock ends with this process, Snakemake's would not.
     command += ["--cores", str(cores), "--nolock", "--show-failed-logs"]
     _check_snakemake_profile(os.environ.get("SNAKEMAKE_PROFILE", ""))
-    with files.locked(files.home() / ".snakemake"):
-        # In a process group of its own, which the terminal's Ctrl-C does not reach. So the calls
-        # get one SIGINT, the one below, whether the terminal or a program interrupts this process.
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            streams = {"stdout": output, "stderr": output}
-            process = subprocess.Popen(command, start_new_session=True, **streams)
-        try:
-            _follow(process, calls)
-        except KeyboardInterrupt:
-            print("stopping; the same command continues from here", flush=True)
-            os.killpg(process.pid, signal.SIGINT)
-            # One that is still importing may miss the signal: it is killed below.
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOPPING_S)
-            raise
-        finally:
-            process.kill()  # on Linux its calls end with it; without effect if it has ended
+    # In a process group of its own, which the terminal's Ctrl-C does not reach. So the calls
+    # get one SIGINT, the one below, whether the terminal or a program interrupts this process.
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        streams = {"stdout": output, "stderr": output}
+        process = subprocess.Popen(command, start_new_session=True, **streams)
+    try:
+        _follow(process, calls)
+    except KeyboardInterrupt:
+        print("stopping; the same command continues from here", flush=True)
+        os.killpg(process.pid, signal.SIGINT)
+        # One that is still importing may miss the signal: it is killed below.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOPPING_S)
+        raise
+    finally:
+        process.kill()  # on Linux its calls end with it; without effect if it has ended
     return process.returncode
 
 

@@ -7,6 +7,7 @@
                    scores/<run id>.parquet      of a run, see dfnb.store.scores
                    records/<run id>.json        says that the run was added
                    records/<notebook>.json      says that a notebook was executed, see finish
+                   logs/                        of calls, and the executed notebooks of trainings
                    weights/<run id>.safetensors of the runs whose notebooks were executed whole
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
                    notebooks/, figures/, tables/, index.html
@@ -116,27 +117,30 @@ def write_calls(report: str, calls: Mapping[str, Any]) -> Path:
     return path
 
 
-def is_shown(report: str, notebook: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether a notebook with these parameters saves its figures, tables and record in a report.
+def kinds_of_call(report: str, notebook: str, parameters: Mapping[str, Any]) -> set[str]:
+    """What a notebook with these parameters is to a report: ``shown``, ``trainings`` or both.
 
-    In a report that comes with a profile only the calls that are shown do: so no two calls write
-    one file. Other calls add their runs alone. Raises :class:`DfnbError` for what is no call of the
-    profile.
+    What is shown saves its figures, tables and record; of a training the run alone is added. In a
+    reader's own report all is shown. One that comes with a profile has the calls of this profile:
+    no two of them save one file. Raises :class:`DfnbError` for what is none of them.
     """
     # What only shows the report makes the same files, whoever calls it.
     if not has_profile(report) or {*parameters} == READING:
-        return True
+        return {"shown"}
     path = report_folder(report) / "calls.json"
     calls = read_json(path) if path.exists() else {"trainings": [], "shown": []}
+    kinds = set()
     for kind in ("shown", "trainings"):
         for call in calls[kind]:
             if call["notebook"] == notebook and call["parameters"] == dict(parameters):
-                return kind == "shown"
-    raise DfnbError(
-        f"the report {report} comes with a profile, and this is none of the calls that `dfnb run "
-        f"{report} --dry-run` prints: set report to a name of your own, such as mine, or save to "
-        "False"
-    )
+                kinds.add(kind)
+    if not kinds:
+        raise DfnbError(
+            f"the report {report} comes with a profile, and this is none of the calls that `dfnb "
+            f"run {report} --dry-run` prints: set report to a name of your own, such as mine, or "
+            "save to False"
+        )
+    return kinds
 
 
 # ---------------------------------------------------------------- writing
@@ -150,20 +154,23 @@ def keep(
 ) -> Path:
     """Put the scores of a run under the conditions ``shown`` into a report; returns the file.
 
-    What the report has under other conditions stays, see :func:`dfnb.store.scores.add`.
-    ``variants`` are the names under which the report shows the run; None: those that it has.
+    What the report has under other conditions stays, see :func:`dfnb.store.scores.add`. A file
+    that has all of this already is not written again. ``variants`` are the names under which the
+    report shows the run; None: those that it has.
     """
     source = scores.collect(run, report)
+    shown = [*shown]
     with locked(source.parent.parent, wait_s=600):  # rows and metadata of one moment
         rows = scores.select(read_table(source), shown)
-        about = scores.read_about(source)
+        about, sizes = scores.read_about(source), scores.sizes_of(source)
     names = {*rows["test_set"]}
     test_sets = {name: kept for name, kept in about.test_sets.items() if name in names}
     path = score_path(report_folder(report), run.id)
     if variants is None:
         variants = scores.read_about(path).variants if path.exists() else []
-    update = {"test_sets": test_sets, "variants": list(variants)}
-    scores.add(path, rows, about.model_copy(update=update))
+    about = about.model_copy(update={"test_sets": test_sets, "variants": list(variants)})
+    if not scores.has(path, about, {each: size for each, size in sizes.items() if each in shown}):
+        scores.add(path, rows, about)
     return path
 
 
@@ -190,7 +197,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write the record of an executed notebook as its last step; it proves that the rest ran.
 
-    With ``save``, that is; else nothing is kept, and a printed line says how to keep it.
+    Only where the notebook saves its figures and tables (``p.folder``), that is.
 
     Args:
         notebook: Name of the notebook.

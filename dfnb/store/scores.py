@@ -153,6 +153,22 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     write_table(path, rows, metadata.model_dump(mode="json"))
 
 
+def has(path: Path, metadata: About, sizes: Mapping[Condition, Size]) -> bool:
+    """Whether a file has as many rows under these conditions, and what ``metadata`` say of them.
+
+    ``sizes`` are those of the scores of the same run elsewhere, see :func:`sizes_of`.
+    """
+    if not path.exists():
+        return False
+    known, there = read_about(path), sizes_of(path)
+    return (
+        known.record.weights_sha256 == metadata.record.weights_sha256
+        and known.variants == metadata.variants
+        and all(known.test_sets.get(name) == kept for name, kept in metadata.test_sets.items())
+        and all(there.get(each) == size for each, size in sizes.items())
+    )
+
+
 def add(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     """Add rows to a score file, in place of those of the same conditions.
 

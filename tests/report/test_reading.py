@@ -323,14 +323,29 @@ def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make():
         {"notebook": "02", "parameters": {**parameters, "seed": seed}} for seed in (1, 0)
     ]
     with pytest.raises(DfnbError, match="none of the calls that `dfnb run smoke --dry-run` prints"):
-        reports.is_shown("smoke", "02", training["parameters"])
+        reports.kinds_of_call("smoke", "02", training["parameters"])
     reports.write_calls("smoke", {"trainings": [training], "shown": [shown]})
-    assert not reports.is_shown("smoke", "02", training["parameters"])
-    assert reports.is_shown("smoke", "02", shown["parameters"])
+    assert reports.kinds_of_call("smoke", "02", training["parameters"]) == {"trainings"}
+    assert reports.kinds_of_call("smoke", "02", shown["parameters"]) == {"shown"}
     with pytest.raises(DfnbError, match="set report to a name of your own, such as mine"):
-        reports.is_shown("smoke", "02", {**parameters, "seed": 2})
-    assert reports.is_shown("mine", "02", parameters)
-    assert reports.is_shown("smoke", "10", {"report": "smoke", "save": True})  # it only shows
+        reports.kinds_of_call("smoke", "02", {**parameters, "seed": 2})
+    assert reports.kinds_of_call("mine", "02", parameters) == {"shown"}
+    only_shows = {"report": "smoke", "save": True}
+    assert reports.kinds_of_call("smoke", "10", only_shows) == {"shown"}
+
+
+def test_two_detectors_never_have_one_name():
+    """A name in two notebooks; a run that differs from the main one in the version alone."""
+    planted.write("demo", "xception", variant="ResNet-50", name="one-a")
+    planted.write("demo", "lae", variant="ResNet-50", name="one-b")
+    planted.write("demo", "xception", name="one-c")
+    record = planted.record("xception")
+    parameters = record.parameters.model_copy(update={"version": 2})
+    run = StoredRun("one-d", record.model_copy(update={"parameters": parameters}))
+    planted.add(run, {Condition(A): planted.table(A)})
+    reports.keep("demo", run, [Condition(A)])
+    expected = ["Baseline (c)", "Baseline (d)", "ResNet-50 (a)", "ResNet-50 (b)"]
+    assert sorted(names()) == expected
 
 
 def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
