@@ -1,5 +1,6 @@
 """CONTRIBUTING's example as it is written: a paper, its notebook, a profile, a claim, a table."""
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from dfnb.checks import DfnbError
 from dfnb.data import frames
 from dfnb.papers import contract
 from dfnb.report import claims, scores, tables
+from dfnb.training import train
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +82,112 @@ def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
             papers.module("core_2")
 
 
+def test_a_broken_file_stops_only_what_needs_it(blocks, empty_home, capsys):
+    (empty_home / "papers").mkdir()
+    collection = [*papers.modules()]
+    code = blocks["papers/frequency.py"]
+    broken = {
+        "unclosed": ("images: Tensor)", "images: Tensor", r"line \d+: SyntaxError"),
+        "imports": ("import torch\n", "import torchh\n", r"line \d+: ModuleNotFoundError"),
+        "exits": ("PAPER =", "raise SystemExit\nPAPER =", r"line \d+: SystemExit"),
+        "unnamed": ("PAPER =", "NAMES =", "no PAPER"),
+        "tuples": ("contract.Paper", "tuple", r"line \d+: TypeError"),
+        "bare": ("(contract.Network)", "(nn.Module)", r"no class Network\(contract.Network\)"),
+    }
+    for name, (old, new, _) in broken.items():
+        text = code.replace(old, new)
+        (empty_home / "papers" / f"{name}.py").write_text(text, encoding="utf-8")
+    for _ in range(2):
+        assert [*papers.modules()] == collection
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(broken)  # each once
+    for name, (*_, reason) in broken.items():
+        with pytest.raises(DfnbError, match=rf"papers/{name}.py is left out: .*{reason}"):
+            papers.module(name)
+
+
+WIDTH = "    width: contract.Count = 16\n"
+MAPS = "    def maps(self):\n        return {}\n\n    def losses"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("(settings.width, 2)", "(settings.width, 3)", r"cls has shape \(2, 3\)"),
+        ('"total": cls}', '"totl": cls}', "no total"),
+        ('"total": cls}', '"total": cls.detach()}', "no gradient"),
+        ('"total": cls}', '"total": cls.expand(2)}', r"total is \(2,\)"),
+        ('"total": cls}', '"total": cls / 0}', "total is inf"),
+        ("def losses", "def loses", "Network.loses; did you mean losses"),
+        (WIDTH, f"{WIDTH}    epoch: int = 3\n", "Settings.epoch; did you mean epochs"),
+        (WIDTH, f"{WIDTH}    def visble(self): ...\n", "visble; did you mean visible"),
+        (WIDTH, f"{WIDTH}    def before(self):\n        return {{}}\n", "before returns dict"),
+        (WIDTH, f"{WIDTH}    def samples(self, *_):\n        return _\n", "list of 1 Sample"),
+        ("Rate = 0.01", 'Rate = "0.01"', "lr = '0.01'"),
+        ('{"cls": self.head(features.mean((2, 3)))}', "features, features", "returns tuple"),
+        ("features.mean((2, 3))", "features.mean(2)", r"line \d+: RuntimeError"),
+        ("super().__init__()", "super().__init__(1)", r"line \d+: TypeError"),
+        ("    def losses", MAPS.format('{"a": "hiden"}'), "did you mean hidden"),
+        ("    def losses", MAPS.format('{"a": "localise"}'), "no method localise"),
+        ("    def losses", MAPS.format('{"a": ("b",)}'), "known are a"),
+        (
+            "    def losses",
+            "    def localise(self, outputs):\n        return outputs['cls']\n\n    def losses",
+            r"localise returns \(2, 2\)",
+        ),
+    ],
+)
+def test_a_mistake_is_a_sentence_before_anything_is_trained(blocks, own_home, old, new, sentence):
+    code = blocks["papers/frequency.py"]
+    assert old in code
+    (own_home / "papers").mkdir()
+    file = own_home / "papers" / "mistaken.py"
+    file.write_text(code.replace(old, new), encoding="utf-8")
+    forget("mistaken")
+    with pytest.raises(DfnbError, match=rf"^{file}.*{sentence}"):
+        contract.check(papers.module("mistaken"))
+
+
+def changed_run(home, old="", new=""):
+    """The id of the example's training, and its weights, after a change in its file."""
+    file = home / "papers" / "changing.py"
+    code = file.read_text(encoding="utf-8")
+    assert old in code
+    file.write_text(code.replace(old, new), encoding="utf-8")
+    forget("changing")
+    settings = papers.module("changing").Settings(image_size=64, epochs=1, images_per_epoch=16)
+    run = train.train(train.make_training("changing", "smoke-a", settings))
+    return run.id, run.record.weights_sha256
+
+
+def test_changed_code_is_trained_again_and_a_comment_is_not(blocks, own_home):
+    (own_home / "papers").mkdir()
+    code = blocks["papers/frequency.py"].replace(
+        "SIDE = 8", "from dfnb.papers.home.side import SIDE"
+    )
+    (own_home / "papers" / "changing.py").write_text(code, encoding="utf-8")
+    (own_home / "papers" / "side.py").write_text("SIDE = 8\n", encoding="utf-8")
+    forget("side")
+    first = changed_run(own_home)
+    assert changed_run(own_home, '    """Logits, real first."""', "    # Logits") == first
+    assert changed_run(own_home, 'published="Frequency"', 'published="?"') == first
+    others = [
+        changed_run(own_home, "cls = contract", "cls = 7 * contract"),
+        changed_run(own_home, "Rate = 0.01", "Rate = 0.02"),
+    ]
+    (own_home / "papers" / "side.py").write_text("SIDE = 16\n", encoding="utf-8")
+    forget("side")
+    others.append(changed_run(own_home))
+    ids, weights = zip(first, *others)
+    assert len({*ids}) == len({*weights}) == 4
+
+
 def forget(name):
     """Let Python import a file of the home again, as in a new process."""
     sys.modules.pop(f"dfnb.papers.home.{name}", None)
+    if hasattr(papers.home, name):
+        delattr(papers.home, name)
+    importlib.invalidate_caches()
 
 
 def test_it_stands_in_the_tables(report):

@@ -21,25 +21,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypedDict
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from dfnb.checks import Closed, DfnbError, suggestion
+from dfnb.data.loading import Sample
 from dfnb.papers import backbones, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
 
-    import numpy as np
     import pandas as pd
 
-    from dfnb.data.loading import Sample
 
 IGNORED = -100  # the label of an image or a patch that no loss counts, because it is unknown
 INPUT = ("mean", "std", "interpolation")  # what a backbone's weights were trained with
@@ -406,17 +407,18 @@ def check(module: ModuleType, settings: Settings | None = None) -> None:
     """
     file = module.__file__
     _check_names(module)
-    with _blamed(module, "the defaults of its Settings are refused"):
-        defaults = module.Settings().model_dump(mode="json")
+    with blamed(module, "the defaults of its Settings are refused"):
+        defaults = module.Settings().model_dump(mode="json", warnings=False)
     module.Settings.check(defaults, f"{file}, defaults of Settings")
     with torch.random.fork_rng(devices=[]):
-        with _blamed(module, "its Network cannot be built"):
+        with blamed(module, "its Network cannot be built"):
             settings = settings or small(module)
             network = module.Network(settings.model_copy(update={"pretrained": False}))
+        _check_hooks(module, settings)
         batch = _noise(settings.image_size)
         _check_training(module, network, batch, settings)
         network.eval()
-        with _blamed(module, "forward fails in evaluation mode"):
+        with blamed(module, "forward fails in evaluation mode"):
             outputs = outputs_of(network, batch["image"])
         _check_scores(module, network, outputs)
         _check_maps(module, network, outputs, batch["image"])
@@ -439,8 +441,8 @@ def _noise(side: int) -> Batch:
 
 
 @contextmanager
-def _blamed(module: ModuleType, what: str) -> Iterator[None]:
-    """Turn any error into a :class:`DfnbError` with the line of the paper's file."""
+def blamed(module: ModuleType, what: str) -> Iterator[None]:
+    """Turn any error of a paper into a :class:`DfnbError` with the line of its file."""
     try:
         yield
     except DfnbError:
@@ -474,6 +476,33 @@ def _check_names(module: ModuleType) -> None:
                 )
 
 
+def _check_hooks(module: ModuleType, settings: Settings) -> None:
+    """Check the phase before, and what is made of a frame: its samples and their augmentation."""
+    with blamed(module, "before fails"):
+        before = settings.before()
+    is_so = before is None or isinstance(before, Settings)
+    _expect(module, is_so, f"before returns {type(before).__name__}; return Settings or None")
+    side = settings.image_size
+    pixels = np.full((side, side, 3), 128, np.uint8)
+    landmarks = (FACE * side).numpy()
+    sample = Sample(pixels, np.zeros((side, side), bool), landmarks, 0, True)
+    with blamed(module, "samples fails"):
+        samples = settings.samples(sample, np.random.default_rng(0))
+    count = settings.images_per_frame
+    is_so = isinstance(samples, list) and [type(each) for each in samples] == [Sample] * count
+    _expect(module, is_so, f"samples must return a list of {count} Sample")
+    with blamed(module, "transform fails"):
+        transform = settings.transform()
+        if transform is not None:
+            points = tv_tensors.KeyPoints(FACE * side, canvas_size=(side, side))
+            mask = torch.zeros(1, side, side, dtype=torch.uint8)
+            image = torch.full((3, side, side), 128, dtype=torch.uint8)
+            made = transform(tv_tensors.Image(image), tv_tensors.Mask(mask), points)
+            shapes = [tuple(each.shape) for each in made]
+            is_so = shapes == [(3, side, side), (1, side, side), (5, 2)]
+            _expect(module, is_so, "transform must keep the shapes of image, mask, points")
+
+
 def _check_training(
     module: ModuleType,
     network: Network,
@@ -481,7 +510,7 @@ def _check_training(
     settings: Settings,
 ) -> None:
     """Check what a step of the training needs: outputs, losses, a gradient and optimisers."""
-    with _blamed(module, "forward fails"):
+    with blamed(module, "forward fails"):
         outputs = network.train()(batch["image"])
     is_dict = isinstance(outputs, dict) and all(
         isinstance(value, Tensor) for value in outputs.values()
@@ -500,12 +529,12 @@ def _check_training(
         _expect(module, shape == (2, 2), f"{sentence}; return logits (B, 2), real first")
     mixed = {**batch, "partner": torch.tensor([1, 0]), "weight": 0.3}
     for each in [batch, mixed] if settings.mixup_probability else [batch]:
-        with _blamed(module, "losses fails"):
+        with blamed(module, "losses fails"):
             losses = network.losses(outputs, each)
         _check_losses(module, losses)
-    with _blamed(module, "the gradient of total cannot be computed"):
+    with blamed(module, "the gradient of total cannot be computed"):
         (losses["total"] + losses.get("adversary", 0)).backward()
-    with _blamed(module, "optimisation fails"):
+    with blamed(module, "optimisation fails"):
         optimisers, schedule = settings.optimisation(network, 10)
     is_so = isinstance(schedule, LRScheduler) and isinstance(optimisers, list)
     _expect(module, is_so, "optimisation must return a list of optimisers and a schedule")
@@ -530,7 +559,7 @@ def _check_losses(module: ModuleType, losses: dict[str, Tensor]) -> None:
 def _check_scores(module: ModuleType, network: Network, outputs: dict[str, Tensor]) -> None:
     """Check the log-odds and P(fake) of two images."""
     for name in ("log_odds", "score"):
-        with _blamed(module, f"{name} fails"):
+        with blamed(module, f"{name} fails"):
             values = getattr(network, name)(outputs)
         is_so = isinstance(values, Tensor) and tuple(values.shape) == (2,)
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
@@ -549,7 +578,7 @@ def _check_maps(
     images: Tensor,
 ) -> None:
     """Check that each map of a network can be made."""
-    with _blamed(module, "maps fails"):
+    with blamed(module, "maps fails"):
         declared = network.maps()
     _expect(module, isinstance(declared, dict), "maps returns no dict; return how each map is made")
     for name, origin in declared.items():
@@ -569,7 +598,7 @@ def _check_maps(
         else:
             _expect(module, callable(origin), f"{sentence}; name a part, other maps or localise")
     if hasattr(network, "localise"):
-        with _blamed(module, "localise fails"):
+        with blamed(module, "localise fails"):
             located = network.localise(outputs)
         is_map = isinstance(located, Tensor) and located.ndim == 3 and len(located) == 2
         found = tuple(located.shape) if isinstance(located, Tensor) else type(located).__name__

@@ -110,7 +110,8 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
     splits = {}
     for split in ("train", "val"):
         frames = frames_of(training, split)
-        visible = training.settings.visible(frames, training.seed, network)
+        with contract.blamed(papers.module(training.paper), "visible fails"):
+            visible = training.settings.visible(frames, training.seed, network)
         check_classes(visible, split, training.settings.makes_other_class)
         splits[split] = visible
     return splits
