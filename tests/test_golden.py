@@ -314,6 +314,10 @@ def test_a_step_gives_other_numbers_only_with_another_version(case):
 if __name__ == "__main__":
     versions = {name: module.PAPER.version for name, module in papers.modules().items()}
     steps = {"NUMBERS": train.NUMBERS, "versions": versions}
-    steps |= {case: step_numbers(case) for case in CASES}
+    stored = read_json(GOLDEN / "steps.json")
+    for case in CASES:
+        numbers = step_numbers(case)  # other processors differ in the last digits: these stay
+        is_same = numbers == pytest.approx(stored.get(case, {}), rel=STEP, abs=0)
+        steps[case] = stored[case] if is_same else numbers
     text = json.dumps(steps, indent=1)
     (GOLDEN / "steps.json").write_text(f"{text}\n", encoding="utf-8")

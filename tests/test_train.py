@@ -19,14 +19,22 @@ from dfnb import device, papers, records, report
 from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
-from dfnb.files import locked, read_metadata, run_folder, sha256
+from dfnb.files import (
+    locked,
+    read_metadata,
+    run_folder,
+    sha256,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from dfnb.papers import contract, released_weights, xception
 from dfnb.running import measuring
 from dfnb.running.profiles import calls
 from dfnb.seeds import torch_seed
 from dfnb.store.runs import Training, TrainingRecord
 from dfnb.training import progress, runs, scoring, train, trainer
-from dfnb.training.runs import Run
+from dfnb.training.runs import Run, with_weights
 
 SMALL = {
     "image_size": 64,
@@ -710,3 +718,51 @@ def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     assert report.thresholds("mine") == {}  # nobody has published one
     assert report.measure(scores, "false alarms", "detector").empty
+
+
+# ---------------------------------------------------------------- what a run was made of
+
+
+def test_a_run_is_compared_with_what_is_asked_for(own_home, monkeypatch, capsys):
+    small = {"epochs": 1, "batch_size": 4, "images_per_epoch": 8, "image_size": 64}
+    training = train.make_training("xception", "smoke-a", recipe("xception", **small))
+    run = train.train(training)
+    assert run.record.code == papers.code_of("xception") and run.parameters.code == ""
+
+    def opened(**changes):
+        content = run.record.model_copy(update=changes).model_dump(mode="json")
+        write_json(run.folder / "record.json", content)
+        capsys.readouterr()
+        Run.of(training)
+        return capsys.readouterr().out
+
+    assert opened() == opened(code="") == ""  # without a digest it is not known
+    line = "xception.py: code changed since this run; raise version in PAPER"
+    assert line in opened(code="another")
+    # A default of the paper was another one, which its id does not have.
+    stored = {**run.parameters.settings, "lr": 0.5}
+    with pytest.raises(DfnbError, match=r"was trained with lr = 0.5, and 0.0002 is asked for"):
+        opened(parameters=run.parameters.model_copy(update={"settings": stored}))
+    del stored["lr"]  # a setting that is newer than the run
+    assert opened(parameters=run.parameters.model_copy(update={"settings": stored})) == ""
+
+
+def test_record_and_weights_belong_together(own_home):
+    """A report has the same run from another machine: other weights, and their record."""
+    small = {"epochs": 1, "batch_size": 4, "images_per_epoch": 8, "image_size": 64}
+    training = train.make_training("xception", "smoke-a", recipe("xception", **small))
+    run = train.train(training)
+    weights = (run.folder / "best.safetensors").read_bytes()
+    there = own_home / "reports" / "theirs"
+    write_bytes(there / "weights" / f"{run.id}.safetensors", weights)
+    record = run.record.model_copy(update={"wall_s": -1.0}).model_dump(mode="json")
+    table = pd.DataFrame({"log_odds": [0.0]})
+    write_table(there / "scores" / f"{run.id}.parquet", table, {"record": record})
+    other = run.record.model_copy(update={"weights_sha256": "0" * 64}).model_dump(mode="json")
+    write_json(run.folder / "record.json", other)
+    assert Run.find(run.id).record.wall_s == -1
+    write_bytes(there / "weights" / f"{run.id}.safetensors", b"damaged")
+    write_bytes(run.folder / "best.safetensors", b"damaged")
+    found = Run.find(run.id)
+    assert found.record.weights_sha256 == "0" * 64 and not found.has_weights
+    assert with_weights([found]) == []
