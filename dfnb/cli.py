@@ -24,8 +24,8 @@ def profile_names() -> list[str]:
 
 
 def report_names() -> list[str]:
-    """The reports of the home."""
-    return sorted(path.name for path in (files.home() / "reports").glob("*/"))
+    """The reports of the home; a folder beside them, such as benchmarks, has no scores."""
+    return sorted(path.parent.name for path in (files.home() / "reports").glob("*/scores/"))
 
 
 def notebook_names() -> list[str]:
@@ -162,7 +162,7 @@ def report(
     This needs neither a network nor a dataset.
     """
     folder = files.report_folder(profile)
-    if not folder.is_dir():  # rebuild would make the folder of a misspelled name
+    if profile not in report_names():  # rebuild would make the folder of a misspelled name
         raise DfnbError(f"there is no report {profile!r}{suggestion(profile, report_names())}")
     from dfnb.running import execution
 

@@ -53,6 +53,7 @@ def output_of(monkeypatch, capsys):
         (("run", "dmeo"), "there is no profile 'dmeo'"),
         (("report", "../x"), "../x"),
         (("report", "nope"), "there is no report 'nope'; known are none"),
+        (("report", "logs"), "there is no report 'logs'; known are none"),
         (("prepare", "nowhere"), "nowhere"),
         (("prepare", "celeb-df"), " or celeb-df-v2?"),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
@@ -64,6 +65,7 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, mo
     monkeypatch.chdir(own_home)
     write_profile(own_home)
     shutil.copytree(files.find("data_manifest"), own_home / "data_manifest")
+    (own_home / "reports" / "logs").mkdir(parents=True)
     (own_home / "set.csv").write_text("path,label\nset.csv,real\n")
     status, printed = output_of(*words)
     last = printed.splitlines()[-1]
@@ -89,7 +91,8 @@ def test_every_option_and_argument_has_a_help():
     ],
 )
 def test_a_shell_completes_names(own_home, typed, offered):
-    (own_home / "reports" / "mine").mkdir(parents=True)
+    (own_home / "reports" / "mine" / "scores").mkdir(parents=True)
+    (own_home / "reports" / "misc").mkdir()
     asked = {"COMP_WORDS": f"dfnb {typed}", "COMP_CWORD": str(len(typed.split()))}
     shell = CliRunner(env={"_DFNB_COMPLETE": "complete_bash", **asked})
     assert shell.invoke(commands, prog_name="dfnb").output.split() == offered
@@ -207,7 +210,7 @@ def test_a_home_that_is_not_there_is_named_in_a_report_of_a_problem(
 
 def test_a_home_that_cannot_be_written_is_explained(empty_home, output_of, monkeypatch):
     """Reports; as a file is in the place of a folder, nobody can write there."""
-    (empty_home / "reports" / "mine").mkdir(parents=True)
+    (empty_home / "reports" / "mine" / "scores").mkdir(parents=True)
     (empty_home / "reports" / "mine" / "notebooks").write_text("")
     status, printed = output_of("report", "mine")
     assert status == 1 and printed.startswith("dfnb: ") and "cannot be written (" in printed
