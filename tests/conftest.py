@@ -21,7 +21,6 @@ LONGEST = (
     "test_all_notebooks",
     "test_benchmarks",
     "test_prepare",
-    "test_jobs",
     "test_train",
     "test_experiments",
     "test_coverage",
