@@ -84,8 +84,8 @@ def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figur
     if grid.legend:
         names = [wrapped(text.get_text()) for text in grid.legend.texts]
         letters = max(len(line) for name in names for line in name.splitlines())
-        # About 14 letters to an inch; beside a name stand its line and a space, of 8 letters.
-        columns = max(1, min(legend_columns, int(14 * width() / (letters + 8))))
+        # About 18 letters to an inch; beside a name stand its line and a space, of 8 letters.
+        columns = max(1, min(legend_columns, int(18 * width() / (letters + 8))))
         planned = -(-len(names) // legend_columns)
         lines = -(-sum(name.count("\n") + 1 for name in names) // columns)
         height += 0.14 * max(0, lines - planned)

@@ -65,8 +65,8 @@ def scores(
 
     A condition is a test set with its corruption and severity or, of maps, with a map.
 
-    If the scores are of videos, the sentences of :func:`leaks` are printed, because tables of AUC
-    follow.
+    If the scores are of videos, the sentences of :func:`leaks` and :func:`gaps` are printed,
+    because tables of AUC follow.
 
     Args:
         report: Name of the report.
@@ -102,7 +102,7 @@ def scores(
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
     if level == "video" and not of_maps:
-        for sentence in leaks(files, table["test_set"].unique()):
+        for sentence in [*leaks(files, table["test_set"].unique()), *gaps(table)]:
             print(sentence)
     return table.copy()  # the table itself is remembered
 
@@ -154,6 +154,27 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
         f"{train_set}, pixel by pixel. AUC there shows what was learned by heart."
         for (train_set, test_set), (shared, frames) in most.items()
     ]
+
+
+def gaps(scores: pd.DataFrame) -> list[str]:
+    """A sentence for each main detector that lacks test sets of the mean across.
+
+    :func:`dfnb.report.metrics.measure` has no mean for it where another detector has more of them.
+    ``scores`` are those of :func:`scores`.
+    """
+    main = scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
+    rows = main[["detector", "test_set", "place"]].drop_duplicates()
+    across = rows[rows["place"] == "across"]
+    counts = across["detector"].value_counts()
+    sentences = []
+    for detector in rows["detector"].unique():
+        known = {*rows.loc[rows["detector"] == detector, "test_set"]}  # also those of other places
+        lacking = [name for name in across["test_set"].unique() if name not in known]
+        if lacking:
+            is_blank = counts.get(detector, 0) < counts.max()
+            what = "no mean across" if is_blank else "another mean across than other detectors"
+            sentences.append(f"{detector} has {what}: it has no scores of {', '.join(lacking)}.")
+    return sentences
 
 
 def _remedy(report: str) -> str:

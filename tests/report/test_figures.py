@@ -163,7 +163,7 @@ def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
     names = [("_mine", "within"), ("B", "within"), ("B", "across"), ("C", "across")]
     for detector, place in names:
         rows = {"label": np.arange(400) % 2, "score": draw.random(400)}
-        parts.append(pd.DataFrame(rows).assign(detector=detector, place=place))
+        parts.append(pd.DataFrame(rows).assign(detector=detector, place=place, paper="a"))
     figure, _ = drawn("07_cross_dataset", "roc-curves", "cell-43", main=pd.concat(parts))
     assert legend_of(figure) == ["B", "C", "_mine"]
     curves = {}  # (place, colour) -> the curve; the line of chance has 50 points
@@ -218,3 +218,66 @@ def test_a_deletion_curve_is_the_mean_of_its_frames_and_a_long_title_wraps():
     assert axes.title.get_text().replace("\n", " ") == name
     assert axes.title.get_window_extent().width < 1.2 * axes.get_window_extent().width
     assert legend_of(figure) == ["_mine"]
+
+
+# ---------------------------------------------------------------- a report of seventeen detectors
+
+PAPERS = ("xception", "lae", "locate_and_verify", "exposing_the_deception", "own")
+SEVENTEEN = [
+    f"Exposing the Deception, epochs {k}, batch_size 32, optimiser adamw, lr 0.001, …"
+    for k in range(17)
+]
+
+
+def check_legible(figure):
+    """Two columns of a paper hold the figure, and no two names of an axis cover each other."""
+    assert figure.get_tightbbox().width < 1.02 * figures.width()
+    for axes in figure.axes:
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            boxes = [each.get_window_extent().shrunk(0.95, 0.95) for each in labels]
+            for first, second in zip(boxes, boxes[1:]):
+                assert not first.overlaps(second) or first.width == 0
+
+
+def test_seventeen_detectors_have_a_legible_forest_plot():
+    figure = figures.forest(numbers(SEVENTEEN, minus=SEVENTEEN[0]))
+    figure.draw_without_rendering()
+    check_legible(figure)
+
+
+def test_seventeen_detectors_have_legible_roc_curves():
+    draw = np.random.default_rng(0)
+    rows = []
+    for k, detector in enumerate(SEVENTEEN):
+        for place in ("within", "across", "photographs"):
+            row = {"label": np.arange(40) % 2, "score": draw.random(40), "place": place}
+            rows.append(pd.DataFrame(row).assign(detector=detector, paper=PAPERS[k % 5]))
+    figure, _ = drawn("07_cross_dataset", "roc-curves", "cell-43", main=pd.concat(rows))
+    check_legible(figure)
+    assert len(figure.axes) == 5 * 3  # each paper's detectors have a row
+    assert max(sum(len(line.get_xdata()) > 2 for line in axes.lines) for axes in figure.axes) <= 5
+    assert {name.replace("\n", " ") for name in legend_of(figure)} == {*SEVENTEEN}
+
+
+def test_seventeen_detectors_have_a_legible_heat_map(monkeypatch):
+    rows = [(each, test_set, 0.5) for each in SEVENTEEN for test_set in ("a", "b", "c")]
+    by_set = pd.DataFrame(rows, columns=["detector", "test_set", "value"])
+    shown = []
+    monkeypatch.setattr(figures, "show", lambda figure, *_: shown.append(figure) or [])
+    values = {"by_set": by_set, "result": numbers(SEVENTEEN), "saved": []}
+    place = SimpleNamespace(folder=None)
+    notebooks.cells("07_cross_dataset", "cell-18", p=place, **values)
+    shown[0].draw_without_rendering()
+    check_legible(shown[0])
+
+
+def test_seventeen_detectors_have_legible_severities():
+    rows = [(name, *each) for name in SEVENTEEN for each in (("", 0), ("JPEG", 1), ("JPEG", 5))]
+    curves = pd.DataFrame(rows, columns=["detector", "corruption", "severity"])
+    curves = curves.assign(value=0.7, low=0.6, high=0.8)
+    values = {"curves": curves, "names": ["JPEG"], "levels": [1, 5]}
+    values |= {"shared": [], "test_set": "a"}
+    figure, _ = drawn("09_robustness", "severity-points", "cell-20", **values)
+    check_legible(figure)
+    places = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert max(of[0] for of in places) < min(of[1] for of in places)  # beside their severity

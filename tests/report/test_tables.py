@@ -13,6 +13,7 @@ from dfnb import report
 from dfnb.files import report_folder
 from dfnb.report import tables
 from dfnb.statistics import NAN
+from dfnb.store.scores import Condition
 
 A, B = planted.SETS
 
@@ -63,6 +64,20 @@ def test_the_baseline_is_found_by_its_paper():
         "across",
     ]
     assert tables.minus_baseline(run).empty
+
+
+def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(capsys):
+    """Its cell is a dash; the other detectors keep theirs."""
+    more = {Condition("smoke-b"): planted.table("smoke-b")}
+    planted.write("gaps", "xception", more=more)
+    planted.write("gaps", "locate_and_verify")
+    scores = report.scores("gaps")
+    table = tables.pivot(tables.by_place(tables.main(scores)))
+    assert table["across"].tolist()[1] == "–" != table["across"].tolist()[0]
+    printed = capsys.readouterr().out
+    assert "Locate and Verify has no mean across" in printed and "smoke-b." in printed
+    assert printed.strip() in tables.caption("gaps", tables.main(scores))
+    assert "no mean" not in tables.caption("hand", tables.main(report.scores("hand")))
 
 
 def test_every_two_detectors_are_compared_once_and_corrected(scores):
