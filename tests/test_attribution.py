@@ -18,6 +18,7 @@ from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
+from dfnb.running import parameters
 from dfnb.seeds import rng
 from dfnb.store.runs import Training
 from dfnb.store.scores import KEYS
@@ -389,3 +390,30 @@ def test_a_layer_that_the_network_lacks_is_answered_by_the_nearest():
     network = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), head=nn.Flatten())).eval()
     with pytest.raises(DfnbError, match=r"no layer 'stme'; did you mean stem\?"):
         maps.compute(network, torch.zeros(1, 3, 8, 8), layer="stme")
+
+
+def test_a_registered_method_is_a_map_like_the_others(planted, frames, monkeypatch):
+    monkeypatch.setattr(maps, "EXPLAINERS", dict(maps.EXPLAINERS))
+
+    def brightness(network, images):
+        return images.mean(1)
+
+    for _ in range(2):  # a cell is executed twice
+        maps.register("brightness", brightness)
+    crops = torch.rand(2, 3, 8, 8)
+    views = maps.compute(nn.Flatten().eval(), crops, "brightness")
+    np.testing.assert_allclose(views, crops.mean(1) / crops.mean(1).amax((1, 2), keepdim=True))
+    assert maps.of(planted, frames.head(2), "brightness").shape[0] == 2
+    namespace = {**parameters.defaults("08_attribution"), "other_maps": ["brightness"]}
+    assert parameters.check("08_attribution", namespace).other_maps == ["brightness"]
+    for name in ("Grad-CAM", "random"):
+        with pytest.raises(DfnbError, match="choose another name"):
+            maps.register(name, brightness)
+
+
+def test_a_map_of_a_paper_may_be_a_function(planted, monkeypatch):
+    network = planted.network()
+    monkeypatch.setattr(network, "maps", lambda: {"own": lambda network, images: images[:, 0]})
+    images = torch.rand(2, 3, 32, 32)
+    views = maps.compute(network, images, "own")
+    np.testing.assert_allclose(views, images[:, 0] / images[:, 0].amax((1, 2), keepdim=True))

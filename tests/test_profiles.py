@@ -21,6 +21,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write_profile
 
+import notebooks
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
 from dfnb.data import sources
@@ -105,10 +106,44 @@ def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
     with pytest.raises(DfnbError, match="no parameter 'epocs'"):
         parameters.check(LOCATE, {**values, "In": ["%time 1", mistyped]})
     mended = mistyped.replace("epocs", "epochs")
-    p = parameters.check(
-        LOCATE, {**values, "epochs": 1, "In": [mistyped, mended, "epocs: int = 2"]}
-    )
+    cells = [mistyped, mended, "epocs: int = 2"]
+    p = parameters.check(LOCATE, {**values, "epochs": 1, "In": cells})
     assert p.epochs == 1
+
+
+def write_own_notebook(home):
+    """That of ``docs/extending.md``."""
+    text = (CHECKOUT / "docs" / "extending.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    cells = [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(second)]
+    cells[0].metadata["tags"] = ["parameters"]
+    path = home / "notebooks" / "11_strength.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+
+
+def test_a_notebook_of_the_home_is_called_with_the_parameters_of_its_own_cell(own_home):
+    write_own_notebook(own_home)
+    both = {BASELINE: SETTINGS, "10_report": {}, "11_strength": {"strength": 0.7}}
+    write_profile(own_home, notebooks=both)
+    calls = profiles.calls("mine")
+    assert [call.name for call in calls.shown] == [BASELINE, "11_strength", "10_report"]
+    assert calls.shown[1].changes == {"report": "mine", "save": True, "strength": 0.7}
+    for wrong in ({"strength": "much"}, {"strenght": 0.7}):
+        write_profile(own_home, notebooks={**both, "11_strength": wrong})
+        with pytest.raises(DfnbError, match="11_strength"):
+            profiles.calls("mine")
+
+
+def test_a_notebook_of_the_home_leaves_its_table_and_record(own_home):
+    write_own_notebook(own_home)
+    planted.write("own", "xception")
+    folder = own_home / "notebooks"
+    notebooks.execute("11_strength", own_home, folder, report="own", save=True)
+    report = own_home / "reports" / "own"
+    assert (report / "tables" / "strength.md").exists()
+    assert files.read_json(report / "records" / "11_strength.json")["parameters"]["strength"] == 0.5
 
 
 # ---------------------------------------------------------------- calls

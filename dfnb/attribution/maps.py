@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb.checks import DfnbError, explained, suggestion
+from dfnb.checks import TITLE, DfnbError, check_name, explained, suggestion
 from dfnb.data.frames import read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.device import DEVICE, fixed_threads
@@ -214,11 +214,31 @@ def edges(network: nn.Module, images: Tensor) -> Tensor:
     return torch.hypot(down, across)
 
 
-EXPLAINERS = {
+Explainer = Callable[[nn.Module, Tensor], Tensor]  # images (n, 3, H, W) to maps (n, h, w)
+EXPLAINERS: dict[str, Explainer] = {
     "Grad-CAM": grad_cam,
     "Integrated Gradients": integrated_gradients,
     "edges": edges,
 }
+
+
+def register(name: str, explainer: Explainer) -> None:
+    """Add a method of your own to the EXPLAINERS: :func:`compute` and notebook 08 know its name.
+
+    Args:
+        name: What tables call its maps.
+        explainer: A function that takes a network in evaluation mode and images (n, 3, H, W),
+            normalised, and returns maps (n, h, w); positive values speak for fake, and
+            :func:`compute` scales them. :func:`evidence` is the number to explain.
+
+    Raises :class:`DfnbError` for a name that tables cannot show, or that another method has.
+    """
+    check_name(name, "maps", TITLE)
+    known = EXPLAINERS.get(name)
+    # The same function again is no other one: a cell may be executed twice.
+    if name == "random" or (known and known.__qualname__ != explainer.__qualname__):
+        raise DfnbError(f"there is a map {name!r} already; choose another name")
+    EXPLAINERS[name] = explainer
 
 
 # ---------------------------------------------------------------- maps of frames
@@ -266,7 +286,7 @@ def compute(
     if layer and name != "Grad-CAM":
         raise DfnbError(f"layer={layer!r} is for Grad-CAM alone, and the map is {name!r}; omit it")
     declared = network.maps() if isinstance(network, Network) else {}
-    # "localise", the name of a layer or a tuple of maps; None: made by a method of this module.
+    # "localise", the name of a layer, a tuple of maps or a function; None: made by a method here.
     origin = declared.get(name)
     if isinstance(origin, tuple):  # the map is the maximum of these maps
         parts = [compute(network, images, part) for part in origin]
@@ -274,11 +294,12 @@ def compute(
     if origin == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
-    layer = layer or origin
+    explainer = origin if callable(origin) else EXPLAINERS.get(name)
+    layer = layer or (None if callable(origin) else origin)
     if layer:
         values = grad_cam(network, images, _layer(network, layer))
-    elif name in EXPLAINERS:
-        values = EXPLAINERS[name](network, images)
+    elif explainer:
+        values = explainer(network, images)
     else:
         raise DfnbError(
             f"the network has no map {name!r}{suggestion(name, [*declared, *EXPLAINERS])}"

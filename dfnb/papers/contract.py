@@ -36,7 +36,7 @@ from dfnb.data.loading import Sample
 from dfnb.papers import backbones, code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     import pandas as pd
@@ -314,13 +314,15 @@ class Network(nn.Module):
         """P(fake), (B,) float64 in [0, 1]."""
         return self.log_odds(outputs).sigmoid()
 
-    def maps(self) -> dict[str, str | tuple[str, ...]]:
+    def maps(self) -> dict[str, str | tuple[str, ...] | Callable[[Network, Tensor], Tensor]]:
         """How each of the paper's own maps is made, by the map's name.
 
         - ``"localise"``: by the network's method of this name;
         - the name of a part of the network: by Grad-CAM at the part's last feature map
           (:func:`dfnb.papers.backbones.last_map`);
-        - a tuple of names of other maps: as their maximum at each position.
+        - a tuple of names of other maps: as their maximum at each position;
+        - a function of the network and images (n, 3, H, W): what it returns, (n, h, w), of which
+          positive values speak for fake, divided by the maximum of each map.
 
         Grad-CAM of the whole network needs no entry.
         """

@@ -81,6 +81,9 @@ def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figur
         title = ", ".join(name) if isinstance(name, tuple) else str(name)  # row and column
         # About 10 bold letters to an inch.
         axis.set_title(textwrap.fill(title, int(10 * width() / panels_in_a_line)))
+    if grid.axes_dict:
+        lines = max(axis.get_title().count("\n") + 1 for axis in grid.axes_dict.values())
+        height += 0.15 * max(0, lines - 2) * axis.get_gridspec().nrows
     if grid.legend:
         names = [wrapped(text.get_text()) for text in grid.legend.texts]
         letters = max(len(line) for name in names for line in name.splitlines())

@@ -5,7 +5,7 @@ three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
 LESS_IS_BETTER = ("EER", FALSE_ALARMS, CALLED)
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
+# Of a reader: (scores, is_fake, weights), each (n,) of the units of a group, to a number.
+Function = Callable[[Array, Array, Array], float]
 Names = str | Sequence[str]
 # By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without them.
 Thresholds = Mapping[tuple[str, int], Array]
@@ -60,7 +62,7 @@ SUMMARY = (
 
 def measure(
     scores: pd.DataFrame,
-    metric: str,
+    metric: str | Function,
     by: Names,
     mean_over: Names = (),
     minus: str | Sequence[Mapping[str, Any]] = (),
@@ -72,7 +74,10 @@ def measure(
         scores: Rows of :func:`dfnb.report.reading.scores` or ``maps``.
         metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
             is taken over the units that have a value. Measures of masks and maps have none for real
-            frames, so these are left out.
+            frames, so these are left out. Or a function ``f(scores, is_fake, weights)``, which gets
+            arrays (n,) of the units of a group, is called for the sample, where all weights are 1,
+            and for each replicate, and returns a number. It compares real with fake units, like
+            TWO_CLASSES, unless its attribute ``two_classes`` is False. Its name is the metric's.
         by: The columns that name a group. With "method" among them, the metrics TWO_CLASSES
             compare each manipulation method with all real units; for others, "real" is a group.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
@@ -105,7 +110,7 @@ def measure(
     averaged = [mean_over] if isinstance(mean_over, str) else list(mean_over)
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
-    column = "score" if metric in METRICS else metric
+    column = "score" if callable(metric) or metric in METRICS else metric
     for name in [*names, column]:
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
@@ -147,15 +152,21 @@ def measure(
     # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for each in minus for value in each.values() if value not in ("", 0)]
     subtracted = ", ".join(values) or ("clean" if minus else "")
-    return table.assign(metric=metric, minus=subtracted, p_holm=statistics.holm(table["p"]))
+    name = metric.__name__ if callable(metric) else metric
+    return table.assign(metric=name, minus=subtracted, p_holm=statistics.holm(table["p"]))
 
 
 # ---------------------------------------------------------------- one test set
 
 
+def _needs_two_classes(metric: str | Function) -> bool:
+    """Whether a metric compares real with fake units."""
+    return getattr(metric, "two_classes", True) if callable(metric) else metric in TWO_CLASSES
+
+
 def _of_test_set(
     scores: pd.DataFrame,
-    metric: str,
+    metric: str | Function,
     names: Sequence[str],
     thresholds: Thresholds,
     resamples_people: bool,
@@ -178,7 +189,7 @@ def _of_test_set(
         # 0: the cluster has real units only, 1: both, 2: fake units only.
         stratum = scores.groupby("cluster")["label"].agg(["any", "all"]).sum(axis=1)
         weights = statistics.cluster_weights(clusters, stratum)
-    if "method" in names and metric in TWO_CLASSES:  # the same real units for each method
+    if "method" in names and _needs_two_classes(metric):  # the same real units for each method
         is_real = scores["method"] == "real"
         parts = [scores.head(0)]  # there may be no method
         for method in scores.loc[~is_real, "method"].unique():
@@ -187,14 +198,14 @@ def _of_test_set(
         scores = pd.concat(parts)
     estimates = {}
     for key, group in scores.groupby(list(names), observed=True, sort=False):
-        if metric not in TWO_CLASSES or group["label"].nunique() == 2:
+        if not _needs_two_classes(metric) or group["label"].nunique() == 2:
             estimates[key] = _estimate(group, metric, weights, thresholds)
     return estimates
 
 
 def _estimate(
     group: pd.DataFrame,
-    metric: str,
+    metric: str | Function,
     weights: Array,
     thresholds: Thresholds,
 ) -> Estimate:
@@ -220,7 +231,9 @@ def _estimate(
         if metric in WITH_THRESHOLD:
             threshold = thresholds[group["detector"].iloc[0], seed]
             has_interval &= len(threshold) > 1  # it has replicates
-        if metric == "AUC":
+        if callable(metric):
+            of_seed = np.array([metric(value, label, row[cluster]) for row in weights], dtype=float)
+        elif metric == "AUC":
             of_seed = statistics.auc(value, label, cluster, weights)
         elif metric == "EER":
             of_seed = statistics.eer(value, label, cluster, weights)
@@ -238,7 +251,7 @@ def _estimate(
     clusters = independent = len(np.unique(cluster))
     by_label = [cluster[label], cluster[~label]]
     fewest = min(len(np.unique(of_label)) for of_label in by_label if len(of_label))
-    if metric in TWO_CLASSES:  # a pair takes its real and its fake unit from two clusters
+    if _needs_two_classes(metric):  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(
         values=np.array(values),

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import (
     AfterValidator,
@@ -154,6 +154,7 @@ class AttributionParameters(MeasuringParameters):
         """The names, if all are known."""
         from dfnb.attribution.maps import EXPLAINERS  # with torch: other notebooks need none
 
+        papers.modules()  # a file in papers/ of the home may register one
         return _known("other_maps", names, [*EXPLAINERS, "random"])
 
 
@@ -201,17 +202,45 @@ NOTEBOOKS = {
 def schema(notebook: str) -> type[Parameters]:
     """The pydantic class of a notebook's parameters, which refuses unknown names.
 
-    That of a paper's notebook has the paper's settings, too. Raises :class:`DfnbError` for an
-    unknown notebook.
+    That of a paper's notebook has the paper's settings, too; that of a notebook which the
+    collection does not know has the names, types and defaults in its own cell. Raises
+    :class:`DfnbError` for an unknown notebook.
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without the papers, so that torch is not imported either
     paper = papers.notebooks().get(notebook)
     if paper is None:
-        raise DfnbError(f"there is no notebook {notebook!r}")
+        return _schema_of_cell(notebook)
     bases = (TrainingParameters, papers.module(paper).Settings)
     # (type, default): ``paper`` can only be this paper, and need not be stated.
     return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
+
+
+def _schema_of_cell(notebook: str) -> type[Parameters]:
+    """The schema of a reader's own notebook, in ``notebooks/`` of the home.
+
+    Its cell tagged ``parameters`` has lines such as ``strength: float = 0.5``, with the types of
+    Python and ``Optional`` and ``Literal``. Raises :class:`DfnbError` where there is no such
+    notebook, or its cell has another type.
+    """
+    path = files.find(f"notebooks/{notebook}.ipynb")
+    if not path.is_file():
+        raise DfnbError(f"there is no notebook {notebook!r}{suggestion(notebook, NOTEBOOKS)}")
+    types = {each.__name__: each for each in (bool, int, float, str, list, dict)}
+    types |= {"Optional": Optional, "Literal": Literal}
+    fields = {}
+    for name, statement in annotated(_parameters_cell(notebook)).items():
+        if name not in Parameters.model_fields:
+            annotation = ast.unparse(statement.annotation)
+            try:
+                known_type = eval(annotation, types)  # knows these types, and no functions
+                fields[name] = known_type, ast.literal_eval(statement.value)
+            except (NameError, TypeError, ValueError):
+                raise DfnbError(
+                    f"{path}: {name}: {annotation} is no type of a parameter with a literal; use "
+                    f"{', '.join(types)}"
+                ) from None
+    return create_model(notebook, __base__=Parameters, **fields)
 
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
@@ -219,10 +248,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
 
     Every name in the cell of the parameters, or that papermill injected, is checked, so that a
     mistyped one cannot pass; of the other variables only those with the name of a parameter are
-    read. Printed lines name the parameters
-    that differ from the defaults, because the texts of the notebook describe the defaults; the
-    published test sets that are left out since they are not prepared; and, without ``save``, how
-    to keep what follows.
+    read. Printed lines name the parameters that differ from the defaults, because the texts of the
+    notebook describe the defaults; the published test sets that are left out since they are not
+    prepared; and, without ``save``, how to keep what follows.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
@@ -269,14 +297,14 @@ def _stated_in(cells: Iterable[str]) -> set[str]:
     return {*stated, *injected}
 
 
-def annotated(cell: str) -> dict[str, ast.expr | None]:
-    """The annotated assignments of a cell, such as ``seed: int = 0``: their values by name."""
+def annotated(cell: str) -> dict[str, ast.AnnAssign]:
+    """The annotated assignments of a cell, such as ``seed: int = 0``, by name."""
     try:
         statements = ast.parse(cell).body
     except SyntaxError:  # of a magic command, for example
         return {}
     return {
-        each.target.id: each.value
+        each.target.id: each
         for each in statements
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
     }
@@ -292,9 +320,19 @@ def stated(notebook: str) -> dict[str, Any]:
 
     Raises :class:`DfnbError` where there is none.
     """
+    statements = annotated(_parameters_cell(notebook))
+    path = files.find(f"notebooks/{notebook}.ipynb")
+    with explained(path, "as a notebook", "restore it"):
+        return {name: ast.literal_eval(each.value) for name, each in statements.items()}
+
+
+def _parameters_cell(notebook: str) -> str:
+    """The source of the cell of a notebook that is tagged ``parameters``.
+
+    Raises :class:`DfnbError` where there is none.
+    """
     path = files.find(f"notebooks/{notebook}.ipynb")
     with explained(path, "as a notebook", "restore it"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         is_parameters = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
-        source = "".join(cells[is_parameters.index(True)]["source"])
-        return {name: ast.literal_eval(value) for name, value in annotated(source).items()}
+        return "".join(cells[is_parameters.index(True)]["source"])

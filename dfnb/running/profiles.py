@@ -20,6 +20,7 @@ from dfnb.data import sources
 from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
 from dfnb.report.detectors import MAIN
+from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
 from dfnb.running.parameters import Names, Seeds, TrainingParameters
 from dfnb.store import reports, scores
@@ -251,7 +252,7 @@ def calls(name: str, main: bool = False) -> Calls:
     both = {**first, **others}
     shown = [
         _call(notebook, notebook, _as_described(name, notebook, both[notebook]), notebooks)
-        for notebook in profile.notebooks
+        for notebook in sorted(profile.notebooks, key=lambda name: name == REPORT)  # the last waits
         if notebook in both
     ]
     return Calls(profile=name, trainings=trainings, shown=shown, left_out=left_out)

@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given, and are saved with the same bytes."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -235,7 +236,7 @@ def check_legible(figure):
     for axes in figure.axes:
         for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
             boxes = [each.get_window_extent().shrunk(0.95, 0.95) for each in labels]
-            for first, second in zip(boxes, boxes[1:]):
+            for first, second in pairwise(boxes):
                 assert not first.overlaps(second) or first.width == 0
 
 

@@ -4,9 +4,11 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import planted
 import pytest
+from scipy.special import expit
 from scipy.stats import sem, t
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfnb.checks import DfnbError
 from dfnb.report.metrics import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
@@ -323,3 +325,25 @@ def test_groups_that_lack_a_set_are_left_out_of_a_mean():
     scores = tables("AB", sets=SETS)
     lacking = scores[(scores["detector"] == "A") | (scores["test_set"] != "b")]
     assert measure(lacking, "AUC", "detector", "test_set")["detector"].tolist() == ["A"]
+
+
+def test_a_function_is_a_metric_with_the_interval_of_its_replicates():
+    """Average precision by scikit-learn, and the mean score of all units, with one class or two."""
+    scores = planted.table("synth-a").assign(detector="A", seed=0, collapsed=False, score=0.0)
+    scores = scores.assign(score=expit(scores["log_odds"]), test_set="synth-a")
+
+    def precision(score, is_fake, weight):
+        return average_precision_score(is_fake, score, sample_weight=weight)
+
+    def middle(score, is_fake, weight):
+        return np.average(score, weights=weight)
+
+    (row,) = measure(scores, precision, "detector").itertuples()
+    assert row.metric == "precision" and row.low < row.value < row.high
+    assert row.value == pytest.approx(average_precision_score(scores["label"], scores["score"]))
+    middle.two_classes = False
+    for rows in (scores, scores[scores["label"] == 1]):
+        own, mean = measure(rows, middle, "detector"), measure(rows, "score", "detector")
+        columns = ["value", "n_real", "n_fake", "clusters"]
+        np.testing.assert_allclose(own[columns].astype(float), mean[columns].astype(float))
+    assert measure(scores[scores["label"] == 1], precision, "detector").empty

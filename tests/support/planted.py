@@ -135,9 +135,8 @@ def write(
     tables.update(more or {})
     metadata = about(record(paper, seed, **facts), tables, shared)
     path = score_path(report_folder(profile), run_id)
-    scores.write(
-        path, rows(tables), metadata.model_copy(update={"variants": [variant] if variant else []})
-    )
+    update = {"variants": [variant] if variant else []}
+    scores.write(path, rows(tables), metadata.model_copy(update=update))
     return run_id
 
 
