@@ -102,8 +102,9 @@ def predict(
 
     Returns:
         One row per frame, in the order of ``dataset``: ``video``, ``track``, ``frame``,
-        ``cluster``, ``label``, ``method`` and ``score`` = P(fake); for a run also ``log_odds`` and,
-        if it locates forged regions, how well, see :func:`dfnb.training.scoring.predict`.
+        ``cluster``, ``label``, ``method`` and ``score`` = P(fake); for a run also ``log_odds``, the
+        ``train_set``, since elsewhere a score says less, and, if the run locates forged regions,
+        how well, see :func:`dfnb.training.scoring.predict`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
     Raises :class:`DfnbError` for a dataset without frames, and for outputs that are not finite, of
@@ -121,7 +122,8 @@ def predict(
     model = Run.open(model) if isinstance(model, str) else model
     if isinstance(model, Run):
         network = model.network().to(device.DEVICE)
-        return scoring.predict(network, dataset.table, model.settings, dataset.read)
+        scores = scoring.predict(network, dataset.table, model.settings, dataset.read)
+        return scores.assign(train_set=model.train_set)
     if isinstance(model, type) or not callable(model):
         raise DfnbError(
             f"{model!r:.80} is no detector: give a run of create_model, an instance of a torch "

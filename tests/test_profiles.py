@@ -111,6 +111,23 @@ def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
     assert p.epochs == 1
 
 
+def test_masks_that_only_some_methods_have_are_said_before_anything_runs(own_home, smoke_home):
+    """Hours later, Locate and Verify would have learned from the masks of the others alone."""
+    (own_home / "datasets").unlink()
+    shutil.copytree(smoke_home / "datasets", own_home / "datasets")
+    write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: SETTINGS})
+    assert profiles.missing_masks(profiles.calls("mine")) == []
+    path = own_home / "datasets" / "smoke-a" / "frames.parquet"
+    table = pd.read_parquet(path)
+    method = table.loc[table["label"] == 1, "method"].iloc[0]
+    table.assign(mask=table["mask"].where(table["method"] != method, "")).to_parquet(path)
+    (sentence,) = profiles.missing_masks(profiles.calls("mine"))
+    assert sentence.startswith("smoke-a has masks of ") and f"none of {method}:" in sentence
+    unmasked = {**SETTINGS, "annotated": 0.0}
+    write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: unmasked})
+    assert profiles.missing_masks(profiles.calls("mine")) == []
+
+
 def write_own_notebook(home):
     """That of ``docs/extending.md``."""
     text = (CHECKOUT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from pydantic import Field
 from dfnb import files, papers
 from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
 from dfnb.data import sources
+from dfnb.data.frames import load_frames, select
 from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
 from dfnb.report.detectors import MAIN
@@ -425,6 +426,33 @@ def fetch(planned: Calls) -> None:
                 datasets.add(p.train_set)
     for dataset in sorted(datasets):
         sources.fetch(dataset)
+
+
+def missing_masks(planned: Calls) -> list[str]:
+    """A sentence for each training set of which some methods have masks and others have none.
+
+    That is of unfinished trainings which learn from masks: they would learn from those of some
+    methods alone, as where a download was not complete.
+    """
+    trained_on = set()  # training sets, each with the methods that a training sees; none: all
+    for call in planned.trainings:
+        p = call.parameters
+        if not call.done and not p["released"] and p.get("annotated"):
+            trained_on.add((p["train_set"], tuple(p["seen_methods"] or ())))
+    sentences = []
+    for train_set, seen in sorted(trained_on):
+        if not (files.dataset_folder(train_set) / "frames.parquet").exists():
+            continue  # it is drawn when it is needed, with all masks
+        frames = select(load_frames(train_set), "train", seen or None)
+        fakes = frames[frames["label"] == 1]
+        has_masks = (fakes["mask"] != "").groupby(fakes["method"], observed=True).any()
+        without = ", ".join(has_masks.index[~has_masks])
+        if without and has_masks.any():
+            sentences.append(
+                f"{train_set} has masks of {', '.join(has_masks.index[has_masks])} and none of "
+                f"{without}: get them first (`dfnb data`), or leave these out by seen_methods"
+            )
+    return sentences
 
 
 def set_replaced_aside(planned: Calls) -> None:

@@ -57,6 +57,8 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
             )
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets are not prepared")
+    for sentence in profiles.missing_masks(calls):
+        _say(sentence)
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
