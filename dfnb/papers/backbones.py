@@ -271,7 +271,10 @@ def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[
     """
     model = create(name, pretrained).eval()  # so that the probe changes no BatchNorm statistics
     if type(model) not in STAGES:
-        raise DfnbError(f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}")
+        raise DfnbError(
+            f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}, or add the "
+            f"parts of each stage of a {type(model).__name__} to STAGES in {__file__}"
+        )
     if isinstance(model, Xception):
         model.conv1.padding = (1, 1)
         model.conv2.padding = (1, 1)
