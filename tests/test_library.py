@@ -83,6 +83,7 @@ def test_a_run_scores_as_in_a_report(run, dataset):
     reported = scoring.score(run, "smoke-b")
     for name in [*KEYS, "log_odds", "score"]:
         assert table[name].tolist() == reported[name].tolist()
+    assert {*table["train_set"]} == {run.train_set}
 
 
 @pytest.mark.parametrize(

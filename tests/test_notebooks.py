@@ -309,6 +309,8 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
     assert detector.name == "Baseline"
+    pictures = poorest / "reports" / "own" / "figures"
+    assert (pictures / f"attribution_{detector.runs[0].id}.png").exists()  # short, whatever its name
     capfd.readouterr()
     done = CliRunner().invoke(cli.commands, ["report", "own"])
     page = poorest / "reports" / "own" / "index.html"
