@@ -310,7 +310,7 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     (detector,) = results.detectors("own")
     assert detector.name == "Baseline"
     pictures = poorest / "reports" / "own" / "figures"
-    assert (pictures / f"attribution_{detector.runs[0].id}.png").exists()  # short, whatever its name
+    assert (pictures / f"attribution_{detector.runs[0].id}.png").exists()
     capfd.readouterr()
     done = CliRunner().invoke(cli.commands, ["report", "own"])
     page = poorest / "reports" / "own" / "index.html"

@@ -57,8 +57,7 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
             )
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets are not prepared")
-    for sentence in profiles.missing_masks(calls):
-        _say(sentence)
+    _say(*profiles.missing_masks(calls))
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
@@ -198,9 +197,10 @@ def _ended_since(call: Call, moment: float) -> bool:
     return path.exists() and path.stat().st_mtime >= moment
 
 
-def _say(text: str) -> None:
-    """Print to standard error, apart from the results of the command."""
-    print(text, file=sys.stderr, flush=True)
+def _say(*texts: str) -> None:
+    """Print each text to standard error, apart from the results of the command."""
+    for text in texts:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _minutes(began: float) -> str:
