@@ -266,7 +266,7 @@ def fetch(
         if not yes:
             _ask(f"Do you accept these terms, and download {size}?", name)
         files.write_bytes(accepted, dataset.terms.encode())
-    typer.echo(f"{fetch.fetch(name, source)} is complete; next: dfnb prepare {name}")
+    typer.echo(f"{fetch.fetch(name, source, part)} is complete; next: dfnb prepare {name}")
 
 
 def _ask(question: str, name: str) -> None:

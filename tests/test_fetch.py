@@ -303,10 +303,57 @@ def test_a_part_and_a_wrong_one(mine, server):
     assert left(mine) == [".accepted", "1.mp4", "fake"]
 
 
+def test_a_complete_part_does_not_make_the_whole_complete(mine, server):
+    archive = server.files.pop("/real.zip")
+    dfnb("fetch", "mine", "--yes")  # stops at the archive
+    unfinished = "is not complete; `dfnb fetch mine` goes on"
+    assert unfinished in dfnb("fetch", "mine", "--part", "small")
+    assert (mine / "fake/1.mp4").exists()
+    assert unfinished in dfnb("prepare", "mine")
+    server.files["/real.zip"] = archive
+    assert "is complete" in dfnb("fetch", "mine") and not (mine / fetch.UNFINISHED).exists()
+
+
+def test_a_stopped_part_goes_on_as_the_part_and_is_complete_with_the_whole(mine, server):
+    fake = server.files.pop("/1.mp4")
+    dfnb("fetch", "mine", "--part", "small", "--yes")
+    assert "`dfnb fetch mine --part small` goes on" in dfnb("prepare", "mine")
+    server.files["/1.mp4"] = fake
+    for words in (("--part", "small"), ()):
+        assert "is complete" in dfnb("fetch", "mine", *words)
+        fetch.refuse_unfinished("mine")
+    server.files.pop("/1.mp4")
+    (mine / "fake/1.mp4").unlink()
+    dfnb("fetch", "mine", "--part", "small")  # stops again
+    server.files["/1.mp4"] = fake
+    assert "is complete" in dfnb("fetch", "mine")
+    fetch.refuse_unfinished("mine")
+
+
+def test_a_whole_that_has_no_room_leaves_the_part_to_be_fetched(mine, monkeypatch):
+    little = shutil.disk_usage("/")._replace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: little)
+        assert "has no room" in dfnb("fetch", "mine", "--yes")
+    assert "is complete" in dfnb("fetch", "mine", "--part", "small")
+
+
 def test_no_room_is_told_before_anything_is_downloaded(mine, server, monkeypatch):
     little = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: little)
     assert "has no room" in dfnb("fetch", "mine", "--yes") and server.ranges == []
+
+
+def test_room_that_other_files_take_does_not_count_for_the_missing_ones(mine, server, monkeypatch):
+    archive, fake = server.files["/real.zip"], server.files["/1.mp4"]
+    need = len(archive) + len(fake)
+    room = shutil.disk_usage("/")._replace(free=need - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
+    mine.mkdir(parents=True)
+    (mine / "other.bin").write_bytes(bytes(need))
+    assert "has no room" in dfnb("fetch", "mine", "--yes")
+    (mine / ".real.zip.part").write_bytes(archive[:1])  # which need not be downloaded
+    assert "is complete" in dfnb("fetch", "mine")
 
 
 def test_a_list_with_digests_is_downloaded_and_an_unsafe_path_is_not(empty_home, server):
@@ -321,9 +368,15 @@ def test_a_list_with_digests_is_downloaded_and_an_unsafe_path_is_not(empty_home,
     assert not list(empty_home.rglob("evil*"))
 
 
+def test_a_list_with_a_word_that_is_no_sha256_is_refused(empty_home, server):
+    describe(empty_home, bytes=9, list={"file": "mine.sha256", "base": server.url})
+    (empty_home / "data_manifest/mine.sha256").write_text(f"{'a' * 63}  real/1.mp4\n")
+    assert "mine.sha256 is not valid" in dfnb("fetch", "mine", "--yes") and server.ranges == []
+
+
 def test_files_of_the_hub_are_those_of_the_pinned_commit(empty_home, server, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    files = {"clips/a1.mp4": b"one", "clips/b1.mp4": b"two", "README.md": b"card"}
+    files = {"clips/a1.mp4": b"one", "clips/b1.mp4": b"two", "README.md": b"card", "empty": b""}
     add_hub(server, "we/clips", "abcdef1" + "0" * 33, files)
     hub = {"repo": "we/clips", "revision": "abcdef1", "files": ["clips/[a-z]*.mp4"]}
     small = {"bytes": 3, "hub": {**hub, "files": ["clips/a*"]}}
@@ -336,6 +389,11 @@ def test_files_of_the_hub_are_those_of_the_pinned_commit(empty_home, server, mon
     (folder / "b1.mp4").unlink()
     server.files["/datasets/we/clips/resolve/abcdef1" + "0" * 33 + "/clips/b1.mp4"] = b"2.0"
     assert "another file than expected" in dfnb("fetch", "mine")
+    describe(empty_home, bytes=6, hub={**hub, "files": ["empty"]})
+    assert "is complete" in dfnb("fetch", "mine")
+    assert (folder.parent / "empty").read_bytes() == b""
+    describe(empty_home, bytes=6, hub={**hub, "files": ["clip/*"]})
+    assert "has no file that matches clip/*" in dfnb("fetch", "mine")
     describe(empty_home, bytes=6, hub={**hub, "revision": "1234567"})
     assert "has no commit 1234567" in dfnb("fetch", "mine")
     server.files.clear()

@@ -7,6 +7,7 @@ is that of huggingface_hub, from any server: it resumes, and tries again when a 
 
 import hashlib
 import logging
+import re
 import shutil
 import tarfile
 import zipfile
@@ -22,10 +23,14 @@ from pydantic import Field, StringConstraints, model_validator
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
-from dfnb.checks import Closed, DfnbError, explained, suggestion
+from dfnb.checks import Closed, DfnbError, Name, explained, suggestion
 from dfnb.files import TEMPORARY, atomic, explain_writing, find, home, locked, size_in_words
 
-UNFINISHED = ".unfinished"  # a folder in that of a download, until all of its files are there
+# A folder in that of a download, until all files are there that were begun. It has an empty file
+# for each part that was begun, with the part's name, or with WHOLE.
+UNFINISHED = ".unfinished"
+WHOLE = "the whole"  # no name of a part, as these have no blanks
+EMPTY = f"sha256:{hashlib.sha256(b'').hexdigest()}"  # of an empty file
 Digest = Annotated[str, StringConstraints(pattern=r"^((sha256:)[0-9a-f]{64}|(md5:)[0-9a-f]{32})?$")]
 
 
@@ -73,7 +78,7 @@ class Source(Closed):
 class Fetch(Source):
     """The whole download, and its parts by name."""
 
-    parts: dict[str, Source] = Field({})
+    parts: dict[Name, Source] = Field({})
 
 
 # ---------------------------------------------------------------- one file
@@ -99,7 +104,7 @@ def download(
     the address or at ``path`` is another one. Of another one, and on a full disk, nothing is kept.
     """
     if not path.exists():
-        part = path.with_name(f".{path.name}.part")
+        part = _part_of(path)
         with locked(path.parent, wait_s=-1), explain_writing(path):
             if not path.exists():  # else another process has downloaded it meanwhile
                 if not part.exists() or _mismatch(part, digest, size):
@@ -119,6 +124,11 @@ def download(
             f"download {url}"
         )
     return path
+
+
+def _part_of(path: Path) -> Path:
+    """Where a file is while it is downloaded to ``path``."""
+    return path.with_name(f".{path.name}.part")
 
 
 def _mismatch(path: Path, digest: str, size: int) -> str:
@@ -275,26 +285,34 @@ def source_of(fetch: Fetch, part: str | None, name: str) -> Source:
     return fetch.parts[part]
 
 
-def fetch(name: str, source: Source) -> Path:
+def fetch(name: str, source: Source, part: str | None = None) -> Path:
     """Download the files of a dataset into :func:`folder_of`, which is returned, and unpack them.
 
-    What is there already is kept, so a call after a stopped one goes on. Raises :class:`DfnbError`
-    as :func:`download` and :func:`unpack` do, where the disk has no room, and while another process
-    downloads the same.
+    ``source`` is that of ``part``, see :func:`source_of`. What is there already is kept, so a call
+    after a stopped one goes on. Raises :class:`DfnbError` as :func:`download` and :func:`unpack`
+    do, where the disk has no room, while another process downloads the same, and at the end where
+    another part, or the whole, has begun before and is not complete.
     """
     folder = folder_of(name)
-    with locked(folder / UNFINISHED):
+    unfinished = folder / UNFINISHED
+    with locked(unfinished):
         for path in folder.rglob(".*.dfnb-*"):  # of a process that was killed while it unpacked
             if TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path)
         files = list(_files_of(source, folder))
         _check_room(folder, source, files)
+        begun = unfinished / (part or WHOLE)
+        with explain_writing(begun):
+            begun.touch()
         # Only a terminal shows the bar; ncols, because some terminals do not state their width.
         look = {"unit": "B", "unit_scale": True, "disable": None, "ncols": 80}
         with tqdm(total=source.bytes, desc=name, **look) as bar:
             for file in files:
                 _fetch_file(file, folder / file.to, bar.update)
-    shutil.rmtree(folder / UNFINISHED)
+        begun.unlink()
+        if part is None or not _begun(name):  # the whole has the files of all parts
+            shutil.rmtree(unfinished)
+    refuse_unfinished(name)
     return folder
 
 
@@ -303,23 +321,35 @@ def _fetch_file(file: File, place: Path, progress: Callable[[int], object]) -> N
     if not file.unpack:
         download(file.url, place, file.digest, file.bytes, progress)
     elif not place.exists():
-        archive = place.with_name(f"{place.name}.{file.unpack}")
+        archive = _archive(file, place)
         download(file.url, archive, file.digest, file.bytes, progress)
         unpack(archive, place)
 
 
+def _archive(file: File, place: Path) -> Path:
+    """Where an archive is until it is unpacked to ``place``."""
+    return place.with_name(f"{place.name}.{file.unpack}")
+
+
 def refuse_unfinished(name: str) -> None:
-    """Raise :class:`DfnbError` where the download of a dataset has begun, but not ended."""
+    """Raise :class:`DfnbError` where a dataset, or a part of it, was begun, but not completed."""
     if (folder_of(name) / UNFINISHED).exists():
+        parts = _begun(name)
+        option = f" --part {parts[0]}" if parts and WHOLE not in parts else ""
         raise DfnbError(
-            f"{folder_of(name)} is not complete; `dfnb fetch {name}` goes on with the download, "
-            "and --root prepares what is there"
+            f"{folder_of(name)} is not complete; `dfnb fetch {name}{option}` goes on with the "
+            "download, and --root prepares what is there"
         )
+
+
+def _begun(name: str) -> list[str]:
+    """The parts of a dataset that were begun and are not complete; of the whole: WHOLE."""
+    return sorted(path.name for path in (folder_of(name) / UNFINISHED).glob("[!.]*"))
 
 
 def _check_room(folder: Path, source: Source, files: list[File]) -> None:
     """Raise :class:`DfnbError` where the disk has less room than what is missing will take."""
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    there = sum(_size_there(file, folder / file.to) for file in files)
     archives = [file.bytes for file in files if file.unpack]  # one is there beside its content
     need = source.bytes + max(archives, default=0) - there
     free = shutil.disk_usage(folder).free
@@ -330,10 +360,19 @@ def _check_room(folder: Path, source: Source, files: list[File]) -> None:
         )
 
 
+def _size_there(file: File, place: Path) -> int:
+    """The bytes that a file of a dataset, or an archive's content, takes at ``place`` by now."""
+    downloaded = _archive(file, place) if file.unpack else place
+    content = place.rglob("*") if file.unpack else ()
+    paths = [downloaded, _part_of(downloaded), *content]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
 def _files_of(source: Source, folder: Path) -> Iterator[File]:
     """The files of a download into ``folder``.
 
-    Raises :class:`DfnbError` for one whose path leads elsewhere, and where a hub does not answer.
+    Raises :class:`DfnbError` for a path that leads elsewhere, as :func:`read_list` does, and where
+    a hub does not answer or has no such files.
     """
     files = [*source.files]
     if source.list:
@@ -350,13 +389,16 @@ def _files_of(source: Source, folder: Path) -> Iterator[File]:
 def read_list(name: str) -> dict[str, str]:
     """The sha256 of each file of a list in ``data_manifest/``, by its path.
 
-    Raises :class:`DfnbError` where a line is not a hash, a blank and a path; this may have blanks.
+    Raises :class:`DfnbError` where a line is not a sha256, a blank and a path, which may have
+    blanks.
     """
     path = find(f"data_manifest/{name}")
     listed = {}
     with explained(path, "as a list of files", "write each line as sha256sum does"):
         for line in path.read_text(encoding="utf-8").splitlines():
             sha256, file = line.strip().split(maxsplit=1)
+            if not re.fullmatch("[0-9a-f]{64}", sha256):
+                raise ValueError(f"{sha256} is no sha256")
             listed[file.removeprefix("*")] = sha256  # * is of sha256sum --binary
     return listed
 
@@ -364,7 +406,8 @@ def read_list(name: str) -> dict[str, str]:
 def _files_of_hub(hub: Hub, folder: Path) -> list[File]:
     """The files of a hub's dataset that match its patterns, as they were at its revision.
 
-    ``folder`` is that of the download, for messages.
+    ``folder`` is that of the download, for messages. Raises :class:`DfnbError` where the hub does
+    not answer, has no such revision, or no file there that matches.
     """
     from huggingface_hub import HfApi
 
@@ -391,9 +434,16 @@ def _files_of_hub(hub: Hub, folder: Path) -> list[File]:
         )
     files = []
     for entry in tree:
-        is_file = hasattr(entry, "size")  # folders have none
-        if is_file and any(fnmatchcase(entry.path, pattern) for pattern in hub.files):
+        if any(fnmatchcase(entry.path, pattern) for pattern in hub.files):
             url = f"{page}/resolve/{revision}/{quote(entry.path)}"
-            digest = f"sha256:{entry.lfs.sha256}" if entry.lfs else ""
+            # The hub states no sha256 of small files; that of empty ones is known.
+            digest = "" if entry.size else EMPTY
+            if entry.lfs:
+                digest = f"sha256:{entry.lfs.sha256}"
             files.append(File(url=url, to=entry.path, bytes=entry.size, digest=digest))
+    if not files:
+        raise DfnbError(
+            f"{page} has no file that matches {' or '.join(hub.files)}; look there at commit "
+            f"{hub.revision}, and correct the manifest"
+        )
     return files

@@ -66,13 +66,17 @@ def serving():
 
 
 def add_hub(server, repo, commit, files):
-    """Make ``server`` answer as the hub for a dataset with these files at this commit."""
+    """Make ``server`` answer as the hub for a dataset with these files at this commit.
+
+    All but empty files are in Git LFS.
+    """
     from hashlib import sha256
 
     api = f"/api/datasets/{repo}"
     tree = [{"type": "directory", "path": "clips", "oid": "0" * 40}]
     for path, content in files.items():
         lfs = {"oid": sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
+        lfs = lfs if content else None
         tree.append(
             {"type": "file", "path": path, "size": len(content), "oid": "1" * 40, "lfs": lfs}
         )
