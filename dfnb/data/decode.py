@@ -163,7 +163,8 @@ def _frame_numbers(image: Image.Image) -> range:
 
 def _picture_of_image(image: Image.Image) -> Picture:
     """The current frame of an image, turned as its EXIF data say."""
-    is_deep = ";16" in str(image.tile)  # which is empty when the image is loaded
+    # Read before exif_transpose loads the image, as tile is empty then.
+    is_deep = ";16" in str(image.tile)
     upright = ImageOps.exif_transpose(image)  # a copy
     if upright.mode.startswith(("I", "F")):
         grey = np.asarray(upright)
@@ -202,7 +203,7 @@ def _deep_as_rgb(grey: np.ndarray) -> np.ndarray:
 def _deep_as_mask(grey: np.ndarray) -> np.ndarray:
     """Grey levels (H, W) of 16 bits or more, or floats, as a mask (H, W) uint8.
 
-    Two levels are black and white, whichever they are, such as 0 and 1. Errors are those of
+    If there is one level beside 0, it is white, however low it is, such as 1. Errors are those of
     :func:`_deep_as_rgb`.
     """
     if np.isfinite(grey).all() and set(np.unique(grey)) <= {0, grey.max()}:
