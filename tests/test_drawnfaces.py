@@ -22,7 +22,7 @@ from dfnb.cli import commands
 from dfnb.data import embedded, faces, photographs
 from dfnb.data.audit import audit
 from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
-from dfnb.data.sources import embedded_names, frames_to_show, identity, manifest, preset
+from dfnb.data.sources import domain_of, embedded_names, frames_to_show, identity, manifest, preset
 from dfnb.files import dataset_folder, find
 from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
@@ -270,6 +270,18 @@ def test_a_larger_crop_of_the_head_moves_the_landmarks_along():
 def test_a_file_of_the_manifests_that_describes_no_dataset_of_its_name_is_none(name):
     with pytest.raises(DfnbError, match=f"describes a dataset '{name}'"):
         manifest(name)
+
+
+@pytest.mark.parametrize("others", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "b", "b": "b"}])
+def test_datasets_that_are_like_each_other_in_a_circle_are_refused(empty_home, others):
+    (empty_home / "data_manifest").mkdir()
+    for name, like in others.items():
+        content = f"{{kind: real, like: {like}}}"
+        (empty_home / f"data_manifest/{name}.yaml").write_text(content)
+    last = [*others][-1]
+    for read in (manifest, domain_of):
+        with pytest.raises(DfnbError, match=rf"{last}\.yaml: like: {others[last]} leads back"):
+            read("a")
 
 
 def test_each_world_is_drawn_from_the_ranges():

@@ -8,7 +8,7 @@ that of a dataset that was prepared from the reader's own files.
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel
@@ -21,18 +21,21 @@ from dfnb.records import read_record
 from dfnb.seeds import rng
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
+# Of a file in data_manifest/. Embedded: a maker makes its datasets. Broken: it cannot be read.
+Kind = Literal["embedded", "published", "broken"]
 
 # ---------------------------------------------------------------- manifests
 
 
-def manifest(name: str) -> dict[str, Any]:
+def manifest(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     """The content of the file in ``data_manifest/`` or its folders that describes a dataset.
 
     A file with the entry ``maker`` or ``kind`` describes the dataset of its own name or, if there
     are several, those that its entry ``names`` lists. Other files, such as claims, describe none.
     The entry ``like`` names another dataset, whose manifest gives the entries that this one lacks
-    and, within ``parameters``, the parameters that it lacks. Raises :class:`DfnbError` when no
-    manifest describes ``name``, or several do.
+    and, within ``parameters``, the parameters that it lacks. ``followed`` are the datasets whose
+    ``like`` led here. Raises :class:`DfnbError` when no manifest describes ``name``, or several do,
+    and where ``like`` leads in a circle.
     """
     folder = find("data_manifest")
     paths = [path for path in folder.rglob("*.yaml") if name in _declared(path)[1]]
@@ -45,47 +48,65 @@ def manifest(name: str) -> dict[str, Any]:
     content = read_yaml(paths[0])
     if "like" not in content:
         return content
-    base = manifest(content.pop("like"))
+    other = content.pop("like")
+    followed = (*followed, name)
+    _refuse_circle(paths[0], other, followed)
+    base = manifest(other, followed)
     if "parameters" in base and "parameters" in content:
         content["parameters"] = {**base["parameters"], **content["parameters"]}
     return {**base, **content}
+
+
+def _refuse_circle(path: Path, like: str, followed: tuple[str, ...]) -> None:
+    """Raise :class:`DfnbError` where the entry ``like`` of the manifest ``path`` leads back.
+
+    ``followed`` are the datasets whose manifests led here, and the manifest's own.
+    """
+    if like in followed:
+        raise DfnbError(f"{path}: like: {like} leads back to this dataset; leave one of them out")
 
 
 def domain_of(name: str) -> tuple[str, bool]:
     """The domain of a dataset, and whether means over datasets leave it out (``apart``).
 
     Datasets of one domain are made alike. The domain is the manifest's entry ``domain``, else the
-    domain of the dataset in ``like``, else the name itself. ``apart`` is not inherited.
+    domain of the dataset in ``like``, else the name itself. ``apart`` is not inherited. Raises
+    :class:`DfnbError` where ``like`` leads in a circle.
     """
     return _domain_of(find("data_manifest"), name)
 
 
 @cache  # a report asks for the same names hundreds of times
-def _domain_of(folder: Path, name: str) -> tuple[str, bool]:
-    """:func:`domain_of` with the folder of the manifests, so that the cache distinguishes homes."""
+def _domain_of(folder: Path, name: str, followed: tuple[str, ...] = ()) -> tuple[str, bool]:
+    """:func:`domain_of` with the folder of the manifests, so that the cache distinguishes homes.
+
+    ``followed`` is as in :func:`manifest`.
+    """
     for path in folder.rglob("*.yaml"):
         if name in _declared(path)[1]:
             content = read_yaml(path)
-            domain = content.get("domain")
-            if not domain:
-                domain = _domain_of(folder, content["like"])[0] if "like" in content else name
+            domain = content.get("domain") or name
+            if "like" in content and not content.get("domain"):
+                followed = (*followed, name)
+                _refuse_circle(path, content["like"], followed)
+                domain, _ = _domain_of(folder, content["like"], followed)
             return domain, content.get("apart", False)
     return name, False  # a dataset of the reader's own
 
 
 def embedded_names() -> list[str]:
     """Names of the datasets of the embedded benchmark, in the order of their manifests."""
-    return _names(is_made=True)
+    return _names("embedded")
 
 
 def published_names() -> list[str]:
     """Names of the published datasets that have a manifest, in the order of these."""
-    return _names(is_made=False)
+    return _names("published")
 
 
 def broken_names() -> list[str]:
     """Names of the files there that cannot be read: what needs one reads it again, and says why."""
-    return _names(is_made=None)
+    return _names("broken")
 
 
 def is_embedded(name: str) -> bool:
@@ -93,32 +114,30 @@ def is_embedded(name: str) -> bool:
     return name in embedded_names()
 
 
-def _names(is_made: bool | None) -> list[str]:
-    """Names of the datasets in ``data_manifest/`` that a maker makes, or that others published.
-
-    With None: names of the files that cannot be read.
-    """
+def _names(kind: Kind) -> list[str]:
+    """Names of the datasets of a kind in ``data_manifest/``, or of its broken files."""
     names = []
     for path in sorted(find("data_manifest").rglob("*.yaml")):
-        is_of_a_maker, declared_names = _declared(path)
-        if is_of_a_maker is is_made:
+        declared_kind, declared_names = _declared(path)
+        if declared_kind == kind:
             names += declared_names
     return names
 
 
 @cache  # planning a profile calls it hundreds of times
-def _declared(path: Path) -> tuple[bool | None, list[str]]:
-    """Whether a maker makes the datasets that a file describes, and their names; perhaps none.
+def _declared(path: Path) -> tuple[Kind, list[str]]:
+    """The kind of the datasets that a file describes, and their names, of a broken file its own.
 
-    Of a file that cannot be read: None, and its own name.
+    There are no names where the file describes no dataset.
     """
     try:
         content = read_yaml(path)
     except DfnbError:
-        return None, [path.stem]
-    is_made = "maker" in content
-    describes = is_made or content.get("kind") == "real"
-    return is_made, content.get("names", [path.stem]) if describes else []
+        return "broken", [path.stem]
+    names = content.get("names", [path.stem])
+    if "maker" in content:
+        return "embedded", names
+    return "published", names if content.get("kind") == "real" else []
 
 
 # ---------------------------------------------------------------- the embedded benchmark
