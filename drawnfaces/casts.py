@@ -53,10 +53,10 @@ def cast(
     every method; an odd number ends in a ring of three. So no face is in two pairs: the pair is the
     ``cluster``, and resampling pairs resamples independent things.
 
-    Each portrait belongs to one split, which gets all of its usable ones, train the ``train_share``
-    of its own; ``identities`` only says whether the dataset has the split. The portraits of the
-    split test have the first numbers, so that they are the same people, in the same pairs, in a
-    dataset of this split alone.
+    Each portrait belongs to one split. A dataset with that split has all of its usable portraits,
+    or the ``train_share`` of those of train; ``identities`` only says which splits it has. The
+    portraits of the split test have the first numbers, so that they are the same people, in the
+    same pairs, in a dataset of this split alone.
 
     Args:
         name: Of the dataset.

@@ -10,6 +10,7 @@ made in any order, in any number of processes.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,7 +151,7 @@ class Take(NamedTuple):
         return [methods[film_number % len(methods)]]
 
     def videos(self) -> list[Video]:
-        """Film the person and the donor; the real and the forged videos of the film."""
+        """The real and the forged videos of the film, which is made now."""
         filmed = _Filmed(self)
         videos = []
         for method, name in self.names.items():
@@ -190,18 +191,25 @@ class _Filmed:
         take: The film's people and settings.
         key: How the keys of the film's random streams begin; it ends with the film's number.
         shots: The frames of the film.
-        donor_shots: The donor in the same scene and pose, frame by frame.
     """
 
     def __init__(self, take: Take) -> None:
-        """Film the target, and the donor in the target's scene."""
+        """Film the target."""
         streams = take.settings.streams(take.dataset)
         target = take.target.number
         self.take = take
         self.key = (*streams, target, take.number)
         self.shots = film(take.target, target, take.number, streams, take.settings)
-        # In the target's scene and pose.
-        self.donor_shots = film(take.donor, target, take.number, streams, take.settings)
+
+    @cached_property
+    def donor_shots(self) -> list[people.Shot]:
+        """The donor in the same scene and pose, frame by frame.
+
+        They are filmed when first needed: the methods that forge the photograph do without.
+        """
+        take = self.take
+        streams = take.settings.streams(take.dataset)
+        return film(take.donor, take.target.number, take.number, streams, take.settings)
 
     def delivered(self, method: str) -> tuple[np.ndarray, np.ndarray | None]:
         """Frames (n, S, S, 3) uint8 of the film, forged by a method, and masks (n, S, S) bool.

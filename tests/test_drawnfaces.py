@@ -26,7 +26,7 @@ from dfnb.data.sources import domain_of, embedded_names, frames_to_show, identit
 from dfnb.files import dataset_folder, find
 from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
-from drawnfaces import mesh_forgeries, people
+from drawnfaces import films, mesh_forgeries, people
 from drawnfaces.portraits import Portrait, inspect, move, pixels
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
@@ -319,6 +319,22 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()
     assert 0.01 < differs.mean() < 0.35
+
+
+@pytest.mark.parametrize(("name", "donors"), [("ff-like", 0), ("synth-a", 1)])
+def test_a_donor_is_filmed_for_methods_that_forge_frames_alone(
+    portraits, monkeypatch, name, donors
+):
+    settings = preset(name, portraits=str(portraits), videos=1, frames=1)
+    persons, _ = embedded.cast(name, settings)
+    filmed = []
+    film = films.film
+    monkeypatch.setattr(
+        films, "film", lambda who, *more: filmed.append(who.number) or film(who, *more)
+    )
+    take = next(films.takes(name, persons, settings))
+    assert len(take.videos()) == 2
+    assert filmed.count(take.donor.number) == donors and take.target.number in filmed
 
 
 def test_every_portrait_is_used_or_listed(samples):

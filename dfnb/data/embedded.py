@@ -7,12 +7,16 @@ A maker is a package that knows nothing of dfnb. It offers:
   face, ``people_of`` names the dataset that it shares people with (None: none), ``compression`` is
   the compression in words.
 - ``GENERATOR``: the version of its pixels, part of every dataset's identity.
+- ``SettingsError``: the class of what ``cast`` raises; its text is one sentence.
 - ``cast(name, settings, photographs)``: the people of a dataset, each with its ``number`` and
-  ``split``, and what the record keeps about photographs; it raises the maker's ``SettingsError``.
-- ``takes(name, people, settings)``: films, each with its ``target``, one of the people, the
-  ``names`` of its videos by method, and ``videos()``, which makes them: name, rows of the frames
-  table, frames and masks.
-- ``Photographs``: what ``cast`` is passed where settings have ``portraits``.
+  ``split``, and a dict of what the record keeps about photographs. Where settings have
+  ``portraits``, its entry ``quarantine`` lists the files that are not used, each with ``file``,
+  ``reason`` and ``usable``.
+- ``takes(name, people, settings)``: films that can be pickled, because workers make them. Each has
+  its ``target``, one of the people, the ``names`` of its videos by method, "real" first, and
+  ``videos()``, which makes them: ``name``, ``rows`` of the frames table, ``frames`` and ``masks``,
+  which are None if the video is real.
+- ``Photographs(paths, detect, mesh)``: what ``cast`` is passed where settings have ``portraits``.
 
 :mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
 """
@@ -244,4 +248,4 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
 def _videos(take: Any) -> list:
     """The videos of a film; it runs in a worker process."""
     cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
-    return take.videos()
+    return [*take.videos()]
