@@ -139,11 +139,11 @@ class AttributionParameters(MeasuringParameters):
     Attributes:
         other_maps: What is measured besides each detector's own maps and Grad-CAM.
         frames: On about so many forged frames.
-        sanity_frames: Of these, in the check against random weights.
+        sanity_frames: On about so many they are compared with maps of random weights.
         picture: A reader's own image or clip.
     """
 
-    other_maps: list[str] = Field(["Grad-CAM", "Integrated Gradients", "edges", "random"])
+    other_maps: list[str] = Field(["Integrated Gradients", "edges", "random"])
     frames: PositiveInt = 100
     sanity_frames: int = Field(15, ge=2)
     picture: str | None = None

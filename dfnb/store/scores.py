@@ -199,7 +199,8 @@ def _merge(path: Path, rows: pd.DataFrame, metadata: About) -> None:
         ]
         rows = pd.concat([stored[~stored["test_set"].isin(changed)], rows], ignore_index=True)
         metadata = metadata.model_copy(update={"test_sets": _joined(known, metadata)})
-    write(path, rows, metadata)
+    # So that the bytes do not depend on which of two notebooks added its rows first.
+    write(path, rows.sort_values(CONDITION, kind="stable"), metadata)
 
 
 def _joined(known: About, new: About) -> dict[str, StoredSet]:
