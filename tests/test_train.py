@@ -15,6 +15,7 @@ from interrupted import before_loss, kill
 from networks import recipe
 from safetensors.torch import save_file
 
+import notebooks
 from dfnb import device, papers, records, report
 from dfnb.checks import DfnbError
 from dfnb.data import frames, loading
@@ -699,21 +700,24 @@ def test_released_weights_that_do_not_fit_are_refused(released):
         released_weights.start(str(file), papers.module("lae"))
 
 
-def test_a_pattern_names_released_weights_and_needs_no_training_set(own_home):
-    small = {**profiles.SETTINGS, "pretrained": False, "released": "weights/*.pth"}
-    shared = {**profiles.SHARED, "train_set": "faceforensics-c23"}
+@pytest.mark.usefixtures("figures_without_a_screen")
+def test_the_profile_published_scores_what_its_patterns_match(own_home):
+    """Here miniature weights, on a drawn test set. No training set is needed."""
+    small = {**profiles.SETTINGS, "pretrained": False}
+    shared = {"like": "published", "test_sets": ["smoke-b"]}
     profiles.write_profile(own_home, shared, {profiles.BASELINE: small})
-    with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/\*\.pth"):
+    with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/xception/\*"):
         calls("mine")
-    (own_home / "weights").mkdir()
+    (own_home / "weights" / "xception").mkdir(parents=True)
     paper = papers.module("xception")
     network = paper.Network(paper.Settings(backbone="dfnb_plain7", pretrained=False))
     for name in ("first", "second"):
-        torch.save(network.state_dict(), own_home / "weights" / f"{name}.pth")
-    planned = calls("mine", main=True)
-    assert planned.shown == [] and len(planned.trainings) == 2
-    for call in planned.trainings:
-        measuring.open_or_train(call.check())
+        torch.save(network.state_dict(), own_home / "weights" / "xception" / f"{name}.pth")
+    assert calls("mine", main=True).trainings == calls("mine").trainings
+    planned = profiles.trained()
+    assert [call.name for call in planned.shown] == ["10_report"] and len(planned.trainings) == 2
+    shown, _ = notebooks.execute("10_report", own_home, **planned.shown[0].changes)
+    assert "Baseline, second" in "".join(shown) and planned.shown[0].done
     scores = report.scores("mine", level="frame")
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     assert report.thresholds("mine") == {}  # nobody has published one
