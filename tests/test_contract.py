@@ -12,7 +12,7 @@ import pytest
 import notebooks
 from dfnb import papers
 from dfnb.checks import DfnbError
-from dfnb.data import frames
+from dfnb.data import frames, published
 from dfnb.papers import contract
 from dfnb.report import claims, scores, tables
 from dfnb.training import train
@@ -195,6 +195,29 @@ def test_it_stands_in_the_tables(report):
     assert main.index.tolist() == ["Frequency"] and {"within", "across"} <= {*main}
     assert main.loc["Frequency", "within"].endswith("]")
     assert {*tables.variants(report)["detector"]} == {"Frequency, widths: narrow"}
+
+
+def test_the_table_of_the_page_is_saved(report, home, blocks):
+    exec(blocks["from"].replace('"demo"', '"mine"'), {})
+    lines = (home / "reports/mine/tables/errors.md").read_text("utf-8").splitlines()
+    assert lines[0] == "# Equal error rate of videos" and "Frequency" in lines[4]
+
+
+def test_the_dataset_of_the_page_is_read_as_it_was_downloaded(blocks, empty_home, checkout):
+    shutil.copytree(checkout / "data_manifest", empty_home / "data_manifest")
+    path = "data_manifest/published/my-set.yaml"
+    (empty_home / path).write_text(blocks[path], encoding="utf-8")
+    root = empty_home / "downloads"
+    for clip in ("camera/a.mp4", "generated/swap/a.mp4", "camera/unlisted.mp4"):
+        (root / clip).parent.mkdir(parents=True, exist_ok=True)
+        (root / clip).write_bytes(b"")
+    (root / "people.csv").write_text("clip,person,split\na,ann,test\n", encoding="utf-8")
+    videos, problems = published.scan("my-set", root)
+    found = {(each.name, each.method, each.split, each.cluster) for each in videos}
+    assert found == {("real/a", "real", "test", "ann"), ("swap/a", "swap", "test", "ann")}
+    assert [each.original for each in videos if each.label] == [root / "camera/a.mp4"]
+    assert len(problems) == 1 and "camera/unlisted.mp4" in problems[0]
+    assert "my-set" in published.overview().index
 
 
 def test_its_claim_is_judged(report):
