@@ -322,7 +322,7 @@ def test_frames_have_the_outlines_of_their_masks_where_no_map_has_them(planted, 
     for run, names in [(None, ["Grad-CAM"]), (None, []), (planted, ["Grad-CAM"])]:
         figure = pictures.frames_panel(frames.head(2), run, names)
         labels = [axis.get_ylabel() for axis in figure.axes[0:4:2]]  # two pictures per row
-        assert labels == ["frame", "Grad-CAM" if run else "true\nmask"]
+        assert labels == ["frame", "Grad-CAM" if run else "true mask"]
 
 
 # ---------------------------------------------------------------- measures

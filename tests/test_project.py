@@ -267,7 +267,10 @@ def test_jupyterlab_opens_copies_which_stay_as_a_reader_saved_them(checkout, tmp
     first = tmp_path / "lab" / "00_start_here.ipynb"
     for text in (None, "saved"):
         done = subprocess.run(
-            ["make", "lab", "VENV=venv"], cwd=tmp_path, capture_output=True, text=True
+            ["make", "--no-print-directory", "lab", "VENV=venv"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
         )
         assert done.stdout == "lab lab/00_start_here.ipynb\n", done.stderr
         assert text is None or first.read_text(encoding="utf-8") == text

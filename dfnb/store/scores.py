@@ -150,6 +150,8 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     values = [name for name in rows if name not in (*CONDITION, *KEYS, "score")]
     types = {**CONDITION_TYPES, **KEY_TYPES, **dict.fromkeys(values, "float32")}
     rows = rows.reindex(columns=[*types]).astype(types)
+    # So that the bytes do not depend on which of two notebooks added its rows first.
+    rows = rows.sort_values(CONDITION, kind="stable")
     write_table(path, rows, metadata.model_dump(mode="json"))
 
 
@@ -199,8 +201,7 @@ def _merge(path: Path, rows: pd.DataFrame, metadata: About) -> None:
         ]
         rows = pd.concat([stored[~stored["test_set"].isin(changed)], rows], ignore_index=True)
         metadata = metadata.model_copy(update={"test_sets": _joined(known, metadata)})
-    # So that the bytes do not depend on which of two notebooks added its rows first.
-    write(path, rows.sort_values(CONDITION, kind="stable"), metadata)
+    write(path, rows, metadata)
 
 
 def _joined(known: About, new: About) -> dict[str, StoredSet]:
