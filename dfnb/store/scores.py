@@ -150,8 +150,6 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     values = [name for name in rows if name not in (*CONDITION, *KEYS, "score")]
     types = {**CONDITION_TYPES, **KEY_TYPES, **dict.fromkeys(values, "float32")}
     rows = rows.reindex(columns=[*types]).astype(types)
-    # So that the bytes do not depend on which of two notebooks added its rows first.
-    rows = rows.sort_values(CONDITION, kind="stable")
     write_table(path, rows, metadata.model_dump(mode="json"))
 
 

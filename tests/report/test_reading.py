@@ -198,9 +198,9 @@ def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
         pd.testing.assert_frame_equal(own, table[[*KEYS]], check_dtype=False)
     edges = Condition(A, map="edges")
     planted.add(run, {edges: planted.measured(A, energy=0.5)})
-    assert conditions_of(path) == [Condition(A), edges, Condition(B)]
+    assert conditions_of(path) == [Condition(A), Condition(B), edges]
     planted.add(run, {Condition(A): planted.table(A, 3)}, **{A: "second"})
-    assert conditions_of(path) == [Condition(A), Condition(B)]
+    assert conditions_of(path) == [Condition(B), Condition(A)]
     assert read_about(path).test_sets[A].fingerprint == "second"
 
 
