@@ -35,6 +35,7 @@ class Detector(NamedTuple):
     variant: str
     train_set: str  # that of the runs; bed-{seed} where each seed has its own
     runs: tuple[StoredRun, ...]  # in the order of their seeds
+    is_beside: bool = False  # whether it stands beside the papers' own, as ResNet-50 does
 
 
 def split(variant: str) -> tuple[str, str]:
@@ -46,11 +47,6 @@ def split(variant: str) -> tuple[str, str]:
     if colon:
         return ablation, name
     return "", "" if variant == MAIN else variant
-
-
-def is_beside(variant: str) -> bool:
-    """Whether a name such as ``ResNet-50`` is of a detector that stands beside the papers' own."""
-    return variant != MAIN and not split(variant)[0]
 
 
 def detectors(report: str) -> list[Detector]:
@@ -85,6 +81,7 @@ def detectors(report: str) -> list[Detector]:
             *(key[2:4] if key[0] else ("", "")),
             key[4],
             runs,
+            not key[0] and bool(key[3]),
         )
         for key, runs in found.items()
     ]

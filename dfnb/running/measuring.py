@@ -16,7 +16,7 @@ from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, sources
 from dfnb.data.frames import TREE, data_identity, dataset_record, first_clusters
-from dfnb.report.detectors import detectors, is_beside
+from dfnb.report.detectors import detectors
 from dfnb.running.parameters import (
     AttributionParameters,
     RobustnessParameters,
@@ -110,9 +110,7 @@ def first_runs(report: str) -> dict[str, Run]:
     """
     firsts = {}
     for detector in detectors(report):
-        path = reports.score_path(files.report_folder(report), detector.runs[0].id)
-        beside = [name for name in scores.read_about(path).variants if is_beside(name)]
-        if not detector.ablation and not detector.name.endswith(tuple(beside)):
+        if not detector.ablation and not detector.is_beside:
             for run in with_weights(detector.runs)[:1]:
                 firsts[detector.name] = run
     return firsts
