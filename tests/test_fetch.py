@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -436,3 +437,11 @@ def test_the_sample_of_hidf_is_the_listed_one(empty_home):
     counts = Counter((video.split, video.label) for video in videos)
     assert [counts[split, 0] for split in ("train", "val", "test")] == [29, 10, 11]
     assert [counts[split, 1] for split in ("train", "val", "test")] == [29, 10, 11]
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "404 Not Found"), (520, "520")])
+def test_an_answer_of_any_status_is_named(status, words):
+    """Such as 520, which proxies give and no standard has."""
+    error = OSError("refused")
+    error.response = SimpleNamespace(status_code=status)
+    assert fetch._reason(error) == f"the server answers {words}"

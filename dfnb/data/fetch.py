@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from http import HTTPStatus
+from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -216,7 +217,7 @@ def _status(error: Exception) -> int | None:
 def _reason(error: Exception) -> str:
     """The reason in an error of a download or an archive, in one line."""
     if status := _status(error):
-        return f"the server answers {status} {HTTPStatus(status).phrase}"
+        return f"the server answers {status} {responses.get(status, '')}".rstrip()
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
