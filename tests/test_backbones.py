@@ -64,6 +64,34 @@ def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
         backbones.start("test_resnet", True)
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("rename", [str, lambda name: f"of_another_package.{name}"])
+def test_a_file_of_weights_is_loaded_by_name_or_in_order(suffix, rename, tmp_path):
+    weights = timm.create_model("test_resnet").state_dict()
+    file = tmp_path / f"mine{suffix}"
+    write = save_file if suffix == ".safetensors" else torch.save
+    # The format of safetensors sorts names; torch.save keeps the order.
+    write({rename(name): value for name, value in weights.items()}, file)
+    if suffix == ".safetensors" and rename is not str:
+        with pytest.raises(
+            DfnbError, match=r"mine.safetensors is not valid as weights"
+        ):
+            backbones.create("test_resnet", str(file))
+        return
+    model = backbones.create("test_resnet", str(file), num_classes=2)
+    assert model.weights_from == file.name and model.fc.weight.shape[0] == 2
+    for name, value in model.state_dict().items():
+        assert name.startswith("fc.") or torch.equal(value, weights[name]), name
+    assert backbones.start("test_resnet", str(file)).sha256 == sha256(file)
+
+
+def test_a_file_of_another_network_is_refused(fetched):
+    with pytest.raises(DfnbError, match=r"model.safetensors is not valid as weights of resnet18"):
+        backbones.create("resnet18", str(fetched))
+    with pytest.raises(DfnbError, match=r"no.pth is not valid as a file of weights"):
+        backbones.start("resnet18", str(fetched.parent / "no.pth"))
+
+
 def test_damaged_weights_are_refused(fetched):
     fetched.write_bytes(fetched.read_bytes()[:-1])
     with pytest.raises(DfnbError, match=f"from {fetched}, is not valid"):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors.torch import load_file
 from timm.layers import ConvNormAct, create_classifier
 from timm.models import (
     PretrainedCfg,
@@ -24,7 +25,7 @@ from timm.models.xception import Xception
 from torch import Tensor, nn
 
 from dfnb.checks import DfnbError, explained
-from dfnb.files import sha256
+from dfnb.files import home, sha256
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 WIDE = "dfnb_plain7_wide"
@@ -128,7 +129,8 @@ class Start(NamedTuple):
     """The initial weights of a model, which are part of a run's identity.
 
     Attributes:
-        weights_from: "random weights", "ImageNet", "drawn faces" (ours) or "the authors' weights".
+        weights_from: "random weights", "ImageNet", "drawn faces" (ours), "the authors' weights", or
+            the name of the reader's own file.
         file: the file of weights; None for random weights.
         sha256: of that file; empty for random weights.
     """
@@ -140,19 +142,24 @@ class Start(NamedTuple):
 
 def start(
     name: str,
-    pretrained: bool,
-    remedy: str = "set pretrained = false to start from random weights",
+    pretrained: bool | str,
+    remedy: str = "set pretrained = false to start from random weights, or to a file of weights",
 ) -> Start:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
-    Raises :class:`DfnbError` where timm has no such model, or its weights cannot be had. The latter
-    message ends with ``remedy``, which says how to do without them.
+    ``pretrained`` is that of :class:`dfnb.papers.contract.Settings`. Raises :class:`DfnbError`
+    where timm has no such model, or its weights cannot be had. The latter message ends with
+    ``remedy``, which says how to do without them.
     """
     # The error's text: "backbone ... is not valid for timm (...); timm.list_models() lists ..."
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
         return Start()
+    if isinstance(pretrained, str):
+        file = home() / pretrained  # an absolute path replaces the home
+        with explained(file, "as a file of weights", "correct the parameter pretrained"):
+            return Start(file.name, file, sha256(file))
     try:
         file = _weights_file(config)
     except Exception as error:  # offline, each version of the hub raises another class
@@ -185,9 +192,28 @@ def _weights_file(config: PretrainedCfg) -> Path:
     raise FileNotFoundError("timm has none for it")  # the reason in the message of start()
 
 
+def _read_weights(file: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a reader's file of weights, under the names of the timm model ``name``.
+
+    Another package may name the layers of the same network otherwise. So where no name is timm's,
+    the tensors are taken in their order, which torch.save keeps and the format of safetensors does
+    not. Raises ValueError where their shapes differ.
+    """
+    is_safe = file.suffix == ".safetensors"
+    weights = load_file(file) if is_safe else torch.load(file, "cpu", weights_only=True)
+    expected = timm.create_model(name).state_dict()
+    if not is_safe and not weights.keys() & expected.keys():
+        weights = dict(zip(expected, weights.values(), strict=True))
+    no_tensor = torch.empty(0)
+    wrong = [key for key in expected if weights.get(key, no_tensor).shape != expected[key].shape]
+    if wrong:
+        raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {wrong[:4]}")
+    return weights
+
+
 def create(
     name: str,
-    pretrained: bool,
+    pretrained: bool | str,
     image_size: int | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
@@ -204,6 +230,10 @@ def create(
         timm_kwargs["pretrained"] = True  # timm loads the very file that start() has checked
         # custom_load is for other formats; this file is a plain state dict.
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
+    if isinstance(pretrained, str):
+        with explained(initial.file, f"as weights of {name}", "name a file of this network"):
+            weights = _read_weights(initial.file, name)
+        timm_kwargs["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
     source = f"{name}, from {initial.file or initial.weights_from},"
@@ -255,7 +285,7 @@ STAGES = {
 
 
 @torch.no_grad()
-def stages(name: str, pretrained: bool) -> tuple[nn.ModuleList, list[int], list[int]]:
+def stages(name: str, pretrained: bool | str) -> tuple[nn.ModuleList, list[int], list[int]]:
     """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
 
     Returns the stages and, for the map after each stage, its number of channels and its stride: the

@@ -98,6 +98,8 @@ class Settings(Closed):
 
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
+        pretrained: whether the backbone starts from the weights that timm names; or a file of its
+            weights, relative to the home or absolute, for a machine without a network.
         mean, std: of the pixels in [0, 1], which are normalised by them.
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
@@ -142,7 +144,7 @@ class Settings(Closed):
     antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
-    pretrained: bool = True
+    pretrained: bool | str = True
     image_size: ImageSize = 299
     mean: Colour = (0.5, 0.5, 0.5)
     std: Colour = (0.5, 0.5, 0.5)
