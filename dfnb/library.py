@@ -6,6 +6,7 @@ and your model as they are.
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from dfnb import device
 from dfnb.attribution import maps
 from dfnb.checks import DfnbError, explained
 from dfnb.data.frames import load_frames, select
-from dfnb.data.loading import StoredFrames
+from dfnb.data.loading import StoredFrames, frames_in_memory
 from dfnb.data.sources import check_known, ensure_datasets, frames_to_score
 from dfnb.report.metrics import measure
 from dfnb.report.reading import UNITS
@@ -82,7 +83,7 @@ def create_model(name: str) -> Run:
 @torch.random.fork_rng(devices=[])
 def predict(
     model: Run | str | nn.Module | Callable,
-    dataset: StoredFrames,
+    dataset: StoredFrames | Sequence[np.ndarray],
     transform: Callable | None = None,
 ) -> pd.DataFrame:
     """P(fake) of each frame, by any detector.
@@ -94,7 +95,8 @@ def predict(
             with such ``logits`` or ``cls``. Or a function: it takes crops (B, H, W, 3) uint8 RGB,
             or a batch of what ``transform`` returns, and returns P(fake) in [0, 1], (B,) or (B, 1),
             or P(real) and P(fake), (B, 2).
-        dataset: Of :func:`load_dataset`, or a slice of it.
+        dataset: Of :func:`load_dataset`, or a slice of it; or crops (H, W, 3) uint8 RGB, whose
+            labels are not known.
         transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
             the transforms of torchvision and timm do. A module needs one, a function only where
             crops differ in size. Tensors are stacked to a tensor, anything else to an array. Runs
@@ -115,8 +117,7 @@ def predict(
         scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
     """
     if not isinstance(dataset, StoredFrames):
-        kind = type(dataset).__name__
-        raise DfnbError(f"a {kind} is no dataset; give one of load_dataset, or a slice of it")
+        dataset = frames_in_memory(_checked_crops(dataset))
     if not len(dataset):
         raise DfnbError("there is nothing to score: the dataset has no frames")
     model = Run.open(model) if isinstance(model, str) else model
@@ -141,6 +142,20 @@ def predict(
         # The logit of being fake minus that of being real, which is 0 where there is none.
         scores = expit(np.diff(outputs, prepend=0)[:, -1])
     return dataset.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
+
+
+def _checked_crops(dataset: Any) -> list[np.ndarray]:
+    """The crops, if all are (H, W, 3) uint8; else :class:`DfnbError`."""
+    is_sequence = isinstance(dataset, (Sequence, np.ndarray)) and not isinstance(dataset, str)
+    crops = list(dataset) if is_sequence else [dataset]
+    for crop in crops:
+        if not (isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.shape[2:] == (3,)):
+            kind = type(dataset).__name__
+            raise DfnbError(
+                f"a {kind} is no dataset; give one of load_dataset, a slice of it, or a list of "
+                "crops: arrays (H, W, 3) of uint8, RGB"
+            )
+    return crops
 
 
 def _outputs(

@@ -73,9 +73,7 @@ def test_a_file_of_weights_is_loaded_by_name_or_in_order(suffix, rename, tmp_pat
     # The format of safetensors sorts names; torch.save keeps the order.
     write({rename(name): value for name, value in weights.items()}, file)
     if suffix == ".safetensors" and rename is not str:
-        with pytest.raises(
-            DfnbError, match=r"mine.safetensors is not valid as weights"
-        ):
+        with pytest.raises(DfnbError, match=r"mine.safetensors is not valid as weights"):
             backbones.create("test_resnet", str(file))
         return
     model = backbones.create("test_resnet", str(file), num_classes=2)

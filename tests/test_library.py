@@ -207,10 +207,21 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
         dfnb.predict(model, dataset, transform=transform)
 
 
-@pytest.mark.parametrize("data", [None, [], "smoke-b", np.zeros((2, 8, 8, 3), np.uint8), Dataset()])
+@pytest.mark.parametrize("data", [None, "smoke-b", np.zeros((2, 8, 8, 3)), [[0]], Dataset()])
 def test_what_is_no_dataset_of_ours_is_refused(data):
     with pytest.raises(DfnbError, match=r"is no dataset; give one of load_dataset"):
         dfnb.predict(redness, data)
+
+
+def test_crops_in_memory_are_scored_as_those_of_a_dataset(dataset, run):
+    crops = [dataset[row].image for row in range(3)]
+    for model in (redness, run):
+        table = dfnb.predict(model, crops)
+        assert np.allclose(table["score"], dfnb.predict(model, dataset[:3])["score"])
+        assert table["label"].isna().all()
+    assert dfnb.predict(redness, np.stack(crops))["score"].equals(
+        dfnb.predict(redness, crops)["score"]
+    )
 
 
 def test_crops_of_several_sizes_need_a_transform(dataset):
@@ -223,6 +234,8 @@ def test_crops_of_several_sizes_need_a_transform(dataset):
 def test_a_dataset_without_frames_is_refused(dataset):
     with pytest.raises(DfnbError, match="nothing to score"):
         dfnb.predict(redness, dataset[:0])
+    with pytest.raises(DfnbError, match="nothing to score"):
+        dfnb.predict(redness, [])
 
 
 @pytest.mark.parametrize(
