@@ -87,6 +87,21 @@ def report_folder(report: str) -> Path:
     return home() / "reports" / check_name(report, "reports")
 
 
+def stored_report(report: str) -> Path:
+    """The folder of a report to read: in the home, or else one that ships with the project."""
+    return find(f"reports/{check_name(report, 'reports')}")
+
+
+def in_reports(pattern: str) -> list[Path]:
+    """The files in reports, of the home, then of those that ship with the project.
+
+    ``pattern`` is relative to a report's folder, as in ``scores/*.parquet``; it may have wildcards.
+    """
+    shipped = Path(__file__).resolve().parent.parent  # the checkout
+    roots = dict.fromkeys([home(), shipped])  # one where the checkout is the home
+    return [path for root in roots for path in sorted(root.glob(f"reports/*/{pattern}"))]
+
+
 def dataset_folder(name: str | Path) -> Path:
     """``datasets/<name>`` in the home, or ``name`` itself where it has a slash."""
     if "/" in str(name):

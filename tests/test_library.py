@@ -353,12 +353,11 @@ def python_of(path):
 
 
 @pytest.fixture
-def study_home(checkout, empty_home, monkeypatch):
-    """A home with the committed reports and, as the current folder, ``mine.csv``: a tool's scores.
+def study_home(empty_home, monkeypatch):
+    """A home that has ``mine.csv`` alone, a tool's scores: the committed reports are read as well.
 
     Returns the table of the CSV: a video of the study's test set in each row.
     """
-    (empty_home / "reports").symlink_to(checkout / "reports")
     monkeypatch.chdir(empty_home)
     frames = report.scores("study-bed", test_sets=["bed"])
     table = frames[["video", "label"]].drop_duplicates(ignore_index=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dfnb.checks import DfnbError
-from dfnb.files import report_folder
+from dfnb.files import stored_report
 from dfnb.store import scores
 from dfnb.store.reports import score_files
 from dfnb.store.runs import StoredRun
@@ -55,7 +55,7 @@ def detectors(report: str) -> list[Detector]:
     Raises :class:`DfnbError` when a detector has a seed twice, and when main detectors that are
     named by ``variant`` have different training sets.
     """
-    folder = report_folder(report)
+    folder = stored_report(report)
     variants = {}  # run -> the names under which it is shown
     for path in score_files(folder):
         about = scores.read_about(path)

@@ -15,7 +15,7 @@ from pandas.api.types import union_categoricals
 from scipy.special import expit
 
 from dfnb.checks import DfnbError
-from dfnb.files import read_table, report_folder
+from dfnb.files import read_table, stored_report
 from dfnb.report.detectors import THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -97,7 +97,7 @@ def scores(
     shown = tuple(test_sets) if run or test_sets else None
     table = _scores_of(tuple(files), shown, level, of_maps)
     if table.empty and not of_maps:
-        raise DfnbError(f"{report_folder(report)} has no scores of a test set; {_remedy(report)}")
+        raise DfnbError(f"{stored_report(report)} has no scores of a test set; {_remedy(report)}")
     if table.empty:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
@@ -115,7 +115,7 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
         files.append((this, run, collect(run, report)))
     for detector in detectors(report):
         for each in detector.runs:
-            path = reports.score_path(report_folder(report), each.id)
+            path = reports.score_path(stored_report(report), each.id)
             files.append((detector, each, path))
     return [Source(*file, state_of(file[2])) for file in files if file[2].exists()]
 
@@ -131,7 +131,7 @@ def ablations(
     An empty name stands for the main detectors. Perhaps no row: where the report, or the ablation
     in it, was not trained.
     """
-    if not reports.score_files(report_folder(report)):
+    if not reports.score_files(stored_report(report)):
         # The columns by which callers select rows.
         return pd.DataFrame(columns=[*DETECTOR_COLUMNS, "method"])
     table = scores(report, level=level, of_maps=of_maps)

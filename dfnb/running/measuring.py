@@ -163,7 +163,7 @@ def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
     """
     votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in firsts.values():
-        about = scores.read_about(reports.score_path(files.report_folder(report), run.id))
+        about = scores.read_about(reports.score_path(files.stored_report(report), run.id))
         for name, kept in about.test_sets.items():
             scored, at_home = votes.get(name, (0, 0))
             votes[name] = (scored + 1, at_home + (kept.domain == about.train_domain))

@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError
-from dfnb.files import home, locked, read_metadata, read_table, run_folder, write_table
+from dfnb.files import in_reports, locked, read_metadata, read_table, run_folder, write_table
 from dfnb.store.runs import StoredRun, TrainingRecord
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -254,7 +254,7 @@ def collect(run: StoredRun, report: str = "") -> Path:
     another version of a test set than the file has. Without any scores there is no file.
     """
     path = run_folder(run.id) / "scores.parquet"
-    copies = home().glob(f"reports/*/scores/{run.id}.parquet")
+    copies = in_reports(f"scores/{run.id}.parquet")
     copies = sorted(copies, key=lambda copy: (copy.parent.parent.name != report, copy))
     set_others_aside(path, run.record)
     for copy in copies:

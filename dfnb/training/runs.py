@@ -16,9 +16,8 @@ import pandas as pd
 from dfnb import papers
 from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.data.frames import data_identity, load_frames, mean_mask, select, thinned
-from dfnb.files import dataset_folder, home, read_metadata, run_folder, sha256
+from dfnb.files import dataset_folder, home, in_reports, read_metadata, run_folder, sha256
 from dfnb.records import read_record
-from dfnb.store.reports import score_files
 from dfnb.store.runs import StoredRun, Training, TrainingRecord
 
 if TYPE_CHECKING:
@@ -79,8 +78,8 @@ class Run(StoredRun):
         run = cls.find(run_id)
         if run is None:
             trained_here = [path.parent.name for path in home().glob("runs/*/record.json")]
-            in_reports = [path.stem for path in score_files(home() / "reports")]
-            ids = dict.fromkeys([*sorted(trained_here), *in_reports])  # each id once
+            of_reports = [path.stem for path in in_reports("scores/[!.]*.parquet")]
+            ids = dict.fromkeys([*sorted(trained_here), *of_reports])  # each id once
             raise DfnbError(f"there is no finished run {run_id!r}{suggestion(run_id, ids)}")
         return run
 
@@ -155,7 +154,7 @@ class Run(StoredRun):
         """
         if self.has_training_frames:
             return mean_mask(frames_of(self.parameters, "train"))
-        for path in home().glob(f"reports/*/weights/{self.id}-mean-mask.png"):
+        for path in in_reports(f"weights/{self.id}-mean-mask.png"):
             with explained(path, "as a mean mask", "delete it, and make the report again"):
                 # Not cv2.imread, which crashes at a name that is not UTF-8.
                 levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -197,7 +196,7 @@ def _records(run_id: str) -> Iterator[dict[str, Any]]:
     content = read_record(run_folder(run_id))
     if content is not None:
         yield content
-    for path in sorted(home().glob(f"reports/*/scores/{escape(run_id)}.parquet")):
+    for path in in_reports(f"scores/{escape(run_id)}.parquet"):
         yield read_metadata(path)["record"]
 
 
@@ -217,5 +216,4 @@ def _weight_files(run_id: str) -> list[Path]:
     """The files on this machine with weights of that run, whether intact or not."""
     # glob, because it gives nothing where there is no such file.
     in_runs = run_folder(run_id).glob("best.safetensors")
-    in_reports = home().glob(f"reports/*/weights/{run_id}.safetensors")
-    return [*in_runs, *in_reports]
+    return [*in_runs, *in_reports(f"weights/{run_id}.safetensors")]
