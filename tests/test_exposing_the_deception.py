@@ -88,6 +88,19 @@ def test_the_teacher_has_its_own_loss_where_it_should(kinds, teacher_loss):
         assert (parameter.grad is None) == (name.startswith("joint_head") and not is_taught)
 
 
+def test_two_predictions_are_compared_without_a_network():
+    sure = etd.probabilities(torch.tensor([[0.0, 3.0]]), temperature=3 / np.log(3))  # 1/4, 3/4
+    torch.testing.assert_close(sure, torch.tensor([[0.25, 0.75]]))
+    unsure = torch.tensor([[0.5, 0.5]])
+    of_unsure = -0.5 * np.log(0.75)  # KL(unsure ‖ sure) = .5 log(.5 / .25) + .5 log(.5 / .75)
+    of_sure = 0.75 * np.log(3) - np.log(2)  # KL(sure ‖ unsure)
+    assert etd.distance(unsure, sure).item() == pytest.approx(of_unsure / 2, rel=1e-5)
+    corrected = etd.distance(unsure, sure, kl_reduction="corrected", kl_direction="corrected")
+    assert corrected.item() == pytest.approx(of_sure, rel=1e-5)
+    moved = etd.distance(unsure, sure, estimator="sinkhorn", sinkhorn_points="corrected")
+    assert moved.item() == pytest.approx(0.125, rel=1e-3)  # of both probabilities by .25
+
+
 def test_a_term_keeps_its_fixed_weight_without_the_others(outputs):
     outputs.pop("balance")
     weights = (0.5, 3.0, 7.0)  # of CE, GIL and LIL

@@ -19,6 +19,7 @@ the figure's max Σ_i I(z_i; y | Z without z_i).
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import ClassVar, Literal, Self
 
@@ -251,54 +252,40 @@ class Network(contract.Network):
 
         σ_T is the softmax at temperature T, and P = σ_T(joint head).
         """
-        information_losses = self.settings.information_losses
+        settings = self.settings
+        information_losses = settings.information_losses
         label = batch["label"]
         left_out = outputs.get("left_out", ())  # (n, B, 2), or nothing without LIL
         other_logits = list(left_out)  # (B, 2) of each head that has a cross-entropy beside cls
-        if self.settings.teacher_loss == "corrected" or "gil" in information_losses:
+        if settings.teacher_loss == "corrected" or "gil" in information_losses:
             other_logits.append(outputs["joint"])
-        if self.settings.cross_entropy == "figure":
+        if settings.cross_entropy == "figure":
             other_logits = []
         # L_CE = CE(output from G) + Σ_i CE(i-th left-out head) + CE(joint head), the last two only
         # if in other_logits
         cls = cross_entropy(outputs["cls"], label, batch)
         others = sum(cross_entropy(logits, label, batch) for logits in other_logits)  # or 0
         terms = {"ce": cls + others}
+        distance_to_teacher = partial(  # D
+            distance,
+            estimator=settings.estimator,
+            kl_reduction=settings.kl_reduction,
+            kl_direction=settings.kl_direction,
+            sinkhorn_points=settings.sinkhorn_points,
+        )
         if information_losses:
-            teacher = self.probabilities(outputs["joint"]).detach()  # P
+            teacher = probabilities(outputs["joint"], settings.temperature).detach()  # P
         if "gil" in information_losses:
-            student = self.probabilities(outputs["cls"])
-            terms["gil"] = self.distance(student, teacher)  # L_GIL
+            student = probabilities(outputs["cls"], settings.temperature)
+            terms["gil"] = distance_to_teacher(student, teacher)  # L_GIL
         if "lil" in information_losses:
             distances = 0
             for logits in left_out:
-                student = self.probabilities(logits)
-                distances = distances + self.distance(student, teacher)
+                student = probabilities(logits, settings.temperature)
+                distances = distances + distance_to_teacher(student, teacher)
             terms["lil"] = torch.exp(-distances)  # L_LIL = exp(-Σ_i D(Q_i, P)), Q_i the students
         total = self.weighted_sum(terms, outputs.get("balance"))
         return {**terms, "cls": cls.detach(), "total": total}
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Softmax of logits (B, 2) at temperature T, clamped: its log and gradient stay finite."""
-        probabilities = (logits / self.settings.temperature).softmax(1)
-        return probabilities.clamp_min(1e-38)
-
-    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """D(student, teacher): how much two sets of probabilities (B, 2) differ, a scalar.
-
-        :class:`Settings` describes the choices: the released code's, or the corrected one.
-        """
-        settings = self.settings
-        if settings.estimator == "sinkhorn":
-            points = teacher.log() if settings.sinkhorn_points == "released" else teacher
-            return sinkhorn(points, student)
-        # F.kl_div(log q, p) is KL(p ‖ q).
-        if settings.kl_direction == "released":
-            divergence = F.kl_div(teacher.log(), student, reduction="batchmean")
-        else:
-            divergence = F.kl_div(student.log(), teacher, reduction="batchmean")
-        # released: the mean over B × 2 elements instead of over B images
-        return divergence / 2 if settings.kl_reduction == "released" else divergence
 
     def weighted_sum(self, terms: dict[str, Tensor], s_squared: Tensor | None) -> Tensor:
         """Σ_k [L_k / (2 s_k²) + log(1 + s_k²)] of the scalar terms L_k, with learned s_k.
@@ -342,6 +329,38 @@ class Network(contract.Network):
         # (B,), over the pairs; pandas leaves out NaN, the overlap with an empty map
         mean_overlap = pd.DataFrame(overlaps).mean().to_numpy()
         return {"apart": 1 - mean_overlap, "CKA": likeness[pairs].mean()}
+
+
+# ---------------------------------------------------------------- how much two predictions differ
+
+
+def probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Softmax of logits (B, 2) at a temperature, clamped: its log and gradient stay finite."""
+    return (logits / temperature).softmax(1).clamp_min(1e-38)
+
+
+def distance(
+    student: Tensor,
+    teacher: Tensor,
+    estimator: Literal["kl", "sinkhorn"] = "kl",
+    kl_reduction: contract.Variant = "released",
+    kl_direction: contract.Variant = "released",
+    sinkhorn_points: contract.Variant = "released",
+) -> Tensor:
+    """D(student, teacher): how much two sets of probabilities (B, 2) differ, a scalar.
+
+    :class:`Settings` describes the choices: the released code's, or the corrected one.
+    """
+    if estimator == "sinkhorn":
+        points = teacher.log() if sinkhorn_points == "released" else teacher
+        return sinkhorn(points, student)
+    # F.kl_div(log q, p) is KL(p ‖ q).
+    if kl_direction == "released":
+        divergence = F.kl_div(teacher.log(), student, reduction="batchmean")
+    else:
+        divergence = F.kl_div(student.log(), teacher, reduction="batchmean")
+    # released: the mean over B × 2 elements instead of over B images
+    return divergence / 2 if kl_reduction == "released" else divergence
 
 
 def sinkhorn(
@@ -396,6 +415,9 @@ def plan(
     """
     exponent = -cost + u[:, None] + v[None]
     return (exponent / epsilon).exp()
+
+
+# ---------------------------------------------------------------- how much the branches differ
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
