@@ -113,6 +113,19 @@ def region_of(landmarks, part, grid=112):
     return lv.reference_region(landmarks[None], (112, 112), (grid, grid), part)[0]
 
 
+def test_points_are_seen_from_the_face_in_eye_distances():
+    centres = lv.patch_centres((60, 40), (3, 4))
+    assert centres[0, 0].tolist() == [4.5, 9.5] and centres[2, 3].tolist() == [34.5, 49.5]
+    # Two faces whose eyes are 10 pixels apart, the second turned by 90°.
+    eyes = torch.tensor([[[0.0, 0.0], [10.0, 0.0]], [[0.0, 0.0], [0.0, 10.0]]])
+    landmarks = torch.cat([eyes, torch.full((2, 3, 2), torch.nan)], 1)
+    points = torch.tensor([[[10.0, 0.0], [5.0, 20.0]]])  # 1 × 2 of them
+    origins = torch.tensor([[5.0, 0.0], [0.0, 0.0]])
+    seen = lv.face_coordinates(points, landmarks, origins)
+    expected = [[[[0.5, 0.0], [0.0, 2.0]]], [[[0.0, -1.0], [2.0, -0.5]]]]
+    torch.testing.assert_close(seen, torch.tensor(expected))
+
+
 @pytest.mark.parametrize(("part", "inside"), [("mouth", [3, 4]), ("nose", [2]), ("eyes", [0, 1])])
 def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(part, inside):
     region = region_of(FACE, part)

@@ -584,34 +584,35 @@ def reference_region(
     nose = landmarks[:, 2]
     mouth = landmarks[:, 3:].mean(1)
     centre = {"mouth": mouth, "nose": (nose + eyes) / 2, "eyes": eyes}[part]
-    across = landmarks[:, 1] - landmarks[:, 0]  # from the person's right eye to the left one
-    down = torch.stack([-across[:, 1], across[:, 0]], 1)  # across, turned by 90°
-    squared_eye_distance = across.square().sum(1).clamp_min(1e-6)  # to divide by, so not zero
-
-    patch_y = middles(size[0], grid[0]).to(landmarks.device)
-    patch_x = middles(size[1], grid[1]).to(landmarks.device)
-    # (rows, columns, 2), x and y in pixels
-    patch_centres = torch.stack(torch.meshgrid(patch_x, patch_y, indexing="xy"), -1)
-    offset = patch_centres - centre[:, None, None]  # (B, rows, columns, 2)
-
-    def distance_along(axis: Tensor) -> Tensor:
-        """|offset · axis| / |axis|²: a patch's distance from the centre along the axis (B, 2).
-
-        It is in eye distances, because both axes are as long as the eye distance.
-        """
-        product = (offset * axis[:, None, None]).sum(-1)
-        return product.abs() / squared_eye_distance[:, None, None]
-
     half_width, half_height = REFERENCE[part]
-    return (distance_along(across) <= half_width) & (distance_along(down) <= half_height)
+    centres = patch_centres(size, grid).to(landmarks.device)
+    across, down = face_coordinates(centres, landmarks, centre).abs().unbind(-1)
+    return (across <= half_width) & (down <= half_height)
 
 
-def middles(side: int, cells: int) -> Tensor:
-    """The coordinate of each cell's middle, (cells,), when ``side`` pixels are divided into cells.
+def patch_centres(size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """x and y of each patch's middle, ``(*grid, 2)``, in pixels of an image (height, width).
 
-    The middle of the first pixel has coordinate 0, so the side begins at -0.5.
+    The middle of the first pixel has the coordinates 0, so the image begins at -0.5.
     """
-    return (torch.arange(cells) + 0.5) * side / cells - 0.5
+    y, x = [(torch.arange(cells) + 0.5) * side / cells - 0.5 for side, cells in zip(size, grid)]
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+
+
+def face_coordinates(points: Tensor, landmarks: Tensor, origin: Tensor) -> Tensor:
+    """Points (h, w, 2) seen from each of B faces, in its eye distances: (B, h, w, 2).
+
+    The first coordinate grows from the person's right eye to the left one, the second at right
+    angles to it, down the face. ``landmarks`` (B, 5, 2) are those of :func:`reference_region`;
+    ``origin`` (B, 2) is the point with the coordinates 0. All are x and y in pixels.
+    """
+    across = landmarks[:, 1] - landmarks[:, 0]
+    down = torch.stack([-across[:, 1], across[:, 0]], 1)  # across, turned by 90°
+    axes = torch.stack([across, down], 1)  # (B, 2, 2), both as long as the eye distance
+    offset = points - origin[:, None, None]  # (B, h, w, 2)
+    along_axes = (offset[..., None, :] * axes[:, None, None]).sum(-1)  # offset · axis
+    squared_eye_distance = across.square().sum(1).clamp_min(1e-6)  # to divide by, so not zero
+    return along_axes / squared_eye_distance[:, None, None, None]
 
 
 @torch.no_grad()
