@@ -138,6 +138,13 @@ def test_released_channels_are_blue_first():
         torch.testing.assert_close(features, network.branches[2](expected), rtol=1e-3, atol=1e-4)
 
 
+def test_heads_fit_a_backbone_that_widens_its_pooled_features():
+    network = small("exposing_the_deception", backbone="mobilenetv3_small_050").eval()
+    outputs = network(batch_of(2)["image"])
+    assert network.branches[0].num_features == 288
+    assert outputs["local"].shape == (3, 2, 1024) and outputs["cls"].shape == (2, 2)
+
+
 def test_branches_of_a_transformer_are_built_for_the_size_of_the_images():
     network = small("exposing_the_deception", backbone="vit_tiny_patch16_224", branches=2)
     assert network.eval()(torch.randn(1, 3, 96, 96))["cls"].shape == (1, 2)

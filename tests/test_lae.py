@@ -75,6 +75,13 @@ def test_the_attention_is_grad_cam_of_the_activation():
         torch.testing.assert_close(outputs["attention"][:, half], (weights * maps).sum(1))
 
 
+def test_the_map_of_a_backbone_that_widens_its_pooled_features_gives_the_attention():
+    net = network(backbone="mobilenetv3_small_050").eval()
+    outputs = net(NOISE)
+    assert net.encoder.head_hidden_size == 1024 and outputs["channels"].shape == (8, 288)
+    assert outputs["attention"].shape == (8, 2, 3, 3)
+
+
 def test_the_score_is_the_share_of_the_fake_half():
     net = network().eval()
     outputs = net(NOISE)

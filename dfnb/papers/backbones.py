@@ -52,7 +52,8 @@ class Plain7(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.num_features = channels[-1]
+        # As in all models of timm: the channels of the last map, and of what the classifier gets.
+        self.num_features = self.head_hidden_size = channels[-1]
         layers = []
         inputs = in_chans
         for outputs, stride in zip(channels, self.strides):

@@ -186,9 +186,8 @@ class Network(contract.Network):
             )
             self.branches.append(branch)
         self.weights_from = self.branches[0].weights_from
-        # C; some of timm's networks, such as MobileNetV3, widen the pooled features once more.
-        first = self.branches[0]
-        width = getattr(first, "head_hidden_size", first.num_features)
+        # C; not num_features, because some of timm's networks widen the pooled features once more.
+        width = self.branches[0].head_hidden_size
         self.joint_head = None
         if information_losses or settings.teacher_loss == "corrected":
             self.joint_head = nn.Linear(n * width, 2)

@@ -247,6 +247,7 @@ class Network(contract.Network):
         # starts from random weights, which do not say with which normalisation it was trained.
         self.register_buffer("scale", std / encoder_std)
         self.register_buffer("shift", (mean - encoder_mean) / encoder_std)
+        # Not head_hidden_size: some of timm's networks widen the features behind this map.
         self.to_latent = nn.Linear(self.encoder.num_features, settings.latent)
         self.decoder = decoder(settings.latent, settings.decoder_widths, settings.image_size)
         # The frozen networks with whose features the perceptual loss compares, one per device, made
