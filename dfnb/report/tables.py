@@ -17,7 +17,7 @@ from dfnb import statistics
 from dfnb.files import write_bytes
 from dfnb.report.detectors import MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import SUMMARY, measure
-from dfnb.report.reading import gaps, sources
+from dfnb.report.reading import gaps, set_apart, sources
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import read_about
@@ -316,7 +316,7 @@ def caption(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> 
         "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
         "mean over three or more test sets also over test sets."
     )
-    sentences += gaps(scores)
+    sentences += [*gaps(scores), *set_apart(scores)]
     if reports.has_profile(report) and not run:
         sentences.append(f"Made again by `dfnb report {report}`.")
     return " ".join(sentences)

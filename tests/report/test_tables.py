@@ -78,6 +78,18 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
     assert "no mean" not in tables.caption("hand", tables.main(report.scores("hand")))
 
 
+def test_a_test_set_in_no_mean_is_named_with_the_reason():
+    more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
+    planted.write("aside", "xception", more=more)
+    scores = tables.main(report.scores("aside"))
+    assert tables.by_place(scores)["place"].tolist() == ["within", "across", "photographs", "tasks-unseen"]
+    text = tables.caption("aside", scores)
+    for name in ("photographs", "tasks-unseen"):
+        assert f"{name} is in no mean" in text and "apart: true" in text
+    kept = scores[scores["place"].isin(["within", "across"])]
+    assert "in no mean" not in tables.caption("aside", kept)
+
+
 def test_every_two_detectors_are_compared_once_and_corrected(scores):
     numbers = tables.pairs(tables.main(scores))
     assert {*zip(numbers["detector"], numbers["minus"])} == {("Locate and Verify", "Baseline")}
