@@ -250,12 +250,23 @@ def test_a_training_of_two_variants_is_made_once_with_all_that_they_name(own_hom
 
 
 def test_what_is_not_prepared_is_left_out(own_home):
-    variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
-    write_profile(own_home, {**SHARED, "test_sets": ["dfdc", "smoke-b"]}, variants=variants)
+    variants = {
+        "Pretrained": {"backbone": "resnet18", "pretrained": "weights/resnet18.pth"},
+        "more: elsewhere": {"train_set": "celeb-df-v2"},
+    }
+    write_profile(
+        own_home, {**SHARED, "test_sets": ["dfdc", "smoke-b"]}, variants={BASELINE: variants}
+    )
     calls = profiles.calls("mine")
     (call,) = calls.trainings
     assert call.parameters["test_sets"] == ["smoke-b"] and call.parameters["variant"] == "main"
-    assert calls.left_out == [(BASELINE, "more: elsewhere", 0)]
+    assert calls.left_out == [(BASELINE, name, 0) for name in variants]
+    (own_home / "weights").mkdir()
+    (own_home / "weights" / "resnet18.pth").write_bytes(b"weights")
+    assert [call.parameters["variant"] for call in profiles.calls("mine").trainings] == [
+        "main",
+        "Pretrained",
+    ]
 
 
 def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):

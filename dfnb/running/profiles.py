@@ -208,8 +208,8 @@ def calls(name: str, main: bool = False) -> Calls:
     """The calls of a profile, whether done or not.
 
     All parameters are checked here, before anything runs. Test sets and variants whose real
-    datasets are not prepared are left out. Pretrained weights may be fetched, because the run ids
-    have their sha256.
+    datasets are not prepared, and variants whose file of weights is not here, are left out.
+    Pretrained weights may be fetched, because the run ids have their sha256.
 
     Args:
         name: The name of the profile.
@@ -333,7 +333,9 @@ def _trainings(
         for p in _stated(name, profile, notebook):
             present = [dataset for dataset in p.test_sets if is_available(dataset, "test")]
             check_tested(present, f"profile {name}, {notebook}")
-            can_start = p.released or is_available(p.train_set, "train", "val")
+            can_start = p.released or (
+                is_available(p.train_set, "train", "val") and _is_weights_file_here(p)
+            )
             if p.variant != MAIN and not (present and can_start):
                 left_out += _named(p)
                 continue
@@ -354,6 +356,11 @@ def _trainings(
                 }
             )
     return list(by_training.values()), left_out
+
+
+def _is_weights_file_here(p: TrainingParameters) -> bool:
+    """False where a training is to start from a file of weights that is not on this machine."""
+    return not isinstance(p.pretrained, str) or (files.home() / p.pretrained).is_file()
 
 
 def _named(p: TrainingParameters) -> list[tuple[str, str, int]]:

@@ -56,7 +56,7 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
                 f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"
             )
     for notebook, variant, seed in () if main else calls.left_out:
-        _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets are not prepared")
+        _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets or weights are not here")
     _say(*profiles.missing_masks(calls))
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it

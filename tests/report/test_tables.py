@@ -82,7 +82,12 @@ def test_a_test_set_in_no_mean_is_named_with_the_reason():
     more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
     planted.write("aside", "xception", more=more)
     scores = tables.main(report.scores("aside"))
-    assert tables.by_place(scores)["place"].tolist() == ["within", "across", "photographs", "tasks-unseen"]
+    assert tables.by_place(scores)["place"].tolist() == [
+        "within",
+        "across",
+        "photographs",
+        "tasks-unseen",
+    ]
     text = tables.caption("aside", scores)
     for name in ("photographs", "tasks-unseen"):
         assert f"{name} is in no mean" in text and "apart: true" in text
