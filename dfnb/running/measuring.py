@@ -51,6 +51,8 @@ def open_or_train(p: TrainingParameters) -> Run:
     shown = ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
     if p.save:
         reports.keep(p.report, run, shown, p.variants)
+        if reports.profile_of(p.report).get("weights") == "all":
+            reports.keep_weights(p.report, run)
         if p.is_training or not p.folder:
             _write_record(p, run)
     return run

@@ -64,6 +64,8 @@ class Profile(Closed):
             variant ``main``, or with the paper's own training where it has none. A variant without
             an ablation, such as ``ResNet-50``, stands beside the papers.
         faces: ``real`` if its pictures show people: they are then saved where git ignores them.
+        weights: ``all`` if the report keeps the weights of all trainings; otherwise of those whose
+            notebooks are executed whole.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
             claim is registered.
     """
@@ -75,6 +77,7 @@ class Profile(Closed):
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
     faces: Literal["drawn", "real"] = "drawn"
+    weights: Literal["shown", "all"] = "shown"
     claims: Name | None = None
 
 
