@@ -330,7 +330,8 @@ def dataset_record(name: str | Path, *splits: str) -> dict:
     if record is None:
         prepared = [path.parent.name for path in folder.parent.glob("*/record.json")]
         raise DfnbError(
-            f"{folder} contains no finished dataset; make it with `dfnb synth` or `dfnb prepare`"
+            f"{folder} contains no finished dataset; make it with `dfnb synth` or, if `dfnb data` "
+            "has it, `dfnb fetch` and `dfnb prepare`"
             f"{suggestion(folder.name, prepared)}"
         )
     if "fingerprints" not in record:
