@@ -4,7 +4,6 @@ tests/golden/README.md has the rule of weights and inputs; ``DFNB_GOLDEN`` names
 golden files. At the end, one step of every paper's training gives the numbers that it gave before.
 """
 
-import copy
 import json
 from contextlib import nullcontext
 
@@ -16,8 +15,8 @@ import torch.nn.functional as F
 from goldens import (
     GOLDEN,
     GRADIENTS,
+    NO_UPDATE,
     OUTPUTS,
-    by_our_names,
     forged,
     golden_batch,
     golden_tensor,
@@ -28,6 +27,7 @@ from goldens import (
     off,
     pairs,
     read_json,
+    released_steps,
     run,
 )
 from networks import batch_of, recipe
@@ -39,7 +39,6 @@ from dfnb.papers import locate_and_verify as lv
 from dfnb.training import train
 
 UPDATES = 1e-7  # relative, of a tensor's change in training
-NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding
 STEP = 1e-12  # relative; another processor moves no number of float64 by more than 1e-14
 
 
@@ -163,56 +162,12 @@ def test_deepfakebench_s_xception_is_timm_s():
 # ---------------------------------------------------------------- training steps
 
 
-def noise_batch(step):
-    """The batch of a step of Locate and Verify."""
-    image = torch.tensor(np.random.default_rng(30 + step).standard_normal((2, 3, 299, 299)))
-    mask = torch.zeros(2, 1, 299, 299)
-    mask[1 - step, :, 90:210, 80:200] = 1
-    label = torch.tensor([step, 1 - step])
-    batch = batch_of(2, 299, image=image, label=label, mask=mask)
-    return batch if step else mixed(batch, torch.tensor([1, 0]), 0.35)
-
-
-def pixel_batch(step):
-    """The batch of a step of Exposing the Deception, blue first."""
-    pixels = np.random.default_rng(10 + step).integers(0, 256, (6, 3, 96, 96)) / 255
-    settings = etd.Settings()
-    mean, std = np.reshape([settings.mean, settings.std], (2, 3, 1, 1))
-    image = torch.tensor((pixels - mean) / std)
-    batch = batch_of(6, 96, image=image, label=torch.tensor([0, 1, 1, 0, 1, 0]))
-    partner = torch.tensor(np.random.default_rng(20 + step).permutation(6))
-    return mixed(batch, partner, (0.3, 0.8, 0.55)[step])
-
-
-def mixed(batch, partner, weight):
-    image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
-    return {**batch, "image": image, "partner": partner, "weight": weight}
-
-
-@pytest.mark.parametrize(
-    ("kind", "paper", "changes", "batch_of_step", "terms"),
-    [
-        ("lv", lv, {}, noise_batch, ("cls", "seg")),
-        ("etd", etd, {"channel_order": "corrected"}, pixel_batch, ("ce", "gil", "lil", "total")),
-    ],
-)
-def test_training_steps_are_those_of_the_released_code(kind, paper, changes, batch_of_step, terms):
-    settings = paper.Settings(pretrained=False, dropout=0.0, **changes)
-    network = loaded(paper.Network(settings), golden_weights(kind)).double().train()
-    before = copy.deepcopy(network.state_dict())
-    for step, golden in enumerate(read_json(GOLDEN / f"{kind}_steps.json")):
-        if step in (0, 2):  # the released Exposing the Deception starts again in each epoch
-            [optimiser], schedule = settings.optimisation(network, 10)
-        _, losses = run(network, batch_of_step(step))
-        optimiser.step()
-        schedule.step()
-        assert [losses[term].item() for term in terms] == pytest.approx(golden["losses"], rel=1e-9)
-        norms = by_our_names(golden["update_norms"], paper)
-        for name, tensor in network.state_dict().items():
-            if "num_batches_tracked" not in name:
-                norm = norms[name]
-                update = (tensor - before[name]).norm().item()
-                assert update == pytest.approx(norm, rel=UPDATES, abs=NO_UPDATE), name
+@pytest.mark.parametrize("kind", ["lv", "etd"])
+def test_training_steps_are_those_of_the_released_code(kind):
+    for losses, golden_losses, updates, golden_updates in released_steps(kind):
+        assert losses == pytest.approx(golden_losses, rel=1e-9)
+        for name, norm in golden_updates.items():
+            assert updates[name] == pytest.approx(norm, rel=UPDATES, abs=NO_UPDATE), name
 
 
 def defined_gradients(network, weights, batch):

@@ -1,5 +1,6 @@
 """The rule of the golden weights and inputs (tests/golden/README.md), for tests and benchmarks."""
 
+import copy
 import json
 import os
 import sys
@@ -12,12 +13,14 @@ import torch
 from networks import batch_of
 from torch import Tensor
 
+from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
 
 GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent.parent / "golden"))
 GRADIENTS = 1e-6  # relative; both sides are float64
 OUTPUTS = 1e-5  # relative; the golden outputs are float32
+NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding
 
 
 def read_json(path):
@@ -148,3 +151,61 @@ def gradients_off(network, paper, file):
 def by_our_names(values, paper):
     """Values by the released names of tensors, by our names."""
     return {released_weights.our_name(name, paper): value for name, value in values.items()}
+
+
+# ---------------------------------------------------------------- training steps
+
+
+def noise_batch(step):
+    """The batch of a step of Locate and Verify."""
+    image = torch.tensor(np.random.default_rng(30 + step).standard_normal((2, 3, 299, 299)))
+    mask = torch.zeros(2, 1, 299, 299)
+    mask[1 - step, :, 90:210, 80:200] = 1
+    label = torch.tensor([step, 1 - step])
+    batch = batch_of(2, 299, image=image, label=label, mask=mask)
+    return batch if step else mixed(batch, torch.tensor([1, 0]), 0.35)
+
+
+def pixel_batch(step):
+    """The batch of a step of Exposing the Deception, blue first."""
+    pixels = np.random.default_rng(10 + step).integers(0, 256, (6, 3, 96, 96)) / 255
+    settings = etd.Settings()
+    mean, std = np.reshape([settings.mean, settings.std], (2, 3, 1, 1))
+    image = torch.tensor((pixels - mean) / std)
+    batch = batch_of(6, 96, image=image, label=torch.tensor([0, 1, 1, 0, 1, 0]))
+    partner = torch.tensor(np.random.default_rng(20 + step).permutation(6))
+    return mixed(batch, partner, (0.3, 0.8, 0.55)[step])
+
+
+def mixed(batch, partner, weight):
+    image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
+    return {**batch, "image": image, "partner": partner, "weight": weight}
+
+
+def released_steps(kind):
+    """Per training step of the released code: our losses and its own, our updates and its own.
+
+    Losses are a list; updates are the norms of the changes of all tensors, by our names. All are of
+    float64, with the published settings but for dropout, which draws other random numbers.
+    """
+    paper, changes, batch_of_step, terms = {
+        "lv": (lv, {}, noise_batch, ("cls", "seg")),
+        "etd": (etd, {"channel_order": "corrected"}, pixel_batch, ("ce", "gil", "lil", "total")),
+    }[kind]
+    settings = paper.Settings(pretrained=False, dropout=0.0, **changes)
+    network = loaded(paper.Network(settings), golden_weights(kind)).double().train()
+    before = copy.deepcopy(network.state_dict())
+    for step, golden in enumerate(read_json(GOLDEN / f"{kind}_steps.json")):
+        if step in (0, 2):  # the released Exposing the Deception starts again in each epoch
+            [optimiser], schedule = settings.optimisation(network, 10)
+        _, losses = run(network, batch_of_step(step))
+        optimiser.step()
+        schedule.step()
+        norms = by_our_names(golden["update_norms"], paper)
+        updates = {
+            name: (tensor - before[name]).norm().item()
+            for name, tensor in network.state_dict().items()
+            if "num_batches_tracked" not in name
+        }
+        expected = {name: norms[name] for name in updates}
+        yield [losses[term].item() for term in terms], golden["losses"], updates, expected
