@@ -10,11 +10,12 @@ import profiles
 import pytest
 
 import notebooks
-from dfnb import papers
+from dfnb import files, papers
 from dfnb.checks import DfnbError
 from dfnb.data import frames, published
 from dfnb.papers import contract
 from dfnb.report import claims, scores, tables
+from dfnb.running import parameters
 from dfnb.training import train
 
 
@@ -97,6 +98,9 @@ def test_a_broken_file_stops_only_what_needs_it(blocks, empty_home, capsys):
     for name, (old, new, _) in broken.items():
         text = code.replace(old, new)
         (empty_home / "papers" / f"{name}.py").write_text(text, encoding="utf-8")
+    (empty_home / "papers" / "gone.py").symlink_to("nowhere.py")
+    (empty_home / "papers" / "empty.py").write_bytes(b"\0\0")
+    broken |= {"gone": ("", "", "no file there"), "empty": ("", "", "null bytes")}
     for _ in range(2):
         assert [*papers.modules()] == collection
     lines = capsys.readouterr().err.splitlines()
@@ -104,6 +108,26 @@ def test_a_broken_file_stops_only_what_needs_it(blocks, empty_home, capsys):
     for name, (*_, reason) in broken.items():
         with pytest.raises(DfnbError, match=rf"papers/{name}.py is left out: .*{reason}"):
             papers.module(name)
+
+
+def test_the_notebook_of_a_broken_file_is_refused_with_the_reason(blocks, empty_home):
+    for folder in ("papers", "notebooks/profiles"):
+        (empty_home / folder).mkdir(parents=True)
+    code = blocks["papers/frequency.py"].replace("14_frequency", "17_torn")
+    (empty_home / "papers" / "torn.py").write_text(f"{code}\ndef (:", encoding="utf-8")
+    reason = r"papers/torn.py is left out: line \d+: SyntaxError"
+    with pytest.raises(DfnbError, match=reason):
+        parameters.schema("17_torn")
+    source = files.find("notebooks/02_xception_baseline.ipynb").read_text("utf-8")
+    (empty_home / "notebooks" / "17_torn.ipynb").write_text(source, encoding="utf-8")
+    with pytest.raises(DfnbError, match=reason):
+        parameters.schema("17_torn")  # not the schema of its cell, which has no paper
+    profile = blocks["notebooks/profiles/mine.yaml"].replace("14_frequency", "17_torn")
+    (empty_home / "notebooks/profiles/mine.yaml").write_text(profile, encoding="utf-8")
+    with pytest.raises(DfnbError, match=reason):
+        profiles.planned("mine")
+    with pytest.raises(DfnbError, match="there is no notebook '17_tron'"):
+        parameters.schema("17_tron")
 
 
 WIDTH = "    width: contract.Count = 16\n"

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,13 +23,27 @@ from dfnb import files
 from dfnb.checks import DfnbError, suggestion
 from dfnb.papers import code, home
 
-_left_out: dict[str, str] = {}  # name of a file that is no paper → why
+_left_out: dict[str, tuple[Path, str]] = {}  # name of a file that is no paper → file, and why
 _said: set[str] = set()  # of these sentences
 
 
 def notebooks() -> dict[str, str]:
     """Name of the notebook → name of the paper, for all papers, in the order of the notebooks."""
     return {paper.PAPER.notebook: name for name, paper in modules().items()}
+
+
+def of_notebook(notebook: str) -> str | None:
+    """Name of the paper whose notebook this is; None for a notebook of no paper.
+
+    Raises :class:`DfnbError` if a file that names the notebook is left out; it says why.
+    """
+    paper = notebooks().get(notebook)
+    for file, sentence in () if paper else _left_out.values():
+        with suppress(OSError):  # of a file that cannot be read
+            text = file.read_text("utf-8", "replace")  # one with a syntax error declares nothing
+            if re.search(rf"""["']{re.escape(notebook)}["']""", text):
+                raise DfnbError(sentence)
+    return paper
 
 
 def modules() -> dict[str, ModuleType]:
@@ -64,11 +80,16 @@ def modules() -> dict[str, ModuleType]:
 def _imported(package: str, entry: pkgutil.ModuleInfo) -> ModuleType | None:
     """The module of a file in a package; None where importing it raises an error."""
     name = f"{package}.{entry.name}"
+    mend = "correct it or move it away"
+    spec = entry.module_finder.find_spec(name)
+    if spec is None:
+        link = str(Path(entry.module_finder.path, f"{entry.name}.py"))
+        _leave_out(entry.name, link, "Python finds no file there, as behind a broken link", mend)
+        return None
     try:
         return import_module(name)
     except (Exception, SystemExit) as error:  # whatever a file does that somebody is writing
-        file = entry.module_finder.find_spec(name).origin
-        _leave_out(entry.name, file, code.fault(error, file), "correct it or move it away")
+        _leave_out(entry.name, spec.origin, code.fault(error, spec.origin), mend)
         return None
 
 
@@ -102,7 +123,7 @@ def _is_paper(name: str, candidate: ModuleType) -> bool:
 def _leave_out(name: str, file: str, problem: str, mend: str) -> None:
     """Keep, and print once in a process, why a file is no paper."""
     sentence = f"{file} is left out: {problem}; {mend}"
-    _left_out[name] = sentence
+    _left_out[name] = Path(file), sentence
     if sentence not in _said:
         _said.add(sentence)
         print(sentence, file=sys.stderr)
@@ -124,7 +145,7 @@ def module(paper: str) -> ModuleType:
     available = modules()
     if paper not in available:
         if paper in _left_out:
-            raise DfnbError(_left_out[paper])
+            raise DfnbError(_left_out[paper][1])
         raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, available)}")
     return available[paper]
 

@@ -204,11 +204,11 @@ def schema(notebook: str) -> type[Parameters]:
 
     That of a paper's notebook has the paper's settings, too; that of a notebook which the
     collection does not know has the names, types and defaults in its own cell. Raises
-    :class:`DfnbError` for an unknown notebook.
+    :class:`DfnbError` for an unknown notebook, and for that of a paper whose file is broken.
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without the papers, so that torch is not imported either
-    paper = papers.notebooks().get(notebook)
+    paper = papers.of_notebook(notebook)
     if paper is None:
         return _schema_of_cell(notebook)
     bases = (TrainingParameters, papers.module(paper).Settings)

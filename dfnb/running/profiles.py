@@ -86,7 +86,7 @@ def read(name: str) -> Profile:
     path = files.profile_path(name)
     checked = Profile.check(content(name), path)
     for notebook in checked.variants:
-        if notebook not in papers.notebooks():  # those of the papers; no other notebook trains
+        if papers.of_notebook(notebook) is None:  # no other notebook trains
             known = suggestion(notebook, papers.notebooks())
             raise DfnbError(f"{path} has variants of {notebook}, which trains nothing{known}")
     for notebook, changes in checked.notebooks.items():
