@@ -198,14 +198,15 @@ def synth(
 
 @commands.command()
 def doctor() -> None:
-    """Print what a report of a problem needs: versions, device, home, datasets and free disk."""
+    """Print what a report of a problem needs: versions, device, home, papers, datasets and disk."""
     import joblib
 
-    from dfnb import device, records
+    from dfnb import device, papers, records
     from dfnb.data import faces
 
     about = records.environment()
     about["home"] = files.home()
+    about["papers"] = ", ".join(papers.modules())  # it says on stderr which files are left out
     prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
     about["datasets"] = ", ".join(prepared) or "none"
     if files.home().exists():  # DFNB_HOME may name a folder that is not there

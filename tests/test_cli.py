@@ -191,6 +191,17 @@ def test_what_a_report_of_a_problem_needs_is_printed(empty_home, output_of):
     assert facts["datasets"] == "mine" and facts["home"] == str(empty_home)
 
 
+def test_a_broken_paper_is_one_line_in_a_report_of_a_problem(empty_home, output_of):
+    (empty_home / "papers").mkdir()
+    (empty_home / "papers" / "half.py").write_text("PAPER = (", encoding="utf-8")
+    status, printed = output_of("doctor")
+    (about_it,) = [line for line in printed.splitlines() if "half.py" in line]
+    assert status == 0 and "half.py is left out: line 1: SyntaxError" in about_it
+    facts = dict(line.split(": ", 1) for line in printed.splitlines())
+    assert {"dfnb", "torch", "home", "datasets", "face detector", "cores"} <= {*facts}
+    assert "xception" in facts["papers"] and "half" not in facts["papers"]
+
+
 def test_a_report_of_a_problem_says_whether_faces_can_be_found(tmp_path, output_of, monkeypatch):
     detector = tmp_path / "detector.onnx"
     detector.touch()
