@@ -111,8 +111,14 @@ def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
     assert p.epochs == 1
 
 
-def test_masks_that_only_some_methods_have_are_said_before_anything_runs(own_home, smoke_home):
+def test_masks_that_only_some_methods_have_are_said_before_anything_runs(
+    own_home, smoke_home, monkeypatch, capfd
+):
     """Hours later, Locate and Verify would have learned from the masks of the others alone."""
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
     (own_home / "datasets").unlink()
     shutil.copytree(smoke_home / "datasets", own_home / "datasets")
     write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: SETTINGS})
@@ -123,6 +129,12 @@ def test_masks_that_only_some_methods_have_are_said_before_anything_runs(own_hom
     table.assign(mask=table["mask"].where(table["method"] != method, "")).to_parquet(path)
     (sentence,) = profiles.missing_masks(profiles.calls("mine"))
     assert sentence.startswith("smoke-a has masks of ") and f"none of {method}:" in sentence
+    workflow.run("mine", cores=1, dry_run=True)
+    assert sentence in capfd.readouterr().err
+    monkeypatch.setattr(workflow.measuring, "add_if_scored", stop)  # the first that may compute
+    with pytest.raises(KeyboardInterrupt):
+        workflow.run("mine", cores=1)
+    assert sentence in capfd.readouterr().err
     unmasked = {**SETTINGS, "annotated": 0.0}
     write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: unmasked})
     assert profiles.missing_masks(profiles.calls("mine")) == []
