@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from networks import small
+from PIL import Image
 from torch import nn
 
 from dfnb.attribution import maps, measures, pictures
@@ -323,6 +324,47 @@ def test_frames_have_the_outlines_of_their_masks_where_no_map_has_them(planted, 
         figure = pictures.frames_panel(frames.head(2), run, names)
         labels = [axis.get_ylabel() for axis in figure.axes[0:4:2]]  # two pictures per row
         assert labels == ["frame", "Grad-CAM" if run else "true mask"]
+
+
+def a_face_with_maps(views):
+    """A figure of two rows of maps on a grey face."""
+    faces = np.full((len(views), SIDE, SIDE, 3), 128, np.uint8)
+    none = np.zeros(faces.shape[:3])
+    row = ("a long name of a map", views, none, pictures.MAP, faces, "value of the map")
+    return pictures.panel([row, row])
+
+
+def test_a_colour_bar_gets_darker_from_end_to_end(tmp_path):
+    figure = a_face_with_maps(np.zeros((1, SIDE, SIDE)))
+    bar = figure.axes[-1].get_window_extent()  # in points of the screen, from below
+    figure.savefig(tmp_path / "a.png", dpi=figure.dpi, bbox_inches=figure.bbox_inches)
+    with Image.open(tmp_path / "a.png") as picture:
+        grey = np.asarray(picture.convert("L"), float)
+    column = grey[::-1][int(bar.y0) + 3 : int(bar.y1) - 3, int((bar.x0 + bar.x1) / 2)]
+    assert column[0] - column[-1] > 120
+    assert np.diff(column).max() <= 2  # rounding to whole levels; stripes are brighter by tens
+
+
+def test_a_line_at_half_surrounds_no_single_pixels():
+    view = np.zeros((SIDE, SIDE))
+    view[5, 5] = 1
+    assert not a_face_with_maps([view]).axes[0].collections  # nothing but the speck
+    view[20:40, 20:40] = 1
+    view[30, 30] = 0
+    (line,) = a_face_with_maps([view]).axes[0].collections
+    (outline,) = line.get_paths()[0].to_polygons()
+    assert outline.min() > 19 and outline.max() < 41
+    assert view[5, 5] == 1  # the map itself is as it was
+
+
+def test_rows_are_close_and_their_labels_are_horizontal_and_inside():
+    figure = a_face_with_maps(np.zeros((3, SIDE, SIDE)))
+    figure.draw_without_rendering()
+    upper, lower = figure.axes[0].get_window_extent(), figure.axes[3].get_window_extent()
+    assert 0 < upper.y0 - lower.y1 < 0.1 * upper.height
+    label = figure.axes[0].yaxis.label
+    box = label.get_window_extent()
+    assert label.get_rotation() == 0 and figure.bbox.x0 <= box.x0 and box.x1 < upper.x0
 
 
 # ---------------------------------------------------------------- measures

@@ -4,13 +4,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames
@@ -21,11 +22,16 @@ from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 
 # A map lies on the face: transparent where it is 0, so that the face is seen, and then from yellow
-# to red, which colour-blind people see on a grey face, and a black-and-white print as darker.
+# to red, which colour-blind people see on a grey face, and a black-and-white print as darker. The
+# face is a light grey, from DARKEST (of black) to white, so that a map never makes it brighter.
 HEAT = plt.get_cmap("YlOrRd")(np.linspace(0.15, 1, 256))
 HEAT[:, 3] = np.linspace(0, 0.85, 256)
+DARKEST = 0.45
+SKIN = 0.9  # grey of a bright part of a face: the ground of the colour bar
 # Keywords of imshow for maps in [0, 1].
 MAP = {"cmap": ListedColormap(HEAT), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+LABEL = 13  # letters of a line of a row's label
+SMALLEST = 0.004  # share of a picture; what is smaller has no line around it
 
 
 class Row(NamedTuple):
@@ -62,36 +68,54 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     """
     rows = [Row(*row) for row in rows]
     columns = max(len(row.images) for row in rows)
-    # In inches. At most a fifth of the text's width: few columns would else give huge pictures.
-    row_height = width() / max(columns, 5)
-    # 0.4 for the titles; and beside few columns, space for a label and a colour bar.
-    size = (min(width(), (columns + 1) * row_height), 0.4 + len(rows) * row_height)
+    labels = [textwrap.fill(row.name, LABEL, break_long_words=False) for row in rows]
+    # In inches. A letter of this size is .06 wide, and a bar with its text .6. At most a fifth of
+    # the rest for a picture: few columns would else give huge ones.
+    beside = 0.06 * max(len(line) for label in labels for line in f"{label} ".splitlines())
+    beside += 0.6 * any(row.scale for row in rows)
+    side = (width() - beside) / max(columns, 5)
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
     figure, axes = plt.subplots(
         len(rows),
         columns,
-        figsize=size,
+        figsize=(min(width(), columns * side + beside), 0.13 * lines + len(rows) * side),
         squeeze=False,
         subplot_kw={"xticks": [], "yticks": [], "frame_on": False},
+        layout="compressed",  # no space but what the square pictures need
     )
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)
     bars = {}  # scale -> a picture in its colours, and the axes of all rows that have this scale
-    for axes_of_row, row in zip(axes, rows):
-        # About 14 letters to an inch: one line would be longer than the row is high.
-        label = textwrap.fill(row.name, int(14 * row_height), break_long_words=False)
-        axes_of_row[0].set_ylabel(label, fontsize=7)
+    for axes_of_row, row, label in zip(axes, rows, labels):
+        look = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7}
+        axes_of_row[0].set_ylabel(label, **look)
         for place, (axis, image) in enumerate(zip(axes_of_row, row.images)):
             face = None if row.faces is None else row.faces[place]
-            shown = _draw(axis, image, row.masks[place], row.keywords, face)
+            _draw(axis, image, row.masks[place], row.keywords, face)
         if row.scale:
-            _, axes_of_scale = bars.setdefault(row.scale, (shown, []))
-            axes_of_scale.extend(axes_of_row)
+            bars.setdefault(row.scale, (row.keywords, []))[1].extend(axes_of_row)
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=7, fontweight="normal")
-    for scale, (shown, axes_of_scale) in bars.items():
-        bar = figure.colorbar(shown, ax=axes_of_scale, aspect=25, shrink=0.9, pad=0.01)
-        bar.set_label(scale, fontsize=7)
-        bar.ax.tick_params(labelsize=6)
-        bar.solids.set(rasterized=True, edgecolor="face")  # else a PDF shows a line per colour
+    for scale, (keywords, axes_of_scale) in bars.items():
+        _draw_bar(figure, axes_of_scale, keywords, scale)
     return figure
+
+
+def _draw_bar(
+    figure: Figure, axes: Sequence[Axes], keywords: Mapping[str, Any], scale: str
+) -> None:
+    """Draw the colour bar of a ``scale`` beside these axes: opaque, as its colours look on SKIN."""
+    colours = plt.get_cmap(keywords.get("cmap"))(np.linspace(0, 1, 256))
+    opacity = colours[:, 3:]
+    opaque = ListedColormap(opacity * colours[:, :3] + (1 - opacity) * SKIN)
+    values = Normalize(keywords.get("vmin"), keywords.get("vmax"))
+    rows = len({axis.get_subplotspec().rowspan.start for axis in axes})
+    bar = figure.colorbar(
+        ScalarMappable(values, opaque), ax=axes, aspect=12 * rows, fraction=0.05, pad=0.01
+    )
+    bar.set_label(textwrap.fill(scale, 18 * rows), fontsize=7)
+    bar.ax.tick_params(labelsize=6)
+    bar.solids.set(rasterized=True)  # else a PDF shows a line per colour
+    bar.outline.set_visible(False)
 
 
 def _draw(
@@ -100,32 +124,51 @@ def _draw(
     mask: np.ndarray,
     keywords: Mapping[str, Any],
     face: np.ndarray | None,
-) -> AxesImage:
+) -> None:
     """Draw a picture of a :class:`Row`, over its face, and the outline of its mask."""
     rows, columns = np.shape(mask)
     # The picture is stretched to the mask's pixels, so that the outline fits.
     extent_of_mask = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     if face is not None:
-        axis.imshow(np.mean(face, -1), extent=extent_of_mask, cmap="gray", vmin=0, vmax=255)
+        light = DARKEST + (1 - DARKEST) * np.mean(face, -1) / 255
+        axis.imshow(light, extent=extent_of_mask, cmap="gray", vmin=0, vmax=1)
         if np.ndim(image) == 2:  # a map; in a row of maps, a picture may stand beside them
             _draw_line_at_half(axis, np.asarray(image), rows, columns)
-    shown = axis.imshow(image, extent=extent_of_mask, **keywords)
+    axis.imshow(image, extent=extent_of_mask, **keywords)
     if np.min(mask) < np.max(mask):  # else there is no outline
         # A black and a white line: one of them is visible on any background. The mask is 0 or 1,
         # so both levels lie at its edge.
         colours = {"colors": ["black", "white"], "linewidths": [2.2, 1]}
         axis.contour(mask, levels=[0.4, 0.6], **colours)
-    return shown
 
 
 def _draw_line_at_half(axis: Axes, values: np.ndarray, rows: int, columns: int) -> None:
-    """Draw a dashed line around a map's values (h, w) above .5, on a face of (rows, columns)."""
+    """Draw a dashed line around a map's values (h, w) above .5, on a face of (rows, columns).
+
+    Parts with less than SMALLEST of the picture, inside or outside, have none: a line around a
+    single pixel is a black speck.
+    """
     height, width = values.shape
-    if min(height, width) > 1 and values.min() < 0.5 < values.max():  # else there is no line
+    if min(height, width) < 2:
+        return
+    is_above = _without_small_parts(values > 0.5, SMALLEST * values.size)
+    # A pixel that changed sides is just beyond .5.
+    values = np.where(is_above == (values > 0.5), values, 0.5 + (is_above - 0.5) * 0.01)
+    if is_above.any() and not is_above.all():
         # The middles of the map's pixels, in pixels of the face.
         y = (np.arange(height) + 0.5) * rows / height - 0.5
         x = (np.arange(width) + 0.5) * columns / width - 0.5
         axis.contour(x, y, values, [0.5], colors="black", linestyles="--", linewidths=0.7)
+
+
+def _without_small_parts(is_inside: np.ndarray, fewest: float) -> np.ndarray:
+    """A mask (h, w) in which connected parts of less than ``fewest`` pixels have changed sides."""
+    for side in (1, 0):
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(np.uint8(is_inside == side))
+        is_small = stats[:, cv2.CC_STAT_AREA] < fewest
+        is_small[0] = False  # the part 0 is the other side
+        is_inside = is_inside ^ is_small[parts]
+    return is_inside
 
 
 def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
