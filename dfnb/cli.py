@@ -156,18 +156,25 @@ def parameters(
 @commands.command()
 def report(
     profile: Annotated[str, argument("A folder of reports/.", report_names)] = "demo",
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Execute notebook 07, too, for its figures and tables.")
+    ] = False,
 ) -> None:
     """Make a report again from its stored scores: results, notebook and page.
 
-    This needs neither a network nor a dataset.
+    This needs neither a network nor a dataset. The report's folder paper/ has all figures as PDF
+    and SVG in one and two columns, all tables as LaTeX and CSV, and captions as text.
     """
     folder = files.report_folder(profile)
     if profile not in report_names():  # rebuild would make the folder of a misspelled name
         raise DfnbError(f"there is no report {profile!r}{suggestion(profile, report_names())}")
     from dfnb.running import execution
+    from dfnb.store import reports
 
     with files.explain_writing(folder):
-        typer.echo(f"report: {execution.rebuild(profile)}")
+        typer.echo(f"report: {execution.rebuild(profile, paper)}")
+    if paper:
+        typer.echo(f"paper: {reports.paper_folder(profile)}")
 
 
 @commands.command()

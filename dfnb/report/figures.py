@@ -1,4 +1,8 @@
-"""The figures of a report, in one style: of numbers and training logs, without any network."""
+"""The figures of a report, in one style: of numbers and training logs, without any network.
+
+:func:`show` saves a figure twice: as PNG for the page of the report, and as PDF and SVG for a
+paper, in one or two columns.
+"""
 
 import inspect
 import io
@@ -6,13 +10,14 @@ import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from dfnb.files import write_bytes
@@ -22,11 +27,24 @@ from dfnb.store.runs import StoredRun
 if TYPE_CHECKING:
     from seaborn import FacetGrid
 
-# Widths of a figure in inches: one column of a paper, or two, the text width of an A4 page and of a
-# JupyterLab column.
-WIDTHS = {"one": 3.3, "two": 7.0}
-DPI = 300  # of the saved PNG, and of the pictures in the PDF
-LINE = 44  # letters of a line of a long name
+# Widths of a figure in inches: of two columns of a paper, which are as wide as the text of an A4
+# page and a JupyterLab column, and of one.
+TWO_COLUMNS = 7.16
+ONE_COLUMN = 3.3
+# What is different in one column.
+IN_ONE_COLUMN = {"figure.figsize": (ONE_COLUMN, ONE_COLUMN / 2), "font.size": 7} | dict.fromkeys(
+    ["axes.titlesize", "axes.labelsize", "figure.labelsize", "xtick.labelsize", "ytick.labelsize"],
+    7,
+)
+DPI = 300  # of the saved PNG, and of the pictures in PDF and SVG
+# Entries of a file that would change with the time or the versions of libraries; None omits them.
+OMITTED = {
+    "png": ["Software"],
+    "pdf": ["CreationDate", "Producer", "Creator"],
+    "svg": ["Date", "Creator"],
+}
+CAPTION = "Description"  # the entry of a PNG that has the figure's caption
+LINE = 6.2  # letters of a line of a long name, per inch of the figure
 MANY = 8  # detectors; the lines of more are not told apart in one panel
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 
@@ -34,12 +52,8 @@ REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 # ---------------------------------------------------------------- style and files
 
 
-def style(columns: Literal["one", "two"] = "two") -> None:
-    """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full.
-
-    Args:
-        columns: How many columns of a paper a figure spans. Letters have the same size in both.
-    """
+def style() -> None:
+    """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
     pd.set_option("display.max_colwidth", 600, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
@@ -48,7 +62,7 @@ def style(columns: Literal["one", "two"] = "two") -> None:
         Path(__file__).with_suffix(".mplstyle"),
     ]
     plt.style.use(styles)
-    plt.rcParams["figure.figsize"] = (WIDTHS[columns], WIDTHS[columns] / 2)
+    plt.rcParams["figure.figsize"] = (TWO_COLUMNS, TWO_COLUMNS / 2)
     # seaborn changes the layout of its grids, which arranged() changes back.
     warnings.filterwarnings("ignore", "The figure layout has changed to tight")
     # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
@@ -57,13 +71,13 @@ def style(columns: Literal["one", "two"] = "two") -> None:
 
 
 def width() -> float:
-    """The width of figures in inches, see :func:`style`."""
+    """The width of figures in inches: of two columns, or of one where :func:`show` draws that."""
     return plt.rcParams["figure.figsize"][0]
 
 
 def wrapped(name: str) -> str:
-    """A name in lines of at most LINE letters, as that of a detector without ``variant``."""
-    return textwrap.fill(name, LINE)
+    """A name in short lines, as that of a detector without ``variant``."""
+    return textwrap.fill(name, int(LINE * width()))
 
 
 def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figure:
@@ -101,43 +115,61 @@ def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figur
 
 
 def show(
-    figure: Figure,
+    figure: Figure | Callable[[], Figure],
     folder: Path | None,
     name: str,
     caption: str,
     run: StoredRun | None = None,
 ) -> list[Path]:
-    """Display a figure with its caption, and save it as PNG and PDF; returns the paths.
+    """Display a figure with its caption, and save it; returns the path of its PNG.
 
-    A saved figure carries its caption, and the same figure gives the same bytes. The figure is
-    closed.
+    The PNG is in the report's ``figures/``. ``paper/figures/``, see
+    :func:`dfnb.store.reports.paper_folder`, gets it as PDF and SVG in two columns and, if it
+    is a function, in one column, and the caption as text. The same figure gives the same bytes. It
+    is closed.
 
     Args:
-        figure: Of matplotlib.
+        figure: Of matplotlib, or a function that draws it as wide as :func:`width` says.
         folder: Of the report, as a notebook's ``p.folder``; None: it is only displayed.
         name: Of the files.
         caption: What the figure shows, and how it was made.
         run: This run, if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
     """
-    _display(figure, caption)  # first: the saved figure will have its caption inside
+    drawn = figure if isinstance(figure, Figure) else figure()
+    _display(drawn, caption)
     saved = []
     if folder:
-        path = reports.pictures_folder(folder.name) / "figures"
-        path /= reports.file_name(folder.name, name, run)
-        # About 15 letters to an inch at this size.
-        text = textwrap.fill(caption, int(15 * figure.get_figwidth()))
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the caption stands below what is drawn already
-        # Below the figure's edge: savefig.bbox is tight in figures.mplstyle, so it is saved, too.
-        figure.text(0, 0, f"\n{text}", fontsize=7, va="top")
-        # Entries that would change with the time or the versions of libraries; None omits them.
-        omitted = {"png": ["Software"], "pdf": ["CreationDate", "Producer", "Creator"]}
-        for suffix, names in omitted.items():
-            content = io.BytesIO()
-            figure.savefig(content, format=suffix, dpi=DPI, metadata=dict.fromkeys(names))
-            saved.append(write_bytes(Path(f"{path}.{suffix}"), content.getvalue()))
-    plt.close(figure)  # else the notebook would show it a second time
+        name = reports.file_name(folder.name, name, run)
+        path = reports.pictures_folder(folder.name) / "figures" / f"{name}.png"
+        saved.append(_save(drawn, path, {CAPTION: caption}))
+        paper = reports.paper_folder(folder.name) / "figures"
+        write_bytes(paper / f"{name}.txt", f"{caption}\n".encode())
+        versions = {name: drawn}
+        if callable(figure):
+            with plt.rc_context(IN_ONE_COLUMN):
+                versions[f"{name}-one-column"] = figure()
+        for stem, version in versions.items():
+            for suffix in ("pdf", "svg"):
+                _save(version, paper / f"{stem}.{suffix}")
+            plt.close(version)
+    plt.close(drawn)  # else the notebook would show it a second time
     return saved
+
+
+def _save(figure: Figure, path: Path, entries: dict[str, str] | None = None) -> Path:
+    """Save a figure with these ``entries`` of the file, as wide as it is and as high as it needs.
+
+    The format is the suffix of ``path``, which is returned.
+    """
+    kind = path.suffix.removeprefix(".")
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()
+    margin = 0.03  # inches
+    box = Bbox([[0, drawn.y0 - margin], [figure.get_figwidth(), drawn.y1 + margin]])
+    metadata = {**dict.fromkeys(OMITTED[kind]), **(entries or {})}
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=DPI, bbox_inches=box, metadata=metadata)
+    return write_bytes(path, content.getvalue())
 
 
 def display_captioned(figure: Figure, caption: str) -> None:
@@ -154,16 +186,19 @@ def _display(figure: Figure, caption: str) -> None:
     display(Markdown(f"*{caption}*"))
 
 
-def stored(path: Path) -> Image:
-    """A PNG that :func:`show` has saved, small enough for a notebook: a JPEG."""
+def display_stored(path: Path) -> None:
+    """Display a PNG that :func:`show` has saved, small enough for a notebook, and its caption."""
     from PIL import Image as Picture
 
     with Picture.open(path) as picture:
+        caption = picture.info.get(CAPTION, "")
         small = picture.convert("RGB")
     small.thumbnail((900, 4000))  # the largest width and height in pixels
     content = io.BytesIO()
     small.save(content, "JPEG", quality=85)
-    return Image(content.getvalue(), format="jpeg", alt=path.stem.replace("_", " "))
+    display(Image(content.getvalue(), format="jpeg", alt=caption or path.stem.replace("_", " ")))
+    if caption:
+        display(Markdown(f"*{caption}*"))
 
 
 def source(code: type | Callable) -> Markdown:
@@ -249,13 +284,13 @@ def forest(
         axis.hlines(height, rows["low"], rows["high"])
         axis.plot(rows["value"], height, "o", markersize=3)  # a larger one hides short intervals
         axis.set_title(panel.replace(" ", "\n"))
-        axis.locator_params(axis="x", nbins=3)
+        axis.locator_params(axis="x", nbins=3 if width() > ONE_COLUMN else 2)
     axes[0, 0].set_yticks(range(len(lines)), labels)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
     what = numbers["metric"].iloc[0]
     if is_difference:
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"
-        what = textwrap.fill(what, 2 * LINE)
+        what = textwrap.fill(what, int(2 * LINE * width()))
     figure.supxlabel(what, fontsize="medium")
     return figure

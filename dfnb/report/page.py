@@ -11,6 +11,7 @@ from dfnb.records import environment
 from dfnb.store import reports
 
 REPORT = "10_report"  # the notebook that is the report
+COMPARISON = "07_cross_dataset"  # the notebook that compares detectors, from scores alone
 STYLE = Path(__file__).with_suffix(".css")
 
 

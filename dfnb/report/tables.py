@@ -4,6 +4,7 @@ Numbers stay numbers until :func:`pivot` formats them. Nothing here computes a m
 network or reads a dataset.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -329,13 +330,14 @@ def show(
     title: str,
     caption: str = "",
     run: StoredRun | None = None,
+    numbers: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Display a table of texts under its title, and :func:`save` it; returns the paths."""
+    """Display a table of texts under its title, and :func:`save` it; returns its path."""
     if table.empty:
         display(NOTHING)
     else:
         display(Markdown(f"**{title}**"), table)
-    return save(table, folder, name, title, caption, run)
+    return save(table, folder, name, title, caption, run, numbers)
 
 
 def save(
@@ -345,26 +347,52 @@ def save(
     title: str,
     caption: str = "",
     run: StoredRun | None = None,
+    numbers: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """Save a table of texts as CSV and Markdown; returns the paths.
+    """Save a table of texts; returns the path of its Markdown in the report's ``tables/``.
 
-    An empty one is not saved.
+    ``paper/tables/``, see :func:`dfnb.store.reports.paper_folder`, gets it as LaTeX, its title and
+    caption as text, and its numbers as CSV. An empty table is not saved.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
-        folder: Of the report, as a notebook's ``p.folder``; ``tables`` in it gets the files. None:
-            nothing is saved.
+        folder: Of the report, as a notebook's ``p.folder``. None: nothing is saved.
         name: Of the files.
         title: What the table shows, also the first line of the Markdown.
         caption: How its numbers were made, such as :func:`caption`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
+        numbers: Those of :func:`dfnb.report.metrics.measure` from which the texts were made, for
+            the CSV; None: it has the table itself.
     """
     if table.empty or not folder:
         return []
+    name = reports.file_name(folder.name, name, run)
+    paper = reports.paper_folder(folder.name) / "tables"
+    table = table.reset_index()
+    numbers = table if numbers is None else numbers
+    write_bytes(paper / f"{name}.csv", numbers.to_csv(index=False).encode())
     # As objects first, because a categorical column cannot be filled with a dash.
-    table = table.reset_index().astype(object).fillna("–").astype(str)
+    table = table.astype(object).fillna("–").astype(str)
+    write_bytes(paper / f"{name}.tex", latex(table).encode())
+    write_bytes(paper / f"{name}.txt", f"{title}. {caption}".strip().encode() + b"\n")
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
     markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
-    path = folder / "tables" / f"{reports.file_name(folder.name, name, run)}.csv"
-    write_bytes(path, table.to_csv(index=False).encode())
-    return [path, write_bytes(path.with_suffix(".md"), markdown.encode())]
+    return [write_bytes(folder / "tables" / f"{name}.md", markdown.encode())]
+
+
+# Characters that LaTeX's default fonts lack, or show as others.
+IN_LATEX = {"\u00a0": "~", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\ldots{}", "|": "$|$"}
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A table of texts as a ``tabular`` of LaTeX; it needs the package booktabs.
+
+    Signed numbers and comparisons are in math mode, because a hyphen is no minus, and ``<`` is
+    another character in LaTeX's default fonts.
+    """
+    text = table.to_latex(index=False, escape=True)
+    text = re.sub(r"(?<![\w.])[+-]\d[\d.]*", r"$\g<0>$", text)  # not that of JPEG 45-75
+    text = re.sub(r"([<>])(?: (?=\d))?([\d.]*)", r"$\1\2$", text)
+    for character, replacement in IN_LATEX.items():
+        text = text.replace(character, replacement)
+    return text.replace("\\\\\n[", "\\\\\n{[}")  # else an argument of the line break

@@ -131,15 +131,19 @@ class _Listener(logging.StreamHandler):
         os._exit(1)  # the kernel ends by itself when this process has ended
 
 
-def rebuild(report: str) -> Path:
+def rebuild(report: str, paper: bool = False) -> Path:
     """Execute the notebook of a report, as ``dfnb run`` does, and export it; returns its page.
 
-    Raises :class:`DfnbError` as :func:`execute_notebook`.
+    ``paper`` first executes the other notebook that needs nothing but scores, for its figures and
+    tables. Raises :class:`DfnbError` as :func:`execute_notebook`.
     """
     from dfnb.report import page  # these import pandas
     from dfnb.store import reports
 
-    output = reports.pictures_folder(report) / "notebooks" / f"{page.REPORT}.ipynb"
-    notebook = nbformat.read(files.find(f"notebooks/{page.REPORT}.ipynb"), as_version=4)
-    execute_notebook(notebook, output, {"report": report, "save": True}, is_printed=False)
+    folder = reports.pictures_folder(report) / "notebooks"
+    for name in [page.COMPARISON, page.REPORT] if paper else [page.REPORT]:
+        notebook = nbformat.read(files.find(f"notebooks/{name}.ipynb"), as_version=4)
+        changes = {"report": report, "save": True}
+        execute_notebook(notebook, folder / f"{name}.ipynb", changes, is_printed=False)
+        page.sign(folder / f"{name}.ipynb")
     return page.export(report, page.REPORT)

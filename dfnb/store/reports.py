@@ -11,6 +11,7 @@
                    weights/<run id>.safetensors of the runs whose notebooks were executed whole
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
                    notebooks/, figures/, tables/, index.html
+                   paper/                       figures and tables for LaTeX; git ignores it
                    faces/                       of these, what shows real people: git ignores it
                    replaced/                    what no call of the profile makes any more
 
@@ -96,6 +97,11 @@ def pictures_folder(report: str) -> Path:
         return folder
     write_bytes(folder / "faces" / ".gitignore", b"*\n")
     return folder / "faces"
+
+
+def paper_folder(report: str) -> Path:
+    """The folder with the figures and tables of a report in the forms that a paper needs."""
+    return pictures_folder(report) / "paper"
 
 
 def file_name(report: str, name: str, run: StoredRun | None) -> str:
@@ -203,7 +209,8 @@ def finish(
         notebook: Name of the notebook.
         p: Its parameters, of :mod:`dfnb.running.parameters`.
         clock: Started when the notebook began.
-        outputs: The files that it wrote; the record has the sha256 of each, by file name.
+        outputs: The figures and tables that it saved for the report's page; the record has the
+            sha256 of each, by file name.
         run: The :class:`dfnb.training.runs.Run` of a paper's notebook, whose weights are kept, too;
             None for any other notebook.
         entries: Other entries of the record, such as the ids of the runs shown.

@@ -1,7 +1,9 @@
 """Figures show the numbers that they are given, and are saved with the same bytes."""
 
+import re
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -87,20 +89,50 @@ def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch
     displayed = []
     monkeypatch.setattr(figures, "display", lambda *shown, **more: displayed.append((shown, more)))
     saved = []
+    paper = report_folder("unit") / "paper" / "figures"
     for _ in range(2):
         figure, axes = plt.subplots(figsize=(figures.width(), 2))
         axes.plot([1, 2])
-        paths = figures.show(figure, report_folder("unit"), "a", "What it <shows>.")
-        saved.append([path.read_bytes() for path in paths])
-    assert saved[0] == saved[1]
-    assert [path.name for path in paths] == ["a.png", "a.pdf"]
+        (path,) = figures.show(figure, report_folder("unit"), "a", "Drei Stühle α, <what>.")
+        files = [path, *sorted(paper.iterdir())]
+        saved.append({file.name: file.read_bytes() for file in files})
+    assert saved[0] == saved[1] and {*saved[0]} == {"a.png", "a.pdf", "a.svg", "a.txt"}
+    assert saved[0]["a.txt"].decode() == "Drei Stühle α, <what>.\n"
     (shown, more), (caption, _) = displayed[2:]
-    assert shown == (figure,) and more["metadata"]["image/jpeg"]["alt"] == "What it <shows>."
-    assert caption[0].data == "*What it <shows>.*"
-    assert any(text.get_text().strip() == "What it <shows>." for text in figure.texts)
-    with Image.open(paths[0]) as picture:  # one inch has 300 pixels, in all colours
-        assert picture.mode == "RGBA" and picture.width > 6 * 300
+    assert shown == (figure,) and more["metadata"]["image/jpeg"]["alt"] == "Drei Stühle α, <what>."
+    assert caption[0].data == "*Drei Stühle α, <what>.*"
+    assert not figure.texts  # the caption is text beside the figure, no part of it
+    with Image.open(path) as picture:  # one inch has 300 pixels, in all colours
+        assert picture.mode == "RGBA" and picture.width == int(300 * figures.width())
+    figures.display_stored(path)
+    assert displayed[-1][0][0].data == "*Drei Stühle α, <what>.*"
     assert not plt.get_fignums()
+
+
+def inches_of(path):
+    """The width of a PDF or an SVG in inches."""
+    text = path.read_bytes().decode("latin-1")
+    is_pdf = path.suffix == ".pdf"
+    pattern = r"MediaBox \[ 0 0 ([\d.]+)" if is_pdf else r'<svg [^>]*width="([\d.]+)pt"'
+    (points,) = re.findall(pattern, text)
+    return float(points) / 72
+
+
+def test_a_figure_for_a_paper_has_the_width_of_one_and_of_two_columns(monkeypatch):
+    monkeypatch.setattr(figures, "display", lambda *_, **more: None)
+    places = [
+        numbers(["Exposing the Deception", "B"]).assign(place=k) for k in ("a", "photographs")
+    ]
+    rows = pd.concat(places, ignore_index=True)
+    figures.show(lambda: figures.forest(rows), report_folder("unit"), "a", "What.")
+    paper = report_folder("unit") / "paper" / "figures"
+    for name, width in (("a", 7.16), ("a-one-column", 3.3)):
+        for suffix in ("pdf", "svg"):
+            path = paper / f"{name}.{suffix}"
+            assert inches_of(path) == pytest.approx(width, abs=0.01)
+        pdf = path.with_suffix(".pdf").read_bytes()
+        assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType, embedded
+    assert figures.width() == 7.16  # of what is drawn next
 
 
 def test_the_curves_of_a_training_mark_the_chosen_epoch():
@@ -115,12 +147,15 @@ def test_the_curves_of_a_training_mark_the_chosen_epoch():
     assert [axes.get_title() for axes in figure.axes] == ["cls", "validation"]
 
 
-def drawn(name, *ids, **values):
-    """The figure that these cells of a notebook draw, and its namespace."""
+def drawn(name, *ids, one_column=False, **values):
+    """The last figure that these cells of a notebook draw, and their namespace."""
     place = SimpleNamespace(report="unit", folder=None)
-    namespace = notebooks.cells(name, *ids, p=place, saved=[], **values)
-    figure = namespace["grid"].figure
-    figure.draw_without_rendering()
+    shown = []
+    with mock.patch.object(figures, "show", lambda figure, *_, **more: shown.append(figure) or []):
+        namespace = notebooks.cells(name, *ids, p=place, saved=[], **values)
+    with plt.rc_context(figures.IN_ONE_COLUMN if one_column else None):
+        figure = shown[-1]() if callable(shown[-1]) else shown[-1]
+        figure.draw_without_rendering()
     return figure, namespace
 
 
@@ -231,8 +266,9 @@ SEVENTEEN = [
 
 
 def check_legible(figure):
-    """Two columns of a paper hold the figure, and no two names of an axis cover each other."""
-    assert figure.get_tightbbox().width < 1.02 * figures.width()
+    """Its width holds the figure, and no two names of an axis cover each other."""
+    box = figure.get_tightbbox()
+    assert box.x0 > -0.02 and box.x1 < figure.get_figwidth() + 0.02
     for axes in figure.axes:
         for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
             boxes = [each.get_window_extent().shrunk(0.95, 0.95) for each in labels]
@@ -260,16 +296,11 @@ def test_seventeen_detectors_have_legible_roc_curves():
     assert {name.replace("\n", " ") for name in legend_of(figure)} == {*SEVENTEEN}
 
 
-def test_seventeen_detectors_have_a_legible_heat_map(monkeypatch):
+def test_seventeen_detectors_have_a_legible_heat_map():
     rows = [(each, test_set, 0.5) for each in SEVENTEEN for test_set in ("a", "b", "c")]
     by_set = pd.DataFrame(rows, columns=["detector", "test_set", "value"])
-    shown = []
-    monkeypatch.setattr(figures, "show", lambda figure, *_: shown.append(figure) or [])
-    values = {"by_set": by_set, "result": numbers(SEVENTEEN), "saved": []}
-    place = SimpleNamespace(folder=None)
-    notebooks.cells("07_cross_dataset", "cell-18", p=place, **values)
-    shown[0].draw_without_rendering()
-    check_legible(shown[0])
+    figure, _ = drawn("07_cross_dataset", "cell-18", by_set=by_set, result=numbers(SEVENTEEN))
+    check_legible(figure)
 
 
 def test_seventeen_detectors_have_legible_severities():
@@ -282,3 +313,72 @@ def test_seventeen_detectors_have_legible_severities():
     check_legible(figure)
     places = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     assert max(of[0] for of in places) < min(of[1] for of in places)  # beside their severity
+
+
+# ---------------------------------------------------------------- one column of a paper
+
+SIX = [
+    "Baseline",
+    "Wide baseline",
+    "LAE",
+    "Locate and Verify",
+    "Exposing the Deception",
+    "Self-Blended Images",
+]
+
+
+def test_a_forest_plot_is_legible_in_one_column():
+    rows = pd.concat([numbers(SIX), numbers(SIX).query("place == 'across'")], ignore_index=True)
+    rows.loc[len(rows) - len(SIX) :, "place"] = "photographs"
+    with plt.rc_context(figures.IN_ONE_COLUMN):
+        figure = figures.forest(rows)
+    figure.draw_without_rendering()
+    check_legible(figure)
+    titles = [axes.title.get_window_extent() for axes in figure.axes]
+    assert not any(left.overlaps(right) for left, right in pairwise(titles))
+
+
+def test_a_heat_map_of_test_sets_is_legible_in_one_column():
+    rows = [(each, test_set, 0.5) for each in SIX for test_set in ("a", "b", "photographs")]
+    by_set = pd.DataFrame(rows, columns=["detector", "test_set", "value"])
+    figure, _ = drawn("07_cross_dataset", "cell-18", one_column=True, by_set=by_set)
+    check_legible(figure)
+    for text in figure.axes[0].texts:  # a number is inside its cell
+        assert text.get_window_extent().width < figure.axes[0].get_window_extent().width / len(SIX)
+
+
+# ---------------------------------------------------------------- trained on one, tested on each
+
+
+@pytest.mark.parametrize("one_column", [False, True])
+def test_each_detector_has_a_heat_map_of_methods(one_column):
+    methods = ["swap", "warp", "reshape"]
+    rows = []
+    for k, detector in enumerate(("B", "C")):
+        for i, trained in enumerate(methods[: 3 - k]):  # one method fewer was trained
+            for j, method in enumerate([*methods[::-1], "other"]):
+                row = {"detector": f"{detector}, methods: {trained}", "method": method}
+                rows.append({**row, "value": 0.5 + (9 * k + 4 * i + j) / 100})
+    scores = pd.DataFrame(rows)
+    results = SimpleNamespace(
+        ablations=lambda report, _: scores if report == "study-papers" else scores.head(0),
+        measure=lambda scores, *_: scores.assign(low=0.4, high=0.9, minus="", metric="AUC"),
+    )
+    place = SimpleNamespace(report="unit", folder_of=lambda _: None)
+    shown = []
+    with mock.patch.object(figures, "show", lambda figure, *_: shown.append(figure) or []):
+        values = {"results": results, "p": place, "saved": [], "display": lambda _: None}
+        notebooks.cells("07_cross_dataset", "manipulations", "cell-45", **values)
+    with plt.rc_context(figures.IN_ONE_COLUMN if one_column else None):
+        figure = shown[0]()
+    figure.draw_without_rendering()
+    check_legible(figure)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["B", "C"]
+    cells = panels[0].collections[0].get_array()
+    assert cells[0].tolist() == pytest.approx([0.52, 0.51, 0.50, 0.53])  # the diagonal: as trained
+    assert cells.shape == (3, 4) and [text.get_text() for text in panels[0].texts][:2] == [
+        "0.52",
+        "0.51",
+    ]
+    assert panels[1].collections[0].get_array().mask[2].all()  # not trained

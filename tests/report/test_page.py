@@ -99,6 +99,23 @@ def test_a_notebook_whose_kernel_is_killed_is_one_sentence(monkeypatch):
         execution.rebuild("demo")
 
 
+def test_for_a_paper_the_comparison_is_executed_before_the_report(monkeypatch):
+    executed = []
+
+    def execute(notebook, output, changes, is_printed):
+        assert any("figures.show(" in cell.source for cell in notebook.cells)
+        executed.append((output.name, changes))
+
+    monkeypatch.setattr(execution, "execute_notebook", execute)
+    monkeypatch.setattr(page, "sign", lambda path: None)
+    monkeypatch.setattr(page, "export", lambda report, name: name)
+    changes = {"report": "demo", "save": True}
+    execution.rebuild("demo")
+    assert executed == [("10_report.ipynb", changes)]
+    execution.rebuild("demo", paper=True)
+    assert executed[1:] == [("07_cross_dataset.ipynb", changes), ("10_report.ipynb", changes)]
+
+
 def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
     """The one test that runs a kernel, on a small notebook in place of that of the reports."""
     planted.write("hand", "xception")

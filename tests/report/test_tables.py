@@ -1,5 +1,6 @@
 """Tables of a planted report: which numbers they have, and how these are printed."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -223,11 +224,41 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     displayed = []
     monkeypatch.setattr(tables, "display", lambda *shown: displayed.extend(shown))
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
-    files = tables.show(table, report_folder("hand"), "hard", "A title", "A caption_with 5 %.")
-    csv, markdown = (path.read_text(encoding="utf-8") for path in files)
-    assert csv == "row,a_b\nr,50 % & #1\ns,–\n"
+    (file,) = tables.show(table, report_folder("hand"), "hard", "A title", "A caption_with 5 %.")
+    markdown = file.read_text(encoding="utf-8")
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
+    paper = report_folder("hand") / "paper" / "tables"
+    assert (paper / "hard.csv").read_text(encoding="utf-8") == "row,a_b\nr,50 % & #1\ns,\n"
+    assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
     assert tables.show(pd.DataFrame(), report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
     assert displayed[2] is tables.NOTHING
+
+
+def test_the_numbers_of_a_table_are_saved_as_measured(scores):
+    measured = tables.by_place(tables.main(scores))
+    tables.save(tables.pivot(measured), report_folder("hand"), "n", "N", numbers=measured)
+    read = pd.read_csv(report_folder("hand") / "paper" / "tables" / "n.csv")
+    for name in ("value", "low", "high", "n_real", "n_fake", "clusters", "seeds"):
+        assert read[name].tolist() == measured[name].tolist(), name
+    assert read["detector"].tolist() == measured["detector"].tolist()
+
+
+def test_a_table_in_latex_needs_no_special_fonts():
+    row = ["JPEG 45-75 & 5 %", tables.cell(-0.1, -0.2, 0.3, "B"), "< 0.001", "A_b × 3 − {c}"]
+    table = pd.DataFrame(
+        [row, ["[x]", "–", "a > b | c…", "~"]], columns=["a_b", "difference", "p", "d"]
+    )
+    lines = tables.latex(table).splitlines()
+    assert lines[0] == r"\begin{tabular}{llll}" and lines[-1] == r"\end{tabular}"
+    assert lines[2] == r"a\_b & difference & p & d \\"
+    assert lines[4].startswith(r"JPEG 45-75 \& 5 \% & $-0.10$~[$-0.20$,~$+0.30$] & $<0.001$ & ")
+    assert lines[4].endswith(r"A\_b $\times$ 3 $-$ \{c\} \\")
+    # A bracket at the beginning of a row would be an argument of the line break before it.
+    assert lines[5] == r"{[}x] & -- & a $>$ b $|$ c\ldots{} & \textasciitilde  \\"
+    for line in lines:  # math mode ends where it begins; braces are in pairs
+        bare = re.sub(r"\\[\\&%_{}]", "", line)
+        assert bare.count("$") % 2 == 0 and bare.count("{") == bare.count("}")
+        outside = "".join(bare.split("$")[::2])
+        assert outside.isascii() and not {*outside} & {*'<>|"'}
