@@ -310,6 +310,10 @@ def prepare(
     splits: Annotated[
         list[str] | None, typer.Option(help="Only this: train, val or test; repeatable.")
     ] = None,
+    reencode: Annotated[
+        int | None,
+        typer.Option(metavar="CRF", help="Encode all videos again alike first: H.264, 0 to 51."),
+    ] = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.
 
@@ -325,8 +329,9 @@ def prepare(
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
-    the same command adds the other splits later, and keeps what is there. After an interruption,
-    the same command continues.
+    the same command adds the other splits later, and keeps what is there. --reencode 23 encodes all
+    videos, real and fake, again as H.264 at this constant rate factor before faces are cut, so that
+    the compression does not tell them apart. After an interruption, the same command continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
@@ -350,6 +355,8 @@ def prepare(
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
+    if reencode is not None:
+        values["reencode"] = reencode
     checked = prepare.Settings.check(values, "dfnb prepare --set")
     for problem in missing:
         typer.echo(problem, err=True)

@@ -2,26 +2,41 @@
 
 import io
 import platform
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import cv2
 import numpy as np
 
 
 def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
-    """Encode a video as H.264 and decode it again.
+    """Encode a short clip (n, H, W, 3) uint8 RGB as H.264 and decode it, see :func:`h264_frames`.
+
+    The rate is 3 frames per second, about that of stored frames (every 10th of a synthetic video).
+    """
+    return np.stack([*h264_frames(frames, crf, 3, repeatable)])
+
+
+def h264_frames(
+    frames: Iterable[np.ndarray], crf: int, rate: int, repeatable: bool = False
+) -> Iterator[np.ndarray]:
+    """Encode a video as H.264 and decode it again; only its encoded form is in memory as a whole.
 
     Args:
-        frames: (n, H, W, 3) uint8 RGB.
+        frames: At least one frame (H, W, 3) uint8 RGB, all of one size.
         crf: Constant rate factor, 0 (no loss but that of colours at half the resolution) to 51.
+        rate: Frames per second. It changes how the encoder spends its bits, and so the pixels.
         repeatable: Whether equal frames are decoded to equal bytes on processors with AVX-512, too.
             The synthetic datasets are encoded without it: it would change their bytes.
 
-    Returns:
+    Yields:
         The decoded frames. H.264 needs even sides: of odd ones the last pixel is left out.
     """
     import av  # loads FFmpeg, which only videos need
 
-    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    frames = iter(frames)
+    first = next(frames)
+    height, width = (side // 2 * 2 for side in first.shape[:2])
     options = {
         "crf": str(crf),
         "preset": "fast",
@@ -34,19 +49,18 @@ def h264(frames: np.ndarray, crf: int, repeatable: bool = False) -> np.ndarray:
         options["x264-params"] = "asm=SSE4.2"
     file = io.BytesIO()
     with av.open(file, "w", "matroska") as container:
-        # 3 frames per second, about the rate of stored frames (every 10th of a synthetic video).
-        # The rate changes how the encoder spends its bits, and so the decoded pixels.
-        stream = container.add_stream("libx264", 3, options)
+        stream = container.add_stream("libx264", rate, options)
         stream.height, stream.width = height, width
-        for image in frames[:, :height, :width]:
-            rgb = av.VideoFrame.from_ndarray(image)  # takes it for RGB by default
+        for image in chain([first], frames):
+            # from_ndarray takes it for RGB by default.
+            rgb = av.VideoFrame.from_ndarray(image[:height, :width])
             yuv = rgb.reformat(format="yuv420p", threads=1)
             container.mux(stream.encode(yuv))
         container.mux(stream.encode())  # the frames that the encoder has kept back
     file.seek(0)
     with av.open(file) as container:
-        decoded = container.decode()
-        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in decoded])
+        for frame in container.decode():
+            yield frame.to_ndarray(format="rgb24", threads=1)
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from dfnb.data.frames import (
 from dfnb.data.prepare import Settings, prepare_picture
 from dfnb.data.videos import Video, read_folder
 from dfnb.seeds import rng
+from drawnfaces import codecs
 
 
 @pytest.fixture
@@ -236,6 +237,75 @@ def test_frames_without_a_face_are_counted(tmp_path, data):
     assert prepare.dropouts(record)["share"].tolist() == [1 / 3]
 
 
+# ---------------------------------------------------------------- encoded again
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A real video and a fake of it, with a spot in the face that a low quality wipes out."""
+    images = moving(12)
+    forged = [image.copy() for image in images]
+    for i, image in enumerate(forged):
+        image[50:62, 34 + i : 46 + i, 0] -= 40
+    original = real(write(tmp_path / "a.mp4", images))
+    swap = fake(write(tmp_path / "b.mp4", forged, codec="mpeg4"), original=original.path)
+    return original, swap
+
+
+REENCODED = SMALL.model_copy(update={"reencode": 30})
+
+
+def test_real_and_fake_videos_are_encoded_again_alike(pair, data):
+    record = run(*pair, settings=REENCODED)
+    assert record["parameters"]["reencode"] == 30 and "H.264 crf 30" in record["compression"]
+    table = load_frames("set")
+    for video in pair:
+        decoded = [picture.rgb() for picture in decode(video.path)]
+        rows = table[table["video"] == video.name]
+        assert rows["frame"].tolist() == [*range(12)]
+        again = codecs.h264_frames(decoded, 30, 25, repeatable=True)
+        for row, image, before in zip(rows.itertuples(), again, decoded):
+            ours = read_crop(row.path)
+            box = [int(x) for x in row.crop_box]
+            np.testing.assert_array_equal(ours, prepare.crop(image, box, 64))
+            assert (ours != prepare.crop(before, box, 64)).mean() > 0.1
+
+
+def test_masks_are_those_of_the_files_before_they_are_encoded_again(pair, data):
+    run(*pair, settings=SMALL.model_copy(update={"reencode": 45}))
+    table = load_frames("set").query("label == 1")
+    assert len(table) == 12
+    images, forged = ([each.rgb() for each in decode(video.path)] for video in pair)
+    coarse = [codecs.h264_frames(each, 45, 25, repeatable=True) for each in (images, forged)]
+    files = zip(images, forged)
+    for row, compared, afterwards in zip(table.itertuples(), files, zip(*coarse)):
+        box = [int(x) for x in row.crop_box]
+        ours = read_mask(row.mask, (64, 64))
+        masks = []
+        for one, other in (compared, afterwards):
+            region = prepare.without_gaps(prepare.difference_of(one, other) > 25)
+            masks.append(prepare.crop(region, box, 64) > 127)
+        np.testing.assert_array_equal(ours, masks[0])
+        assert (ours != masks[1]).sum() > 0.1 * ours.sum()
+
+
+def test_another_compression_is_another_dataset_and_images_have_none(pair, data, tmp_path):
+    plain = run(*pair)
+    assert "reencode" not in plain["parameters"] and "compression" not in plain
+    with pytest.raises(DfnbError, match=r"made with reencode = None, not 30; .*another name"):
+        run(*pair, settings=REENCODED)
+    again = run(*pair, settings=REENCODED, name="again")
+    assert again["fingerprint"] != plain["fingerprint"]
+    with pytest.raises(DfnbError, match=r"made with reencode = 30, not None"):
+        run(*pair, name="again")
+    image = real(trees.image(tmp_path / "c.png", draw([(40, 60)])))
+    clip = real(image.path, name="clip", frames=((image.path, None),))
+    crops = real(tmp_path, name="crops", crops=(("c.png", ""),))
+    for video in (image, clip, crops):
+        with pytest.raises(DfnbError, match=r"has images, such as c\.png, and only videos can be"):
+            run(*pair, video, settings=REENCODED, name="images")
+
+
 # ---------------------------------------------------------------- the table of videos
 
 
@@ -320,7 +390,7 @@ def test_other_settings_or_videos_never_mix(tmp_path, data):
     b = real(write(tmp_path / "b.mp4", moving(10)))
     record = run(a)
     assert run(a)["fingerprint"] == record["fingerprint"]
-    with pytest.raises(DfnbError, match=r"was made with .*'size': 64.*; --set them so, or give"):
+    with pytest.raises(DfnbError, match=r"made with size = 64, not 32; use that again, or give"):
         run(a, settings=SMALL.model_copy(update={"size": 32}))
     with pytest.raises(DfnbError, match=r"contains another video, 'a'.*another name"):
         run(b)

@@ -3,7 +3,8 @@
 Faces are looked for in evenly spaced frames of a video. How many frames it has is guessed from its
 number of packets; where the guess is wrong, the video is decoded twice. Real and fake faces are cut
 by the same geometry. A video without a usable face goes to a quarantine list with its reason. Crops
-that others have made are used in place: they are neither cut again nor copied.
+that others have made are used in place: they are neither cut again nor copied. On demand all videos
+are encoded again alike before, so that their compression does not tell real from fake.
 """
 
 import os
@@ -25,7 +26,16 @@ from pydantic import Field
 from tqdm import tqdm
 
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.decode import Picture, Unusable, decode, guess_length, read_image, read_picture
+from dfnb.data.decode import (
+    IMAGE,
+    Picture,
+    Unusable,
+    decode,
+    explained_as_unusable,
+    guess_length,
+    read_image,
+    read_picture,
+)
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
@@ -56,6 +66,7 @@ from dfnb.files import (
     write_bytes,
 )
 from dfnb.records import read_record
+from drawnfaces import codecs
 
 if TYPE_CHECKING:
     from dfnb.data.loading import StoredFrames
@@ -67,6 +78,7 @@ FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the 
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
 BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
+REENCODED_RATE = 25  # frames per second; one for all videos, because it changes the compression
 LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
 AS_PLAIN_PNG = "save it as PNG of 8 bits, upright and without transparency"
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
@@ -83,6 +95,13 @@ class Settings(Closed):
     stride: int = Field(1, ge=1)  # only every stride-th frame is used
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
     min_face: int = Field(32, ge=8)  # a face's longer side has at least so many source pixels
+    # Videos are encoded again as H.264 at this constant rate factor before faces are found and cut;
+    # None: they are not. Masks come from the files as they are.
+    reencode: int | None = Field(None, ge=0, le=51)
+
+    def parameters(self) -> dict:
+        """What is recorded; without ``reencode`` where it is None, as before there was such."""
+        return self.model_dump(exclude={"reencode"} if self.reencode is None else None)
 
 
 class NoFace(Unusable):
@@ -222,10 +241,12 @@ def decoded_faces(
     wanted = set(wanted)
     faces = []
     length = 0
-    for number, (picture, other) in enumerate(frame_pairs(video)):
+    crf = settings.reencode
+    images = repeat(None) if crf is None else encoded_again(video.path, crf)
+    for number, ((picture, other), image) in enumerate(zip(frame_pairs(video), images)):
         length = number + 1
         if number in wanted:
-            face = face_in(video, number, picture, other, settings, detector)
+            face = face_in(video, number, picture, other, settings, detector, image)
             if face is not None:
                 faces.append(face)
     return faces, length
@@ -238,15 +259,19 @@ def face_in(
     other: Picture | None,
     settings: Settings,
     detector: YuNet,
+    image: np.ndarray | None = None,
 ) -> Face | None:
     """Cut one face out of a frame: the one that the forged region covers most, else the largest.
 
     ``number`` is that of the frame, and ``other`` the same frame of the mask or of the original,
-    None without either: see :func:`forged_region`. Returns None where there is no usable face.
+    None without either: see :func:`forged_region`. ``image`` (H, W, 3) uint8 is the frame after its
+    video was encoded again, None where it was not. Returns None where there is no usable face.
     """
-    image = picture.rgb()
-    # How much each pixel differs from the original; None where there is a mask or neither.
-    difference = None if other is None or video.mask else difference_of(image, other.rgb())
+    source = picture.rgb()
+    # How much each pixel differs from the original; None where there is a mask or neither. Both are
+    # compared as they are in the files: another compression would hide faint forgeries.
+    difference = None if other is None or video.mask else difference_of(source, other.rgb())
+    image = source if image is None else image
     region = forged_region(video, other, difference)
     detections = detect(image, settings.min_face, detector)
     is_alone = len(detections) == 1
@@ -291,6 +316,25 @@ def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
         if other is not None and image.shape != other.shape:
             raise Unusable("the pictures of its mask or original have another size")
         yield image, other
+
+
+def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 RGB of a video after H.264 at a constant rate factor ``crf``.
+
+    Of odd sides the last pixel is left out. Raises :class:`Unusable` when the file cannot be
+    decoded, and when its frames differ in size.
+    """
+
+    def frames() -> Iterator[np.ndarray]:
+        shape = None
+        for picture in decode(file):
+            shape = shape or picture.shape
+            if picture.shape != shape:
+                raise Unusable("its frames differ in size, so it cannot be encoded again")
+            yield picture.rgb()
+
+    with explained_as_unusable():
+        yield from codecs.h264_frames(frames(), crf, REENCODED_RATE, repeatable=True)
 
 
 def decode_region(file: Path) -> Iterator[Picture]:
@@ -626,15 +670,16 @@ def prepare(
         counts, for each split and method, all videos, those in quarantine, the ``frames`` that were
         wanted of videos that can be read, and how many of these show no face or cannot be used.
 
-    Raises :class:`DfnbError` for impossible names or splits, when the folder has a finished dataset
-    of other settings, or other videos, when another process is writing it, when real or fake videos
-    are missing, when no file is there or none has a face, when the disk has no room for crops, when
-    the dataset and what it is made from contain one another, and when files of others are in its
-    way.
+    Raises :class:`DfnbError` for impossible names or splits, for images that are to be encoded
+    again, when the folder has a finished dataset of other settings, or other videos, when another
+    process is writing it, when real or fake videos are missing, when no file is there or none has a
+    face, when the disk has no room for crops, when the dataset and what it is made from contain one
+    another, and when files of others are in its way.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
     check_names(videos)
+    check_reencoding(name, videos, settings)
     sources = chain([source] if source else [], *map(files_of, videos))
     refuse_overlap(folder, sources, [video.name for video in videos])
     refuse_foreign_dataset(folder)
@@ -645,7 +690,7 @@ def prepare(
     if not all(video.crops for video in videos):  # crops need no detector
         detector = detector or YuNet()
     # Without a detector, the hash is that of the class: an instance would download the weights.
-    parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
+    parameters = {**settings.parameters(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         check_space(folder, chosen, settings)
         for video in chosen:
@@ -665,6 +710,8 @@ def prepare(
         used = [video for video, n in zip(chosen, results["crops"]) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
+        if settings.reencode is not None:
+            about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
         record = write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
         (folder / PREVIOUS).unlink(missing_ok=True)
@@ -805,6 +852,19 @@ def check_names(videos: Sequence[Video]) -> None:
             )
 
 
+def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> None:
+    """Raise :class:`DfnbError` where images are to be encoded again: H.264 compresses videos."""
+    if settings.reencode is None:
+        return
+    for video in videos:
+        image = video.crops[0][0] if video.crops else video.path.name
+        if video.crops or video.frames or IMAGE.fullmatch(image):
+            raise DfnbError(
+                f"{name} has images, such as {image}, and only videos can be encoded again; leave "
+                "reencode out, or prepare the videos alone"
+            )
+
+
 def inputs_digest(video: Video, parameters: Mapping) -> str:
     """A digest of all that a prepared video depends on: it changes when the video must be redone.
 
@@ -856,11 +916,14 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
     refused: they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
     """
     record = record_so_far(folder)
-    if record and record["parameters"] != parameters:
-        raise DfnbError(
-            f"{folder} was made with {record['parameters']}; --set them so, or give the new "
-            "dataset another name"
-        )
+    made_with = record.get("parameters", parameters)
+    for key in {**made_with, **parameters}:
+        old, new = made_with.get(key), parameters.get(key)
+        if old != new:
+            raise DfnbError(
+                f"{folder} was made with {key} = {old}, not {new}; use that again, or give the new "
+                "dataset another name"
+            )
     # A list, because removing changes the tree that rglob walks. It does not follow the link TREE.
     for path in list(folder.rglob(".*.dfnb-*")):
         if TEMPORARY.fullmatch(path.name):
