@@ -19,11 +19,13 @@ from dfnb.checks import DfnbError
 from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.sources import domain_of, published_names
-from dfnb.data.videos import read_folder
+from dfnb.data.videos import Video, read_folder
 from dfnb.files import find, read_json, write_json
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import profiles
+from drawnfaces import Delivery, Settings, codecs
+from drawnfaces import videos as filmed
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
 # no fake names the video that it was made from; in the others every one does.
@@ -348,11 +350,11 @@ def test_a_fake_is_never_called_real(root):
 # ---------------------------------------------------------------- masks
 
 
-def agreement(row, number):
-    """Intersection over union of a stored mask and the drawn one."""
-    truth = trees.faces(number, forged=True)[1][row["frame"]].astype(np.uint8)
-    truth = prepare.crop(truth, [int(x) for x in row["crop_box"]], trees.SIZE) > 0
-    region = read_mask(row["mask"], truth.shape)
+def agreement(row, masks):
+    """Intersection over union of a row's stored mask and the true one of its video (n, H, W)."""
+    truth = np.uint8(masks[row.frame]) * 255
+    truth = prepare.crop(truth, [int(x) for x in row.crop_box], trees.SIZE) > 127
+    region = read_mask(row.mask, truth.shape)
     return (region & truth).sum() / (region | truth).sum()
 
 
@@ -372,7 +374,7 @@ def test_the_difference_of_a_fake_and_its_original_is_the_mask(root):
     assert (entry["video"], entry["crops"]) == ("FakeApp/0050_fake", 2)
     assert entry["reason"].startswith("without a mask: ")
     for row, number in zip(masked(table).itertuples(), (4, 4, 5, 5, 5, 5)):
-        assert agreement(row._asdict(), number) > 0.8
+        assert agreement(row, trees.faces(number, forged=True)[1]) > 0.8
 
 
 CORNERS = [(62, 58), (98, 58), (80, 112)]  # x and y of spots in the face of trees.Centre
@@ -406,6 +408,40 @@ def test_the_mask_of_a_swap_that_differs_in_scraps_is_their_hull(root):
         overlap[way] = (region & expected).sum() / (region | expected).sum()
     assert overlap["pixels"] < 0.4 and overlap["hull"] > 0.9
     assert {video.difference for video in videos} == {"hull"}  # in the manifest
+
+
+UNCHANGED = Delivery(white_balance=0, contrast=0, noise=(0, 0), jpeg=(100, 100))
+
+
+def test_the_hull_finds_a_faint_swap_that_the_pixels_miss(root):
+    """Drawn swaps, whose masks are known, and their originals, each compressed alone."""
+    people = {"identities": {"test": 6}, "videos": 1, "frames": 2, "size": trees.SIZE}
+    drawn = []
+    truth = {}
+    for video in filmed("hull", Settings(**people, methods=("swap",), delivery=UNCHANGED)):
+        if video.masks is None:  # a real one, and the next is its fake
+            clean = video.frames.astype(float)
+            original = write(root / f"{video.name}.mp4", codecs.h264(video.frames, 23))
+            drawn.append(Video(video.name, original, 0, "real"))
+            continue
+        for opacity in (1, 0.35):
+            name = f"{video.name}-{opacity}"
+            faded = np.uint8((clean + opacity * (video.frames - clean)).round())
+            file = write(root / f"{name}.mp4", codecs.h264(faded, 28))
+            drawn.append(Video(name, file, 1, f"opacity {opacity}", original=original))
+            truth[name] = video.masks
+    overlap = {}
+    for way in ("pixels", "hull"):
+        given = [replace(video, difference=way) for video in drawn]
+        settings = prepare.Settings(size=trees.SIZE)
+        prepare.prepare(way, given, settings, trees.Centre(), 1)
+        table = masked(load_frames(way))
+        assert len(table) == 24
+        shares = [agreement(row, truth[row.video]) for row in table.itertuples()]
+        methods = table["method"].astype(str).to_numpy()
+        overlap[way] = pd.Series(shares).groupby(methods).median()
+    assert overlap["hull"].min() > 0.6  # .70 of the faint and .73 of the full ones
+    assert overlap["pixels"]["opacity 1"] > 0.6 and overlap["pixels"]["opacity 0.35"] < 0.1
 
 
 def test_a_pair_that_does_not_agree_frame_by_frame_has_no_mask_and_is_told(root, monkeypatch):
