@@ -100,7 +100,7 @@ class Settings(Closed):
     reencode: int | None = Field(None, ge=0, le=51)
 
     def parameters(self) -> dict:
-        """What is recorded; without ``reencode`` where it is None, as before there was such."""
+        """What is recorded; ``reencode`` only where it is set, as older datasets lack it."""
         return self.model_dump(exclude={"reencode"} if self.reencode is None else None)
 
 
