@@ -84,7 +84,8 @@ def forge(
         0, the photograph equals the target bit for bit.
     """
     image, outline = METHODS[method](target, donor, forgery, draw)
-    opacity = _opacity(image.shape[:2], outline, draw.uniform(*forgery.feather))
+    feather = draw.uniform(*forgery.feather)
+    opacity = _opacity(image.shape[:2], outline, target.width, feather)
     if method in SWAPS:  # the other methods keep the target's own colours
         shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
         image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
@@ -294,14 +295,20 @@ def _aligned(
 def _opacity(
     shape: tuple[int, int],
     outline: Array,
+    face_width: float,
     feather: float,
 ) -> Array:
     """Opacity (H, W) of a polygon: 0 outside, rising from its rim to 1.
 
-    It rises over a share ``feather`` of the radius of a disc with the polygon's area.
+    It rises over a share ``feather`` of the radius of a disc with the polygon's area. The polygon is
+    cut near the photograph's edge: a film repeats the outermost pixels beside the photograph, and
+    these must be real. The margin is wider than the blur with which a film reduces the photograph.
     """
-    inside = np.zeros(shape, np.uint8)
-    cv2.fillPoly(inside, [outline.round().astype(np.int32)], 1)
+    polygon = np.zeros(shape, np.uint8)
+    cv2.fillPoly(polygon, [outline.round().astype(np.int32)], 1)
+    margin = math.ceil(face_width / 16)
+    inside = np.zeros_like(polygon)
+    inside[margin:-margin, margin:-margin] = polygon[margin:-margin, margin:-margin]
     radius = math.sqrt(inside.sum() / math.pi)
     from_rim = cv2.distanceTransform(inside, cv2.DIST_L2, maskSize=5)
     ramp = np.clip(from_rim / (feather * radius), 0, 1)

@@ -15,6 +15,11 @@ DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces o
 # Least distance of the eyes in pixels of the portrait, divided by a frame's side in pixels: a
 # smaller face would be enlarged.
 MIN_EYE_DISTANCE = 0.18
+# Largest share of a frame that may lie beside the photograph, where its outermost pixels are repeated
+# as streaks, when the head is upright, in the middle and of the usual size.
+MAX_BESIDE = 0.5
+# That pose; the rest of it, such as the light, has no effect on the share.
+UPRIGHT = Pose(**{**dict.fromkeys(Pose.__annotations__, 0), "scale": 1})
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
 
@@ -66,7 +71,19 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
     if eye_distance < MIN_EYE_DISTANCE * size:
         return f"the face is too small for frames of {size} pixels"
-    return Portrait(str(path), landmarks, _brightness(image, landmarks))
+    portrait = Portrait(str(path), landmarks, _brightness(image, landmarks))
+    if _beside(portrait, width, height) > MAX_BESIDE:
+        return "it is cut so close to the face that more than half of a frame would lie beside it"
+    return portrait
+
+
+def _beside(portrait: Portrait, width: int, height: int) -> float:
+    """The share of a frame, its head :data:`UPRIGHT`, that lies beside a photograph of this size."""
+    matrix, shift, _ = _placement(portrait, UPRIGHT, size=1)
+    corners = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
+    frame = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)])
+    covered, _ = cv2.intersectConvexConvex(np.float32(corners @ matrix.T + shift), frame)
+    return 1 - covered
 
 
 def _brightness(image: Array, landmarks: Array) -> float:

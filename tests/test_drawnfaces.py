@@ -27,7 +27,7 @@ from dfnb.files import dataset_folder, find
 from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
 from drawnfaces import films, mesh_forgeries, people
-from drawnfaces.portraits import Portrait, inspect, move, pixels
+from drawnfaces.portraits import Portrait, inspect, move, pixels, placed
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = preset("synth-a").forgery
@@ -302,8 +302,12 @@ def test_each_world_is_drawn_from_the_ranges():
 
 # ---------------------------------------------------------------- portraits
 
-LANDMARKS = np.float64([(30, 40), (70, 40), (50, 55), (35, 75), (65, 75)])
-FACE = faces.Detection(30, 30, 40, 50, LANDMARKS, 0.9)
+LANDMARKS = np.float64([(60, 60), (100, 60), (80, 75), (65, 95), (95, 95)])
+FACE = faces.Detection(60, 50, 40, 50, LANDMARKS, 0.9)
+# The points of a mesh on a spiral, in a disc around the nose with a radius of 1.
+TURNS = 2.4 * np.arange(468)
+RADII = np.sqrt(np.arange(468) / 468)
+SPIRAL = (RADII * [np.cos(TURNS), np.sin(TURNS)]).T
 
 
 @pytest.mark.usefixtures("detector")
@@ -319,6 +323,34 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()
     assert 0.01 < differs.mean() < 0.35
+
+
+@pytest.mark.parametrize("size", [64, 96])  # 64: the film reduces the photograph, with a blur
+@pytest.mark.parametrize("method", mesh_forgeries.METHODS)
+def test_nothing_is_forged_beside_a_photograph_that_is_cut_close(method, size):
+    draw = rng("close", size)
+    images = draw.uniform(0, 1, (2, 160, 160, 3)).astype(np.float32)
+    # The mesh reaches over the photograph's left and lower edge.
+    mesh = np.float32([50, 110] + 70 * SPIRAL)
+    landmarks = np.float32([(30, 90), (70, 90), (50, 105), (35, 125), (65, 125)])
+    target, donor = (mesh_forgeries.MeshedFace(image, mesh) for image in images)
+    image, opacity = mesh_forgeries.forge(method, target, donor, FORGERIES, draw)
+    portrait = Portrait("", landmarks, 128.0)
+    on_photograph = np.zeros((160, 160), np.float32)
+    # A film blurs this by up to 5 pixels, and repeats the outermost, which stay 0, beside it.
+    on_photograph[6:-6, 6:-6] = 1
+    poses = people.motion(draw, draw, n=4)
+    real, fake = (move(portrait, of, poses, size) for of in (target.image, image))
+    forged = 0
+    for pose, before, after in zip(poses, real, fake):
+        opacity_in_frame = placed(portrait, opacity, pose, size)
+        differs = (before.image != after.image).any(axis=-1)
+        assert not differs[opacity_in_frame == 0].any()
+        is_beside = placed(portrait, on_photograph, pose, size) == 0
+        assert is_beside.any() and not differs[is_beside].any()
+        assert not opacity_in_frame[is_beside].any()
+        forged += (opacity_in_frame > 0.05).sum()
+    assert forged
 
 
 @pytest.mark.parametrize(("name", "donors"), [("ff-like", 0), ("synth-a", 1)])
@@ -346,17 +378,21 @@ def test_every_portrait_is_used_or_listed(samples):
     assert sorted([*record["portraits"].values(), *unused]) == names
 
 
+TOO_CLOSE = "it is cut so close to the face that more than half of a frame would lie beside it"
+
+
 @pytest.mark.parametrize(
     ("detected", "size", "reason"),
     [
         ([], 96, "no face found"),
         ([FACE] * 2, 96, "2 faces found, one is needed"),
         ([FACE], 300, "the face is too small for frames of 300 pixels"),
-        ([FACE._replace(landmarks=LANDMARKS + 30)], 96, "the face is cut by the frame"),
+        ([FACE._replace(landmarks=LANDMARKS + 70)], 96, "the face is cut by the frame"),
+        ([FACE._replace(landmarks=2 * LANDMARKS - 80)], 96, TOO_CLOSE),
     ],
 )
 def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, size, reason):
-    cv2.imwrite(str(empty_home / "grey.png"), np.zeros((99, 99)))
+    cv2.imwrite(str(empty_home / "grey.png"), np.zeros((160, 160)))
     assert inspect(empty_home / "grey.png", lambda image: detected, size) == reason
 
 
@@ -367,21 +403,17 @@ def test_a_picture_that_is_a_thin_line_has_no_face(empty_home):
 
 @pytest.fixture
 def portraits(empty_home, monkeypatch):
-    """A folder of 24 grey portraits, whose face and its mesh are found without a network.
-
-    The points of the mesh lie on a spiral.
-    """
+    """A folder of 24 grey portraits, whose face and its mesh are found without a network."""
     folder = empty_home / "faces"
     folder.mkdir()
     for number in range(24):
-        cv2.imwrite(str(folder / f"{number}.png"), np.full((99, 99, 3), 100 + number, np.uint8))
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((160, 160, 3), 100 + number, np.uint8))
     # A name in Latin-1, which is not UTF-8, and a hidden file, which is not to be listed.
     (folder / os.fsdecode(b"caf\xe9.png")).write_bytes((folder / "0.png").read_bytes())
     (folder / ".DS_Store").touch()
     monkeypatch.setattr(faces, "detector_path", lambda: folder / "0.png")
     monkeypatch.setattr(faces.YuNet, "__call__", lambda self, image: [FACE])
-    turns, radius = 2.4 * np.arange(468), np.sqrt(np.arange(468))[:, None]
-    mesh = np.float32(LANDMARKS[2] + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1))
+    mesh = np.float32(LANDMARKS[2] + 20 * SPIRAL)
     monkeypatch.setattr(faces, "face_mesh", lambda image, landmarks: mesh)
     return folder
 
