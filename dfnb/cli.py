@@ -189,18 +189,21 @@ def synth(
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
     --portraits FOLDER, from the photographs in that folder: that is another dataset, so also give
-    it a --name. Datasets whose names begin with photographs or ff-like use photographs, which are
+    it a --name. Give each person a folder in it; without folders, each file counts as a person.
+    Datasets whose names begin with photographs or ff-like use photographs, which are
     downloaded unless --portraits is given; ff-like forges along a face mesh, as FaceForensics++.
 
     Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import embedded, sources
+    from dfnb.data import embedded, photographs, sources
 
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
-    record = embedded.build(name, sources.preset(preset, **changes))
-    _print_record(record, name)
+    settings = sources.preset(preset, **changes)
+    if settings.portraits and not photographs.is_list(settings.portraits):
+        typer.echo(photographs.count(settings.portraits))
+    _print_record(embedded.build(name, settings), name)
 
 
 @commands.command()
@@ -403,9 +406,9 @@ def _print_record(record: dict[str, Any], name: str) -> None:
     """Print what the record of a dataset says: its counts, fingerprint, losses and unused files.
 
     Losses are those of :func:`dfnb.data.prepare.dropouts`. Of files that could not be used the
-    reason is printed, to standard error.
+    reason is printed, to standard error, and so are photographs that are in two splits.
     """
-    from dfnb.data import prepare
+    from dfnb.data import prepare, videos
 
     for kind, counts in record["n"].items():  # "split/method"
         typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")
@@ -416,6 +419,9 @@ def _print_record(record: dict[str, Any], name: str) -> None:
     # The quarantine of a dataset lists the files that could not be used.
     for problem in prepare.reasons_of(record.get("quarantine", [])):
         typer.echo(problem, err=True)
+    if repeated := [" and ".join(pair) for pair in record.get("repeated", [])]:  # photographs
+        for problem in videos.sentences({"nearly the same picture in two splits": repeated}):
+            typer.echo(problem, err=True)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,10 @@ def film(
         ``settings.frames`` frames as the camera records them.
     """
     poses, scene = _poses(person.number, target, video, streams, settings)
-    if person.portrait:
-        image = portraits.pixels(person.portrait) if forged is None else forged
-        shots = portraits.move(person.portrait, image, poses, settings.size)
+    portrait = person.shown(video)
+    if portrait:
+        image = portraits.pixels(portrait) if forged is None else forged
+        shots = portraits.move(portrait, image, poses, settings.size)
     else:
         look = people.person(rng(*streams, person.number, LOOKS), person.tone)
         # A third larger than the frame: render paints at this size and reduces, for smooth edges.
@@ -127,8 +128,9 @@ class Take(NamedTuple):
 
     @property
     def film(self) -> str:
-        """The name of the film, such as 012a: the first one of person 12."""
-        return f"{self.target.number:03d}{chr(ord('a') + self.number)}"
+        """The name of the film, such as 012a: the first of person 12. After z come a1 to z1."""
+        letter = chr(ord("a") + self.number % 26)
+        return f"{self.target.number:03d}{letter}{self.number // 26 or ''}"
 
     @property
     def names(self) -> dict[str, str]:
@@ -168,7 +170,7 @@ def takes(name: str, persons: Sequence[Person], settings: Settings) -> Iterator[
     for person in persons:
         if person.split == "test" or not settings.people_of:
             donor = persons[person.donor]  # the numbers are the places in the list
-            for number in range(settings.videos):
+            for number in range(settings.videos * max(len(person.portraits), 1)):
                 yield Take(name, person, donor, number, settings)
 
 
@@ -261,8 +263,9 @@ class _Filmed:
         """
         *streams, target, video = self.key  # the last two are numbers, of a person and a film
         person = self.take.target
+        shown = person.shown(video)
         faces = []
-        for portrait in (person.portrait, self.take.donor.portrait):
+        for portrait in (shown, self.take.donor.shown(video)):
             faces.append(mesh_forgeries.MeshedFace(portraits.pixels(portrait), portrait.mesh))
         settings = self.take.settings
         forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw)
@@ -270,7 +273,7 @@ class _Filmed:
         poses, _ = _poses(target, target, video, tuple(streams), settings)
         masks = []
         for pose in poses:
-            opacity_in_frame = portraits.placed(person.portrait, opacity, pose, settings.size)
+            opacity_in_frame = portraits.placed(shown, opacity, pose, settings.size)
             masks.append(opacity_in_frame > VISIBLE)
         return [shot.image for shot in shots], np.stack(masks)
 

@@ -300,8 +300,8 @@ def _opacity(
 ) -> Array:
     """Opacity (H, W) of a polygon: 0 outside, rising from its rim to 1.
 
-    It rises over a share ``feather`` of the radius of a disc with the polygon's area. The polygon is
-    cut near the photograph's edge: a film repeats the outermost pixels beside the photograph, and
+    It rises over a share ``feather`` of the radius of a disc with the polygon's area. The polygon
+    ends before the photograph's edge: a film repeats the outermost pixels beside the photograph, so
     these must be real. The margin is wider than the blur with which a film reduces the photograph.
     """
     polygon = np.zeros(shape, np.uint8)

@@ -15,8 +15,8 @@ DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces o
 # Least distance of the eyes in pixels of the portrait, divided by a frame's side in pixels: a
 # smaller face would be enlarged.
 MIN_EYE_DISTANCE = 0.18
-# Largest share of a frame that may lie beside the photograph, where its outermost pixels are repeated
-# as streaks, when the head is upright, in the middle and of the usual size.
+# Largest share of a frame that may lie beside the photograph, where its outermost pixels are
+# repeated as streaks. The head is upright, in the middle of the frame, and of the usual size.
 MAX_BESIDE = 0.5
 # That pose; the rest of it, such as the light, has no effect on the share.
 UPRIGHT = Pose(**{**dict.fromkeys(Pose.__annotations__, 0), "scale": 1})
@@ -29,6 +29,7 @@ class Portrait(NamedTuple):
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean over the face, 0 dark to 255 light
+    likeness: Array  # (256,), from the function _likeness
     # None unless a dataset's methods forge along the mesh.
     mesh: Array | None = None  # (468, 2) in pixels of the photograph, see mesh_forgeries
     thumbnail: Array | None = None  # (768,), from the function thumbnail
@@ -71,14 +72,14 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
     if eye_distance < MIN_EYE_DISTANCE * size:
         return f"the face is too small for frames of {size} pixels"
-    portrait = Portrait(str(path), landmarks, _brightness(image, landmarks))
+    portrait = Portrait(str(path), landmarks, _brightness(image, landmarks), _likeness(image))
     if _beside(portrait, width, height) > MAX_BESIDE:
         return "it is cut so close to the face that more than half of a frame would lie beside it"
     return portrait
 
 
 def _beside(portrait: Portrait, width: int, height: int) -> float:
-    """The share of a frame, its head :data:`UPRIGHT`, that lies beside a photograph of this size."""
+    """The share of a frame, the head UPRIGHT, that lies beside a photograph of this size."""
     matrix, shift, _ = _placement(portrait, UPRIGHT, size=1)
     corners = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
     frame = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)])
@@ -96,6 +97,17 @@ def _brightness(image: Array, landmarks: Array) -> float:
     cv2.fillConvexPoly(mask, hull, 1)
     mean = cv2.mean(image, mask)[0:3]  # blue, green, red; OpenCV adds a fourth channel, 0
     return float(mean @ BRIGHTNESS_OF_BGR)
+
+
+def _likeness(image: Array) -> Array:
+    """A photograph (H, W, 3) uint8 BGR as 16 x 16 grey pixels (256,), with mean 0 and length 1.
+
+    The product of two is the correlation of the two pictures: 1 for copies, also resized ones.
+    """
+    grey = np.float32(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+    pixels_left = cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA).ravel()
+    deviations = pixels_left - pixels_left.mean()
+    return deviations / max(np.linalg.norm(deviations), 1e-6)  # of one colour: 0
 
 
 def _photograph(path: str | Path) -> Array | None:

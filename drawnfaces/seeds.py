@@ -6,8 +6,8 @@ import numpy as np
 
 # The last parts of the keys of random streams. Most keys are (seed, dataset, person, video,
 # purpose), with one of the purposes below. The key of a person's looks is (seed, dataset, person,
-# LOOKS). In the place of LOOKS the other keys have the number of a video, which is at most 25, so
-# none of them begins like a key of looks.
+# LOOKS). In the place of LOOKS the other keys have the number of a video, which is at most 25 for a
+# drawn person, so none of them begins like a key of looks.
 LOOKS = 29
 # The purposes:
 SCENE = 0  # head motion and backdrop

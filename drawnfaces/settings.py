@@ -25,7 +25,9 @@ class Settings(Closed):
     identities: dict[Literal[SPLITS], NonNegativeInt] = Field(
         {"train": 200, "val": 50, "test": 100}
     )
-    videos: int = Field(2, ge=1, le=26)  # real videos per person, a to z, and as many forged ones
+    # Real videos per person, a to z, and as many forged ones; of people in photographs, as many per
+    # photograph.
+    videos: int = Field(2, ge=1, le=26)
     frames: int = Field(4, ge=1, le=10_000)  # frames per video
     size: int = Field(96, ge=64, le=2048)  # height and width of a frame, in pixels
     seed: int = Field(0, ge=0)
@@ -45,8 +47,8 @@ class Settings(Closed):
     # Where the photographs are from that are used instead of drawn faces: a text of the caller's,
     # who passes the photographs themselves. None: drawn faces.
     portraits: str | None = None
-    # About this share of the photographs of the split train is kept; which ones depends on the
-    # dataset's name.
+    # About this share of the people in photographs of the split train is kept; which ones depends
+    # on the dataset's name.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
     # Another dataset; seed, identities, size, crop and camera must be the same here, which nothing
     # checks. Its test people are shown in the same films, and each film is forged by every method.

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from dfnb.data import embedded, faces, photographs
 from dfnb.data.audit import audit
 from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
 from dfnb.data.sources import domain_of, embedded_names, frames_to_show, identity, manifest, preset
-from dfnb.files import dataset_folder, find
+from dfnb.files import dataset_folder, digest, find, sha256
 from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
 from drawnfaces import films, mesh_forgeries, people
@@ -335,7 +336,7 @@ def test_nothing_is_forged_beside_a_photograph_that_is_cut_close(method, size):
     landmarks = np.float32([(30, 90), (70, 90), (50, 105), (35, 125), (65, 125)])
     target, donor = (mesh_forgeries.MeshedFace(image, mesh) for image in images)
     image, opacity = mesh_forgeries.forge(method, target, donor, FORGERIES, draw)
-    portrait = Portrait("", landmarks, 128.0)
+    portrait = Portrait("", landmarks, 128.0, np.zeros(256))
     on_photograph = np.zeros((160, 160), np.float32)
     # A film blurs this by up to 5 pixels, and repeats the outermost, which stay 0, beside it.
     on_photograph[6:-6, 6:-6] = 1
@@ -375,7 +376,7 @@ def test_every_portrait_is_used_or_listed(samples):
     record = embedded.build("photographs", settings)
     unused = [entry["file"] for entry in record["quarantine"]]
     names = sorted(path.name for path in folder.iterdir())
-    assert sorted([*record["portraits"].values(), *unused]) == names
+    assert sorted([*files_of(record), *unused]) == names
 
 
 TOO_CLOSE = "it is cut so close to the face that more than half of a frame would lie beside it"
@@ -425,29 +426,132 @@ def test_portraits_that_cannot_be_used_are_printed_and_the_status_is_0(portraits
         result = CliRunner().invoke(commands, words)
         return result.exit_code, result.output
 
-    (portraits / "more").mkdir()
+    (portraits / "notes.txt").write_text("no photograph")
     for _ in range(2):  # also when it is there already
         code, output = status("mine")
         assert code == 0
-        assert "photographs into the folder above: 1 (more)" in output
-    (portraits / "more").rmdir()
+        assert "not used: not readable as an image: 1 (notes.txt)" in output
+        assert "each of 26 files counts as a person" in output
+    (portraits / "notes.txt").unlink()
     # People of a split that the dataset does not have stay out, and nothing is wrong.
     code, output = status("tested", "smoke-b")
     assert code == 0 and "not used" not in output
 
 
+def files_of(facts):
+    """The files of all people in photographs."""
+    return [file for files in facts["portraits"].values() for file in files]
+
+
 def pairs_of(name, portraits):
     """The cluster of each portrait of a test person, by its file."""
     persons, facts = embedded.cast(name, preset(name, portraits=str(portraits)))
-    assert len(facts["portraits"]) + len(facts["quarantine"]) == 25  # all files
+    assert len(files_of(facts)) + len(facts["quarantine"]) == 25  # all files
     test_people = [person for person in persons if person.split == "test"]
-    return {facts["portraits"][f"{one.number:03d}"]: one.pair for one in test_people}
+    return {facts["portraits"][f"{one.number:03d}"][0]: one.pair for one in test_people}
 
 
 def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(portraits):
     assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
     world = pairs_of("ff-like-world-01", portraits)
     assert pairs_of("photographs", portraits) == world != {}
+
+
+def test_the_people_of_a_flat_folder_keep_numbers_splits_and_donors(portraits):
+    """As they were before a folder could have folders; the identity hashes names and contents."""
+    persons, facts = embedded.cast("mine", preset("synth-a", portraits=str(portraits)))
+    cast = []
+    for person in persons:
+        [file] = facts["portraits"][f"{person.number:03d}"]
+        cast.append([file, person.split, person.donor, person.pair])
+    assert digest(cast, 16) == "b001878e677f7c4d"
+    paths = sorted(portraits.glob("[!.]*"))
+    assert [*photographs.hashes(str(portraits)).items()] == [(p.name, sha256(p)) for p in paths]
+
+
+@pytest.fixture
+def person_folders(empty_home, portraits):
+    """A folder of 12 people with a folder each: five have 3 photographs, the others one."""
+    folder = empty_home / "people"
+    draw = rng("people")
+    for number in range(12):
+        (folder / f"p{number}").mkdir(parents=True)
+        for shot in range(3 if number < 5 else 1):
+            picture = draw.integers(0, 256, (160, 160, 3), np.uint8)
+            cv2.imwrite(str(folder / f"p{number}/{shot}.png"), picture)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ff-like", "synth-a"])
+def test_a_folder_per_person_keeps_a_person_in_one_split_and_never_as_their_own_donor(
+    person_folders, name
+):
+    settings = preset(name, portraits=str(person_folders), videos=1, frames=1)
+    record = embedded.build("mine", settings, workers=1)
+    assert sorted(files_of(record)) == sorted(
+        path.relative_to(person_folders).as_posix() for path in person_folders.rglob("*.png")
+    )
+    table = load_frames("mine")
+    real = table[table["label"] == 0]
+    for number, files in record["portraits"].items():
+        assert len({Path(file).parent for file in files}) == 1
+        assert (real["identity"] == number).sum() == len(files)  # a film per photograph
+    assert table["video"].is_unique
+    fakes = table[table["label"] == 1]
+    assert (fakes["identity"].astype(str) != fakes["source"].astype(str)).all()
+    assert (audit({"mine": table}) == 0).all(axis=None)
+    # By the folder's name: other files in it do not move a person to another split.
+    split_of = table.groupby("identity", observed=True)["split"].first()
+    for folder in person_folders.iterdir():
+        (folder / "0.png").rename(folder / "another.png")
+    _, facts = embedded.cast("mine", preset(name, portraits=str(person_folders)))
+    named = {number: files[0].split("/")[0] for number, files in record["portraits"].items()}
+    now = {number: files[0].split("/")[0] for number, files in facts["portraits"].items()}
+    assert named == now and {*split_of} == {"train", "val", "test"}
+
+
+def test_a_person_with_many_photographs_has_as_many_films(person_folders):
+    settings = preset("synth-a", portraits=str(person_folders), videos=26)
+    persons, _ = embedded.cast("mine", settings)
+    films_there = [*films.takes("mine", persons, settings)]
+    assert len({take.film for take in films_there}) == len(films_there) == 26 * 22
+    by_portrait = {}
+    for take in films_there:
+        by_portrait.setdefault(take.target.shown(take.number).path, []).append(take)
+    assert [len(takes) for takes in by_portrait.values()] == [26] * 22
+
+
+def test_files_beside_folders_and_folders_in_folders_are_refused(person_folders):
+    (person_folders / "p0" / "more").mkdir()
+    with pytest.raises(DfnbError, match="more is a folder; put its photographs into") as error:
+        photographs.hashes(str(person_folders))
+    assert "\n" not in str(error.value)
+    (person_folders / "0.png").touch()
+    with pytest.raises(DfnbError, match=r"both files and folders, such as 0\.png and p0; give"):
+        photographs.hashes(str(person_folders))
+
+
+def test_nobody_knows_who_is_shown_in_a_flat_folder_but_a_copy_is_found(person_folders, empty_home):
+    flat = empty_home / "flat"
+    flat.mkdir()
+    for path in person_folders.rglob("*.png"):
+        shutil.copy(path, flat / f"{path.parent.name}-{path.name}")
+
+    def audited(name):
+        record = embedded.build(name, preset("synth-a", portraits=str(flat), frames=1, videos=1), 1)
+        return record["repeated"], audit({"mine": load_frames(name)})["mine"]
+
+    repeated, checks = audited("alone")
+    assert repeated == [] and np.isnan(checks["people in more than one split"])
+    # Smaller, compressed copies of all: by their names, some are in another split.
+    for path in sorted(flat.iterdir()):
+        smoother = cv2.GaussianBlur(cv2.imread(str(path)), (0, 0), 3)
+        cv2.imwrite(str(path), smoother)
+        cv2.imwrite(str(flat / f"copy-{path.stem}.jpg"), cv2.resize(smoother, (150, 150)))
+    repeated, checks = audited("copied")
+    for pair in repeated:
+        assert len({file.removeprefix("copy-").split(".")[0] for file in pair}) == 1
+    assert checks["people in more than one split"] == len(repeated) > 3
 
 
 def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch):

@@ -16,10 +16,11 @@ def audit(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Counts that must be zero, the last only where a paper needs masks; NaN: not known.
 
     A person in two splits counts, whether as the target or as the donor of a fake, and so do equal
-    crops, pixel by pixel. With two splits or more, a count is NaN if nothing was found and some
-    frames cannot be checked: for people, frames without an identity; for clusters, frames whose
-    cluster is named by their video or split; for crops, frames without a hash, prepared by an
-    earlier version.
+    crops, pixel by pixel. Where each file of a folder of photographs counts as a person, only those
+    that show nearly the same picture are known to show one person. With two splits or more, a count
+    is NaN if nothing was found and some frames cannot be checked: for people, frames without an
+    identity; for clusters, frames whose cluster is named by their video or split; for crops, frames
+    without a hash, prepared by an earlier version.
 
     ``tables`` are frames tables by the name of their dataset. Returns one row per check, one column
     per dataset; the type is object, so that counts are whole numbers beside NaN.

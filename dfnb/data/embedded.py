@@ -11,12 +11,14 @@ A maker is a package that knows nothing of dfnb. It offers:
 - ``cast(name, settings, photographs)``: the people of a dataset, each with its ``number`` and
   ``split``, and a dict of what the record keeps about photographs. Where settings have
   ``portraits``, its entry ``quarantine`` lists the files that are not used, each with ``file``,
-  ``reason`` and ``usable``.
+  ``reason`` and ``usable``; ``portraits`` has the files of each person, by number as in the rows;
+  ``repeated`` has pairs of files of two splits that show nearly the same picture.
 - ``takes(name, people, settings)``: films that can be pickled, because workers make them. Each has
   its ``target``, one of the people, the ``names`` of its videos by method, "real" first, and
   ``videos()``, which makes them: ``name``, ``rows`` of the frames table, ``frames`` and ``masks``,
   which are None if the video is real.
-- ``Photographs(paths, detect, mesh)``: what ``cast`` is passed where settings have ``portraits``.
+- ``Photographs(folder, files, detect, mesh)``: what ``cast`` is passed where settings have
+  ``portraits``.
 
 :mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
 """
@@ -88,24 +90,37 @@ def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
     """
     maker = _maker(settings)
     passed = None
-    folders = []
     if settings.portraits:
         from dfnb.data import faces  # imports torch
 
         folder = photographs.folder_of(settings.portraits)
-        paths = [folder / file for file in photographs.hashes(settings.portraits)]
-        detect = faces.YuNet() if paths else None  # it may have to be downloaded
-        passed = maker.Photographs(paths, detect, faces.face_mesh)
-        for path in sorted(folder.glob("[!.]*/")):  # all folders but hidden ones
-            reason = "is a folder; put its photographs into the folder above"
-            folders.append({"file": path.name, "reason": reason, "usable": False})
+        files = [*photographs.hashes(settings.portraits)]
+        detect = faces.YuNet() if files else None  # it may have to be downloaded
+        passed = maker.Photographs(folder, files, detect, faces.face_mesh)
     try:
         people, kept = maker.cast(name, settings, passed)
     except maker.SettingsError as error:
         raise DfnbError(str(error)) from None
-    if folders:
-        kept["quarantine"] = folders + kept["quarantine"]
+    if settings.portraits:
+        are_named = photographs.are_named(settings.portraits)
+        kept["shown"] = _shown(kept["portraits"], kept["repeated"], are_named)
     return people, kept
+
+
+def _shown(
+    portraits: Mapping[str, list[str]], repeated: Iterable[list[str]], are_named: bool
+) -> dict[str, str]:
+    """Whom the photographs of each number show, as far as it is known; "": it is not.
+
+    If people ``are_named``, a number is a person. Otherwise each file has a number, and two may
+    show one person. Files that show nearly the same picture show the same person in any case.
+    """
+    numbers = {file: number for number, files in portraits.items() for file in files}
+    shown = {number: number if are_named else "" for number in portraits}
+    for one, other in repeated:
+        known = shown[numbers[one]] or numbers[one]
+        shown[numbers[one]] = shown[numbers[other]] = known
+    return shown
 
 
 def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[str, Any]:

@@ -363,10 +363,12 @@ def faces_of(name: str | Path) -> dict[str, Any]:
 def load_frames(name: str | Path) -> pd.DataFrame:
     """The frames table of a dataset; here ``path`` and ``mask`` are absolute.
 
-    Raises :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks
+    In a dataset of photographs, ``identity`` and ``source`` are whom these show as far as the
+    record says it; "": nobody knows whether two of them show one person. Raises
+    :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks
     columns or has a method that tables cannot print.
     """
-    dataset_record(name)  # raises where there is none
+    record = dataset_record(name)  # raises where there is none
     folder = dataset_folder(name).absolute()
     path = folder / "frames.parquet"
     # "frames.parquet is not valid as a table of frames (why); delete it and ...", as a DfnbError
@@ -382,6 +384,10 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")
+    if shown := record.get("shown"):  # by number, see embedded.cast
+        for column in ("identity", "source"):
+            people = [shown.get(number, "") for number in frames[column]]
+            frames[column] = pd.Categorical(people)
     return frames
 
 

@@ -1,5 +1,7 @@
 """Photographs to make datasets of: a folder of the user's own, or a list of those that are fetched.
 
+A folder has a folder per person, or files alone, each of which then counts as a person.
+
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
 prints it. What it names is fetched into ``photographs/`` below :func:`dfnb.files.home`. No report
 shows a photograph or its name, which may identify the person.
@@ -21,19 +23,57 @@ URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 
 
 def hashes(source: str) -> dict[str, str]:
-    """The sha256 of each photograph, by its file's name; nothing is fetched.
+    """The sha256 of each photograph, by its file's path in the folder; nothing is fetched.
 
     ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
-    ``data_manifest/``, which ends in ``.sha256``. Raises :class:`DfnbError` where there is neither,
-    or where a line of the list is not two words, a hash and a name, which may contain spaces.
+    ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
+    are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a list,
+    where a folder has files beside folders or a person's folder has folders, and where a line of
+    the list is not two words, a hash and a name, which may contain spaces.
     """
-    if not source.endswith(SUFFIX):
-        folder = Path(source)
-        if not folder.is_dir():
-            raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
-        files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
-        return {path.name: sha256(path) for path in files}
-    return read_list(source)
+    if is_list(source):
+        return read_list(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
+    files, people = _visible(folder)
+    if files and people:
+        both = f"both files and folders, such as {files[0].name} and {people[0].name}"
+        raise DfnbError(f"{source} has {both}; give each person a folder, or have no folders")
+    for person in people:
+        of_person, below = _visible(person)
+        if below:
+            raise DfnbError(f"{below[0]} is a folder; put its photographs into {person} itself")
+        files += of_person
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
+def is_list(source: str) -> bool:
+    """Whether this is the name of a list, not of a folder."""
+    return source.endswith(SUFFIX)
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files and the folders in a folder, but hidden ones, in order."""
+    paths = sorted(folder.glob("[!.]*"))
+    return [path for path in paths if path.is_file()], [path for path in paths if path.is_dir()]
+
+
+def are_named(source: str) -> bool:
+    """Whether somebody said who is shown: a list has one photograph per person, or folders do."""
+    return is_list(source) or any("/" in file for file in hashes(source))
+
+
+def count(source: str) -> str:
+    """How many photographs and people a folder has, as a sentence."""
+    files = hashes(source)
+    if are_named(source):
+        n_people = len({file.split("/")[0] for file in files})
+        return f"{source}: {len(files)} photographs of {n_people} people, a folder per person"
+    return (
+        f"{source}: each of {len(files)} files counts as a person; where people have several "
+        "photographs, give each person a folder"
+    )
 
 
 def folder_of(source: str) -> Path:
@@ -43,7 +83,7 @@ def folder_of(source: str) -> Path:
     already, with the right sha256, is not fetched again, and another one is not overwritten. Raises
     :class:`DfnbError` where a photograph cannot be fetched, or is not the listed one.
     """
-    if not source.endswith(SUFFIX):
+    if not is_list(source):
         return Path(source)
     folder = home() / "photographs"
     listed = tqdm(hashes(source).items(), "photographs", disable=None, ncols=80, leave=False)
