@@ -58,6 +58,9 @@ class Photographs(NamedTuple):
     # An image (H, W, 3) uint8 RGB and the landmarks of its face to its mesh (468, 2), see
     # mesh_forgeries; only needed by the methods that forge along it.
     mesh: Callable[[Array, Array], Array]
+    # Whether forgeries of a grey photograph are grey, too. False: like others, they get the donor's
+    # colours and a cast.
+    keep_grey: bool = True
 
 
 def cast(
@@ -170,6 +173,8 @@ def _left_out(name: str, split: str, dataset: str, settings: Settings) -> str | 
 def _portrait(photographs: Photographs, file: str, settings: Settings) -> Portrait | str:
     """The portrait in a file, with all that the methods need, or why it cannot be used."""
     portrait = portraits.inspect(photographs.folder / file, photographs.detect, settings.size)
+    if not photographs.keep_grey and not isinstance(portrait, str):
+        portrait = portrait._replace(is_grey=False)
     if settings.along_mesh and not isinstance(portrait, str):
         image = np.uint8(255 * portraits.pixels(portrait) + 0.5)
         mesh = photographs.mesh(image, portrait.landmarks)

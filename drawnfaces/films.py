@@ -243,10 +243,12 @@ class _Filmed:
         forgery = self.take.settings.forgery
         # The region to forge; None: the method's own
         place = drawn_place(rng(*self.key, PLACE)) if forgery.anywhere else None
+        portrait = self.take.target.shown(self.take.number)
+        is_grey = portrait is not None and portrait.is_grey
         images = []
         masks = []
         for shot, donor_shot in zip(self.shots, self.donor_shots):
-            image, mask = forge(method, shot, donor_shot, forgery, draw, place)
+            image, mask = forge(method, shot, donor_shot, forgery, draw, place, is_grey)
             images.append(image)
             masks.append(mask)
         return images, np.stack(masks)
@@ -266,7 +268,8 @@ class _Filmed:
         shown = person.shown(video)
         faces = []
         for portrait in (shown, self.take.donor.shown(video)):
-            faces.append(mesh_forgeries.MeshedFace(portraits.pixels(portrait), portrait.mesh))
+            image = portraits.pixels(portrait)
+            faces.append(mesh_forgeries.MeshedFace(image, portrait.mesh, portrait.is_grey))
         settings = self.take.settings
         forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw)
         shots = film(person, target, video, tuple(streams), settings, forged)

@@ -145,6 +145,11 @@ def to_bytes(image: Array) -> Array:
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
+def grey(image: Array) -> Array:
+    """The image (H, W, 3) float32 RGB without its colours."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
 # ---------------------------------------------------------------- regions
 
 
@@ -588,6 +593,7 @@ def forge(
     forgery: Forgery,
     draw: Generator,
     place: Region | None = None,
+    is_grey: bool = False,
 ) -> tuple[Array, Array]:
     """Forge a captured frame.
 
@@ -603,6 +609,7 @@ def forge(
         forgery: The settings.
         draw: The random stream.
         place: The region to forge; None: the method's own.
+        is_grey: Whether the target is a grey photograph, so that what is forged must be grey, too.
 
     Returns:
         The forged frame (H, W, 3) float32 in [0, 1] and its mask (H, W) bool; outside the mask it
@@ -615,6 +622,8 @@ def forge(
         opacity = _opacity(target, region, forgery.feather, draw)
     # The opacity that comes back may be another than the region's, see for example warp.
     image, opacity = make(Inputs(target, donor, opacity, forgery, draw))
+    if is_grey:
+        image = grey(image)
     mask = opacity > VISIBLE
     lost_detail = _squared_detail(target.image, mask) - _squared_detail(image, mask)
     # From median to variance; a region that has gained detail gets no grain.

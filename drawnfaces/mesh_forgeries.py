@@ -20,7 +20,7 @@ import numpy as np
 import scipy  # loads scipy.interpolate where it is used first: the few forgeries from photographs
 from numpy.random import Generator
 
-from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, resolved
+from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, grey, resolved
 from drawnfaces.people import Array, Shot
 
 # Points of MediaPipe's mesh.
@@ -48,6 +48,7 @@ class MeshedFace(NamedTuple):
 
     image: Array
     mesh: Array
+    is_grey: bool = False  # if so, its forgeries are grey, too
 
     @property
     def width(self) -> float:
@@ -89,6 +90,8 @@ def forge(
     if method in SWAPS:  # the other methods keep the target's own colours
         shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
         image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
+        if target.is_grey:
+            image = grey(image)
     opacity = np.where(opacity > VISIBLE, opacity, 0)[..., None]
     forged = np.clip(target.image + opacity * (image - target.image), 0, 1)
     return forged.astype(np.float32), opacity[..., 0]

@@ -15,6 +15,9 @@ DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces o
 # Least distance of the eyes in pixels of the portrait, divided by a frame's side in pixels: a
 # smaller face would be enlarged.
 MIN_EYE_DISTANCE = 0.18
+# A photograph is grey if, on average over its pixels, the largest of the channels, 0 to 255, is less
+# than this above the smallest. Of 879 portraits, 60 have 0 and the others 23 or more.
+GREY = 4
 # Largest share of a frame that may lie beside the photograph, where its outermost pixels are
 # repeated as streaks. The head is upright, in the middle of the frame, and of the usual size.
 MAX_BESIDE = 0.5
@@ -30,6 +33,7 @@ class Portrait(NamedTuple):
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
     brightness: float  # mean over the face, 0 dark to 255 light
     likeness: Array  # (256,), from the function _likeness
+    is_grey: bool = False  # if so, its forgeries are grey, too
     # None unless a dataset's methods forge along the mesh.
     mesh: Array | None = None  # (468, 2) in pixels of the photograph, see mesh_forgeries
     thumbnail: Array | None = None  # (768,), from the function thumbnail
@@ -72,7 +76,9 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
     if eye_distance < MIN_EYE_DISTANCE * size:
         return f"the face is too small for frames of {size} pixels"
-    portrait = Portrait(str(path), landmarks, _brightness(image, landmarks), _likeness(image))
+    brightness = _brightness(image, landmarks)
+    is_grey = bool(np.ptp(image, axis=2).mean() < GREY)
+    portrait = Portrait(str(path), landmarks, brightness, _likeness(image), is_grey)
     if _beside(portrait, width, height) > MAX_BESIDE:
         return "it is cut so close to the face that more than half of a frame would lie beside it"
     return portrait

@@ -1,6 +1,7 @@
 """The embedded benchmark: repeatable, with exact masks, without leaks, shortcuts or lost files."""
 
 import http.server
+import itertools
 import json
 import os
 import re
@@ -467,6 +468,30 @@ def test_the_people_of_a_flat_folder_keep_numbers_splits_and_donors(portraits):
     assert digest(cast, 16) == "b001878e677f7c4d"
     paths = sorted(portraits.glob("[!.]*"))
     assert [*photographs.hashes(str(portraits)).items()] == [(p.name, sha256(p)) for p in paths]
+
+
+@pytest.mark.parametrize(("name", "method"), [("ff-like", "FaceSwap-like"), ("synth-a", "swap")])
+def test_a_grey_photograph_has_grey_forgeries_unless_committed_results_rest_on_others(
+    portraits, name, method
+):
+    def colourfulness(keep_grey):
+        """The largest difference of two channels' means, 0 to 255, in the forged region."""
+        settings = preset(
+            name,
+            portraits=str(portraits),
+            methods=[method],
+            videos=1,
+            frames=1,
+            delivery={"white_balance": 0},
+        )
+        files = [*photographs.hashes(str(portraits))]
+        passed = drawnfaces.Photographs(portraits, files, faces.YuNet(), faces.face_mesh, keep_grey)
+        real, fake = itertools.islice(drawnfaces.videos("mine", settings, passed), 2)
+        assert real.masks is None
+        return np.ptp(fake.frames[fake.masks].mean(axis=0))
+
+    assert colourfulness(keep_grey=True) < 2
+    assert colourfulness(keep_grey=False) > 6
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ A maker is a package that knows nothing of dfnb. It offers:
   its ``target``, one of the people, the ``names`` of its videos by method, "real" first, and
   ``videos()``, which makes them: ``name``, ``rows`` of the frames table, ``frames`` and ``masks``,
   which are None if the video is real.
-- ``Photographs(folder, files, detect, mesh)``: what ``cast`` is passed where settings have
-  ``portraits``.
+- ``Photographs(folder, files, detect, mesh, keep_grey)``: what ``cast`` is passed where settings
+  have ``portraits``.
 
 :mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
 """
@@ -96,7 +96,9 @@ def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
         folder = photographs.folder_of(settings.portraits)
         files = [*photographs.hashes(settings.portraits)]
         detect = faces.YuNet() if files else None  # it may have to be downloaded
-        passed = maker.Photographs(folder, files, detect, faces.face_mesh)
+        # Committed results rest on datasets of lists, in which a forgery of a grey one has colours.
+        keep_grey = not photographs.is_list(settings.portraits)
+        passed = maker.Photographs(folder, files, detect, faces.face_mesh, keep_grey)
     try:
         people, kept = maker.cast(name, settings, passed)
     except maker.SettingsError as error:
