@@ -15,8 +15,8 @@ DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces o
 # Least distance of the eyes in pixels of the portrait, divided by a frame's side in pixels: a
 # smaller face would be enlarged.
 MIN_EYE_DISTANCE = 0.18
-# A photograph is grey if, on average over its pixels, the largest of the channels, 0 to 255, is less
-# than this above the smallest. Of 879 portraits, 60 have 0 and the others 23 or more.
+# A photograph is grey if, on average over its pixels, the largest of the channels (0 to 255) is
+# less than this above the smallest. Of 879 portraits, 60 have 0 and the others 23 or more.
 GREY = 4
 # Largest share of a frame that may lie beside the photograph, where its outermost pixels are
 # repeated as streaks. The head is upright, in the middle of the frame, and of the usual size.
