@@ -2,7 +2,7 @@
 
     python benchmarks/hours.py
 
-writes the table into README.md and, longer, into data_manifest/README.md.
+writes the table into data_manifest/README.md.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 CHECKOUT = Path(__file__).resolve().parent.parent
 ROWS = CHECKOUT / "reports" / "benchmarks" / "gpu-end-to-end-nvidia-h200.csv"
 # title: paper, as the rows name it; images of each phase of the training, by its name there; and
-# what the longer table says of the network, of these images, and of the backbone on an RTX 3090.
+# what the table says of the network, of these images, and of the backbone on an RTX 3090.
 TRAININGS = {
     "Xception": (
         ("xception", {"last": 11 * 115_200}),
@@ -36,13 +36,11 @@ NOT_MEASURED = (
     "| Self-Blended Images, 380 px | 100 × 11,520, two passes each | – | not measured | 20 | "
     "2.6 at 242 (`tf_efficientnet_b4_ap`) |"
 )
-HEADS = {
-    "README.md": "| training at published size | hours | GiB |",
-    "data_manifest/README.md": (
-        "| network | images of a training | images per second, H200 | hours, H200 | GiB | hours of "
-        "the backbone, RTX 3090 |"
-    ),
-}
+DOCUMENT = "data_manifest/README.md"
+HEAD = (
+    "| network | images of a training | images per second, H200 | hours, H200 | GiB | hours of "
+    "the backbone, RTX 3090 |"
+)
 
 
 def measured(paper: str, images: dict[str, int]) -> tuple[str, str, str]:
@@ -55,34 +53,29 @@ def measured(paper: str, images: dict[str, int]) -> tuple[str, str, str]:
     return speeds, f"{hours:.1f}", f"{phases['peak_memory_mib'].max() / 1024:.1f}"
 
 
-def tables() -> dict[str, list[str]]:
-    """The lines of the table in each document, below its head and the line under it."""
-    short = []
-    longer = []
+def rows() -> list[str]:
+    """The lines of the table, below its head and the line under it."""
+    lines = []
     for title, (training, (size, images, backbone)) in TRAININGS.items():
         speeds, hours, memory = measured(*training)
-        short.append(f"| {title} | {hours} | {memory} |")
-        longer.append(
-            f"| {title}, {size} | {images} | {speeds} | {hours} | {memory} | {backbone} |"
-        )
-    return dict(zip(HEADS, (short, [*longer, NOT_MEASURED])))
+        lines.append(f"| {title}, {size} | {images} | {speeds} | {hours} | {memory} | {backbone} |")
+    return [*lines, NOT_MEASURED]
 
 
-def with_table(text: str, head: str, rows: list[str]) -> str:
+def with_table(text: str, head: str, lines: list[str]) -> str:
     """A Markdown text in which the table with this head has these rows."""
     before, _, after = text.partition(f"{head}\n")
     line, *others = after.splitlines(keepends=True)  # the line under the head stays
     while others and others[0].startswith("|"):
         others.pop(0)
-    return "".join([before, f"{head}\n", line, *(f"{row}\n" for row in rows), *others])
+    return "".join([before, f"{head}\n", line, *(f"{row}\n" for row in lines), *others])
 
 
 def main() -> None:
-    """Write the tables into the documents."""
-    for name, rows in tables().items():
-        path = CHECKOUT / name
-        text = with_table(path.read_text(encoding="utf-8"), HEADS[name], rows)
-        path.write_text(text, encoding="utf-8")
+    """Write the table into the document."""
+    path = CHECKOUT / DOCUMENT
+    text = with_table(path.read_text(encoding="utf-8"), HEAD, rows())
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Write ``docs/experiments.md`` and the table of README from ``data_manifest/experiments.yaml``.
+"""Write ``docs/experiments.md`` from ``data_manifest/experiments.yaml``.
 
 ``python scripts/experiments.py`` measures every number again from the scores of the committed
 reports. The head of the YAML file explains its entries.
 """
 
-import re
 from functools import cache
 from pathlib import Path
 
@@ -156,12 +155,5 @@ def overview() -> str:
     return table.rename_axis("experiment").to_markdown()
 
 
-def readme(content: str) -> str:
-    """README with the overview in place of its table that begins with ``| experiment``."""
-    return re.sub(r"\| experiment .*\n(\|.*\n)+", lambda _: f"{overview()}\n", content)
-
-
 if __name__ == "__main__":
     (CHECKOUT / "docs" / "experiments.md").write_text(document(), encoding="utf-8")
-    path = CHECKOUT / "README.md"
-    path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")

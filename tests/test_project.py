@@ -145,11 +145,19 @@ def test_hours_and_memory_on_a_gpu_are_those_of_the_committed_rows(checkout, mon
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import hours
 
-    for name, rows in hours.tables().items():
-        text = (checkout / name).read_text(encoding="utf-8")
-        head = hours.HEADS[name]
-        assert len(rows) >= 4 and hours.with_table(text, head, []) != text
-        assert hours.with_table(text, head, rows) == text
+    rows = hours.rows()
+    text = (checkout / hours.DOCUMENT).read_text(encoding="utf-8")
+    assert len(rows) >= 4 and hours.with_table(text, hours.HEAD, []) != text
+    assert hours.with_table(text, hours.HEAD, rows) == text
+
+
+def test_the_readme_has_the_committed_differences_from_the_released_codes(checkout, monkeypatch):
+    monkeypatch.syspath_prepend(checkout / "benchmarks")
+    import released
+
+    table = released.as_markdown(pd.read_csv(released.FILE))
+    assert len(table.splitlines()) == 6
+    assert table in (checkout / "README.md").read_text(encoding="utf-8")
 
 
 def test_one_version_stands_everywhere(checkout, project):
