@@ -396,15 +396,45 @@ def test_the_union_is_the_maximum_and_says_how_far_apart_its_parts_are(planted, 
 # ---------------------------------------------------------------- sanity
 
 
-def test_all_weights_are_made_random_and_the_same_each_time(planted):
-    before = dict(planted.network().named_parameters())
-    networks = [planted.network(), planted.network()]
-    for network in networks:
-        measures.randomise(network)
-    after, again = (dict(network.named_parameters()) for network in networks)
-    torch.testing.assert_close(after, again, rtol=0, atol=0)
-    for name, weights in after.items():
-        assert not torch.isclose(weights, before[name]).any()
+class Gated(nn.Module):
+    """A convolution, a BatchNorm, and a learned gate that PyTorch cannot initialise."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.gate = nn.Parameter(torch.full((100,), 3.0))
+
+    def forward(self, images):
+        return self.norm(self.convolution(images))
+
+
+def test_layers_are_initialised_anew_and_a_draw_is_the_same_each_time():
+    images = 5 + torch.randn(8, 3, 16, 16)
+    trained, *networks = (Gated().eval() for _ in range(4))
+    for network, draw in zip(networks, (1, 1, 2)):
+        network.load_state_dict(trained.state_dict())
+        measures.randomise(network, images, draw)
+    first, again, other = (network.cpu().state_dict() for network in networks)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    for name in ("convolution.weight", "convolution.bias", "gate"):
+        for random in (trained.state_dict(), other):
+            assert not torch.isclose(first[name], random[name]).any()
+    assert first["gate"].square().mean().sqrt() == pytest.approx(3, rel=0.3)
+    # The statistics are those of these images, so that the layer's output is normalised.
+    outputs = networks[0](images)
+    assert not networks[0].training
+    torch.testing.assert_close(outputs.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(outputs.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
+
+
+def test_only_the_chosen_layers_become_random():
+    network = Gated().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    measures.randomise(network, torch.randn(8, 3, 16, 16), layers=[network.norm])
+    after = network.cpu().state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
 
 
 def test_similarity_is_a_rank_correlation():
@@ -412,20 +442,50 @@ def test_similarity_is_a_rank_correlation():
     a = draw.random((3, 24, 24)).astype(np.float32)
     np.testing.assert_allclose(measures.similarity(a, np.sqrt(a)), 1)  # the same order
     np.testing.assert_allclose(measures.similarity(a, 1 - a), -1)
-    np.testing.assert_array_equal(measures.similarity(a, np.ones_like(a)), 0)
+    assert np.isnan(measures.similarity(a, np.ones_like(a))).all()
 
 
-def test_the_sanity_test_finds_what_ignores_the_network(planted, frames, monkeypatch):
-    monkeypatch.setitem(maps.EXPLAINERS, "zeros", lambda network, images: 0 * images[:, 0])
-    names = ["Grad-CAM", "edges", "random", "zeros"]
-    tables = {name: measures.sanity(planted, frames, name) for name in names}
-    means = {name: table.drop(columns=list(KEYS)).mean() for name, table in tables.items()}
-    assert all((table["label"] == 1).all() for table in tables.values())
-    for name in ("edges", "random"):
-        assert means[name]["all"] == pytest.approx(1)
-        assert means[name]["empty"] == 0
-    assert means["Grad-CAM"]["all"] < 0.5
-    assert means["zeros"]["empty"] == 1
+def red(network, images):
+    """A map with positive and negative values that ignores the network."""
+    return images[:, 0]
+
+
+def test_the_sanity_check_finds_what_ignores_the_network_or_the_image(planted, frames, monkeypatch):
+    def zeros(network, images):
+        return 0 * images[:, 0]
+
+    def no_image(network, images):  # a pattern of the weights alone
+        return network.red.weight[0].detach().abs().expand(len(images), 3, 3, 3).mean(1)
+
+    more = {"zeros": zeros, "no image": no_image, "red": red}
+    monkeypatch.setattr(maps, "EXPLAINERS", maps.EXPLAINERS | more)
+    names = ["edges", "random", *more]
+    table = measures.sanity(planted, frames, names, frames)
+    assert (table["label"] == 1).all()
+    assert table["map"].value_counts().to_dict() == dict.fromkeys(names, frames["label"].sum())
+    means = table.drop(columns=list(KEYS)).groupby("map").mean()
+    random = means[[f"random {draw}" for draw in range(1, 1 + measures.DRAWS)]]
+    signed = means[[f"signed {draw}" for draw in range(1, 1 + measures.DRAWS)]]
+    np.testing.assert_allclose(random.loc[["edges", "random", "red"]], 1)
+    assert random.loc["no image"].mean() < 0.5
+    assert random.loc["zeros"].isna().all()
+    assert means["blank"].to_dict() == {**dict.fromkeys(names, 0), "zeros": 1}
+    np.testing.assert_allclose(signed.loc["red"], 1)
+    assert signed.drop(index="red").isna().all(axis=None)
+    assert means.loc[["random", "no image"], "grey"].tolist() == pytest.approx([1, 1])
+    assert np.isnan(means.loc["edges", "grey"])  # of a grey image, it is blank
+
+
+def test_maps_keep_their_sign_where_it_is_asked_for(planted, images, monkeypatch):
+    monkeypatch.setattr(maps, "EXPLAINERS", {"red": red})
+    network = planted.network()
+    signed = maps.compute(network, images, "red", signed=True)
+    shown = maps.compute(network, images, "red")
+    np.testing.assert_allclose(np.abs(signed).max((1, 2)), 1)
+    assert signed.min() < 0
+    positive = signed.clip(min=0)
+    highest = positive.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(shown, positive / highest.clip(min=1e-9), atol=1e-6)
 
 
 def test_a_layer_that_the_network_lacks_is_answered_by_the_nearest():

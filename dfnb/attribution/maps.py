@@ -205,9 +205,9 @@ def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
 def edges(network: nn.Module, images: Tensor) -> Tensor:
     """How steeply the grey value changes at each pixel: a control.
 
-    It ignores the network, so it must fail the sanity check
-    (:func:`dfnb.attribution.measures.sanity`); ``network`` is there only because all methods get
-    it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
+    It ignores the network, so the sanity check (:func:`dfnb.attribution.measures.sanity`) must find
+    it *similar*; ``network`` is there only because all methods get it. Images (n, 3, H, W) give
+    maps (n, H, W), 0 or more.
     """
     grey = images.mean(1)
     down, across = torch.gradient(grey, dim=(1, 2))
@@ -258,6 +258,7 @@ def compute(
     images: Tensor,
     name: str = "Grad-CAM",
     layer: str | None = None,
+    signed: bool = False,
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of images: what speaks for fake, divided by its maximum.
 
@@ -271,6 +272,8 @@ def compute(
         name: One of :data:`EXPLAINERS` or of ``network.maps()``, where a paper declares how each of
             its maps is made.
         layer: The name of the part of the network at which Grad-CAM is taken, see :func:`grad_cam`.
+        signed: Whether negative values stay. A map is then divided by its highest absolute value,
+            and is in [-1, 1]; of the EXPLAINERS, only Integrated Gradients has negative values.
 
     Raises:
         DfnbError: The network has no map of this name, the layer or the images are unfit for
@@ -304,9 +307,9 @@ def compute(
         raise DfnbError(
             f"the network has no map {name!r}{suggestion(name, [*declared, *EXPLAINERS])}"
         )
-    positive = values.clamp(min=0)
-    highest = positive.amax((1, 2), keepdim=True)
-    scaled = positive / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
+    values = values if signed else values.clamp(min=0)
+    highest = values.abs().amax((1, 2), keepdim=True)
+    scaled = values / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
     return scaled.cpu().numpy()
 
 
@@ -341,6 +344,7 @@ def of(
     name: str,
     network: Network | None = None,
     read: Read = read_crop,
+    signed: bool = False,
 ) -> np.ndarray:
     """The maps (n, h, w) in [0, 1] of a run for the rows of a frames table, see :func:`compute`.
 
@@ -352,8 +356,9 @@ def of(
         frames: The table.
         name: A map's name, see :func:`compute`, or ``random``.
         network: The network to explain, in evaluation mode; it is moved to DEVICE. By default that
-            of the run. The sanity check passes one with random weights.
+            of the run. The sanity check passes random ones.
         read: Reads a crop.
+        signed: As of :func:`compute`.
     """
     if name == "random":
         maps = random(frames, run.settings.image_size)
@@ -361,6 +366,6 @@ def of(
         network = (network or run.network()).to(DEVICE)
         # Frames as stored, not augmented.
         batches = in_order(frames, run.settings, AT_ONCE, read=read, device=DEVICE)
-        maps = [compute(network, batch["image"], name) for batch in batches]
+        maps = [compute(network, batch["image"], name, signed=signed) for batch in batches]
         maps = np.concatenate(maps)
     return maps.astype(np.float16).astype(np.float32)

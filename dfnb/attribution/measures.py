@@ -4,12 +4,12 @@
 intervals of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.attribution import maps
@@ -21,6 +21,8 @@ from dfnb.seeds import rng, torch_seed
 from dfnb.store.scores import KEYS
 from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
+
+DRAWS = 12  # random networks with which a map is compared
 
 
 def sample(
@@ -148,60 +150,110 @@ def deletion(
 # ---------------------------------------------------------------- sanity
 
 
+@fixed_threads()
 def sanity(
     run: Run,
     frames: pd.DataFrame,
-    name: str,
+    names: Sequence[str],
+    for_statistics: pd.DataFrame,
 ) -> pd.DataFrame:
-    """How much a map changes when all weights are made random, one row per forged frame.
+    """How alike maps are to those of random networks, a row per forged frame and map.
 
-    Columns beside :data:`dfnb.store.scores.KEYS`:
+    All layers are initialised anew (:func:`randomise`), DRAWS times. Columns beside
+    :data:`dfnb.store.scores.KEYS` and ``map``, its name:
 
-    - ``all``, because all layers are made random: the rank correlation (:func:`similarity`) of the
-      map before and after :func:`randomise`, 1 if it ignores the weights, about 0 if it depends on
-      them wholly;
-    - ``empty``, 1 if the map has the same value everywhere, else 0.
+    - ``random 1`` to ``random 12``: the rank correlation (:func:`similarity`) of the map with that
+      of each random network, 1 if the map ignores the weights, about 0 if it depends on them
+      wholly; NaN if one of the two is blank, that is, has the same value everywhere;
+    - ``signed 1`` to ``signed 12``: the same with the negative values, which maps are shown
+      without; NaN for a map that has none;
+    - ``grey``, the rank correlation with the map of a grey image, 1 if the map ignores the image;
+      NaN if one of the two is blank;
+    - ``blank``, 1 if the map itself is blank, else 0.
 
-    A map fails if the mean of a column over the frames reaches its limit, 0.5 for both
-    (:data:`dfnb.report.tables.SANITY_LIMIT`). Arguments are those of :func:`measure`.
+    Args:
+        run: A finished training.
+        frames: Rows of a frames table; real ones are left out.
+        names: Those of the maps, see :func:`dfnb.attribution.maps.of`.
+        for_statistics: Frames, real and forged, from which random networks take the statistics of
+            their BatchNorm.
     """
     forged = frames[frames["label"] == 1].reset_index(drop=True)
-    network = run.network()  # loaded anew, so that randomising it changes no other network
-    frame_maps = maps.of(run, forged, name, network)
-    randomise(network.cpu())  # maps.of moved it to the GPU, where there is one
-    random_network_maps = maps.of(run, forged, name, network)
-    is_empty = np.ptp(frame_maps, axis=(1, 2)) < 1e-6  # highest minus lowest value
-    similar = similarity(frame_maps, random_network_maps)
-    return forged[list(KEYS)].assign(all=similar, empty=is_empty.astype(float))
+    images = as_batch(for_statistics, run.settings)["image"]
+    network = run.network().to(DEVICE)
+    trained = {name: maps.of(run, forged, name, network, signed=True) for name in names}
+    tables = {}
+    for name, before in trained.items():
+        shown = before.clip(min=0)
+        grey = shown  # the map "random" looks at no image
+        if name != "random":  # 0 is the colour ``mean`` of the settings
+            of_grey = maps.compute(network, torch.zeros_like(images[:1], device=DEVICE), name)
+            grey = of_grey.repeat(len(shown), axis=0)
+        is_blank = np.ptp(shown, axis=(1, 2)) < 1e-6  # highest minus lowest value
+        measures = {"map": name, "grey": similarity(shown, grey), "blank": is_blank.astype(float)}
+        tables[name] = forged[list(KEYS)].assign(**measures)
+    for draw in range(1, 1 + DRAWS):
+        network = run.network()
+        randomise(network, images, draw)
+        for name, before in trained.items():
+            after = maps.of(run, forged, name, network, signed=True)
+            shown = before.clip(min=0), after.clip(min=0)
+            tables[name][f"random {draw}"] = similarity(*shown)
+            if before.min() < 0:
+                tables[name][f"signed {draw}"] = similarity(before, after)
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 @torch.no_grad()
-def randomise(network: Network) -> None:
-    """Make all weights of a network on the CPU random (Adebayo et al., NeurIPS 2018, sec. 3.1).
+def randomise(
+    network: Network,
+    images: Tensor,
+    draw: int = 1,
+    layers: Iterable[nn.Module] | None = None,
+) -> None:
+    """Initialise layers of a network anew, in place (Adebayo et al., NeurIPS 2018, sec. 3.1).
 
-    In place, normally distributed numbers replace every tensor of weights; its mean square stays
-    about equal, so that activations neither vanish nor explode. The seed is fixed: the same network
-    becomes the same random one. Buffers, such as the means of batch norm, stay, as do tensors that
-    are all zero.
+    Each layer gets weights as PyTorch makes them for a new one (``reset_parameters``). Weights of
+    a module without this method, such as a learned gate, become normally distributed numbers of the
+    same mean square. A BatchNorm takes its statistics from ``images``: with those of the training,
+    or with others by chance, it would silence channels, and maps would be blank. The network ends
+    in evaluation mode on DEVICE.
+
+    Args:
+        network: A detector.
+        images: (n, 3, H, W), normalised, two or more.
+        draw: Its number is the seed: the same draw gives the same network.
+        layers: Modules of the network; None: all. Only their own weights change, not those of the
+            modules within them.
     """
-    seed = torch_seed("sanity")
-    generator = torch.Generator().manual_seed(seed)
-    for weights in network.parameters():
-        root_mean_square = weights.square().mean().sqrt()
-        weights.normal_(generator=generator)  # mean 0, variance 1
-        weights.mul_(root_mean_square)
+    layers = list(network.modules() if layers is None else layers)
+    network.cpu()  # where a seed gives the same numbers on every machine
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed("sanity", draw))
+        for layer in layers:
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+                continue
+            for weights in layer.parameters(recurse=False):
+                root_mean_square = weights.square().mean().sqrt()
+                weights.normal_().mul_(root_mean_square)
+    for layer in layers:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.momentum = None  # the statistics become those of this one batch
+            layer.train()
+    network.to(DEVICE)(images.to(DEVICE))
+    network.eval()
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
 
     Both are averaged to 24 × 24 cells first, because their sizes may differ. It is Pearson's
-    correlation of the cells' ranks, and 0 if one of two maps has the same value everywhere.
+    correlation of the cells' ranks, and NaN if one of two maps has the same value everywhere.
     """
     ranks = []
     for frame_maps in (a, b):
         small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
         values = small.flatten(1).numpy().round(6)  # cells that differ by rounding alone are ties
         ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
-    # corrwith gives NaN for a constant map, which has no variance.
-    return ranks[0].corrwith(ranks[1], axis=1).fillna(0).to_numpy()
+    return ranks[0].corrwith(ranks[1], axis=1).to_numpy()

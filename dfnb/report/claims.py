@@ -154,7 +154,7 @@ def _rows(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
     if claim.method != "all":
         keep &= table["method"].isin([claim.method, "real"])
     if claim.metric != ROBUSTNESS_KEPT:
-        # Rows with sanity compare a map with that of random weights, and do not measure it.
+        # Rows with sanity compare a map with those of random networks, and do not measure it.
         keep &= (table["corruption"] == "") & ~table["sanity"]
     return table[keep]
 

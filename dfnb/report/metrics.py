@@ -26,6 +26,7 @@ CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
 LESS_IS_BETTER = ("EER", FALSE_ALARMS, CALLED)
+CORRELATION = "rank correlation"  # in [-1, 1]
 METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
 # Of a reader: (scores, is_fake, weights), each (n,) of the units of a group, to a number.
 Function = Callable[[Array, Array, Array], float]
@@ -146,7 +147,7 @@ def measure(
     rows = []
     for group, parts in groups.items():
         if len(parts) == complete:  # else the group lacks one of the averaged values
-            is_signed = bool(minus) or metric in DIFFERENCES
+            is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
             rows.append([*group, *_summary(parts, resamples_sets, is_signed)])
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     # "" and 0 are the corruption and the severity of clean frames.

@@ -15,7 +15,7 @@ from pandas.api.types import union_categoricals
 from scipy.special import expit
 
 from dfnb.checks import DfnbError
-from dfnb.files import read_table, stored_report
+from dfnb.files import stored_report
 from dfnb.report.detectors import THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -27,6 +27,7 @@ from dfnb.store.scores import (
     State,
     collect,
     read_about,
+    read_rows,
     state_of,
 )
 
@@ -201,8 +202,8 @@ def maps(
     """The measures of attribution maps, a row per detector, seed, map and forged frame.
 
     Arguments and columns are those of :func:`scores`: ``map``, the name of the map; ``sanity``,
-    whether it was compared with that of random weights; and in place of ``score`` the measures, of
-    :func:`dfnb.attribution.measures.sanity` where ``sanity``, else of ``measure`` there.
+    whether it was compared with those of random networks; and in place of ``score`` the measures,
+    of :func:`dfnb.attribution.measures.sanity` where ``sanity``, else of ``measure`` there.
     """
     return scores(report, run, test_sets, "frame", of_maps=True)
 
@@ -238,7 +239,7 @@ def _scores_of(
     first_with = {}  # test set -> the first file that has it, and the fingerprint there
     for source in files:
         metadata = read_about(source.path)
-        rows = read_table(source.path, TEXTS)
+        rows = read_rows(source.path, TEXTS)
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)

@@ -17,7 +17,7 @@ from IPython.display import Markdown, display
 from dfnb import statistics
 from dfnb.files import write_bytes
 from dfnb.report.detectors import MAIN, THIS_RUN, detectors
-from dfnb.report.metrics import SUMMARY, measure
+from dfnb.report.metrics import CORRELATION, SUMMARY, measure
 from dfnb.report.reading import gaps, set_apart, sources
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -33,11 +33,8 @@ TITLES = {
 }
 BASELINE = "xception"  # the paper of the plain classifier
 NOTHING = Markdown("*This report has nothing to show here.*")
-# The measures of the sanity check of maps, which fails where the mean of one reaches the limit:
-# "all", the rank correlation with the map of a network with random weights; "empty", the share of
-# empty maps.
-SANITY = ["all", "empty"]
-SANITY_LIMIT = 0.5
+SANITY_LIMIT = 0.5  # of the rank correlation of a map with that of a random network
+WITH_SIGN = " (signed)"
 MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
@@ -134,23 +131,42 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
-    """The measures SANITY by detector and map, whether a map ``passes`` both, and a ``verdict``.
+    """The sanity check by detector and map: how alike maps are to those of random networks.
 
-    ``maps`` are those of :func:`dfnb.report.reading.maps`, a row per seed and frame. The verdict is
-    "passes", "fails" or "not testable". A correlation of exactly 0 means that one of the two maps
-    is empty. A map that is seldom empty itself, but has this correlation on at least half of the
-    frames, has nothing to be compared with: it is "not testable", although ``passes`` is true.
+    ``maps`` are those of :func:`dfnb.report.reading.maps`, measured by
+    :func:`dfnb.attribution.measures.sanity`. A map with negative values has a second row: with them
+    it has WITH_SIGN after its name. Columns:
+
+    - ``value``, ``low`` and ``high``: the mean CORRELATION of pairs of a frame and a random
+      network, and its interval, in which people and random networks are resampled;
+    - ``grey``, the mean rank correlation with the map of a grey image; NaN where that is blank;
+    - ``blank``, the share of pairs that have no correlation, because one of the maps is blank;
+    - ``verdict``: "changes" where the interval is below SANITY_LIMIT, "similar" where it is not
+      below it at any point, else "not decided"; "blank" where no pair has a correlation.
     """
-    by = ["detector", "map", "test_set"]
-    # A measure that no map has is NaN, so that the check is not passed.
-    checked = maps[maps["sanity"]].reindex(columns=[*by, *SANITY])
-    checked["zero"] = (checked["all"] == 0).astype(float)  # its mean is a share of frames
-    by_set = checked.groupby(by, observed=True, sort=False).mean()
-    # A map fails if it fails on any test set.
-    table = by_set.groupby(["detector", "map"], observed=True, sort=False).max()
-    passes = (table[SANITY] < SANITY_LIMIT).all(axis=1)
-    verdict = np.where(table.pop("zero") < SANITY_LIMIT, "passes", "not testable")
-    return table.assign(passes=passes, verdict=np.where(passes, verdict, "fails"))
+    checked = maps[maps["sanity"]].astype({"map": str})
+    by = ["detector", "map"]
+    kept = [*by, "test_set", "cluster", "label", "method", "collapsed"]
+    parts = []
+    for prefix, suffix in (("random ", ""), ("signed ", WITH_SIGN)):
+        names = [name for name in checked if name.startswith(prefix)]
+        pairs = checked.melt(kept, names, "seed", CORRELATION, ignore_index=False)
+        # The number of the random network stands for the seed, so that it is resampled like one.
+        pairs["seed"] = pairs["seed"].str.removeprefix(prefix)
+        parts.append(pairs.assign(map=pairs["map"] + suffix))
+    parts[1] = parts[1].dropna()  # most maps have no sign
+    pairs = pd.concat(parts).sort_index(kind="stable")  # each map with its sign after the same map
+    is_blank = (
+        pairs[CORRELATION].isna().groupby([pairs[name] for name in by], observed=True, sort=False)
+    )
+    table = measure(pairs, CORRELATION, by, "test_set").set_index(by)[["value", "low", "high"]]
+    grey = checked.reindex(columns=[*by, "grey"]).groupby(by, observed=True)["grey"].mean()
+    table = is_blank.mean().to_frame("blank").join(table).join(grey)
+    verdict = pd.Series("not decided", table.index)
+    verdict[table["high"] < SANITY_LIMIT] = "changes"
+    verdict[table["low"] >= SANITY_LIMIT] = "similar"
+    verdict[table["value"].isna()] = "blank"
+    return table.assign(verdict=verdict)[["value", "low", "high", "grey", "blank", "verdict"]]
 
 
 # ---------------------------------------------------------------- tables of trainings

@@ -122,7 +122,7 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
     """The :func:`first_runs` of a report by detector; with ``save``, their maps are measured there.
 
     These are each detector's own maps, and those that ``p`` names; all are also compared with maps
-    of random weights. Raises :class:`DfnbError` where there is no such run, and where they have
+    of random networks. Raises :class:`DfnbError` where there is no such run, and where they have
     scores of no test set.
     """
     firsts = first_runs(p.report)
@@ -180,12 +180,15 @@ def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
 # ---------------------------------------------------------------- scores and measures
 
 
+STATISTICS_FRAMES = 48  # about so many forged frames give random networks their BatchNorm
+
+
 class Counts(NamedTuple):
     """On how much of a test set a run is measured.
 
     Attributes:
         frames: About so many forged frames, on which maps are measured.
-        sanity_frames: About so many, on which they are compared with maps of random weights.
+        sanity_frames: About so many, on which they are compared with maps of random networks.
         videos: About so many, whose corrupted frames are scored; None: all.
     """
 
@@ -222,11 +225,10 @@ def ensure_scores(
     )
     for name in _test_sets(missing):  # each is written at once, and not lost if the next one fails
         sources.ensure_datasets(name)
-        rows = []
-        for condition in missing:
-            if condition.test_set == name:
-                table = _make(run, condition, counts)
-                rows.append(table.assign(**condition._asdict()))
+        of_set = [condition for condition in missing if condition.test_set == name]
+        rows = [_make(run, condition, counts) for condition in of_set if not condition.sanity]
+        checked = [condition.map for condition in of_set if condition.sanity]
+        rows += [_check_maps(run, name, checked, counts)] if checked else []
         if any(map(len, rows)):
             rows = pd.concat([table for table in rows if len(table)])
             kept = describe(name, _shared_crops(run, name))
@@ -330,10 +332,25 @@ def _make(run: Run, condition: Condition, counts: Counts) -> pd.DataFrame:
     Measures of a map have one per forged frame of a sample, of methods that the run has seen;
     without such frames the table is empty.
     """
-    if not condition.map:
+    if condition.map:
+        frames = measures.sample(condition.test_set, counts.frames, run.parameters.seen_methods)
+        table = measures.measure(run, frames, condition.map) if len(frames) else frames
+    else:
         videos = counts.videos if condition.corruption else None
-        return scoring.score(run, *condition[:3], videos)
-    count = counts.sanity_frames if condition.sanity else counts.frames
-    frames = measures.sample(condition.test_set, count, run.parameters.seen_methods)
-    measure = measures.sanity if condition.sanity else measures.measure
-    return measure(run, frames, condition.map) if len(frames) else frames
+        table = scoring.score(run, *condition[:3], videos)
+    return table.assign(**condition._asdict())
+
+
+def _check_maps(run: Run, test_set: str, names: Sequence[str], counts: Counts) -> pd.DataFrame:
+    """The sanity check of these maps of a run, a row per map and frame; perhaps empty.
+
+    All at once, because they share their random networks.
+    """
+    methods = run.parameters.seen_methods
+    frames = measures.sample(test_set, counts.sanity_frames, methods)
+    if frames.empty:
+        return frames
+    for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
+    table = measures.sanity(run, frames, names, for_statistics)
+    condition = Condition(test_set, sanity=True)._asdict()
+    return table.assign(**{**condition, "map": table["map"]})

@@ -139,7 +139,7 @@ class AttributionParameters(MeasuringParameters):
     Attributes:
         other_maps: What is measured besides each detector's own maps and Grad-CAM.
         frames: On about so many forged frames.
-        sanity_frames: On about so many they are compared with maps of random weights.
+        sanity_frames: On about so many they are compared with maps of random networks.
         picture: A reader's own image or clip.
     """
 

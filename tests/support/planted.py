@@ -149,7 +149,8 @@ def write_all(profile):
         for name, (energy, sameness) in MAPS.items():
             means = {"energy": energy, "constant energy": 0.4}
             more[Condition(SETS[0], map=name)] = measured(SETS[0], seed, **means)
-            same = measured(SETS[0], seed, all=sameness, empty=0)
+            networks = {f"random {draw}": sameness for draw in (1, 2, 3)}
+            same = measured(SETS[0], seed, **networks).assign(blank=0.0, grey=0.2)
             more[Condition(SETS[0], map=name, sanity=True)] = same
         write(profile, "xception", seed, strength=3, more=more)
         write(profile, "locate_and_verify", seed, collapsed=seed == 1)
