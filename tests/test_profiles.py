@@ -460,13 +460,13 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
     saved += tables.save(pd.DataFrame({"n": [1]}), p.folder, "numbers", "Numbers")
-    assert len(saved) == 4 and all(path.exists() for path in saved)
+    assert len(saved) == 2 and all(path.exists() for path in saved)
     for call in calls.shown:
         files.write_bytes(own_home / call.executed, b"{}")
     words = ["git", "-C", str(own_home), "add", "-n", "reports"]
     added = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "tables/numbers.md" in added
-    assert not re.search(r"\.(png|pdf|ipynb|html)", added)
+    assert not re.search(r"\.(png|pdf|svg|ipynb|html)", added)
 
 
 def test_silence_ends_a_call_and_its_kernel(tmp_path):
