@@ -641,7 +641,7 @@ def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
     for x, y in landmarks.astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
     cv2.imwrite(str(empty_home / "dots.png"), image)
-    portrait = Portrait(str(empty_home / "dots.png"), landmarks, 0.0)
+    portrait = Portrait(str(empty_home / "dots.png"), landmarks, 0.0, np.zeros(256))
     poses = people.motion(rng(0), rng(1), 5)
     for shot in move(portrait, pixels(portrait), poses, 128):
         for x, y in shot.landmarks.round().astype(int):
