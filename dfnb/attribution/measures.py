@@ -248,12 +248,17 @@ def randomise(
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
 
-    Both are averaged to 24 × 24 cells first, because their sizes may differ. It is Pearson's
+    Both are averaged to :func:`cells` first, because their sizes may differ. It is Pearson's
     correlation of the cells' ranks, and NaN if one of two maps has the same value everywhere.
     """
     ranks = []
     for frame_maps in (a, b):
-        small = F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24)  # (n, 24, 24)
-        values = small.flatten(1).numpy().round(6)  # cells that differ by rounding alone are ties
+        # Rounded, so that cells that differ by rounding alone are ties.
+        values = cells(frame_maps).reshape(len(frame_maps), -1).round(6)
         ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
     return ranks[0].corrwith(ranks[1], axis=1).to_numpy()
+
+
+def cells(frame_maps: np.ndarray) -> np.ndarray:
+    """Maps (n, h, w) as means of 24 × 24 cells, (n, 24, 24)."""
+    return F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24).numpy()
