@@ -211,12 +211,13 @@ def inp_x(root):
         below = root / f"{folder}-data"
         image(below / f"data/originals/CelebAHQ/{number}.jpg", faces(number)[0][0])
         images, masks = faces(number, forged=True)
-        name = f"{number}_u_lip_CelebAHQ_Kandinsky_2_2_simple"
-        image(below / f"data/inpainting_exchange/CelebAHQ/{name}.jpg", images[0])
         mask = masks[0] * np.uint8(255)
         image(below / f"masks/CelebAHQ_masks/{number}_u_lip.jpg", mask)
         videos[f"{folder}/real/{number}"] = "real", split, str(number)
-        videos[f"{folder}/Kandinsky_2_2/{name}"] = "Kandinsky_2_2", split, str(number)
+        for method in ("Kandinsky_2_2", "OpenJourney"):
+            name = f"{number}_u_lip_CelebAHQ_{method}_simple"
+            image(below / f"data/inpainting_exchange/CelebAHQ/{name}.jpg", images[0])
+            videos[f"{folder}/{method}/{name}"] = method, split, str(number)
     return videos
 
 
