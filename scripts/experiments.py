@@ -29,19 +29,17 @@ NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Every experiment of the papers
 
 What each paper reports, as far as it is known; what we ran; and the command that runs it on the
-published data, once [they are prepared](../data_manifest/README.md). The texts of the papers
-were not available to us, so experiments that only they report may be missing. **None of the
-published numbers is reproduced**: the datasets are gated, and the published networks were never
-run on them.
+published data, once [they are prepared](../data_manifest/README.md). The papers' texts were not
+available to us, so experiments that only they report may be missing. **None was run on the
+published data**, which are gated: no published number is reproduced.
 
 Ours are of small networks on drawn faces, and are not to be compared with published figures: a
 value or a difference, its 95 % interval over people and seeds (across also over datasets; with
-one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of frames.
-*within*, *across* and the other words are in the [glossary](glossary.md). The numbers are from
-[study-bed](../reports/study-bed) and [study-papers](../reports/study-papers), which `dfnb report
-study-bed` and `dfnb report study-papers` make again from the scores;
-[experiments.yaml](../data_manifest/experiments.yaml) says which numbers they are, and `python
-scripts/experiments.py` writes this page.
+one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of frames
+([words](glossary.md)). They come from [study-bed](../reports/study-bed) and
+[study-papers](../reports/study-papers), as
+[experiments.yaml](../data_manifest/experiments.yaml) says; `python scripts/experiments.py` writes
+this page.
 
 Which kinds of experiments were run (–: none of this kind is known in that paper):
 """
@@ -121,7 +119,6 @@ def row_of(experiment: dict) -> dict:
         "experiment": f"{experiment['kind']}: {experiment['what']}",
         "reported": experiment["reported"],
         "ours, drawn faces": "; ".join(ours) or NOT_RUN,
-        "status": f"{status(done, planned)} on drawn faces; never on the published data",
         "on the published data": f"`dfnb run {experiment['profile']}{' --main' * is_main}`",
     }
 

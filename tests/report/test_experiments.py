@@ -32,9 +32,6 @@ def entries(checkout):
 def test_documents_are_what_the_script_writes(checkout, script):
     document = (checkout / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert document == script.document()
-    for line in document.splitlines():  # a status is of what was trained: its numbers are there
-        if f"| {script.RUN} on drawn faces;" in line:
-            assert f": {script.NOT_RUN}" not in line, line
 
 
 def test_the_overview_has_every_experiment(script, entries):
@@ -89,4 +86,5 @@ def test_a_number_is_a_mean_over_the_test_sets_of_its_place(script, entries):
 def test_a_status_counts_what_is_there(script, entries):
     [within] = [each for each in entries if each["id"] == "lv-within"]
     with_picture = {**within, "figure": "reports/study-bed/figures/nope.png"}
-    assert script.row_of(with_picture)["status"].startswith(f"2 of 3 {script.RUN} ")
+    row = script.row_of(with_picture)
+    assert script.status(row["done"], row["planned"]) == f"2 of 3 {script.RUN}"
