@@ -200,7 +200,9 @@ def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
     for detector, place in names:
         rows = {"label": np.arange(400) % 2, "score": draw.random(400)}
         parts.append(pd.DataFrame(rows).assign(detector=detector, place=place, paper="a"))
-    figure, _ = drawn("07_cross_dataset", "roc-curves", "cell-43", main=pd.concat(parts))
+    figure, _ = drawn(
+        "07_cross_dataset", "roc-curves", "cell-43", "roc-shown", main=pd.concat(parts)
+    )
     assert legend_of(figure) == ["B", "C", "_mine"]
     curves = {}  # (place, colour) -> the curve; the line of chance has 50 points
     for axes in figure.axes:
@@ -222,7 +224,7 @@ def test_each_severity_stands_above_its_name_with_its_interval():
     curves = rows.assign(detector="_mine", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
     values = {"curves": curves, "names": ["JPEG", "blur"], "levels": [1, 5]}
     values |= {"shared": [], "test_set": "a"}
-    figure, _ = drawn("09_robustness", "severity-points", "cell-20", **values)
+    figure, _ = drawn("09_robustness", "severity-points", "cell-20", "by-severity-shown", **values)
     for panel, expected in zip(figure.axes, ({0: 0.9, 1: 0.8, 2: 0.6}, {0: 0.9, 2: 0.7})):
         points = panel.lines[0].get_xydata()
         assert dict(points) == pytest.approx(expected)
@@ -289,7 +291,9 @@ def test_seventeen_detectors_have_legible_roc_curves():
         for place in ("within", "across", "photographs"):
             row = {"label": np.arange(40) % 2, "score": draw.random(40), "place": place}
             rows.append(pd.DataFrame(row).assign(detector=detector, paper=PAPERS[k % 5]))
-    figure, _ = drawn("07_cross_dataset", "roc-curves", "cell-43", main=pd.concat(rows))
+    figure, _ = drawn(
+        "07_cross_dataset", "roc-curves", "cell-43", "roc-shown", main=pd.concat(rows)
+    )
     check_legible(figure)
     assert len(figure.axes) == 5 * 3  # each paper's detectors have a row
     assert max(sum(len(line.get_xdata()) > 2 for line in axes.lines) for axes in figure.axes) <= 5
@@ -309,7 +313,7 @@ def test_seventeen_detectors_have_legible_severities():
     curves = curves.assign(value=0.7, low=0.6, high=0.8)
     values = {"curves": curves, "names": ["JPEG"], "levels": [1, 5]}
     values |= {"shared": [], "test_set": "a"}
-    figure, _ = drawn("09_robustness", "severity-points", "cell-20", **values)
+    figure, _ = drawn("09_robustness", "severity-points", "cell-20", "by-severity-shown", **values)
     check_legible(figure)
     places = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     assert max(of[0] for of in places) < min(of[1] for of in places)  # beside their severity
