@@ -192,7 +192,7 @@ def printed_commands(checkout):
             cells = nbformat.reads(text, 4).cells
             text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-            yield from re.findall(r"^dfnb (.*?)(?: *#.*)?$", block, re.MULTILINE)
+            yield from re.findall(r"(?:^|&& )dfnb (.*?)(?: &&| *#|$)", block, re.MULTILINE)
 
 
 def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypatch):
