@@ -90,6 +90,14 @@ def test_a_file_of_another_network_is_refused(fetched):
         backbones.start("resnet18", str(fetched.parent / "no.pth"))
 
 
+@pytest.mark.parametrize("content", ["text", {"state_dict": {}}, [1], torch.zeros(3), {"a": 1}])
+def test_a_file_without_tensors_by_name_is_refused_in_one_sentence(content, tmp_path):
+    file = tmp_path / "mine.pth"
+    file.write_text("abc") if isinstance(content, str) else torch.save(content, file)
+    with pytest.raises(DfnbError, match=r"mine.pth is not valid as weights of test_resnet \(it "):
+        backbones.create("test_resnet", str(file))
+
+
 def test_damaged_weights_are_refused(fetched):
     fetched.write_bytes(fetched.read_bytes()[:-1])
     with pytest.raises(DfnbError, match=f"from {fetched}, is not valid"):

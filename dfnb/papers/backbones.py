@@ -5,6 +5,7 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,10 +199,11 @@ def _read_weights(file: Path, name: str) -> dict[str, Tensor]:
 
     Another package may name the layers of the same network otherwise. So where no name is timm's,
     the tensors are taken in their order, which torch.save keeps and the format of safetensors does
-    not. Raises ValueError where their shapes differ.
+    not. Raises ValueError where it has something else than tensors by name, and where their shapes
+    differ.
     """
     is_safe = file.suffix == ".safetensors"
-    weights = load_file(file) if is_safe else torch.load(file, "cpu", weights_only=True)
+    weights = load_file(file) if is_safe else _unpickled(file)
     expected = timm.create_model(name).state_dict()
     if not is_safe and not weights.keys() & expected.keys():
         weights = dict(zip(expected, weights.values(), strict=True))
@@ -209,6 +211,21 @@ def _read_weights(file: Path, name: str) -> dict[str, Tensor]:
     wrong = [key for key in expected if weights.get(key, no_tensor).shape != expected[key].shape]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {wrong[:4]}")
+    return weights
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
+    """The tensors that torch.save wrote; no code in the file is executed."""
+    try:
+        weights = torch.load(file, "cpu", weights_only=True)
+    except (IndexError, pickle.UnpicklingError):  # not torch's text, which says how to execute code
+        raise ValueError("it is damaged, or has more than tensors") from None
+    if not (
+        isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
+    ):
+        raise ValueError(
+            "it has no tensors by name, such as torch.save(model.state_dict(), ...) saves"
+        )
     return weights
 
 

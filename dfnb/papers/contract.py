@@ -144,7 +144,7 @@ class Settings(Closed):
     antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
-    pretrained: bool | str = True
+    pretrained: bool | Annotated[str, Field(min_length=1)] = True
     image_size: ImageSize = 299
     mean: Colour = (0.5, 0.5, 0.5)
     std: Colour = (0.5, 0.5, 0.5)
