@@ -154,7 +154,8 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
         # The number of the random network stands for the seed, so that it is resampled like one.
         pairs["seed"] = pairs["seed"].str.removeprefix(prefix)
         parts.append(pairs.assign(map=pairs["map"] + suffix))
-    parts[1] = parts[1].dropna()  # most maps have no sign
+    has_sign = parts[1].groupby(by, observed=True)[CORRELATION].transform("count") > 0
+    parts[1] = parts[1][has_sign]  # most maps have none
     pairs = pd.concat(parts).sort_index(kind="stable")  # each map with its sign after the same map
     is_blank = (
         pairs[CORRELATION].isna().groupby([pairs[name] for name in by], observed=True, sort=False)
@@ -411,4 +412,4 @@ def latex(table: pd.DataFrame) -> str:
     text = re.sub(r"([<>])(?: (?=\d))?([\d.]*)", r"$\1\2$", text)
     for character, replacement in IN_LATEX.items():
         text = text.replace(character, replacement)
-    return text.replace("\\\\\n[", "\\\\\n{[}")  # else an argument of the line break
+    return text.replace("\n[", "\n{[}")  # else an argument of the line break or rule before it

@@ -293,6 +293,7 @@ def test_a_table_in_latex_needs_no_special_fonts():
     assert lines[4].endswith(r"A\_b $\times$ 3 $-$ \{c\} \\")
     # A bracket at the beginning of a row would be an argument of the line break before it.
     assert lines[5] == r"{[}x] & -- & a $>$ b $|$ c\ldots{} & \textasciitilde  \\"
+    assert tables.latex(table[1:]).splitlines()[4].startswith("{[}x]")  # or of the rule
     for line in lines:  # math mode ends where it begins; braces are in pairs
         bare = re.sub(r"\\[\\&%_{}]", "", line)
         assert bare.count("$") % 2 == 0 and bare.count("{") == bare.count("}")
