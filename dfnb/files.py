@@ -88,8 +88,11 @@ def report_folder(report: str) -> Path:
 
 
 def stored_report(report: str) -> Path:
-    """The folder of a report to read: in the home, or else one that ships with the project."""
-    return find(f"reports/{check_name(report, 'reports')}")
+    """The folder of a report to read: in the home, or else one that ships with the project.
+
+    One without scores in the home, such as one with figures of a shipped report, does not count.
+    """
+    return find(f"reports/{check_name(report, 'reports')}/scores").parent
 
 
 def in_reports(pattern: str) -> list[Path]:

@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError
-from dfnb.files import read_table, report_folder, write_bytes
+from dfnb.files import read_table, report_folder, stored_report, write_bytes
 from dfnb.report import detectors, measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.store import reports
@@ -416,3 +416,11 @@ def test_bad_scores_are_refused_in_one_sentence(changes, message):
     with pytest.raises(DfnbError, match=message) as error:
         check_scores(table, "the scores of x")
     assert str(error.value).startswith("the scores of x ") and "\n" not in str(error.value)
+
+
+def test_a_shipped_report_is_read_until_the_home_has_scores_of_its_own(empty_home, checkout):
+    figures = empty_home / "reports" / "study-papers" / "figures"
+    figures.mkdir(parents=True)  # as a notebook saves them that shows the shipped report
+    assert stored_report("study-papers") == checkout / "reports" / "study-papers"
+    (figures.parent / "scores").mkdir()
+    assert stored_report("study-papers") == figures.parent
