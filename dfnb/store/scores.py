@@ -267,8 +267,8 @@ def collect(run: StoredRun, report: str = "") -> Path:
     another version of a test set than the file has. Without any scores there is no file.
     """
     path = run_folder(run.id) / "scores.parquet"
-    copies = in_reports(f"scores/{run.id}.parquet")
-    copies = sorted(copies, key=lambda copy: (copy.parent.parent.name != report, copy))
+    copies = in_reports(f"scores/{run.id}.parquet")  # the home's first
+    copies.sort(key=lambda copy: copy.parent.parent.name != report)
     set_others_aside(path, run.record)
     for copy in copies:
         of_copy = read_about(copy)
