@@ -96,12 +96,9 @@ class Settings(Closed):
     frames_per_video: int | None = Field(None, ge=1)  # of these at most, evenly spaced; None: all
     min_face: int = Field(32, ge=8)  # a face's longer side has at least so many source pixels
     # Videos are encoded again as H.264 at this constant rate factor before faces are found and cut;
-    # None: they are not. Masks come from the files as they are.
-    reencode: int | None = Field(None, ge=0, le=51)
-
-    def parameters(self) -> dict:
-        """What is recorded; ``reencode`` only where it is set, as older datasets lack it."""
-        return self.model_dump(exclude={"reencode"} if self.reencode is None else None)
+    # None: they are not. Masks come from the files as they are. Recorded only where it is set, as
+    # older datasets lack it.
+    reencode: int | None = Field(None, ge=0, le=51, exclude_if=lambda crf: crf is None)
 
 
 class NoFace(Unusable):
@@ -690,7 +687,7 @@ def prepare(
     if not all(video.crops for video in videos):  # crops need no detector
         detector = detector or YuNet()
     # Without a detector, the hash is that of the class: an instance would download the weights.
-    parameters = {**settings.parameters(), "detector_sha256": (detector or YuNet).sha256}
+    parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
         check_space(folder, chosen, settings)
         for video in chosen:
