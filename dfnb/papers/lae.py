@@ -307,8 +307,8 @@ class Network(contract.Network):
         sign(z_u) M_u. So w_ck is the mean of sign(z_u) W_uk. Since sign(z_u) is the gradient of
         ``|z_u|``, this is Grad-CAM of the half's activation a_c, the mean of its ``|z_u|``, but for
         a constant factor and Grad-CAM's ReLU; and without biases the attention's mean over
-        positions is a_c. Another reading of the paper weights the maps by ``|z_u|`` instead of
-        sign(z_u), see notebook 03.
+        positions is a_c. The sign is our choice: the paper's formula, as it is recalled and not
+        verified, weights the maps by ``|z_u|``, see notebook 03.
         """
         # w_ck = (1 / units of a half) · Σ_u sign(z_u) W_uk, over the units u of half c
         signs = latent.sign().unflatten(1, (2, -1))  # (B, 2, units of a half)
