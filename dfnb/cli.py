@@ -315,7 +315,9 @@ def prepare(
     ] = None,
     reencode: Annotated[
         int | None,
-        typer.Option(metavar="CRF", help="Encode all videos again alike first: H.264, 0 to 51."),
+        typer.Option(
+            metavar="CRF", min=0, max=51, help="Encode all videos again alike first, as H.264."
+        ),
     ] = None,
 ) -> None:
     """Prepare a dataset: find faces and crop them.

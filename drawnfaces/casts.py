@@ -242,11 +242,10 @@ def _paired(members: list[Person]) -> list[Person]:
     """The people of a split with their donors and pairs: neighbours in tone, or else in looks.
 
     Looks count where photographs are forged along the mesh, and so have a ``thumbnail``: that of a
-    person's first portrait counts. There each
-    person in turn is paired with whoever of those left looks most like them, so that beards and
-    glasses are mostly paired with their like. The lightest person has the first turn; each further
-    turn goes to whoever of those left looks most like the person who had the turn before. A
-    person's donor is the next in the ring of two or three.
+    person's first portrait counts. There each person in turn is paired with whoever of those left
+    looks most like them, so that beards and glasses are mostly paired with their like. The lightest
+    person has the first turn; each further turn goes to whoever of those left looks most like the
+    person who had the turn before. A person's donor is the next in the ring of two or three.
     """
     waiting = sorted(members, key=lambda person: (person.tone, person.number))
     paired = []

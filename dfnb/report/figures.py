@@ -144,14 +144,14 @@ def show(
         saved.append(_save(drawn, path, {CAPTION: caption}))
         paper = reports.paper_folder(folder.name) / "figures"
         write_bytes(paper / f"{name}.txt", f"{caption}\n".encode())
-        versions = {name: drawn}
+        for suffix in ("pdf", "svg"):
+            _save(drawn, paper / f"{name}.{suffix}")
         if callable(figure):
-            with plt.rc_context(IN_ONE_COLUMN):
-                versions[f"{name}-one-column"] = figure()
-        for stem, version in versions.items():
-            for suffix in ("pdf", "svg"):
-                _save(version, paper / f"{stem}.{suffix}")
-            plt.close(version)
+            with plt.rc_context(IN_ONE_COLUMN):  # also while it is saved, which draws its ticks
+                narrow = figure()
+                for suffix in ("pdf", "svg"):
+                    _save(narrow, paper / f"{name}-one-column.{suffix}")
+                plt.close(narrow)
     plt.close(drawn)  # else the notebook would show it a second time
     return saved
 

@@ -44,6 +44,7 @@ class Condition(NamedTuple):
 
 
 CHECKED = "blank"  # a measure that each row with sanity has; those of earlier versions lack it
+OLD_MEASURES = ["all", "empty"]  # which these have instead
 
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
@@ -124,7 +125,7 @@ def read_rows(path: Path, categories: Sequence[str] = ()) -> pd.DataFrame:
     """
     rows = read_table(path, categories)
     is_old = rows["sanity"] & rows.reindex(columns=[CHECKED])[CHECKED].isna()
-    return rows[~is_old].dropna(axis=1, how="all") if is_old.any() else rows
+    return rows[~is_old].drop(columns=OLD_MEASURES) if is_old.any() else rows
 
 
 class Size(NamedTuple):
