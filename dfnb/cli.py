@@ -201,9 +201,10 @@ def synth(
     name = name or preset
     changes = {"portraits": str(portraits)} if portraits else {}
     settings = sources.preset(preset, **changes)
+    record = embedded.build(name, settings)
     if settings.portraits and not photographs.is_list(settings.portraits):
         typer.echo(photographs.count(settings.portraits))
-    _print_record(embedded.build(name, settings), name)
+    _print_record(record, name)
 
 
 @commands.command()

@@ -140,9 +140,9 @@ def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[st
     """
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
-    parameters = _parameters(name, settings)
     if settings.portraits and not settings.portraits.endswith(photographs.SUFFIX):
         refuse_overlap(folder, [Path(settings.portraits)])
+    parameters = _parameters(name, settings)
     # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
     with locked(folder, wait_s=-1):
         _refuse_other_settings(folder, parameters)
