@@ -38,9 +38,7 @@ from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
 from dfnb.device import DEVICE
 from dfnb.files import atomic
-from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import lae
-from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import Settings
 from dfnb.records import environment
 from dfnb.running.profiles import calls
@@ -215,15 +213,7 @@ def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
     ``kind`` is ``lv``, Locate and Verify, or ``etd``, Exposing the Deception, as in the names of
     the golden files. A row has the largest difference from a golden value, and in what it is.
     """
-    # Each batch has the golden files' seed, 0, labels, side in pixels, and masks if there are any.
-    if kind == "lv":
-        network = lv.Network(lv.Settings(pretrained=False))
-        batch = goldens.golden_batch(0, [0, 1], 299, goldens.forged(0))
-    else:
-        # The golden images are what the released network's branches see: blue is first already.
-        network = etd.Network(etd.Settings(pretrained=False, channel_order="corrected"))
-        batch = goldens.golden_batch(0, [0, 1, 1, 0], 224)
-    network = goldens.loaded(network, goldens.golden_weights(kind))
+    paper, network, batch = goldens.released(kind)
     network = network.to(DEVICE, memory_format=torch.channels_last)
     for name, value in batch.items():
         if isinstance(value, Tensor):
@@ -237,7 +227,7 @@ def golden(kind: str, gradients: bool) -> Iterator[dict[str, Any]]:
     if gradients:
         goldens.run(network, batch)
         path = goldens.GOLDEN / f"{kind}_0_gradnorm.json"
-        differences = goldens.gradients_off(network, {"lv": lv, "etd": etd}[kind], path)
+        differences = goldens.gradients_off(network, paper, path)
         yield {"contender": "float64 gradients", **judged(differences, goldens.GRADIENTS)}
 
 

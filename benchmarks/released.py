@@ -15,22 +15,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import goldens  # noqa: E402
 
-from dfnb.papers import exposing_the_deception as etd  # noqa: E402
-from dfnb.papers import locate_and_verify as lv  # noqa: E402
-
 FILE = ROOT / "reports" / "benchmarks" / "released.csv"
 
 
 def rows(kind: str) -> list[dict[str, object]]:
     """A row per quantity of a paper: ``lv``, Locate and Verify, or ``etd``, as in golden files."""
-    if kind == "lv":
-        paper, settings = lv, lv.Settings(pretrained=False)
-        batch = goldens.golden_batch(0, [0, 1], 299, goldens.forged(0))
-    else:
-        # The golden images are what the released network's branches see: blue is first already.
-        paper, settings = etd, etd.Settings(pretrained=False, channel_order="corrected")
-        batch = goldens.golden_batch(0, [0, 1, 1, 0], 224)
-    network = goldens.loaded(paper.Network(settings), goldens.golden_weights(kind))
+    paper, network, batch = goldens.released(kind)
     outputs, losses = goldens.run(network, batch)
     expected = np.load(goldens.GOLDEN / f"{kind}_0.npz")
     compared = goldens.pairs(kind, batch, outputs, losses, expected)

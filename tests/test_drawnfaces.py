@@ -579,6 +579,15 @@ def test_nobody_knows_who_is_shown_in_a_flat_folder_but_a_copy_is_found(person_f
     assert checks["people in more than one split"] == len(repeated) > 3
 
 
+def test_copies_of_copies_show_one_person():
+    portraits = {number: [f"{number}.png"] for number in "abcde"}
+    pairs = [["a.png", "b.png"], ["c.png", "d.png"], ["b.png", "d.png"]]
+    shown = embedded._shown(portraits, pairs, are_named=False)
+    assert len({shown[number] for number in "abcd"}) == 1 and shown["a"] and shown["e"] == ""
+    shown = embedded._shown(portraits, pairs, are_named=True)
+    assert len({shown[number] for number in "abcd"}) == 1 and shown["e"] == "e"
+
+
 def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch):
     (empty_home / "data_manifest").mkdir()
     (empty_home / "data_manifest/mine.sha256").write_text(f"{'a' * 64}  Ada Lovelace.jpg\n")

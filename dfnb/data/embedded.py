@@ -94,7 +94,7 @@ def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
         from dfnb.data import faces  # imports torch
 
         folder = photographs.folder_of(settings.portraits)
-        files = [*photographs.hashes(settings.portraits)]
+        files = photographs.names(settings.portraits)
         detect = faces.YuNet() if files else None  # it may have to be downloaded
         # Committed results rest on datasets of lists, in which a forgery of a grey one has colours.
         keep_grey = not photographs.is_list(settings.portraits)
@@ -118,11 +118,12 @@ def _shown(
     show one person. Files that show nearly the same picture show the same person in any case.
     """
     numbers = {file: number for number, files in portraits.items() for file in files}
-    shown = {number: number if are_named else "" for number in portraits}
-    for one, other in repeated:
-        known = shown[numbers[one]] or numbers[one]
-        shown[numbers[one]] = shown[numbers[other]] = known
-    return shown
+    people = {number: number for number in portraits}
+    for one, other in repeated:  # the people of both are one from now on
+        kept, joined = people[numbers[one]], people[numbers[other]]
+        people = {number: kept if who == joined else who for number, who in people.items()}
+    known = {*portraits} if are_named else {numbers[file] for pair in repeated for file in pair}
+    return {number: who if number in known else "" for number, who in people.items()}
 
 
 def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[str, Any]:

@@ -25,14 +25,24 @@ URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 def hashes(source: str) -> dict[str, str]:
     """The sha256 of each photograph, by its file's path in the folder; nothing is fetched.
 
-    ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
-    ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
-    are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a list,
-    where a folder has files beside folders or a person's folder has folders, and where a line of
-    the list is not two words, a hash and a name, which may contain spaces.
+    Raises :class:`DfnbError` as :func:`names` does, and where a line of a list is not two words, a
+    hash and a name, which may contain spaces.
     """
     if is_list(source):
         return read_list(source)
+    return {name: sha256(Path(source, name)) for name in names(source)}
+
+
+def names(source: str) -> list[str]:
+    """The path of each photograph in its folder; nothing is read or fetched.
+
+    ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
+    ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
+    are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a list,
+    and where a folder has files beside folders, or a person's folder has folders.
+    """
+    if is_list(source):
+        return [*read_list(source)]
     folder = Path(source)
     if not folder.is_dir():
         raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
@@ -45,7 +55,7 @@ def hashes(source: str) -> dict[str, str]:
         if below:
             raise DfnbError(f"{below[0]} is a folder; put its photographs into {person} itself")
         files += of_person
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    return [path.relative_to(folder).as_posix() for path in files]
 
 
 def is_list(source: str) -> bool:
@@ -61,12 +71,12 @@ def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def are_named(source: str) -> bool:
     """Whether somebody said who is shown: a list has one photograph per person, or folders do."""
-    return is_list(source) or any("/" in file for file in hashes(source))
+    return is_list(source) or any("/" in name for name in names(source))
 
 
 def count(source: str) -> str:
     """How many photographs and people a folder has, as a sentence."""
-    files = hashes(source)
+    files = names(source)
     if are_named(source):
         n_people = len({file.split("/")[0] for file in files})
         return f"{source}: {len(files)} photographs of {n_people} people, a folder per person"

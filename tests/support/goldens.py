@@ -82,6 +82,18 @@ def loaded(network, weights):
     return network.eval()
 
 
+def released(kind):
+    """The paper of ``lv`` or ``etd``, its network with the golden weights, and the golden batch."""
+    if kind == "lv":
+        paper, settings = lv, lv.Settings(pretrained=False)
+        batch = golden_batch(0, [0, 1], 299, forged(0))
+    else:
+        # The golden images are what the released network's branches see: blue is first already.
+        paper, settings = etd, etd.Settings(pretrained=False, channel_order="corrected")
+        batch = golden_batch(0, [0, 1, 1, 0], 224)
+    return paper, loaded(paper.Network(settings), golden_weights(kind)), batch
+
+
 def run(network, batch, precision=torch.float64, backward=True):
     """Outputs and losses, and after ``backward`` the gradients in the network.
 
