@@ -157,6 +157,15 @@ def score_corrupted(p: RobustnessParameters) -> None:
             reports.keep(p.report, run, shown)
 
 
+def refuse_unmeasured(rows: pd.DataFrame, p: AttributionParameters | RobustnessParameters) -> None:
+    """Raise :class:`DfnbError` where ``rows``, what the notebook shows of its report, are none."""
+    if rows.empty:
+        raise DfnbError(
+            f"report {p.report} has no scores that this notebook shows; it makes them with `-p save "
+            "True` in a report of your own, where notebooks of papers saved their runs"
+        )
+
+
 def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
     """The test set on which most of these runs were scored.
 
