@@ -499,6 +499,13 @@ def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypa
         measuring.measure_maps(p)
 
 
+def test_a_report_without_the_scores_that_a_notebook_shows_is_refused():
+    p = parameters.check("09_robustness", {"report": "mine"})
+    measuring.refuse_unmeasured(pd.DataFrame({"severity": [5]}), p)
+    with pytest.raises(DfnbError, match="report mine has no scores that"):
+        measuring.refuse_unmeasured(pd.DataFrame({"severity": []}), p)
+
+
 # ---------------------------------------------------------------- trainings
 
 

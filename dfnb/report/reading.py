@@ -15,7 +15,7 @@ from pandas.api.types import union_categoricals
 from scipy.special import expit
 
 from dfnb.checks import DfnbError
-from dfnb.files import stored_report
+from dfnb.files import read_table, stored_report
 from dfnb.report.detectors import THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -27,7 +27,6 @@ from dfnb.store.scores import (
     State,
     collect,
     read_about,
-    read_rows,
     state_of,
 )
 
@@ -239,7 +238,7 @@ def _scores_of(
     first_with = {}  # test set -> the first file that has it, and the fingerprint there
     for source in files:
         metadata = read_about(source.path)
-        rows = read_rows(source.path, TEXTS)
+        rows = read_table(source.path, TEXTS)
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)

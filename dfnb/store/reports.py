@@ -32,6 +32,7 @@ from dfnb.files import (
     home,
     locked,
     read_json,
+    read_table,
     report_folder,
     write_bytes,
     write_json,
@@ -166,7 +167,7 @@ def keep(
     source = scores.collect(run, report)
     shown = [*shown]
     with locked(source.parent.parent, wait_s=600):  # rows and metadata of one moment
-        rows = scores.select(scores.read_rows(source), shown)
+        rows = scores.select(read_table(source), shown)
         about, sizes = scores.read_about(source), scores.sizes_of(source)
     names = {*rows["test_set"]}
     test_sets = {name: kept for name, kept in about.test_sets.items() if name in names}

@@ -9,7 +9,7 @@ The file of a run grows: a test set, a corruption or a map that a later step ask
 it. A report takes the rows of the conditions that it shows, see :mod:`dfnb.store.reports`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -42,9 +42,6 @@ class Condition(NamedTuple):
     map: str = ""  # the attribution map that is measured; empty: none
     sanity: bool = False  # whether the map is compared with those of random networks
 
-
-CHECKED = "blank"  # a measure that each row with sanity has; those of earlier versions lack it
-OLD_MEASURES = ["all", "empty"]  # which these have instead
 
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
@@ -117,17 +114,6 @@ def state_of(path: Path) -> State:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read_rows(path: Path, categories: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of a score file, as of :func:`dfnb.files.read_table`.
-
-    Those of a sanity check of an earlier version, which compared maps otherwise, are left out. So
-    they are made again, and leave the file when it is written.
-    """
-    rows = read_table(path, categories)
-    is_old = rows["sanity"] & rows.reindex(columns=[CHECKED])[CHECKED].isna()
-    return rows[~is_old].drop(columns=OLD_MEASURES) if is_old.any() else rows
-
-
 class Size(NamedTuple):
     """How many frames and videos a score file has under a condition."""
 
@@ -139,7 +125,7 @@ def sizes_of(path: Path) -> dict[Condition, Size]:
     """The conditions of which a score file has rows; none where there is no file."""
     if not path.exists():
         return {}
-    rows = read_rows(path, (*TEXT_CONDITIONS, "video"))
+    rows = read_table(path, (*TEXT_CONDITIONS, "video"))
     sizes = rows.groupby(CONDITION, observed=True, sort=False)["video"].agg(["size", "nunique"])
     return {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
 
@@ -205,7 +191,7 @@ def _merge(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     if path.exists():
         known = read_about(path)
         new = [Condition(*values) for values in rows[CONDITION].drop_duplicates().to_numpy()]
-        stored = read_rows(path).merge(_table_of(new), how="left_anti")
+        stored = read_table(path).merge(_table_of(new), how="left_anti")
         changed = [
             name
             for name in known.test_sets
@@ -280,7 +266,7 @@ def collect(run: StoredRun, report: str = "") -> Path:
                 names = {condition.test_set for condition in missing}
                 kept = {name: about for name, about in of_copy.test_sets.items() if name in names}
                 update = {"test_sets": kept, "variants": []}
-                rows = select(read_rows(copy), missing)
+                rows = select(read_table(copy), missing)
                 _merge(path, rows, of_copy.model_copy(update=update))
     return path
 
