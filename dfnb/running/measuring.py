@@ -161,8 +161,8 @@ def refuse_unmeasured(rows: pd.DataFrame, p: AttributionParameters | RobustnessP
     """Raise :class:`DfnbError` where ``rows``, what the notebook shows of its report, are none."""
     if rows.empty:
         raise DfnbError(
-            f"report {p.report} has no scores that this notebook shows; with `-p report mine -p save "
-            "True` it makes them, after a notebook of a paper with the same"
+            f"report {p.report} has no scores that this notebook shows; with a report of your own "
+            "and save = True it makes them, after a notebook of a paper with the same two"
         )
 
 
