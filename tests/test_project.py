@@ -142,6 +142,21 @@ def test_the_findings_have_the_numbers_of_the_committed_reports(checkout, headin
             assert cell == texts.get((detector, name), "–"), (detector, name)
 
 
+def test_what_is_not_as_released_in_study_recipe_is_in_its_table(checkout):
+    departing = set()
+    for notebook, stated in profiles.read("study-recipe").notebooks.items():
+        if paper := papers.of_notebook(notebook):
+            Settings = papers.module(paper).Settings
+            changes = {name: stated[name] for name in stated.keys() & Settings.model_fields.keys()}
+            here = Settings.check(changes, notebook).model_dump()
+            released = Settings().model_dump()
+            departing |= {name for name in released if here[name] != released[name]}
+    text = (checkout / "docs" / "numbers.md").read_text(encoding="utf-8")
+    rows = text.partition("## What is not as released")[2].partition("\n## ")[0].splitlines()
+    settings = [row.split("|")[1] for row in rows if row.startswith("|")]
+    assert {*re.findall(r"`(\w+)`", " ".join(settings))} == departing
+
+
 def test_hours_and_memory_on_a_gpu_are_those_of_the_committed_rows(checkout, monkeypatch):
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import hours
