@@ -204,22 +204,6 @@ def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
     assert read_about(path).test_sets[A].fingerprint == "second"
 
 
-def test_a_sanity_check_of_an_earlier_version_is_made_again_and_leaves_the_file():
-    run = StoredRun("r", planted.record("xception", 0))
-    check = Condition(A, map="edges", sanity=True)
-    scored, old = planted.table(A), planted.measured(A, all=1, empty=0)
-    planted.add(run, {Condition(A): scored, check: old})
-    path = collect(run)
-    assert conditions_of(path) == [Condition(A)]
-    reports.keep("mine", run, [Condition(A), check])
-    assert maps("mine").empty
-    planted.add(run, {check: planted.measured(A, **{"random 1": 0.9}).assign(blank=0.0)})
-    assert conditions_of(path) == [Condition(A), check]
-    stored = read_table(path)
-    assert len(stored) == len(scored) + len(old)
-    assert not {"all", "empty"} & {*stored}
-
-
 def test_this_run_comes_first_and_with_its_own_scores_alone():
     planted.write_all("demo")
     run = run_of(seed=7)
