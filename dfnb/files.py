@@ -218,14 +218,13 @@ def write_table(
     import pyarrow as pa
     from pyarrow import parquet
 
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    # Without pandas' own metadata: the schema has all that it says.
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
     encoding = {
         "compression": "zstd",
-        "compression_level": 9,
-        # Floats hardly repeat: with dictionaries of them a table of scores is a tenth larger.
-        "use_dictionary": [
-            each.name for each in arrow.schema if not pa.types.is_floating(each.type)
-        ],
+        "compression_level": 19,
+        # Dictionaries of what hardly repeats would make a table larger.
+        "use_dictionary": [name for name in table if table[name].nunique() < 100],
     }
     with (
         atomic(path) as temporary,
