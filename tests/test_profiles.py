@@ -165,6 +165,24 @@ def test_a_notebook_of_the_home_is_called_with_the_parameters_of_its_own_cell(ow
             profiles.calls("mine")
 
 
+@pytest.mark.parametrize(
+    "annotation", ['__import__("os").mkdir("run")', "int.foo", "(1 / 0)", "print"]
+)
+def test_reading_a_notebook_of_the_home_runs_nothing(own_home, annotation, monkeypatch):
+    monkeypatch.chdir(own_home)
+    write_own_notebook(own_home)
+    path = own_home / "notebooks" / "11_strength.ipynb"
+    notebook = nbformat.read(path, 4)
+    lines = notebook.cells[0].source
+    assert "strength: float" in lines
+    notebook.cells[0].source = lines.replace("strength: float", f"strength: {annotation}")
+    nbformat.write(notebook, path)
+    write_profile(own_home, notebooks={BASELINE: SETTINGS, "11_strength": {}})
+    with pytest.raises(DfnbError, match="11_strength"):
+        profiles.calls("mine")
+    assert not (own_home / "run").exists()
+
+
 def test_a_notebook_of_the_home_leaves_its_table_and_record(own_home):
     write_own_notebook(own_home)
     planted.write("own", "xception")

@@ -233,14 +233,37 @@ def _schema_of_cell(notebook: str) -> type[Parameters]:
         if name not in Parameters.model_fields:
             annotation = ast.unparse(statement.annotation)
             try:
-                known_type = eval(annotation, types)  # knows these types, and no functions
+                known_type = _type_of(statement.annotation, types)
                 fields[name] = known_type, ast.literal_eval(statement.value)
-            except (NameError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError):
                 raise DfnbError(
                     f"{path}: {name}: {annotation} is no type of a parameter with a literal; use "
                     f"{', '.join(types)}"
                 ) from None
     return create_model(notebook, __base__=Parameters, **fields)
+
+
+def _type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:
+    """The type that an annotation names, such as ``Optional[int]``.
+
+    It is read, not evaluated: a reader's notebook must not run code before it is executed. Raises
+    KeyError for a name that is not in ``types``, TypeError or ValueError for another expression.
+    """
+    match node:
+        case ast.Name(id=name):
+            return types[name]
+        case ast.Constant(value=None):
+            return None
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
+            values = ast.literal_eval(values)
+            return Literal[values]
+        case ast.Subscript(value=outer, slice=ast.Tuple(elts=inner)):
+            return _type_of(outer, types)[tuple(_type_of(each, types) for each in inner)]
+        case ast.Subscript(value=outer, slice=inner):
+            return _type_of(outer, types)[_type_of(inner, types)]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type_of(left, types) | _type_of(right, types)
+    raise ValueError(f"{ast.unparse(node)} is no type")
 
 
 def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
