@@ -241,7 +241,7 @@ def data() -> None:
     First those that `dfnb fetch NAME` downloads, then those that anyone can download by hand, then
     those that the authors give on request, and what is made of files of your own.
     """
-    from dfnb.data import published
+    from dfnb.preparing import published
 
     for how, group in published.overview().groupby("how", sort=False):
         typer.echo(f"\n{how}")
@@ -265,7 +265,8 @@ def fetch(
     interruption, the same command continues.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import fetch, published
+    from dfnb.data import fetch
+    from dfnb.preparing import published
 
     dataset = published.load(name)
     if not dataset.fetch:
@@ -343,8 +344,9 @@ def prepare(
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import prepare, published, sources
-    from dfnb.data.videos import summary
+    from dfnb.data import sources
+    from dfnb.preparing import prepare, published
+    from dfnb.preparing.videos import summary
 
     if name is None:  # a folder's name may have a dot, as in celeb.v2
         name = Path(source).name if Path(source).is_dir() else Path(source).stem
@@ -375,11 +377,11 @@ def prepare(
 
 
 def _videos(source: Path, root: Path | None) -> list:
-    """The :class:`~dfnb.data.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
+    """The :class:`~dfnb.preparing.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
 
     In a CSV, videos are named by their paths below ``root``; a folder is its own root.
     """
-    from dfnb.data import videos
+    from dfnb.preparing import videos
 
     if source.is_dir():
         if root:
@@ -408,10 +410,10 @@ def _stop(*_: Any) -> None:
 def _print_record(record: dict[str, Any], name: str) -> None:
     """Print what the record of a dataset says: its counts, fingerprint, losses and unused files.
 
-    Losses are those of :func:`dfnb.data.prepare.dropouts`. Of files that could not be used the
+    Losses are those of :func:`dfnb.preparing.prepare.dropouts`. Of files that could not be used the
     reason is printed, to standard error, and so are photographs that are in two splits.
     """
-    from dfnb.data import prepare, videos
+    from dfnb.preparing import prepare, videos
 
     for kind, counts in record["n"].items():  # "split/method"
         typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from dfnb.checks import DfnbError
-from dfnb.data import prepare, published
-from dfnb.data.videos import Video
 from dfnb.files import read_json
+from dfnb.preparing import prepare, published
+from dfnb.preparing.videos import Video
 
 COMPRESSIONS = ("raw", "c23", "c40")
 

@@ -31,6 +31,7 @@ report
 papers
 training
 attribution
+preparing
 library
 running
 cli
@@ -109,6 +110,16 @@ def test_imports_go_down_the_layers(checkout):
                 if layers[name.split(".")[0]] > layers[part]:
                     upwards.append(f"{part} imports {name}")
     assert upwards == []
+
+
+def test_preparing_is_entered_by_its_door_alone(checkout):
+    """What trains, scores or reports imports nothing of ``dfnb.preparing``."""
+    entering = set()
+    for path, tree in trees(checkout):
+        part = path.relative_to(checkout).parts[1]
+        if path.is_relative_to(checkout / "dfnb") and part != "preparing":
+            entering |= {path.name for name in imports(tree) if name.startswith("preparing")}
+    assert entering == {"cli.py"}
 
 
 def test_the_drawn_faces_know_nothing_of_what_uses_them(checkout):

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from dfnb import files
 from dfnb.checks import DfnbError
 from dfnb.cli import app, commands
-from dfnb.data import prepare
 from dfnb.papers import backbones
+from dfnb.preparing import prepare
 from dfnb.report.page import REPORT
 from dfnb.running import workflow
 

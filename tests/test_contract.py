@@ -12,8 +12,9 @@ import pytest
 import notebooks
 from dfnb import files, papers
 from dfnb.checks import DfnbError
-from dfnb.data import frames, published
+from dfnb.data import frames
 from dfnb.papers import contract
+from dfnb.preparing import published
 from dfnb.report import claims, scores, tables
 from dfnb.running import parameters
 from dfnb.training import train

@@ -9,7 +9,7 @@ import pytest
 from clips import moving, without_first, write
 from PIL import Image
 
-from dfnb.data.decode import IMAGE, MEDIA, Unusable, decode, guess_length, read_image
+from dfnb.preparing.decode import IMAGE, MEDIA, Unusable, decode, guess_length, read_image
 from dfnb.seeds import rng
 
 CODECS = [

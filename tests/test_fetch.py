@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 
 from dfnb import cli
 from dfnb.checks import DfnbError
-from dfnb.data import fetch, prepare, published
+from dfnb.data import fetch
 from dfnb.data.sources import published_names
 from dfnb.files import read_json
+from dfnb.preparing import prepare, published
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
 

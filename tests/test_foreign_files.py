@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from dfnb import cli
 from dfnb.checks import DfnbError
-from dfnb.data import embedded, photographs, prepare, published, sources
+from dfnb.data import embedded, photographs, sources
 from dfnb.data.frames import OWN_FILES, OWN_MARK, load_frames
-from dfnb.data.videos import Video, read_csv
+from dfnb.preparing import prepare, published
+from dfnb.preparing.videos import Video, read_csv
 
 
 def make_folder(home):

@@ -17,8 +17,6 @@ from clips import SMALL, Blobs, draw, moving, without_first, write
 from PIL import Image
 
 from dfnb.checks import DfnbError
-from dfnb.data import prepare
-from dfnb.data.decode import decode, guess_length
 from dfnb.data.frames import (
     OWN_MARK,
     landmarks_array,
@@ -28,8 +26,10 @@ from dfnb.data.frames import (
     read_crop,
     read_mask,
 )
-from dfnb.data.prepare import Settings, prepare_picture
-from dfnb.data.videos import Video, read_folder
+from dfnb.preparing import prepare
+from dfnb.preparing.decode import decode, guess_length
+from dfnb.preparing.prepare import Settings, prepare_picture
+from dfnb.preparing.videos import Video, read_folder
 from dfnb.seeds import rng
 from drawnfaces import codecs
 

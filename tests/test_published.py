@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from dfnb import cli
 from dfnb.checks import DfnbError
-from dfnb.data import prepare, published
 from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.sources import domain_of, published_names
-from dfnb.data.videos import Video, read_folder
 from dfnb.files import find, read_json, write_json
+from dfnb.preparing import prepare, published
+from dfnb.preparing.videos import Video, read_folder
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import profiles

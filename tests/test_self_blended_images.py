@@ -10,10 +10,10 @@ from PIL import Image
 
 from dfnb.checks import DfnbError
 from dfnb.data import faces
-from dfnb.data.decode import read_image
 from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
+from dfnb.preparing.decode import read_image
 from dfnb.seeds import rng
 from dfnb.training import train
 

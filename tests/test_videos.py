@@ -11,9 +11,9 @@ import trees
 from clips import SMALL, Blobs, draw, moving, write
 
 from dfnb.checks import DfnbError
-from dfnb.data import prepare, published
 from dfnb.data.frames import load_frames, masked_positions, read_crop
-from dfnb.data.videos import Video, read_csv, read_folder, summary
+from dfnb.preparing import prepare, published
+from dfnb.preparing.videos import Video, read_csv, read_folder, summary
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Published datasets as downloaded, faces, preparation, the frames table and its pixels, audits."""
+"""Datasets: the frames table and its pixels, loading, drawn datasets, faces, audits."""

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 from dfnb.data.faces import Detection
-from dfnb.data.prepare import Settings
+from dfnb.preparing.prepare import Settings
 
 RED = (200, 30, 30)
 SMALL = Settings(size=64, min_face=16)

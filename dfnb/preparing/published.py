@@ -22,7 +22,8 @@ from pydantic import Field
 from dfnb.checks import Closed, DfnbError, explained
 from dfnb.data.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.data.sources import broken_names, manifest, published_names
-from dfnb.data.videos import (
+from dfnb.files import find, read_json, verified
+from dfnb.preparing.videos import (
     Files,
     Problems,
     Video,
@@ -31,7 +32,6 @@ from dfnb.data.videos import (
     refuse_unread,
     sentences,
 )
-from dfnb.files import find, read_json, verified
 
 LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}  # in published lists, in any case
 
@@ -64,8 +64,8 @@ class Rule(Closed):
     """Which files are videos (or crops) of the dataset, and what is known about them.
 
     All texts are templates. From ``label`` on, they give the fields of the same name of
-    :class:`dfnb.data.videos.Video`, and ``video`` gives its name. Besides the values of a path and
-    of its row in the list, they may use {path} and {stem} (the file's name without its suffix).
+    :class:`~dfnb.preparing.videos.Video`, and ``video`` gives its name. Besides the values of a path
+    and of its row in the list, they may use {path} and {stem} (the file's name without suffix).
     ``method`` is filled first, then ``video``: the later templates may use {method} and {video}.
     """
 

@@ -2,7 +2,7 @@
 
 Users sort their own files into folders, which :func:`read_folder` reads, or list them in a CSV,
 which :func:`read_csv` reads. Each has one form, and anything else is refused: what a file is, is
-never guessed. Published datasets give the same table (:mod:`dfnb.data.published`).
+never guessed. Published datasets give the same table (:mod:`dfnb.preparing.published`).
 """
 
 import csv
@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from dfnb.checks import Closed, DfnbError, Title, suggestion
-from dfnb.data.decode import IMAGE, MEDIA
+from dfnb.preparing.decode import IMAGE, MEDIA
 
 # The path of a real or fake file in a sorted folder.
 SORTED = re.compile(
@@ -160,7 +160,7 @@ def read_csv(file: Path, root: Path) -> list[Video]:
         own_name = (relative if path.is_dir() else relative.with_suffix("")).as_posix()
         video = _row_video(row, own_name, folder, place)
         # Rows are joined by the column ``video``, unless it repeats the row's own path. So a.jpg
-        # and a.mp4 stay two videos named "a", which :func:`dfnb.data.prepare.prepare` refuses.
+        # and a.mp4 stay two videos named "a", which :func:`dfnb.preparing.prepare.prepare` refuses.
         key = video.name if video.name != own_name else path
         rows_of_video[key].append((place, video))
     return [_joined(rows) for rows in rows_of_video.values()]

@@ -26,16 +26,6 @@ from pydantic import Field
 from tqdm import tqdm
 
 from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.decode import (
-    IMAGE,
-    Picture,
-    Unusable,
-    decode,
-    explained_as_unusable,
-    guess_length,
-    read_image,
-    read_picture,
-)
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
@@ -54,7 +44,6 @@ from dfnb.data.frames import (
     write_dataset,
     write_video,
 )
-from dfnb.data.videos import Video, frame_numbers, sentences, shown
 from dfnb.data.workers import start_worker
 from dfnb.files import (
     TEMPORARY,
@@ -65,6 +54,17 @@ from dfnb.files import (
     size_in_words,
     write_bytes,
 )
+from dfnb.preparing.decode import (
+    IMAGE,
+    Picture,
+    Unusable,
+    decode,
+    explained_as_unusable,
+    guess_length,
+    read_image,
+    read_picture,
+)
+from dfnb.preparing.videos import Video, frame_numbers, sentences, shown
 from dfnb.records import read_record
 from drawnfaces import codecs
 
