@@ -64,7 +64,7 @@ class Rule(Closed):
     """Which files are videos (or crops) of the dataset, and what is known about them.
 
     All texts are templates. From ``label`` on, they give the fields of the same name of
-    :class:`~dfnb.preparing.videos.Video`, and ``video`` gives its name. Besides the values of a path
+    :class:`~dfnb.preparing.videos.Video`; ``video`` gives its name. Besides the values of a path
     and of its row in the list, they may use {path} and {stem} (the file's name without suffix).
     ``method`` is filled first, then ``video``: the later templates may use {method} and {video}.
     """
