@@ -9,7 +9,7 @@ import pytest
 from clips import moving, without_first, write
 from PIL import Image
 
-from dfnb.preparing.decode import IMAGE, MEDIA, Unusable, decode, guess_length, read_image
+from dfnb.preparing.decode import IMAGE, Unusable, decode, guess_length, read_image
 from dfnb.seeds import rng
 
 CODECS = [
@@ -59,16 +59,15 @@ def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
     assert len(list(decode(path))) == guess_length(path) == 23
 
 
-def test_a_text_is_no_video_and_a_playlist_is_not_followed(tmp_path):
-    video = write(tmp_path / "a.mp4", moving(5))
-    text = tmp_path / "a.txt"
-    text.write_text("hello\n" * 50)
-    playlist = tmp_path / "list.ffconcat"
-    playlist.write_text(f"ffconcat version 1.0\nfile {video.name}\n")
-    for path in (text, playlist):
-        with pytest.raises(Unusable, match="not a video"):
-            list(decode(path))
-        assert guess_length(path) == 0
+@pytest.mark.parametrize("name", ["a.txt", "a.mp4", "list.ffconcat", "list.mp4"])
+def test_a_text_is_no_video_and_a_playlist_is_not_followed(tmp_path, name):
+    video = write(tmp_path / "video.mp4", moving(5))
+    (tmp_path / name).write_text("hello\n" * 50)
+    if name.startswith("list"):
+        (tmp_path / name).write_text(f"ffconcat version 1.0\nfile {video.name}\n")
+    with pytest.raises(Unusable, match=r"of another kind|a file \.(txt|ffconcat)"):
+        list(decode(tmp_path / name))
+    assert guess_length(tmp_path / name) == 0
 
 
 # ---------------------------------------------------------------- as a viewer shows it
@@ -131,8 +130,14 @@ def with_matrix(path, images, matrix, aspect=None):
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_a_clip_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path, orientation):
+def test_a_clip_is_turned_as_its_display_matrix_says_and_a_mirrored_one_unusable(
+    tmp_path, orientation
+):
     path = with_matrix(tmp_path / "a.mp4", [corners()] * 3, MATRICES[orientation])
+    if orientation in (2, 4, 5, 7):
+        with pytest.raises(Unusable, match="shown mirrored"):
+            list(decode(path))
+        return
     for picture in decode(path):
         assert_alike(picture.rgb(), ORIENTATIONS[orientation](corners()))
         assert picture.shape == picture.rgb().shape
@@ -140,70 +145,42 @@ def test_a_clip_is_turned_and_mirrored_as_its_display_matrix_says(tmp_path, orie
 
 def test_a_clip_turned_by_another_angle_is_unusable(tmp_path):
     path = with_matrix(tmp_path / "a.mp4", [corners()], (0.8, 0.6, -0.6, 0.8))
-    with pytest.raises(Unusable, match="no quarter turn"):
+    with pytest.raises(Unusable, match="less than a quarter"):
         list(decode(path))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif", "apng"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_an_image_is_turned_and_mirrored_as_its_exif_says(tmp_path, suffix, orientation):
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
     exif[0x0112] = orientation
-    frames = {"save_all": True, "append_images": [Image.fromarray(corners() // 2)]}
-    Image.fromarray(corners()).save(path, exif=exif, **(frames if suffix == "apng" else {}))
-    picture = next(decode(path))
+    Image.fromarray(corners()).save(path, exif=exif)
+    (picture,) = decode(path)
     assert_alike(picture.rgb(), ORIENTATIONS[orientation](corners()))
     assert picture.shape == picture.rgb().shape
 
 
-@pytest.mark.parametrize(
-    ("aspect", "shape"), [(Fraction(64, 45), (64, 137)), (Fraction(1, 2), (128, 96))]
-)
-@pytest.mark.parametrize("turned", [False, True])
-def test_pixels_become_squares(tmp_path, aspect, shape, turned):
+@pytest.mark.parametrize("aspect", [Fraction(64, 45), Fraction(1, 2), Fraction(10)])
+def test_a_clip_whose_pixels_are_not_square_is_unusable(tmp_path, aspect):
     path = write(tmp_path / "a.mp4", [corners()] * 2, aspect=aspect)
-    if turned:
-        path = with_matrix(tmp_path / "b.mp4", [corners()] * 2, MATRICES[6], aspect=aspect)
-    for picture in decode(path):
-        shown = ORIENTATIONS[6](corners(*shape)) if turned else corners(*shape)
-        assert_alike(picture.rgb(), shown)
-        assert picture.shape == shown.shape
-
-
-def test_an_aspect_that_cannot_be_is_named(tmp_path):
-    path = write(tmp_path / "a.mp4", [corners()] * 2, aspect=Fraction(10))
-    with pytest.raises(Unusable, match="10 times as wide as high"):
+    with pytest.raises(Unusable, match="not square"):
         list(decode(path))
 
 
-@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif"])
-def test_an_animation_has_all_its_frames_but_is_no_single_picture(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_an_animated_picture_is_unusable(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     frames = [Image.new("RGB", (64, 48), (20 * i,) * 3) for i in range(1, 9)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    levels = [picture.rgb().mean() for picture in decode(path)]
-    np.testing.assert_allclose(levels, range(20, 180, 20), atol=4)
-    assert guess_length(path) == 8
     with pytest.raises(Unusable, match="an animation"):
-        read_image(path)
+        list(decode(path))
 
 
-def test_the_first_picture_of_a_png_may_not_belong_to_its_animation(tmp_path):
-    frames = [Image.new("L", (64, 48), 20 * i) for i in range(4)]
-    options = {"save_all": True, "default_image": True}
-    frames[0].save(tmp_path / "a.png", append_images=frames[1:], **options)
-    levels = [picture.rgb().mean() for picture in decode(tmp_path / "a.png")]
-    assert levels == [20, 40, 60] and guess_length(tmp_path / "a.png") == 3
-
-
-def test_pages_are_no_animation_and_further_pictures_of_a_photograph_are_ignored(tmp_path):
+def test_further_pictures_of_a_photograph_are_ignored(tmp_path):
     frames = [Image.fromarray(corners()), Image.new("RGB", (96, 64))]
-    for name in ("a.tif", "a.mpo"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    with pytest.raises(Unusable, match="it has 2 pages"):
-        list(decode(tmp_path / "a.tif"))
-    (picture,) = decode(tmp_path / "a.mpo")
+    frames[0].save(tmp_path / "a.mpo", save_all=True, append_images=frames[1:])
+    (picture,) = decode((tmp_path / "a.mpo").rename(tmp_path / "a.jpg"))  # as cameras call it
     assert_alike(picture.rgb(), corners())
 
 
@@ -216,121 +193,85 @@ def deep(image):
 
 
 GREY = cv2.cvtColor(corners(), cv2.COLOR_RGB2GRAY)
+ONE_BIT = Image.fromarray(GREY).point(lambda level: 255 * (level > 100)).convert("1")
 KINDS = {
-    "grey16.png": Image.fromarray(deep(GREY)),
-    "grey16.tif": Image.fromarray(deep(GREY)),
-    "grey16.jp2": Image.fromarray(deep(GREY)),
-    "grey32.tif": Image.fromarray(deep(GREY).astype(np.int32)),
-    "float.tif": Image.fromarray(GREY.astype(np.float32) / 255),
-    "float255.tif": Image.fromarray(GREY.astype(np.float32)),
-    "palette.png": Image.fromarray(corners()).quantize(16),
-    "palette.gif": Image.fromarray(corners()).quantize(16),
-    "cmyk.jpg": Image.fromarray(corners()).convert("CMYK"),
-    "cmyk.tif": Image.fromarray(corners()).convert("CMYK"),
-    "la.png": Image.fromarray(GREY).convert("LA"),
-    "rgba.webp": Image.fromarray(corners()).convert("RGBA"),
-    "one.png": Image.fromarray(GREY).point(lambda level: 255 * (level > 100)).convert("1"),
-    "one.tif": Image.fromarray(GREY).point(lambda level: 255 * (level > 100)).convert("1"),
+    "grey.png": (Image.fromarray(GREY), GREY),
+    "grey.jpg": (Image.fromarray(GREY), GREY),
+    "palette.png": (Image.fromarray(corners()).quantize(16), corners()),
+    "la.png": (Image.fromarray(GREY).convert("LA"), GREY),
+    "rgba.png": (Image.fromarray(corners()).convert("RGBA"), corners()),
+    "rgba.webp": (Image.fromarray(corners()).convert("RGBA"), corners()),
+    "one.png": (ONE_BIT, np.uint8(GREY > 100) * 255),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_pixels_of_other_kinds_are_shown_right(tmp_path, name):
-    KINDS[name].save(tmp_path / name)
-    expected = np.repeat(GREY[..., None], 3, 2)
-    if name.startswith(("palette", "cmyk", "rgba")):
-        expected = corners()
-    if name.startswith("one"):
-        expected = np.uint8(expected > 100) * 255
+def test_pixels_of_8_bits_are_shown_right(tmp_path, name):
+    image, expected = KINDS[name]
+    image.save(tmp_path / name)
     (picture,) = decode(tmp_path / name)
+    if expected.ndim == 2:
+        expected = np.repeat(expected[..., None], 3, 2)
     assert_alike(picture.rgb(), expected, tolerance=4)
     assert picture.shape == expected.shape
 
 
-def test_colours_of_16_bits_and_a_white_of_0_are_shown_right(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), deep(corners()[..., ::-1]))
-    cv2.imwrite(str(tmp_path / "a.tif"), deep(corners()[..., ::-1]))
-    for name in ("a.png", "a.tif"):
-        np.testing.assert_array_equal(read_image(tmp_path / name), corners())
-    Image.fromarray(65535 - deep(GREY)).save(tmp_path / "b.tif", tiffinfo={262: 0})
-    assert_alike(read_image(tmp_path / "b.tif"), np.repeat(GREY[..., None], 3, 2), 1)
-
-
-UNCLEAR = {
+TRANSPARENT = np.dstack([corners(), np.full((64, 96), 254, np.uint8)])
+OTHERS = {
+    "grey16.png": Image.fromarray(deep(GREY)),
     "12 bits in 16.png": Image.fromarray(deep(GREY) // 16),
-    "negative.tif": Image.fromarray(GREY.astype(np.float32) - 128),
-    "nan.tif": Image.fromarray(np.full((64, 96), np.nan, np.float32)),
-    "32 bits.tif": Image.fromarray(deep(GREY).astype(np.int32) * 9),
+    "colours16.png": cv2.imencode(".png", deep(corners()))[1],
+    "float.tif": Image.fromarray(GREY.astype(np.float32) / 255),
+    "colours.tif": Image.fromarray(corners()),
+    "a.jp2": Image.fromarray(corners()),
+    "cmyk.jpg": Image.fromarray(corners()).convert("CMYK"),
+    "transparent.png": Image.fromarray(TRANSPARENT),
+    "transparent.webp": Image.fromarray(TRANSPARENT),
+    "transparent palette.png": Image.fromarray(TRANSPARENT).quantize(16),
 }
 
 
-@pytest.mark.parametrize("name", UNCLEAR)
-def test_levels_of_an_unclear_range_are_unusable(tmp_path, name):
-    UNCLEAR[name].save(tmp_path / name)
-    with pytest.raises(Unusable, match="save it with 8 bits"):
-        read_image(tmp_path / name)
-
-
-def test_dark_colours_of_16_bits_are_unusable(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), deep(corners()) // 16)
-    with pytest.raises(Unusable, match="a quarter of the range"):
-        read_image(tmp_path / "a.png")
-
-
-def test_a_transparent_picture_is_shown_over_white(tmp_path):
-    pixels = np.dstack([corners(), np.full((64, 96), 255, np.uint8)])
-    pixels[:, :10, :3], pixels[:, :10, 3] = 0, 0  # black beneath, but transparent
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = corners()
-    expected[:, :10] = 255
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+@pytest.mark.parametrize("name", OTHERS)
+def test_pixels_of_other_kinds_are_named_and_not_read(tmp_path, name):
+    if isinstance(OTHERS[name], np.ndarray):
+        (tmp_path / name).write_bytes(OTHERS[name].tobytes())
+    else:
+        OTHERS[name].save(tmp_path / name)
+    with pytest.raises(Unusable, match="PNG, JPEG, WebP or BMP of 8 bits without transparency"):
+        next(decode(tmp_path / name))
 
 
 # ---------------------------------------------------------------- masks
 
 REGION = np.zeros((64, 96), np.uint8)
 REGION[20:50, 30:60] = 255
-WHITE, BLACK = np.full_like(REGION, 255), np.zeros_like(REGION)
+WHITE = np.full_like(REGION, 255)
 MASKS = {
     "plain.png": Image.fromarray(REGION),
     "one.png": Image.fromarray(REGION).convert("1"),
-    "one.tif": Image.fromarray(REGION).convert("1"),
-    "white in la.png": Image.merge("LA", [Image.fromarray(WHITE), Image.fromarray(REGION)]),
-    "white in rgba.png": Image.fromarray(np.dstack([WHITE, WHITE, WHITE, REGION])),
-    "black in rgba.png": Image.fromarray(np.dstack([BLACK, BLACK, BLACK, REGION])),
-    "strokes on nothing.webp": Image.fromarray(np.dstack([REGION] * 4)),
     "opaque.png": Image.fromarray(np.dstack([REGION, REGION, REGION, WHITE])),
     "palette.png": Image.fromarray(REGION).convert("P"),
-    "16 bits.png": Image.fromarray(deep(REGION)),
-    "0 and 1 in 16 bits.png": Image.fromarray(deep(REGION // 255) // 257),
-    "0 and 1 as floats.tif": Image.fromarray(REGION.astype(np.float32) / 255),
 }
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_a_mask_may_be_stored_in_many_ways(tmp_path, name):
-    MASKS[name].save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+def test_a_mask_is_white_where_forged(tmp_path, name):
+    MASKS[name].save(tmp_path / name)
     (picture,) = decode(tmp_path / name)
-    np.testing.assert_array_equal(picture.mask() > 127, REGION > 0)
+    np.testing.assert_array_equal(picture.mask(), REGION)
 
 
-def test_a_mask_in_the_alpha_channel_of_a_clip_is_read(tmp_path):
+def test_a_mask_in_the_alpha_channel_is_unusable(tmp_path):
+    Image.fromarray(np.dstack([WHITE, WHITE, WHITE, REGION])).save(tmp_path / "a.png")
     with av.open(str(tmp_path / "a.mov"), "w") as container:
         stream = container.add_stream("qtrle", rate=25)
         stream.height, stream.width, stream.pix_fmt = 64, 96, "argb"
         frame = av.VideoFrame.from_ndarray(np.dstack([WHITE, WHITE, WHITE, REGION]), "rgba")
         container.mux(stream.encode(frame.reformat(format="argb")))
         container.mux(stream.encode())
-    (picture,) = decode(tmp_path / "a.mov")
-    np.testing.assert_array_equal(picture.mask() > 127, REGION > 0)
-
-
-def test_a_mask_with_shades_and_transparency_is_unusable(tmp_path):
-    pixels = np.dstack([GREY, GREY, GREY, REGION])
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    (picture,) = decode(tmp_path / "a.png")
-    with pytest.raises(Unusable, match="both shades and transparency"):
-        picture.mask()
+    for name in ("a.png", "a.mov"):
+        with pytest.raises(Unusable, match="a transparent picture"):
+            next(decode(tmp_path / name)).mask()
 
 
 # ---------------------------------------------------------------- names
@@ -338,19 +279,11 @@ def test_a_mask_with_shades_and_transparency_is_unusable(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "kind"),
-    [
-        ("JPE", "JPEG"),
-        ("jfif", "JPEG"),
-        ("JP2", "JPEG2000"),
-        ("bmp", "BMP"),
-        ("ppm", "PPM"),
-        ("TIFF", "TIFF"),
-        ("jpg", "PNG"),  # whatever its suffix says
-    ],
+    [("JPE", "JPEG"), ("jfif", "JPEG"), ("bmp", "BMP"), ("jpg", "PNG")],  # whatever it says
 )
 def test_images_have_many_suffixes(tmp_path, suffix, kind):
     path = tmp_path / f"a.{suffix}"
-    assert IMAGE.fullmatch(path.name) and MEDIA.fullmatch(path.name)
+    assert IMAGE.fullmatch(path.name)
     Image.fromarray(corners()).save(path, kind)
     assert_alike(read_image(path), corners())
 
@@ -372,12 +305,13 @@ def test_a_cover_is_not_taken_for_the_clip(tmp_path):
     assert len(list(decode(path))) == 9 == guess_length(path)
 
 
-def test_a_clip_may_be_called_an_image(tmp_path):
+def test_a_clip_that_is_called_an_image_is_unusable(tmp_path):
     path = write(tmp_path / "a.mp4", moving(4)).rename(tmp_path / "a.jpg")
-    assert len(list(decode(path))) == 4 == guess_length(path)
+    with pytest.raises(Unusable, match="of another kind than its name says"):
+        list(decode(path))
 
 
 def test_a_file_of_postscript_is_not_executed(tmp_path):
     Image.fromarray(corners()).save(tmp_path / "a.png", "EPS")
-    with pytest.raises(Unusable, match="not a video or image"):
+    with pytest.raises(Unusable, match="of another kind than its name says"):
         read_image(tmp_path / "a.png")

@@ -195,7 +195,7 @@ def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root
     assert len(table) == 10 and record["faces"]["test/WildDeepfake"]["without_face"] == 1
     assert record["fingerprint"] != again["fingerprint"]
     fake, real = (problem["reason"] for problem in record["quarantine"])
-    assert "such as fake_test/0/fake/104/10.png: not a video or image" in fake
+    assert "such as fake_test/0/fake/104/10.png: missing, truncated" in fake
     assert "9.png: a crop has fewer than 32 x 32 pixels" in real
 
 
@@ -242,7 +242,7 @@ def test_crops_of_ones_own_may_be_folders_of_frames(root):
     (root / "test/mask/GL/clip/2.png").write_bytes(b"no mask")
     record, table = prepared(published.scan("face-crops", root)[0])
     (problem,) = record["quarantine"]
-    assert "such as test/mask/GL/clip/2.png: not a video or image" in problem["reason"]
+    assert "such as test/mask/GL/clip/2.png: missing, truncated" in problem["reason"]
     assert table[table["video"] == "test/fake/GL/clip"]["frame"].tolist() == [10]
 
 

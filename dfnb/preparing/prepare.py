@@ -339,8 +339,7 @@ def decode_region(file: Path) -> Iterator[Picture]:
     what = f"its mask or original {file.name}"
     with explained_by(what):
         for picture in decode(file):
-            rgb, mask = map(explained_by(what), (picture.rgb, picture.mask))
-            yield Picture(picture.shape, rgb, mask)
+            yield picture._replace(rgb=explained_by(what)(picture.rgb))
 
 
 @contextmanager
