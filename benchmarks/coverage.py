@@ -17,6 +17,7 @@ from scipy.stats import norm
 from dfnb.files import atomic, home
 from dfnb.report.metrics import measure
 from dfnb.seeds import rng
+from dfnb.statistics import REPLICATES
 
 SEEDS = 5
 STRENGTHS = {"A": 1.5, "B": 1.2}  # how much higher the scores of fakes are, by detector
@@ -87,7 +88,12 @@ def true_auc(detector: str, sets: int) -> float:
     return float(norm.cdf(STRENGTHS[detector] / variance**0.5))
 
 
-def coverage(case: str, repetitions: int, people: int) -> float:
+def coverage(
+    case: str,
+    repetitions: int,
+    people: int,
+    replicates: int = REPLICATES,
+) -> float:
     """The share of studies whose interval of an AUC, or of a difference, has the truth in it."""
     sets, same_people, options = CASES[case]
     truth = true_auc("A", sets)
@@ -99,7 +105,7 @@ def coverage(case: str, repetitions: int, people: int) -> float:
         scores = studies(count, sets, same_people, people, first)
         if "minus" not in options:
             scores = scores[scores["detector"] == "A"]
-        rows.append(measure(scores, "AUC", ["study", "detector"], **options))
+        rows.append(measure(scores, "AUC", ["study", "detector"], replicates=replicates, **options))
     numbers = pd.concat(rows).query("detector == 'A'")
     is_covered = (numbers["low"] <= truth) & (truth <= numbers["high"])
     return float(is_covered.mean())

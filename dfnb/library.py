@@ -260,7 +260,10 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
     with explained("the table", "as a table of scores", remedy):
-        frames = pd.DataFrame(table).reindex(columns=[*KEYS, "score"])
+        frames = pd.DataFrame(table)
+        if {*frames.index.names} & {*KEYS}:  # as after set_index or groupby
+            frames = frames.reset_index()
+        frames = frames.reindex(columns=[*KEYS, "score"]).reset_index(drop=True)
         frames = frames.astype({"score": float, "label": float})
     if frames["cluster"].isna().all():
         log.warning("The table has no clusters: each video counts as independent of all others.")

@@ -27,24 +27,28 @@ Array = np.ndarray
 # ---------------------------------------------------------------- what is drawn
 
 
-def draws(count: int, key: str) -> Array:
+def draws(count: int, key: str, replicates: int = REPLICATES) -> Array:
     """How often each of ``count`` things counts in the sample and in each replicate.
 
-    Returns (1 + REPLICATES, count): a row of ones, then a row per replicate: how often each thing
+    Returns (1 + replicates, count): a row of ones, then a row per replicate: how often each thing
     is among count - 1 draws with replacement, times count / (count - 1). With this factor the
     variance of a mean is unbiased (Rao and Wu, JASA 83:231, 1988). One thing alone is not
     resampled. An equal ``key`` gives equal draws.
     """
-    weights = np.ones((1 + REPLICATES, count))
+    weights = np.ones((1 + replicates, count))
     if count > 1:
         equal = np.full(count, 1 / count)
-        times_drawn = rng("bootstrap", key).multinomial(count - 1, equal, REPLICATES)
+        times_drawn = rng("bootstrap", key).multinomial(count - 1, equal, replicates)
         weights[1:] = times_drawn * count / (count - 1)
     return weights
 
 
-def cluster_weights(names: Sequence[str], stratum: Array) -> Array:
-    """Bootstrap weights (1 + REPLICATES, clusters), see :func:`draws`.
+def cluster_weights(
+    names: Sequence[str],
+    stratum: Array,
+    replicates: int = REPLICATES,
+) -> Array:
+    """Bootstrap weights (1 + replicates, clusters), see :func:`draws`.
 
     Clusters are drawn within their strata: those with real units only, with fake units only, and
     with both. So each replicate has both classes. If a stratum has a single cluster, all form one
@@ -54,14 +58,15 @@ def cluster_weights(names: Sequence[str], stratum: Array) -> Array:
     Args:
         names: Those of the clusters.
         stratum: (clusters,) int, the number of the stratum of each.
+        replicates: How many.
     """
     if 1 in np.bincount(stratum):
         stratum = np.zeros_like(stratum)
-    weights = np.empty((1 + REPLICATES, len(names)))
+    weights = np.empty((1 + replicates, len(names)))
     for number in np.unique(stratum):
         inside = np.flatnonzero(stratum == number)
         key = digest([names[place] for place in inside])
-        weights[:, inside] = draws(len(inside), key)
+        weights[:, inside] = draws(len(inside), key, replicates)
     return weights
 
 

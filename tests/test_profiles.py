@@ -100,6 +100,18 @@ def test_a_name_that_papermill_injects_is_checked():
         parameters.check(LOCATE, {"In": sources, "epocs": 1})
 
 
+def test_a_value_of_papermill_that_the_defaults_overwrite_is_refused():
+    """As papermill injects it above a cell that has lost its tag."""
+    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb"))
+    for cell in notebook.cells:
+        cell.metadata.tags = []
+    cells = parameterize_notebook(notebook, {"seed": 5}).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    with pytest.raises(DfnbError, match=r"seed = 30 has replaced papermill's seed = 5: give"):
+        parameters.check(LOCATE, {**NAMESPACE, "In": sources})
+    assert parameters.check(LOCATE, {**NAMESPACE, "seed": 5, "In": sources}).seed == 5
+
+
 def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
     mistyped = 'report: str = "mine"\nepocs: int = 1\n'
     values = {**NAMESPACE, "epocs": 1}  # which stays in the kernel
@@ -319,6 +331,7 @@ WRONG = [
     ({"train_set": "celeb-df-v2"}, "celeb-df-v2"),
     ({"train_set": "$(touch x)"}, "use letters"),
     ({"variants": {"07_cross_dataset": {}}}, "variants of 07_cross_dataset"),
+    ({"variants": {"03_lae": {}}}, "variants of 03_lae; add it below `notebooks:`, too"),
     ({"variants": {BASELINE: {"g: v": {"epocs": 3}}}}, "there is no parameter 'epocs'"),
     ({"variants": {BASELINE: {"g'; touch x": {}}}}, "use letters"),
     ({"variants": {BASELINE: {"g: v": {"seed": 3}}}}, "seed has no effect; write seeds: [...]"),

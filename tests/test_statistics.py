@@ -107,10 +107,9 @@ def test_equal_people_are_drawn_together_and_others_are_not():
 
 
 @pytest.mark.parametrize("count", [2, 5])
-def test_the_variance_of_a_mean_is_unbiased(monkeypatch, count):
-    monkeypatch.setattr(statistics, "REPLICATES", 40000)
+def test_the_variance_of_a_mean_is_unbiased(count):
     values = rng("values").normal(size=count)
-    means = statistics.draws(count, "variance")[1:] @ values / count
+    means = statistics.draws(count, "variance", 40000)[1:] @ values / count
     assert means.var() == pytest.approx(values.var(ddof=1) / count, rel=0.03)
 
 

@@ -71,7 +71,7 @@ def detectors(report: str) -> list[Detector]:
     found = {key: tuple(sorted(groups[key], key=lambda run: run.seed)) for key in sorted(groups)}
     _check_seeds(folder, found.values())
     _check_train_sets(folder, found)
-    names = {key: _name(runs[0], *key[2:4]) for key, runs in found.items()}
+    names = {key: name_of(runs[0].record.detector.title, *key[2:4]) for key, runs in found.items()}
     names.update(_names_of_unnamed(found, train_sets))
     names = _made_unique(names, found)
     return [
@@ -87,9 +87,8 @@ def detectors(report: str) -> list[Detector]:
     ]
 
 
-def _name(run: StoredRun, ablation: str, variant: str) -> str:
-    """The name of a detector that ``variant`` names, see :func:`split`."""
-    title = run.record.detector.title
+def name_of(title: str, ablation: str, variant: str) -> str:
+    """The name of a detector of the paper ``title`` that ``variant`` names, see :func:`split`."""
     return f"{title}, {ablation}: {variant}" if ablation else variant or title
 
 

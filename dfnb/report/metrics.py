@@ -6,6 +6,7 @@ three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,17 +32,26 @@ METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a col
 # Of a reader: (scores, is_fake, weights), each (n,) of the units of a group, to a number.
 Function = Callable[[Array, Array, Array], float]
 Names = str | Sequence[str]
-# By detector and seed, see Threshold.with_replicates: (1 + REPLICATES,), or (1,) without them.
+# By detector and seed, see Threshold.with_replicates: (1 + replicates,), or (1,) without them.
 Thresholds = Mapping[tuple[str, int], Array]
 
 
 class Estimate(NamedTuple):
     """A metric of one group on one test set, in the sample and in each replicate."""
 
-    values: Array  # (seeds, 1 + REPLICATES): the first is that of the sample
+    seeds: Array  # (seeds,) int, ascending
+    # (seeds, 1 + replicates): the first is that of the sample, alone where no people are drawn
+    values: Array
     collapsed: Array  # (seeds,) bool, which trainings learned nothing
     counts: Array  # (4,) real units, fake units, clusters, independent observations
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
+
+    def of_seeds(self, seeds: Array) -> "Estimate":
+        """The same of these seeds alone, which it must have."""
+        is_kept = np.isin(self.seeds, seeds)
+        return self._replace(
+            seeds=seeds, values=self.values[is_kept], collapsed=self.collapsed[is_kept]
+        )
 
 
 # What a number is, in this order, before its correction for other numbers.
@@ -68,6 +78,7 @@ def measure(
     mean_over: Names = (),
     minus: str | Sequence[Mapping[str, Any]] = (),
     thresholds: Thresholds | None = None,
+    replicates: int = REPLICATES,
 ) -> pd.DataFrame:
     """A metric of each group of scores, with its 95 % interval over people, seeds and test sets.
 
@@ -89,6 +100,8 @@ def measure(
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
             must be in ``by`` or ``mean_over``.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
+        replicates: Of the bootstrap. With 1,000 the standard error itself has an error of 4 %,
+            which is too much for a p that is compared with a limit.
 
     Returns:
         A row per group, without those that are subtracted: its columns; ``metric``; ``minus``, the
@@ -116,11 +129,16 @@ def measure(
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
     for counterpart in minus:
-        for name in counterpart:
+        for name, value in counterpart.items():
             if name not in names:
                 raise DfnbError(
                     f"what is subtracted has another {name}: add {name} to by or mean_over"
                 )
+            known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
+            if value not in known and len(scores):
+                raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
+    if metric in WITH_THRESHOLD and thresholds is None:
+        raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
     # Other columns are dropped, because selecting a group copies all columns.
     needed = {*names, "test_set", "detector", "seed", "collapsed", "cluster", "label", "method"}
     scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
@@ -128,33 +146,60 @@ def measure(
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
     if len(by_set) > 1 and "test_set" not in names:
         raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
-    resamples_sets = "test_set" in averaged and len(by_set) >= FEWEST_SETS
-    # Where test sets are resampled, their spread contains already that of the people who are in one
-    # set only. People are resampled, too, only if every set has exactly the same ones.
-    resamples_people = (
-        not resamples_sets or len({frozenset(rows["cluster"]) for rows in by_set}) == 1
-    )
-    estimates = {}
-    for rows in by_set:
-        estimates.update(_of_test_set(rows, metric, names, thresholds or {}, resamples_people))
-    for counterpart in minus:
-        estimates = _subtracted(estimates, names, counterpart)
-    groups = defaultdict(list)  # the estimates of each group, and the test set of each
-    for key, estimate in estimates.items():
-        test_set = key[names.index("test_set")] if "test_set" in averaged else ""
-        groups[key[: len(by)]].append((test_set, estimate))
-    complete = max(map(len, groups.values()), default=0)  # how many estimates a group should have
-    rows = []
-    for group, parts in groups.items():
-        if len(parts) == complete:  # else the group lacks one of the averaged values
-            is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
-            rows.append([*group, *_summary(parts, resamples_sets, is_signed)])
+    grouped = partial(_groups, by_set, metric, by, averaged, minus, thresholds or {}, replicates)
+    # Whether every set has exactly the same people, who are then resampled beside the sets.
+    same_people = len({frozenset(rows["cluster"]) for rows in by_set}) == 1
+    # Without people first: it takes a thousandth of the time, and shows which sets each group has.
+    groups = grouped(with_people=False)
+    resampled = {group: _resampled(parts, same_people) for group, parts in groups.items()}
+    if any("people" in each for each in resampled.values()):
+        with_people = grouped(with_people=True)
+        groups |= {group: with_people[group] for group in groups if "people" in resampled[group]}
+    is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
+    rows = [
+        [*group, *_summary(parts, resampled[group], is_signed, replicates)]
+        for group, parts in groups.items()
+    ]
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for each in minus for value in each.values() if value not in ("", 0)]
     subtracted = ", ".join(values) or ("clean" if minus else "")
     name = metric.__name__ if callable(metric) else metric
     return table.assign(metric=name, minus=subtracted, p_holm=statistics.holm(table["p"]))
+
+
+def _groups(
+    by_set: Sequence[pd.DataFrame],
+    metric: str | Function,
+    by: Sequence[str],
+    averaged: Sequence[str],
+    minus: Sequence[Mapping[str, Any]],
+    thresholds: Thresholds,
+    replicates: int,
+    with_people: bool,
+) -> dict[tuple, list[tuple[str, Estimate]]]:
+    """The parts of each group's mean: names of test sets ("" where none are averaged), estimates.
+
+    The keys are a group's values of ``by``. Groups that lack one of the averaged values are left
+    out. The arguments are those of :func:`measure`, ``by_set`` its scores of each test set.
+    """
+    names = [*by, *averaged]
+    people = replicates if with_people else 0
+    limits = {}
+    for key, limit in thresholds.items():  # the replicates of a threshold are fewer, and repeat
+        repeated = np.resize(limit[1:], replicates) if len(limit) > 1 else []
+        limits[key] = np.append(limit[:1], repeated)
+    estimates = {}
+    for rows in by_set:
+        estimates |= _of_test_set(rows, metric, names, limits, people)
+    for counterpart in minus:
+        estimates = _subtracted(estimates, names, counterpart)
+    groups = defaultdict(list)
+    for key, estimate in estimates.items():
+        values = dict(zip(averaged, key[len(by) :]))
+        groups[key[: len(by)]].append((values.get("test_set", ""), estimate))
+    complete = max(map(len, groups.values()), default=0)
+    return {group: parts for group, parts in groups.items() if len(parts) == complete}
 
 
 # ---------------------------------------------------------------- one test set
@@ -170,12 +215,13 @@ def _of_test_set(
     metric: str | Function,
     names: Sequence[str],
     thresholds: Thresholds,
-    resamples_people: bool,
+    people: int,
 ) -> dict[tuple, Estimate]:
     """The estimate of every group of one test set, keyed by its values in the columns ``names``.
 
-    ``scores`` are those of :func:`measure` with the column ``value``: the score or measure. Groups
-    without a threshold, or without both classes, are left out where the metric needs them.
+    ``scores`` are those of :func:`measure` with the column ``value``: the score or measure, and
+    ``people`` the number of replicates in which people are drawn. Groups without a threshold, or
+    without both classes, are left out where the metric needs them.
     """
     if metric in WITH_THRESHOLD:
         scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
@@ -186,10 +232,10 @@ def _of_test_set(
     # as texts, because categories would be sorted in an order of their own.
     scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
     weights = np.ones((1, len(clusters)))  # the sample alone
-    if resamples_people:
+    if people:
         # 0: the cluster has real units only, 1: both, 2: fake units only.
         stratum = scores.groupby("cluster")["label"].agg(["any", "all"]).sum(axis=1)
-        weights = statistics.cluster_weights(clusters, stratum)
+        weights = statistics.cluster_weights(clusters, stratum, people)
     if "method" in names and _needs_two_classes(metric):  # the same real units for each method
         is_real = scores["method"] == "real"
         parts = [scores.head(0)]  # there may be no method
@@ -217,7 +263,7 @@ def _estimate(
             True for fake, ``cluster`` the number of a column of ``weights``. For FALSE_ALARMS they
             are real ones alone.
         metric: For :func:`measure`.
-        weights: (1 + REPLICATES, clusters) or, where people are not resampled, (1, clusters).
+        weights: (1 + replicates, clusters) or, where people are not resampled, (1, clusters).
         thresholds: For :func:`measure`.
     """
     values = []
@@ -226,7 +272,8 @@ def _estimate(
     has_interval = True
     columns = [group[name].to_numpy() for name in ("value", "label", "cluster", "collapsed")]
     seed_of_unit = group["seed"].to_numpy()
-    for seed in np.unique(seed_of_unit):
+    seeds = np.unique(seed_of_unit)
+    for seed in seeds:
         is_of_seed = seed_of_unit == seed
         value, label, cluster, is_collapsed = (column[is_of_seed] for column in columns)
         if metric in WITH_THRESHOLD:
@@ -245,7 +292,7 @@ def _estimate(
             of_seed = (1 - fpr + tpr) / 2
         else:
             of_seed = statistics.mean(value, cluster, weights, threshold)
-        values.append(np.broadcast_to(of_seed, 1 + REPLICATES))  # one value if no people are drawn
+        values.append(of_seed)
         collapsed.append(is_collapsed[0])
     # Every seed has the same units: those of the last are counted.
     n_fake = label.sum()
@@ -255,6 +302,7 @@ def _estimate(
     if _needs_two_classes(metric):  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(
+        seeds=seeds,
         values=np.array(values),
         collapsed=np.array(collapsed),
         counts=np.array([len(label) - n_fake, n_fake, clusters, independent]),
@@ -273,9 +321,9 @@ def _subtracted(
     """Each estimate minus its counterpart: the same group, but with the values of ``minus``.
 
     The keys are a group's values of ``names``. Groups without a counterpart are left out. The
-    comparison is paired: replicates are subtracted one by one, and seeds in their order. Surplus
-    seeds of one side are left out. A pair with a collapsed run counts as collapsed. The counts are
-    those of the estimate subtracted from.
+    comparison is paired: replicates are subtracted one by one, and each seed from the same seed.
+    Seeds that one side lacks are left out. A pair with a collapsed run counts as collapsed. The
+    counts are those of the estimate subtracted from.
     """
     differences = {}
     for key, first in estimates.items():
@@ -283,18 +331,32 @@ def _subtracted(
         if second_key == key or second_key not in estimates:
             continue
         second = estimates[second_key]
-        seeds = min(len(first.values), len(second.values))
-        collapsed = first.collapsed[:seeds] | second.collapsed[:seeds]
-        sides = (first.values[:seeds, 0], second.values[:seeds, 0])
+        seeds = np.intersect1d(first.seeds, second.seeds)
+        if not len(seeds):
+            continue
+        first, second = first.of_seeds(seeds), second.of_seeds(seeds)
+        collapsed = first.collapsed | second.collapsed
+        sides = (first.values[:, 0], second.values[:, 0])
         # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
         # the interval would be too narrow.
         at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
         differences[key] = first._replace(
-            values=first.values[:seeds] - second.values[:seeds],
+            values=first.values - second.values,
             collapsed=collapsed,
             fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
         )
     return differences
+
+
+def _resampled(parts: Sequence[tuple[str, Estimate]], same_people: bool) -> tuple[str, ...]:
+    """What is resampled beside seeds for the mean of these parts: "people", "test sets" or both.
+
+    Where test sets are resampled, their spread contains already that of the people who are in one
+    set only. ``same_people`` says whether all are in every set.
+    """
+    if len({test_set for test_set, _ in parts}) < FEWEST_SETS:
+        return ("people",)
+    return ("people", "test sets") if same_people else ("test sets",)
 
 
 def _counted(collapsed: Array) -> Array:
@@ -312,8 +374,9 @@ def _are_at_bound(values: Array) -> bool:
 
 def _summary(
     parts: Sequence[tuple[str, Estimate]],
-    resamples_sets: bool,
+    resampled: Sequence[str],
     is_signed: bool,
+    replicates: int,
 ) -> list[float]:
     """The SUMMARY of the mean over seeds and ``parts``: test sets and estimates on them.
 
@@ -321,28 +384,30 @@ def _summary(
 
     Args:
         parts: The name of a test set and an estimate on it, each.
-        resamples_sets: Whether the interval is for other test sets, too.
+        resampled: Of :func:`_resampled`.
         is_signed: Whether the value may be below 0, and so is tested against 0. Values outside
             [0, 1] show this themselves.
+        replicates: Of the bootstrap.
     """
-    estimates = [estimate for _, estimate in parts]
-    # Each part counts with equally many seeds: those with more lose their last ones.
-    seeds = min(len(each.values) for each in estimates)
-    collapsed = np.any([each.collapsed[:seeds] for each in estimates], axis=0)
+    # The seeds that all parts have, so that each part counts with the same ones.
+    seeds = reduce(np.intersect1d, [each.seeds for _, each in parts])
+    estimates = [each.of_seeds(seeds) for _, each in parts]
+    collapsed = np.any([each.collapsed for each in estimates], axis=0)
     kept = _counted(collapsed)
-    values = np.array([each.values[:seeds][kept] for each in estimates])
+    values = np.array([each.values[kept] for each in estimates])
+    values = np.broadcast_to(values, (*values.shape[:2], 1 + replicates))
     counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
     *counts, independent = sum(counts_of_set.values())
     sets = len(counts_of_set)
     set_weights = np.ones((1, 1, 1))
-    if resamples_sets:
+    if "test sets" in resampled:
         set_of_part = [[*counts_of_set].index(test_set) for test_set, _ in parts]
-        set_weights = statistics.draws(sets, "test sets").T[set_of_part, np.newaxis]
+        set_weights = statistics.draws(sets, "test sets", replicates).T[set_of_part, np.newaxis]
     of_sample = values[:, :, 0]
     value = of_sample.mean()
     fewest = [each.fewest for each in estimates]
     # How many are drawn beside seeds: test sets or, without them, clusters of the scarcer class.
-    drawn = sets if resamples_sets else min(fewest)
+    drawn = sets if "test sets" in resampled else min(fewest)
     error, degrees = NAN, drawn - 1
     # In a mean over test sets that are drawn, one part with an interval suffices.
     if drawn > 1 and max(fewest) > 1:
@@ -382,7 +447,7 @@ def _error(
     """
     seeds = values.shape[1]
     sample = np.broadcast_to(values[:, :, :1], values.shape)
-    seed_weights = statistics.draws(seeds, "seeds").T  # (seeds, 1 + REPLICATES)
+    seed_weights = statistics.draws(seeds, "seeds", values.shape[2] - 1).T
     variances = []
     for resampled in (
         sample * seed_weights,

@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 from scipy.special import expit
 
-from dfnb.checks import DfnbError
+from dfnb.checks import DfnbError, suggestion
 from dfnb.files import read_table, stored_report
 from dfnb.report.detectors import THIS_RUN, Detector, detectors
 from dfnb.store import reports
@@ -93,6 +93,8 @@ def scores(
     Raises :class:`DfnbError` where there are no scores (of maps, the table is empty), and where
     :func:`detectors` does.
     """
+    if level not in UNITS:
+        raise DfnbError(f"there is no level {level!r}{suggestion(level, UNITS)}")
     files = sources(report, run)
     shown = tuple(test_sets) if run or test_sets else None
     table = _scores_of(tuple(files), shown, level, of_maps)
@@ -101,6 +103,9 @@ def scores(
     if table.empty:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
+    known = table["test_set"].unique()
+    if unknown := [name for name in test_sets if name not in known and not of_maps]:
+        raise DfnbError(f"no score of the test set {unknown[0]!r}{suggestion(unknown[0], known)}")
     if level == "video" and not of_maps:
         for sentence in [*leaks(files, table["test_set"].unique()), *gaps(table)]:
             print(sentence)

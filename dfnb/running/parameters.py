@@ -285,7 +285,9 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     :func:`dfnb.store.reports.kinds_of_call`.
     """
     expected = schema(notebook)
-    names = {*expected.model_fields, *_stated_in(namespace.get("In", ()))}
+    cells = namespace.get("In", ())
+    names = {*expected.model_fields, *_stated_in(cells)}
+    _refuse_overwritten(cells, namespace)
     values = {name: namespace[name] for name in names & namespace.keys()}
     p = expected.check(values, notebook)
     described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
@@ -318,6 +320,22 @@ def _stated_in(cells: Iterable[str]) -> set[str]:
         elif "report" in annotated(cell):  # every notebook has this parameter
             stated = annotated(cell).keys()
     return {*stated, *injected}
+
+
+def _refuse_overwritten(cells: Iterable[str], namespace: Mapping[str, Any]) -> None:
+    """Raise :class:`DfnbError` where a value that papermill injected is not the notebook's.
+
+    As where an editor has lost the tag ``parameters``: papermill then injects its cell above the
+    defaults. ``cells`` are those of :func:`_stated_in`, and ``namespace`` that of :func:`check`.
+    """
+    injected = [cell for cell in cells if cell.startswith("# Parameters")]
+    for assignment in ast.parse(injected[-1]).body if injected else ():
+        name, value = assignment.targets[0].id, ast.literal_eval(assignment.value)
+        if namespace[name] != value:
+            raise DfnbError(
+                f"{name} = {namespace[name]!r} has replaced papermill's {name} = {value!r}: give "
+                "the cell of the defaults its tag `parameters`, or execute papermill's cell last"
+            )
 
 
 def annotated(cell: str) -> dict[str, ast.AnnAssign]:

@@ -6,8 +6,10 @@ executed whole. :mod:`dfnb.running.workflow` executes them.
 """
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from dfnb.data import sources
 from dfnb.data.frames import load_frames, select
 from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
-from dfnb.report.detectors import MAIN
+from dfnb.report.detectors import MAIN, name_of, split
 from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
 from dfnb.running.parameters import Names, Seeds, TrainingParameters
@@ -86,6 +88,8 @@ def read(name: str) -> Profile:
     path = files.profile_path(name)
     checked = Profile.check(content(name), path)
     for notebook in checked.variants:
+        if notebook not in checked.notebooks:
+            raise DfnbError(f"{path} has variants of {notebook}; add it below `notebooks:`, too")
         if papers.of_notebook(notebook) is None:  # no other notebook trains
             known = suggestion(notebook, papers.notebooks())
             raise DfnbError(f"{path} has variants of {notebook}, which trains nothing{known}")
@@ -222,9 +226,11 @@ def calls(name: str, main: bool = False) -> Calls:
     weights are not there.
     """
     profile = read(name)
-    if profile.claims:
-        claims.content(profile.claims)  # raises where the file is missing or wrong
     planned, left_out = _trainings(name, profile)
+    if profile.claims:
+        named = [*left_out, *chain(*map(_named, planned))]
+        tested = chain(profile.test_sets, *(p.test_sets for p in planned))
+        claims.check_plan(profile.claims, _seeds_by_detector(named), {*tested})
     others = {  # shown notebooks that train nothing; checked before the first training
         notebook: _others_parameters(name, notebook, changes)
         for notebook, changes in profile.notebooks.items()
@@ -370,6 +376,15 @@ def _named(p: TrainingParameters) -> list[tuple[str, str, int]]:
     """Notebook, variant and seed of a training, for each of its variants."""
     notebook = papers.module(p.paper).PAPER.notebook
     return [(notebook, variant, p.seed) for variant in p.variants]
+
+
+def _seeds_by_detector(named: Iterable[tuple[str, str, int]]) -> dict[str, set[int]]:
+    """The seeds of each detector, by its name in tables, from those of :func:`_named`."""
+    seeds = defaultdict(set)
+    for notebook, variant, seed in named:
+        title = papers.module(papers.notebooks()[notebook]).PAPER.title
+        seeds[name_of(title, *split(variant))].add(seed)
+    return seeds
 
 
 def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingParameters]:

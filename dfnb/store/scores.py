@@ -323,7 +323,7 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
     # dropna=False: a CSV has no text where a condition is empty.
     groups = scores.groupby(parts, observed=True, dropna=False) if parts else [(None, scores)]
     tables = [rows for _, rows in groups]
-    if min(rows["label"].nunique() for rows in tables) < 2:
+    if min((rows["label"].nunique() for rows in tables), default=0) < 2:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )

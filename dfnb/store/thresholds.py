@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb.checks import Closed, DfnbError
-from dfnb.statistics import REPLICATES, THRESHOLD_REPLICATES, cluster_weights
+from dfnb.statistics import THRESHOLD_REPLICATES, cluster_weights
 
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of
@@ -26,16 +26,13 @@ class Threshold(Closed):
     threshold_replicates: list[float]
 
     def with_replicates(self) -> np.ndarray:
-        """The threshold, then its value in each bootstrap replicate: (1 + REPLICATES,).
+        """The threshold, then its value in each replicate: (1 + THRESHOLD_REPLICATES,).
 
-        The stored THRESHOLD_REPLICATES are fewer, and repeat in turn. Where the threshold was
-        chosen on fewer than FEWEST_VALIDATION clusters, it is returned alone, (1,): a metric at
-        this threshold has no interval.
+        Where the threshold was chosen on fewer than FEWEST_VALIDATION clusters, it is returned
+        alone, (1,): a metric at this threshold has no interval.
         """
-        replicates = []
-        if self.threshold_clusters >= FEWEST_VALIDATION:
-            replicates = np.resize(self.threshold_replicates, REPLICATES)
-        return np.append(self.threshold, replicates)
+        has_interval = self.threshold_clusters >= FEWEST_VALIDATION
+        return np.append(self.threshold, self.threshold_replicates if has_interval else [])
 
 
 def threshold_of(frames: pd.DataFrame) -> Threshold:

@@ -26,7 +26,7 @@ def claim(**changes):
 def judged(number, within=True, **changes):
     """The row of one claim with the number that it is about, its verdict included."""
     checked = claims.Claim.check(claim(**changes), "test")
-    row = claims._judged(checked, number, within, DELTA)
+    row = claims._of_number(checked, number, within, claims.Delta.check(DELTA, "test"))
     row = {**claims.WITHOUT_NUMBER, "family": True, **row}
     return claims._decided(pd.DataFrame([row])).iloc[0]
 
@@ -74,12 +74,12 @@ def test_numbers_without_a_verdict(columns, expected):
 def test_what_is_material_depends_on_metric_and_place():
     small = number(-0.004, 0.015)  # the upper end decides: below .02, not below .01
     assert judged(small)["verdict"] == "undecided"
-    for place in ({"within": False}, {"metric": "called accuracy"}, {"metric": "energy"}):
+    for place in ({"within": False}, {"metric": "accuracy"}, {"metric": "energy"}):
         assert judged(small, **place)["verdict"] == "no material gain"
 
 
 def test_a_claim_on_a_metric_of_which_less_is_better_is_refused():
-    with pytest.raises(DfnbError, match="claim c: metric = EER: write one of which"):
+    with pytest.raises(DfnbError, match="metric = 'EER': input should be 'AUC'"):
         claims.Claim.check(claim(metric="EER"), "test")
 
 
@@ -137,6 +137,7 @@ def test_claims_are_judged_on_each_place_they_name(judge):
         {"metric": claims.ROBUSTNESS_KEPT, "sets": ["synth-b"], "family": False},
         {"metric": "iou"},
         {"detector": "Other", "kind": "no worse"},
+        {"sets": ["synth-a"], "seeds": [0, 1, 2, 3, 9]},
     ]
     rows = judge(*changes).set_index(["id", "on"])
     on = ["within", "across", "synth-a", "synth-b", "synth-c"]
@@ -148,9 +149,11 @@ def test_claims_are_judged_on_each_place_they_name(judge):
     # The blurred scores are the same, so LAE loses what it is better by.
     lost = rows.loc[("c2", "synth-b")]
     assert lost["verdict"] == "worse" and lost["value"] < -0.1
-    # What was not measured, and a detector that is not in the report: neither is listed.
-    assert {*rows.index.get_level_values("id")} == {"c0", "c1", "c2"}
-    assert {*rows["minus"]} == {"Baseline"}
+    # What was not measured, and what was not trained, is listed, and has no number.
+    waiting = ["not measured", "Other was not trained", "4 of 5 seeds"]
+    assert verdicts[["c3", "c4", "c5"]].tolist() == [f"not judged: {each}" for each in waiting]
+    assert rows.loc[["c3", "c4", "c5"], ["value", "p_gain"]].isna().all(axis=None)
+    assert {*rows["minus"]} == {"Baseline", ""}
     assert {*rows["registered"]} == {"2026-01-01"}
     assert judge(*changes, paper="theirs").empty
 
@@ -164,9 +167,65 @@ def test_a_claim_waits_for_its_premise(judge, premise):
     assert rows["verdict"].iloc[1] == expected
 
 
-def test_a_mistyped_claim_is_named(judge):
-    with pytest.raises(DfnbError, match=r"mine\.yaml: .*claims\.0\.kind"):
-        judge({"kind": "gains"})
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "gains"},
+        {"metric": "AUCC"},
+        {"metric": "seed"},
+        {"sets": ["withn"]},
+        {"method": "swapp"},
+        {"map": "CAMM", "metric": "energy"},
+        {"only_if": "c9"},
+    ],
+)
+def test_a_mistyped_claim_is_named(judge, change):
+    (name, word), *_ = change.items()
+    with pytest.raises(DfnbError, match=f"claim.*{name}.*{word}"):
+        judge({}, change)
+
+
+def test_a_mistyped_detector_is_named_and_listed(judge, capsys):
+    assert judge({"detector": "Lae"})["verdict"].tolist() == ["not judged: Lae was not trained"]
+    assert "claim c0: demo has no 'Lae'; did you mean LAE?" in capsys.readouterr().out
+
+
+def test_a_claim_without_its_seeds_holds_up_no_other(judge):
+    alone = judge({})["p_worse"].item()
+    waiting = judge({"seeds": [0, 1, 9]}, {"detector": "Other"}, {})
+    assert waiting["p_worse"].iloc[2] == alone and waiting["p_worse"].isna()[:2].all()
+
+
+@pytest.mark.parametrize("delta", [{"within": 0.01}, {**DELTA, "cross": -0.02}])
+def test_what_is_material_is_stated_for_each_kind(empty_home, delta):
+    path = empty_home / "data_manifest/claims/mine.yaml"
+    content = {"delta": delta, "registered": "2026-01-01", "claims": [claim()]}
+    write_bytes(path, yaml.safe_dump(content).encode())
+    with pytest.raises(DfnbError, match=r"mine\.yaml: delta\.cross"):
+        claims.content("mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"detector": "Lae"}, "the profile trains no 'Lae'; did you mean LAE"),
+        ({"against": "Basline"}, "the profile trains no 'Basline'"),
+        ({"seeds": [0, 7]}, r"does not train LAE with \[7\]"),
+        ({"seeds": []}, "write its seeds"),
+        ({"sets": ["world-*"]}, r"there is no 'world-\*'"),
+    ],
+)
+def test_a_claim_that_the_profile_could_never_judge_is_refused(empty_home, change, problem):
+    path = empty_home / "data_manifest/claims/mine.yaml"
+    entries = claim(detector="LAE", against="Baseline", seeds=[0, 1], sets=["cross", "smoke-*"])
+    trainings = {"LAE": [0, 1], "Baseline": [0, 1]}
+    for listed in (entries, {**entries, **change}):
+        content = {"delta": DELTA, "registered": "2026-12-01", "claims": [listed]}
+        write_bytes(path, yaml.safe_dump(content).encode())
+        if listed is entries:
+            claims.check_plan("mine", trainings, ["smoke-a"])
+    with pytest.raises(DfnbError, match=f"mine, claim c: .*{problem}"):
+        claims.check_plan("mine", trainings, ["smoke-a"])
 
 
 # ---------------------------------------------------------------- what is committed

@@ -144,6 +144,10 @@ def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named(
         measure(scores, "AUC", "detecter")
     with pytest.raises(DfnbError, match="2 test sets: add test_set to by or mean_over"):
         measure(tables(sets="ab"), "AUC", "detector")
+    with pytest.raises(DfnbError, match="there is no detector 'b'; did you mean B"):
+        measure(tables("AB"), "AUC", "detector", minus="b")
+    with pytest.raises(DfnbError, match="false alarms needs thresholds"):
+        measure(scores, FALSE_ALARMS, "detector")
     with pytest.raises(DfnbError, match="has another detector: add detector to by or mean_over"):
         measure(tables("AB"), "AUC", "test_set", minus="B")
 
@@ -207,12 +211,24 @@ def test_differences_are_paired():
     assert (turned["low"], turned["p"]) == pytest.approx((-number["high"], number["p"]))
 
 
-def test_seeds_are_paired_in_their_order():
-    scores = pd.concat([tables("A", seeds=range(3)), tables("B", seeds=[5, 6])])
+@pytest.mark.parametrize("lacking", ["A", "B"])
+def test_seeds_are_paired_with_the_same_seeds(lacking):
+    scores = tables("AB")
+    scores = scores[(scores["detector"] != lacking) | ~scores["seed"].isin([0, 3])]
     number = only(measure(scores, "AUC", "detector", minus="B"))
     of_seeds = aucs(scores, ["detector", "seed"])
-    expected = [of_seeds["A", one] - of_seeds["B", other] for one, other in ((0, 5), (1, 6))]
-    assert (number["value"], number["seeds"]) == (pytest.approx(np.mean(expected)), 2)
+    expected = [of_seeds["A", seed] - of_seeds["B", seed] for seed in (1, 2, 4)]
+    assert (number["value"], number["seeds"]) == (pytest.approx(np.mean(expected)), 3)
+    others = pd.concat([tables("A", seeds=range(3)), tables("B", seeds=[5, 6])])
+    assert measure(others, "AUC", "detector", minus="B").empty
+
+
+def test_a_mean_over_sets_has_the_seeds_of_all():
+    scores = tables(sets=SETS)
+    scores = scores[(scores["test_set"] != "b") | (scores["seed"] != 0)]
+    number = only(measure(scores, "AUC", "detector", "test_set"))
+    of_seeds = aucs(scores)["A"].drop(0)
+    assert (number["value"], number["seeds"]) == (pytest.approx(of_seeds.mean()), 4)
 
 
 def test_a_detector_without_seeds_is_repeated_at_those_of_another():
@@ -319,6 +335,17 @@ def test_people_who_are_the_same_on_all_sets_are_resampled_with_them():
     numbers = [only(measure(scores, "AUC", "detector", "test_set")) for scores in (same, own)]
     assert numbers[0]["value"] == numbers[1]["value"]
     assert numbers[0]["error"] > 1.05 * numbers[1]["error"]
+
+
+def test_whether_sets_are_resampled_is_asked_of_each_group():
+    """Each difference is over one set, though the table has three."""
+    pairs = [own_people([name], detectors=detectors) for name, detectors in zip(SETS, ["AB"] * 3)]
+    pairs = [rows.replace({"detector": {"A": f"A{n}"}}) for n, rows in enumerate(pairs)]
+    numbers = measure(pd.concat(pairs), "AUC", "detector", "test_set", "B")
+    assert (numbers["sets"] == 1).all() and numbers["low"].notna().all()
+    for number, rows in zip(numbers.to_dict("records"), pairs):
+        alone = only(measure(rows, "AUC", "detector", "test_set", "B"))
+        assert number["error"] == pytest.approx(alone["error"])
 
 
 def test_groups_that_lack_a_set_are_left_out_of_a_mean():
