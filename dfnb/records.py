@@ -44,8 +44,8 @@ class Clock:
 def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
-    ``commit`` is that of the checkout, and ends in -dirty where tracked files outside ``reports/``
-    differ from it. It is empty where the package is not installed from a checkout.
+    Equal data, settings, versions and threads give equal bytes on processors of one ``capability``:
+    another rounds otherwise, and after some epochs the weights are others.
     """
     import torch
 
@@ -54,16 +54,25 @@ def environment() -> dict[str, Any]:
     device = f"cpu ({platform.machine()})"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name(0)
-    # The changed files, one per line. Every run writes to reports/: changes there do not count.
-    dirty = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
-    commit = _git("rev-parse", "HEAD")
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "commit": f"{commit}-dirty" if dirty else commit,
+        "commit": commit(),
         "device": device,
+        "capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX512
         "threads": threads(),  # of a network on a CPU: they decide how sums are rounded
     }
+
+
+def commit() -> str:
+    """The commit of the checkout; it ends in -dirty where tracked files outside ``reports/`` differ.
+
+    It is empty where the package is not installed from a checkout.
+    """
+    # The changed files, one per line. Every run writes to reports/: changes there do not count.
+    dirty = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+    head = _git("rev-parse", "HEAD")
+    return f"{head}-dirty" if dirty else head
 
 
 def _git(*arguments: str) -> str:

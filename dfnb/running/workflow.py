@@ -15,7 +15,7 @@ from pathlib import Path
 import joblib
 import yaml
 
-from dfnb import files
+from dfnb import files, records
 from dfnb.checks import DfnbError
 from dfnb.data.sources import is_available
 from dfnb.report import page
@@ -58,6 +58,8 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets or weights are not here")
     _say(*profiles.missing_masks(calls))
+    if records.commit().endswith("-dirty"):
+        _say("uncommitted changes: the records will say -dirty, and nobody can make them again")
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
