@@ -65,7 +65,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout; it ends in -dirty where tracked files outside ``reports/`` differ.
+    """The commit of the checkout; -dirty follows where tracked files outside ``reports/`` differ.
 
     It is empty where the package is not installed from a checkout.
     """

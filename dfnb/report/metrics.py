@@ -7,6 +7,7 @@ three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,8 @@ Thresholds = Mapping[tuple[str, int], Array]
 class Estimate(NamedTuple):
     """A metric of one group on one test set, in the sample and in each replicate."""
 
+    test_set: str
+    detectors: tuple[str, ...]  # of a difference: both
     seeds: Array  # (seeds,) int, ascending
     # (seeds, 1 + replicates): the first is that of the sample, alone where no people are drawn
     values: Array
@@ -54,20 +57,22 @@ class Estimate(NamedTuple):
         )
 
 
-# What a number is, in this order, before its correction for other numbers.
+NUMBER = ("value", "low", "high", "error", "degrees", "p")
+# What a number is, in this order; the last six say what it is of, from which captions are made.
 SUMMARY = (
-    "value",
-    "low",
-    "high",
-    "error",
-    "degrees",
-    "p",
+    *NUMBER,
     "n_real",
     "n_fake",
     "clusters",
     "seeds",
     "collapsed",
     "sets",
+    "of_detectors",
+    "of_seeds",
+    "seed_values",
+    "of_sets",
+    "unit",
+    "over",
 )
 
 
@@ -108,10 +113,12 @@ def measure(
         name of what is subtracted, such as "Baseline", or "clean" where it is the frames without
         corruption, else empty; ``value``; ``low`` and ``high``, NaN without an interval; ``error``
         (standard error) and ``degrees`` of freedom; ``p``, two-sided, of a difference or signed
-        value, and ``p_holm`` for the rows of this table; ``n_real``, ``n_fake`` (units) and
-        ``clusters``, summed over averaged test sets; ``collapsed``, how many runs (of differences:
-        pairs of runs) learned nothing; ``seeds``, how many the value is a mean of, without
-        collapsed runs unless all are; ``sets``, of how many test sets.
+        value; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
+        ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
+        many the value is a mean of, without collapsed runs unless all are; ``sets``, of how many
+        test sets. What it is of: ``of_detectors``, of differences all; ``of_seeds``, and
+        ``seed_values`` at these; ``of_sets``, the names of the test sets; ``unit``, "videos" or
+        "frames"; ``over``, what was resampled for the interval, in words, empty without one.
 
     Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
     told apart nor averaged.
@@ -140,6 +147,7 @@ def measure(
     if metric in WITH_THRESHOLD and thresholds is None:
         raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
     # Other columns are dropped, because selecting a group copies all columns.
+    unit = "frames" if "frame" in scores else "videos"
     needed = {*names, "test_set", "detector", "seed", "collapsed", "cluster", "label", "method"}
     scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
     scores = scores.dropna(subset="value")
@@ -156,16 +164,19 @@ def measure(
         with_people = grouped(with_people=True)
         groups |= {group: with_people[group] for group in groups if "people" in resampled[group]}
     is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
-    rows = [
-        [*group, *_summary(parts, resampled[group], is_signed, replicates)]
-        for group, parts in groups.items()
-    ]
+    rows = []
+    for group, parts in groups.items():
+        number = _summary(parts, resampled[group], is_signed, replicates)
+        rows.append({**dict(zip(by, group)), **number})
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
+    table["unit"] = unit
+    if metric in WITH_THRESHOLD:
+        table["over"] = table["over"].where(table["over"] == "", table["over"] + ", threshold")
     # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for each in minus for value in each.values() if value not in ("", 0)]
     subtracted = ", ".join(values) or ("clean" if minus else "")
     name = metric.__name__ if callable(metric) else metric
-    return table.assign(metric=name, minus=subtracted, p_holm=statistics.holm(table["p"]))
+    return table.assign(metric=name, minus=subtracted)
 
 
 def _groups(
@@ -177,11 +188,11 @@ def _groups(
     thresholds: Thresholds,
     replicates: int,
     with_people: bool,
-) -> dict[tuple, list[tuple[str, Estimate]]]:
-    """The parts of each group's mean: names of test sets ("" where none are averaged), estimates.
+) -> dict[tuple, list[Estimate]]:
+    """The parts of each group's mean, by the group's values of ``by``.
 
-    The keys are a group's values of ``by``. Groups that lack one of the averaged values are left
-    out. The arguments are those of :func:`measure`, ``by_set`` its scores of each test set.
+    Groups that lack one of the averaged values are left out. The arguments are those of
+    :func:`measure`, ``by_set`` its scores of each test set.
     """
     names = [*by, *averaged]
     people = replicates if with_people else 0
@@ -196,8 +207,7 @@ def _groups(
         estimates = _subtracted(estimates, names, counterpart)
     groups = defaultdict(list)
     for key, estimate in estimates.items():
-        values = dict(zip(averaged, key[len(by) :]))
-        groups[key[: len(by)]].append((values.get("test_set", ""), estimate))
+        groups[key[: len(by)]].append(estimate)
     complete = max(map(len, groups.values()), default=0)
     return {group: parts for group, parts in groups.items() if len(parts) == complete}
 
@@ -302,6 +312,8 @@ def _estimate(
     if _needs_two_classes(metric):  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(
+        test_set=str(group["test_set"].iloc[0]),
+        detectors=tuple(map(str, group["detector"].unique())),
         seeds=seeds,
         values=np.array(values),
         collapsed=np.array(collapsed),
@@ -341,6 +353,7 @@ def _subtracted(
         # the interval would be too narrow.
         at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
         differences[key] = first._replace(
+            detectors=tuple(dict.fromkeys([*first.detectors, *second.detectors])),
             values=first.values - second.values,
             collapsed=collapsed,
             fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
@@ -348,13 +361,13 @@ def _subtracted(
     return differences
 
 
-def _resampled(parts: Sequence[tuple[str, Estimate]], same_people: bool) -> tuple[str, ...]:
+def _resampled(parts: Sequence[Estimate], same_people: bool) -> tuple[str, ...]:
     """What is resampled beside seeds for the mean of these parts: "people", "test sets" or both.
 
     Where test sets are resampled, their spread contains already that of the people who are in one
     set only. ``same_people`` says whether all are in every set.
     """
-    if len({test_set for test_set, _ in parts}) < FEWEST_SETS:
+    if len({part.test_set for part in parts}) < FEWEST_SETS:
         return ("people",)
     return ("people", "test sets") if same_people else ("test sets",)
 
@@ -373,35 +386,65 @@ def _are_at_bound(values: Array) -> bool:
 
 
 def _summary(
-    parts: Sequence[tuple[str, Estimate]],
+    parts: Sequence[Estimate],
     resampled: Sequence[str],
     is_signed: bool,
     replicates: int,
-) -> list[float]:
-    """The SUMMARY of the mean over seeds and ``parts``: test sets and estimates on them.
-
-    Parts of the same test set differ in other averaged columns, such as severity.
+) -> dict[str, Any]:
+    """The SUMMARY of the mean over seeds and ``parts``, but for ``unit``.
 
     Args:
-        parts: The name of a test set and an estimate on it, each.
+        parts: Those of the same test set differ in other averaged columns, such as severity.
         resampled: Of :func:`_resampled`.
         is_signed: Whether the value may be below 0, and so is tested against 0. Values outside
             [0, 1] show this themselves.
         replicates: Of the bootstrap.
     """
     # The seeds that all parts have, so that each part counts with the same ones.
-    seeds = reduce(np.intersect1d, [each.seeds for _, each in parts])
-    estimates = [each.of_seeds(seeds) for _, each in parts]
-    collapsed = np.any([each.collapsed for each in estimates], axis=0)
-    kept = _counted(collapsed)
-    values = np.array([each.values[kept] for each in estimates])
+    seeds = reduce(np.intersect1d, [each.seeds for each in parts])
+    common = [each.of_seeds(seeds) for each in parts]
+    collapsed = np.any([each.collapsed for each in common], axis=0)
+    counted = seeds[_counted(collapsed)]
+    estimates = [each.of_seeds(counted) for each in common]
+    counts = {each.test_set: each.counts for each in estimates}  # each set counts once
+    n_real, n_fake, clusters, independent = sum(counts.values())
+    number = _mean(estimates, resampled, is_signed, replicates, independent)
+    over = [*resampled, "seeds"] if len(counted) > 1 else resampled
+    return {
+        **number,
+        "n_real": n_real,
+        "n_fake": n_fake,
+        "clusters": clusters,
+        "seeds": len(counted),
+        "collapsed": collapsed.sum(),
+        "sets": len(counts),
+        "of_detectors": tuple(dict.fromkeys(chain(*(each.detectors for each in estimates)))),
+        "of_seeds": tuple(counted.tolist()),
+        "seed_values": tuple(np.mean([each.values[:, 0] for each in estimates], axis=0).tolist()),
+        "of_sets": tuple(counts),
+        "over": "" if np.isnan(number["low"]) else ", ".join(over),
+    }
+
+
+def _mean(
+    estimates: Sequence[Estimate],
+    resampled: Sequence[str],
+    is_signed: bool,
+    replicates: int,
+    independent: int,
+) -> dict[str, float]:
+    """The mean of estimates with the same seeds: ``value``, its interval, error and p.
+
+    ``independent`` is the number of independent observations in all test sets; for the others see
+    :func:`_summary`.
+    """
+    values = np.array([each.values for each in estimates])
     values = np.broadcast_to(values, (*values.shape[:2], 1 + replicates))
-    counts_of_set = {test_set: each.counts for test_set, each in parts}  # each set counts once
-    *counts, independent = sum(counts_of_set.values())
-    sets = len(counts_of_set)
+    test_sets = [each.test_set for each in estimates]
+    sets = len({*test_sets})
     set_weights = np.ones((1, 1, 1))
     if "test sets" in resampled:
-        set_of_part = [[*counts_of_set].index(test_set) for test_set, _ in parts]
+        set_of_part = [list(dict.fromkeys(test_sets)).index(name) for name in test_sets]
         set_weights = statistics.draws(sets, "test sets", replicates).T[set_of_part, np.newaxis]
     of_sample = values[:, :, 0]
     value = of_sample.mean()
@@ -417,7 +460,7 @@ def _summary(
         value, error, degrees, bounded=not is_signed, independent=independent
     )
     p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
-    return [value, low, high, error, degrees, p, *counts, kept.sum(), collapsed.sum(), sets]
+    return dict(zip(NUMBER, (value, low, high, error, degrees, p)))
 
 
 def _error(

@@ -41,6 +41,8 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
         dry_run: Whether to print the unfinished calls as commands instead. What their notebooks
             read, ``calls.json`` and ``profile.yaml``, is written all the same.
     """
+    if records.commit().endswith("-dirty"):
+        _say("uncommitted changes: the records will say -dirty, and nobody can make them again")
     with files.locked(files.home() / ".snakemake"):  # Snakemake's own lock would not end with us
         _run(profile, cores, main, dry_run)
 
@@ -58,8 +60,6 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets or weights are not here")
     _say(*profiles.missing_masks(calls))
-    if records.commit().endswith("-dirty"):
-        _say("uncommitted changes: the records will say -dirty, and nobody can make them again")
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
     profiles.keep_copy(profile)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
