@@ -17,21 +17,20 @@ from dfnb import statistics
 from dfnb.checks import Closed, DfnbError, Name, read_yaml, suggestion
 from dfnb.files import find
 from dfnb.report.detectors import detectors
-from dfnb.report.metrics import FEWEST_SETS, METRICS, Thresholds, measure
+from dfnb.report.metrics import FEWEST_SEEDS, FEWEST_SETS, METRICS, NUMBER, Thresholds, measure
 from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import profile_of
 
-FEWEST_SEEDS = 5  # for a verdict
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
-# What is tested of a claim's value: the column of its p values, and the verdict if it is shown. The
-# first that is shown counts.
-VERDICT_OF_P = {"p_gain": "supported", "p_worse": "worse", "p_small_gain": "no material gain"}
+# What is tested of a claim's value: the column of its p values, and the verdict if it is shown; the
+# first of the kind "no worse" is "not worse". The first that is shown counts.
+VERDICT_OF_P = {"p_gain": "better", "p_worse": "worse", "p_small_gain": "no material gain"}
 WITHOUT_NUMBER = {
-    **dict.fromkeys(["value", "low", "high", *VERDICT_OF_P, "detectable"], NAN),
+    **dict.fromkeys([*NUMBER, *VERDICT_OF_P, "limit", "detectable"], NAN),
     "minus": "",
 }
-POWER = 0.8  # with which a detectable difference would have been shown, before Holm's correction
+POWER = 0.8  # with which a detectable difference is shown at the first step of Holm's correction
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the same videos clean
 # Of each, more is better: a verdict counts a higher value as a gain.
@@ -191,7 +190,8 @@ def judge(
         they were written down; the number, as of :func:`dfnb.report.metrics.measure`, NaN where a
         premise is not supported; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected by Holm's
         rule for the claims of the family; ``detectable``, the least difference that would have been
-        shown with the probability POWER; and the ``verdict``. Perhaps no row.
+        shown with the probability POWER at the
+        first step of this rule; and the ``verdict``. Perhaps no row.
     """
     profile = profile_of(report)
     if "claims" not in profile:
@@ -219,7 +219,7 @@ def judge(
         for place, of_place in _places(claim, _rows(claim, read[table], where)):
             # The file lists a premise before the claims that depend on it.
             if claim.only_if and (claim.only_if, place) not in supported:
-                outcome = {"verdict": f"not judged: {claim.only_if} is not supported"}
+                outcome = {"verdict": f"not judged: {claim.only_if} is not shown"}
             else:
                 outcome = _judged(claim, of_place, limits, place == "within", registry.delta)
             judged.append({**row, "on": place, **outcome})
@@ -338,10 +338,7 @@ def _of_number(
     material = getattr(delta, kind_of_metric)
     limit = -material if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
-    # If the true value is this far above the limit, p_gain is below LEVEL with probability POWER.
-    quantiles = stdtrit(number["degrees"], [1 - LEVEL, POWER])
-    tested = {"detectable": limit + number["error"] * quantiles.sum()}
-    tested["p_gain"] = p_above(number["value"] - limit, *spread)
+    tested = {"limit": limit, "p_gain": p_above(number["value"] - limit, *spread)}
     tested["p_worse"] = p_above(limit - number["value"], *spread)
     if claim.kind == "gain":
         tested["p_small_gain"] = p_above(material - number["value"], *spread)
@@ -372,12 +369,18 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     Each column of p values is adjusted by itself, over the claims whose ``family`` is true; the
     others stay as they are.
     """
+    n_tested = (judged["family"] & judged["p_gain"].notna()).sum()
+    # If the true value is this far above the limit, p_gain is below LEVEL with probability POWER.
+    level = np.where(judged["family"], LEVEL / max(n_tested, 1), LEVEL)
+    quantiles = stdtrit(judged["degrees"], 1 - level) + stdtrit(judged["degrees"], POWER)
+    judged["detectable"] = judged["limit"] + judged["error"] * quantiles
     for column in VERDICT_OF_P:
         # holm counts NaN, too, but claims that were not tested must not count.
         is_adjusted = judged["family"] & judged[column].notna()
         judged.loc[is_adjusted, column] = holm(judged.loc[is_adjusted, column])
     is_shown = [judged[column] < LEVEL for column in VERDICT_OF_P]
     verdict = np.select(is_shown, [*VERDICT_OF_P.values()], "undecided")
+    verdict[(verdict == "better") & (judged["kind"] == "no worse")] = "not worse"
     is_tested = judged["p_gain"].notna()
     judged.loc[is_tested, "verdict"] = verdict[is_tested]
-    return judged
+    return judged.drop(columns="limit")

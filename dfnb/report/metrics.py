@@ -18,6 +18,7 @@ from dfnb.checks import DfnbError, suggestion
 from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
 
+FEWEST_SEEDS = 5  # for a verdict; fewer are exploratory
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
 # Both accuracies are balanced: the mean of those of real and of fake units. Where the two classes
 # are equally many, as in the papers' test sets of a single method, that is the share called right.
@@ -37,11 +38,19 @@ Names = str | Sequence[str]
 Thresholds = Mapping[tuple[str, int], Array]
 
 
+class Trainings(NamedTuple):
+    """What a caption says of a detector's trainings; empty where the scores do not say it."""
+
+    detector: str
+    train_set: str
+    rule: str  # by which their checkpoints were chosen
+
+
 class Estimate(NamedTuple):
     """A metric of one group on one test set, in the sample and in each replicate."""
 
     test_set: str
-    detectors: tuple[str, ...]  # of a difference: both
+    trainings: tuple["Trainings", ...]  # of a difference: both
     seeds: Array  # (seeds,) int, ascending
     # (seeds, 1 + replicates): the first is that of the sample, alone where no people are drawn
     values: Array
@@ -57,6 +66,7 @@ class Estimate(NamedTuple):
         )
 
 
+UNIT = ("cluster", "label", "method")
 NUMBER = ("value", "low", "high", "error", "degrees", "p")
 # What a number is, in this order; the last six say what it is of, from which captions are made.
 SUMMARY = (
@@ -67,7 +77,7 @@ SUMMARY = (
     "seeds",
     "collapsed",
     "sets",
-    "of_detectors",
+    "of_trainings",
     "of_seeds",
     "seed_values",
     "of_sets",
@@ -116,7 +126,7 @@ def measure(
         value; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
         ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
         many the value is a mean of, without collapsed runs unless all are; ``sets``, of how many
-        test sets. What it is of: ``of_detectors``, of differences all; ``of_seeds``, and
+        test sets. What it is of: ``of_trainings``, of differences all; ``of_seeds``, and
         ``seed_values`` at these; ``of_sets``, the names of the test sets; ``unit``, "videos" or
         "frames"; ``over``, what was resampled for the interval, in words, empty without one.
 
@@ -148,7 +158,7 @@ def measure(
         raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
     # Other columns are dropped, because selecting a group copies all columns.
     unit = "frames" if "frame" in scores else "videos"
-    needed = {*names, "test_set", "detector", "seed", "collapsed", "cluster", "label", "method"}
+    needed = {*names, *Trainings._fields, "test_set", "seed", "collapsed", *UNIT}
     scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
     scores = scores.dropna(subset="value")
     by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
@@ -304,6 +314,7 @@ def _estimate(
             of_seed = statistics.mean(value, cluster, weights, threshold)
         values.append(of_seed)
         collapsed.append(is_collapsed[0])
+    first = group.iloc[0]  # of a group, all rows are of one detector and test set
     # Every seed has the same units: those of the last are counted.
     n_fake = label.sum()
     clusters = independent = len(np.unique(cluster))
@@ -312,8 +323,8 @@ def _estimate(
     if _needs_two_classes(metric):  # a pair takes its real and its fake unit from two clusters
         independent = min(fewest, clusters // 2)
     return Estimate(
-        test_set=str(group["test_set"].iloc[0]),
-        detectors=tuple(map(str, group["detector"].unique())),
+        test_set=str(first["test_set"]),
+        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
         seeds=seeds,
         values=np.array(values),
         collapsed=np.array(collapsed),
@@ -353,7 +364,7 @@ def _subtracted(
         # the interval would be too narrow.
         at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
         differences[key] = first._replace(
-            detectors=tuple(dict.fromkeys([*first.detectors, *second.detectors])),
+            trainings=tuple(dict.fromkeys([*first.trainings, *second.trainings])),
             values=first.values - second.values,
             collapsed=collapsed,
             fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
@@ -418,7 +429,7 @@ def _summary(
         "seeds": len(counted),
         "collapsed": collapsed.sum(),
         "sets": len(counts),
-        "of_detectors": tuple(dict.fromkeys(chain(*(each.detectors for each in estimates)))),
+        "of_trainings": tuple(dict.fromkeys(chain(*(each.trainings for each in estimates)))),
         "of_seeds": tuple(counted.tolist()),
         "seed_values": tuple(np.mean([each.values[:, 0] for each in estimates], axis=0).tolist()),
         "of_sets": tuple(counts),

@@ -37,8 +37,9 @@ UNITS = {
 }
 # Read as categories, because pandas compares and groups texts a hundred times slower.
 TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
-# The fields of a Detector, but its runs, as the columns of a table of scores.
-DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set")
+# Columns of a table of scores: the fields of a Detector, but its runs, and the rule by which their
+# checkpoints were chosen.
+DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set", "rule")
 # Columns that are one measure minus another; "deletion 0" is P(fake) before any deletion.
 GAIN = "gain in pixel AP"  # over the mean training mask
 LOST = "lost under deletion"  # how far P(fake) falls, as a mean over the deletion curve
@@ -79,8 +80,8 @@ def scores(
     Returns a table with the columns
 
     - ``detector``, its name, which no other one in the table has; its ``paper``, ``ablation`` and
-      ``variant``, the last two empty where it is a main one; ``train_set``; ``seed``;
-      ``collapsed``, whether the training learned nothing;
+      ``variant``, the last two empty where it is a main one; ``train_set``; ``rule``, by which
+      its checkpoints were chosen; ``seed``; ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, else the name of the test set; ``corruption`` and
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
@@ -314,9 +315,11 @@ def _described(means: pd.DataFrame, source: Source, metadata: About) -> pd.DataF
         places[name] = "within" if kept.domain == metadata.train_domain else "across"
         if kept.apart and name != source.run.train_set:
             places[name] = name
+    # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
+    rule = source.run.record.rule.replace(source.run.train_set, source.detector.train_set)
     constants = {
         name: pd.Categorical([value]).repeat(len(means))
-        for name, value in zip(DETECTOR_COLUMNS, source.detector)
+        for name, value in zip(DETECTOR_COLUMNS, (*source.detector[:5], rule))
     }
     return means.assign(
         **constants,

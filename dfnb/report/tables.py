@@ -6,7 +6,7 @@ network or reads a dataset.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from dfnb import statistics
 from dfnb.files import write_bytes
 from dfnb.report.detectors import MAIN, THIS_RUN, detectors
-from dfnb.report.metrics import CORRELATION, SUMMARY, measure
-from dfnb.report.reading import gaps, set_apart, sources
+from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
-from dfnb.store.scores import read_about
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -60,8 +57,7 @@ def by_place(
     """The table of :func:`measure` at each ``place`` of the scores, with the column ``place``.
 
     Each number is a mean over the test sets of a place and over ``mean_over``. ``place`` is that of
-    :func:`dfnb.report.reading.scores`. The rows of each metric follow those of the one before it,
-    and ``p_holm`` is corrected for all rows of this table.
+    :func:`dfnb.report.reading.scores`. The rows of each metric follow those of the one before it.
 
     Args:
         scores: Those of :func:`measure`.
@@ -79,12 +75,11 @@ def by_place(
 
 
 def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Several tables of numbers as one; p is corrected by Holm's rule for all of its rows."""
+    """Several tables of numbers as one."""
     rows = [part for part in parts if len(part)]
     if not rows:
-        return pd.DataFrame(columns=[*SUMMARY, "p_holm", "detector", "metric", "minus", "place"])
-    table = pd.concat(rows, ignore_index=True)
-    return table.assign(p_holm=statistics.holm(table["p"]))
+        return pd.DataFrame(columns=[*SUMMARY, "detector", "metric", "minus", "place"])
+    return pd.concat(rows, ignore_index=True)
 
 
 def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
@@ -237,15 +232,6 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
-def verdicts(differences: pd.DataFrame) -> pd.Series:
-    """Whether each difference is "above zero" or "below zero"; else "undecided".
-
-    It is decided where p after Holm's correction is below .05; without an interval there is no p.
-    """
-    sides = np.where(differences["value"] > 0, "above zero", "below zero")
-    return pd.Series(sides, differences.index).where(differences["p_holm"] < 0.05, "undecided")
-
-
 def cells(numbers: pd.DataFrame) -> list[str]:
     """The :func:`cell` of each row of :func:`measure`; with ``minus``, it shows its sign."""
     return list(map(cell, *(numbers[name] for name in ("value", "low", "high", "minus"))))
@@ -277,17 +263,25 @@ def pivot(
 
 
 def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
-    """One difference per row as text, with p after Holm's correction, a verdict, and its seeds.
+    """One difference per row as text, with its seeds; fewer than FEWEST_SEEDS are exploratory.
 
-    ``differences`` are rows of :func:`measure` with ``minus``, such as those of :func:`pairs`.
-    ``index`` names the columns that become the index.
+    Beside these stand the values of the seeds. ``differences`` are rows of :func:`measure` with
+    ``minus``, such as those of :func:`pairs`. ``index`` names the columns that become the index.
     """
     # drop=False: cells reads the column minus to show the sign, also where minus is in the index.
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
-    table["p, Holm"] = table["p_holm"].map(p_text)
-    table["verdict"] = verdicts(table)
-    return table[["difference", "p, Holm", "verdict", "seeds"]]
+    table["seeds"] = [*map(_seeds_text, table["of_seeds"], table["seed_values"])]
+    return table[["difference", "seeds"]]
+
+
+def _seeds_text(seeds: Sequence[int], values: Sequence[float]) -> str:
+    """The seeds of a difference; of fewer than FEWEST_SEEDS also their values, if several."""
+    if len(seeds) >= FEWEST_SEEDS:
+        return ranges(seeds)
+    if len(seeds) == 1:
+        return f"{seeds[0]}: one training"
+    return f"{ranges(seeds)}, exploratory: {', '.join(f'{value:+.3f}' for value in values)}"
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
@@ -307,64 +301,107 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- captions and files
 
 
-def caption(report: str, scores: pd.DataFrame, run: StoredRun | None = None) -> str:
-    """How numbers of these scores were made, in sentences for a caption; ``run``: this run."""
-    facts = defaultdict(list)
-    names = {*scores["detector"]}
-    shown = [each for each in sources(report, run) if each.detector.name in names]
-    kept_of_sets = {}
-    for detector, each, path, _ in shown:
-        kept_of_sets |= read_about(path).test_sets
-        facts["Trained on"].append(detector.train_set)
-        facts["Seeds"].append(str(each.seed))
-        # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
-        rule = each.record.rule.replace(each.train_set, detector.train_set)
-        facts["Checkpoint"].append(rule)
-        if each.record.collapsed:
-            facts["Collapsed runs, left out unless all are"].append(each.id)
-    for name, rows in scores.groupby("test_set", observed=True):
-        is_fake = rows.drop_duplicates("video")["label"] == 1
-        kept = kept_of_sets[name]
-        facts["Tested on"].append(
-            f"{name} {kept.fingerprint[:8]}, {sum(~is_fake)} real and {sum(is_fake)} fake "
-            f"videos, {rows['cluster'].nunique()} clusters, {kept.compression}, {kept.crop}"
-        )
-    sentences = [f"{name}: {'; '.join(dict.fromkeys(texts))}." for name, texts in facts.items()]
+def caption(numbers: pd.DataFrame) -> str:
+    """How numbers of :func:`measure` were made, in sentences: all of it is read from their rows."""
+    rows = numbers[
+        numbers["of_seeds"].map(lambda seeds: isinstance(seeds, tuple))
+    ]  # none: no number
+    if rows.empty:
+        return ""
+    trainings = [each for of_row in rows["of_trainings"] for each in of_row]
+    compared = [of_row[0].detector for of_row in rows["of_trainings"]]
+    facts = {
+        "Trained on": [(each.train_set, each.detector) for each in trainings],
+        "Seeds": [*zip(map(ranges, rows["of_seeds"]), compared)],
+        "Checkpoint": [(each.rule, each.detector) for each in trainings],
+        "Tested on": [(ranges(name for names in rows["of_sets"] for name in names), "")],
+    }
+    sentences = [
+        f"{name}: {_by_value(pairs)}." for name, pairs in facts.items() if _by_value(pairs)
+    ]
+    counts = [
+        f"{_span(rows[name])} {kind}"
+        for name, kind in (("n_real", "real"), ("n_fake", "fake"))
+        if rows[name].any()
+    ]
     sentences.append(
-        "A video's score is the mean over its frames. Intervals: 95 %, over people and seeds; of a "
-        "mean over three or more test sets also over test sets."
+        f"Each number is of {' and '.join(counts)} {' or '.join(rows['unit'].unique())} in "
+        f"{_span(rows['clusters'])} clusters."
     )
-    sentences += [*gaps(scores), *set_apart(scores)]
-    if reports.has_profile(report) and not run:
-        sentences.append(f"Made again by `dfnb report {report}`.")
+    if {*rows["unit"]} == {"videos"}:
+        sentences.append("A video's score is the mean over its frames.")
+    sentences.append(f"Intervals: 95 %, {'; '.join(map(_over, rows['over'].unique()))}.")
+    if (rows["seeds"] == 1).any():
+        sentences.append("A number of one seed is of one training: another may say otherwise.")
+    if rows["collapsed"].any():
+        sentences.append("Runs that learned nothing are left out, unless all are.")
     return " ".join(sentences)
+
+
+def _by_value(pairs: Sequence[tuple[str, str]]) -> str:
+    """The distinct values of pairs (value, detector); if several, each with its detectors."""
+    detectors = defaultdict(dict)  # as sets that keep their order
+    for value, detector in pairs:
+        detectors[value][detector] = None
+    if len(detectors) == 1:
+        return next(iter(detectors))
+    return "; ".join(f"{value} ({', '.join(names)})" for value, names in detectors.items() if value)
+
+
+def _over(over: str) -> str:
+    """What an interval covers, from the column ``over`` of :func:`measure`, in words."""
+    if not over:
+        return "none where a class, or the frames of a threshold, have too few clusters"
+    of = ["of a mean over test sets"] if "test sets" in over else []
+    of += [] if "seeds" in over else ["of one training"]
+    return " ".join([", ".join(of) + "," * bool(of), f"over {over}"]).strip()
+
+
+def _span(counts: pd.Series) -> str:
+    """The lowest and the highest of some counts, as 200 to 400."""
+    return " to ".join(dict.fromkeys(f"{count:,}" for count in (counts.min(), counts.max())))
+
+
+def ranges(names: Iterable[str | int]) -> str:
+    """Names in order, those that count up by one as a range: bed, world-01 to world-24."""
+    runs = []
+    for name in sorted({*map(str, names)}):
+        prefix, digits = re.fullmatch(r"(.*?)(\d*)", name).groups()
+        here = (prefix, len(digits), int(digits or 0))
+        if runs and digits and here == (*runs[-1][-1][:2], runs[-1][-1][2] + 1):
+            runs[-1].append(here)
+        else:
+            runs.append([here])
+    texts = [
+        [f"{prefix}{number:0{width}}" if width else prefix for prefix, width, number in run]
+        for run in runs
+    ]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in texts)
 
 
 def show(
     table: pd.DataFrame,
+    about: pd.DataFrame | str,
     folder: Path | None,
     name: str,
     title: str,
-    caption: str = "",
     run: StoredRun | None = None,
-    numbers: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Display a table of texts under its title, and :func:`save` it; returns its path."""
     if table.empty:
         display(NOTHING)
     else:
         display(Markdown(f"**{title}**"), table)
-    return save(table, folder, name, title, caption, run, numbers)
+    return save(table, about, folder, name, title, run)
 
 
 def save(
     table: pd.DataFrame,
+    about: pd.DataFrame | str,
     folder: Path | None,
     name: str,
     title: str,
-    caption: str = "",
     run: StoredRun | None = None,
-    numbers: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Save a table of texts; returns the path of its Markdown in the report's ``tables/``.
 
@@ -373,27 +410,28 @@ def save(
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
+        about: The numbers of :func:`dfnb.report.metrics.measure` from which the texts were made:
+            the CSV has them, and they make the caption. Of a table without such numbers, its
+            caption.
         folder: Of the report, as a notebook's ``p.folder``. None: nothing is saved.
         name: Of the files.
         title: What the table shows, also the first line of the Markdown.
-        caption: How its numbers were made, such as :func:`caption`.
         run: This run, if the table is of it alone, see :func:`dfnb.store.reports.file_name`.
-        numbers: Those of :func:`dfnb.report.metrics.measure` from which the texts were made, for
-            the CSV; None: it has the table itself.
     """
     if table.empty or not folder:
         return []
     name = reports.file_name(folder.name, name, run)
     paper = reports.paper_folder(folder.name) / "tables"
     table = table.reset_index()
-    numbers = table if numbers is None else numbers
+    text = about if isinstance(about, str) else caption(about)
+    numbers = table if isinstance(about, str) else about
     write_bytes(paper / f"{name}.csv", numbers.to_csv(index=False).encode())
     # As objects first, because a categorical column cannot be filled with a dash.
     table = table.astype(object).fillna("–").astype(str)
     write_bytes(paper / f"{name}.tex", latex(table).encode())
-    write_bytes(paper / f"{name}.txt", f"{title}. {caption}".strip().encode() + b"\n")
+    write_bytes(paper / f"{name}.txt", f"{title}. {text}".strip().encode() + b"\n")
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
-    markdown = f"# {title}\n\n{markdown}\n\n{caption}\n"
+    markdown = f"# {title}\n\n{markdown}\n\n{text}\n"
     return [write_bytes(folder / "tables" / f"{name}.md", markdown.encode())]
 
 

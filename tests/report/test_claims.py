@@ -27,7 +27,7 @@ def judged(number, within=True, **changes):
     """The row of one claim with the number that it is about, its verdict included."""
     checked = claims.Claim.check(claim(**changes), "test")
     row = claims._of_number(checked, number, within, claims.Delta.check(DELTA, "test"))
-    row = {**claims.WITHOUT_NUMBER, "family": True, **row}
+    row = {**claims.WITHOUT_NUMBER, "family": True, "kind": checked.kind, **row}
     return claims._decided(pd.DataFrame([row])).iloc[0]
 
 
@@ -42,10 +42,10 @@ def number(low, high, **columns):
     ("kind", "low", "high", "expected"),
     [
         ("gain", -0.08, -0.02, "worse"),
-        ("gain", 0.002, 0.008, "supported"),
+        ("gain", 0.002, 0.008, "better"),
         ("gain", -0.004, 0.008, "no material gain"),
         ("gain", -0.01, 0.05, "undecided"),
-        ("no worse", -0.009, 0.1, "supported"),
+        ("no worse", -0.009, 0.1, "not worse"),
         ("no worse", -0.1, -0.02, "worse"),
         ("no worse", -0.02, 0.02, "undecided"),
         ("shown", 0.02, 0.08, "not judged"),
@@ -63,12 +63,12 @@ def test_the_verdict_of_an_interval(kind, low, high, expected):
         ({"low": np.nan}, "undecided: no interval"),
         ({"collapsed": 3}, "not judged: 3 runs collapsed"),
         ({"collapsed": 1, "seeds": 1}, "not judged: 1 runs collapsed"),
-        ({"collapsed": 2}, "supported"),
+        ({"collapsed": 2}, "better"),
     ],
 )
 def test_numbers_without_a_verdict(columns, expected):
     row = judged({**number(0.02, 0.08), **columns})
-    assert row["verdict"] == expected and np.isnan(row["p_gain"]) == (expected != "supported")
+    assert row["verdict"] == expected and np.isnan(row["p_gain"]) == (expected != "better")
 
 
 def test_what_is_material_depends_on_metric_and_place():
@@ -94,13 +94,18 @@ def test_each_hypothesis_is_adjusted_for_the_claims_of_the_family():
     rows = {"family": [True, True, False, True], "verdict": ["", "", "", "not judged"]}
     rows |= {"p_gain": [0.02, 0.01, 0.02, np.nan], "p_worse": [0.5, 0.9, 0.5, np.nan]}
     rows["p_small_gain"] = [np.nan] * 4
+    rows |= {"kind": "gain", "limit": 0.0, "error": 0.01, "degrees": 20.0}
     decided = claims._decided(pd.DataFrame(rows))
     assert decided["p_gain"].tolist()[:3] == [0.02, 0.02, 0.02]
     assert decided["p_worse"].tolist()[:3] == [1.0, 1.0, 0.5]
-    assert decided["verdict"].tolist() == ["supported"] * 3 + ["not judged"]
+    assert decided["verdict"].tolist() == ["better"] * 3 + ["not judged"]
     rows["p_gain"][1] = 0.03  # as one of two, .02 decides nothing
     decided = claims._decided(pd.DataFrame(rows))
-    assert decided["verdict"].tolist() == ["undecided"] * 2 + ["supported", "not judged"]
+    alone = t.ppf(0.975, 20) + t.ppf(0.8, 20)
+    first_of_two = t.ppf(1 - 0.025 / 2, 20) + t.ppf(0.8, 20)
+    detectable = [0.01 * first_of_two] * 2 + [0.01 * alone]
+    assert decided["detectable"].tolist()[:3] == pytest.approx(detectable)
+    assert decided["verdict"].tolist() == ["undecided"] * 2 + ["better", "not judged"]
 
 
 # ---------------------------------------------------------------- a report
@@ -143,7 +148,7 @@ def test_claims_are_judged_on_each_place_they_name(judge):
     on = ["within", "across", "synth-a", "synth-b", "synth-c"]
     assert rows.loc["c0"].index.tolist() == on
     verdicts = rows["verdict"]
-    assert verdicts["c0", "within"] == verdicts["c0", "synth-a"] == "supported"
+    assert verdicts["c0", "within"] == verdicts["c0", "synth-a"] == "better"
     assert verdicts["c0", "across"] == "exploratory: a mean over fewer than 3 test sets"
     assert verdicts["c1", "within"] == "no material gain"  # both look at the same places
     # The blurred scores are the same, so LAE loses what it is better by.
@@ -163,7 +168,7 @@ def test_a_claim_waits_for_its_premise(judge, premise):
     other = {"LAE": "Baseline", "Baseline": "LAE"}[premise]
     replaced = {"detector": "Baseline", "against": "LAE", "only_if": "c0"}
     rows = judge({"detector": premise, "against": other, "family": False}, replaced)
-    expected = "worse" if premise == "LAE" else "not judged: c0 is not supported"
+    expected = "worse" if premise == "LAE" else "not judged: c0 is not shown"
     assert rows["verdict"].iloc[1] == expected
 
 
