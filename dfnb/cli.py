@@ -265,8 +265,7 @@ def fetch(
     interruption, the same command continues.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import fetch
-    from dfnb.preparing import published
+    from dfnb.preparing import fetch, published
 
     dataset = published.load(name)
     if not dataset.fetch:
