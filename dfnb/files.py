@@ -326,22 +326,17 @@ def download(url: str, path: Path, digest: str, bar: bool = False) -> Path:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, algorithm).hexdigest()
         if found != expected:
-            raise DfnbError(
-                f"{path} is another file than expected ({algorithm} {found} instead of {expected});"
-                f" move it away, and start again to download {url}"
-            )
+            remedy = f"move it away, and start again to download {url}"
+            raise DfnbError(f"{path} is another file than expected ({algorithm} {found}); {remedy}")
         return path
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # else it prints each address
     try:
-        pooch.retrieve(url, digest, path.name, path.parent, progressbar=bar)
+        return Path(pooch.retrieve(url, digest, path.name, path.parent, progressbar=bar))
     except (OSError, ValueError) as error:  # of the network and the disk; another digest
-        raise DfnbError(
-            f"{url} could not be downloaded ({error}); start again, or get it by hand and put it "
-            f"at {path}"
-        ) from None
-    return path
+        remedy = f"start again, or get it by hand and put it at {path}"
+        raise DfnbError(f"{url} could not be downloaded ({error}); {remedy}") from None
 
 
 def digest(content: Any, digits: int = 12) -> str:

@@ -8,7 +8,6 @@ files that are missing.
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -18,18 +17,10 @@ from pydantic import Field, StringConstraints
 from tqdm import tqdm
 
 from dfnb.checks import Closed, DfnbError, Name
-from dfnb.files import (
-    INSIDE,
-    download,
-    explain_writing,
-    home,
-    locked,
-    read_list,
-    size_in_words,
-    verified,
-)
+from dfnb.files import INSIDE, download, explain_writing, home, locked, read_list, verified
 
 UNFINISHED = ".unfinished"  # of a part: .unfinished-PART
+Inside = Annotated[str, StringConstraints(pattern=f"^{INSIDE}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")]
 
 
@@ -37,8 +28,7 @@ class File(Closed):
     """One file of a download."""
 
     url: str  # of a commit or a record that does not change
-    # Its path below the folder of the download; of an archive: the folder of its content.
-    to: Annotated[str, StringConstraints(pattern=f"^{INSIDE}$")]
+    to: Inside  # its path below the folder of the download; of an archive: that of its content
     digest: Digest
     unpack: Literal["", "zip"] = ""  # what the file is
 
@@ -104,12 +94,9 @@ def fetch(name: str, source: Source, part: str | None = None) -> Path:
     unfinished = folder / (f"{UNFINISHED}-{part}" if part else UNFINISHED)
     with locked(folder):
         there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if shutil.disk_usage(folder).free < source.bytes - there:
-            raise DfnbError(
-                f"{folder} has no room: the download takes {size_in_words(source.bytes)}; make "
-                "room, or choose another home by DFNB_HOME"
-            )
-        files = list(_files_of(source))
+        if shutil.disk_usage(folder).free + there < source.bytes:
+            raise DfnbError(f"{folder} has no room; make room, or choose another home by DFNB_HOME")
+        files = _files_of(source)
         unfinished.mkdir(exist_ok=True)
         if source.hub:
             _fetch_from_hub(source.hub, folder)
@@ -124,21 +111,21 @@ def fetch(name: str, source: Source, part: str | None = None) -> Path:
 
 def refuse_unfinished(name: str) -> None:
     """Raise :class:`DfnbError` where a dataset, or a part of it, was begun, but not completed."""
-    for path in sorted(folder_of(name).glob(f"{UNFINISHED}*")):
+    folder = folder_of(name)
+    for path in sorted(folder.glob(f"{UNFINISHED}*")):
         part = path.name.removeprefix(UNFINISHED).replace("-", " --part ", 1)
-        raise DfnbError(
-            f"{folder_of(name)} is not complete; `dfnb fetch {name}{part}` goes on with the "
-            "download, and --root prepares what is there"
-        )
+        goes_on = f"`dfnb fetch {name}{part}` goes on with the download"
+        raise DfnbError(f"{folder} is not complete; {goes_on}, --root prepares what is there")
 
 
-def _files_of(source: Source) -> Iterator[File]:
+def _files_of(source: Source) -> list[File]:
     """The files of a download, but for those of a hub."""
-    yield from source.files
+    files = [*source.files]
     if source.list:
         for path, sha256 in read_list(source.list.file).items():
             url = f"{source.list.base}/{quote(path)}"
-            yield File(url=url, to=path, digest=f"sha256:{sha256}")
+            files.append(File(url=url, to=path, digest=f"sha256:{sha256}"))
+    return files
 
 
 def _fetch_file(file: File, folder: Path, unfinished: Path) -> None:
@@ -176,7 +163,6 @@ def _fetch_from_hub(hub: Hub, folder: Path) -> None:
     from huggingface_hub import HfApi
 
     api = HfApi(token=False)
-    page = f"{api.endpoint}/datasets/{hub.repo}"
     where = {"repo_id": hub.repo, "repo_type": "dataset"}
     try:
         commits = [commit.commit_id for commit in api.list_repo_commits(**where)]
@@ -191,8 +177,8 @@ def _fetch_from_hub(hub: Hub, folder: Path) -> None:
     except Exception as error:  # the classes depend on the version of huggingface_hub
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise DfnbError(
-            f"{page} could not be downloaded at commit {hub.revision} ({reason}); start again, or "
-            f"get its files by hand and put them into {folder}"
+            f"{api.endpoint}/datasets/{hub.repo} could not be downloaded at commit {hub.revision} "
+            f"({reason}); start again, or get its files by hand and put them into {folder}"
         ) from None
 
 
