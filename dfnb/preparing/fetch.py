@@ -5,6 +5,7 @@ all is there, so that what was stopped is not taken for complete; the next call 
 files that are missing.
 """
 
+import logging
 import shutil
 import sys
 import textwrap
@@ -162,6 +163,7 @@ def _fetch_from_hub(hub: Hub, folder: Path) -> None:
     """
     from huggingface_hub import HfApi
 
+    logging.getLogger("huggingface_hub").setLevel("ERROR")  # else it prints each attempt twice
     api = HfApi(token=False)
     where = {"repo_id": hub.repo, "repo_type": "dataset"}
     try:
