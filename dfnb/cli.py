@@ -262,11 +262,10 @@ def fetch(
 
     Its licence and terms are shown first, and you are asked once whether you accept them. The files
     are written to downloads/NAME in your home, where `dfnb prepare NAME` finds them. After an
-    interruption, the same command continues.
+    interruption, the same command downloads the files that are missing.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import fetch
-    from dfnb.preparing import published
+    from dfnb.preparing import fetch, published
 
     dataset = published.load(name)
     if not dataset.fetch:

@@ -417,7 +417,7 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
     def offline(*args, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("huggingface_hub.file_download.http_get", offline)
+    monkeypatch.setattr("pooch.retrieve", offline)
     monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)

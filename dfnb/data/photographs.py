@@ -13,8 +13,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from dfnb.checks import DfnbError
-from dfnb.data.fetch import download, read_list
-from dfnb.files import home, sha256
+from dfnb.files import download, home, read_list, sha256
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,

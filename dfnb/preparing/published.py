@@ -20,9 +20,9 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
-from dfnb.data.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.data.sources import broken_names, manifest, published_names
 from dfnb.files import find, read_json, verified
+from dfnb.preparing.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.preparing.videos import (
     Files,
     Problems,
