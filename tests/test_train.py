@@ -131,7 +131,7 @@ def test_killed_at_any_step_a_training_ends_in_the_same_weights(
     capsys.readouterr()
     resumed = trained(**arguments)
     printed = capsys.readouterr().out
-    assert "resumed in epoch 2, step 3" in printed and "\nepoch 2 of 2, " in printed
+    assert "resumed in epoch 2, step 3" in printed and "\repoch 2 of 2: 100%" in printed
     assert resumed.record.wall_s == 1000
     assert straight.record.weights_sha256 == resumed.record.weights_sha256
     pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
@@ -143,15 +143,14 @@ def test_the_log_grows_while_it_trains_and_a_resumed_one_ends_at_the_checkpoint(
     new_home, monkeypatch, capsys
 ):
     """Broken off in epoch 2; the log then loses what is not in the checkpoint."""
-    monkeypatch.setattr(trainer, "FIRST_S", 0)
-    monkeypatch.setattr(progress.Line, "printed_at", float("-inf"))
-    monkeypatch.setattr(progress, "WARM_UP", 0)
+    monkeypatch.setattr(progress, "PRINTED_S", 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         before_loss(patch, xception.Network, 5, interrupt)
         trained()
-    line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("epoch"))
-    assert line.startswith("epoch 1 of 2, step 1 of 4: ") and " GiB, loss " in line
-    assert " left of " in line and " without validation, " in line
+    lines = [line for line in capsys.readouterr().out.split("\r") if line.startswith("epoch")]
+    assert lines[0].startswith("epoch 1 of 2:  12%|") and " 16/128 [00:0" in lines[0]
+    assert " images/s, " in lines[0] and " GiB, loss 0." in lines[0]
+    assert "validation AUC" not in lines[0] and ", validation AUC 0." in lines[-1]
     (path,) = run_folder("").glob("*/log.csv")
     assert len(pd.read_csv(path)) == 1
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
