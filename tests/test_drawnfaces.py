@@ -33,12 +33,15 @@ from drawnfaces.portraits import Portrait, inspect, move, pixels, placed
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = preset("synth-a").forgery
-# What identified the datasets of the committed study when it was made.
+# What identified datasets of the committed studies when these were made: their records have it.
 STUDIED = {
-    "synth-a-study": "808aad1e3a5e4d76",
-    "synth-b-study": "316cfc22c8c8df94",
-    "synth-c-study": "a4c09885c65620ed",
-    "synth-d-study": "2930a6a7e9c83f96",
+    "bed-30": "be89669712fdbb41",
+    "bed": "6d311b0e073ab5d9",
+    "world-01": "db576b7906743e94",
+    "tasks-study": "0e0cf88f63940321",
+    "photographs": "cfac15f703b6db1c",
+    "ff-like-30": "4d0fbeb900d8f628",
+    "ff-like-world-01": "11d42f47df372c9f",
 }
 
 
