@@ -55,7 +55,7 @@ def output_of(monkeypatch, capsys):
         (("report", "nope"), "there is no report 'nope'; known are none"),
         (("report", "logs"), "there is no report 'logs'; known are none"),
         (("prepare", "nowhere"), "nowhere"),
-        (("prepare", "celeb-df"), " or celeb-df-v2?"),
+        (("prepare", "celeb-df"), "did you mean celeb-df-v2 or "),
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "there is no file or folder nowhere.csv"),
         (("prepare", "set.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),

@@ -268,7 +268,7 @@ def test_unknown_names_are_answered_by_the_nearest(run):
         dfnb.create_model("untraned")
     with pytest.raises(DfnbError, match="did you mean smoke-"):
         dfnb.load_dataset("smok-b")
-    with pytest.raises(DfnbError, match=r"did you mean .*celeb-df-v2\?"):
+    with pytest.raises(DfnbError, match="did you mean celeb-df-v2 or "):
         dfnb.load_dataset("celeb-df")
     with pytest.raises(AttributeError, match="no attribute 'predcit'"):
         dfnb.predcit  # noqa: B018
