@@ -812,7 +812,7 @@ def test_parameters_of_a_profile_give_the_runs_of_the_profile(notebook, home):
 
 
 def test_a_notebook_that_a_profile_does_not_have_is_named(home):
-    with pytest.raises(DfnbError, match="has no notebook '04'; known are .*04_locate"):
+    with pytest.raises(DfnbError, match=r"has no notebook '04'; known are .*04_locate"):
         profiles.notebook_parameters("smoke", "04")
 
 
