@@ -402,11 +402,11 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
             {"06_self_blended_images": {**SETTINGS, "region": "hull"}},
             "tflite could not",
         ),
-        ({**SHARED, "test_sets": ["photographs"]}, None, "name a folder: dfnb synth"),
+        ({**SHARED, "test_sets": ["photographs"]}, None, "jpg could not"),
         (
             SHARED,
             {BASELINE: SETTINGS, "09_robustness": {"measured_on": "photographs"}},
-            "name a folder: dfnb synth",
+            "jpg could not",
         ),
     ],
     ids=["training", "test set", "corruptions"],

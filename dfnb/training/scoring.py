@@ -10,7 +10,7 @@ from dfnb.data import sources
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, loader_in_order, prepared
-from dfnb.device import DEVICE, enough_memory, fixed_threads, precision, workers
+from dfnb.device import DEVICE, fixed_threads, precision, workers
 from dfnb.papers import contract
 from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.localisation import localisation
@@ -65,12 +65,8 @@ def predict(
     measures = []
     if loader is None:
         loader = loader_in_order(frames, settings, workers=workers(), seed=seed, read=read)
-    room = enough_memory(
-        f"{loader.sampler.batch_size} images of {settings.image_size} pixels",
-        "stop what else uses it, or lower image_size",
-    )
     line = bar(iterable=loader, desc="scored", unit=" batches", delay=PRINTED_S, leave=False)
-    with line, room:
+    with line:
         for item in line:
             batch = prepared(item, settings, device)
             images = batch["image"].contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,6 @@ mixup from (seed, step), and the checkpoint contains everything else.
 
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,8 +157,7 @@ class Trainer:
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
         for item in self.loader:
-            with self._enough_memory():
-                self.train_step(item)
+            self.train_step(item)
             self.show(line)
             line.update(self.settings.batch_size)
             if time.monotonic() - self.saved_at > CHECKPOINT_S:
@@ -260,16 +258,6 @@ class Trainer:
                 f"{self.folder}: the {what} is no longer finite in epoch "
                 f"{self.progress.epoch + 1}; lower lr (now {self.settings.lr})"
             )
-
-    def _enough_memory(self) -> AbstractContextManager:
-        """A context in which a step that does not fit the memory raises :class:`DfnbError`."""
-        settings = self.settings
-        count = settings.batch_size // settings.accumulate
-        return device.enough_memory(
-            f"{self.folder}: {count} images of {settings.image_size} pixels",
-            f"raise accumulate (now {settings.accumulate}), lower batch_size or image_size, or, on "
-            f"a GPU, set precision = bf16-mixed (now {settings.precision})",
-        )
 
     def show(self, line: tqdm) -> None:
         """Put into the line what docs/own.md explains under *While it trains*."""
