@@ -629,7 +629,8 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
     finally:
         server.shutdown()
         server.server_close()
-    with pytest.raises(DfnbError, match="--portraits FOLDER") as error:  # without a network
+    # Without a network.
+    with pytest.raises(DfnbError, match=r"3\.png could not be downloaded") as error:
         photographs.folder_of("portraits.sha256")
     assert "\n" not in str(error.value)
 
