@@ -259,8 +259,6 @@ def read_table(
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise DfnbError(f"there is no {path}; run the step that makes it")
     with explained(path, "as a table of dfnb", "delete it and make it again"):
         return pd.read_parquet(path, columns=columns, read_dictionary=list(categories))
 

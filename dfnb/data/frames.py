@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from dfnb.checks import TITLE, DfnbError, check_name, explained, suggestion
+from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
 
@@ -334,11 +334,6 @@ def dataset_record(name: str | Path, *splits: str) -> dict:
             "has it, `dfnb fetch` and `dfnb prepare`"
             f"{suggestion(folder.name, prepared)}"
         )
-    if "fingerprints" not in record:
-        raise DfnbError(
-            f"{folder} was made by an earlier version, without fingerprints of its splits; move it "
-            "away and make it again"
-        )
     if missing := {*splits} - {*record["fingerprints"]}:
         raise DfnbError(
             f"{folder} has no split {' and no split '.join(sorted(missing))}; prepare it, without "
@@ -365,8 +360,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
 
     In a dataset of photographs, ``identity`` and ``source`` are whom these show as far as the
     record says it; "": nobody knows whether two of them show one person. Raises
-    :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks
-    columns or has a method that tables cannot print.
+    :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks columns.
     """
     record = dataset_record(name)  # raises where there is none
     folder = dataset_folder(name).absolute()
@@ -379,8 +373,6 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # which for TEXT are categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     frames = table.to_pandas(types_mapper=list_types.get)
-    for method in frames["method"].unique():
-        check_name(method, f"{path}, a method", TITLE)
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")

@@ -97,9 +97,5 @@ def folder_of(source: str) -> Path:
     folder = home() / "photographs"
     listed = tqdm(hashes(source).items(), "photographs", disable=None, ncols=80, leave=False)
     for name, expected in listed:
-        try:
-            download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
-        except DfnbError as error:
-            remedy = "or name a folder: dfnb synth DATASET --portraits FOLDER"
-            raise DfnbError(f"{error}; {remedy}") from None
+        download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
     return folder

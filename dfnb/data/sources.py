@@ -27,15 +27,14 @@ Kind = Literal["embedded", "published", "broken"]
 # ---------------------------------------------------------------- manifests
 
 
-def manifest(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
+def manifest(name: str) -> dict[str, Any]:
     """The content of the file in ``data_manifest/`` or its folders that describes a dataset.
 
     A file with the entry ``maker`` or ``kind`` describes the dataset of its own name or, if there
     are several, those that its entry ``names`` lists. Other files, such as claims, describe none.
     The entry ``like`` names another dataset, whose manifest gives the entries that this one lacks
-    and, within ``parameters``, the parameters that it lacks. ``followed`` are the datasets whose
-    ``like`` led here. Raises :class:`DfnbError` when no manifest describes ``name``, or several do,
-    and where ``like`` leads in a circle.
+    and, within ``parameters``, the parameters that it lacks. Raises :class:`DfnbError` when no
+    manifest describes ``name``, or several do.
     """
     folder = find("data_manifest")
     paths = [path for path in folder.rglob("*.yaml") if name in _declared(path)[1]]
@@ -48,48 +47,30 @@ def manifest(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     content = read_yaml(paths[0])
     if "like" not in content:
         return content
-    other = content.pop("like")
-    followed = (*followed, name)
-    _refuse_circle(paths[0], other, followed)
-    base = manifest(other, followed)
+    base = manifest(content.pop("like"))
     if "parameters" in base and "parameters" in content:
         content["parameters"] = {**base["parameters"], **content["parameters"]}
     return {**base, **content}
-
-
-def _refuse_circle(path: Path, like: str, followed: tuple[str, ...]) -> None:
-    """Raise :class:`DfnbError` where the entry ``like`` of the manifest ``path`` leads back.
-
-    ``followed`` are the datasets whose manifests led here, and the manifest's own.
-    """
-    if like in followed:
-        raise DfnbError(f"{path}: like: {like} leads back to this dataset; leave one of them out")
 
 
 def domain_of(name: str) -> tuple[str, bool]:
     """The domain of a dataset, and whether means over datasets leave it out (``apart``).
 
     Datasets of one domain are made alike. The domain is the manifest's entry ``domain``, else the
-    domain of the dataset in ``like``, else the name itself. ``apart`` is not inherited. Raises
-    :class:`DfnbError` where ``like`` leads in a circle.
+    domain of the dataset in ``like``, else the name itself. ``apart`` is not inherited.
     """
     return _domain_of(find("data_manifest"), name)
 
 
 @cache  # a report asks for the same names hundreds of times
-def _domain_of(folder: Path, name: str, followed: tuple[str, ...] = ()) -> tuple[str, bool]:
-    """:func:`domain_of` with the folder of the manifests, so that the cache distinguishes homes.
-
-    ``followed`` is as in :func:`manifest`.
-    """
+def _domain_of(folder: Path, name: str) -> tuple[str, bool]:
+    """:func:`domain_of` with the folder of the manifests, so that the cache distinguishes homes."""
     for path in folder.rglob("*.yaml"):
         if name in _declared(path)[1]:
             content = read_yaml(path)
             domain = content.get("domain") or name
             if "like" in content and not content.get("domain"):
-                followed = (*followed, name)
-                _refuse_circle(path, content["like"], followed)
-                domain, _ = _domain_of(folder, content["like"], followed)
+                domain, _ = _domain_of(folder, content["like"])
             return domain, content.get("apart", False)
     return name, False  # a dataset of the reader's own
 
@@ -156,15 +137,12 @@ def preset(name: str, **changes: Any) -> BaseModel:
     if name not in names:
         raise DfnbError(f"no embedded dataset is named {name}{suggestion(name, names)}")
     content = manifest(name)
-    maker = content["maker"]
-    if maker not in embedded.MAKERS:
-        known = suggestion(maker, embedded.MAKERS)
-        raise DfnbError(f"{source}: there is no maker {maker!r}{known}")
+    maker = embedded.MAKERS[content["maker"]]
     parameters = content.get("parameters", {})
     # A value that was chosen at random replaces a written one; a group's other values stay.
     for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
         parameters[group] = {**parameters.get(group, {}), **values}
-    settings = checked(embedded.MAKERS[maker].Settings, {**parameters, **changes}, source)
+    settings = checked(maker.Settings, {**parameters, **changes}, source)
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
         raise DfnbError(f"{source}: {choice}; correct its manifest in data_manifest")
@@ -264,9 +242,7 @@ def is_available(dataset: str, *splits: str) -> bool:
     if is_embedded(dataset):
         return True
     record = read_record(dataset_folder(dataset))
-    # A dataset of an earlier version has no fingerprints. It counts here, so that the error that
-    # reading it raises says what to do.
-    return record is not None and {*splits} <= {*record.get("fingerprints", splits)}
+    return record is not None and {*splits} <= {*record["fingerprints"]}
 
 
 def check_known(datasets: Iterable[str], source: str) -> None:

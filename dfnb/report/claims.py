@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
-from dfnb.checks import Closed, DfnbError, Name, read_yaml
+from dfnb.checks import Closed, Name, read_yaml
 from dfnb.files import find
 from dfnb.report.detectors import detectors
 from dfnb.report.metrics import FEWEST_SETS, LESS_IS_BETTER, METRICS, Thresholds, measure
@@ -80,11 +80,6 @@ class Content(Closed):
 def content(name: str) -> Content:
     """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
     path = find(f"data_manifest/claims/{name}.yaml")
-    if not path.is_file():
-        raise DfnbError(
-            f"there is no {path}, which `claims` of the profile names; write it, or leave `claims` "
-            "out"
-        )
     return Content.check(read_yaml(path), path)
 
 
