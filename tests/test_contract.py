@@ -80,7 +80,7 @@ def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
         copy.write_text(text, encoding="utf-8")
         forget("core_2")
         assert "core_2" not in papers.modules()
-        with pytest.raises(DfnbError, match=r"core_2.py .*name, title or notebook of .*core.py"):
+        with pytest.raises(DfnbError, match=r"core_2.py .*another paper is called (15_)?core"):
             papers.module("core_2")
 
 
@@ -93,14 +93,13 @@ def test_a_broken_file_stops_only_what_needs_it(blocks, empty_home, capsys):
         "imports": ("import torch\n", "import torchh\n", r"line \d+: ModuleNotFoundError"),
         "exits": ("PAPER =", "raise SystemExit\nPAPER =", r"line \d+: SystemExit"),
         "numbered": ('"14_frequency"', "14", r"line \d+: ValidationError"),
-        "tuples": ("PAPER = contract.Paper", "PAPER = dict", r"PAPER is no contract.Paper"),
     }
     for name, (old, new, _) in broken.items():
         text = code.replace(old, new)
         (empty_home / "papers" / f"{name}.py").write_text(text, encoding="utf-8")
     (empty_home / "papers" / "gone.py").symlink_to("nowhere.py")
     (empty_home / "papers" / "empty.py").write_bytes(b"\0\0")
-    broken |= {"gone": ("", "", "no file there"), "empty": ("", "", "null bytes")}
+    broken |= {"gone": ("", "", "No module named"), "empty": ("", "", "null bytes")}
     for _ in range(2):
         assert [*papers.modules()] == collection
     lines = capsys.readouterr().err.splitlines()
@@ -148,7 +147,7 @@ MAPS = "    def maps(self):\n        return {}\n\n    def losses"
         (
             WIDTH,
             f"{WIDTH}    def before(self):\n        return {{}}\n",
-            "before returns {}; return",
+            "before returns {}, no Settings",
         ),
         (WIDTH, f"{WIDTH}    def samples(self, *_):\n        return _\n", "no attribute 'image'"),
         ("Rate = 0.01", 'Rate = "0.01"', "lr = '0.01'"),
@@ -216,7 +215,7 @@ HIDDEN = "self.hidden(self.norm(spectra)).relu()"
         ),
         (HIDDEN, f"{HIDDEN} * torch.full((), self.scale)", "changes when the weights are saved"),
         # Images in another range.
-        (WIDTH, SCALED, r"images as torch.float32 \(4, 3, 96, 96\), not uint8"),
+        (WIDTH, SCALED, r"images as torch.float32 \(4, 3, 96, 96\), not as uint8"),
         (WIDTH, samples("np.float32(sample.image)"), "images as torch.float32"),
         # Draws that no seed repeats.
         (WIDTH, samples(NOISY, "np.random.randint(99)"), "one seed gives two images"),
@@ -227,7 +226,11 @@ HIDDEN = "self.hidden(self.norm(spectra)).relu()"
             "one seed gives two images",
         ),
         (WIDTH, samples("sample.image", "np.random.rand()"), "no seed fixes random and numpy"),
-        (HIDDEN, f"{HIDDEN} * __import__('random').random()", "a training step fails: no seed"),
+        (
+            HIDDEN,
+            f"{HIDDEN} * __import__('random').random()",
+            "a training step fails .*no seed fixes random",
+        ),
         # A score that no table shows.
         (
             "    def losses",

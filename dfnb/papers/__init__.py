@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -31,13 +30,13 @@ def notebooks() -> dict[str, str]:
 def of_notebook(notebook: str) -> str | None:
     """Name of the paper whose notebook this is; None for a notebook of no paper.
 
-    Raises :class:`DfnbError` if a file that names the notebook is left out; it says why.
+    Raises :class:`DfnbError` for ``14_frequency`` if ``frequency.py`` is left out; it says why.
     """
     paper = notebooks().get(notebook)
-    for file, sentence in {} if paper else _imported()[1].items():
-        with suppress(OSError):  # of a file that cannot be read
-            if f'"{notebook}"' in file.read_text("utf-8", "replace"):
-                raise DfnbError(sentence)
+    name = notebook.partition("_")[2]
+    left_out = _imported()[1]
+    if paper is None and name in left_out:
+        raise DfnbError(left_out[name])
     return paper
 
 
@@ -58,10 +57,8 @@ def module(paper: str) -> ModuleType:
     """
     papers, left_out = _imported()
     if paper not in papers:
-        for file, sentence in left_out.items():
-            if file.stem == paper:
-                raise DfnbError(sentence)
-        raise DfnbError(f"there is no paper {paper!r}{suggestion(paper, papers)}")
+        no_paper = f"there is no paper {paper!r}{suggestion(paper, papers)}"
+        raise DfnbError(left_out.get(paper, no_paper))
     return papers[paper]
 
 
@@ -70,31 +67,37 @@ def code_of(paper: str) -> str:
     return code.digest(module(paper))
 
 
-def _imported() -> tuple[dict[str, ModuleType], dict[Path, str]]:
-    """The papers by name, in the order of the notebooks; and why other files are left out.
+def _imported() -> tuple[dict[str, ModuleType], dict[str, str]]:
+    """The papers by name, in the order of the notebooks; and why other files are left out, by name.
 
     Nothing is kept here, because Python keeps what it has imported. So a file that is new, or was
     broken and is corrected, is found without a restart.
     """
+    from dfnb.papers import contract  # with torch, which most files here import anyway
+
     # Where Python looks for the modules of the package dfnb.papers.home; set at every call, because
     # the home may have changed. Python imports a name once in a process: if an earlier home had a
     # file of the same name, the module of that file is returned.
     home.__path__[:] = _home_folders()
     papers = {}
     left_out = {}
-    owners = {}  # name, title or notebook → the file of the paper that has it
+    taken = set()  # names, titles and notebooks of the papers
     for package in (sys.modules[__name__], home):
         for file in _files(package):
             try:
                 module = import_module(f"{package.__name__}.{file.stem}")
                 code.source(module)  # before somebody changes the file
-                if hasattr(module, "PAPER"):  # others are helpers of the papers, such as contract
-                    _register(module, file, owners)
+                paper = getattr(module, "PAPER", None)
+                if isinstance(paper, contract.Paper):  # else a helper of papers, such as contract
+                    names = {file.stem, paper.title, paper.notebook}
+                    if clash := sorted(names & taken):
+                        raise ValueError(f"another paper is called {' and '.join(clash)}")
+                    taken |= names
                     papers[file.stem] = module
             except (Exception, SystemExit) as error:  # whatever a file does that is being written
                 fault = code.fault(error, str(file))
-                left_out[file] = f"{file} is left out: {fault}; correct it or move it away"
-                _say(left_out[file])
+                left_out[file.stem] = f"{file} is left out: {fault}; correct it or move it away"
+                _say(left_out[file.stem])
     # A notebook's name begins with its number.
     return dict(sorted(papers.items(), key=lambda item: item[1].PAPER.notebook)), left_out
 
@@ -109,19 +112,6 @@ def _home_folders() -> list[str]:
 def _files(package: ModuleType) -> list[Path]:
     """The Python files of a package, without hidden ones and ``__init__.py``."""
     return [file for folder in package.__path__ for file in sorted(Path(folder).glob("[!._]*.py"))]
-
-
-def _register(module: ModuleType, file: Path, owners: dict[str, Path]) -> None:
-    """Note a paper's name, title and notebook in ``owners``; an error where another has them."""
-    from dfnb.papers import contract  # with torch, which most files here import anyway
-
-    if not isinstance(module.PAPER, contract.Paper):
-        raise TypeError("PAPER is no contract.Paper(title, notebook, published)")
-    # A set: a paper's title may equal its name, and must not count as taken by itself.
-    names = {file.stem, module.PAPER.title, module.PAPER.notebook}
-    for name in names & owners.keys():
-        raise ValueError(f"it has the name, title or notebook of {owners[name]}")
-    owners |= dict.fromkeys(names, file)
 
 
 @cache
