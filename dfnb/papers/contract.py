@@ -546,7 +546,7 @@ def _check_scores(network: Network, loaded: Network, images: Tensor) -> None:
         "it is scored alone": torch.cat(alone),
         "the weights are saved and loaded": loaded.log_odds(outputs_of(loaded.eval(), images)),
     }
-    # Of ten networks, rounding in a batch of another size changed none by a hundredth of this.
+    # Of twelve networks, rounding in a batch of another size changed none by a tenth of this.
     tolerance = 1e-6 + 3e-5 * log_odds.abs().max()
     for when, other in others.items():
         is_so = bool((other - log_odds).abs().max() <= tolerance)
