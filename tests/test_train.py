@@ -1,5 +1,6 @@
 """Training: the same weights after a kill, and a refusal of what cannot be trained."""
 
+import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -335,7 +336,7 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
     }
     assert len(ids) == 7 and run_id(seen_methods=["b", "a"]) == run_id(seen_methods=["a", "b"])
     assert run_id({"step_epochs": settings().step_epochs}) in ids  # a published value
-    monkeypatch.setattr(xception, "PAPER", xception.PAPER._replace(version=2))
+    monkeypatch.setattr(xception, "PAPER", dataclasses.replace(xception.PAPER, version=2))
     assert run_id() not in ids
     monkeypatch.undo()
     monkeypatch.setenv("DFNB_HOME", str(home))
