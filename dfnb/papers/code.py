@@ -22,9 +22,11 @@ _sources: dict[str, tuple[ModuleSpec, bytes]] = {}
 def remember() -> None:
     """Keep the sources of the papers' modules that were imported since the last call."""
     for name, module in [*sys.modules.items()]:
+        if not name.startswith("dfnb.papers."):  # asked first, of thousands
+            continue
         spec = getattr(module, "__spec__", None)
         is_known = _sources.get(name, (None,))[0] is spec
-        if name.startswith("dfnb.papers.") and spec and spec.has_location and not is_known:
+        if spec and spec.has_location and not is_known:
             _sources[name] = (spec, Path(spec.origin).read_bytes())
 
 
