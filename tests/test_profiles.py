@@ -764,16 +764,23 @@ def test_a_name_that_no_table_can_show_is_refused():
         parameters.check(LOCATE, {**NAMESPACE, "variant": "main; <b>"})
 
 
+@pytest.fixture(scope="module")
+def study_bed(checkout):
+    """The calls of study-bed, planned once: that takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DFNB_HOME", str(checkout))
+        return profiles.calls("study-bed")
+
+
 @pytest.mark.parametrize("notebook", [path.stem for path in NOTEBOOKS])
-def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch):
+def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch, study_bed):
     """The cell has the values of the study's profile; so its run has an id of the study."""
     monkeypatch.setenv("DFNB_HOME", str(checkout))
     p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
     assert p.model_dump() == parameters.defaults(notebook)
     if notebook in papers.notebooks():
         run_id = measuring.training_of(p).id
-        planned = {call.name: call for call in profiles.calls("study-bed").trainings}
-        call = planned[run_id]
+        (call,) = [call for call in study_bed.trainings if call.name == run_id]
         assert call.done and call.parameters["variant"].split("; ")[0] == "main"
         assert reports.weights_path(checkout / "reports/study-bed", run_id).exists()
 
@@ -868,9 +875,9 @@ def test_each_call_has_a_gpu_of_its_own(tmp_path):
     assert len(of_none) == 1 or not of_one & of_waiting  # each loads its images by its own share
 
 
-def test_snakemake_reads_calls_whose_names_have_braces(own_home, checkout):
+def test_snakemake_reads_calls_whose_names_have_braces(own_home, checkout, study_bed):
     """Such as bed-{seed}, which Snakemake would take for a wildcard."""
-    calls = profiles.calls("study-bed").model_dump(mode="json")
+    calls = study_bed.model_dump(mode="json")
     path = reports.write_calls("study-bed", calls).relative_to(own_home)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet"]
     command += ["--snakefile", checkout / "workflow" / "Snakefile", "--directory", own_home]

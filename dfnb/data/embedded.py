@@ -24,6 +24,7 @@ A maker is a package that knows nothing of dfnb. It offers:
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -255,9 +256,9 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
         initargs=[os.getpid()],
     )
     films = parallel(joblib.delayed(_videos)(take) for take in takes)
-    # The bar is shown on a terminal only.
-    bar = tqdm(films, desc=dataset, total=len(takes), unit=" films", disable=None, ncols=80)
-    for videos in bar:
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log keeps each form of the bar
+    looks = {"desc": dataset, "total": len(takes), "unit": " films", "ncols": 80}
+    for videos in tqdm(films, mininterval=pause, delay=pause, **looks):
         yield from videos
 
 

@@ -94,8 +94,13 @@ def scores(
     :func:`detectors` does.
     """
     files = sources(report, run)
-    shown = tuple(test_sets) if run or test_sets else None
-    table = _scores_of(tuple(files), shown, level, of_maps)
+    wanted = tuple(test_sets) if run or test_sets else None
+    _check_versions(files, wanted)
+    own = [source for source in files if source.detector.name == THIS_RUN]
+    parts = _parts(own, wanted, level, of_maps)
+    # Apart from this run: so the table is remembered for all runs that are shown beside it.
+    of_report = _table_of(tuple(files[len(own) :]), wanted, level, of_maps)
+    table = _in_order([part for part in (*parts, of_report) if len(part)])
     if table.empty and not of_maps:
         raise DfnbError(f"{stored_report(report)} has no scores of a test set; {_remedy(report)}")
     if table.empty:  # no map was measured
@@ -104,7 +109,7 @@ def scores(
     if level == "video" and not of_maps:
         for sentence in [*leaks(files, table["test_set"].unique()), *gaps(table)]:
             print(sentence)
-    return table.copy()  # the table itself is remembered
+    return table
 
 
 def sources(report: str, run: StoredRun | None = None) -> list[Source]:
@@ -223,47 +228,64 @@ def thresholds(report: str, run: StoredRun | None = None) -> dict[tuple[str, int
 # ---------------------------------------------------------------- reading
 
 
+def _check_versions(files: Iterable[Source], test_sets: Collection[str] | None) -> None:
+    """Raise :class:`DfnbError` where two files have scores of different versions of a test set.
+
+    That is one of ``test_sets``, or of all.
+    """
+    first_with = {}  # test set -> the first file that has it, and the fingerprint there
+    for source in files:
+        for name, kept in read_about(source.path).test_sets.items():
+            path, fingerprint = first_with.setdefault(name, (source.path, kept.fingerprint))
+            if kept.fingerprint != fingerprint and (test_sets is None or name in test_sets):
+                raise DfnbError(
+                    f"{path} and {source.path} have scores of different versions of {name}; move "
+                    "the older one away, then run what made it again"
+                )
+
+
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
-def _scores_of(
+def _table_of(
     files: tuple[Source, ...],
     test_sets: tuple[str, ...] | None,
     level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
-    """The scores in these files on these test sets, or on all, see :func:`scores`; perhaps empty.
+    """:func:`_parts` as one table, remembered until one of the files is written again."""
+    return _in_order(_parts(files, test_sets, level, of_maps))
 
-    Raises :class:`DfnbError` where two files have scores of different versions of a test set.
-    """
+
+def _parts(
+    files: Iterable[Source],
+    test_sets: Collection[str] | None,
+    level: Level,
+    of_maps: bool,
+) -> list[pd.DataFrame]:
+    """The scores in these files on these test sets, or on all, a table per file that has some."""
     parts = []
-    first_with = {}  # test set -> the first file that has it, and the fingerprint there
     for source in files:
         metadata = read_about(source.path)
+        if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
+            continue  # without reading the rows
         rows = read_table(source.path, TEXTS)
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
         rows = rows[is_wanted].dropna(axis=1, how="all")  # without measures of other rows
-        if rows.empty:
-            continue
-        for name in rows["test_set"].unique():
-            fingerprint = metadata.test_sets[name].fingerprint
-            path, other = first_with.setdefault(name, (source.path, fingerprint))
-            if fingerprint != other:
-                raise DfnbError(
-                    f"{path} and {source.path} have scores of different versions of {name}; move "
-                    "the older one away, then run what made it again"
-                )
-        parts.append(_described(_means(rows, level), source, metadata))
-    return _in_order(parts) if parts else pd.DataFrame()
+        if len(rows):
+            parts.append(_described(_means(rows, level), source, metadata))
+    return parts
 
 
 def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one, without columns of only NaN.
+    """Tables as one, without columns of only NaN; empty if there is none.
 
     Texts are categories, which become the same in all rows: of DETECTOR_COLUMNS in the order in
     which they appear, of places in the order of a printed table: within, across, the rest; all
     others by name.
     """
+    if not parts:
+        return pd.DataFrame()
     categories = {}
     # Joined apart from the other columns: pd.concat would make texts of those whose categories
     # differ, which takes most of the time.
