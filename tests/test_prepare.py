@@ -427,19 +427,6 @@ def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data, monk
         run(*test, *train, splits=["tset"])
 
 
-def test_the_space_is_said_before_and_must_be_there(tmp_path, data, monkeypatch, capsys):
-    clips = [real(write(tmp_path / f"{i}.mp4", moving(8 + i))) for i in range(3)]
-    run(clips[0])
-    assert "about 8 crops take 0.0 MB to 0.1 MB, " in capsys.readouterr().out
-    large = SMALL.model_copy(update={"size": 1000})
-    used = shutil.disk_usage(data)
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda folder: used._replace(free=24e6))
-    with pytest.raises(DfnbError, match=r"set has no room: about 19 crops .*25 MB to 38 MB, 24 MB"):
-        run(*clips, settings=large)
-    assert len(load_frames("set")) == 8  # what is there stays
-    run(*clips[:2])
-
-
 def test_a_dataset_of_one_class_is_refused_unless_it_is_asked_for(tmp_path, data):
     a = real(write(tmp_path / "a.mp4", moving(10)))
     with pytest.raises(DfnbError, match=r"set can use real videos alone; .* by --one-class"):

@@ -51,7 +51,6 @@ from dfnb.files import (
     digest,
     locked,
     read_json,
-    size_in_words,
     write_bytes,
 )
 from dfnb.preparing.decode import (
@@ -77,9 +76,7 @@ FORGED_OVAL = 1.1  # of a hull: the oval in which it is, in widths and heights o
 FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the face
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
-BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 REENCODED_RATE = 25  # frames per second; one for all videos, because it changes the compression
-LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
 AS_PLAIN_PNG = "save it as PNG of 8 bits, upright and without transparency"
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
@@ -670,8 +667,8 @@ def prepare(
     Raises :class:`DfnbError` for impossible names or splits, for images that are to be encoded
     again, when the folder has a finished dataset of other settings, or other videos, when another
     process is writing it, when real or fake videos are missing, when no file is there or none has a
-    face, when the disk has no room for crops, when the dataset and what it is made from contain one
-    another, and when files of others are in its way.
+    face, when the dataset and what it is made from contain one another, and when files of others
+    are in its way.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
@@ -689,7 +686,6 @@ def prepare(
     # Without a detector, the hash is that of the class: an instance would download the weights.
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
-        check_space(folder, chosen, settings)
         for video in chosen:
             refuse_foreign_files(folder / "videos" / video.name)
         (folder / OWN_MARK).touch()
@@ -767,36 +763,6 @@ def in_splits(
     prepared = record.get("fingerprints", ())  # its keys are the splits; () for an empty record
     wanted = {*splits, *prepared} if splits else known
     return [video for video in videos if video.split in wanted]
-
-
-def check_space(folder: Path, videos: Sequence[Video], settings: Settings) -> None:
-    """Print how much disk the crops of these videos will take: a low and a high estimate.
-
-    Raises :class:`DfnbError` where not even the low one is free. Videos that were prepared before
-    do not count, nor do crops that are used in place.
-    """
-    unprepared = []
-    for video in videos:
-        if not video.crops and not (folder / "videos" / video.name / "video.json").exists():
-            unprepared.append(video)
-    if not unprepared:
-        return
-    # The lengths of a few files stand for all: to read those of thousands takes minutes. Rounded
-    # up, the step leaves LENGTHS_READ videos at most.
-    step = -(-len(unprepared) // LENGTHS_READ)
-    lengths = [len(video.frames) or guess_length(video.path) for video in unprepared[::step]]
-    crops_per_video = np.mean([len(wanted_frames(length, settings)) for length in lengths])
-    n_crops = crops_per_video * len(unprepared)
-    low, high = (n_crops * settings.size**2 * density for density in BYTES_PER_PIXEL)
-    free = shutil.disk_usage(folder).free
-    need = f"about {n_crops:,.0f} crops take {size_in_words(low)} to {size_in_words(high)}"
-    need += f", {size_in_words(free)} are free"
-    if free < low:
-        raise DfnbError(
-            f"{folder} has no room: {need}; make room, choose another home by DFNB_HOME, or "
-            "prepare less, by --splits or by --set frames_per_video=N under another name"
-        )
-    print(need)
 
 
 def check_classes(
