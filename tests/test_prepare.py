@@ -419,10 +419,17 @@ def test_a_split_can_be_prepared_alone_and_the_others_later(tmp_path, data, monk
     for failing in ("prepare_video", "write_dataset"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(prepare, failing, stop)
-            run(*test, *train, splits=["test"])
-    with pytest.raises(DfnbError, match="was made with"):
-        run(*test, *train, splits=["test"], settings=SMALL.model_copy(update={"size": 48}))
-    assert run(*test, *train, splits=["test"])["n"] == whole["n"]
+            run(*test, *train)
+        with pytest.raises(DfnbError, match="contains no finished dataset"):
+            load_frames("set")
+        with pytest.raises(DfnbError, match="was made with"):
+            run(*test, *train, settings=SMALL.model_copy(update={"size": 48}))
+    # Whatever was there before, a call gives the splits that it names, and detects no face twice.
+    assert run(*test, *train, splits=["test"])["fingerprint"] == alone["fingerprint"]
+    assert {*load_frames("set")["split"]} == {"test"}
+    both = run(*test, *train, splits=["test", "train"])
+    assert both["fingerprint"] == whole["fingerprint"]
+    assert (data / "videos/0/000.png").stat().st_mtime_ns == written
     with pytest.raises(DfnbError, match="set has no video of the split tset, but of test, train"):
         run(*test, *train, splits=["tset"])
 

@@ -56,9 +56,8 @@ CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the fr
 MASK_FILE = "mask-{:03d}.png"
 TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
 OWN_MARK = ".dfnb"  # an empty file in a dataset's folder that says: dfnb made what is here
-PREVIOUS = "previous.json"  # the record of a dataset while splits are added to it
 # The files of a dataset besides its videos.
-OWN_FILES = ("frames.parquet", "record.json", PREVIOUS, "quarantine.csv", "dataset.json", TREE)
+OWN_FILES = ("frames.parquet", "record.json", "quarantine.csv", "dataset.json", TREE)
 # The columns that say where a crop was cut out; null for images that are used in place.
 WHERE_CUT = ("landmarks", "crop_box", "scale")
 REMEDY = "delete frames.parquet and prepare the dataset again"
@@ -153,8 +152,7 @@ def refuse_foreign_dataset(folder: Path) -> None:
     Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`, or a record that names the
     table of frames: earlier versions made no mark.
     """
-    records = [path for name in ("record.json", PREVIOUS) if (path := folder / name).is_file()]
-    if (folder / OWN_MARK).exists() or any(_names_frames(path) for path in records):
+    if (folder / OWN_MARK).exists() or _names_frames(folder / "record.json"):
         return
     for name in OWN_FILES:
         if os.path.lexists(folder / name):
@@ -165,8 +163,8 @@ def refuse_foreign_dataset(folder: Path) -> None:
 
 
 def _names_frames(record: Path) -> bool:
-    """Whether a JSON file is the record of a dataset."""
-    with suppress(ValueError):
+    """Whether a file is the record of a dataset."""
+    with suppress(OSError, ValueError):
         content = json.loads(record.read_bytes())
         return isinstance(content, dict) and "frames.parquet" in content.get("outputs", ())
     return False
@@ -254,7 +252,7 @@ def write_dataset(
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The videos are those that :func:`write_video` wrote into ``folder/videos``. ``videos`` names
-    those to gather (None: all), because others may belong to a split that was left unfinished.
+    those to gather (None: all), because others may be of splits that are not asked for.
     ``parameters`` are the settings that they were made with. ``originals`` maps the name of a fake
     to the name of the video that it was made from; "" or missing: none.
 
@@ -281,6 +279,8 @@ def write_dataset(
         counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
         # In pyarrow's form, five million rows fit in memory.
         tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
+    # No moment has this table and the record of an earlier one.
+    (folder / "record.json").unlink(missing_ok=True)
     with atomic(path) as temporary:
         parquet.write_table(pa.concat_tables(tables), temporary)
     fingerprints = {}

@@ -29,7 +29,6 @@ from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
-    PREVIOUS,
     TREE,
     WHERE_CUT,
     crop_hash,
@@ -64,7 +63,6 @@ from dfnb.preparing.decode import (
     read_picture,
 )
 from dfnb.preparing.videos import Video, frame_numbers, sentences, shown
-from dfnb.records import read_record
 from drawnfaces import codecs
 
 if TYPE_CHECKING:
@@ -648,6 +646,11 @@ def prepare(
     The folder of a video appears complete or not at all, so a call after a killed one continues it.
     The result has the same bytes for any number of workers.
 
+    A dataset consists of the splits of the call that finished it, and not of what other calls left:
+    so a call gives the same dataset whatever was killed before, and a split of which a killed call
+    made only some videos is never taken for a whole one. The videos of other splits stay in the
+    folder: a call for more splits finds no face in them again.
+
     Args:
         name: The name of the dataset.
         videos: The videos of all splits, also of those that are not prepared now.
@@ -655,7 +658,7 @@ def prepare(
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
         one_class: Whether a dataset may lack real videos, or fake ones.
-        splits: The splits to prepare, besides those that the dataset has already; none: all.
+        splits: The splits of the dataset; none: all.
         source: The folder in which the videos were found; None: they come from a list.
 
     Returns:
@@ -677,7 +680,7 @@ def prepare(
     sources = chain([source] if source else [], *map(files_of, videos))
     refuse_overlap(folder, sources, [video.name for video in videos])
     refuse_foreign_dataset(folder)
-    chosen = in_splits(name, videos, splits, record_so_far(folder))
+    chosen = in_splits(name, videos, splits)
     check_classes(name, chosen, one_class)
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
@@ -689,7 +692,6 @@ def prepare(
         for video in chosen:
             refuse_foreign_files(folder / "videos" / video.name)
         (folder / OWN_MARK).touch()
-        # Also sets the record aside, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
         link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
@@ -706,9 +708,7 @@ def prepare(
         if settings.reencode is not None:
             about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
-        record = write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
-        (folder / PREVIOUS).unlink(missing_ok=True)
-        return record
+        return write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
 
 
 def in_parallel(jobs: Sequence[tuple], name: str, workers: int | None) -> pd.DataFrame:
@@ -733,36 +733,15 @@ def originals_of(videos: Sequence[Video]) -> dict[str, str]:
     return {video.name: names.get(video.original, "") for video in videos}
 
 
-def record_so_far(folder: Path) -> dict:
-    """The record of a finished dataset; or of the one to which a call that was killed was adding.
-
-    Empty where there is neither.
-    """
-    record = read_record(folder)
-    if record is None and (folder / PREVIOUS).exists():
-        record = read_json(folder / PREVIOUS)
-    return record or {}
-
-
-def in_splits(
-    name: str,
-    videos: Sequence[Video],
-    splits: Collection[str],
-    record: Mapping,
-) -> list[Video]:
-    """The videos of ``splits``, and of the splits that the dataset's ``record`` has already.
-
-    Without ``splits``, all videos. Raises :class:`DfnbError` for a split that has no video.
-    """
+def in_splits(name: str, videos: Sequence[Video], splits: Collection[str]) -> list[Video]:
+    """The videos of these splits, without ``splits`` all; raises DfnbError for one without any."""
     known = {video.split for video in videos}
     if missing := {*splits} - known:
         raise DfnbError(
             f"{name} has no video of the split {' or '.join(sorted(missing))}, but of "
             f"{', '.join(sorted(known))}"
         )
-    prepared = record.get("fingerprints", ())  # its keys are the splits; () for an empty record
-    wanted = {*splits, *prepared} if splits else known
-    return [video for video in videos if video.split in wanted]
+    return [video for video in videos if not splits or video.split in splits]
 
 
 def check_classes(
@@ -871,15 +850,15 @@ def link_crops(folder: Path, videos: Sequence[Video]) -> None:
 
 
 def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
-    """Set the record aside as PREVIOUS, and remove the temporary files of a killed run.
+    """Remove the table of a dataset, which :func:`prepare` writes anew, and a killed call's files.
 
-    Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
-    :class:`DfnbError` for a dataset that is or was finished with other parameters, and for a folder
-    with a video that is not among ``videos``. In any other, videos of other parameters are not
-    refused: they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
+    Without its table a dataset counts as unfinished; the record stays until then, for the
+    parameters in it. Raises :class:`DfnbError` where they are others, and for a folder with a video
+    that is not among ``videos``. Without a record, videos of other parameters are not refused: they
+    have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
     """
-    record = record_so_far(folder)
-    made_with = record.get("parameters", parameters)
+    record = folder / "record.json"
+    made_with = read_json(record).get("parameters", {}) if record.exists() else parameters
     for key in {**made_with, **parameters}:
         old, new = made_with.get(key), parameters.get(key)
         if old != new:
@@ -900,8 +879,7 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 f"{folder} contains another video, {file.parent.relative_to(root).as_posix()!r}; "
                 "give the new dataset another name"
             )
-    if (folder / "record.json").exists():
-        (folder / "record.json").replace(folder / PREVIOUS)  # else a kill would lose its splits
+    (folder / "frames.parquet").unlink(missing_ok=True)
 
 
 def losses(results: pd.DataFrame) -> pd.DataFrame:
