@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -300,7 +301,7 @@ def test_another_compression_is_another_dataset_and_images_have_none(pair, data,
         run(*pair, name="again")
     image = real(trees.image(tmp_path / "c.png", draw([(40, 60)])))
     clip = real(image.path, name="clip", frames=((image.path, None),))
-    crops = real(tmp_path, name="crops", crops=(("c.png", ""),))
+    crops = real(image.path, name="crops", crops=True, frames=clip.frames)
     for video in (image, clip, crops):
         with pytest.raises(DfnbError, match=r"has images, such as c\.png, and only videos can be"):
             run(*pair, video, settings=REENCODED, name="images")
@@ -471,12 +472,22 @@ def test_a_repaired_or_relabelled_video_is_prepared_again(tmp_path, data):
     assert {*load_frames("set")["video"]} == {"a"}
 
 
-def test_crops_are_prepared_again_when_they_get_other_masks_or_another_folder(tmp_path):
-    pairs = (("1.png", "mask 1.png"), ("2.png", "mask 2.png"))
-    exchanged = (("1.png", "mask 2.png"), ("2.png", "mask 1.png"))
-    moved = (("c40/1.png", "mask 1.png"), ("c40/2.png", "mask 2.png"))
-    videos = [Video("v", tmp_path, 1, "swap", crops=crops) for crops in (pairs, exchanged, moved)]
-    assert len({prepare.inputs_digest(video, {}) for video in videos}) == 3
+def test_crops_are_prepared_again_when_they_get_other_masks_or_pixels(tmp_path):
+    names = ("1.png", "2.png", "mask 1.png", "mask 2.png", "c40/1.png")
+    for number, name in enumerate(names):
+        trees.image(tmp_path / name, np.full((8 + number, 8, 3), number, np.uint8))
+    one, two, first, second, other = (tmp_path / name for name in names)
+    digests = set()
+    for frames in (
+        ((one, first), (two, second)),
+        ((one, second), (two, first)),
+        ((one, None), (two, second)),
+        ((other, first), (two, second)),
+    ):
+        video = Video("v", frames[0][0], 1, "swap", crops=True, frames=frames)
+        digests |= {prepare.inputs_digest(video, {})}
+        digests |= {prepare.inputs_digest(replace(video, crops=False), {})}
+    assert len(digests) == 8
 
 
 def contents(folder):

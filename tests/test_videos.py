@@ -28,9 +28,9 @@ def touch(root, *names):
 
 
 def facts(videos):
-    """What both readers of a folder say: name -> label, method, split, number of images."""
+    """What is said of a folder: name -> label, method, split, number of images."""
     return {
-        video.name: (video.label, video.method, video.split, len(video.crops or video.frames) or 1)
+        video.name: (video.label, video.method, video.split, len(video.frames) or 1)
         for video in videos
     }
 

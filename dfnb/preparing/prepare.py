@@ -3,8 +3,8 @@
 Faces are looked for in evenly spaced frames of a video. How many frames it has is guessed from its
 number of packets; where the guess is wrong, the video is decoded twice. Real and fake faces are cut
 by the same geometry. A video without a usable face goes to a quarantine list with its reason. Crops
-that others have made are used in place: they are neither cut again nor copied. On demand all videos
-are encoded again alike before, so that their compression does not tell real from fake.
+that others have made become frames as they are. On demand all videos are encoded again alike
+before, so that their compression does not tell real from fake.
 """
 
 import os
@@ -12,7 +12,7 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
@@ -29,13 +29,8 @@ from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
-    TREE,
-    WHERE_CUT,
     crop_hash,
     half_of_two_levels,
-    images_hash,
-    read_crop,
-    read_mask,
     refuse_foreign_dataset,
     refuse_foreign_files,
     refuse_overlap,
@@ -75,7 +70,6 @@ FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the 
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
 REENCODED_RATE = 25  # frames per second; one for all videos, because it changes the compression
-AS_PLAIN_PNG = "save it as PNG of 8 bits, upright and without transparency"
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -344,7 +338,7 @@ def explained_by(what: str) -> Iterator[None]:
     try:
         yield
     except Unusable as error:
-        raise Unusable(f"{what}: {error}") from None
+        raise Unusable(f"{shown(what)}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -498,84 +492,49 @@ def row_of(face: Face, video: Video) -> dict:
     return row
 
 
-def use_crops(video: Video, folder: Path) -> dict:
-    """List the crops of a video that are used in place.
+def delivered_crops(video: Video) -> dict:
+    """The frames of a video whose faces others have cut out, in the order of their numbers.
 
-    Their paths lead through the link :data:`TREE` in the dataset's ``folder``. An image that cannot
-    be used counts as a frame without a face.
+    An image that cannot be used, or whose mask cannot, counts as a frame without a face.
 
-    Returns ``rows`` and ``frames`` as :func:`cut_crops` does; instead of pixels ``crops_hash``, one
-    hash of all images, and ``crop_hashes``, one of each; and ``reason``, why the last of the
-    unusable images cannot be used, None where all can. Raises :class:`Unusable` where none can.
+    Returns ``rows`` and ``frames`` as :func:`cut_crops` does; ``files`` and ``crop_hashes`` as
+    :func:`dfnb.data.frames.write_video` takes them; and ``reason``, why the last of the unusable
+    images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
-    images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
-    numbers = frame_numbers([image for image, _ in images])
-    rows = []
-    hashes = []
+    frames = sorted(video.frames, key=lambda pair: pair[0])
+    numbers = frame_numbers([image.name for image, _ in frames])
+    rows, files, hashes = [], [], []
     reason = None
-    for number, (image, mask) in sorted(zip(numbers, images)):
-        row = {
-            "frame": number,
-            "path": f"{TREE}/{image}",
-            "mask": f"{TREE}/{mask}" if mask else "",
-            **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
-        }
-        file = image  # the one that an error is about
+    for place in np.argsort(numbers):
+        image, mask = frames[place]
         try:
-            pixels = checked_crop(video.path / image)
-            if mask:  # a damaged one is found now, and not in the middle of a training
-                file = mask
-                check_mask(video.path / mask)
-            rows.append(row)
-            hashes.append(crop_hash(pixels))
+            with explained_by(f"images that cannot be used, such as {image.name}"):
+                pixels = read_image(image)
+                if min(pixels.shape[:2]) < MIN_SIZE:
+                    raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
+                if mask:  # a damaged one is found now, and not in the middle of a training
+                    with explained_by("its mask"):
+                        read_image(mask)
         except Unusable as error:
-            reason = f"images that cannot be used, such as {file}: {error}"
+            reason = str(error)
+            continue
+        rows.append({"frame": numbers[place]})
+        files.append((image, mask))
+        hashes.append(crop_hash(pixels))
     if not rows:
         raise Unusable(reason)
-    return {
-        "rows": rows,
-        "reason": reason,
-        "crops_hash": images_hash(folder, rows),
-        "crop_hashes": hashes,
-        "frames": len(images),
-    }
+    content = {"rows": rows, "files": files, "crop_hashes": hashes}
+    return {**content, "frames": len(frames), "reason": reason}
 
 
-def checked_crop(path: Path) -> np.ndarray:
-    """The pixels (H, W, 3) uint8 RGB of a crop that is used in place.
-
-    Raises :class:`Unusable` for one that is too small, or that training, whose reader is OpenCV,
-    would see otherwise than a viewer shows it.
-    """
-    pixels = read_image(path)
-    if min(pixels.shape[:2]) < MIN_SIZE:
-        raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
-    with suppress(DfnbError):
-        in_training = read_crop(str(path))
-        # JPEG decoders differ by a level or two.
-        if in_training.shape == pixels.shape and cv2.absdiff(in_training, pixels).mean() < 8:
-            return pixels
-    raise Unusable(f"training would read it otherwise than it is shown; {AS_PLAIN_PNG}")
-
-
-def check_mask(path: Path) -> None:
-    """Raise :class:`Unusable` for a mask that training would not read as :func:`forged_region`."""
-    grey = read_picture(path).mask()
-    forged = grey > half_of_two_levels(grey)
-    with suppress(DfnbError):
-        if (read_mask(str(path), grey.shape) != forged).mean() < 0.01:
-            return
-    raise Unusable(f"training would read this mask otherwise; {AS_PLAIN_PNG}")
-
-
-def make_crops(video: Video, folder: Path, settings: Settings, detector: YuNet) -> dict:
-    """Cut or list the crops of a video, see :func:`cut_crops` and :func:`use_crops`.
+def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+    """Cut or list the crops of a video, see :func:`cut_crops` and :func:`delivered_crops`.
 
     A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
     says so. Raises what the two functions do.
     """
     if video.crops:
-        return use_crops(video, folder)
+        return delivered_crops(video)
     try:
         return cut_crops(video, settings, detector)
     except (Unusable, cv2.error) as error:
@@ -613,7 +572,7 @@ def prepare_video(
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         try:
-            content = make_crops(video, folder, settings, detector)
+            content = make_crops(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             remove_video(video_folder)
             frames = error.frames if isinstance(error, NoFace) else 0
@@ -693,7 +652,6 @@ def prepare(
             refuse_foreign_files(folder / "videos" / video.name)
         (folder / OWN_MARK).touch()
         remove_leftovers(folder, videos, parameters)
-        link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         inputs = [inputs_digest(video, parameters) for video in chosen]
         jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
@@ -705,6 +663,8 @@ def prepare(
         used = [video for video, n in zip(chosen, results["crops"]) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
+        if any(video.crops for video in videos):
+            about["crops"] = "as delivered"
         if settings.reencode is not None:
             about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
@@ -771,9 +731,8 @@ def check_names(videos: Sequence[Video]) -> None:
         path = PurePosixPath(video.name)
         taken.update([path, *path.parents])
     for video in videos:
-        for name in (video.name, *chain(*video.crops)):
-            if not name.isprintable() and name != name.encode(errors="ignore").decode():
-                raise DfnbError(f"{shown(name)} is a name that is not UTF-8; rename the file")
+        if video.name != shown(video.name):
+            raise DfnbError(f"{shown(video.name)} is a name that is not UTF-8; rename the file")
         # Tables must be able to show it.
         check_name(video.method, f"{video.path}, its method", TITLE)
         if not VIDEO_NAME.fullmatch(video.name):
@@ -799,11 +758,10 @@ def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> 
     if settings.reencode is None:
         return
     for video in videos:
-        image = video.crops[0][0] if video.crops else video.path.name
-        if video.crops or video.frames or IMAGE.fullmatch(image):
+        if video.frames or IMAGE.fullmatch(video.path.name):
             raise DfnbError(
-                f"{name} has images, such as {image}, and only videos can be encoded again; leave "
-                "reencode out, or prepare the videos alone"
+                f"{name} has images, such as {shown(video.path.name)}, and only videos can be "
+                "encoded again; leave reencode out, or prepare the videos alone"
             )
 
 
@@ -821,6 +779,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     # Paths are left out, because the folders may be moved: the stamps stand for them. ``frames``
     # are tuples of paths.
     fields = {name: value for name, value in vars(video).items() if name != "frames"}
+    fields["crops"] = [True] if video.crops else []  # a list, as of what is prepared already
     if video.difference == "pixels":  # videos that were prepared before there was another way
         del fields["difference"]
     values = [value for value in fields.values() if not isinstance(value, Path)]
@@ -828,25 +787,10 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
 
 def files_of(video: Video) -> list[Path]:
-    """The files that a video is made from; of crops that are used in place, also their folder."""
-    # video.crops are pairs of an image and its mask, "" where it has none.
-    crops = [video.path / name for name in chain(*video.crops) if name]
+    """The files that a video is made from."""
     # region_file is the mask or, without one, the original, which the fake is compared with.
-    files = [video.path, video.region_file, *crops, *chain(*video.frames)]
+    files = [video.path, video.region_file, *chain(*video.frames)]
     return [file for file in files if file]  # a missing mask is None
-
-
-def link_crops(folder: Path, videos: Sequence[Video]) -> None:
-    """In a dataset's ``folder``, link to the folder of the crops that are used in place, if any.
-
-    The link is made anew at each call, because the crops may have moved.
-    """
-    roots = [video.path for video in videos if video.crops]  # all crops of a dataset share one
-    if roots:
-        link = folder / TREE
-        target = roots[0].resolve()  # before the link is removed, through which it may lead
-        link.unlink(missing_ok=True)
-        link.symlink_to(target, target_is_directory=True)
 
 
 def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
@@ -866,7 +810,7 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 f"{folder} was made with {key} = {old}, not {new}; use that again, or give the new "
                 "dataset another name"
             )
-    # A list, because removing changes the tree that rglob walks. It does not follow the link TREE.
+    # A list, because removing changes the tree that rglob walks.
     for path in list(folder.rglob(".*.dfnb-*")):
         if TEMPORARY.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)  # does nothing to a file

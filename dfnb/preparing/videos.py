@@ -45,8 +45,7 @@ class Video:
 
     Attributes:
         name: Its name in the dataset, a path without suffix such as ``FaceSwap/000_003``.
-        path: The file; with ``frames`` the first of them. With ``crops``: the folder that contains
-            all crops of the dataset.
+        path: The file; with ``frames`` the first of them.
         label: 0 real, 1 fake.
         method: ``real``, or the name of the manipulation method.
         split: train, val or test.
@@ -62,8 +61,9 @@ class Video:
             folder of them.
         difference: How the forged region is found by the original: the ``pixels`` that differ, or
             their convex ``hull`` in the face.
-        crops: Images of faces that are used in place, as pairs of an image and its mask, or "" for
-            no mask. All are paths below ``path``.
+        crops: Whether the ``frames`` are faces that others have cut out, and become frames of the
+            dataset as they are. Then they have masks or None, and ``mask`` and ``original`` are
+            None.
         frames: The images that are the frames of a video, each with its mask or, in a video
             without any mask, its original; None where it has none.
     """
@@ -80,7 +80,7 @@ class Video:
     mask_threshold: int = 127
     original: Path | None = None
     difference: Literal["pixels", "hull"] = "pixels"
-    crops: tuple[tuple[str, str], ...] = ()
+    crops: bool = False
     frames: tuple[tuple[Path, Path | None], ...] = ()
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Video:
     def region_file(self) -> Path | None:
         """The mask, else the original, which gives the forged region.
 
-        None: real, not known, or given in ``crops``.
+        None: real, not known, or of ``crops``, whose masks are in ``frames``.
         """
         return self.mask or self.original
 
@@ -341,7 +341,7 @@ def _joined(rows: Sequence[tuple[str, Video]]) -> Video:
 # ---------------------------------------------------------------- sorted folders
 
 
-def read_folder(root: Path, in_place: bool = False) -> list[Video]:
+def read_folder(root: Path) -> list[Video]:
     """The videos of a folder that is sorted as :data:`LAYOUT` says.
 
     A file that is no image is a video. The images of a tree are either frames, each clip in a
@@ -349,13 +349,11 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
     itself. A file directly in fake/ has the method "fake". Files that are neither videos nor images
     by their suffix are not read; a line is printed that names them.
 
-    With ``in_place`` the images are crops, which are used as they are, and videos are refused.
-
     Raises :class:`DfnbError` where ``root`` is no folder, as :func:`_sorted_files`, and where some
     images lie in folders of clips, and others do not.
     """
     files = files_below(root)
-    matches, regions = _sorted_files(root, files, in_place)
+    matches, regions = _sorted_files(root, files)
     for sentence in sentences(_ignored(files)):
         print(sentence)
     is_frame = {  # image -> whether it is a frame of a clip, in whose folder it lies
@@ -373,24 +371,20 @@ def read_folder(root: Path, in_place: bool = False) -> list[Video]:
         name = key if is_frame.get(names[0]) else PurePosixPath(key).with_suffix("").as_posix()
         video = Video(
             name=name,
-            path=absolute(root) if in_place else files[names[0]],
+            path=files[names[0]],
             label=1 if match["fake"] else 0,
             method=_composed(match["method"] or match["fake"] or "real"),
             split=match["split"] or "test",
             cluster=name,  # independent of all others
         )
-        if in_place:
-            crops = tuple((image, regions[image][0]) for image in names)
-            videos.append(replace(video, crops=crops))
-        else:
-            # Of each file: itself, its mask and its original; None for one that is not there.
-            paths = [[files.get(path) for path in (name, *regions[name])] for name in names]
-            videos.append(_with_regions(video, paths, is_clip=name == key))
+        # Of each file: itself, its mask and its original; None for one that is not there.
+        paths = [[files.get(path) for path in (name, *regions[name])] for name in names]
+        videos.append(_with_regions(video, paths, is_clip=name == key))
     return videos
 
 
 def _sorted_files(
-    root: Path, files: Files, in_place: bool
+    root: Path, files: Files
 ) -> tuple[dict[str, re.Match], dict[str, tuple[str, str]]]:
     """The real and fake files among ``files``: path -> match of SORTED, and path -> _regions.
 
@@ -400,12 +394,12 @@ def _sorted_files(
     media = [name for name in files if MEDIA.fullmatch(name)]
     matches = {}
     for name in media:
-        match = SORTED.fullmatch(name)
-        if match and (IMAGE.fullmatch(name) or not in_place):
+        if match := SORTED.fullmatch(name):
             matches[name] = match
     if not matches:
-        what = "image" if in_place else "video or image"
-        raise DfnbError(f"{root} contains no {what} that is sorted so: {LAYOUT}; or write a CSV")
+        raise DfnbError(
+            f"{root} contains no video or image that is sorted so: {LAYOUT}; or write a CSV"
+        )
     regions = _regions(matches, media)
     refuse_unread(root, media, chain(matches, *regions.values()), LAYOUT)
     splits = {name: bool(match["split"]) for name, match in matches.items()}
@@ -476,7 +470,7 @@ def _with_regions(video: Video, paths: Sequence[Sequence[Path | None]], is_clip:
 
 def summary(videos: Sequence[Video]) -> str:
     """How many videos are given as images, of how many frames, and how many as one file each."""
-    lengths = [len(video.crops or video.frames) for video in videos if video.crops or video.frames]
+    lengths = [len(video.frames) for video in videos if video.frames]
     n_files = len(videos) - len(lengths)
     parts = []
     if lengths:
