@@ -10,7 +10,7 @@ before, so that their compression does not tell real from fake.
 import os
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -641,6 +641,7 @@ def prepare(
     refuse_foreign_dataset(folder)
     chosen = in_splits(name, videos, splits)
     check_classes(name, chosen, one_class)
+    # Else finished videos would be removed where a disk is not mounted.
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
     if not all(video.crops for video in videos):  # crops need no detector
@@ -724,12 +725,9 @@ def check_classes(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names, of videos or methods, that one dataset cannot have."""
-    # Counts, for each folder, the videos that are in it or below it. A video's own folder must
-    # count only 1: else another video has the same name, or would be inside this one.
-    taken = Counter()
+    videos_of_name = defaultdict(list)
     for video in videos:
-        path = PurePosixPath(video.name)
-        taken.update([path, *path.parents])
+        videos_of_name[PurePosixPath(video.name)].append(video)
     for video in videos:
         if video.name != shown(video.name):
             raise DfnbError(f"{shown(video.name)} is a name that is not UTF-8; rename the file")
@@ -740,16 +738,12 @@ def check_names(videos: Sequence[Video]) -> None:
                 f"{video.name!r} cannot name {video.path}: a part of the name is empty, hidden or "
                 "too long; rename it"
             )
-        if taken[PurePosixPath(video.name)] > 1:
-            other = next(
-                each
-                for each in videos
-                if each is not video
-                and PurePosixPath(each.name).is_relative_to(PurePosixPath(video.name))
-            )
+        path = PurePosixPath(video.name)
+        here = chain(*(videos_of_name.get(place, ()) for place in (path, *path.parents)))
+        if others := [other for other in here if other is not video]:
             raise DfnbError(
-                f"{video.path} and {other.path} cannot both be used: both would be, or be in, "
-                f"{video.name!r} (names have no suffixes); rename one"
+                f"{video.path} and {others[0].path} cannot both be used: both would be, or be in, "
+                f"{others[0].name!r} (names have no suffixes); rename one"
             )
 
 
