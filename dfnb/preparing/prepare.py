@@ -31,6 +31,7 @@ from dfnb.data.frames import (
     OWN_MARK,
     crop_hash,
     half_of_two_levels,
+    read_crop,
     refuse_foreign_dataset,
     refuse_foreign_files,
     refuse_overlap,
@@ -509,12 +510,12 @@ def delivered_crops(video: Video) -> dict:
         image, mask = frames[place]
         try:
             with explained_by(f"images that cannot be used, such as {image.name}"):
-                pixels = read_image(image)
+                pixels = as_in_training(image)
                 if min(pixels.shape[:2]) < MIN_SIZE:
                     raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
                 if mask:  # a damaged one is found now, and not in the middle of a training
                     with explained_by("its mask"):
-                        read_image(mask)
+                        as_in_training(mask)
         except Unusable as error:
             reason = str(error)
             continue
@@ -525,6 +526,18 @@ def delivered_crops(video: Video) -> dict:
         raise Unusable(reason)
     content = {"rows": rows, "files": files, "crop_hashes": hashes}
     return {**content, "frames": len(frames), "reason": reason}
+
+
+def as_in_training(image: Path) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB as training reads it; raises :class:`Unusable` where it cannot.
+
+    Also for what :func:`read_image` refuses, as OpenCV would read it otherwise than it is shown.
+    """
+    read_image(image)
+    try:
+        return read_crop(str(image))
+    except DfnbError:
+        raise Unusable("training cannot read it; save it as PNG") from None
 
 
 def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:

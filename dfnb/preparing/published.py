@@ -181,7 +181,7 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
         return [_as_crops(video) for video in read_folder(root)], []
     files = files_below(root)
     problems = defaultdict(list)
-    videos = {}  # (name, path) -> video
+    videos = {}  # name and path, or the name alone of crops -> video
     for rule in description.rules:
         # Errors of reading become a DfnbError: "the rule ... is not valid here (why); correct ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
