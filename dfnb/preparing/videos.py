@@ -275,6 +275,17 @@ def read_folder(root: Path) -> list[Video]:
         facts = {"label": label, "method": method, "split": match["split"] or "test"}
         rows.setdefault(cells["path"], facts).update(cells)
     refuse_unread(root, media, read, LAYOUT)
+    _refuse_mixture(root, matches)
+    if not rows:
+        raise DfnbError(f"{root} contains no video or image that is sorted so: {LAYOUT}")
+    # Not checked as a user's cells: prepare refuses names that are not UTF-8, and titles.
+    made = [Row.model_construct(**cells) for cells in rows.values()]
+    with explained(root, "as a sorted folder", f"sort it so: {LAYOUT}"):
+        return _videos(made, absolute(root), absolute(root))
+
+
+def _refuse_mixture(root: Path, matches: Mapping[str, re.Match]) -> None:
+    """Raise :class:`DfnbError` where only some files lie in a split, or some images in clips."""
     in_split = {name: bool(match["split"]) for name, match in matches.items()}
     in_clip = {name: "/" in matches[name]["below"] for name in filter(IMAGE.fullmatch, matches)}
     for what, is_in in {"split": in_split, "clip": in_clip}.items():
@@ -284,12 +295,6 @@ def read_folder(root: Path) -> list[Video]:
                 f"{root}: {examples[True]} lies in the folder of a {what}, and {examples[False]} "
                 "does not; sort all alike, or write a list of them"
             )
-    if not rows:
-        raise DfnbError(f"{root} contains no video or image that is sorted so: {LAYOUT}")
-    # Not checked as a user's cells: prepare refuses names that are not UTF-8, and titles.
-    made = [Row.model_construct(**cells) for cells in rows.values()]
-    with explained(root, "as a sorted folder", f"sort it so: {LAYOUT}"):
-        return _videos(made, absolute(root), absolute(root))
 
 
 def _stem(name: str) -> str:
