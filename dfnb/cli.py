@@ -264,9 +264,10 @@ def prepare(
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
-    the same command adds the other splits later, and keeps what is there. --reencode 23 encodes all
-    videos, real and fake, again as H.264 at this constant rate factor before faces are cut, so that
-    the compression does not tell them apart. After an interruption, the same command continues.
+    the dataset has all splits. Videos that are there already are not prepared again. --reencode 23
+    encodes all videos, real and fake, again as H.264 at this constant rate factor before faces are
+    cut, so that the compression does not tell them apart. After an interruption, the same command
+    continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
