@@ -35,9 +35,13 @@ PATTERN_RULES = {
     NAME: "use letters (A-Z, a-z), digits and . _ - only, a letter or digit first, 200 at most",
     TITLE: "use letters, digits, spaces and . , : ( ) % + = / _ - only, no sign first, 200 at most",
 }
-
-
 MOST_NAMES = 12  # in a message
+# What YAML and papermill make of a value by accident, by the name of pydantic's error.
+REMEDIES = {
+    "string_type": "; write it in quotes, and for papermill after -r instead of -p",
+    "float_type": "; write it without quotes, as 0.0001 or 1.0e-4: YAML reads 1e-4 as a text",
+    "int_type": "; write its digits without quotes: YAML reads 1e3 as a text",
+}
 
 
 class DfnbError(Exception):
@@ -98,70 +102,17 @@ def _sentences(error: ValidationError, schema: type[BaseModel]) -> Iterator[str]
         else:
             # ``ctx`` has a pattern only where a text does not match it.
             pattern = problem.get("ctx", {}).get("pattern")
-            message = PATTERN_RULES.get(pattern, _uncapitalised(problem["msg"]))
+            message = PATTERN_RULES.get(pattern, problem["msg"])
             value = textwrap.shorten(repr(problem["input"]), 80)
-            yield f"{field} = {value}: {message}{_remedy(problem['type'], problem['input'])}"
-
-
-def _uncapitalised(sentence: str) -> str:
-    """The sentence with a small first letter, as after a colon; the rest stays as it is."""
-    return sentence[:1].lower() + sentence[1:]
-
-
-def _remedy(problem: str, value: Any) -> str:
-    """How to write a value that arrived as a text where another type is expected, or conversely.
-
-    ``problem`` is pydantic's name of the error, such as ``int_type``. YAML and papermill read some
-    numbers and lists as texts, and texts such as 001 as numbers. Empty for a value that is of that
-    type in no form.
-    """
-    if problem == "string_type" and isinstance(value, int | float):
-        return "; write it in quotes, and for papermill after -r instead of -p"
-    if not isinstance(value, str):
-        return ""
-    if problem in ("int_type", "float_type"):
-        match = re.fullmatch(r"([-+]?\d+)(\.\d*)?(?:[eE]([-+]?)(\d+))?", value)
-        if not match:  # no number, or none of which YAML is sure to read the digits, such as -.5
-            return ""
-        whole, decimals, sign, exponent = match.groups()
-        if problem == "int_type" and decimals:
-            return ""
-        if exponent is None:
-            return "; write it without quotes"
-        if problem == "int_type":  # 1.0e+3 would be read as a float
-            return "; write all its digits, without e and without quotes"
-        number = f"{whole}{decimals or '.0'}e{sign or '+'}{exponent}"
-        return f"; write {number}, as YAML reads numbers, and without quotes"
-    if problem in ("list_type", "tuple_type"):
-        return "; write a list, as in [a, b]; papermill reads one by -y instead of -p"
-    if problem == "bool_type":
-        return "; write true or false, without quotes; papermill's -p reads True and False alone"
-    return ""
+            yield f"{field} = {value}: {message}{REMEDIES.get(problem['type'], '')}"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a sentence on an unknown name: the names perhaps meant, or else the first known.
-
-    Perhaps meant are known names that begin with it, else those spelled alike, else those that
-    contain it; three at most. Capitals and punctuation do not count. Without any, the first
-    MOST_NAMES of ``known`` are listed.
-    """
-    typed = _letters(name)
-    by_letters = {_letters(other): other for other in known}
-    begin = [other for letters, other in by_letters.items() if letters.startswith(typed)]
-    alike = [by_letters[letters] for letters in get_close_matches(typed, by_letters)]
-    contain = [other for letters, other in by_letters.items() if typed in letters]
-    similar = begin or alike or contain
-    if similar and typed:
-        return f"; did you mean {' or '.join(similar[:3])}?"
-    first = [*known][:MOST_NAMES]
-    others = f" and {len(known) - len(first)} others" if len(known) > len(first) else ""
-    return f"; known are {', '.join(first) or 'none'}{others}"
-
-
-def _letters(name: str) -> str:
-    """The letters and digits of a name, in lower case: by them names are compared."""
-    return re.sub(r"[\W_]", "", name.lower())
+    """The end of a sentence on an unknown name: names spelled alike, or else the first known."""
+    if alike := get_close_matches(name, known):
+        return f"; did you mean {' or '.join(alike)}?"
+    first = ", ".join([*known][:MOST_NAMES]) or "none"
+    return f"; known are {first}{' …' if len(known) > MOST_NAMES else ''}"
 
 
 def check_name(name: str, source: object, pattern: str = NAME) -> str:
@@ -210,19 +161,16 @@ def explained(
 
 
 class _Loader(yaml.CSafeLoader):
-    """Safe YAML that refuses duplicate keys and reads every key as text, also ``no`` and 0.010."""
+    """Safe YAML that refuses a key that is written twice: PyYAML would silently take the last."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Check the keys, then copy into the mapping what it merges; PyYAML calls it for each."""
         names = set()
         for key, _ in node.value:  # the entries of the mapping as nodes of the syntax
-            if key.tag == "tag:yaml.org,2002:merge":  # the key ``<<``, which stays what it is
-                continue
-            if key.value in names:
+            if key.value in names and key.value != "<<":
                 problem = f"{key.value!r} is written twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             names.add(key.value)
-            key.tag = "tag:yaml.org,2002:str"  # a text, even where YAML would read a bool or number
         super().flatten_mapping(node)
         # Of an entry that was overridden, the last is left: an alias brings the mapping here again.
         node.value = [*{key.value: (key, value) for key, value in node.value}.values()]

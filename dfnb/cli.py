@@ -2,10 +2,8 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,61 +13,11 @@ import typer
 from dfnb import files
 from dfnb.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
-# ---------------------------------------------------------------- what a shell completes
-
-
-def profile_names() -> list[str]:
-    """The profiles, of the home or of the project."""
-    return sorted(path.stem for path in files.find("notebooks/profiles").glob("*.yaml"))
-
-
-def report_names() -> list[str]:
-    """The reports of the home; a folder beside them, such as benchmarks, has no scores."""
-    return sorted(path.parent.name for path in (files.home() / "reports").glob("*/scores/"))
-
-
-def notebook_names() -> list[str]:
-    """The notebooks, of the home or of the project."""
-    return sorted(path.stem for path in files.find("notebooks").glob("*.ipynb"))
-
-
-def drawn_names() -> list[str]:
-    """The datasets that ``dfnb synth`` makes."""
-    from dfnb.data import sources
-
-    return sources.embedded_names()
-
-
-def published_names() -> list[str]:
-    """The datasets that ``dfnb prepare`` reads."""
-    from dfnb.data import sources
-
-    return sources.published_names()
-
-
-def fetched_names() -> list[str]:
-    """The datasets that ``dfnb fetch`` downloads."""
-    from dfnb.data import sources
-
-    return [name for name in sources.published_names() if "fetch" in sources.manifest(name)]
-
-
-def argument(text: str, names: Callable[[], list[str]]) -> Any:
-    """An argument with this help, for which a shell offers the ``names`` that begin as typed."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
-
-    return typer.Argument(help=text, autocompletion=complete)
-
-
-ProfileName = Annotated[str, argument("A file of notebooks/profiles, such as demo.", profile_names)]
-
-
-# ---------------------------------------------------------------- the commands
+ProfileName = Annotated[str, typer.Argument(help="A file of notebooks/profiles, such as demo.")]
 
 commands = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help texts are no markup
 )
@@ -100,8 +48,6 @@ def app() -> None:
     # Remarks of libraries are not for users. force replaces a handler that one may have set.
     logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
-    # After Ctrl-C, joblib's tracker would warn of each object that it cleans up.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         commands()
     except DfnbError as error:
@@ -140,7 +86,7 @@ def call(
 @commands.command()
 def parameters(
     profile: ProfileName,
-    notebook: Annotated[str, argument("Such as 04_locate_and_verify.", notebook_names)],
+    notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
 ) -> None:
     """Print the parameters of a notebook in a profile, for `papermill NOTEBOOK OUT -f FILE`.
 
@@ -155,7 +101,7 @@ def parameters(
 
 @commands.command()
 def report(
-    profile: Annotated[str, argument("A folder of reports/.", report_names)] = "demo",
+    profile: Annotated[str, typer.Argument(help="A folder of reports/.")] = "demo",
     paper: Annotated[
         bool, typer.Option("--paper", help="Execute notebook 07, too, for its figures and tables.")
     ] = False,
@@ -166,20 +112,19 @@ def report(
     and SVG in one and two columns, all tables as LaTeX and CSV, and captions as text.
     """
     folder = files.report_folder(profile)
-    if profile not in report_names():  # rebuild would make the folder of a misspelled name
-        raise DfnbError(f"there is no report {profile!r}{suggestion(profile, report_names())}")
+    if not (folder / "scores").exists():  # rebuild would make the folder of a misspelled name
+        raise DfnbError(f"there is no report {folder}")
     from dfnb.running import execution
     from dfnb.store import reports
 
-    with files.explain_writing(folder):
-        typer.echo(f"report: {execution.rebuild(profile, paper)}")
+    typer.echo(f"report: {execution.rebuild(profile, paper)}")
     if paper:
         typer.echo(f"paper: {reports.paper_folder(profile)}")
 
 
 @commands.command()
 def synth(
-    preset: Annotated[str, argument("A dataset of the benchmark, such as smoke-b.", drawn_names)],
+    preset: Annotated[str, typer.Argument(help="A dataset of the benchmark, such as smoke-b.")],
     portraits: Annotated[
         Path | None, typer.Option(help="A folder of photographs to use in place of its faces.")
     ] = None,
@@ -209,27 +154,13 @@ def synth(
 
 @commands.command()
 def doctor() -> None:
-    """Print what a report of a problem needs: versions, device, home, papers, datasets and disk."""
-    import joblib
-
+    """Print what a report of a problem needs: versions, device, home and papers."""
     from dfnb import device, papers, records
-    from dfnb.data import faces
 
     about = records.environment()
-    about["home"] = files.home()
-    about["papers"] = ", ".join(papers.modules())  # it says on stderr which files are left out
-    prepared = sorted(path.parent.name for path in files.home().glob("datasets/*/record.json"))
-    about["datasets"] = ", ".join(prepared) or "none"
-    if files.home().exists():  # DFNB_HOME may name a folder that is not there
-        about["free disk"] = f"{shutil.disk_usage(files.home()).free / 1e9:.0f} GB"
-    else:
-        about["home"] = f"{files.home()} does not exist"
-    place = faces.detector_place()
-    for what, path in {"face detector": place, "face mesh": place.with_name(faces.MESH)}.items():
-        about[what] = path if path.is_file() else f"not at {path} yet: fetched when it is needed"
-    about["cores"] = joblib.cpu_count()
-    about["workers"] = device.workers()
     packages = about.pop("packages")
+    about |= {"workers": device.workers(), "home": files.home()}
+    about["papers"] = ", ".join(papers.modules())  # it says on stderr which files are left out
     for name, value in {**packages, **about}.items():
         typer.echo(f"{name}: {value}")
 
@@ -254,7 +185,7 @@ def data() -> None:
 
 @commands.command()
 def fetch(
-    name: Annotated[str, argument("A dataset of `dfnb data`.", fetched_names)],
+    name: Annotated[str, typer.Argument(help="A dataset of `dfnb data`.")],
     part: Annotated[str | None, typer.Option(help="Only this part, such as small.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the terms, in a script.")] = False,
 ) -> None:
@@ -262,11 +193,10 @@ def fetch(
 
     Its licence and terms are shown first, and you are asked once whether you accept them. The files
     are written to downloads/NAME in your home, where `dfnb prepare NAME` finds them. After an
-    interruption, the same command continues.
+    interruption, the same command downloads the files that are missing.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import fetch
-    from dfnb.preparing import published
+    from dfnb.preparing import fetch, published
 
     dataset = published.load(name)
     if not dataset.fetch:
@@ -297,9 +227,7 @@ def _ask(question: str, name: str) -> None:
 
 @commands.command()
 def prepare(
-    source: Annotated[
-        str, argument("A dataset of `dfnb data`, a folder, or a CSV.", published_names)
-    ],
+    source: Annotated[str, typer.Argument(help="A dataset of `dfnb data`, a folder, or a CSV.")],
     name: Annotated[
         str | None, typer.Argument(help="Of the new dataset; by default that of SOURCE.")
     ] = None,
@@ -336,9 +264,10 @@ def prepare(
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real
     or fake videos alone. --splits test prepares that split alone, and may be repeated; without it,
-    the same command adds the other splits later, and keeps what is there. --reencode 23 encodes all
-    videos, real and fake, again as H.264 at this constant rate factor before faces are cut, so that
-    the compression does not tell them apart. After an interruption, the same command continues.
+    the dataset has all splits. Videos that are there already are not prepared again. --reencode 23
+    encodes all videos, real and fake, again as H.264 at this constant rate factor before faces are
+    cut, so that the compression does not tell them apart. After an interruption, the same command
+    continues.
 
     The exit status is 0 when the dataset can be used, even if files were missing or could not be
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
@@ -381,6 +310,7 @@ def _videos(source: Path, root: Path | None) -> list:
 
     In a CSV, videos are named by their paths below ``root``; a folder is its own root.
     """
+    from dfnb.data import sources
     from dfnb.preparing import videos
 
     if source.is_dir():
@@ -390,7 +320,7 @@ def _videos(source: Path, root: Path | None) -> list:
             )
         return videos.read_folder(source)
     if not source.is_file():
-        known = suggestion(str(source), published_names())
+        known = suggestion(str(source), sources.published_names())
         raise DfnbError(
             f"there is no file or folder {source}, and no such dataset in `dfnb data`{known}"
         )

@@ -15,8 +15,6 @@ import cv2
 import joblib
 import torch
 
-from dfnb.checks import DfnbError
-
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -32,7 +30,7 @@ def workers() -> int:
     they would compete with the network. The limits of a container, of a Slurm job and of
     workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
     """
-    return _number("DFNB_WORKERS", least=0, default=joblib.cpu_count() if DEVICE == "cuda" else 0)
+    return int(os.environ.get("DFNB_WORKERS") or (joblib.cpu_count() if DEVICE == "cuda" else 0))
 
 
 def threads() -> int:
@@ -41,17 +39,7 @@ def threads() -> int:
     A sum over several threads is rounded according to their number: another number gives other
     weights and other last digits of scores. So records have it.
     """
-    return _number("DFNB_THREADS", least=1, default=1)
-
-
-def _number(variable: str, least: int, default: int) -> int:
-    """The whole number in an environment variable; raises :class:`DfnbError` for anything else."""
-    text = os.environ.get(variable, "")
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) < least:
-        raise DfnbError(f"{variable} = {text!r} is no whole number from {least} up; correct it")
-    return int(text)
+    return int(os.environ.get("DFNB_THREADS") or 1)
 
 
 def peak_memory() -> int:
@@ -62,15 +50,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
 
 
-def memory_in_words() -> str:
-    """How much memory there is for a network, and on a GPU how much of it is free now."""
-    if DEVICE == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return f"{total / 2**30:.1f} GiB of {name()}, of which {free / 2**30:.1f} are free"
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{total / 2**30:.1f} GiB of this machine"
-
-
 def emulates_bf16() -> bool:
     """Whether this CPU lacks instructions for bfloat16, and so computes it slowly.
 
@@ -79,20 +58,6 @@ def emulates_bf16() -> bool:
     if DEVICE == "cuda" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return torch.cpu.get_capabilities().get("avx512_bf16") is False
-
-
-@contextmanager
-def enough_memory(what: str, remedy: str) -> Iterator[None]:
-    """A context in which torch's errors about memory become a :class:`DfnbError`.
-
-    It says that ``what`` does not fit, how much memory there is, and the ``remedy``.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # an OutOfMemoryError, of a GPU, is one, too
-        if not isinstance(error, torch.OutOfMemoryError) and "can't alloc" not in str(error):
-            raise
-        raise DfnbError(f"{what} do not fit the memory ({memory_in_words()}); {remedy}") from None
 
 
 @contextmanager

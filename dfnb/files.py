@@ -259,13 +259,14 @@ def read_table(
     """
     import pandas as pd
 
-    if not path.is_file():
-        raise DfnbError(f"there is no {path}; run the step that makes it")
     with explained(path, "as a table of dfnb", "delete it and make it again"):
         return pd.read_parquet(path, columns=columns, read_dictionary=list(categories))
 
 
-# ---------------------------------------------------------------- names and hashes
+# ---------------------------------------------------------------- names, hashes and downloads
+
+# A relative path, on any system, that does not lead out of the folder to which it is relative.
+INSIDE = r"[^./\\:][^/\\:]*(?:/[^./\\:][^/\\:]*)*"
 
 
 def sha256(path: Path) -> str:
@@ -286,6 +287,54 @@ def verified(
     if not path.is_file() or sha256(path) != expected:
         raise DfnbError(f"{path} {problem}")
     return path
+
+
+def read_list(name: str) -> dict[str, str]:
+    """The sha256 of each file of a list in ``data_manifest/``, by its path.
+
+    Raises :class:`DfnbError` where a line is not as ``sha256sum`` prints it: a sha256, and a path,
+    which may have blanks, but does not lead out of its folder.
+    """
+    path = find(f"data_manifest/{name}")
+    listed = {}
+    with explained(path, "as a list of files", "write each line as sha256sum does"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            match = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]({INSIDE})", line)
+            if not match:
+                raise ValueError(f"{line!r} is no sha256 and a path")
+            listed[match[2]] = match[1]
+    return listed
+
+
+def download(url: str, path: Path, digest: str, bar: bool = False) -> Path:
+    """Return ``path``, with the file that is at ``url``: downloaded if missing, and checked.
+
+    Args:
+        url: The address.
+        path: Where the file is, or will be. A download that is stopped leaves nothing there, and
+            begins again with the next call.
+        digest: Its hash: ``sha256:`` or ``md5:``, and the hexadecimal digits.
+        bar: Whether to show the progress.
+
+    Raises :class:`DfnbError` where the file cannot be downloaded or written, and where the file at
+    the address or at ``path`` is another one. What was at ``path`` is left as it is.
+    """
+    if path.exists():
+        algorithm, expected = digest.split(":")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+        if found != expected:
+            remedy = f"move it away, and start again to download {url}"
+            raise DfnbError(f"{path} is another file than expected ({algorithm} {found}); {remedy}")
+        return path
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # else it prints each address
+    try:
+        return Path(pooch.retrieve(url, digest, path.name, path.parent, progressbar=bar))
+    except (OSError, ValueError) as error:  # of the network and the disk; another digest
+        remedy = f"start again, or get it by hand and put it at {path}"
+        raise DfnbError(f"{url} could not be downloaded ({error}); {remedy}") from None
 
 
 def digest(content: Any, digits: int = 12) -> str:

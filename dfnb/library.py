@@ -17,7 +17,7 @@ from torch import nn
 
 from dfnb import device
 from dfnb.attribution import maps
-from dfnb.checks import DfnbError, explained
+from dfnb.checks import DfnbError
 from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import StoredFrames, frames_in_memory
 from dfnb.data.sources import check_known, ensure_datasets, frames_to_score
@@ -109,8 +109,8 @@ def predict(
         how well, see :func:`dfnb.training.scoring.predict`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
-    Raises :class:`DfnbError` for a dataset without frames, and for outputs that are not finite, of
-    another shape or, of a function, outside [0, 1].
+    Raises :class:`DfnbError` for outputs that are not finite, of another shape or, of a function,
+    outside [0, 1].
 
     Example::
 
@@ -118,18 +118,11 @@ def predict(
     """
     if not isinstance(dataset, StoredFrames):
         dataset = frames_in_memory(_checked_crops(dataset))
-    if not len(dataset):
-        raise DfnbError("there is nothing to score: the dataset has no frames")
     model = Run.open(model) if isinstance(model, str) else model
     if isinstance(model, Run):
         network = model.network().to(device.DEVICE)
         scores = scoring.predict(network, dataset.table, model.settings, dataset.read)
         return scores.assign(train_set=model.train_set)
-    if isinstance(model, type) or not callable(model):
-        raise DfnbError(
-            f"{model!r:.80} is no detector: give a run of create_model, an instance of a torch "
-            "module, or a function of crops, such as one that calls predict_proba"
-        )
     batches = []
     for start in range(0, len(dataset), AT_ONCE):
         crops = [sample.image for sample in dataset[start : start + AT_ONCE]]
@@ -170,15 +163,12 @@ def _outputs(
     is_module = isinstance(model, nn.Module)
     if is_module and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
-    # explained() turns errors, such as that crops differ in size, into a DfnbError with the remedy.
-    remedy = "use crops of one size, or a transform= that makes them so; a module needs transform="
-    with explained("a list of images", "as one batch", remedy):
-        if is_module or transform:
-            items = [transform(Image.fromarray(crop)) for crop in crops]
-        else:
-            items = crops
-        is_tensor = is_module or isinstance(items[0], torch.Tensor)
-        batch = torch.stack(items) if is_tensor else np.stack(items)
+    if is_module or transform:
+        items = [transform(Image.fromarray(crop)) for crop in crops]
+    else:
+        items = crops
+    is_tensor = is_module or isinstance(items[0], torch.Tensor)
+    batch = torch.stack(items) if is_tensor else np.stack(items)
     with torch.inference_mode():
         if is_module:
             if not batch.is_floating_point():
@@ -190,11 +180,10 @@ def _outputs(
             outputs = model(batch)
     if isinstance(outputs, torch.Tensor):
         outputs = outputs.cpu()  # first: Apple's GPUs have no float64
-    with explained("the detector's output", "as scores", "return one number per image"):
-        values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
-        if len(crops) == 1:  # squeeze() at the end of a detector leaves no batch
-            values = values.reshape(1, -1)
-        lowest, highest = values.min(), values.max()  # a ValueError where there is no value
+    values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
+    if len(crops) == 1:  # squeeze() at the end of a detector leaves no batch
+        values = values.reshape(1, -1)
+    lowest, highest = values.min(), values.max()
     is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # NaN: False
     count = len(crops)
     if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
@@ -258,13 +247,11 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     ``score`` is the mean over the video's frames; ``name`` stands in the column ``detector``.
     Raises :class:`DfnbError` for a table with errors.
     """
-    remedy = "it needs the columns video, label, 0 real and 1 fake, and score"
-    with explained("the table", "as a table of scores", remedy):
-        frames = pd.DataFrame(table)
-        if {*frames.index.names} & {*KEYS}:  # as after set_index or groupby
-            frames = frames.reset_index()
-        frames = frames.reindex(columns=[*KEYS, "score"]).reset_index(drop=True)
-        frames = frames.astype({"score": float, "label": float})
+    frames = pd.DataFrame(table)
+    if {*frames.index.names} & {*KEYS}:  # as after set_index or groupby
+        frames = frames.reset_index()
+    frames = frames.reindex(columns=[*KEYS, "score"]).reset_index(drop=True)
+    frames = frames.astype({"score": float, "label": float})
     if frames["cluster"].isna().all():
         log.warning("The table has no clusters: each video counts as independent of all others.")
         frames["cluster"] = frames["video"]
@@ -275,8 +262,7 @@ def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
     # AUC needs no finer methods than these two.
     frames["method"] = frames["label"].map({0: "real", 1: "fake"})
     check_scores(frames, "the table, which needs labels, 0 real and 1 fake,")
-    with explained("the table", "as a table of scores", "number its frames and tracks"):
-        frames = frames.astype(KEY_TYPES)
+    frames = frames.astype(KEY_TYPES)
     # Rounded, because the noise of float64 must not rank videos whose means are equal.
     videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
     # measure groups by these columns; here each has a single value per table.

@@ -1,6 +1,7 @@
 """Use the crops and masks of DeepfakeBench: ``deepfakebench.py FILE.json NAME --root FOLDER``.
 
-They stay where they are. NAME becomes a dataset like those of ``dfnb prepare``.
+NAME becomes a dataset like those of ``dfnb prepare``, whose files are hard links to these, or
+copies where the file system has no such links.
 """
 
 import posixpath
@@ -54,22 +55,23 @@ def listed(file: Path, root: Path, compression: str = "c23") -> tuple[list[Video
         if is_fake:
             for written in entry.get("masks", []):
                 mask = _below(root, written)
-                masks[Path(mask).stem] = mask
+                masks[Path(mask).stem] = root / mask if mask else None
         videos[video] = Video(
             name=video,
-            path=root,
+            path=root / next(iter(images), ""),
             label=int(is_fake),
             method=kind if is_fake else "real",
             split=split,
             # In other datasets the people are not known: each video is its own cluster.
             cluster=pairs.get(name, video),
             identity=name.split("_")[0] if name in pairs else "",
+            crops=True,
             # A mask has the file name of its frame.
-            crops=tuple((image, masks.get(Path(image).stem, "")) for image in images),
+            frames=tuple((root / image, masks.get(Path(image).stem)) for image in images),
         )
     if not videos:
         raise DfnbError(f"{file} lists no video, or none in {compression}; give its --compression")
-    usable = [video for video in videos.values() if video.crops]
+    usable = [video for video in videos.values() if video.frames]
     if not usable:
         raise DfnbError(
             f"{file} lists no frame below {root}; name the folder that its paths begin in as root; "
@@ -126,7 +128,7 @@ def main(
         str, typer.Option(help=f"of FaceForensics++: {', '.join(COMPRESSIONS)}")
     ] = "c23",
 ) -> None:
-    """Use the crops that FILE.json lists where they lie; those that are missing are printed."""
+    """Make a dataset of the crops that FILE.json lists; those that are missing are printed."""
     try:
         videos, missing = listed(file, root, compression)
         record = prepare.prepare(name, videos, one_class=one_class)

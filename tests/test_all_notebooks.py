@@ -93,8 +93,9 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     assert trained_at == (home / training.record).stat().st_mtime_ns
-    for call in calls.shown:  # a line for each, and not Snakemake's own log
-        assert f"of {len(planned)}: {call.name}" in done.stderr
+    for call in calls.shown:  # a line for each, and neither rows of its tables nor Snakemake's log
+        assert f"of {len(planned)}: {call.name}\n" in done.stderr
+    assert done.stderr.count(f"first result: {home / calls.shown[0].executed}\n") == 1
     assert "Select jobs" not in done.stderr
     for call in calls.shown:
         notebooks.check_executed(report / "notebooks" / f"{call.name}.ipynb")

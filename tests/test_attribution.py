@@ -1,7 +1,6 @@
 """Maps find a planted mark, the measures say so, and what ignores the network is caught."""
 
 import doctest
-from collections import OrderedDict
 from functools import partial
 from types import SimpleNamespace
 
@@ -211,18 +210,14 @@ def test_the_example_of_compute_runs():
 
 def test_a_layer_without_a_map_is_refused():
     images = torch.rand(1, 3, 4, 4)
-    with pytest.raises(DfnbError, match=r"layer Linear .* Grad-CAM \(it returns Tensor"):
+    with pytest.raises(DfnbError, match=r"a layer that returns a map, not Tensor \(1, 1\)"):
         maps.compute(toy(), images, layer="4")
-    with pytest.raises(DfnbError, match=r"pass its name .* the parts are 0, 1, 2, 3, 4$"):
+    with pytest.raises(DfnbError, match=r"Sequential does not say which layer .* as layer="):
         maps.compute(toy(), images)
-    network = Planted()
-    network.unused = nn.Conv2d(3, 2, 1)
-    with pytest.raises(DfnbError, match=r"layer Conv2d .* \(the network does not call it\)"):
-        maps.compute(network, images, layer="unused")
     with pytest.raises(DfnbError, match=r"layer='0' is for Grad-CAM alone, and .* 'edges'"):
-        maps.compute(network, images, "edges", layer="0")
+        maps.compute(toy(), images, "edges", layer="0")
     with pytest.raises(DfnbError, match=r"square images, not 4 × 2;"):
-        maps.compute(network, images[..., :2], layer="red")
+        maps.compute(Planted(), images[..., :2], layer="red")
 
 
 def test_integrated_gradients_sum_to_the_log_odds_against_grey(planted, images):
@@ -301,7 +296,6 @@ def test_maps_of_any_module_are_the_same_in_inference_mode_frozen_and_one_by_one
     assert expected.any()
     with torch.inference_mode():
         inside = images.clone()
-        made_inside = Small().eval()
         found = [maps.compute(network, images, name, layer)]
     found.append(maps.compute(network, inside, name, layer))
     with torch.no_grad():
@@ -310,13 +304,6 @@ def test_maps_of_any_module_are_the_same_in_inference_mode_frozen_and_one_by_one
     found.append(maps.compute(network.requires_grad_(False), images, name, layer))
     for each in found:
         np.testing.assert_allclose(each, expected, atol=1e-5)
-    with pytest.raises(DfnbError, match="made in torch"):
-        maps.compute(made_inside, images, name, layer)
-
-
-def test_maps_that_are_not_there_are_named(planted, images):
-    with pytest.raises(DfnbError, match=r"no map 'relu'; known are marks, .*, Grad-CAM, "):
-        maps.compute(planted.network(), images, "relu")
 
 
 def test_frames_have_the_outlines_of_their_masks_where_no_map_has_them(planted, frames):
@@ -486,12 +473,6 @@ def test_maps_keep_their_sign_where_it_is_asked_for(planted, images, monkeypatch
     positive = signed.clip(min=0)
     highest = positive.max((1, 2), keepdims=True)
     np.testing.assert_allclose(shown, positive / highest.clip(min=1e-9), atol=1e-6)
-
-
-def test_a_layer_that_the_network_lacks_is_answered_by_the_nearest():
-    network = nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), head=nn.Flatten())).eval()
-    with pytest.raises(DfnbError, match=r"no layer 'stme'; did you mean stem\?"):
-        maps.compute(network, torch.zeros(1, 3, 8, 8), layer="stme")
 
 
 def test_a_registered_method_is_a_map_like_the_others(planted, frames, monkeypatch):

@@ -80,7 +80,7 @@ def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
         copy.write_text(text, encoding="utf-8")
         forget("core_2")
         assert "core_2" not in papers.modules()
-        with pytest.raises(DfnbError, match=r"core_2.py .*name, title or notebook of .*core.py"):
+        with pytest.raises(DfnbError, match=r"core_2.py .*another paper is called (15_)?core"):
             papers.module("core_2")
 
 
@@ -92,16 +92,14 @@ def test_a_broken_file_stops_only_what_needs_it(blocks, empty_home, capsys):
         "unclosed": ("images: Tensor)", "images: Tensor", r"line \d+: SyntaxError"),
         "imports": ("import torch\n", "import torchh\n", r"line \d+: ModuleNotFoundError"),
         "exits": ("PAPER =", "raise SystemExit\nPAPER =", r"line \d+: SystemExit"),
-        "unnamed": ("PAPER =", "NAMES =", "no PAPER"),
-        "tuples": ("contract.Paper", "tuple", r"line \d+: TypeError"),
-        "bare": ("(contract.Network)", "(nn.Module)", r"no class Network\(contract.Network\)"),
+        "numbered": ('"14_frequency"', "14", r"line \d+: ValidationError"),
     }
     for name, (old, new, _) in broken.items():
         text = code.replace(old, new)
         (empty_home / "papers" / f"{name}.py").write_text(text, encoding="utf-8")
     (empty_home / "papers" / "gone.py").symlink_to("nowhere.py")
     (empty_home / "papers" / "empty.py").write_bytes(b"\0\0")
-    broken |= {"gone": ("", "", "no file there"), "empty": ("", "", "null bytes")}
+    broken |= {"gone": ("", "", "No module named"), "empty": ("", "", "null bytes")}
     for _ in range(2):
         assert [*papers.modules()] == collection
     lines = capsys.readouterr().err.splitlines()
@@ -138,39 +136,121 @@ MAPS = "    def maps(self):\n        return {}\n\n    def losses"
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("(settings.width, 2)", "(settings.width, 3)", r"cls has shape \(2, 3\)"),
-        ('"total": cls}', '"totl": cls}', "no total"),
-        ('"total": cls}', '"total": cls.detach()}', "no gradient"),
-        ('"total": cls}', '"total": cls.expand(2)}', r"total is \(2,\)"),
-        ('"total": cls}', '"total": cls / 0}', "total is inf"),
+        ("(settings.width, 2)", "(settings.width, 3)", r"cls has shape \(4, 3\)"),
+        ('"total": cls}', '"totl": cls}', "KeyError: 'total'"),
+        ('"total": cls}', '"total": cls.detach()}', "does not require grad"),
+        ('"total": cls}', '"total": cls.expand(2)}', r"loss total is \[.*\]; return a finite mean"),
+        ('"total": cls}', '"total": cls / 0}', "loss total is inf"),
         ("def losses", "def loses", "Network.loses; did you mean losses"),
         (WIDTH, f"{WIDTH}    epoch: int = 3\n", "Settings.epoch; did you mean epochs"),
         (WIDTH, f"{WIDTH}    def visble(self): ...\n", "visble; did you mean visible"),
-        (WIDTH, f"{WIDTH}    def before(self):\n        return {{}}\n", "before returns dict"),
-        (WIDTH, f"{WIDTH}    def samples(self, *_):\n        return _\n", "list of 1 Sample"),
+        (
+            WIDTH,
+            f"{WIDTH}    def before(self):\n        return {{}}\n",
+            "before returns {}, no Settings",
+        ),
+        (WIDTH, f"{WIDTH}    def samples(self, *_):\n        return _\n", "no attribute 'image'"),
         ("Rate = 0.01", 'Rate = "0.01"', "lr = '0.01'"),
-        ('{"cls": self.head(features.mean((2, 3)))}', "features, features", "returns tuple"),
+        ('{"cls": self.head(features.mean((2, 3)))}', "features, features", "'tuple' object"),
         ("features.mean((2, 3))", "features.mean(2)", r"line \d+: RuntimeError"),
+        ("features.mean((2, 3))", "features.mean((2, 3)).view(2, 16)", r"line \d+: RuntimeError"),
         ("super().__init__()", "super().__init__(1)", r"line \d+: TypeError"),
-        ("    def losses", MAPS.format('{"a": "hiden"}'), "did you mean hidden"),
-        ("    def losses", MAPS.format('{"a": "localise"}'), "no method localise"),
-        ("    def losses", MAPS.format('{"a": ("b",)}'), "known are a"),
+        ("(contract.Network)", "(nn.Module)", "'Network' object has no attribute"),
+        ("    def losses", MAPS.format('{"a": "hiden"}'), "no attribute `hiden`"),
+        ("    def losses", MAPS.format('{"a": "localise"}'), "no attribute 'localise'"),
+        ("    def losses", MAPS.format('{"a": ("b",)}'), r"map 'a' is of \('b',\)"),
         (
             "    def losses",
             "    def localise(self, outputs):\n        return outputs['cls']\n\n    def losses",
-            r"localise returns \(2, 2\)",
+            r"localise returns \(4, 2\)",
         ),
     ],
 )
 def test_a_mistake_is_a_sentence_before_anything_is_trained(blocks, own_home, old, new, sentence):
-    code = blocks["papers/frequency.py"]
+    refused(own_home, blocks["papers/frequency.py"], old, new, sentence)
+
+
+def refused(home, code, old, new, sentence):
+    """Check that a change of the example is refused with a sentence that names the file."""
     assert old in code
-    (own_home / "papers").mkdir()
-    file = own_home / "papers" / "mistaken.py"
+    (home / "papers").mkdir()
+    file = home / "papers" / "mistaken.py"
     file.write_text(code.replace(old, new), encoding="utf-8")
     forget("mistaken")
     with pytest.raises(DfnbError, match=rf"^{file}.*{sentence}"):
         contract.check(papers.module("mistaken"))
+
+
+def samples(image, draw="draw"):
+    """Settings with ``samples`` that have this image, made with a generator ``draw``."""
+    return f"""{WIDTH}
+    def samples(self, sample, draw):
+        import random
+        import numpy as np
+        noise = {draw}
+        return [sample._replace(image={image})]
+"""
+
+
+NOISY = "np.uint8(sample.image // 2 + noise)"
+SCALED = f"""{WIDTH}    augmentation: contract.Augmentation = "released"
+
+    def released_transform(self):
+        from torchvision.transforms import v2
+        return v2.ToDtype(torch.float32, scale=True)
+"""
+HIDDEN = "self.hidden(self.norm(spectra)).relu()"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        # Scores that depend on more than the image and the weights that are saved.
+        (HIDDEN, f"nn.functional.dropout({HIDDEN}, 0.1)", "changes when it is scored again"),
+        (HIDDEN, f"{HIDDEN} - 0.1 * {HIDDEN}.mean(0)", "changes when it is scored alone"),
+        (
+            "nn.BatchNorm2d(SIDE**2)",
+            "nn.BatchNorm2d(SIDE**2, track_running_stats=False)",
+            "scored alone",
+        ),
+        (HIDDEN, f"{HIDDEN} * torch.full((), self.scale)", "changes when the weights are saved"),
+        # Images in another range.
+        (WIDTH, SCALED, r"images as torch.float32 \(4, 3, 96, 96\), not as uint8"),
+        (WIDTH, samples("np.float32(sample.image)"), "images as torch.float32"),
+        # Draws that no seed repeats.
+        (WIDTH, samples(NOISY, "np.random.randint(99)"), "one seed gives two images"),
+        (WIDTH, samples(NOISY, "random.randrange(99)"), "one seed gives two images"),
+        (
+            WIDTH,
+            samples(NOISY, "np.random.default_rng().integers(99)"),
+            "one seed gives two images",
+        ),
+        (WIDTH, samples("sample.image", "np.random.rand()"), "no seed fixes random and numpy"),
+        (
+            HIDDEN,
+            f"{HIDDEN} * __import__('random').random()",
+            "a training step fails .*no seed fixes random",
+        ),
+        # A score that no table shows.
+        (
+            "    def losses",
+            "    def score(self, outputs):\n        return outputs['cls'][:, 0]\n\n    def losses",
+            "score is not the sigmoid of log_odds",
+        ),
+    ],
+)
+def test_what_a_training_would_not_notice_is_refused(blocks, own_home, old, new, sentence):
+    code = blocks["papers/frequency.py"]
+    seeded = "super().__init__()\n        self.scale = torch.rand(()).item()"  # which is not saved
+    refused(own_home, code.replace("super().__init__()", seeded), old, new, sentence)
+
+
+def test_draws_from_the_argument_or_torch_are_accepted(blocks, own_home):
+    code = blocks["papers/frequency.py"]
+    (own_home / "papers").mkdir()
+    drawn = samples(NOISY, "draw.integers(99) + torch.randint(9, ()).item()")
+    (own_home / "papers" / "drawing.py").write_text(code.replace(WIDTH, drawn), encoding="utf-8")
+    contract.check(papers.module("drawing"))
 
 
 def changed_run(home, old="", new=""):

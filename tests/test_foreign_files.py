@@ -34,10 +34,12 @@ def make_folder(home):
 
 
 def make_crops(home):
-    """Prepare crops that are used in place; a second call finds a changed one."""
+    """Prepare crops that others have cut; a second call finds another one."""
     source = home / "source"
     if source.exists():
-        trees.image(source / "fake_test/0/fake/104/10.png", trees.faces(1)[0][0])
+        changed = source / "fake_test/0/fake/104/10.png"
+        changed.unlink()  # its other name is in the dataset
+        trees.image(changed, trees.faces(1)[0][0])
     else:
         source.mkdir()
         trees.wilddeepfake(source)

@@ -1,6 +1,7 @@
 """The frames table: what is written, what is refused, and how rows are chosen."""
 
 import hashlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -95,36 +96,51 @@ def test_a_record_that_is_none_is_explained(folder, table, content):
         load_frames(folder)
 
 
-def test_images_are_used_in_place(folder):
-    (folder / "tree").mkdir(parents=True)
-    crop = np.full((SIZE, SIZE, 3), 20, np.uint8)
-    mask = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
-    mask[: 2 * 20] = 255
-    cv2.imwrite(str(folder / "tree/crop.png"), crop)
-    cv2.imwrite(str(folder / "tree/mask.png"), mask)
+@pytest.mark.parametrize("has_links", [True, False])
+def test_files_of_others_become_files_of_a_video(folder, tmp_path, monkeypatch, has_links):
+    def refuse(*_):
+        raise OSError("the file system has no hard links")
+
+    if not has_links:
+        monkeypatch.setattr(frames.os, "link", refuse)
+    crop, mask = tmp_path / "theirs.jpg", tmp_path / "white.bmp"
+    image = np.full((SIZE, SIZE, 3), 20, np.uint8)
+    grey = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
+    grey[: 2 * 20] = 255
+    cv2.imwrite(str(crop), image)
+    cv2.imwrite(str(mask), grey)
+    (tmp_path / "link.jpg").symlink_to(crop)
     (row,) = toy.rows(1, "a", "swap")
-    row |= {"path": "tree/crop.png", "mask": "tree/mask.png", "landmarks": None}
-    crops_hash = frames.images_hash(folder, [row])
-    hashes = {"crops_hash": crops_hash, "crop_hashes": [frames.crop_hash(crop)]}
-    frames.write_video(folder / "videos/a", [row], None, None, **hashes)
-    frames.write_dataset(folder, {})
-    batch = as_batch(load_frames(folder), toy.Settings())
+    row = {name: value for name, value in row.items() if name not in ("landmarks", "scale")}
+
+    def fingerprint(*files):
+        hashes = [frames.crop_hash(image)]
+        frames.write_video(folder / "videos/a", [row], files=[files], crop_hashes=hashes)
+        return frames.write_dataset(folder, {})["fingerprint"]
+
+    first = fingerprint(tmp_path / "link.jpg", mask)
+    table = load_frames(folder)
+    assert table["path"].tolist() == [str(folder / "videos/a/000.jpg")]
+    assert table["mask"].tolist() == [str(folder / "videos/a/mask-000.bmp")]
+    for ours, theirs in ((table["path"][0], crop), (table["mask"][0], mask)):
+        assert Path(ours).samefile(theirs) == has_links and not Path(ours).is_symlink()
+    batch = as_batch(table, toy.Settings())
     assert batch["landmarks"].isnan().all()
     assert batch["mask"][0, 0, :20].all()
     assert not batch["mask"][0, 0, 20:].any()
-    cv2.imwrite(str(folder / "tree/mask.png"), 255 - mask)
-    assert frames.images_hash(folder, [row]) != crops_hash
+    assert fingerprint(crop, None) != first and load_frames(folder)["mask"].tolist() == [""]
+    cv2.imwrite(str(mask), 255 - grey)
+    assert fingerprint(crop, mask) != first
+    frames.remove_video(folder / "videos/a")
+    assert crop.exists() and mask.exists() and not (folder / "videos/a").exists()
 
 
 # ---------------------------------------------------------------- refused
 
 
-def test_a_table_without_a_column_or_with_an_unprintable_method_is_refused(folder, table):
+def test_a_table_without_a_column_is_refused(folder, table):
     table.drop(columns="cluster").to_parquet(folder / "frames.parquet")
     with pytest.raises(DfnbError, match=r"not valid as a table of frames .*cluster.*; delete"):
-        load_frames(folder)
-    table.assign(method="<b>").to_parquet(folder / "frames.parquet")
-    with pytest.raises(DfnbError, match=r"frames\.parquet.*use letters"):
         load_frames(folder)
 
 

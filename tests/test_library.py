@@ -192,12 +192,8 @@ def constant(value):
     [
         (constant(2.0), "2.00 to 2.00.*return one number per image"),
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
-        (lambda images: ["real"] * len(images), "as scores"),
-        (lambda images: [], "as scores"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
-        (Redness, "is no detector"),
-        (3, "is no detector"),
         ("xception", "there is no finished run 'xception'"),
     ],
 )
@@ -224,27 +220,9 @@ def test_crops_in_memory_are_scored_as_those_of_a_dataset(dataset, run):
     )
 
 
-def test_crops_of_several_sizes_need_a_transform(dataset):
-    crops = iter([dataset[0].image, dataset[1].image[:90]])
-    frames = StoredFrames(dataset.table.head(2).assign(mask=""), lambda path: next(crops))
-    with pytest.raises(DfnbError, match="one size"):
-        dfnb.predict(redness, frames)
-
-
-def test_a_dataset_without_frames_is_refused(dataset):
-    with pytest.raises(DfnbError, match="nothing to score"):
-        dfnb.predict(redness, dataset[:0])
-    with pytest.raises(DfnbError, match="nothing to score"):
-        dfnb.predict(redness, [])
-
-
-@pytest.mark.parametrize(
-    ("transform", "sentence"),
-    [(None, "needs transform="), (v2.ToImage(), "leaves torch.uint8")],
-)
-def test_a_transform_makes_floats(dataset, transform, sentence):
-    with pytest.raises(DfnbError, match=sentence):
-        dfnb.predict(Redness(lambda red: red), dataset, transform=transform)
+def test_a_transform_makes_floats(dataset):
+    with pytest.raises(DfnbError, match=r"leaves torch\.uint8"):
+        dfnb.predict(Redness(lambda red: red), dataset, transform=v2.ToImage())
 
 
 @pytest.mark.parametrize(
@@ -268,7 +246,7 @@ def test_unknown_names_are_answered_by_the_nearest(run):
         dfnb.create_model("untraned")
     with pytest.raises(DfnbError, match="did you mean smoke-"):
         dfnb.load_dataset("smok-b")
-    with pytest.raises(DfnbError, match=r"did you mean .*celeb-df-v2\?"):
+    with pytest.raises(DfnbError, match="did you mean celeb-df-v2 or "):
         dfnb.load_dataset("celeb-df")
     with pytest.raises(AttributeError, match="no attribute 'predcit'"):
         dfnb.predcit  # noqa: B018
@@ -320,8 +298,7 @@ def test_a_table_without_labels_gives_no_auc():
     ("columns", "sentence"),
     [
         ({"video": [None, None]}, "0 real and 1 fake"),
-        ({"score": ["low", "high"]}, "0 real and 1 fake"),
-        ({"frame": ["1.png", "2.png"]}, "number its frames and tracks"),
+        ({"score": [0.1, None]}, "0 real and 1 fake"),
     ],
 )
 def test_what_is_no_table_of_scores_is_refused(columns, sentence):

@@ -5,71 +5,61 @@ from itertools import pairwise
 
 import pytest
 
-from dfnb.training import progress
-from dfnb.training.progress import Line, Pace, say
+from dfnb.training.progress import bar
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that the test sets; nothing has been printed yet."""
+    """A clock that the test sets."""
 
     class Clock:
         now = 1000.0
 
-        def monotonic(self):
+        def __call__(self):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
-    monkeypatch.setattr(Line, "printed_at", float("-inf"))
+    monkeypatch.setattr("tqdm.std.time", clock)
     return clock
 
 
-def test_all_lines_of_a_process_together_print_once_a_minute(clock, capsys):
-    for _ in range(120):  # ten minutes, with a line of its own every five seconds
-        with Line(due=1010) as line:
-            for _ in range(50):
-                clock.now += 0.1
-                line.show(lambda: f"at {clock.now:.0f}")
-    times = [float(text.removeprefix("at ")) for text in capsys.readouterr().out.splitlines()]
-    assert 9 <= len(times) <= 10 and times[0] == 1010
-    assert min(later - earlier for earlier, later in pairwise(times)) >= 59.5
+def test_a_log_gets_a_line_twice_a_minute_with_speed_and_time_left(clock, capsys):
+    written_at = []
+    with bar(total=12_000, unit=" images") as line:
+        for _ in range(5_900):  # ten minutes but ten seconds
+            clock.now += 0.1
+            if line.update(2):
+                written_at.append(clock.now)
+        first, *_, last = capsys.readouterr().out.split("\r")[1:]
+    assert 18 <= len(written_at) <= 20
+    assert min(later - earlier for earlier, later in pairwise(written_at)) >= 30
+    assert "0/12000" in first and "<00:" in last and "20.00 images/s" in last
 
 
-def test_a_line_that_was_printed_at_once_counts(clock, capsys):
-    say("the last epoch")
-    with Line(due=1010) as line:
-        for seconds in (30, 59, 61):
-            clock.now = 1000 + seconds
-            line.show(lambda: "scored")
-    assert capsys.readouterr().out == "the last epoch\nscored\n"
+def test_a_resumed_training_counts_on_with_the_speed_of_this_process(clock, capsys):
+    with bar(total=100, initial=50, unit=" images") as line:
+        clock.now += 10
+        line.update(10)
+    last = capsys.readouterr().out.split("\r")[-1]
+    assert "60%" in last and "60/100 [00:10<00:40" in last and " 1.00 images/s" in last
+    assert last.endswith("\n")
 
 
-def test_on_a_terminal_one_line_is_renewed_and_removed(clock, monkeypatch):
+def test_on_a_terminal_one_line_is_renewed_and_a_validation_takes_its_place(clock, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    with Line() as line:
-        for number in range(20):
+    with bar(total=20, desc="epoch 1") as line:
+        for _ in range(20):
             clock.now += 0.3
-            line.show(lambda number=number: f"step {number}")
+            line.update()
+        with bar(total=9, desc="scored", leave=False) as inner:
+            clock.now += 1
+            inner.update()
     written = terminal.getvalue()
-    assert "\n" not in written and 9 <= written.count("step ") <= 11
-    assert written.rpartition("step ")[2].endswith("\r")  # nothing stays
-
-
-def test_a_pace_times_steps_without_the_first_and_what_is_between_epochs(clock):
-    pace = Pace()
-    for epoch in range(2):
-        pace.start()
-        for step in range(4):
-            clock.now += 100 if epoch == 0 and step < progress.WARM_UP else 2
-            pace.step()
-        clock.now += 50  # the validation
-    assert (pace.steps, pace.seconds_per_step) == (6, 2)
-    assert pace.left(10, 3) == 20
-    pace.validation_s = 50
-    assert pace.left(10, 3) == 170
+    assert 10 <= written.count("epoch 1: ") <= 12
+    assert written.count("\n") == 1 and written.endswith("\n")  # the last form stays
+    assert "scored" not in written.split("\r")[-1] and "\x1b" not in written

@@ -20,10 +20,11 @@ from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
 from dfnb.data.sources import domain_of, published_names
 from dfnb.files import find, read_json, write_json
 from dfnb.preparing import prepare, published
+from dfnb.preparing.decode import read_image
 from dfnb.preparing.videos import Video, read_folder
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
-from dfnb.running import profiles
+from dfnb.running import measuring, profiles
 from drawnfaces import Delivery, Settings, codecs
 from drawnfaces import videos as filmed
 
@@ -177,51 +178,63 @@ def test_each_layout_is_read_and_prepared(root, name):
         assert 0.02 < read_mask(row.mask, shape).mean() < 0.9
 
 
-def test_crops_that_lie_there_are_used_in_place_and_follow_a_move(tmp_path, root, home):
+def test_crops_of_others_become_frames_that_need_no_further_disk(tmp_path, root, home):
     trees.wilddeepfake(root)
     record, table = prepared(published.scan("wilddeepfake", root)[0])
-    assert not list(home.rglob("*.png")) and len(table) == 12
+    files = [path.resolve(strict=True) for path in home.rglob("*.png")]
+    assert len(files) == len(table) == 12 and {path.stat().st_nlink for path in files} == {2}
+    assert all(path.is_relative_to(home.resolve()) for path in files)
     assert table["frame"].tolist()[:3] == [9, 10, 11]  # not in the order of names: 10 before 9
     assert np.isnan(landmarks_array(table)).all()
-    before = read_crop(table["path"].iloc[1])
+    assert measuring.describe("set").crop == "crops as delivered"
     moved = root.rename(tmp_path / "moved")
     again, _ = prepared(published.scan("wilddeepfake", moved)[0])
     assert again["fingerprint"] == record["fingerprint"]
-    after = read_crop(table["path"].iloc[1])
-    np.testing.assert_array_equal(before, after)
-    (moved / "fake_test/0/fake/104/10.png").write_bytes(b"")
+    source = moved / "fake_test/0/fake/104/10.png"
+    row = table[(table["method"] == "WildDeepfake") & (table["frame"] == 10)].iloc[0]
+    assert read_crop(row["path"]).any() and Path(row["path"]).samefile(source)
+    source.write_bytes(b"")
     trees.image(moved / "real_test/0/real/104/9.png", np.zeros((1, 200, 3), np.uint8))
     record, table = prepared(published.scan("wilddeepfake", moved)[0])
     assert len(table) == 10 and record["faces"]["test/WildDeepfake"]["without_face"] == 1
     assert record["fingerprint"] != again["fingerprint"]
     fake, real = (problem["reason"] for problem in record["quarantine"])
-    assert "such as fake_test/0/fake/104/10.png: missing, truncated" in fake
+    assert "such as 10.png: missing, truncated" in fake
     assert "9.png: a crop has fewer than 32 x 32 pixels" in real
+    shutil.rmtree(moved)  # the dataset needs it no more
+    assert all(read_crop(path).any() for path in load_frames("set")["path"])
 
 
-def test_crops_that_training_would_read_otherwise_are_named(root):
-    image = trees.faces(0, forged=True)[0][1]
-    height, width = image.shape[:2]
-    region = np.zeros((height, width), np.uint8)
-    region[40:80, 40:80] = 255
-    white = np.full_like(region, 255)
-    trees.image(root / "test/real/plain.png", image)
-    for name in ("alpha", "plain", "deep"):
-        trees.image(root / f"test/fake/GL/{name}.png", image)
-    trees.image(root / "test/mask/GL/alpha.png", np.dstack([white, white, white, region]))
-    trees.image(root / "test/mask/GL/plain.png", region)
-    trees.image(root / "test/mask/GL/deep.png", region.astype(np.uint16) * 257)
-    trees.image(root / "test/real/clear.png", np.dstack([image, region]))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # OpenCV does not turn AVIF
-    Image.fromarray(image).save(root / "test/real/turned.avif", exif=exif)
-    Image.fromarray(image).save(root / "test/real/upright.jpg", exif=exif, quality=95)
-    record, table = prepared(published.scan("face-crops", root)[0])
-    named = {entry["video"]: entry["reason"] for entry in record["quarantine"]}
-    assert {*named} == {"test/fake/GL/alpha", "test/real/clear", "test/real/turned"}
-    assert all("save it as PNG of 8 bits, upright" in reason for reason in named.values())
-    used = {"test/real/plain", "test/real/upright", "test/fake/GL/plain", "test/fake/GL/deep"}
-    assert {*table["video"]} == used
+def test_crops_of_any_kind_are_seen_in_training_as_a_viewer_shows_them(root):
+    image = Image.fromarray(trees.faces(0, forged=True)[0][1, :120])
+    grey = image.convert("L")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # by a quarter
+    kinds = {
+        "rgb.png": image,
+        "grey.png": grey,
+        "palette.png": image.convert("P"),
+        "bit.png": grey.convert("1"),
+        "opaque.png": image.convert("RGBA"),
+        "bitmap.bmp": image,
+        "palette.bmp": image.convert("P"),
+        "turned.png": image,
+        "turned.jpg": image,
+        "grey.jpg": grey,
+        "turned.webp": image,
+    }
+    (root / "real").mkdir()
+    for number, (name, picture) in enumerate(kinds.items()):
+        more = {"exif": turned} if "turned" in name else {}
+        picture.save(root / f"real/{number}{name}", **more)
+    record, table = prepared(published.scan("face-crops", root)[0], one_class=True)
+    assert record["quarantine"] == [] and len(table) == len(kinds)
+    for path, video in zip(table["path"], table["video"]):
+        (source,) = root.glob(f"{video}.*")
+        shown = read_image(source)
+        assert ("turned" in video) == (shown.shape[:2] != image.size[::-1])
+        # Decoders of JPEG differ by a level or two.
+        np.testing.assert_allclose(read_crop(path), shown, atol=2 * (source.suffix == ".jpg"))
 
 
 def test_crops_of_ones_own_may_be_folders_of_frames(root):
@@ -242,7 +255,7 @@ def test_crops_of_ones_own_may_be_folders_of_frames(root):
     (root / "test/mask/GL/clip/2.png").write_bytes(b"no mask")
     record, table = prepared(published.scan("face-crops", root)[0])
     (problem,) = record["quarantine"]
-    assert "such as test/mask/GL/clip/2.png: missing, truncated" in problem["reason"]
+    assert "such as 2.png: its mask: missing, truncated" in problem["reason"]
     assert table[table["video"] == "test/fake/GL/clip"]["frame"].tolist() == [10]
 
 
@@ -318,7 +331,7 @@ def test_folders_that_no_rule_reads_are_named(root):
     image = trees.faces(0)[0][0]
     for name in ("AB/0.png", "AB/1.png", "CD/0.png", "test/mask/seen/other.png"):
         trees.image(root / name, image)
-    sentence = "contains 4 videos or images that are not read, such as AB/0.png, in AB, CD, test;"
+    sentence = "contains 4 videos or images that are not read, such as AB/0.png;"
     for name in ("face-crops", "lae-inpainting"):
         with pytest.raises(DfnbError, match=sentence):
             published.scan(name, root)
@@ -464,7 +477,7 @@ def test_a_pair_that_does_not_agree_frame_by_frame_has_no_mask_and_is_told(root,
 # ---------------------------------------------------------------- DeepfakeBench
 
 
-def test_a_tree_of_deepfakebench_is_read_in_place(root):
+def test_a_tree_of_deepfakebench_is_read(root):
     file, rgb, expected = trees.deepfakebench(root)
     videos, problems = listed(file, rgb)
     assert {video.name: (video.label, video.split) for video in videos} == expected
@@ -511,7 +524,7 @@ def test_paths_of_deepfakebench_may_be_those_of_another_machine(tmp_path, root, 
     file.write_text(content)
     videos, problems = listed(file, rgb)
     assert {video.name for video in videos} == {*expected} and problems == []
-    assert {len(video.crops) for video in videos} == {3} and videos[-1].crops[0][1]
+    assert {len(video.frames) for video in videos} == {3} and videos[-1].frames[0][1]
     sentence = r"lists no frame below .*; name the folder .*3 frames are below real, and not .*Face"
     with pytest.raises(DfnbError, match=sentence):
         listed(file, root / "real")

@@ -204,7 +204,6 @@ def test_a_mask_covers_the_hull_where_the_settings_say_so(image, monkeypatch):
 def test_a_mesh_that_cannot_be_had_is_told_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("DFNB_DETECTOR", str(tmp_path / "detector.onnx"))
     monkeypatch.setattr(faces, "MESH_URL", "http://127.0.0.1:9/mesh")  # where nothing listens
-    monkeypatch.setattr("time.sleep", lambda _: None)  # of huggingface_hub, before new attempts
     with pytest.raises(DfnbError, match=r"mesh could not be downloaded .* put it at"):
         sbi.Settings(region="hull").fetch()
 

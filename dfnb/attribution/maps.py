@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb.checks import TITLE, DfnbError, check_name, explained, suggestion
+from dfnb.checks import TITLE, DfnbError, check_name
 from dfnb.data.frames import read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.device import DEVICE, fixed_threads
@@ -79,12 +79,6 @@ def _with_gradients(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @wraps(method)
     @torch.inference_mode(False)
     def wrapped(network: nn.Module, images: Tensor, *rest: Any, **named: Any) -> Tensor:
-        weights = [*network.parameters(), *network.buffers()]
-        if any(tensor.is_inference() for tensor in weights):
-            raise DfnbError(
-                "the detector's weights were made in torch.inference_mode(), so that they take no "
-                "gradients; make, load and move the detector outside of it"
-            )
         return method(network, images.detach().clone(), *rest, **named)
 
     return wrapped
@@ -111,8 +105,8 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
         Maps (n, H, W), 0 or more, enlarged bilinearly from (n, h, w); not yet scaled to [0, 1].
 
     Raises:
-        DfnbError: The layer is not called, or returns no such map; there is neither a layer nor a
-            backbone; or the images are not square.
+        DfnbError: The layer returns no such map; there is neither a layer nor a backbone; or the
+            images are not square.
     """
     from captum.attr import LayerGradCam  # takes a second, and most processes need none
 
@@ -122,32 +116,17 @@ def grad_cam(network: nn.Module, images: Tensor, layer: nn.Module | None = None)
     # last_map gives None where there is no backbone: then the map is that of the layer itself.
     layer = backbones.last_map(network if layer is None else layer) or layer
     if layer is None:
-        parts = ", ".join(name for name, _ in network.named_children())
         raise DfnbError(
-            f"{type(network).__name__} does not say which layer makes its last feature map: pass "
-            "its name as layer= to compute, such as 'layer4' for a ResNet of torchvision, or the "
-            f"module itself to grad_cam; the parts are {parts}"
+            f"{type(network).__name__} does not say which layer makes its last feature map: name "
+            "it as layer=, such as 'layer4' for a ResNet of torchvision"
         )
     grid = nn.Identity()  # the layer that captum observes: its output has the channels first
-    calls = []  # has the layer once per call: empty, the network never calls it
 
     def show_to_captum(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Tensor:
-        calls.append(layer)
         return pass_through(grid, output)  # what a hook returns replaces the layer's output
 
-    def checked_evidence(images: Tensor) -> Tensor:
-        values = evidence(network, images)
-        if not calls:  # captum would raise an AssertionError, which explained() does not catch
-            raise ValueError("the network does not call it")
-        return values
-
-    method = LayerGradCam(checked_evidence, grid)
-    name = f"the layer {type(layer).__name__}"
-    remedy = "choose by layer= one that returns a map"
-    with (
-        explained(name, "for Grad-CAM", remedy),
-        layer.register_forward_hook(show_to_captum),
-    ):
+    method = LayerGradCam(partial(evidence, network), grid)
+    with layer.register_forward_hook(show_to_captum):
         zeros = {"materialize_grads": True}  # for an output without effect, instead of an error
         images.requires_grad_()  # where the layer is frozen, gradients begin here
         maps = method.attribute(images, relu_attributions=True, grad_kwargs=zeros)
@@ -164,9 +143,8 @@ def pass_through(grid: nn.Module, output: Tensor) -> Tensor:
     than 2s + 1 of them.
     """
     if not isinstance(output, Tensor) or output.ndim not in (3, 4):
-        raise ValueError(  # grad_cam completes the sentence
-            f"it returns {type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
-        )
+        kind = f"{type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
+        raise DfnbError(f"Grad-CAM needs a layer that returns a map, not {kind}")
     if output.ndim == 3:  # tokens
         side = math.isqrt(output.shape[1])
         others, patches = output.tensor_split([-(side**2)], dim=1)
@@ -276,8 +254,9 @@ def compute(
             and is in [-1, 1]; of the EXPLAINERS, only Integrated Gradients has negative values.
 
     Raises:
-        DfnbError: The network has no map of this name, the layer or the images are unfit for
-            Grad-CAM, or there is a layer for another map.
+        DfnbError: The layer or the images are unfit for Grad-CAM, or there is a layer for another
+            map.
+        KeyError: The network has no map of this name.
 
     Example::
 
@@ -297,28 +276,16 @@ def compute(
     if origin == "localise":
         outputs = outputs_of(network, images)
         return network.localise(outputs).cpu().numpy()
-    explainer = origin if callable(origin) else EXPLAINERS.get(name)
     layer = layer or (None if callable(origin) else origin)
     if layer:
-        values = grad_cam(network, images, _layer(network, layer))
-    elif explainer:
-        values = explainer(network, images)
+        values = grad_cam(network, images, network.get_submodule(layer))
     else:
-        raise DfnbError(
-            f"the network has no map {name!r}{suggestion(name, [*declared, *EXPLAINERS])}"
-        )
+        explainer = origin if callable(origin) else EXPLAINERS[name]
+        values = explainer(network, images)
     values = values if signed else values.clamp(min=0)
     highest = values.abs().amax((1, 2), keepdim=True)
     scaled = values / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
     return scaled.cpu().numpy()
-
-
-def _layer(network: nn.Module, name: str) -> nn.Module:
-    """The part of a network with a name; raises :class:`DfnbError`, with similar names, if none."""
-    layers = dict(network.named_modules())  # the first is the network itself, named ""
-    if name not in layers:
-        raise DfnbError(f"the network has no layer {name!r}{suggestion(name, [*layers][1:])}")
-    return layers[name]
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:

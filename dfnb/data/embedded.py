@@ -24,6 +24,7 @@ A maker is a package that knows nothing of dfnb. It offers:
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -188,7 +189,7 @@ def excerpt(name: str, settings: BaseModel, split: str) -> Path:
 
     It is complete, with a table and a record. Its videos are those of the whole dataset, which need
     not be built: to show a few frames takes a second. They are kept in ``cache/``, by the identity
-    of the whole dataset. Raises :class:`DfnbError` where the split has no people.
+    of the whole dataset.
     """
     folder = home() / "cache" / f"{name}-{split}-{identity(name, settings)}"
     with locked(folder, wait_s=-1):
@@ -197,8 +198,6 @@ def excerpt(name: str, settings: BaseModel, split: str) -> Path:
             first = [person.number for person in people if person.split == split][:EXCERPT]
             takes = _maker(settings).takes(name, people, settings)
             shown = [take for take in takes if take.target.number in first]
-            if not shown:
-                raise DfnbError(f"{name} has no people of the split {split!r}")
             for take in shown:
                 for video in take.videos():
                     _write(folder, video)
@@ -257,9 +256,9 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
         initargs=[os.getpid()],
     )
     films = parallel(joblib.delayed(_videos)(take) for take in takes)
-    # The bar is shown on a terminal only.
-    bar = tqdm(films, desc=dataset, total=len(takes), unit=" films", disable=None, ncols=80)
-    for videos in bar:
+    pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log keeps each form of the bar
+    looks = {"desc": dataset, "total": len(takes), "unit": " films", "ncols": 80}
+    for videos in tqdm(films, mininterval=pause, delay=pause, **looks):
         yield from videos
 
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dfnb.data.fetch import download
-from dfnb.files import home
+from dfnb.files import download, home
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 ZOO = "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98"

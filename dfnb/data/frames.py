@@ -2,13 +2,14 @@
 
 ``datasets/<name>/frames.parquet`` has one row per frame, with the :data:`COLUMNS`. Each video has a
 folder of its own with an image file per crop, ``000.png`` and so on, and per mask,
-``mask-000.png``, white where forged. A dataset may instead use the crops of others in place: the
-table names their files, and none is copied. :mod:`dfnb.data.loading` makes batches.
+``mask-000.png``, white where forged. Crops that others have cut keep their format, such as
+``000.jpg``, and their size. :mod:`dfnb.data.loading` makes batches.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from dfnb.checks import TITLE, DfnbError, check_name, explained, suggestion
+from dfnb.checks import DfnbError, explained, suggestion
 from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
 from dfnb.records import read_record, write_record
 
@@ -46,6 +47,7 @@ COLUMNS = {
     "label": pa.int8(),  # 0 real, 1 fake
     "path": pa.string(),  # image file of the crop, relative to the dataset's folder
     "mask": pa.string(),  # that of its mask; empty: unknown (fake) or nothing is forged (real)
+    # These say where a crop was cut out; null: unknown, as of crops that others have cut.
     "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners
     "crop_box": BOX,  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
@@ -54,13 +56,9 @@ COLUMNS = {
 SPLITS = ("train", "val", "test")
 CROP_FILE = "{:03d}.png"  # in the folder of a video, with the ``row`` of the frame
 MASK_FILE = "mask-{:03d}.png"
-TREE = "tree"  # in a dataset's folder, a link to the crops that are used in place
 OWN_MARK = ".dfnb"  # an empty file in a dataset's folder that says: dfnb made what is here
-PREVIOUS = "previous.json"  # the record of a dataset while splits are added to it
 # The files of a dataset besides its videos.
-OWN_FILES = ("frames.parquet", "record.json", PREVIOUS, "quarantine.csv", "dataset.json", TREE)
-# The columns that say where a crop was cut out; null for images that are used in place.
-WHERE_CUT = ("landmarks", "crop_box", "scale")
+OWN_FILES = ("frames.parquet", "record.json", "quarantine.csv", "dataset.json")
 REMEDY = "delete frames.parquet and prepare the dataset again"
 
 
@@ -72,6 +70,7 @@ def write_video(
     rows: Rows,
     crops: np.ndarray | None = None,
     masks: np.ndarray | None = None,
+    files: Sequence[tuple[Path, Path | None]] = (),
     **more: Any,
 ) -> None:
     """Write one video of a dataset; its folder appears complete or not at all.
@@ -83,10 +82,11 @@ def write_video(
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``,
             ``mask`` and ``crop_hash``. A ``mask`` of "" says that it is unknown in this frame.
-        crops: (n, H, W, 3) uint8 RGB. None where images are used in place: then the rows name them
-            in ``path`` and ``mask``, and ``more`` has their :func:`images_hash` as ``crops_hash``
-            and a :func:`crop_hash` of each as ``crop_hashes``.
+        crops: (n, H, W, 3) uint8 RGB; None where there are ``files``.
         masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
+        files: In place of crops and masks that are written: per row an image and its mask, or None,
+            that others made. They get a second name in the folder, see :func:`_link`, and ``more``
+            has a :func:`crop_hash` of each as ``crop_hashes``.
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
     refuse_foreign_files(folder)
@@ -100,8 +100,35 @@ def write_video(
         if masks is not None:
             write_images(temporary, MASK_FILE, masks * np.uint8(255))
             content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
+        if files:
+            hashes = [[sha256(file) if file else "" for file in pair] for pair in files]
+            content["crops_hash"] = digest(hashes, 64)
+            rows = [
+                {
+                    **row,
+                    "path": _link(image, temporary / CROP_FILE.format(number)),
+                    "mask": _link(mask, temporary / MASK_FILE.format(number)),
+                }
+                for number, (row, (image, mask)) in enumerate(zip(rows, files))
+            ]
         content["rows"] = rows
         write_json(temporary / "video.json", content)
+
+
+def _link(source: Path | None, place: Path) -> str:
+    """Give a file a second name, ``place`` with its own suffix; returns it, or "" without a file.
+
+    No byte is copied where the file system has hard links: such a file is there until both of its
+    names are removed.
+    """
+    if source is None:
+        return ""
+    place = place.with_suffix(source.suffix)
+    try:
+        os.link(source.resolve(), place)  # resolved: a second name of a link may lead nowhere
+    except OSError:
+        shutil.copy(source, place)
+    return place.name
 
 
 def refuse_foreign_files(folder: Path) -> None:
@@ -128,8 +155,8 @@ def _made_files(folder: Path) -> set[str]:
         return set()
     made = {path.name}
     for number, row in enumerate(content["rows"]):
-        if "path" not in row:  # else the crop is another's, used in place
-            made |= {CROP_FILE.format(number), MASK_FILE.format(number)}
+        made.add(row.get("path", CROP_FILE.format(number)))
+        made.add(row.get("mask") or MASK_FILE.format(number))
     return made
 
 
@@ -140,10 +167,9 @@ def remove_video(folder: Path) -> None:
     """
     refuse_foreign_files(folder)
     if folder.exists():
-        for name in _made_files(folder) - {"video.json"}:
-            (folder / name).unlink(missing_ok=True)
-        # Last, because the other files are known to be ours by it. An empty folder has none.
-        (folder / "video.json").unlink(missing_ok=True)
+        # video.json last, because the other files are known to be ours by it.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "video.json"):
+            path.unlink()
         folder.rmdir()
 
 
@@ -153,8 +179,7 @@ def refuse_foreign_dataset(folder: Path) -> None:
     Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`, or a record that names the
     table of frames: earlier versions made no mark.
     """
-    records = [path for name in ("record.json", PREVIOUS) if (path := folder / name).is_file()]
-    if (folder / OWN_MARK).exists() or any(_names_frames(path) for path in records):
+    if (folder / OWN_MARK).exists() or _names_frames(folder / "record.json"):
         return
     for name in OWN_FILES:
         if os.path.lexists(folder / name):
@@ -165,8 +190,8 @@ def refuse_foreign_dataset(folder: Path) -> None:
 
 
 def _names_frames(record: Path) -> bool:
-    """Whether a JSON file is the record of a dataset."""
-    with suppress(ValueError):
+    """Whether a file is the record of a dataset."""
+    with suppress(OSError, ValueError):
         content = json.loads(record.read_bytes())
         return isinstance(content, dict) and "frames.parquet" in content.get("outputs", ())
     return False
@@ -231,19 +256,6 @@ def crop_hash(crop: np.ndarray) -> str:
     return _array_hash(crop)[:16]
 
 
-def images_hash(folder: Path, rows: Rows) -> str:
-    """One hash of all images and masks in ``folder`` that the rows of a video use in place.
-
-    It has 64 hexadecimal digits, and depends on the order of the rows. A row without a mask counts,
-    too, so the hash changes when a mask is added to it.
-    """
-    hashes = []
-    for row in rows:
-        files = (row["path"], row["mask"])
-        hashes.append([sha256(folder / file) if file else "" for file in files])
-    return digest(hashes, 64)
-
-
 def write_dataset(
     folder: Path,
     parameters: Mapping,
@@ -254,7 +266,7 @@ def write_dataset(
     """Gather the videos of a dataset into ``frames.parquet``, and write and return its record.
 
     The videos are those that :func:`write_video` wrote into ``folder/videos``. ``videos`` names
-    those to gather (None: all), because others may belong to a split that was left unfinished.
+    those to gather (None: all), because others may be of splits that are not asked for.
     ``parameters`` are the settings that they were made with. ``originals`` maps the name of a fake
     to the name of the video that it was made from; "" or missing: none.
 
@@ -281,6 +293,8 @@ def write_dataset(
         counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
         # In pyarrow's form, five million rows fit in memory.
         tables.append(pa.Table.from_pylist(rows, pa.schema(COLUMNS)))
+    # No moment has this table and the record of an earlier one.
+    (folder / "record.json").unlink(missing_ok=True)
     with atomic(path) as temporary:
         parquet.write_table(pa.concat_tables(tables), temporary)
     fingerprints = {}
@@ -306,14 +320,13 @@ def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict],
     folder = f"videos/{video}"
     rows = []
     for i, stored in enumerate(content["rows"]):
-        mask = f"{folder}/{MASK_FILE.format(i)}" if "masks_hash" in content else ""
-        row = {"path": f"{folder}/{CROP_FILE.format(i)}", "mask": mask}
-        row |= {"video": video, "original": original, "row": i}
-        row["crop_hash"] = content["crop_hashes"][i]
-        # Its own values win: path and mask of images used in place, and "" for an unknown mask.
-        rows.append({**row, **stored})
+        path = stored.get("path", CROP_FILE.format(i))
+        mask = stored.get("mask", MASK_FILE.format(i) if "masks_hash" in content else "")
+        row = {**stored, "video": video, "original": original, "row": i}
+        row |= {"path": f"{folder}/{path}", "mask": mask and f"{folder}/{mask}"}
+        rows.append({**row, "crop_hash": content["crop_hashes"][i]})
     hashes = [content["crops_hash"], content.get("masks_hash")]
-    values = [[row[name] for name in COLUMNS] for row in rows]
+    values = [[row.get(name) for name in COLUMNS] for row in rows]  # None: where it was cut
     return rows, digest([hashes, values], 64)
 
 
@@ -333,11 +346,6 @@ def dataset_record(name: str | Path, *splits: str) -> dict:
             f"{folder} contains no finished dataset; make it with `dfnb synth` or, if `dfnb data` "
             "has it, `dfnb fetch` and `dfnb prepare`"
             f"{suggestion(folder.name, prepared)}"
-        )
-    if "fingerprints" not in record:
-        raise DfnbError(
-            f"{folder} was made by an earlier version, without fingerprints of its splits; move it "
-            "away and make it again"
         )
     if missing := {*splits} - {*record["fingerprints"]}:
         raise DfnbError(
@@ -365,8 +373,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
 
     In a dataset of photographs, ``identity`` and ``source`` are whom these show as far as the
     record says it; "": nobody knows whether two of them show one person. Raises
-    :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks
-    columns or has a method that tables cannot print.
+    :class:`DfnbError` when the dataset is missing or unfinished, and when the table lacks columns.
     """
     record = dataset_record(name)  # raises where there is none
     folder = dataset_folder(name).absolute()
@@ -379,8 +386,6 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     # which for TEXT are categories.
     list_types = {POINTS: pd.ArrowDtype(POINTS), BOX: pd.ArrowDtype(BOX)}
     frames = table.to_pandas(types_mapper=list_types.get)
-    for method in frames["method"].unique():
-        check_name(method, f"{path}, a method", TITLE)
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")

@@ -136,13 +136,10 @@ class FrameDataset(Dataset):
         items = []
         for index in indices:
             items += self._items(index)
-        batch = default_collate(items)
-        if not self.is_light:
-            batch.pop("draws", None)
-        return batch
+        return default_collate(items)
 
     def _items(self, index: Index) -> list[dict[str, Any]]:
-        """The samples of a frame, each as :meth:`_item` gives it; with a seed, also ``draws``."""
+        """The samples of a frame, each as :meth:`_item` gives it, perhaps also with ``draws``."""
         epoch, position, row = index
         stored = self.stored[row]
         if self.seed is None:
@@ -151,15 +148,15 @@ class FrameDataset(Dataset):
         sample_key = ("samples", self.split, self.seed, epoch, position)
         # All samples of a frame are augmented alike: they share draws and seed.
         augment_key = ("augment", self.seed, epoch, position)
-        # The draws are for the light augmentation, the seed below for self.transform.
-        draws = rng(*augment_key).random(augmentation.DRAWS)
+        draws = {"draws": rng(*augment_key).random(augmentation.DRAWS)} if self.is_light else {}
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
             # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
             torch.default_generator.manual_seed(torch_seed(*sample_key))
             for sample in self.settings.samples(stored, rng(*sample_key)):
-                # The 0 has no meaning any more: without it, all seeds would change.
-                torch.default_generator.manual_seed(torch_seed(*augment_key, 0))
-                items.append({**self._item(sample), "draws": draws})
+                if self.transform is not None:
+                    # The 0 has no meaning any more: without it, all seeds would change.
+                    torch.default_generator.manual_seed(torch_seed(*augment_key, 0))
+                items.append({**self._item(sample), **draws})
         return items
 
     def _item(self, sample: Sample) -> dict[str, Any]:
@@ -169,13 +166,16 @@ class FrameDataset(Dataset):
         (5, 2) are in pixels of this image.
         """
         shape = sample.image.shape[:2]
-        # As tv_tensors, one transform moves image, mask and points together.
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(sample.mask)[None].byte())
-        points = tv_tensors.KeyPoints(torch.from_numpy(sample.landmarks), canvas_size=shape)
-        image, mask, points = self.resize(image, mask, points)
-        if self.transform is not None:
-            image, mask, points = self.transform(image, mask, points)
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)
+        mask = torch.from_numpy(sample.mask)[None].byte()
+        points = torch.from_numpy(sample.landmarks)
+        if shape != (self.settings.image_size,) * 2 or self.transform is not None:
+            # As tv_tensors, one transform moves image, mask and points together.
+            image, mask = tv_tensors.Image(image), tv_tensors.Mask(mask)
+            points = tv_tensors.KeyPoints(points, canvas_size=shape)
+            image, mask, points = self.resize(image, mask, points)
+            if self.transform is not None:
+                image, mask, points = self.transform(image, mask, points)
         return {
             "image": image.as_subclass(Tensor),  # a plain tensor, as for mask and landmarks
             "label": sample.label,

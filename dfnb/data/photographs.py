@@ -13,8 +13,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from dfnb.checks import DfnbError
-from dfnb.data.fetch import download, read_list
-from dfnb.files import home, sha256
+from dfnb.files import download, home, read_list, sha256
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,
@@ -98,9 +97,5 @@ def folder_of(source: str) -> Path:
     folder = home() / "photographs"
     listed = tqdm(hashes(source).items(), "photographs", disable=None, ncols=80, leave=False)
     for name, expected in listed:
-        try:
-            download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
-        except DfnbError as error:
-            remedy = "or name a folder: dfnb synth DATASET --portraits FOLDER"
-            raise DfnbError(f"{error}; {remedy}") from None
+        download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
     return folder

@@ -6,7 +6,6 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 from functools import cache
-from importlib.machinery import ModuleSpec
 from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
@@ -14,46 +13,46 @@ from types import ModuleType
 from dfnb import files
 from dfnb.papers import home
 
-# Name of a module → its source when it was imported. A file that is changed afterwards does not
-# change the code of the process. The spec tells a module that was reloaded.
-_sources: dict[str, tuple[ModuleSpec, bytes]] = {}
-
-
-def remember() -> None:
-    """Keep the sources of the papers' modules that were imported since the last call."""
-    for name, module in [*sys.modules.items()]:
-        spec = getattr(module, "__spec__", None)
-        is_known = _sources.get(name, (None,))[0] is spec
-        if name.startswith("dfnb.papers.") and spec and spec.has_location and not is_known:
-            _sources[name] = (spec, Path(spec.origin).read_bytes())
-
 
 def is_of_home(module: ModuleType) -> bool:
     """Whether a paper is a file of the reader's home, and not of the collection."""
     return module.__name__.startswith(f"{home.__name__}.")
 
 
-def digest(module: ModuleType, others: dict[str, ModuleType]) -> str:
+def source(module: ModuleType) -> bytes:
+    """The source of a module as it was at the first call, which belongs right after its import.
+
+    A file that is changed afterwards does not change the code of the process.
+    """
+    spec = module.__spec__  # a module that is imported again, or reloaded, has another
+    if not hasattr(spec, "dfnb_source"):
+        spec.dfnb_source = Path(module.__file__).read_bytes()
+    return spec.dfnb_source
+
+
+def digest(module: ModuleType) -> str:
     """16 hex digits of a paper's code, and of the papers and files of the home that it imports.
 
     Comments, docstrings, layout and ``PAPER`` do not count. Nor do the collection's modules that
-    are no papers: :data:`dfnb.training.train.NUMBERS` stands for them. ``others`` are all papers
-    by name.
+    are no papers: :data:`dfnb.training.train.NUMBERS` stands for them.
     """
-    counted = {paper.__name__ for paper in others.values()}
     texts = {}  # name of a module → its code
-    waiting = [module.__name__]
+    waiting = [module]
     while waiting:
-        name = waiting.pop()
-        if name in _sources and name not in texts:
-            texts[name], imported = _read(_sources[name][1], name.rpartition(".")[0])
-            waiting += [
-                other
-                for other in imported
-                if other in counted or other.startswith(f"{home.__name__}.")
-            ]
+        module = waiting.pop()
+        if module.__name__ not in texts:
+            texts[module.__name__], names = _read(source(module), module.__package__)
+            waiting += [sys.modules[name] for name in names if _counts(sys.modules.get(name))]
     # By file names: a file that moves from the home into the collection stays what it is.
     return files.digest({name.rpartition(".")[2]: text for name, text in texts.items()}, 16)
+
+
+def _counts(module: ModuleType | None) -> bool:
+    """Whether a module that a paper imports is another paper, or a file of the home."""
+    if getattr(module, "__file__", None) is None:  # not imported, or a folder
+        return False
+    is_paper = module.__name__.startswith("dfnb.papers.") and hasattr(module, "PAPER")
+    return is_paper or is_of_home(module)
 
 
 @cache

@@ -23,6 +23,7 @@ CLIP = re.compile(
     r"(?!\.).+\.(3gpp?|asf|avi|flv|gif|m2ts|m4v|mkv|mov|mp4|mpe?g|mts|ogg|ogv|ts|webm|wmv)",
     re.IGNORECASE | re.DOTALL,
 )
+# These and others that people have: files of such names are listed as unusable, not passed over.
 MEDIA = re.compile(
     rf"{IMAGE.pattern}|{CLIP.pattern}|(?!\.).+\.(avif|hei[cf]|jp2|tiff?)", re.IGNORECASE | re.DOTALL
 )

@@ -3,16 +3,16 @@
 Faces are looked for in evenly spaced frames of a video. How many frames it has is guessed from its
 number of packets; where the guess is wrong, the video is decoded twice. Real and fake faces are cut
 by the same geometry. A video without a usable face goes to a quarantine list with its reason. Crops
-that others have made are used in place: they are neither cut again nor copied. On demand all videos
-are encoded again alike before, so that their compression does not tell real from fake.
+that others have made become frames as they are. On demand all videos are encoded again alike
+before, so that their compression does not tell real from fake.
 """
 
 import os
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path, PurePosixPath
@@ -29,14 +29,9 @@ from dfnb.checks import TITLE, Closed, DfnbError, check_name
 from dfnb.data.faces import Detection, YuNet, detect
 from dfnb.data.frames import (
     OWN_MARK,
-    PREVIOUS,
-    TREE,
-    WHERE_CUT,
     crop_hash,
     half_of_two_levels,
-    images_hash,
     read_crop,
-    read_mask,
     refuse_foreign_dataset,
     refuse_foreign_files,
     refuse_overlap,
@@ -51,7 +46,6 @@ from dfnb.files import (
     digest,
     locked,
     read_json,
-    size_in_words,
     write_bytes,
 )
 from dfnb.preparing.decode import (
@@ -65,7 +59,6 @@ from dfnb.preparing.decode import (
     read_picture,
 )
 from dfnb.preparing.videos import Video, frame_numbers, sentences, shown
-from dfnb.records import read_record
 from drawnfaces import codecs
 
 if TYPE_CHECKING:
@@ -77,10 +70,7 @@ FORGED_OVAL = 1.1  # of a hull: the oval in which it is, in widths and heights o
 FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the face
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
-BYTES_PER_PIXEL = (1.3, 2.0)  # low and high, of PNG: means of two sets of crops of 300 pixels
 REENCODED_RATE = 25  # frames per second; one for all videos, because it changes the compression
-LENGTHS_READ = 20  # number of videos whose lengths are read, to estimate the frames of all videos
-AS_PLAIN_PNG = "save it as PNG of 8 bits, upright and without transparency"
 VIDEO_COLUMNS = ("split", "cluster", "identity", "source", "method", "label")  # one value per video
 # Folder names that are neither empty nor hidden nor too long for a file system, joined by slashes.
 VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
@@ -348,7 +338,7 @@ def explained_by(what: str) -> Iterator[None]:
     try:
         yield
     except Unusable as error:
-        raise Unusable(f"{what}: {error}") from None
+        raise Unusable(f"{shown(what)}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -502,84 +492,61 @@ def row_of(face: Face, video: Video) -> dict:
     return row
 
 
-def use_crops(video: Video, folder: Path) -> dict:
-    """List the crops of a video that are used in place.
+def delivered_crops(video: Video) -> dict:
+    """The frames of a video whose faces others have cut out, in the order of their numbers.
 
-    Their paths lead through the link :data:`TREE` in the dataset's ``folder``. An image that cannot
-    be used counts as a frame without a face.
+    An image that cannot be used, or whose mask cannot, counts as a frame without a face.
 
-    Returns ``rows`` and ``frames`` as :func:`cut_crops` does; instead of pixels ``crops_hash``, one
-    hash of all images, and ``crop_hashes``, one of each; and ``reason``, why the last of the
-    unusable images cannot be used, None where all can. Raises :class:`Unusable` where none can.
+    Returns ``rows`` and ``frames`` as :func:`cut_crops` does; ``files`` and ``crop_hashes`` as
+    :func:`dfnb.data.frames.write_video` takes them; and ``reason``, why the last of the unusable
+    images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
-    images = sorted(video.crops)  # pairs (image, mask) of paths below video.path; mask "" for none
-    numbers = frame_numbers([image for image, _ in images])
-    rows = []
-    hashes = []
+    frames = sorted(video.frames, key=lambda pair: pair[0])
+    numbers = frame_numbers([image.name for image, _ in frames])
+    rows, files, hashes = [], [], []
     reason = None
-    for number, (image, mask) in sorted(zip(numbers, images)):
-        row = {
-            "frame": number,
-            "path": f"{TREE}/{image}",
-            "mask": f"{TREE}/{mask}" if mask else "",
-            **dict.fromkeys(WHERE_CUT),  # None: nobody knows where the crop was cut out
-        }
-        file = image  # the one that an error is about
+    for place in np.argsort(numbers):
+        image, mask = frames[place]
         try:
-            pixels = checked_crop(video.path / image)
-            if mask:  # a damaged one is found now, and not in the middle of a training
-                file = mask
-                check_mask(video.path / mask)
-            rows.append(row)
-            hashes.append(crop_hash(pixels))
+            with explained_by(f"images that cannot be used, such as {image.name}"):
+                pixels = as_in_training(image)
+                if min(pixels.shape[:2]) < MIN_SIZE:
+                    raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
+                if mask:  # a damaged one is found now, and not in the middle of a training
+                    with explained_by("its mask"):
+                        as_in_training(mask)
         except Unusable as error:
-            reason = f"images that cannot be used, such as {file}: {error}"
+            reason = str(error)
+            continue
+        rows.append({"frame": numbers[place]})
+        files.append((image, mask))
+        hashes.append(crop_hash(pixels))
     if not rows:
         raise Unusable(reason)
-    return {
-        "rows": rows,
-        "reason": reason,
-        "crops_hash": images_hash(folder, rows),
-        "crop_hashes": hashes,
-        "frames": len(images),
-    }
+    content = {"rows": rows, "files": files, "crop_hashes": hashes}
+    return {**content, "frames": len(frames), "reason": reason}
 
 
-def checked_crop(path: Path) -> np.ndarray:
-    """The pixels (H, W, 3) uint8 RGB of a crop that is used in place.
+def as_in_training(image: Path) -> np.ndarray:
+    """An image (H, W, 3) uint8 RGB as training reads it; raises :class:`Unusable` where it cannot.
 
-    Raises :class:`Unusable` for one that is too small, or that training, whose reader is OpenCV,
-    would see otherwise than a viewer shows it.
+    Also for what :func:`read_image` refuses, as OpenCV would read it otherwise than it is shown.
     """
-    pixels = read_image(path)
-    if min(pixels.shape[:2]) < MIN_SIZE:
-        raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
-    with suppress(DfnbError):
-        in_training = read_crop(str(path))
-        # JPEG decoders differ by a level or two.
-        if in_training.shape == pixels.shape and cv2.absdiff(in_training, pixels).mean() < 8:
-            return pixels
-    raise Unusable(f"training would read it otherwise than it is shown; {AS_PLAIN_PNG}")
+    read_image(image)
+    try:
+        return read_crop(str(image))
+    except DfnbError:
+        raise Unusable("training cannot read it; save it as PNG") from None
 
 
-def check_mask(path: Path) -> None:
-    """Raise :class:`Unusable` for a mask that training would not read as :func:`forged_region`."""
-    grey = read_picture(path).mask()
-    forged = grey > half_of_two_levels(grey)
-    with suppress(DfnbError):
-        if (read_mask(str(path), grey.shape) != forged).mean() < 0.01:
-            return
-    raise Unusable(f"training would read this mask otherwise; {AS_PLAIN_PNG}")
-
-
-def make_crops(video: Video, folder: Path, settings: Settings, detector: YuNet) -> dict:
-    """Cut or list the crops of a video, see :func:`cut_crops` and :func:`use_crops`.
+def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+    """Cut or list the crops of a video, see :func:`cut_crops` and :func:`delivered_crops`.
 
     A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
     says so. Raises what the two functions do.
     """
     if video.crops:
-        return use_crops(video, folder)
+        return delivered_crops(video)
     try:
         return cut_crops(video, settings, detector)
     except (Unusable, cv2.error) as error:
@@ -617,7 +584,7 @@ def prepare_video(
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         try:
-            content = make_crops(video, folder, settings, detector)
+            content = make_crops(video, settings, detector)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             remove_video(video_folder)
             frames = error.frames if isinstance(error, NoFace) else 0
@@ -650,6 +617,11 @@ def prepare(
     The folder of a video appears complete or not at all, so a call after a killed one continues it.
     The result has the same bytes for any number of workers.
 
+    A dataset consists of the splits of the call that finished it, and not of what other calls left:
+    so a call gives the same dataset whatever was killed before, and a split of which a killed call
+    made only some videos is never taken for a whole one. The videos of other splits stay in the
+    folder: a call for more splits finds no face in them again.
+
     Args:
         name: The name of the dataset.
         videos: The videos of all splits, also of those that are not prepared now.
@@ -657,7 +629,7 @@ def prepare(
         detector: The face detector; default: YuNet.
         workers: Number of processes; default: one per processor.
         one_class: Whether a dataset may lack real videos, or fake ones.
-        splits: The splits to prepare, besides those that the dataset has already; none: all.
+        splits: The splits of the dataset; none: all.
         source: The folder in which the videos were found; None: they come from a list.
 
     Returns:
@@ -669,8 +641,8 @@ def prepare(
     Raises :class:`DfnbError` for impossible names or splits, for images that are to be encoded
     again, when the folder has a finished dataset of other settings, or other videos, when another
     process is writing it, when real or fake videos are missing, when no file is there or none has a
-    face, when the disk has no room for crops, when the dataset and what it is made from contain one
-    another, and when files of others are in its way.
+    face, when the dataset and what it is made from contain one another, and when files of others
+    are in its way.
     """
     folder = dataset_folder(check_name(name, "dfnb prepare"))
     settings = settings or Settings()
@@ -679,8 +651,9 @@ def prepare(
     sources = chain([source] if source else [], *map(files_of, videos))
     refuse_overlap(folder, sources, [video.name for video in videos])
     refuse_foreign_dataset(folder)
-    chosen = in_splits(name, videos, splits, record_so_far(folder))
+    chosen = in_splits(name, videos, splits)
     check_classes(name, chosen, one_class)
+    # Else finished videos would be removed where a disk is not mounted.
     if not any(video.path.exists() for video in videos):
         raise DfnbError(f"none of the {len(videos)} files is there, such as {videos[0].path}")
     if not all(video.crops for video in videos):  # crops need no detector
@@ -688,13 +661,10 @@ def prepare(
     # Without a detector, the hash is that of the class: an instance would download the weights.
     parameters = {**settings.model_dump(), "detector_sha256": (detector or YuNet).sha256}
     with locked(folder, wait_s=1):  # a run that was just killed may still be ending
-        check_space(folder, chosen, settings)
         for video in chosen:
             refuse_foreign_files(folder / "videos" / video.name)
         (folder / OWN_MARK).touch()
-        # Also sets the record aside, which write_dataset writes anew.
         remove_leftovers(folder, videos, parameters)
-        link_crops(folder, videos)
         job = joblib.delayed(prepare_video)
         inputs = [inputs_digest(video, parameters) for video in chosen]
         jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
@@ -706,12 +676,12 @@ def prepare(
         used = [video for video, n in zip(chosen, results["crops"]) if n]
         check_classes(name, used, one_class, reasons_of(unusable))
         about = {"faces": losses(results).to_dict("index"), "quarantine": unusable}
+        if any(video.crops for video in videos):
+            about["crops"] = "as delivered"
         if settings.reencode is not None:
             about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
-        record = write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
-        (folder / PREVIOUS).unlink(missing_ok=True)
-        return record
+        return write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
 
 
 def in_parallel(jobs: Sequence[tuple], name: str, workers: int | None) -> pd.DataFrame:
@@ -736,66 +706,15 @@ def originals_of(videos: Sequence[Video]) -> dict[str, str]:
     return {video.name: names.get(video.original, "") for video in videos}
 
 
-def record_so_far(folder: Path) -> dict:
-    """The record of a finished dataset; or of the one to which a call that was killed was adding.
-
-    Empty where there is neither.
-    """
-    record = read_record(folder)
-    if record is None and (folder / PREVIOUS).exists():
-        record = read_json(folder / PREVIOUS)
-    return record or {}
-
-
-def in_splits(
-    name: str,
-    videos: Sequence[Video],
-    splits: Collection[str],
-    record: Mapping,
-) -> list[Video]:
-    """The videos of ``splits``, and of the splits that the dataset's ``record`` has already.
-
-    Without ``splits``, all videos. Raises :class:`DfnbError` for a split that has no video.
-    """
+def in_splits(name: str, videos: Sequence[Video], splits: Collection[str]) -> list[Video]:
+    """The videos of these splits, without ``splits`` all; raises DfnbError for one without any."""
     known = {video.split for video in videos}
     if missing := {*splits} - known:
         raise DfnbError(
             f"{name} has no video of the split {' or '.join(sorted(missing))}, but of "
             f"{', '.join(sorted(known))}"
         )
-    prepared = record.get("fingerprints", ())  # its keys are the splits; () for an empty record
-    wanted = {*splits, *prepared} if splits else known
-    return [video for video in videos if video.split in wanted]
-
-
-def check_space(folder: Path, videos: Sequence[Video], settings: Settings) -> None:
-    """Print how much disk the crops of these videos will take: a low and a high estimate.
-
-    Raises :class:`DfnbError` where not even the low one is free. Videos that were prepared before
-    do not count, nor do crops that are used in place.
-    """
-    unprepared = []
-    for video in videos:
-        if not video.crops and not (folder / "videos" / video.name / "video.json").exists():
-            unprepared.append(video)
-    if not unprepared:
-        return
-    # The lengths of a few files stand for all: to read those of thousands takes minutes. Rounded
-    # up, the step leaves LENGTHS_READ videos at most.
-    step = -(-len(unprepared) // LENGTHS_READ)
-    lengths = [len(video.frames) or guess_length(video.path) for video in unprepared[::step]]
-    crops_per_video = np.mean([len(wanted_frames(length, settings)) for length in lengths])
-    n_crops = crops_per_video * len(unprepared)
-    low, high = (n_crops * settings.size**2 * density for density in BYTES_PER_PIXEL)
-    free = shutil.disk_usage(folder).free
-    need = f"about {n_crops:,.0f} crops take {size_in_words(low)} to {size_in_words(high)}"
-    need += f", {size_in_words(free)} are free"
-    if free < low:
-        raise DfnbError(
-            f"{folder} has no room: {need}; make room, choose another home by DFNB_HOME, or "
-            "prepare less, by --splits or by --set frames_per_video=N under another name"
-        )
-    print(need)
+    return [video for video in videos if not splits or video.split in splits]
 
 
 def check_classes(
@@ -818,16 +737,12 @@ def check_classes(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names, of videos or methods, that one dataset cannot have."""
-    # Counts, for each folder, the videos that are in it or below it. A video's own folder must
-    # count only 1: else another video has the same name, or would be inside this one.
-    taken = Counter()
+    videos_of_name = defaultdict(list)
     for video in videos:
-        path = PurePosixPath(video.name)
-        taken.update([path, *path.parents])
+        videos_of_name[PurePosixPath(video.name)].append(video)
     for video in videos:
-        for name in (video.name, *chain(*video.crops)):
-            if not name.isprintable() and name != name.encode(errors="ignore").decode():
-                raise DfnbError(f"{shown(name)} is a name that is not UTF-8; rename the file")
+        if video.name != shown(video.name):
+            raise DfnbError(f"{shown(video.name)} is a name that is not UTF-8; rename the file")
         # Tables must be able to show it.
         check_name(video.method, f"{video.path}, its method", TITLE)
         if not VIDEO_NAME.fullmatch(video.name):
@@ -835,16 +750,12 @@ def check_names(videos: Sequence[Video]) -> None:
                 f"{video.name!r} cannot name {video.path}: a part of the name is empty, hidden or "
                 "too long; rename it"
             )
-        if taken[PurePosixPath(video.name)] > 1:
-            other = next(
-                each
-                for each in videos
-                if each is not video
-                and PurePosixPath(each.name).is_relative_to(PurePosixPath(video.name))
-            )
+        path = PurePosixPath(video.name)
+        here = chain(*(videos_of_name.get(place, ()) for place in (path, *path.parents)))
+        if others := [other for other in here if other is not video]:
             raise DfnbError(
-                f"{video.path} and {other.path} cannot both be used: both would be, or be in, "
-                f"{video.name!r} (names have no suffixes); rename one"
+                f"{video.path} and {others[0].path} cannot both be used: both would be, or be in, "
+                f"{others[0].name!r} (names have no suffixes); rename one"
             )
 
 
@@ -853,11 +764,10 @@ def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> 
     if settings.reencode is None:
         return
     for video in videos:
-        image = video.crops[0][0] if video.crops else video.path.name
-        if video.crops or video.frames or IMAGE.fullmatch(image):
+        if video.frames or IMAGE.fullmatch(video.path.name):
             raise DfnbError(
-                f"{name} has images, such as {image}, and only videos can be encoded again; leave "
-                "reencode out, or prepare the videos alone"
+                f"{name} has images, such as {shown(video.path.name)}, and only videos can be "
+                "encoded again; leave reencode out, or prepare the videos alone"
             )
 
 
@@ -875,6 +785,7 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
     # Paths are left out, because the folders may be moved: the stamps stand for them. ``frames``
     # are tuples of paths.
     fields = {name: value for name, value in vars(video).items() if name != "frames"}
+    fields["crops"] = [True] if video.crops else []  # a list, as of what is prepared already
     if video.difference == "pixels":  # videos that were prepared before there was another way
         del fields["difference"]
     values = [value for value in fields.values() if not isinstance(value, Path)]
@@ -882,37 +793,22 @@ def inputs_digest(video: Video, parameters: Mapping) -> str:
 
 
 def files_of(video: Video) -> list[Path]:
-    """The files that a video is made from; of crops that are used in place, also their folder."""
-    # video.crops are pairs of an image and its mask, "" where it has none.
-    crops = [video.path / name for name in chain(*video.crops) if name]
+    """The files that a video is made from."""
     # region_file is the mask or, without one, the original, which the fake is compared with.
-    files = [video.path, video.region_file, *crops, *chain(*video.frames)]
+    files = [video.path, video.region_file, *chain(*video.frames)]
     return [file for file in files if file]  # a missing mask is None
 
 
-def link_crops(folder: Path, videos: Sequence[Video]) -> None:
-    """In a dataset's ``folder``, link to the folder of the crops that are used in place, if any.
-
-    The link is made anew at each call, because the crops may have moved.
-    """
-    roots = [video.path for video in videos if video.crops]  # all crops of a dataset share one
-    if roots:
-        link = folder / TREE
-        target = roots[0].resolve()  # before the link is removed, through which it may lead
-        link.unlink(missing_ok=True)
-        link.symlink_to(target, target_is_directory=True)
-
-
 def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping) -> None:
-    """Set the record aside as PREVIOUS, and remove the temporary files of a killed run.
+    """Remove the table of a dataset, which :func:`prepare` writes anew, and a killed call's files.
 
-    Without its record a dataset counts as unfinished until :func:`prepare` has ended. Raises
-    :class:`DfnbError` for a dataset that is or was finished with other parameters, and for a folder
-    with a video that is not among ``videos``. In any other, videos of other parameters are not
-    refused: they have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
+    Without its table a dataset counts as unfinished; the record stays until then, for the
+    parameters in it. Raises :class:`DfnbError` where they are others, and for a folder with a video
+    that is not among ``videos``. Without a record, videos of other parameters are not refused: they
+    have another :func:`inputs_digest`, so :func:`prepare_video` prepares them again.
     """
-    record = record_so_far(folder)
-    made_with = record.get("parameters", parameters)
+    record = folder / "record.json"
+    made_with = read_json(record).get("parameters", {}) if record.exists() else parameters
     for key in {**made_with, **parameters}:
         old, new = made_with.get(key), parameters.get(key)
         if old != new:
@@ -920,7 +816,7 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 f"{folder} was made with {key} = {old}, not {new}; use that again, or give the new "
                 "dataset another name"
             )
-    # A list, because removing changes the tree that rglob walks. It does not follow the link TREE.
+    # A list, because removing changes the tree that rglob walks.
     for path in list(folder.rglob(".*.dfnb-*")):
         if TEMPORARY.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)  # does nothing to a file
@@ -933,8 +829,7 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
                 f"{folder} contains another video, {file.parent.relative_to(root).as_posix()!r}; "
                 "give the new dataset another name"
             )
-    if (folder / "record.json").exists():
-        (folder / "record.json").replace(folder / PREVIOUS)  # else a kill would lose its splits
+    (folder / "frames.parquet").unlink(missing_ok=True)
 
 
 def losses(results: pd.DataFrame) -> pd.DataFrame:

@@ -20,9 +20,9 @@ import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, explained
-from dfnb.data.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.data.sources import broken_names, manifest, published_names
 from dfnb.files import find, read_json, verified
+from dfnb.preparing.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.preparing.videos import (
     Files,
     Problems,
@@ -83,7 +83,7 @@ class Rule(Closed):
     cluster: str = "{video}"
     mask: str = ""
     original: str = ""
-    # Files are images of faces, used in place. Those with the same ``video`` are its frames.
+    # Files are faces that are cut out already. Those with the same ``video`` are its frames.
     crops: bool = False
 
 
@@ -178,10 +178,10 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
     """
     description = load(name)
     if not description.rules:
-        return read_folder(root, in_place=True), []
+        return [_as_crops(video) for video in read_folder(root)], []
     files = files_below(root)
     problems = defaultdict(list)
-    videos = {}  # (name, path) -> video
+    videos = {}  # name and path, or the name alone of crops -> video
     for rule in description.rules:
         # Errors of reading become a DfnbError: "the rule ... is not valid here (why); correct ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
@@ -192,17 +192,17 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
                 video = replace(video, mask_threshold=threshold, split=split, difference=way)
                 if video.split == "train" and re.fullmatch(description.validation, video.cluster):
                     video = replace(video, split="val")
-                # A key occurs again in two cases. Each crop comes as a video of one frame, with the
-                # path ``root``: those of one name are joined. And two rules may find one file: the
-                # later rule's video is kept, and neither has ``crops`` to join.
-                key = (video.name, video.path)
-                if key in videos:
-                    crops = videos[key].crops + video.crops
-                    video = replace(video, crops=crops)
+                # Two rules may find one file: the later rule's video is kept. Each crop comes as a
+                # video of one frame: those of one name are joined.
+                key = video.name if video.crops else (video.name, video.path)
+                if video.crops and key in videos:
+                    frames = videos[key].frames + video.frames
+                    video = replace(video, path=videos[key].path, frames=frames)
                 videos[key] = video
     if description.own:
-        images = [image for video in videos.values() for image in chain(*video.crops)]
-        refuse_unread(root, files, images, description.access)
+        read = {image for video in videos.values() for image in chain(*video.frames)}
+        names = [name for name, path in files.items() if path in read]
+        refuse_unread(root, files, names, description.access)
     if not videos:
         there = ", ".join(sorted({path.split("/")[0] for path in files})[:9]) or "no file"
         looked_for = " or ".join(_readable(rule.files) for rule in description.rules)
@@ -210,6 +210,14 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
         facts = [f"looked for {looked_for}", *sentences(problems), access]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
+
+
+def _as_crops(video: Video) -> Video:
+    """A video of a sorted folder whose images are faces that are cut out already."""
+    frames = video.frames or ((video.path, video.mask),)
+    if not video.mask:  # what an image was made from is no mask
+        frames = tuple((image, None) for image, _ in frames)
+    return replace(video, crops=True, frames=frames, mask=None, original=None)
 
 
 def _split_of(video: Video, description: Manifest, name: str) -> str:
@@ -293,13 +301,8 @@ def _video(
         mask=mask,
         original=original,
     )
-    if rule.crops:  # the file is one frame of the video; scan joins the frames by the video's name
-        # The ``root`` of scan. As ``path`` is relative to it, it is as many levels above the file's
-        # own folder, parents[0], as ``path`` has slashes.
-        root = video.path.parents[path.count("/")]
-        image = (path, mask_path if video.mask else "")
-        # A crop's mask is in the pair. No mask is computed for crops, so an original is not needed.
-        return replace(video, path=root, mask=None, original=None, crops=(image,))
+    if rule.crops:  # one frame of the video; an original would be no mask
+        return replace(video, mask=None, original=None, crops=True, frames=((video.path, mask),))
     # The forged region is known from the mask or, without one, from the original.
     region_path = mask_path or original_path
     if region_path and region_path not in files:

@@ -119,11 +119,6 @@ class Content(Closed):
 def content(name: str) -> Content:
     """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
     path = find(f"data_manifest/claims/{name}.yaml")
-    if not path.is_file():
-        raise DfnbError(
-            f"there is no {path}, which `claims` of the profile names; write it, or leave `claims` "
-            "out"
-        )
     return Content.check(read_yaml(path), path)
 
 

@@ -9,7 +9,6 @@ from functools import cache
 
 import pandas as pd
 
-from dfnb.checks import suggestion
 from dfnb.data.sources import manifest, published_names
 from dfnb.files import find
 from dfnb.report.detectors import MAIN, Detector, detectors
@@ -43,18 +42,14 @@ def numbers(paper: str) -> pd.DataFrame:
             and ``method`` of a row both begin with it; or ``method`` equals it, as for the
             baseline, which has its figures in other papers.
 
-    Columns: WORDS without ours, ``source`` and ``confidence``. Without any row, a printed line says
-    which names there are.
+    Columns: WORDS without ours, ``source`` and ``confidence``.
     """
     path = find("data_manifest/published.csv")
     table = pd.read_csv(path)
-    names = [*table["paper"].unique(), *table["method"].unique()]
     table = table.rename(columns={"train_set": "trained on", "test_set": "tested on"})
     table = table.rename(columns={"value": "published"})
     of_paper = table["paper"].str.startswith(paper) & table["method"].str.startswith(paper)
     table = table[of_paper | (table["method"] == paper)]
-    if table.empty:
-        print(f"{path} has no figure of {paper!r}{suggestion(paper, dict.fromkeys(names))}")
     # One figure may be in the abstract and in a README.
     table = table.drop_duplicates(WORDS[:-1], ignore_index=True)
     return table[[*WORDS[:-1], *ORIGIN[1:]]]

@@ -83,7 +83,8 @@ def scores(
       ``variant``, the last two empty where it is a main one; ``train_set``; ``rule``, by which
       its checkpoints were chosen; ``seed``; ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
-      that a mean over other datasets averages, else the name of the test set; ``corruption`` and
+      that a mean over other datasets averages, else the name of the test set, also where the table
+      has only some of those that the report averages: one word means one set; ``corruption`` and
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
       but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
@@ -97,20 +98,27 @@ def scores(
     if level not in UNITS:
         raise DfnbError(f"there is no level {level!r}{suggestion(level, UNITS)}")
     files = sources(report, run)
-    shown = tuple(test_sets) if run or test_sets else None
-    table = _scores_of(tuple(files), shown, level, of_maps)
+    wanted = tuple(test_sets) if run or test_sets else None
+    _check_versions(files, wanted)
+    own = [source for source in files if source.detector.name == THIS_RUN]
+    parts = _parts(own, wanted, level, of_maps)
+    # Apart from this run: so the table is remembered for all runs that are shown beside it.
+    of_report = _table_of(tuple(files[len(own) :]), wanted, level, of_maps)
+    table = _in_order([part for part in (*parts, of_report) if len(part)])
     if table.empty and not of_maps:
         raise DfnbError(f"{stored_report(report)} has no scores of a test set; {_remedy(report)}")
     if table.empty:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
+    if wanted:
+        table = _named_unless_whole(table, files[len(own) :])
     known = table["test_set"].unique()
     if unknown := [name for name in test_sets if name not in known and not of_maps]:
         raise DfnbError(f"no score of the test set {unknown[0]!r}{suggestion(unknown[0], known)}")
     if level == "video" and not of_maps:
         for sentence in [*leaks(files, table["test_set"].unique()), *gaps(table)]:
             print(sentence)
-    return table.copy()  # the table itself is remembered
+    return table
 
 
 def sources(report: str, run: StoredRun | None = None) -> list[Source]:
@@ -229,47 +237,64 @@ def thresholds(report: str, run: StoredRun | None = None) -> dict[tuple[str, int
 # ---------------------------------------------------------------- reading
 
 
+def _check_versions(files: Iterable[Source], test_sets: Collection[str] | None) -> None:
+    """Raise :class:`DfnbError` where two files have scores of different versions of a test set.
+
+    That is one of ``test_sets``, or of all.
+    """
+    first_with = {}  # test set -> the first file that has it, and the fingerprint there
+    for source in files:
+        for name, kept in read_about(source.path).test_sets.items():
+            path, fingerprint = first_with.setdefault(name, (source.path, kept.fingerprint))
+            if kept.fingerprint != fingerprint and (test_sets is None or name in test_sets):
+                raise DfnbError(
+                    f"{path} and {source.path} have scores of different versions of {name}; move "
+                    "the older one away, then run what made it again"
+                )
+
+
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
-def _scores_of(
+def _table_of(
     files: tuple[Source, ...],
     test_sets: tuple[str, ...] | None,
     level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
-    """The scores in these files on these test sets, or on all, see :func:`scores`; perhaps empty.
+    """:func:`_parts` as one table, remembered until one of the files is written again."""
+    return _in_order(_parts(files, test_sets, level, of_maps))
 
-    Raises :class:`DfnbError` where two files have scores of different versions of a test set.
-    """
+
+def _parts(
+    files: Iterable[Source],
+    test_sets: Collection[str] | None,
+    level: Level,
+    of_maps: bool,
+) -> list[pd.DataFrame]:
+    """The scores in these files on these test sets, or on all, a table per file that has some."""
     parts = []
-    first_with = {}  # test set -> the first file that has it, and the fingerprint there
     for source in files:
         metadata = read_about(source.path)
+        if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
+            continue  # without reading the rows
         rows = read_table(source.path, TEXTS)
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
         rows = rows[is_wanted].dropna(axis=1, how="all")  # without measures of other rows
-        if rows.empty:
-            continue
-        for name in rows["test_set"].unique():
-            fingerprint = metadata.test_sets[name].fingerprint
-            path, other = first_with.setdefault(name, (source.path, fingerprint))
-            if fingerprint != other:
-                raise DfnbError(
-                    f"{path} and {source.path} have scores of different versions of {name}; move "
-                    "the older one away, then run what made it again"
-                )
-        parts.append(_described(_means(rows, level), source, metadata))
-    return _in_order(parts) if parts else pd.DataFrame()
+        if len(rows):
+            parts.append(_described(_means(rows, level), source, metadata))
+    return parts
 
 
 def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Tables as one, without columns of only NaN.
+    """Tables as one, without columns of only NaN; empty if there is none.
 
     Texts are categories, which become the same in all rows: of DETECTOR_COLUMNS in the order in
     which they appear, of places in the order of a printed table: within, across, the rest; all
     others by name.
     """
+    if not parts:
+        return pd.DataFrame()
     categories = {}
     # Joined apart from the other columns: pd.concat would make texts of those whose categories
     # differ, which takes most of the time.
@@ -307,14 +332,35 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
     return means
 
 
+def _place(source: Source, metadata: About, test_set: str) -> str:
+    """The ``place`` of a test set, see :func:`scores`."""
+    kept = metadata.test_sets[test_set]
+    if kept.apart and test_set != source.run.train_set:
+        return test_set
+    return "within" if kept.domain == metadata.train_domain else "across"
+
+
+def _named_unless_whole(table: pd.DataFrame, files: Iterable[Source]) -> pd.DataFrame:
+    """The table, with test sets by name in place of "across" where it lacks some of the report's.
+
+    ``files`` are those of the report.
+    """
+    averaged = set()  # by the report
+    for source in files:
+        metadata = read_about(source.path)
+        of_file = metadata.test_sets
+        averaged |= {name for name in of_file if _place(source, metadata, name) == "across"}
+    is_across = table["place"] == "across"
+    if averaged <= {*table.loc[is_across, "test_set"]}:
+        return table
+    place = table["place"].astype(str).where(~is_across, table["test_set"].astype(str))
+    order = dict.fromkeys(["within", *place.unique()])
+    return table.assign(place=pd.Categorical(place, [*order]))
+
+
 def _described(means: pd.DataFrame, source: Source, metadata: About) -> pd.DataFrame:
     """The rows of :func:`_means` with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``."""
-    places = {}
-    for name in means["test_set"].unique():
-        kept = metadata.test_sets[name]
-        places[name] = "within" if kept.domain == metadata.train_domain else "across"
-        if kept.apart and name != source.run.train_set:
-            places[name] = name
+    places = {name: _place(source, metadata, name) for name in means["test_set"].unique()}
     # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
     rule = source.run.record.rule.replace(source.run.train_set, source.detector.train_set)
     constants = {

@@ -15,7 +15,7 @@ from dfnb import files, records
 from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, sources
-from dfnb.data.frames import TREE, data_identity, dataset_record, first_clusters
+from dfnb.data.frames import data_identity, dataset_record, first_clusters
 from dfnb.report.detectors import detectors
 from dfnb.running.parameters import (
     AttributionParameters,
@@ -259,8 +259,8 @@ def describe(name: str, shared_crops: int | None = None) -> scores.StoredSet:
     # Embedded datasets have no such parameter: a face fills the frames that they draw.
     cut = f"face box × {made_with['scale']}" if "scale" in made_with else "uncut"
     crop = f"{cut}, {made_with['size']} pixels"
-    if (files.dataset_folder(name) / TREE).is_symlink():  # images of others are used in place
-        crop = "crops as delivered"
+    if "crops" in record:  # others have cut them
+        crop = f"crops {record['crops']}"
     domain, is_apart = sources.domain_of(name)
     return scores.StoredSet(
         fingerprint=data_identity(record, ["test"]),

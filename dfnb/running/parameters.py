@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -211,8 +212,14 @@ def schema(notebook: str) -> type[Parameters]:
     paper = papers.of_notebook(notebook)
     if paper is None:
         return _schema_of_cell(notebook)
-    bases = (TrainingParameters, papers.module(paper).Settings)
+    return _schema_of_paper(notebook, paper, papers.module(paper).Settings)
+
+
+@cache  # pydantic needs milliseconds, and a profile asks for each training
+def _schema_of_paper(notebook: str, paper: str, settings: type[Closed]) -> type[Parameters]:
+    """The schema of a paper's notebook, whose ``settings`` the paper declares."""
     # (type, default): ``paper`` can only be this paper, and need not be stated.
+    bases = (TrainingParameters, settings)
     return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
 
 

@@ -174,6 +174,7 @@ def _follow(process: subprocess.Popen, calls: Calls) -> None:
     planned = [*calls.trainings, *calls.shown]
     waiting = list(planned)
     done = {call.name for call in planned if call.done}
+    has_result = any(call.name in done for call in calls.shown)
     _say(f"{len(done)} of {len(planned)} calls are there")
     while True:
         is_over = process.poll() is not None  # asked first: records are then looked for once more
@@ -181,15 +182,18 @@ def _follow(process: subprocess.Popen, calls: Calls) -> None:
             waiting.remove(call)
             done.add(call.name)
             count = f"{len(done)} of {len(planned)}"
-            _say(f"{_minutes(began)} {count}: {call.name} {_last_line(call, 'epoch')}")
+            _say(f"{_minutes(began)} {count}: {call.name} {_how_far(call, 'epoch ')}".rstrip())
+            if call in calls.shown and not has_result:
+                has_result = True
+                _say(f"first result: {files.home() / call.executed}")
             printed_at = time.time()
         if is_over:
             break
         if time.time() - printed_at > STATUS_EVERY:
             printed_at = time.time()
             for call in waiting:  # one whose log was written since then is running, or has failed
-                if line := _last_line(call, since=began):
-                    _say(f"{_minutes(began)} running: {call.name} {line}")
+                if _log(call).exists() and _log(call).stat().st_mtime >= began:
+                    _say(f"{_minutes(began)} running: {call.name} {_how_far(call)}".rstrip())
         time.sleep(0.5)
 
 
@@ -211,13 +215,16 @@ def _minutes(began: float) -> str:
     return f"{minutes}:{seconds:02}"
 
 
-def _last_line(call: Call, start: str = "", since: float = 0.0) -> str:
-    """The last line of a call's log that begins with ``start``; empty if there is none.
+def _log(call: Call) -> Path:
+    return files.report_folder(call.parameters["report"]) / "logs" / f"{call.name}.txt"
 
-    It is also empty if the log was last written before ``since``, as of ``time.time()``.
+
+def _how_far(call: Call, start: str = "") -> str:
+    """The last line of a training's log that begins with ``start``; empty if there is none.
+
+    It is also empty for a notebook that is shown: its lines are those of its tables.
     """
-    log = files.report_folder(call.parameters["report"]) / "logs" / f"{call.name}.txt"
-    if not log.exists() or log.stat().st_mtime < since:
+    if call.name == call.notebook or not _log(call).exists():
         return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = _log(call).read_text(encoding="utf-8", errors="replace").splitlines()
     return next((line for line in reversed(lines) if line.strip() and line.startswith(start)), "")

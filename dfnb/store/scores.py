@@ -98,10 +98,8 @@ def read_about(path: Path) -> About:
     """The metadata of a score file, remembered until the file is written again.
 
     A notebook asks for those of a hundred files several times. Raises :class:`DfnbError` where the
-    file is missing or damaged.
+    file is damaged.
     """
-    if not path.is_file():
-        raise DfnbError(f"there is no {path}; run the step that makes it")
     state = state_of(path)
     if path not in _REMEMBERED or _REMEMBERED[path][0] != state:
         _REMEMBERED[path] = state, About.check(read_metadata(path), path)

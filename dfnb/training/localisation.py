@@ -26,11 +26,8 @@ def localisation(probability: np.ndarray, mask: np.ndarray) -> dict[str, float]:
         probability: (h, w) in [0, 1]; resized to the mask bilinearly.
         mask: (H, W), non-zero where forged.
 
-    Raises :class:`DfnbError` for a map with NaN or values outside [0, 1], and for other shapes.
+    Raises :class:`DfnbError` for a map with NaN or values outside [0, 1].
     """
-    for name, array in (("map", probability), ("mask", mask)):
-        if np.ndim(array) != 2:
-            raise DfnbError(f"a {name} has the shape {np.shape(array)}; give one of (H, W)")
     # Negated, because every comparison with NaN is False.
     if not (np.min(probability) >= 0 and np.max(probability) <= 1):
         raise DfnbError("a map has NaN or values outside [0, 1]; use a sigmoid or a softmax")

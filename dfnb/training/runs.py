@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb import papers
-from dfnb.checks import DfnbError, explained, suggestion
+from dfnb.checks import DfnbError, suggestion
 from dfnb.data.frames import data_identity, load_frames, mean_mask, select, thinned
 from dfnb.files import dataset_folder, home, in_reports, read_metadata, run_folder, sha256
 from dfnb.records import read_record
@@ -113,18 +113,14 @@ class Run(StoredRun):
         """The network with the chosen weights, in evaluation mode, on the CPU.
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
-        the record, and when these do not fit the network.
+        the record.
         """
         from safetensors.torch import load_model  # with torch, which opening a run does not need
 
         # The file replaces all weights, so that pretrained ones need not be fetched.
         settings = self.settings.model_copy(update={"pretrained": False})
-        paper = self.parameters.paper
-        network = papers.module(paper).Network(settings)
-        path = self.weights()
-        remedy = f"use the code that trained it, or move {self.folder} away and train again"
-        with explained(path, f"as weights of {paper}", remedy):
-            load_model(network, path)
+        network = papers.module(self.parameters.paper).Network(settings)
+        load_model(network, self.weights())
         return network.eval()
 
     def weights(self) -> Path:
@@ -155,10 +151,8 @@ class Run(StoredRun):
         if self.has_training_frames:
             return mean_mask(frames_of(self.parameters, "train"))
         for path in in_reports(f"weights/{self.id}-mean-mask.png"):
-            with explained(path, "as a mean mask", "delete it, and make the report again"):
-                # Not cv2.imread, which crashes at a name that is not UTF-8.
-                levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-                return levels / 65535
+            # Not cv2.imread, which crashes at a name that is not UTF-8.
+            return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) / 65535
         return None
 
     @property

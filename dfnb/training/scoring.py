@@ -1,8 +1,5 @@
 """Scores of frames by a trained network, and how well it locates what was forged."""
 
-import time
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import torch
@@ -13,11 +10,11 @@ from dfnb.data import sources
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, loader_in_order, prepared
-from dfnb.device import DEVICE, enough_memory, fixed_threads, precision, workers
+from dfnb.device import DEVICE, fixed_threads, precision, workers
 from dfnb.papers import contract
 from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.localisation import localisation
-from dfnb.training.progress import Line, in_words
+from dfnb.training.progress import PRINTED_S, bar
 from dfnb.training.runs import Run
 
 
@@ -68,13 +65,9 @@ def predict(
     measures = []
     if loader is None:
         loader = loader_in_order(frames, settings, workers=workers(), seed=seed, read=read)
-    start = time.monotonic()
-    room = enough_memory(
-        f"{loader.sampler.batch_size} images of {settings.image_size} pixels",
-        "stop what else uses it, or lower image_size",
-    )
-    with Line() as line, room:
-        for number, item in enumerate(loader, 1):
+    line = bar(iterable=loader, desc="scored", unit=" batches", delay=PRINTED_S, leave=False)
+    with line:
+        for item in line:
             batch = prepared(item, settings, device)
             images = batch["image"].contiguous(memory_format=torch.channels_last)
             with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
@@ -85,7 +78,6 @@ def predict(
                 measures += [_measured(*pair, constant) for pair in zip(located, masks)]
             log_odds += network.log_odds(outputs).tolist()
             labels += batch["label"].tolist()
-            line.show(partial(_progress, number / len(loader), len(frames), start))
     # 1 without a seed; else as many as the paper makes of a frame, in adjacent rows.
     samples_per_frame = len(labels) // len(frames)
     rows = np.arange(len(frames)).repeat(samples_per_frame)
@@ -106,12 +98,6 @@ def _measured(
         of_constant = localisation(constant, mask)
         measures |= {f"constant {name}": value for name, value in of_constant.items()}
     return measures
-
-
-def _progress(share: float, n: int, start: float) -> str:
-    """The line that says which share of ``n`` frames is scored, since ``start``."""
-    left = (time.monotonic() - start) * (1 / share - 1)
-    return f"scored {share * n:,.0f} of {n:,} frames, {in_words(left)} left"
 
 
 def score(

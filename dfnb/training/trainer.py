@@ -7,7 +7,6 @@ mixup from (seed, step), and the checkpoint contains everything else.
 
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_model
 from torch import Tensor
+from tqdm import tqdm
 
 from dfnb import device, papers
 from dfnb.checks import DfnbError, explained
@@ -28,13 +28,12 @@ from dfnb.records import Clock, write_record
 from dfnb.seeds import rng, torch_seed
 from dfnb.store.runs import Training
 from dfnb.store.thresholds import threshold_of
-from dfnb.training.progress import Line, Pace, in_words, say
+from dfnb.training.progress import bar
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
-FIRST_S = 10  # seconds of training until its first line where none is renewed
 
 
 @dataclass
@@ -73,9 +72,13 @@ def fit(
         print(f"{folder.name}: starting from {source} on {device.name()}")
         trainer.load()
         trainer.write_log()
-        while trainer.progress.epoch < settings.epochs:
-            trainer.train_epoch()
-            trainer.end_epoch()
+        images = settings.epochs * trainer.steps * settings.batch_size
+        done = trainer.progress.images_seen
+        with bar(total=images, initial=done, unit=" images") as line:
+            while trainer.progress.epoch < settings.epochs:
+                trainer.train_epoch(line)
+                trainer.end_epoch()
+                trainer.show(line)
     trainer.write_record()
     trainer.checkpoint.unlink()  # the record is there, so nothing will be resumed
 
@@ -101,9 +104,7 @@ class Trainer:
         optimisers, scheduler: See :meth:`dfnb.papers.contract.Settings.optimisation`.
         checkpoint: Its file.
         saved_at: When the checkpoint was last written, by the clock ``time.monotonic``.
-        first_line_at: When a log gets its first line, by the same clock.
         clock: Measures the time of the training, with that of processes that were stopped.
-        pace: Measures steps and validations of this process alone.
     """
 
     def __init__(
@@ -118,7 +119,6 @@ class Trainer:
         self.splits = splits
         self.start = start
         self.clock = Clock()
-        self.pace = Pace()
         self.settings = training.settings
         self.progress = Progress(threads=device.threads())
         # Data.
@@ -142,13 +142,12 @@ class Trainer:
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
         self.checkpoint = folder / "last.ckpt"
-        self.first_line_at = time.monotonic() + FIRST_S
         self.saved_at = time.monotonic()  # now, so that the first is due after CHECKPOINT_S
 
     # ------------------------------------------------------------ an epoch
 
-    def train_epoch(self) -> None:
-        """Train on the rest of an epoch, and save the state from time to time."""
+    def train_epoch(self, line: tqdm) -> None:
+        """Train on the rest of an epoch, show it in ``line``, and save from time to time."""
         progress = self.progress
         # One released code makes optimisers and schedule anew in every epoch. An epoch that is
         # resumed after its first step (step > 0) goes on with those of the checkpoint.
@@ -157,15 +156,12 @@ class Trainer:
         self.network.train()
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        self.pace.start()
-        with Line(self.first_line_at) as line:
-            for item in self.loader:
-                with self._enough_memory():
-                    self.train_step(item)
-                self.pace.step()
-                line.show(self.progress_line)
-                if time.monotonic() - self.saved_at > CHECKPOINT_S:
-                    self.save()
+        for item in self.loader:
+            self.train_step(item)
+            self.show(line)
+            line.update(self.settings.batch_size)
+            if time.monotonic() - self.saved_at > CHECKPOINT_S:
+                self.save()
 
     def train_step(self, item: dict[str, Tensor]) -> None:
         """One step of all optimisers, for a batch as the loader gives it.
@@ -263,43 +259,17 @@ class Trainer:
                 f"{self.progress.epoch + 1}; lower lr (now {self.settings.lr})"
             )
 
-    def _enough_memory(self) -> AbstractContextManager:
-        """A context in which a step that does not fit the memory raises :class:`DfnbError`."""
-        settings = self.settings
-        count = settings.batch_size // settings.accumulate
-        return device.enough_memory(
-            f"{self.folder}: {count} images of {settings.image_size} pixels",
-            f"raise accumulate (now {settings.accumulate}), lower batch_size or image_size, or, on "
-            f"a GPU, set precision = bf16-mixed (now {settings.precision})",
-        )
-
-    def progress_line(self) -> str:
-        """How far the training is: what docs/own.md explains, under *While it trains*."""
+    def show(self, line: tqdm) -> None:
+        """Put into the line what docs/own.md explains under *While it trains*."""
         progress = self.progress
-        settings = self.settings
-        line = f"epoch {progress.epoch + bool(progress.step)} of {settings.epochs}"
-        if progress.step:
-            line += f", step {progress.step:,} of {self.steps:,}"
-        if self.pace.steps:
-            line += f": {settings.batch_size / self.pace.seconds_per_step:,.0f} images/s"
-            epochs = settings.epochs - progress.epoch
-            left = self.pace.left(epochs * self.steps - progress.step, epochs)
-            whole = in_words(self.clock.usage()["wall_s"] + left)
-            line += f", {in_words(left)} left of {whole}" if epochs else f", {whole} in all"
-            if self.pace.validation_s is None:
-                line += " without validation"
-        line += f", {device.peak_memory() / 2**30:.1f} GiB"
         last = progress.log[-1] if progress.log else {}
+        loss = progress.sums["total"] / progress.step if progress.step else last["loss_total"]
+        text = f"{device.peak_memory() / 2**30:.1f} GiB, loss {loss:.3f}"
         if last:
-            line += f", validation AUC {last['validation_auc']:.3f}"
-        losses = {f"loss_{name}": value / progress.step for name, value in progress.sums.items()}
-        losses = losses or last  # none yet in this epoch: those of the last one
-        terms = [
-            f"{name.removeprefix('loss_')} {value:.3f}"
-            for name, value in losses.items()
-            if name.startswith("loss_") and name != "loss_total"
-        ]
-        return f"{line}, loss {losses['loss_total']:.3f} ({', '.join(terms)})"
+            text += f", validation AUC {last['validation_auc']:.3f}"
+        epoch = progress.epoch + bool(progress.step)
+        line.set_description_str(f"epoch {epoch} of {self.settings.epochs}", refresh=False)
+        line.set_postfix_str(text, refresh=False)
 
     # ------------------------------------------------------------ after an epoch
 
@@ -312,7 +282,6 @@ class Trainer:
 
         progress = self.progress
         epoch = progress.epoch + 1
-        start = time.monotonic()
         validation = predict(
             self.network,
             self.splits["val"],
@@ -338,9 +307,6 @@ class Trainer:
         progress.sums = {}
         self.save()
         self.write_log()
-        self.pace.validation_s = time.monotonic() - start
-        if epoch == self.settings.epochs:
-            say(self.progress_line())
 
     # ------------------------------------------------------------ checkpoint and record
 

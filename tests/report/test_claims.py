@@ -79,7 +79,7 @@ def test_what_is_material_depends_on_metric_and_place():
 
 
 def test_a_claim_on_a_metric_of_which_less_is_better_is_refused():
-    with pytest.raises(DfnbError, match="metric = 'EER': input should be 'AUC'"):
+    with pytest.raises(DfnbError, match="metric = 'EER': Input should be 'AUC'"):
         claims.Claim.check(claim(metric="EER"), "test")
 
 

@@ -90,10 +90,3 @@ def test_each_name_of_a_dataset_in_a_manifest_is_in_the_list_of_figures():
     table = pd.read_csv(find("data_manifest/published.csv"))
     known = {*table["train_set"], *table["test_set"]}
     assert {*published.datasets_by_source()} <= known
-
-
-def test_a_name_that_no_source_has_is_said_with_the_nearest(capsys):
-    assert published.numbers("Locate and Verfy").empty
-    assert (
-        "no figure of 'Locate and Verfy'; did you mean Locate and Verify" in capsys.readouterr().out
-    )

@@ -379,11 +379,6 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
     assert limits["Baseline", 1].tolist() == [threshold]
 
 
-def test_a_threshold_needs_real_frames():
-    with pytest.raises(DfnbError, match="needs real frames"):
-        threshold_of(planted.table(A).query("label == 1").assign(score=0.5))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

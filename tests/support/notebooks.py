@@ -65,6 +65,11 @@ def cells(name, *ids, **values):
     return namespace
 
 
+def tags(cell):
+    """The tags of a cell."""
+    return {*cell.metadata.get("tags", [])}
+
+
 def names_of(code):
     """The names that a cell reads before it assigns them, and those that it assigns."""
     read, assigned = set(), set()
@@ -97,6 +102,10 @@ def names_of(code):
 def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     """Run All of a notebook of a folder with parameters as papermill injects them.
 
+    Cells tagged ``committed`` show other reports than that of the notebook, or it as a whole: no
+    parameter but ``report`` changes them. They are run with the defaults and with a report that
+    ``parameters`` name; all other parameters would only repeat them.
+
     With ``times`` of 2 all cells are run a second time in the same kernel. Returns what each cell
     shows as text, and the namespace at the end; the first cell that fails raises its own error.
     """
@@ -109,9 +118,10 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     shell = InteractiveShell.instance(config=config)
     shell.reset(new_session=True)
     shown = []
+    left_out = {"committed"} if parameters and "report" not in parameters else set()
     with working_in(home), _restored(main):
         for cell in times * nbformat.from_dict(notebook).cells:
-            if cell.cell_type == "code":
+            if cell.cell_type == "code" and left_out.isdisjoint(tags(cell)):
                 with capture_output() as captured:
                     result = shell.run_cell(cell.source, store_history=True)
                 if result.error_before_exec or result.error_in_exec:

@@ -1,24 +1,25 @@
-"""A server on the loopback address that breaks off, forgets ranges, or plays the hub."""
+"""A server on the loopback address that breaks off, or plays the hub."""
 
 import http.server
 import json
 import threading
 from contextlib import contextmanager
+from hashlib import sha256
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``files``, {path: bytes}; ``ranges`` lists the header Range of each request.
+    """Serves ``files``, {path: bytes}; ``asked`` lists the path of each request for one.
 
-    The next answers are cut after so many bytes as ``cuts`` says. Without ``resumes``, a request
-    for the rest of a file gets all of it.
+    The next answers are cut after so many bytes as ``cuts`` says. As the hub does, it states the
+    sha256 of a file, and the ``commit`` of its dataset.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {}
         self.cuts = []
-        self.ranges = []
-        self.resumes = True
+        self.asked = []
+        self.commit = ""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
@@ -28,26 +29,26 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self):
-        asked = self.headers.get("Range")
-        content = self.server.files.get(self.path.split("?")[0])
+    def do_HEAD(self):
+        path = self.path.split("?")[0]
+        content = self.server.files.get(path)
         if content is None:
             self.send_error(404)
-            return
-        self.server.ranges.append(asked)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-        if start and start >= len(content):
-            self.send_error(416)
-            return
-        start = start if self.server.resumes else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            return None
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("ETag", f'"{sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.server.commit)
         self.end_headers()
-        cut = self.server.cuts.pop(0) if self.server.cuts else len(content)
-        self.wfile.write(content[start : start + cut])
-        self.close_connection = True
+        return path
+
+    def do_GET(self):
+        path = self.do_HEAD()
+        if path:
+            self.server.asked.append(path)
+            content = self.server.files[path]
+            self.wfile.write(content[: self.server.cuts.pop(0)] if self.server.cuts else content)
+            self.close_connection = True
 
     def log_message(self, *_):
         """Logs nothing."""
@@ -57,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serving():
     """A running :class:`Server`."""
     server = Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     try:
         yield server
     finally:
@@ -66,17 +67,12 @@ def serving():
 
 
 def add_hub(server, repo, commit, files):
-    """Make ``server`` answer as the hub for a dataset with these files at this commit.
-
-    All but empty files are in Git LFS.
-    """
-    from hashlib import sha256
-
+    """Make ``server`` answer as the hub for a dataset with these files, in Git LFS, at a commit."""
+    server.commit = commit
     api = f"/api/datasets/{repo}"
     tree = [{"type": "directory", "path": "clips", "oid": "0" * 40}]
     for path, content in files.items():
         lfs = {"oid": sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}
-        lfs = lfs if content else None
         tree.append(
             {"type": "file", "path": path, "size": len(content), "oid": "1" * 40, "lfs": lfs}
         )
