@@ -34,9 +34,9 @@ available to us, so experiments that only they report may be missing. **None was
 published data**, which are gated: no published number is reproduced.
 
 Ours are of small networks on drawn faces, and are not to be compared with published figures: a
-value or a difference, its 95 % interval over people and seeds (across also over datasets; with
-one seed not over seeds), and its number of seeds. AUC is of videos, accuracy of frames
-([words](glossary.md)). They come from [study-bed](../reports/study-bed) and
+value or a difference, its 95 % interval over people and seeds (across also over datasets), and its
+number of seeds. Fewer than five are exploratory; a number of one seed is of one training, and its
+interval not over seeds. AUC is of videos, accuracy of frames ([words](glossary.md)). They come from [study-bed](../reports/study-bed) and
 [study-papers](../reports/study-papers), as
 [experiments.yaml](../data_manifest/experiments.yaml) says; `python scripts/experiments.py` writes
 this page.

@@ -147,7 +147,7 @@ def test_ways_to_the_files_are_told_apart():
     assert ways["celeb-df-v2"] == ways["wilddeepfake"]
     assert ways["celeb-df-v2"].startswith("by request")
     assert ways["lae-inpainting"] == ways["face-crops"] == "files of your own"
-    assert domain_of("hidf-sample") == ("hidf", True)  # a column of its own: 11 people
+    assert domain_of("hidf-sample") == ("hidf", True)  # a column of its own: 11 test clips
     assert domain_of("hidf") == ("hidf", False)
 
 
