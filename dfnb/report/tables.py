@@ -320,7 +320,7 @@ def caption(numbers: pd.DataFrame) -> str:
         f"{name}: {_by_value(pairs)}." for name, pairs in facts.items() if _by_value(pairs)
     ]
     counts = [
-        f"{_span(rows[name])} {kind}"
+        f"{_span(rows.loc[rows[name] > 0, name])} {kind}"  # maps are measured on fakes alone
         for name, kind in (("n_real", "real"), ("n_fake", "fake"))
         if rows[name].any()
     ]
@@ -345,7 +345,9 @@ def _by_value(pairs: Sequence[tuple[str, str]]) -> str:
         detectors[value][detector] = None
     if len(detectors) == 1:
         return next(iter(detectors))
-    return "; ".join(f"{value} ({', '.join(names)})" for value, names in detectors.items() if value)
+    return "; ".join(
+        f"{value} ({' / '.join(names)})" for value, names in detectors.items() if value
+    )
 
 
 def _over(over: str) -> str:
@@ -354,7 +356,9 @@ def _over(over: str) -> str:
         return "none where a class, or the frames of a threshold, have too few clusters"
     of = ["of a mean over test sets"] if "test sets" in over else []
     of += [] if "seeds" in over else ["of one training"]
-    return " ".join([", ".join(of) + "," * bool(of), f"over {over}"]).strip()
+    *others, last = over.split(", ")
+    covered = f"{', '.join(others)} and {last}" if others else last
+    return " ".join([*[f"{each}," for each in of], f"over {covered}"])
 
 
 def _span(counts: pd.Series) -> str:
