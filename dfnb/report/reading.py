@@ -191,15 +191,6 @@ def gaps(scores: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def set_apart(scores: pd.DataFrame) -> list[str]:
-    """A sentence for each test set that is in no mean, which says why; see :func:`scores`."""
-    rows = scores[["test_set", "place"]].drop_duplicates().astype(str)
-    return [
-        f"{name} is in no mean over test sets, because its manifest sets it apart (`apart: true`)."
-        for name in rows.loc[rows["test_set"] == rows["place"], "test_set"]
-    ]
-
-
 def _remedy(report: str) -> str:
     """How a report gets scores."""
     if reports.has_profile(report):

@@ -15,10 +15,12 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from dfnb.files import write_bytes
+from dfnb.report import reading
 from dfnb.report.detectors import MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
+from dfnb.store.scores import read_about
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -110,7 +112,9 @@ def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
     """The AUC of each variant of an ablation minus that of its reference, see :func:`by_place`.
 
-    The reference is the variant MAIN or, where there is none, the paper's main detector.
+    The reference is the variant MAIN or, where there is none, the paper's main detector. A mean
+    over some of the reference's datasets across, because the variant was trained on one of them, is
+    not called "across": its ``place`` names them.
     """
     parts = []
     groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
@@ -121,7 +125,13 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
         if ablation and len(references):
             names = [*rows["detector"].unique(), references[0]]
             differences = by_place(scores[scores["detector"].isin(names)], minus=references[0])
-            parts.append(differences.assign(paper=paper))
+            is_reference = scores["detector"] == references[0]
+            across = {*scores.loc[is_reference & (scores["place"] == "across"), "test_set"]}
+            is_part = (differences["place"] == "across") & (
+                differences["of_sets"].map(set) != across
+            )
+            place = differences["place"].where(~is_part, differences["of_sets"].map(ranges))
+            parts.append(differences.assign(paper=paper, place=place))
     return joined(parts)
 
 
@@ -189,6 +199,36 @@ def trainings(report: str) -> pd.DataFrame:
                 "device": first.environment["device"],
             }
     return pd.DataFrame.from_dict(rows, "index").rename_axis("detector")
+
+
+def test_sets(report: str) -> pd.DataFrame:
+    """One row per test set of a report: what was scored, and what is known of it.
+
+    Columns: ``real videos``, ``fake videos``, ``clusters`` and ``frames``, how many were scored;
+    ``compression`` and ``crop``, in words; ``in the mean``: "within" or "across" (both, where
+    detectors were trained on different datasets), "none" where its manifest sets it apart; and
+    ``fingerprint``, which identifies its frames.
+    """
+    rows = reading.scores(report, level="frame")
+    rows = rows[rows["corruption"] == ""]
+    facts = {}
+    for source in reading.sources(report):
+        facts |= read_about(source.path).test_sets
+    table = {}
+    for name, of_set in rows.groupby("test_set", observed=True):
+        videos = of_set[reading.UNITS["video"]].drop_duplicates()
+        places = [each for each in ("within", "across") if (of_set["place"] == each).any()]
+        table[name] = {
+            "real videos": (videos["label"] == 0).sum(),
+            "fake videos": (videos["label"] == 1).sum(),
+            "clusters": videos["cluster"].nunique(),
+            "frames": len(of_set[list(reading.UNITS["frame"])].drop_duplicates()),
+            "compression": facts[name].compression,
+            "crop": facts[name].crop,
+            "in the mean": ", ".join(places) or "none",
+            "fingerprint": facts[name].fingerprint,
+        }
+    return pd.DataFrame.from_dict(table, "index").rename_axis("test set")
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
@@ -354,30 +394,34 @@ def _over(over: str) -> str:
     """What an interval covers, from the column ``over`` of :func:`measure`, in words."""
     if not over:
         return "none where a class, or the frames of a threshold, have too few clusters"
-    of = ["of a mean over test sets"] if "test sets" in over else []
-    of += [] if "seeds" in over else ["of one training"]
-    *others, last = over.split(", ")
-    covered = f"{', '.join(others)} and {last}" if others else last
-    return " ".join([*[f"{each}," for each in of], f"over {covered}"])
+    *most, last = over.split(", ")
+    covered = f"over {', '.join(most)} and {last}" if most else f"over {last}"
+    of = ["a mean over test sets"] if "test sets" in over else []
+    of += [] if "seeds" in over else ["one training"]
+    return f"of {' of '.join(of)} {covered}" if of else covered
 
 
 def _span(counts: pd.Series) -> str:
     """The lowest and the highest of some counts, as 200 to 400."""
-    return " to ".join(dict.fromkeys(f"{count:,}" for count in (counts.min(), counts.max())))
+    # As integers: a table that has also rows without a number has them as floats.
+    ends = counts.astype(int).agg(["min", "max"])
+    return " to ".join(dict.fromkeys(map("{:,}".format, ends)))
 
 
 def ranges(names: Iterable[str | int]) -> str:
     """Names in order, those that count up by one as a range: bed, world-01 to world-24."""
-    runs = []
-    for name in sorted({*map(str, names)}):
+    parts = []  # what is before the number at the end, the number and its digits
+    for name in {*map(str, names)}:
         prefix, digits = re.fullmatch(r"(.*?)(\d*)", name).groups()
-        here = (prefix, len(digits), int(digits or 0))
-        if runs and digits and here == (*runs[-1][-1][:2], runs[-1][-1][2] + 1):
-            runs[-1].append(here)
+        parts.append((prefix, int(digits or 0), len(digits)))
+    runs = []
+    for prefix, number, width in sorted(parts):
+        if runs and width and (prefix, number - 1, width) == runs[-1][-1]:
+            runs[-1].append((prefix, number, width))
         else:
-            runs.append([here])
+            runs.append([(prefix, number, width)])
     texts = [
-        [f"{prefix}{number:0{width}}" if width else prefix for prefix, width, number in run]
+        [f"{prefix}{number:0{width}}" if width else prefix for prefix, number, width in run]
         for run in runs
     ]
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in texts)

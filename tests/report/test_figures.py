@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 import notebooks
 from dfnb.files import report_folder
 from dfnb.report import figures
+from dfnb.report.metrics import Trainings, measure
 from dfnb.store.runs import StoredRun
 
 PLACES = ("within", "across")
@@ -26,6 +27,14 @@ def styled(empty_home):
     figures.style()
     yield
     plt.close("all")
+
+
+def described(table):
+    """Numbers, made by hand, with what those of measure say of themselves: captions need it."""
+    said = {"of_trainings": (Trainings("A", "a", "last"),), "of_seeds": (0,), "of_sets": ("a",)}
+    said |= {"n_real": 2, "n_fake": 2, "clusters": 4, "seeds": 1, "collapsed": 0}
+    said |= {"unit": "videos", "over": "people"}
+    return table.assign(**{name: [value] * len(table) for name, value in said.items()})
 
 
 def numbers(names, minus=""):
@@ -147,11 +156,22 @@ def test_the_curves_of_a_training_mark_the_chosen_epoch():
     assert [axes.get_title() for axes in figure.axes] == ["cls", "validation"]
 
 
+def kept_in(shown):
+    """In place of figures.show: keeps each figure; one of numbers has a caption made from these."""
+
+    def show(figure, folder, name, caption):
+        assert caption
+        shown.append(figure)
+        return []
+
+    return mock.patch.object(figures, "show", show)
+
+
 def drawn(name, *ids, one_column=False, **values):
     """The last figure that these cells of a notebook draw, and their namespace."""
     place = SimpleNamespace(report="unit", folder=None)
     shown = []
-    with mock.patch.object(figures, "show", lambda figure, *_, **more: shown.append(figure) or []):
+    with kept_in(shown):
         namespace = notebooks.cells(name, *ids, p=place, saved=[], **values)
     with plt.rc_context(figures.IN_ONE_COLUMN if one_column else None):
         figure = shown[-1]() if callable(shown[-1]) else shown[-1]
@@ -221,7 +241,8 @@ def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
 
 def test_each_severity_stands_above_its_name_with_its_interval():
     rows = pd.DataFrame({"corruption": ["JPEG", "", "JPEG", "blur"], "severity": [5, 0, 1, 5]})
-    curves = rows.assign(detector="_mine", value=[0.6, 0.9, 0.8, 0.7], low=0.5, high=1.0)
+    curves = described(rows).assign(detector="_mine", low=0.5, high=1.0)
+    curves["value"] = [0.6, 0.9, 0.8, 0.7]
     values = {"curves": curves, "names": ["JPEG", "blur"], "levels": [1, 5]}
     values |= {"shared": [], "test_set": "a"}
     figure, _ = drawn("09_robustness", "severity-points", "cell-20", "by-severity-shown", **values)
@@ -241,18 +262,27 @@ def test_a_deletion_curve_is_the_mean_of_its_frames_and_a_long_title_wraps():
     values = np.random.default_rng(0).random((20, 11))
     rows = pd.DataFrame(values, columns=columns).assign(detector=name, seed=0, test_set="a")
     rows["map"] = ["_mine", "random"] * 10
+    rows["cluster"] = [f"{k // 4}" for k in range(20)]  # two frames of each map per cluster
+    rows = rows.assign(label=1, method="swap", collapsed=False)
     other_seed = rows[rows["map"] == "_mine"].assign(seed=1, **{columns[0]: 9})
     figure, _ = drawn(
         "08_attribution",
         "deletion-curves",
         "cell-48",
-        main=pd.concat([rows, other_seed]),
+        main=pd.concat([rows, other_seed, rows.assign(test_set="b")]),
         own=pd.DataFrame({"detector": [name], "map": ["_mine"]}),
         seeds=rows[["detector", "seed"]].drop_duplicates(),
+        test_set="a",
     )
     (axes,) = figure.axes
     np.testing.assert_allclose(axes.lines[0].get_ydata(), values[::2].mean(0))
-    assert len(axes.collections) == 1  # the band of random blocks
+    (band,) = axes.collections  # of random blocks: the interval over clusters
+    of_random = rows[rows["map"] == "random"]
+    for share, column in zip(range(0, 101, 10), columns):
+        number = measure(of_random, column, "detector").iloc[0]
+        corners = band.get_paths()[0].vertices
+        ends = corners[corners[:, 0] == share][:, 1]
+        assert (ends.min(), ends.max()) == pytest.approx((number["low"], number["high"]))
     assert axes.title.get_text().replace("\n", " ") == name
     assert axes.title.get_window_extent().width < 1.2 * axes.get_window_extent().width
     assert legend_of(figure) == ["_mine"]
@@ -302,7 +332,7 @@ def test_seventeen_detectors_have_legible_roc_curves():
 
 def test_seventeen_detectors_have_a_legible_heat_map():
     rows = [(each, test_set, 0.5) for each in SEVENTEEN for test_set in ("a", "b", "c")]
-    by_set = pd.DataFrame(rows, columns=["detector", "test_set", "value"])
+    by_set = described(pd.DataFrame(rows, columns=["detector", "test_set", "value"]))
     figure, _ = drawn("07_cross_dataset", "cell-18", by_set=by_set, result=numbers(SEVENTEEN))
     check_legible(figure)
 
@@ -310,7 +340,7 @@ def test_seventeen_detectors_have_a_legible_heat_map():
 def test_seventeen_detectors_have_legible_severities():
     rows = [(name, *each) for name in SEVENTEEN for each in (("", 0), ("JPEG", 1), ("JPEG", 5))]
     curves = pd.DataFrame(rows, columns=["detector", "corruption", "severity"])
-    curves = curves.assign(value=0.7, low=0.6, high=0.8)
+    curves = described(curves).assign(value=0.7, low=0.6, high=0.8)
     values = {"curves": curves, "names": ["JPEG"], "levels": [1, 5]}
     values |= {"shared": [], "test_set": "a"}
     figure, _ = drawn("09_robustness", "severity-points", "cell-20", "by-severity-shown", **values)
@@ -344,7 +374,7 @@ def test_a_forest_plot_is_legible_in_one_column():
 
 def test_a_heat_map_of_test_sets_is_legible_in_one_column():
     rows = [(each, test_set, 0.5) for each in SIX for test_set in ("a", "b", "photographs")]
-    by_set = pd.DataFrame(rows, columns=["detector", "test_set", "value"])
+    by_set = described(pd.DataFrame(rows, columns=["detector", "test_set", "value"]))
     figure, _ = drawn("07_cross_dataset", "cell-18", one_column=True, by_set=by_set)
     check_legible(figure)
     for text in figure.axes[0].texts:  # a number is inside its cell
@@ -366,11 +396,13 @@ def test_each_detector_has_a_heat_map_of_methods(one_column):
     scores = pd.DataFrame(rows)
     results = SimpleNamespace(
         ablations=lambda report, _: scores if report == "study-papers" else scores.head(0),
-        measure=lambda scores, *_: scores.assign(low=0.4, high=0.9, minus="", metric="AUC"),
+        measure=lambda scores, *_: described(scores).assign(
+            low=0.4, high=0.9, minus="", metric="AUC"
+        ),
     )
     place = SimpleNamespace(report="unit", folder_of=lambda _: None)
     shown = []
-    with mock.patch.object(figures, "show", lambda figure, *_: shown.append(figure) or []):
+    with kept_in(shown):
         values = {"results": results, "p": place, "saved": [], "display": lambda _: None}
         notebooks.cells("07_cross_dataset", "manipulations", "cell-45", **values)
     with plt.rc_context(figures.IN_ONE_COLUMN if one_column else None):

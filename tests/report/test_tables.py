@@ -1,6 +1,8 @@
 """Tables of a planted report: which numbers they have, and how these are printed."""
 
 import re
+from collections import defaultdict
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 from scipy.special import expit
 
 import notebooks
-from dfnb import report
+from dfnb import report, statistics
 from dfnb.files import report_folder
-from dfnb.report import tables
+from dfnb.report import claims, tables
 from dfnb.statistics import NAN
+from dfnb.store import reports
 from dfnb.store.scores import Condition
 
 A, B = planted.SETS
@@ -75,55 +78,43 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
     assert table["across"].tolist()[1] == "–" != table["across"].tolist()[0]
     printed = capsys.readouterr().out
     assert "Locate and Verify has no mean across" in printed and "smoke-b." in printed
-    assert printed.strip() in tables.caption("gaps", tables.main(scores))
-    assert "no mean" not in tables.caption("hand", tables.main(report.scores("hand")))
 
 
-def test_a_test_set_in_no_mean_is_named_with_the_reason():
+def test_a_test_set_in_no_mean_has_a_place_of_its_own():
     more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
     planted.write("aside", "xception", more=more)
     scores = tables.main(report.scores("aside"))
-    assert tables.by_place(scores)["place"].tolist() == [
-        "within",
-        "across",
-        "photographs",
-        "tasks-unseen",
-    ]
-    text = tables.caption("aside", scores)
-    for name in ("photographs", "tasks-unseen"):
-        assert f"{name} is in no mean" in text and "apart: true" in text
-    kept = scores[scores["place"].isin(["within", "across"])]
-    assert "in no mean" not in tables.caption("aside", kept)
+    places = ["within", "across", "photographs", "tasks-unseen"]
+    assert tables.by_place(scores)["place"].tolist() == places
+    kept = tables.test_sets("aside")["in the mean"].to_dict()
+    assert kept == {A: "within", B: "across", "photographs": "none", "tasks-unseen": "none"}
 
 
-def test_every_two_detectors_are_compared_once_and_corrected(scores):
+def test_the_table_of_test_sets_counts_what_was_scored():
+    row = tables.test_sets("hand").loc[B]
+    columns = ["real videos", "fake videos", "clusters", "frames"]
+    assert row[columns].tolist() == [15, 30, 15, 90]
+    assert row[["compression", "crop"]].tolist() == ["JPEG", planted.CROP]
+    assert row["fingerprint"] == B
+
+
+def test_every_two_detectors_are_compared_once(scores):
     numbers = tables.pairs(tables.main(scores))
     assert {*zip(numbers["detector"], numbers["minus"])} == {("Locate and Verify", "Baseline")}
-    assert (numbers["p_holm"] > numbers["p"]).any()
     listed = tables.listed(numbers, ["detector", "place"])
-    assert (listed["verdict"] == "below zero").all()
-    others = numbers.assign(value=0.1, p_holm=[0.01, 0.2])
-    assert tables.verdicts(others).tolist() == ["above zero", "undecided"]
-    assert listed["difference"].str.match(r"-0\.\d+\s\[-").all() and (listed["seeds"] == 1).all()
+    assert listed["difference"].str.match(r"-0\.\d+\s\[-").all()
     alone = scores[scores["detector"] == "Baseline"]
     assert tables.pairs(alone).empty
 
 
-def test_the_outcome_is_a_sentence_per_place_and_begins_across():
-    names = ["Wide", "LAE", "SBI", "Wide"]
-    places = ["across", "across", "across", "photographs"]
-    p_values = [0.01, 0.01, 0.2, 0.2]
-    numbers = pd.DataFrame({"detector": names, "place": places, "p_holm": p_values})
-    numbers = numbers.assign(value=[0.1, -0.1, 0.1, 0.1], seeds=[1, 5, 5, 5])
-    outcome = notebooks.cells("_report", "outcome")["outcome"]
-    text = outcome(numbers[::-1], "Plain")
-    first, second = text.split("\n\n")
-    assert (
-        first == "**Across other datasets, above Plain: Wide; below Plain: LAE; undecided: SBI.**"
-    )
-    assert second == "On photographs, undecided: Wide."
-    assert outcome(numbers.assign(seeds=1), "Plain").endswith("may decide otherwise.")
-    assert "Plain is the only detector" in outcome(numbers.head(0), "Plain")
+def test_a_difference_of_few_seeds_is_called_so():
+    """The seeds themselves, and of two to four also their values; nothing is a verdict."""
+    rows = {"of_seeds": [(7,), (7, 8), (1, 2, 3, 4, 5)], "minus": "B", "value": 0.1}
+    rows |= {"seed_values": [(0.1,), (0.15, -0.05), (0.1,) * 5], "low": 0.08, "high": 0.12}
+    listed = tables.listed(pd.DataFrame(rows).assign(detector=[*"acd"]), ["detector"])
+    assert listed.columns.tolist() == ["difference", "seeds"]
+    seeds = ["7: one training", "7, 8, exploratory: +0.150, -0.050", "1 to 5"]
+    assert listed["seeds"].tolist() == seeds
 
 
 def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
@@ -148,8 +139,19 @@ def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
         ("lae", "LAE, face swap: 0 %", "LAE, face swap: main"),
         ("locate_and_verify", "Locate and Verify, quirks: update", "Locate and Verify"),
     }
+    assert {*numbers["place"]} == {"within", "across"}
     none = tables.variants(tables.main(scores))
     assert tables.listed(none, ["detector", "minus", "place"]).empty
+
+
+def test_a_mean_over_a_part_of_the_other_datasets_is_not_called_across():
+    """The variant was trained on one of those of its reference: they share a single one."""
+    more = {Condition("synth-c"): planted.table("synth-c")}
+    planted.write("parts", "xception", more=more)
+    planted.write("parts", "xception", 0, "training set: other", more=more, train_set=B)
+    numbers = tables.variants(report.scores("parts"))
+    assert numbers["place"].tolist() == ["synth-c"]
+    assert numbers["of_sets"].tolist() == [("synth-c",)]
 
 
 def shares(maps):
@@ -208,11 +210,11 @@ def test_a_map_with_negative_values_is_checked_twice():
 
 
 def test_maps_are_shown_beside_their_check_whatever_it_says():
-    table = tables.pivot(shares(report.maps("hand")), ["detector", "map"], "metric")
+    table = tables.pivot(shares(report.maps("hand")), ["detector", "map", "test_set"], "metric")
     table = table.loc["Baseline"]
-    assert table.index.tolist() == ["Grad-CAM", "shape", "edges"]
+    assert table.index.tolist() == [(name, A) for name in ("Grad-CAM", "shape", "edges")]
     assert table.columns.tolist() == ["energy in mask", "constant energy"]
-    assert table.loc["edges", "energy in mask"].startswith("0.898")
+    assert table.loc[("edges", A), "energy in mask"].startswith("0.898")
     assert tables.pivot(shares(report.maps("hand").head(0))).empty
 
 
@@ -227,14 +229,138 @@ def test_trainings_in_tables():
     assert deviations.loc["initial weights", "this run"] == "random weights"
 
 
-def test_captions_name_the_conditions(scores):
-    text = tables.caption("hand", tables.main(scores))
-    assert f"Trained on: {A}. Seeds: 0; 1. Checkpoint: best epoch." in text
-    units = f"{B} {B}, 15 real and 30 fake videos, 15 clusters, JPEG, {planted.CROP}"
-    assert (
-        units in text and "Collapsed runs, left out unless all are: locate_and_verify---1." in text
+def said(caption):
+    """What a caption says: by fact, the values of each detector ("": of all), and the test sets."""
+    pattern = r"Trained on: (.*?)\. Seeds: (.*?)\. Checkpoint: .*?\. Tested on: (.*?)\. Each number"
+    trained, seeds, test_sets = re.search(pattern, caption).groups()
+    facts = []
+    for text in (trained, seeds):
+        values = dict(
+            re.fullmatch(r"(.*?)(?: \((.*)\))?", each).groups() for each in text.split("; ")
+        )
+        facts.append({value: names or "" for value, names in values.items()})
+    return *facts, expanded(test_sets)
+
+
+def expanded(text):
+    """The names of a range such as bed, world-01 to world-24."""
+    names = set()
+    for part in text.split(", "):
+        first, _, last = part.partition(" to ")
+        prefix, digits = re.fullmatch(r"(.*?)(\d*)", first).groups()
+        end = int(last.removeprefix(prefix)) if last else int(digits or 0)
+        width = len(digits)
+        numbers = range(int(digits or 0), end + 1)
+        names |= {f"{prefix}{number:0{width}}" if width else prefix for number in numbers}
+    return names
+
+
+def of_rows(numbers, read):
+    """The same from the rows of scores that each number is of, of which no caption knows."""
+    trained, seeds, test_sets = defaultdict(set), defaultdict(set), set()
+    for number in numbers.to_dict("records"):
+        rows = read(number)
+        rows = rows[~rows["collapsed"]] if not rows["collapsed"].all() else rows
+        names = [name for name in (number["detector"], number["minus"]) if name]
+        of_each = [rows[rows["detector"] == name] for name in names]
+        keys = [{*zip(each["seed"], each["test_set"])} for each in of_each]
+        common = set.intersection(*keys)
+        test_sets |= {test_set for _, test_set in common}
+        seeds[number["detector"]].add(frozenset(str(seed) for seed, _ in common))
+        for name, each in zip(names, of_each):
+            trained[name] |= {*each["train_set"]}
+    return trained, seeds, test_sets
+
+
+def check_caption(numbers, read):
+    """The caption of numbers names exactly the training sets, seeds and test sets of their rows."""
+    said_trained, said_seeds, said_sets = said(tables.caption(numbers))
+    trained, seeds, test_sets = of_rows(numbers, read)
+    assert said_sets == test_sets
+    for stated, facts in ((said_trained, trained), (said_seeds, seeds)):
+        by_value = defaultdict(set)
+        for detector, values in facts.items():
+            for value in values:
+                by_value[value].add(detector)
+        if stated is said_seeds:
+            stated = {frozenset(expanded(value)): names for value, names in stated.items()}
+        assert {*stated} == {*by_value}
+        for value, names in stated.items():
+            if len(stated) == 1:
+                assert names == ""  # it holds for all
+                continue
+            for detector in sorted(by_value[value], key=len, reverse=True):
+                assert detector in names
+                names = names.replace(detector, "", 1)
+            assert not names.strip(", ")  # no others are named
+
+
+COMMITTED = ["study-bed", "study-ff-like", "study-papers", "study-real", "study-recipe"]
+
+
+@pytest.mark.parametrize("name", ["hand", *COMMITTED])
+def test_captions_say_what_the_rows_are_of(name, monkeypatch):
+    for module, replicates in ((claims, 20), (statistics, 20)):
+        monkeypatch.setattr(module, "REPLICATES", replicates)
+    monkeypatch.setattr(tables, "measure", partial(report.measure, replicates=20))
+    every = report.scores(name)
+    scores = every[every["corruption"] == ""]
+
+    def of_place(number):
+        is_place = (scores["place"] == number["place"]) | (scores["test_set"] == number["place"])
+        return scores[is_place & scores["detector"].isin([number["detector"], number["minus"]])]
+
+    main = tables.main(scores)
+    for numbers in (tables.by_place(main), tables.pairs(main), tables.variants(scores)):
+        assert len(numbers)
+        check_caption(numbers, of_place)
+    maps = report.maps(name)
+    judged = claims.judge(name, video=every, maps=maps)
+    assert len(judged) or "claims" not in reports.profile_of(name)
+    if len(judged):
+        judged = judged[judged["value"].notna()].assign(minus=judged["against"])
+
+        def of_claim(number):
+            table = maps if number["map"] else scores
+            rows = table[(table["map"] == number["map"]) & ~table["sanity"]]
+            if number["method"] != "all":
+                rows = rows[rows["method"] == number["method"]]
+            return rows[(rows["place"] == number["on"]) | (rows["test_set"] == number["on"])]
+
+        check_caption(judged, of_claim)
+
+
+def test_captions_say_what_the_numbers_are(scores):
+    numbers = tables.by_place(tables.main(scores))
+    text = tables.caption(numbers)
+    assert f"Trained on: {A}. Seeds: 0, 1 (Baseline); 0 (Locate and Verify). " in text
+    assert "Checkpoint: best epoch." in text and f"Tested on: {A}, {B}. " in text
+    assert "Each number is of 15 real and 30 fake videos in 15 clusters. " in text
+    assert "over people and seeds; of one training over people." in text
+    assert "A number of one seed is of one training" in text
+    assert text.endswith("Runs that learned nothing are left out, unless all are.")
+    frames = report.measure(
+        report.scores("hand", level="frame"),
+        "AUC",
+        ["detector", "test_set", "corruption", "severity"],
     )
-    assert "dfnb report" not in text  # of an open report
+    assert "30 real and 60 fake frames in 15 clusters" in tables.caption(frames)
+    assert "A video's score" not in tables.caption(frames)
+    assert tables.caption(numbers.head(0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["b-2", "bed", "b-1", "b-3"], "b-1 to b-3, bed"),
+        ([30, 31, 34], "30, 31, 34"),
+        (["w-09", "w-10", "w-11", "w-1"], "w-1, w-09 to w-11"),
+        ([10, 9, 8], "8, 9, 10"),
+        (["x", "x"], "x"),
+    ],
+)
+def test_names_that_count_up_are_a_range(names, text):
+    assert tables.ranges(names) == text
 
 
 def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
@@ -260,21 +386,22 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     displayed = []
     monkeypatch.setattr(tables, "display", lambda *shown: displayed.extend(shown))
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
-    (file,) = tables.show(table, report_folder("hand"), "hard", "A title", "A caption_with 5 %.")
+    (file,) = tables.show(table, "A caption_with 5 %.", report_folder("hand"), "hard", "A title")
     markdown = file.read_text(encoding="utf-8")
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
     paper = report_folder("hand") / "paper" / "tables"
     assert (paper / "hard.csv").read_text(encoding="utf-8") == "row,a_b\nr,50 % & #1\ns,\n"
     assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
-    assert tables.show(pd.DataFrame(), report_folder("hand"), "none", "Nothing") == []
+    assert tables.show(pd.DataFrame(), "", report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
     assert displayed[2] is tables.NOTHING
 
 
 def test_the_numbers_of_a_table_are_saved_as_measured(scores):
     measured = tables.by_place(tables.main(scores))
-    tables.save(tables.pivot(measured), report_folder("hand"), "n", "N", numbers=measured)
+    (file,) = tables.save(tables.pivot(measured), measured, report_folder("hand"), "n", "N")
+    assert file.read_text(encoding="utf-8").endswith(f"\n\n{tables.caption(measured)}\n")
     read = pd.read_csv(report_folder("hand") / "paper" / "tables" / "n.csv")
     for name in ("value", "low", "high", "n_real", "n_fake", "clusters", "seeds"):
         assert read[name].tolist() == measured[name].tolist(), name
