@@ -343,11 +343,11 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 
 def caption(numbers: pd.DataFrame) -> str:
     """How numbers of :func:`measure` were made, in sentences: all of it is read from their rows."""
-    rows = numbers[
-        numbers["of_seeds"].map(lambda seeds: isinstance(seeds, tuple))
-    ]  # none: no number
-    if rows.empty:
+    # Rows without any are those of claims that are not judged.
+    is_number = [isinstance(seeds, tuple) for seeds in numbers.get("of_seeds", ())]
+    if not any(is_number):
         return ""
+    rows = numbers[is_number]
     trainings = [each for of_row in rows["of_trainings"] for each in of_row]
     compared = [of_row[0].detector for of_row in rows["of_trainings"]]
     facts = {

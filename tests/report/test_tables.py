@@ -292,10 +292,10 @@ def check_caption(numbers, read):
             for detector in sorted(by_value[value], key=len, reverse=True):
                 assert detector in names
                 names = names.replace(detector, "", 1)
-            assert not names.strip(", ")  # no others are named
+            assert not names.strip("/ ")  # no others are named
 
 
-COMMITTED = ["study-bed", "study-ff-like", "study-papers", "study-real", "study-recipe"]
+COMMITTED = ["study-papers", "study-real"]  # their rows differ most in trainings and sets
 
 
 @pytest.mark.parametrize("name", ["hand", *COMMITTED])
