@@ -97,6 +97,15 @@ def test_links_lead_somewhere(checkout):
                 assert heading in plain, f"{path} links to {target}"
 
 
+def test_every_committed_record_is_of_a_commit(checkout):
+    """But those of study-real, which was trained with changes that no commit has."""
+    commits = {}
+    for path in (checkout / "reports").glob("*/records/*.json"):
+        commits[path] = json.loads(path.read_text("utf-8"))["environment"]["commit"]
+    dirty = {path.parts[-3] for path, commit in commits.items() if commit.endswith("-dirty")}
+    assert len(commits) > 200 and dirty == {"study-real"}
+
+
 def test_the_committed_report_is_linked_and_whole(checkout, tracked):
     readme = (checkout / "README.md").read_text(encoding="utf-8")
     for page in sorted((checkout / "reports").glob("study*/index.html")):

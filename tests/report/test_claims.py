@@ -192,7 +192,7 @@ def test_a_mistyped_claim_is_named(judge, change):
 
 def test_a_mistyped_detector_is_named_and_listed(judge, capsys):
     assert judge({"detector": "Lae"})["verdict"].tolist() == ["not judged: Lae was not trained"]
-    assert "claim c0: demo has no 'Lae'; did you mean LAE?" in capsys.readouterr().out
+    assert "claim c0: demo has no 'Lae'; known are LAE" in capsys.readouterr().out
 
 
 def test_a_claim_without_its_seeds_holds_up_no_other(judge):
@@ -213,7 +213,7 @@ def test_what_is_material_is_stated_for_each_kind(empty_home, delta):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"detector": "Lae"}, "the profile trains no 'Lae'; did you mean LAE"),
+        ({"detector": "Lae"}, "the profile trains no 'Lae'; known are LAE"),
         ({"against": "Basline"}, "the profile trains no 'Basline'"),
         ({"seeds": [0, 7]}, r"does not train LAE with \[7\]"),
         ({"seeds": []}, "write its seeds"),

@@ -144,7 +144,7 @@ def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named(
         measure(scores, "AUC", "detecter")
     with pytest.raises(DfnbError, match="2 test sets: add test_set to by or mean_over"):
         measure(tables(sets="ab"), "AUC", "detector")
-    with pytest.raises(DfnbError, match="there is no detector 'b'; did you mean B"):
+    with pytest.raises(DfnbError, match="there is no detector 'b'; known are A, B"):
         measure(tables("AB"), "AUC", "detector", minus="b")
     with pytest.raises(DfnbError, match="false alarms needs thresholds"):
         measure(scores, FALSE_ALARMS, "detector")
