@@ -1,5 +1,6 @@
 """What a stranger meets: lists of packages that agree, links that lead somewhere, a small tree."""
 
+import json
 import os
 import re
 import shlex
