@@ -45,7 +45,9 @@ def app() -> None:
 
     A :class:`DfnbError` becomes one line and status 1.
     """
-    # Remarks of libraries are not for users. force replaces a handler that one may have set.
+    # Remarks of libraries are not for users: joblib's processes would count what they had open.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    # force replaces a handler that one may have set.
     logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
     try:

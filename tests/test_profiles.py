@@ -431,7 +431,7 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
         raise OSError("no network")
 
     monkeypatch.setattr("pooch.retrieve", offline)
-    monkeypatch.setattr(workflow.subprocess, "Popen", None)  # Snakemake is not started
+    monkeypatch.setattr(workflow, "_run_snakemake", None)  # it is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)
     with pytest.raises(DfnbError, match=sentence):
@@ -490,7 +490,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     p._kinds = reports.kinds_of_call(p.report, BASELINE, p.model_dump(mode="json"))
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
-    saved += tables.save(pd.DataFrame({"n": [1]}), p.folder, "numbers", "Numbers")
+    saved += tables.save(pd.DataFrame({"n": [1]}), "Counted.", p.folder, "numbers", "Numbers")
     assert len(saved) == 2 and all(path.exists() for path in saved)
     for call in calls.shown:
         files.write_bytes(own_home / call.executed, b"{}")

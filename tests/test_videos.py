@@ -310,7 +310,7 @@ def test_a_video_among_the_frames_of_another_is_named(root):
         read_csv(root / "mine.csv", root)
     (root / "mine.csv").write_text("path,label,video\nreal/1/0.png,real,one\nclip.mp4,real,one\n")
     with pytest.raises(
-        DfnbError, match=r"not used: its frame clip\.mp4: an animation.*: 1 \(one\)"
+        DfnbError, match=r"not used: its frame clip\.mp4: missing, truncated.*: 1 \(one\)"
     ):
         videos = read_csv(root / "mine.csv", root)
         prepare.prepare("set", videos, SMALL, Blobs(), workers=1, one_class=True)

@@ -192,7 +192,7 @@ def judge(
     if "claims" not in profile:
         return pd.DataFrame(columns=COLUMNS)
     registry = content(profile["claims"])
-    present = {detector.name for detector in detectors(report)}
+    present = [detector.name for detector in detectors(report)]
     limits = thresholds(report)
     judged = []
     supported = set()  # id and place of claims that may be premises, before Holm's correction

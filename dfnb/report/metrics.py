@@ -142,20 +142,7 @@ def measure(
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
     column = "score" if callable(metric) or metric in METRICS else metric
-    for name in [*names, column]:
-        if name not in scores:
-            raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
-    for counterpart in minus:
-        for name, value in counterpart.items():
-            if name not in names:
-                raise DfnbError(
-                    f"what is subtracted has another {name}: add {name} to by or mean_over"
-                )
-            known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
-            if value not in known and len(scores):
-                raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
-    if metric in WITH_THRESHOLD and thresholds is None:
-        raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
+    _refuse_unknown(scores, metric, [*names, column], minus, thresholds)
     # Other columns are dropped, because selecting a group copies all columns.
     unit = "frames" if "frame" in scores else "videos"
     needed = {*names, *Trainings._fields, "test_set", "seed", "collapsed", *UNIT}
@@ -187,6 +174,30 @@ def measure(
     subtracted = ", ".join(values) or ("clean" if minus else "")
     name = metric.__name__ if callable(metric) else metric
     return table.assign(metric=name, minus=subtracted)
+
+
+def _refuse_unknown(
+    scores: pd.DataFrame,
+    metric: str | Function,
+    columns: Sequence[str],
+    minus: Sequence[Mapping[str, Any]],
+    thresholds: Thresholds | None,
+) -> None:
+    """Raise :class:`DfnbError` for a call of :func:`measure` that would give an empty table.
+
+    ``columns`` are those that the scores need: of groups, of what is averaged, of the metric.
+    """
+    for name in columns:
+        if name not in scores:
+            raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
+    for name, value in chain(*(counterpart.items() for counterpart in minus)):
+        if name not in columns:
+            raise DfnbError(f"what is subtracted has another {name}: add {name} to by or mean_over")
+        known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
+        if value not in known and len(scores):
+            raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
+    if metric in WITH_THRESHOLD and thresholds is None:
+        raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
 
 
 def _groups(

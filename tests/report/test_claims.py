@@ -192,7 +192,7 @@ def test_a_mistyped_claim_is_named(judge, change):
 
 def test_a_mistyped_detector_is_named_and_listed(judge, capsys):
     assert judge({"detector": "Lae"})["verdict"].tolist() == ["not judged: Lae was not trained"]
-    assert "claim c0: demo has no 'Lae'; known are LAE" in capsys.readouterr().out
+    assert "claim c0: demo has no 'Lae'; known are Baseline, LAE" in capsys.readouterr().out
 
 
 def test_a_claim_without_its_seeds_holds_up_no_other(judge):
