@@ -134,17 +134,17 @@ class Settings(Closed):
             the first two are the same.
         deterministic: whether torch uses deterministic algorithms in training. Without, a training
             may be faster on a GPU, and the same seed gives other weights each time.
+        antialias: whether a crop that is made smaller is smoothed first. Recorded where it differs
+            from the paper's default, so that runs of before keep their ids.
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
         makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
             other class, which follows it in the batch.
-        antialias: whether a crop that is made smaller is smoothed first.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
     makes_other_class: ClassVar[bool] = False
-    antialias: ClassVar[bool] = True
 
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool | Annotated[str, Field(min_length=1)] = True
@@ -171,6 +171,7 @@ class Settings(Closed):
     released: str | None = None
     precision: Precision = "32-true"
     deterministic: bool = True
+    antialias: bool = Field(True, exclude_if=bool)
 
     @model_validator(mode="after")
     def _take_input_of_another_backbone(self) -> Self:

@@ -18,10 +18,11 @@ branches without z_i know less of it than all together, that is, if each branch 
 the figure's max Σ_i I(z_i; y | Z without z_i).
 """
 
+import operator
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,8 @@ class Settings(contract.Settings):
             corrected: red first.
     """
 
-    antialias: ClassVar[bool] = False  # the released code resizes as OpenCV does by default
+    # The released code resizes as OpenCV does by default.
+    antialias: bool = Field(False, exclude_if=operator.not_)
 
     backbone: str = "resnet34.tv_in1k"
     image_size: contract.ImageSize = 224

@@ -98,6 +98,14 @@ class Settings(contract.Settings):
     projection_width: int = Field(256, ge=1)
 
     @model_validator(mode="after")
+    def _resize_as_released(self) -> Self:
+        """Resize for the authors' weights as their code does: without ``antialias``."""
+        if self.released:
+            # The instance is frozen: an ordinary assignment would raise.
+            self.__dict__["antialias"] = False
+        return self
+
+    @model_validator(mode="after")
     def _check_combination(self) -> Self:
         if self.sspsl and self.mixup_probability:
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 import pandas as pd
 from pydantic import Field
 
-from dfnb.checks import Closed, DfnbError, explained
+from dfnb.checks import Closed, DfnbError, Name, explained
 from dfnb.data.sources import broken_names, manifest, published_names
 from dfnb.files import find, read_json, verified
 from dfnb.preparing.fetch import Fetch, folder_of, refuse_unfinished
@@ -91,6 +91,7 @@ class Manifest(Closed):
     """A published dataset: what a user must know about it, and the rules of its files."""
 
     kind: str  # always real: people recorded these videos
+    names: tuple[Name, ...] = ()  # of the datasets that it describes; none: that of the file
     about: str = ""  # paper, licence, labels, splits, masks, defects, and what nobody has checked
     access: str  # how to get it, and which of its folders is the root
     space: str  # of the download: bytes, or at least the number of files
@@ -107,6 +108,8 @@ class Manifest(Closed):
     validation: str = ""
     domain: str = ""  # what the dataset counts as, see sources.domain_of; empty: ``like``
     splits: dict[str, Split] = Field({})  # name of a split in the dataset's lists -> ours
+    # Its videos are in so many folds instead, see _split_of: the names end in -fold-1, -fold-2, ...
+    folds: int | None = Field(None, ge=3)
     # name in published.csv -> the manipulation method that it is about, or all
     published_as: dict[str, str] = Field({})
     apart: bool = False  # whether it is set apart from means over datasets
@@ -221,8 +224,14 @@ def _as_crops(video: Video) -> Video:
 
 
 def _split_of(video: Video, description: Manifest, name: str) -> str:
-    """The split of a video of the dataset ``name`` in our words; raises DfnbError for another."""
+    """The split of a video of the dataset ``name`` in our words; raises DfnbError for another.
+
+    Of a dataset in folds, fold i is the test split of NAME-fold-i, and the next one validation.
+    """
     split = description.splits.get(video.split, video.split)
+    if description.folds:
+        distance = (int(video.split) - int(name.rpartition("-")[2])) % description.folds
+        split = {0: "test", 1: "val"}.get(distance, "train")
     if split not in get_args(Split):
         raise DfnbError(
             f"{video.path} is of the split {split!r}, and not of train, val or test; say which of "

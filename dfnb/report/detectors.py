@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Detector(NamedTuple):
     ablation: str  # both are empty for main detectors
     variant: str
     train_set: str  # that of the runs; bed-{seed} where each seed has its own
-    runs: tuple[StoredRun, ...]  # in the order of their seeds
+    runs: tuple[StoredRun, ...]  # in the order of their seeds and folds
     is_beside: bool = False  # whether it stands beside the papers' own, as ResNet-50 does
 
 
@@ -68,7 +69,8 @@ def detectors(report: str) -> list[Detector]:
             groups[bool(ablation), notebook, ablation, variant, train_set, ""].append(run)
         if not names:
             groups[False, notebook, "", "", train_set, _without_seed(run)].append(run)
-    found = {key: tuple(sorted(groups[key], key=lambda run: run.seed)) for key in sorted(groups)}
+    in_order = attrgetter("seed", "train_set")
+    found = {key: tuple(sorted(groups[key], key=in_order)) for key in sorted(groups)}
     _check_seeds(folder, found.values())
     _check_train_sets(folder, found)
     names = {key: name_of(runs[0].record.detector.title, *key[2:4]) for key, runs in found.items()}
@@ -100,16 +102,16 @@ def _without_seed(run: StoredRun) -> str:
 
 
 def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:
-    """Raise :class:`DfnbError` where a detector has a seed twice.
+    """Raise :class:`DfnbError` where a detector has a seed twice on one training set.
 
     ``groups`` are the runs of each detector. The two may differ in the version of their training
     set, for example, or have one ``variant`` and different settings. Metrics would take the scores
     of both for those of one training.
     """
     for runs in groups:
-        by_seed = {}
+        by_seed = {}  # and fold, of which each has its own training set
         for run in runs:
-            other = by_seed.setdefault(run.seed, run)
+            other = by_seed.setdefault((run.seed, run.train_set), run)
             if other is not run:
                 raise DfnbError(
                     f"{folder} has two runs of one detector and seed, {other.id} and {run.id}, "
@@ -128,13 +130,17 @@ def _check_train_sets(folder: Path, groups: Mapping[tuple, Sequence[StoredRun]])
 
 
 def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
-    """The training set of each run, under one name where each seed has its own.
+    """The training set of each run, under one name where each seed or fold has its own.
 
     It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
-    seed 31. A single set that happens to end in its seed is a set like any other.
+    seed 31, and ``hidf-sample-fold-{fold}`` for the folds of a cross-fitted dataset. A single set
+    that happens to end so is a set like any other.
     """
-    own_sets = defaultdict(set)  # name with {seed} -> the training sets that it stands for
-    pooled = {run: re.sub(rf"-{run.seed}$", "-{seed}", run.train_set) for run in runs}
+    own_sets = defaultdict(set)  # name with {seed} or {fold} -> the training sets it stands for
+    pooled = {}
+    for run in runs:
+        of_fold = re.sub(r"(?<=-fold-)\d+$", "{fold}", run.train_set)
+        pooled[run] = re.sub(rf"(?<=-){run.seed}$", "{seed}", of_fold)
     for run, name in pooled.items():
         own_sets[name].add(run.train_set)
     return {run: name if len(own_sets[name]) > 1 else run.train_set for run, name in pooled.items()}

@@ -215,12 +215,13 @@ def maps(
 def thresholds(report: str, run: StoredRun | None = None) -> dict[tuple[str, int], np.ndarray]:
     """By detector and seed: the threshold, then its replicates, see ``Threshold.with_replicates``.
 
-    Released weights, which have no threshold, are left out.
+    Released weights, which have no threshold, are left out, and so are cross-fitted detectors, of
+    which every fold has its own.
     """
     limits = {}
     for source in sources(report, run):
         threshold = source.run.record.validation_threshold
-        if threshold is not None:
+        if threshold is not None and "{fold}" not in source.detector.train_set:
             limits[source.detector.name, source.run.seed] = threshold.with_replicates()
     return limits
 

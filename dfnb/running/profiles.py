@@ -9,12 +9,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from glob import glob
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from dfnb import files, papers
 from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
@@ -25,7 +25,7 @@ from dfnb.report import claims
 from dfnb.report.detectors import MAIN, name_of, split
 from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
-from dfnb.running.parameters import Names, Seeds, TrainingParameters
+from dfnb.running.parameters import Seeds, TrainingParameters
 from dfnb.store import reports, scores
 
 # Parameters that a profile sets itself, and what to write instead.
@@ -59,6 +59,9 @@ class Profile(Closed):
             variant, is replaced by the seed: each seed has its own training set.
         test_sets: on which every training is scored.
         seeds: each paper is trained once per seed.
+        folds: where ``{fold}`` stands in a train_set, each seed is trained once per fold. Each of
+            its test sets must have it, too: no two networks of a seed are scored on one test set,
+            because tables would take the scores of both for those of one network.
         notebooks: notebook → what it changes of these and of its default parameters, in reading
             order.
         variants: notebook → name → what the variant changes. The name is ``ablation: variant``,
@@ -74,8 +77,9 @@ class Profile(Closed):
 
     description: str
     train_set: str
-    test_sets: Names
+    test_sets: list[str]  # checked as parameters of the notebooks, when their {fold} is replaced
     seeds: Seeds
+    folds: list[PositiveInt] = Field([])
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
     faces: Literal["drawn", "real"] = "drawn"
@@ -397,11 +401,16 @@ def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingPara
         values = {**shared, **changes.model_extra, "variant": variant}
         if variant in profile.variants.get(notebook, {}):  # the pattern is none of its own files
             values["released"] = changes.model_extra.get("released")
-        train_set = str(values["train_set"])  # perhaps with {seed}
-        for seed in changes.seeds or profile.seeds[:1]:
-            values.update(train_set=train_set.replace("{seed}", str(seed)), seed=seed)
+        datasets = {key: values[key] for key in ("train_set", "test_sets")}
+        folds = profile.folds if "{fold}" in str(values["train_set"]) else [0]
+        for seed, fold in product(changes.seeds or profile.seeds[:1], folds):
+            # As JSON, in which both are texts, and a list stays one.
+            named = json.dumps(datasets).replace("{seed}", str(seed)).replace("{fold}", str(fold))
+            values.update(json.loads(named), seed=seed)
             source = f"profile {name}, {notebook}, {variant}"
             p = schema.check(values, source)
+            if fold and not all("{fold}" in name for name in datasets["test_sets"]):
+                raise DfnbError(f"{source}: write {{fold}} in each test set, as in its train_set")
             check_known([p.train_set, *p.test_sets], source)
             methods = sorted(p.seen_methods) if p.seen_methods else None  # as a training has them
             yield p.model_copy(update={"seen_methods": methods})

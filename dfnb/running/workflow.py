@@ -52,7 +52,7 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     calls = profiles.calls(profile, main)
     profiles.refuse_hand_made(profile)
     for dataset in profiles.read(profile).test_sets:
-        if not is_available(dataset, "test"):
+        if "{fold}" not in dataset and not is_available(dataset, "test"):
             _say(
                 f"left out: {dataset} is not prepared; `dfnb data` says how to get it, and `dfnb "
                 f"prepare {dataset} --root FOLDER --splits test` prepares what this profile needs"

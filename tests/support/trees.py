@@ -191,6 +191,18 @@ def hidf(root, tail="-vid"):
     return videos
 
 
+def hidf_folds(root, splits):
+    """Clips of three folds; ``splits`` are theirs in the dataset. The two of 138 share a scene."""
+    videos = {}
+    clips = (("c00023", "c00023", 0), ("c00138", "c00138", 1), ("c00144", "c00138", 1))
+    for number, (clip_id, cluster, fold) in enumerate((*clips, ("c00041", "c00038", 2))):
+        clip(root / f"Real/{clip_id}.mp4", number)
+        clip(root / f"Fake/{clip_id}_c01066.mp4", number, forged=True)
+        videos[f"real/{clip_id}"] = "real", splits[fold], cluster
+        videos[f"HiDF/{clip_id}_c01066"] = "HiDF", splits[fold], cluster
+    return videos
+
+
 def rtfs(root):
     videos = {}
     for number, (first, split) in enumerate((("A", "train"), ("o", "val"), ("_", "test"))):
@@ -292,6 +304,12 @@ TREES = {
     "wilddeepfake": wilddeepfake,
     "hidf": hidf,
     "hidf-sample": partial(hidf, tail=""),
+    # Of the first three of five folds.
+    "hidf-sample-fold-1": partial(hidf_folds, splits=("test", "val", "train")),
+    "hidf-sample-fold-2": partial(hidf_folds, splits=("train", "test", "val")),
+    "hidf-sample-fold-3": partial(hidf_folds, splits=("train", "train", "test")),
+    "hidf-sample-fold-4": partial(hidf_folds, splits=("train", "train", "train")),
+    "hidf-sample-fold-5": partial(hidf_folds, splits=("val", "train", "train")),
     "rtfs-10k": rtfs,
     "inp-x": inp_x,
     "semi-truths-faces": semi_truths,
