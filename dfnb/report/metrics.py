@@ -344,6 +344,125 @@ def _estimate(
     )
 
 
+# ---------------------------------------------------------------- cross-fitted test sets
+
+
+def cross_fitted(
+    scores: pd.DataFrame,
+    by: Names = "detector",
+    minus: Sequence[Mapping[str, Any]] = (),
+) -> pd.DataFrame:
+    """The AUC of each group over folds of few people, each fold scored by a network of its own.
+
+    Compared are a fake and a real of *different clusters*, within a fold and a seed; the fakes that
+    have the higher score (of a tie, half) are summed over the folds and divided by the number of
+    comparisons; the value is the mean over seeds. Scores of two networks are never compared, since
+    they differ in their scale. A fake and a real of one cluster are not, since a fake and its own
+    original are told apart more easily than other pairs, and in a small fold they are many.
+
+    The interval is of delete-one-cluster pseudo-values, which lie around the value as the clusters
+    do, and of the seeds. The trained networks are held fixed: it does not cover other training
+    people.
+
+    Args:
+        scores: Rows of :func:`dfnb.report.reading.scores`, of videos; each test set is a fold.
+        by: The columns that name a group.
+        minus: As for :func:`measure`; both sides have the same folds, clusters and seeds.
+
+    Returns a table as :func:`measure` does. Raises :class:`DfnbError` for a cluster in two folds.
+    """
+    by = [by] if isinstance(by, str) else list(by)
+    _refuse_unknown(scores, "AUC", [*by, "score"], minus, None)
+    folds_of = scores.groupby("cluster", observed=True)["test_set"].nunique()
+    if len(folds_of) and folds_of.max() > 1:
+        raise DfnbError(f"the cluster {folds_of.idxmax()!r} is in two folds; name folds alone")
+    estimates = {}
+    for key, group in scores.groupby(by, observed=True, sort=False):
+        estimates[key if isinstance(key, tuple) else (key,)] = _of_folds(group)
+    for counterpart in minus:
+        estimates = _subtracted(estimates, by, counterpart)
+    rows = [
+        {**dict(zip(by, group)), **_jackknifed(estimate, bool(minus))}
+        for group, estimate in estimates.items()
+    ]
+    subtracted = ", ".join(str(value) for each in minus for value in each.values())
+    return pd.DataFrame(rows, columns=[*by, *SUMMARY]).assign(metric="AUC", minus=subtracted)
+
+
+def _of_folds(group: pd.DataFrame) -> Estimate:
+    """The cross-fitted AUC of one group at each seed: of all clusters, then without each of them.
+
+    A seed that lacks one of the folds is left out.
+    """
+    cluster, names = pd.factorize(group["cluster"].astype(str), sort=True)
+    group = group.assign(cluster=cluster, label=group["label"] == 1)
+    folds = group["test_set"].nunique()
+    values = {}
+    collapsed = {}
+    for seed, rows in group.groupby("seed"):
+        if rows["test_set"].nunique() < folds:
+            continue
+        won = np.zeros(1 + len(names))  # comparisons that the fake wins: all, then those of each
+        made = np.zeros(1 + len(names))
+        for _, of_fold in rows.groupby("test_set", observed=True):
+            fakes, reals = of_fold[of_fold["label"]], of_fold[~of_fold["label"]]
+            fake, real = fakes["score"].to_numpy()[:, np.newaxis], reals["score"].to_numpy()
+            pairs = fakes["cluster"].to_numpy()[:, np.newaxis], reals["cluster"].to_numpy()
+            is_compared = pairs[0] != pairs[1]  # (fakes, reals)
+            wins = is_compared * ((fake > real) + (fake == real) / 2)
+            for sums, each in ((won, wins), (made, is_compared)):
+                sums[0] += each.sum()
+                sums[1:] += np.bincount(fakes["cluster"], each.sum(axis=1), len(names))
+                sums[1:] += np.bincount(reals["cluster"], each.sum(axis=0), len(names))
+        won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
+        values[seed] = won / made
+        collapsed[seed] = rows["collapsed"].any()
+    is_fake = group.drop_duplicates("video")["label"]
+    first = group.iloc[0]
+    return Estimate(
+        test_set=", ".join(sorted(group["test_set"].unique())),
+        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
+        seeds=np.array([*values]),
+        values=np.array([*values.values()]),
+        collapsed=np.array([*collapsed.values()]),
+        counts=np.array([(~is_fake).sum(), is_fake.sum(), len(names), len(names)]),
+        fewest=len(names),
+    )
+
+
+def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
+    """The SUMMARY of the mean over seeds of an estimate of :func:`_of_folds`."""
+    is_counted = _counted(estimate.collapsed)
+    values = estimate.values[is_counted]  # (seeds, 1 + clusters)
+    of_seeds = values[:, 0]
+    value = of_seeds.mean()
+    clusters = values.shape[1] - 1
+    pseudo_values = clusters * value - (clusters - 1) * values[:, 1:].mean(axis=0)
+    variance = pseudo_values.var(ddof=1) / clusters
+    if len(of_seeds) > 1:
+        variance += of_seeds.var(ddof=1) / len(of_seeds)
+    error, degrees = variance**0.5, clusters - 1
+    low, high = statistics.interval(value, error, degrees, not is_signed, clusters)
+    p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
+    n_real, n_fake, _, _ = estimate.counts
+    folds = estimate.test_set.split(", ")
+    return {
+        **dict(zip(NUMBER, (value, low, high, error, degrees, p))),
+        "n_real": n_real,
+        "n_fake": n_fake,
+        "clusters": clusters,
+        "seeds": len(of_seeds),
+        "collapsed": estimate.collapsed.sum(),
+        "sets": len(folds),
+        "of_trainings": estimate.trainings,
+        "of_seeds": tuple(estimate.seeds[is_counted].tolist()),
+        "seed_values": tuple(of_seeds.tolist()),
+        "of_sets": tuple(folds),
+        "unit": "videos",
+        "over": "people, seeds" if len(of_seeds) > 1 else "people",
+    }
+
+
 # ---------------------------------------------------------------- differences and means
 
 

@@ -11,7 +11,15 @@ from scipy.stats import sem, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dfnb.checks import DfnbError
-from dfnb.report.metrics import ACCURACY, AT_THRESHOLD, CALLED, FALSE_ALARMS, METRICS, measure
+from dfnb.report.metrics import (
+    ACCURACY,
+    AT_THRESHOLD,
+    CALLED,
+    FALSE_ALARMS,
+    METRICS,
+    cross_fitted,
+    measure,
+)
 from dfnb.report.reading import GAIN
 from dfnb.seeds import rng
 from dfnb.statistics import REPLICATES, draws
@@ -374,3 +382,74 @@ def test_a_function_is_a_metric_with_the_interval_of_its_replicates():
         columns = ["value", "n_real", "n_fake", "clusters"]
         np.testing.assert_allclose(own[columns].astype(float), mean[columns].astype(float))
     assert measure(scores[scores["label"] == 1], precision, "detector").empty
+
+
+# ---------------------------------------------------------------- cross-fitted test sets
+
+
+def folds(detector="A", seeds=(1, 2), shift=0.0):
+    """Thirty videos: three folds of ten, of eleven clusters in all, scored by each seed."""
+    parts = []
+    for fold in range(3):
+        draw = rng("folds", fold)
+        facts = pd.DataFrame({"label": [0, 1] * 5, "cluster": draw.integers(0, 4, 10).astype(str)})
+        facts = facts.assign(test_set=f"fold-{fold}", cluster=f"{fold}/" + facts["cluster"])
+        facts["video"] = [f"{fold}-{number}" for number in range(10)]
+        for seed in seeds:  # another scale in each fold, as of another network
+            noise = rng("scores", detector, fold, seed).normal(size=10)
+            score = expit(fold + noise + (1 + shift) * facts["label"]).round(2)
+            parts.append(facts.assign(score=score, seed=seed, detector=detector, collapsed=False))
+    return pd.concat(parts, ignore_index=True)
+
+
+def share_won(scores):
+    """The share of comparisons across clusters, within folds, that the fake wins, pair by pair."""
+    won = made = 0
+    for fake in scores[scores["label"] == 1].itertuples():
+        for real in scores[scores["label"] == 0].itertuples():
+            if fake.test_set == real.test_set and fake.cluster != real.cluster:
+                made += 1
+                won += (fake.score > real.score) + (fake.score == real.score) / 2
+    return won / made
+
+
+def of_pairs(scores):
+    """Value and pseudo-values by brute force: (1 + clusters,), and the value at each seed."""
+    by_seed = [rows for _, rows in scores.groupby("seed")]
+    names = sorted(scores["cluster"].unique())
+    values = [share_won(rows) for rows in by_seed]
+    without = [
+        np.mean([share_won(rows[rows["cluster"] != name]) for rows in by_seed]) for name in names
+    ]
+    value = np.mean(values)
+    return value, len(names) * value - (len(names) - 1) * np.array(without), np.array(values)
+
+
+def test_cross_fitted_counts_pairs_of_two_clusters_within_folds():
+    scores = folds()
+    value, pseudo, of_seeds = of_pairs(scores)
+    row = only(cross_fitted(scores))
+    assert row["value"] == pytest.approx(value) and row["seed_values"] == pytest.approx(of_seeds)
+    error = (pseudo.var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2) ** 0.5
+    assert row["error"] == pytest.approx(error) and row["degrees"] == len(pseudo) - 1
+    assert row["low"] < value < row["high"] < 1
+    assert (row["n_real"], row["n_fake"], row["sets"]) == (15, 15, 3)
+    # Neither the scales of the networks nor pairs of one cluster count.
+    is_fold = scores["test_set"] == "fold-1"
+    other = scores.assign(score=scores["score"].where(~is_fold, scores["score"] / 10))
+    assert only(cross_fitted(other))["value"] == pytest.approx(value)
+    assert roc_auc_score(scores["label"], scores["score"]) != pytest.approx(value, abs=0.01)
+
+
+def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
+    better = folds("B", (2, 3), shift=1.0)
+    scores = pd.concat([folds("A", (1, 2, 3)), better])
+    row = only(cross_fitted(scores, "detector", [{"detector": "A"}]))
+    first, pseudo, _ = of_pairs(better)
+    second, others, _ = of_pairs(folds("A", (2, 3)))
+    assert row["of_seeds"] == (2, 3) and row["value"] == pytest.approx(first - second)
+    of_seeds = np.array(row["seed_values"])
+    variance = (pseudo - others).var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2
+    assert row["error"] == pytest.approx(variance**0.5)
+    with pytest.raises(DfnbError, match="is in two folds"):
+        cross_fitted(scores.assign(cluster="0/0"))
