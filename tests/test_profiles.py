@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import product
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -279,6 +280,24 @@ def test_the_name_of_a_training_set_may_have_the_seed(own_home):
     assert found == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
     write_profile(own_home, {**SHARED, "train_set": "bed-{run}"})
     with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
+        profiles.calls("mine")
+
+
+def test_each_fold_has_its_training_set_and_its_test_set(own_home):
+    shared = {"train_set": "world-0{fold}", "test_sets": ["world-0{fold}"], "seeds": [30, 31]}
+    one = {"train_set": "world-01", "test_sets": ["bed"]}
+    variants = {"learning: slow": {"lr": 0.001}, "one: fold": one}
+    write_profile(own_home, {**shared, "folds": [1, 2]}, variants={BASELINE: variants})
+    trainings = profiles.calls("mine").trainings
+    found = [(call.parameters["seed"], call.parameters["train_set"]) for call in trainings]
+    by_fold = [*product((30, 31), ("world-01", "world-02"))]
+    assert found == [*by_fold, *by_fold[:2]]
+    assert [call.parameters["test_sets"] for call in trainings[:2]] == [
+        ["world-01", "bed"],
+        ["world-02"],
+    ]
+    write_profile(own_home, {**shared, "folds": [1, 2], "test_sets": ["bed"]})
+    with pytest.raises(DfnbError, match=r"write \{fold\} in each test set"):
         profiles.calls("mine")
 
 

@@ -20,6 +20,7 @@ from dfnb.store import scores
 from dfnb.store.reports import score_files
 from dfnb.store.runs import StoredRun
 
+FOLD = r"-fold-\d+$"  # how the name of a fold of a cross-fitted dataset ends
 MAIN = "main"  # a paper's own detector; of an ablation, what its other variants are compared with
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
 LONGEST_NAME = 60  # letters of what a name says about settings
@@ -139,7 +140,7 @@ def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
     own_sets = defaultdict(set)  # name with {seed} or {fold} -> the training sets it stands for
     pooled = {}
     for run in runs:
-        of_fold = re.sub(r"(?<=-fold-)\d+$", "{fold}", run.train_set)
+        of_fold = re.sub(FOLD, "-fold-{fold}", run.train_set)
         pooled[run] = re.sub(rf"(?<=-){run.seed}$", "{seed}", of_fold)
     for run, name in pooled.items():
         own_sets[name].add(run.train_set)

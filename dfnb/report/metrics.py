@@ -4,6 +4,7 @@
 three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -15,6 +16,7 @@ import pandas as pd
 
 from dfnb import statistics
 from dfnb.checks import DfnbError, suggestion
+from dfnb.report.detectors import FOLD
 from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
 
@@ -109,7 +111,8 @@ def measure(
             compare each manipulation method with all real units; for others, "real" is a group.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
-            the averaged values are left out.
+            the averaged values are left out. Of the folds of a dataset the AUC is
+            :func:`cross_fitted`.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "swap"}]``. Several are subtracted one after the other:
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
@@ -143,6 +146,13 @@ def measure(
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
     column = "score" if callable(metric) or metric in METRICS else metric
     _refuse_unknown(scores, metric, [*names, column], minus, thresholds)
+    folds = {name for name in scores["test_set"].unique() if re.search(FOLD, str(name))}
+    if folds and metric == "AUC" and averaged == ["test_set"] and "method" not in by:
+        is_fold = scores["test_set"].isin(folds)
+        others = scores[~is_fold]
+        parts = [measure(others, metric, by, averaged, minus, None, replicates)]
+        parts.append(cross_fitted(scores[is_fold], by, minus))
+        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     # Other columns are dropped, because selecting a group copies all columns.
     unit = "frames" if "frame" in scores else "videos"
     needed = {*names, *Trainings._fields, "test_set", "seed", "collapsed", *UNIT}
@@ -169,11 +179,15 @@ def measure(
     table["unit"] = unit
     if metric in WITH_THRESHOLD:
         table["over"] = table["over"].where(table["over"] == "", table["over"] + ", threshold")
+    name = metric.__name__ if callable(metric) else metric
+    return table.assign(metric=name, minus=_named(minus))
+
+
+def _named(minus: Sequence[Mapping[str, Any]]) -> str:
+    """The name of what is subtracted: "clean" where it is the frames without corruption."""
     # "" and 0 are the corruption and the severity of clean frames.
     values = [str(value) for each in minus for value in each.values() if value not in ("", 0)]
-    subtracted = ", ".join(values) or ("clean" if minus else "")
-    name = metric.__name__ if callable(metric) else metric
-    return table.assign(metric=name, minus=subtracted)
+    return ", ".join(values) or ("clean" if minus else "")
 
 
 def _refuse_unknown(
@@ -365,7 +379,7 @@ def cross_fitted(
     people.
 
     Args:
-        scores: Rows of :func:`dfnb.report.reading.scores`, of videos; each test set is a fold.
+        scores: Rows of :func:`dfnb.report.reading.scores`; each test set is a fold.
         by: The columns that name a group.
         minus: As for :func:`measure`; both sides have the same folds, clusters and seeds.
 
@@ -385,8 +399,9 @@ def cross_fitted(
         {**dict(zip(by, group)), **_jackknifed(estimate, bool(minus))}
         for group, estimate in estimates.items()
     ]
-    subtracted = ", ".join(str(value) for each in minus for value in each.values())
-    return pd.DataFrame(rows, columns=[*by, *SUMMARY]).assign(metric="AUC", minus=subtracted)
+    table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
+    unit = "frames" if "frame" in scores else "videos"
+    return table.assign(unit=unit, metric="AUC", minus=_named(minus))
 
 
 def _of_folds(group: pd.DataFrame) -> Estimate:
@@ -417,7 +432,7 @@ def _of_folds(group: pd.DataFrame) -> Estimate:
         won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
         values[seed] = won / made
         collapsed[seed] = rows["collapsed"].any()
-    is_fake = group.drop_duplicates("video")["label"]
+    is_fake = rows["label"]  # every seed has the same videos: those of the last are counted
     first = group.iloc[0]
     return Estimate(
         test_set=", ".join(sorted(group["test_set"].unique())),
@@ -431,7 +446,7 @@ def _of_folds(group: pd.DataFrame) -> Estimate:
 
 
 def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
-    """The SUMMARY of the mean over seeds of an estimate of :func:`_of_folds`."""
+    """The SUMMARY, but for ``unit``, of the mean over seeds of what :func:`_of_folds` gives."""
     is_counted = _counted(estimate.collapsed)
     values = estimate.values[is_counted]  # (seeds, 1 + clusters)
     of_seeds = values[:, 0]
@@ -458,7 +473,6 @@ def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
         "of_seeds": tuple(estimate.seeds[is_counted].tolist()),
         "seed_values": tuple(of_seeds.tolist()),
         "of_sets": tuple(folds),
-        "unit": "videos",
         "over": "people, seeds" if len(of_seeds) > 1 else "people",
     }
 

@@ -4,6 +4,7 @@ Which runs are a detector: :mod:`dfnb.report.detectors`; how scores are stored:
 :mod:`dfnb.store.scores`.
 """
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from scipy.special import expit
 
 from dfnb.checks import DfnbError, suggestion
 from dfnb.files import read_table, stored_report
-from dfnb.report.detectors import THIS_RUN, Detector, detectors
+from dfnb.report.detectors import FOLD, THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
@@ -84,7 +85,8 @@ def scores(
       its checkpoints were chosen; ``seed``; ``collapsed``, whether the training learned nothing;
     - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
       that a mean over other datasets averages, else the name of the test set, also where the table
-      has only some of those that the report averages: one word means one set; ``corruption`` and
+      has only some of those that the report averages: one word means one set; of folds, that of
+      their dataset, whatever was trained on; ``corruption`` and
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
       but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
@@ -327,6 +329,8 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
 def _place(source: Source, metadata: About, test_set: str) -> str:
     """The ``place`` of a test set, see :func:`scores`."""
     kept = metadata.test_sets[test_set]
+    if re.search(FOLD, test_set):
+        return re.sub(FOLD, "", test_set)
     if kept.apart and test_set != source.run.train_set:
         return test_set
     return "within" if kept.domain == metadata.train_domain else "across"

@@ -393,7 +393,7 @@ def folds(detector="A", seeds=(1, 2), shift=0.0):
     for fold in range(3):
         draw = rng("folds", fold)
         facts = pd.DataFrame({"label": [0, 1] * 5, "cluster": draw.integers(0, 4, 10).astype(str)})
-        facts = facts.assign(test_set=f"fold-{fold}", cluster=f"{fold}/" + facts["cluster"])
+        facts = facts.assign(test_set=f"clips-fold-{fold}", cluster=f"{fold}/" + facts["cluster"])
         facts["video"] = [f"{fold}-{number}" for number in range(10)]
         for seed in seeds:  # another scale in each fold, as of another network
             noise = rng("scores", detector, fold, seed).normal(size=10)
@@ -435,7 +435,7 @@ def test_cross_fitted_counts_pairs_of_two_clusters_within_folds():
     assert row["low"] < value < row["high"] < 1
     assert (row["n_real"], row["n_fake"], row["sets"]) == (15, 15, 3)
     # Neither the scales of the networks nor pairs of one cluster count.
-    is_fold = scores["test_set"] == "fold-1"
+    is_fold = scores["test_set"] == "clips-fold-1"
     other = scores.assign(score=scores["score"].where(~is_fold, scores["score"] / 10))
     assert only(cross_fitted(other))["value"] == pytest.approx(value)
     assert roc_auc_score(scores["label"], scores["score"]) != pytest.approx(value, abs=0.01)
@@ -451,5 +451,11 @@ def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
     of_seeds = np.array(row["seed_values"])
     variance = (pseudo - others).var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2
     assert row["error"] == pytest.approx(variance**0.5)
+    others = tables("AB", (1, 2, 3), sets=("a", "b"), place="within")
+    both = pd.concat([others, scores.assign(place="clips", method="swap", corruption="")])
+    numbers = measure(both, "AUC", ["place", "detector"], "test_set", minus="A")
+    within, clips = numbers.to_dict("records")  # each place by its own rule
+    alone = measure(others, "AUC", ["place", "detector"], "test_set", minus="A")
+    assert within["value"] == only(alone)["value"] and clips["value"] == row["value"]
     with pytest.raises(DfnbError, match="is in two folds"):
         cross_fitted(scores.assign(cluster="0/0"))

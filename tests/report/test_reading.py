@@ -11,6 +11,7 @@ from dfnb.checks import DfnbError
 from dfnb.files import read_table, report_folder, stored_report, write_bytes
 from dfnb.report import detectors, measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
+from dfnb.report.tables import by_place
 from dfnb.store import reports
 from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun
@@ -308,6 +309,24 @@ def test_training_sets_that_differ_by_the_seed_are_one_detector():
         add("yours", run_of(seed=seed, train_set="bed-30"))
     (detector,) = detectors("yours")
     assert detector.train_set == "bed-30" and len(detector.runs) == 3
+
+
+def test_folds_are_one_detector_whose_clips_have_a_place_of_their_own():
+    for fold in (1, 2, 3):
+        name = f"clips-fold-{fold}"
+        for seed in (3, 4):  # 3 is the number of a fold, too
+            run = StoredRun(f"f{fold}{seed}", planted.record("xception", seed, train_set=name))
+            tables = {Condition(name): planted.table(name, key=f"{fold}{seed}")}
+            planted.add(run, tables)
+            reports.keep("mine", run, tables)
+    (detector,) = detectors("mine")
+    assert detector.train_set == "clips-fold-{fold}" and len(detector.runs) == 6
+    table = scores("mine")
+    assert {*table["place"]} == {"clips"} and not thresholds("mine")
+    people = table["test_set"].astype(str) + table["cluster"].astype(str)
+    (number,) = by_place(table.assign(cluster=people)).to_dict("records")
+    assert number["of_sets"] == ("clips-fold-1", "clips-fold-2", "clips-fold-3")
+    assert number["seeds"] == 2 and number["over"] == "people, seeds"
     add("theirs", run_of(seed=23, train_set="faceforensics-c23"))
     add("theirs", run_of(seed=40, train_set="faceforensics-c40"))
     names = [each.name for each in detectors("theirs")]
