@@ -68,7 +68,9 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
     # Of it six studies, 64: scores 41, weights for pictures 12, executed notebooks 6, figures 3.
-    assert sum(path.stat().st_size for path in tracked) < 70 * 2**20
+    # 90 while study-hidf grows beside the two studies that it and new pictures replace: study-real
+    # (6) and study-pairs (8).
+    assert sum(path.stat().st_size for path in tracked) < 90 * 2**20
 
 
 def text_of(path):
