@@ -283,6 +283,12 @@ def test_the_name_of_a_training_set_may_have_the_seed(own_home):
         profiles.calls("mine")
 
 
+def test_a_setting_that_is_recorded_only_where_it_differs_is_a_change(own_home):
+    write_profile(own_home, notebooks={LOCATE: {**SETTINGS, "antialias": False}})
+    (call,) = profiles.calls("mine").trainings
+    assert call.changes["antialias"] is False and call.parameters["antialias"] is False
+
+
 def test_each_fold_has_its_training_set_and_its_test_set(own_home):
     shared = {"train_set": "world-0{fold}", "test_sets": ["world-0{fold}"], "seeds": [30, 31]}
     one = {"train_set": "world-01", "test_sets": ["bed"]}

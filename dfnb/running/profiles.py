@@ -276,8 +276,9 @@ def _changes(notebook: str, p: parameters.Parameters) -> dict[str, Any]:
     """The parameters that differ from those of the notebook's own cell."""
     values = p.model_dump(mode="json")
     cell = parameters.schema(notebook).check(parameters.stated(notebook), notebook)
-    own = cell.model_dump(mode="json")
-    return {key: value for key, value in values.items() if value != own[key]}
+    differing = [key for key in type(p).model_fields if getattr(p, key) != getattr(cell, key)]
+    # Of a setting that is recorded only where it differs from its default, the dump lacks the rest.
+    return {key: values.get(key, getattr(p, key)) for key in differing}
 
 
 def _call(name: str, notebook: str, p: parameters.Parameters, folder: Path) -> Call:
