@@ -229,6 +229,25 @@ def test_calls_survive_their_file_and_papermill(name, empty_home):
             assert {*passed} <= {"save", "variant"}
 
 
+PLANNED = files.read_json(CHECKOUT / "tests" / "golden" / "planned.json")
+
+
+@pytest.mark.parametrize("name", PLANNED["ids"])
+def test_a_profile_trains_what_it_always_did(name, empty_home):
+    """By an edit of a notebook's cell, too, the trainings of a profile become others."""
+    planned = profiles.calls(name).trainings
+    assert sorted(call.name for call in planned) == PLANNED["ids"][name]
+
+
+@pytest.mark.parametrize("name", PLANNED["parameters"])
+def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
+    profile = profiles.read(name)
+    of_papers = [each for each in profile.notebooks if each in papers.notebooks()]
+    stated = [p for each in of_papers for p in profiles._stated(name, profile, each)]
+    values = [p.model_dump(mode="json") for p in stated]
+    assert files.digest(values) == PLANNED["parameters"][name]
+
+
 def variants_of(calls):
     return [(call.parameters["seed"], call.parameters["variant"]) for call in calls.trainings]
 
