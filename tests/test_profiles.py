@@ -248,6 +248,59 @@ def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
     assert files.digest(values) == PLANNED["parameters"][name]
 
 
+def edit_cell(home, notebook, old, new):
+    """Change a line of the parameters' cell of the home's copy of a notebook."""
+    path = home / "notebooks" / f"{notebook}.ipynb"
+    if not path.exists():
+        shutil.copy(CHECKOUT / "notebooks" / path.name, path)
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_a_profile_may_start_from_the_cells_or_from_what_is_published(own_home):
+    of_cell = parameters.stated(LOCATE)
+    published = papers.module("locate_and_verify").Settings()
+    assert of_cell["fusion_width"] != published.fusion_width
+    variants = {LOCATE: {"modules: one": {"modules": ["mpff"]}}}
+    for start, width in (("notebooks", of_cell["fusion_width"]), ("published", None)):
+        write_profile(own_home, notebooks={LOCATE: {"epochs": 1}}, variants=variants, start=start)
+        for p in profiles._stated("mine", profiles.read("mine"), LOCATE):
+            assert (p.fusion_width, p.epochs) == (width or published.fusion_width, 1)
+            assert (p.report, p.train_set, p.test_sets) == ("mine", "smoke-a", ["smoke-b"])
+            assert p.seed == 0 and p.save
+
+
+def test_an_edited_cell_is_named_before_the_profile_trains_by_it(own_home, capfd):
+    """Until a run has begun with it: a dry run says it as often as it is asked."""
+    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}}, start="notebooks")
+    edit_cell(own_home, BASELINE, "lr: float = 2e-3", "lr: float = 1e-3")
+    profiles.keep_copy("mine")
+    edit_cell(own_home, BASELINE, "lr: float = 1e-3", "lr: float = 4e-3")
+    edit_cell(own_home, BASELINE, "epochs: int = 32", "epochs: int = 33")  # stated: without effect
+    sentence = f"{BASELINE}: its cell has lr = 0.004 now, and mine ran with 0.001 before"
+    for _ in range(2):
+        workflow.run("mine", cores=1, dry_run=True)
+        assert [line for line in capfd.readouterr().err.splitlines() if "cell" in line] == [
+            sentence
+        ]
+    profiles.keep_copy("mine")
+    assert profiles.changed_cells("mine") == []
+    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}})  # published: no cell matters
+    edit_cell(own_home, BASELINE, "lr: float = 4e-3", "lr: float = 3e-3")
+    assert profiles.changed_cells("mine") == []
+
+
+def test_a_cell_is_compared_with_a_value_that_stood_in_the_profile_last_time(own_home):
+    """As the committed copies have them, which are older than ``start``."""
+    write_profile(own_home, notebooks={BASELINE: {"lr": 0.001, "epochs": 32}})
+    profiles.keep_copy("mine")
+    write_profile(own_home, notebooks={BASELINE: {}}, start="notebooks")
+    (sentence,) = profiles.changed_cells("mine")
+    assert sentence == f"{BASELINE}: its cell has lr = 0.002 now, and mine ran with 0.001 before"
+    assert profiles.changed_cells("study-bed") == []
+
+
 def variants_of(calls):
     return [(call.parameters["seed"], call.parameters["variant"]) for call in calls.trainings]
 
@@ -596,7 +649,10 @@ def test_a_training_leaves_its_scores_and_record_in_the_report(done, monkeypatch
     assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
     assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
-    assert reports.profile_of("mine") == yaml.safe_load(profile)
+    kept, written = reports.profile_of("mine"), yaml.safe_load(profile)
+    for notebook, stated in written.pop("notebooks").items():
+        assert stated.items() <= kept["notebooks"][notebook].items()
+    assert kept.pop("notebooks") and kept == written
 
 
 def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_home):
