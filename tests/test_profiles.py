@@ -32,6 +32,7 @@ from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about
 from dfnb.store.scores import add as add_scores
+from dfnb.store.scores import write as write_scores
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
@@ -845,6 +846,63 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
 )
 def test_a_run_may_have_several_names(variant, names):
     assert parameters.check(LOCATE, {**NAMESPACE, "variant": variant}).variants == names
+
+
+def cells_of(notebook, **changes):
+    """The namespace of a notebook that papermill executes with these changes."""
+    node = load_notebook_node(str(CHECKOUT / "notebooks" / f"{notebook}.ipynb"))
+    cells = parameterize_notebook(node, changes).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    return {**literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb"), **changes, "In": sources}
+
+
+def test_a_run_without_a_name_is_called_by_what_its_reader_changed(home, capsys):
+    """In the order of the command, without what follows from it, or is the report's."""
+    of_report = {"train_set": "smoke-a", "seed": 3, "map_frames": 0, "test_sets": ["smoke-b"]}
+    changes = {"schedule": "step", "lr": 0.0005, "backbone": "legacy_xception", **of_report}
+    p = parameters.check(BASELINE, cells_of(BASELINE, **changes))
+    assert p.variants == ["main, schedule step, lr 0.0005, backbone legacy_xception"]
+    said = capsys.readouterr().out
+    assert said.startswith("Changed: schedule = 'step', lr = 0.0005, backbone = 'legacy_xception',")
+    assert "mean" not in said
+    assert parameters.check(BASELINE, cells_of(BASELINE, **of_report)).variants == []
+    assert parameters.check(BASELINE, cells_of(BASELINE, variant="A", lr=0.5)).variants == ["A"]
+    modules = {"modules": ["second_stream", "srm"], "dropout": 0.4, "accumulate": 2, "epochs": 1}
+    (name,) = parameters.check(LOCATE, cells_of(LOCATE, **modules, mpff_width=16)).variants
+    assert name == "main, modules [second_stream, srm], dropout 0.4, accumulate 2, …"
+
+
+def test_a_name_that_another_run_has_is_refused_before_anything_trains(own_home, capsys):
+    """A run may be executed again, also under another name, which a line says."""
+    asked = {"report": "mine", "save": True, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
+    asked |= {"seed": 0}
+    first = parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
+    training = measuring.training_of(first)
+    settings = training.settings.model_dump(mode="json")
+
+    def plant(*names):
+        path = reports.score_path(files.report_folder("mine"), training.id)
+        record = planted.record("xception", train_set="smoke-a", settings=settings)
+        about = planted.about(record, {}).model_copy(update={"variants": [*names]})
+        write_scores(path, pd.DataFrame(), about)
+
+    plant("main", "loss: CE")
+    capsys.readouterr()
+    for variant in ("main", "loss: CE", "b; main", ""):
+        values = cells_of(BASELINE, **asked, variant=variant)
+        with pytest.raises(DfnbError, match=f"^report mine has Baseline.*, {training.id}") as error:
+            parameters.check(BASELINE, values)
+        unsaved = parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "save": False}))
+        other = measuring.training_of(unsaved)
+        assert f"{other.id} has another lr (0.002, there 0.001): give" in str(error.value)
+    free = [{"variant": "slow"}, {"seed": 1}, {"train_set": "smoke-b"}, {"report": "other"}]
+    for change in [*free, {"epochs": 3}, {"save": False}]:
+        parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "variant": "", **change}))
+    capsys.readouterr()
+    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001, variant="main; loss: CE"))
+    assert "renamed" not in capsys.readouterr().out
+    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
+    assert "mine has this run as main; loss: CE: it is renamed" in capsys.readouterr().out
 
 
 def test_a_name_that_no_table_can_show_is_refused():

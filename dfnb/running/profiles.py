@@ -22,7 +22,7 @@ from dfnb.data import sources
 from dfnb.data.frames import load_frames, select
 from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
-from dfnb.report.detectors import MAIN, name_of, split
+from dfnb.report.detectors import MAIN, name_of
 from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
 from dfnb.running.parameters import Names, Seeds, TrainingParameters
@@ -425,7 +425,7 @@ def _seeds_by_detector(named: Iterable[tuple[str, str, int]]) -> dict[str, set[i
     seeds = defaultdict(set)
     for notebook, variant, seed in named:
         title = papers.module(papers.notebooks()[notebook]).PAPER.title
-        seeds[name_of(title, *split(variant))].add(seed)
+        seeds[name_of(title, variant)].add(seed)
     return seeds
 
 
