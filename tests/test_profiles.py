@@ -33,6 +33,7 @@ from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about
 from dfnb.store.scores import add as add_scores
+from dfnb.store.scores import write as write_scores
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
@@ -228,6 +229,78 @@ def test_calls_survive_their_file_and_papermill(name, empty_home):
         assert checked.model_dump(mode="json") == call.parameters
         if name == parameters.DESCRIBED and call in calls.shown:  # as a reader opens them
             assert {*passed} <= {"save", "variant"}
+
+
+PLANNED = files.read_json(CHECKOUT / "tests" / "golden" / "planned.json")
+
+
+@pytest.mark.parametrize("name", PLANNED["ids"])
+def test_a_profile_trains_what_it_always_did(name, empty_home):
+    """By an edit of a notebook's cell, too, the trainings of a profile become others."""
+    planned = profiles.calls(name).trainings
+    assert sorted(call.name for call in planned) == PLANNED["ids"][name]
+
+
+@pytest.mark.parametrize("name", PLANNED["parameters"])
+def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
+    profile = profiles.read(name)
+    of_papers = [each for each in profile.notebooks if each in papers.notebooks()]
+    stated = [p for each in of_papers for p in profiles._stated(name, profile, each)]
+    values = [p.model_dump(mode="json") for p in stated]
+    assert files.digest(values) == PLANNED["parameters"][name]
+
+
+def edit_cell(home, notebook, old, new):
+    """Change a line of the parameters' cell of the home's copy of a notebook."""
+    path = home / "notebooks" / f"{notebook}.ipynb"
+    if not path.exists():
+        shutil.copy(CHECKOUT / "notebooks" / path.name, path)
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_a_profile_may_start_from_the_cells_or_from_what_is_published(own_home):
+    of_cell = parameters.stated(LOCATE)
+    published = papers.module("locate_and_verify").Settings()
+    assert of_cell["fusion_width"] != published.fusion_width
+    variants = {LOCATE: {"modules: one": {"modules": ["mpff"]}}}
+    for start, width in (("notebooks", of_cell["fusion_width"]), ("published", None)):
+        write_profile(own_home, notebooks={LOCATE: {"epochs": 1}}, variants=variants, start=start)
+        for p in profiles._stated("mine", profiles.read("mine"), LOCATE):
+            assert (p.fusion_width, p.epochs) == (width or published.fusion_width, 1)
+            assert (p.report, p.train_set, p.test_sets) == ("mine", "smoke-a", ["smoke-b"])
+            assert p.seed == 0 and p.save
+
+
+def test_an_edited_cell_is_named_before_the_profile_trains_by_it(own_home, capfd):
+    """Until a run has begun with it: a dry run says it as often as it is asked."""
+    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}}, start="notebooks")
+    edit_cell(own_home, BASELINE, "lr: float = 2e-3", "lr: float = 1e-3")
+    profiles.keep_copy("mine")
+    edit_cell(own_home, BASELINE, "lr: float = 1e-3", "lr: float = 4e-3")
+    edit_cell(own_home, BASELINE, "epochs: int = 32", "epochs: int = 33")  # stated: without effect
+    sentence = f"{BASELINE}: its cell has lr = 0.004 now, and mine ran with 0.001 before"
+    for _ in range(2):
+        workflow.run("mine", cores=1, dry_run=True)
+        assert [line for line in capfd.readouterr().err.splitlines() if "cell" in line] == [
+            sentence
+        ]
+    profiles.keep_copy("mine")
+    assert profiles.changed_cells("mine") == []
+    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}})  # published: no cell matters
+    edit_cell(own_home, BASELINE, "lr: float = 4e-3", "lr: float = 3e-3")
+    assert profiles.changed_cells("mine") == []
+
+
+def test_a_cell_is_compared_with_a_value_that_stood_in_the_profile_last_time(own_home):
+    """As the committed copies have them, which are older than ``start``."""
+    write_profile(own_home, notebooks={BASELINE: {"lr": 0.001, "epochs": 32}})
+    profiles.keep_copy("mine")
+    write_profile(own_home, notebooks={BASELINE: {}}, start="notebooks")
+    (sentence,) = profiles.changed_cells("mine")
+    assert sentence == f"{BASELINE}: its cell has lr = 0.002 now, and mine ran with 0.001 before"
+    assert profiles.changed_cells("study-bed") == []
 
 
 def variants_of(calls):
@@ -602,7 +675,10 @@ def test_a_training_leaves_its_scores_and_record_in_the_report(done, monkeypatch
     assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
     assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
-    assert reports.profile_of("mine") == yaml.safe_load(profile)
+    kept, written = reports.profile_of("mine"), yaml.safe_load(profile)
+    for notebook, stated in written.pop("notebooks").items():
+        assert stated.items() <= kept["notebooks"][notebook].items()
+    assert kept.pop("notebooks") and kept == written
 
 
 def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_home):
@@ -795,6 +871,63 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
 )
 def test_a_run_may_have_several_names(variant, names):
     assert parameters.check(LOCATE, {**NAMESPACE, "variant": variant}).variants == names
+
+
+def cells_of(notebook, **changes):
+    """The namespace of a notebook that papermill executes with these changes."""
+    node = load_notebook_node(str(CHECKOUT / "notebooks" / f"{notebook}.ipynb"))
+    cells = parameterize_notebook(node, changes).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    return {**literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb"), **changes, "In": sources}
+
+
+def test_a_run_without_a_name_is_called_by_what_its_reader_changed(home, capsys):
+    """In the order of the command, without what follows from it, or is the report's."""
+    of_report = {"train_set": "smoke-a", "seed": 3, "map_frames": 0, "test_sets": ["smoke-b"]}
+    changes = {"schedule": "step", "lr": 0.0005, "backbone": "legacy_xception", **of_report}
+    p = parameters.check(BASELINE, cells_of(BASELINE, **changes))
+    assert p.variants == ["main, schedule step, lr 0.0005, backbone legacy_xception"]
+    said = capsys.readouterr().out
+    assert said.startswith("Changed: schedule = 'step', lr = 0.0005, backbone = 'legacy_xception',")
+    assert "mean" not in said
+    assert parameters.check(BASELINE, cells_of(BASELINE, **of_report)).variants == []
+    assert parameters.check(BASELINE, cells_of(BASELINE, variant="A", lr=0.5)).variants == ["A"]
+    modules = {"modules": ["second_stream", "srm"], "dropout": 0.4, "accumulate": 2, "epochs": 1}
+    (name,) = parameters.check(LOCATE, cells_of(LOCATE, **modules, mpff_width=16)).variants
+    assert name == "main, modules [second_stream, srm], dropout 0.4, accumulate 2, …"
+
+
+def test_a_name_that_another_run_has_is_refused_before_anything_trains(own_home, capsys):
+    """A run may be executed again, also under another name, which a line says."""
+    asked = {"report": "mine", "save": True, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
+    asked |= {"seed": 0}
+    first = parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
+    training = measuring.training_of(first)
+    settings = training.settings.model_dump(mode="json")
+
+    def plant(*names):
+        path = reports.score_path(files.report_folder("mine"), training.id)
+        record = planted.record("xception", train_set="smoke-a", settings=settings)
+        about = planted.about(record, {}).model_copy(update={"variants": [*names]})
+        write_scores(path, pd.DataFrame(), about)
+
+    plant("main", "loss: CE")
+    capsys.readouterr()
+    for variant in ("main", "loss: CE", "b; main", ""):
+        values = cells_of(BASELINE, **asked, variant=variant)
+        with pytest.raises(DfnbError, match=f"^report mine has Baseline.*, {training.id}") as error:
+            parameters.check(BASELINE, values)
+        unsaved = parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "save": False}))
+        other = measuring.training_of(unsaved)
+        assert f"{other.id} has another lr (0.002, there 0.001): give" in str(error.value)
+    free = [{"variant": "slow"}, {"seed": 1}, {"train_set": "smoke-b"}, {"report": "other"}]
+    for change in [*free, {"epochs": 3}, {"save": False}]:
+        parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "variant": "", **change}))
+    capsys.readouterr()
+    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001, variant="main; loss: CE"))
+    assert "renamed" not in capsys.readouterr().out
+    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
+    assert "mine has this run as main; loss: CE: it is renamed" in capsys.readouterr().out
 
 
 def test_a_name_that_no_table_can_show_is_refused():

@@ -1,18 +1,16 @@
 """The detectors of a report: which of its runs belong together, and what tables call them.
 
-A run has the names that its parameter ``variant`` gives it, see :func:`split`: ``main``, the
-detector of its paper; ``modules: without CMCE``, an ablation and its variant; ``ResNet-50``, a
-detector beside the papers'. Without any, runs that differ in the seed alone are a detector, which
-is named by what differs among those of its paper.
+A run has the names that its parameter ``variant`` gives it: ``main``, the detector of its paper;
+``modules: without CMCE``, an ablation and its variant; ``ResNet-50``, a detector beside the
+papers'. Without any it is ``main``, too, with what its reader changed: ``main, lr 0.0005``.
 """
 
 import re
-import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dfnb.checks import DfnbError
 from dfnb.files import stored_report
@@ -23,9 +21,6 @@ from dfnb.store.runs import StoredRun
 FOLD = r"-fold-\d+$"  # how the name of a fold of a cross-fitted dataset ends
 MAIN = "main"  # a paper's own detector; of an ablation, what its other variants are compared with
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
-LONGEST_NAME = 60  # letters of what a name says about settings
-# What follows from other parameters, or from the code.
-DERIVED = {"data", "start_weights", "version", "numbers"}
 
 
 class Detector(NamedTuple):
@@ -40,59 +35,113 @@ class Detector(NamedTuple):
     is_beside: bool = False  # whether it stands beside the papers' own, as ResNet-50 does
 
 
-def split(variant: str) -> tuple[str, str]:
-    """Ablation and variant of a name such as ``modules: without CMCE``.
+def is_main(name: str) -> bool:
+    """Whether a run is called ``main``, perhaps with what was changed; "": it has no name."""
+    return name in ("", MAIN) or name.startswith(f"{MAIN}, ")
+
+
+def split(name: str) -> tuple[str, str]:
+    """Ablation and variant of a run's name such as ``modules: without CMCE``.
 
     The ablation is empty for a main detector, such as ``ResNet-50``; so is the variant of MAIN.
     """
-    ablation, colon, name = variant.partition(": ")
-    if colon:
-        return ablation, name
-    return "", "" if variant == MAIN else variant
+    if is_main(name):
+        return "", ""
+    ablation, colon, variant = name.partition(": ")
+    return (ablation, variant) if colon else ("", name)
+
+
+def name_of(title: str, name: str) -> str:
+    """What tables call a detector of the paper ``title`` whose runs have this name."""
+    if is_main(name):
+        return ", ".join(filter(None, [title, name.partition(", ")[2]]))
+    return f"{title}, {name}" if split(name)[0] else name
 
 
 def detectors(report: str) -> list[Detector]:
     """The detectors of a report: main ones in the order of their notebooks, then variants.
 
-    Raises :class:`DfnbError` when a detector has a seed twice, and when main detectors that are
-    named by ``variant`` have different training sets.
+    Where two would have one name in tables, each has the end of the id of its first run there: they
+    have one seed, for example, or a variant of two papers' notebooks. Raises :class:`DfnbError`
+    when main detectors that are named by ``variant`` have different training sets.
     """
     folder = stored_report(report)
-    variants = {}  # run -> the names under which it is shown
+    run_names = {}  # run -> the names under which it is shown
     for path in score_files(folder):
         about = scores.read_about(path)
-        variants[StoredRun(path.stem, about.record)] = about.variants
-    train_sets = pooled_train_sets(variants)
-    groups = defaultdict(list)  # runs by what identifies and sorts their detector
-    for run, names in variants.items():
-        notebook, train_set = run.record.detector.notebook, train_sets[run]
-        for ablation, variant in map(split, names):
-            groups[bool(ablation), notebook, ablation, variant, train_set, ""].append(run)
-        if not names:
-            groups[False, notebook, "", "", train_set, _without_seed(run)].append(run)
-    in_order = attrgetter("seed", "train_set")
-    found = {key: tuple(sorted(groups[key], key=in_order)) for key in sorted(groups)}
-    _check_seeds(folder, found.values())
-    _check_train_sets(folder, found)
-    names = {key: name_of(runs[0].record.detector.title, *key[2:4]) for key, runs in found.items()}
-    names.update(_names_of_unnamed(found, train_sets))
-    names = _made_unique(names, found)
+        run_names[StoredRun(path.stem, about.record)] = about.variants or [""]
+    train_sets = pooled_train_sets(run_names)
+    groups = defaultdict(list)
+    for run, names in run_names.items():
+        for name in names:
+            groups[_key(run, name, train_sets[run])].append(run)
+    _check_train_sets(folder, groups)
+    mains = {key.train_set for key in groups if not key.is_ablation}
+    found = [
+        _detector(key, runs, len(mains) > 1)
+        for key in sorted(groups)
+        for runs in _once_per_seed(groups[key])
+    ]
+    count = Counter(each.name for each in found)
     return [
-        Detector(
-            names[key],
-            runs[0].parameters.paper,
-            *(key[2:4] if key[0] else ("", "")),
-            key[4],
-            runs,
-            not key[0] and bool(key[3]),
-        )
-        for key, runs in found.items()
+        each._replace(name=f"{each.name} ({each.runs[0].id.rpartition('-')[2]})")
+        if count[each.name] > 1
+        else each
+        for each in found
     ]
 
 
-def name_of(title: str, ablation: str, variant: str) -> str:
-    """The name of a detector of the paper ``title`` that ``variant`` names, see :func:`split`."""
-    return f"{title}, {ablation}: {variant}" if ablation else variant or title
+class _Key(NamedTuple):
+    """What identifies and sorts a detector."""
+
+    is_ablation: bool
+    notebook: str
+    ablation: str
+    is_beside: bool
+    name: str
+    train_set: str
+    settings: str  # of runs whose reader gave no name; else empty
+
+
+def _key(run: StoredRun, name: str, train_set: str) -> _Key:
+    """The detector of a run by one of its names; ``train_set`` is the pooled one."""
+    ablation, variant = split(name)
+    # Nobody said that runs without a name are one detector: their settings must be the same.
+    settings = _without_seed(run) if is_main(name) and name != MAIN else ""
+    is_beside = bool(variant) and not ablation
+    notebook = run.record.detector.notebook
+    return _Key(bool(ablation), notebook, ablation, is_beside, name, train_set, settings)
+
+
+def _detector(key: _Key, runs: Sequence[StoredRun], names_train_set: bool) -> Detector:
+    """The detector of these runs; ``names_train_set``: where its reader gave no name."""
+    name = name_of(runs[0].record.detector.title, key.name)
+    name += f", train_set {key.train_set}" if key.settings and names_train_set else ""
+    paper, variant = runs[0].parameters.paper, split(key.name)[1] if key.is_ablation else ""
+    return Detector(name, paper, key.ablation, variant, key.train_set, tuple(runs), key.is_beside)
+
+
+def _check_train_sets(folder: Path, groups: Iterable[_Key]) -> None:
+    """Raise :class:`DfnbError` where named main detectors differ in their training sets."""
+    named = {key.train_set for key in groups if not key.is_ablation and not key.settings}
+    if len(named) > 1:
+        raise DfnbError(
+            f"{folder} has main detectors of several training sets, {', '.join(sorted(named))}; "
+            "give each a report of its own"
+        )
+
+
+def _once_per_seed(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
+    """The runs of one name as detectors: together, but for those whose seed another one has, too.
+
+    Each fold of a dataset has its own run of a seed. Others may differ in the version of their training set, for example. Together, metrics would take
+    the scores of both for those of one training.
+    """
+    training = attrgetter("seed", "train_set")
+    count = Counter(map(training, runs))
+    ordered = sorted(runs, key=training)
+    together = [run for run in ordered if count[training(run)] == 1]
+    return [*filter(None, [together]), *([run] for run in ordered if count[training(run)] > 1)]
 
 
 def _without_seed(run: StoredRun) -> str:
@@ -100,34 +149,6 @@ def _without_seed(run: StoredRun) -> str:
     # Without ``data``, the identity of the training set: another seed may draw another set.
     options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
     return repr(sorted(options.items()))
-
-
-def _check_seeds(folder: Path, groups: Iterable[Sequence[StoredRun]]) -> None:
-    """Raise :class:`DfnbError` where a detector has a seed twice on one training set.
-
-    ``groups`` are the runs of each detector. The two may differ in the version of their training
-    set, for example, or have one ``variant`` and different settings. Metrics would take the scores
-    of both for those of one training.
-    """
-    for runs in groups:
-        by_seed = {}  # and fold, of which each has its own training set
-        for run in runs:
-            other = by_seed.setdefault((run.seed, run.train_set), run)
-            if other is not run:
-                raise DfnbError(
-                    f"{folder} has two runs of one detector and seed, {other.id} and {run.id}, "
-                    f"perhaps on two versions of {run.train_set}; move the score file of one away"
-                )
-
-
-def _check_train_sets(folder: Path, groups: Mapping[tuple, Sequence[StoredRun]]) -> None:
-    """Raise :class:`DfnbError` where named main detectors differ in their training sets."""
-    train_sets = sorted({key[4] for key in groups if not key[0] and not key[5]})
-    if len(train_sets) > 1:
-        raise DfnbError(
-            f"{folder} has main detectors of several training sets, {', '.join(train_sets)}; give "
-            "each a report of its own"
-        )
 
 
 def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
@@ -145,57 +166,3 @@ def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
     for run, name in pooled.items():
         own_sets[name].add(run.train_set)
     return {run: name if len(own_sets[name]) > 1 else run.train_set for run, name in pooled.items()}
-
-
-def _names_of_unnamed(
-    groups: Mapping[tuple, Sequence[StoredRun]],
-    train_sets: Mapping[StoredRun, str],
-) -> dict[tuple, str]:
-    """By key: the name of each detector without a ``variant``.
-
-    It is its title, then what differs among the main detectors of its paper. A setting that an
-    earlier version of the package did not have counts as different.
-    """
-    values = {
-        key: _stated(runs[0], train_sets[runs[0]]) for key, runs in groups.items() if not key[0]
-    }
-    names = {}
-    for key in (key for key in values if key[5]):
-        of_paper = [other for other in values.values() if other["paper"] == values[key]["paper"]]
-        differing = [
-            f"{name} {_in_words(value)}"
-            for name, value in values[key].items()
-            if any(name not in other or other[name] != value for other in of_paper)
-        ]
-        text = textwrap.shorten(", ".join(differing), LONGEST_NAME, placeholder=" …")
-        names[key] = ", ".join(filter(None, [groups[key][0].record.detector.title, text]))
-    return names
-
-
-def _made_unique(
-    names: Mapping[tuple, str],
-    groups: Mapping[tuple, Sequence[StoredRun]],
-) -> dict[tuple, str]:
-    """The names, with the end of the run's id after those that two detectors have.
-
-    As when two papers' notebooks have a variant ``ResNet-50``, or only the version of the code
-    differs.
-    """
-    count = Counter(names.values())
-    return {
-        key: f"{name} ({groups[key][0].id.rpartition('-')[2]})" if count[name] > 1 else name
-        for key, name in names.items()
-    }
-
-
-def _stated(run: StoredRun, train_set: str) -> dict[str, Any]:
-    """The parameters of a run that a reader sets, but the seed; ``train_set`` is the pooled one."""
-    values = run.parameters.model_dump(mode="json", exclude={"settings", "seed", *DERIVED})
-    return {**values, "train_set": train_set, **run.parameters.settings}
-
-
-def _in_words(value: Any) -> str:
-    """A parameter's value in a name: lists as their elements."""
-    if isinstance(value, list):
-        return " + ".join(map(_in_words, value)) or "none"
-    return "none" if value is None else str(value)

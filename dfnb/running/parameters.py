@@ -8,6 +8,7 @@ sentence.
 import ast
 import json
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,9 @@ from pydantic import (
 from dfnb import files, papers
 from dfnb.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
 from dfnb.data.sources import check_known, check_tested, present
-from dfnb.store import reports
+from dfnb.report.detectors import MAIN, name_of
+from dfnb.store import reports, scores
+from dfnb.store.runs import Training
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:
@@ -40,6 +43,7 @@ Names = Annotated[list[Name], Field(min_length=1)]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_without_repetition)]
 
 
+LONGEST_NAME = 60  # letters of a run's name by what was changed
 DESCRIBED = "study-bed"  # the report whose detectors the notebooks show by default
 
 
@@ -82,7 +86,7 @@ class TrainingParameters(Parameters):
         map_frames: On about so many forged frames of the first test set the run's own maps are
             measured; 0: none.
         variant: The names under which the report shows the run, separated by semicolons, see
-            :mod:`dfnb.report.detectors`; empty: that of its parameters.
+            :mod:`dfnb.report.detectors`; empty: it is named by what its reader changed.
     """
 
     paper: Name
@@ -93,6 +97,7 @@ class TrainingParameters(Parameters):
     test_sets: Names
     map_frames: NonNegativeInt = 0
     variant: str = ""
+    _changed: str = PrivateAttr("")  # set by check: what was changed of the training, in words
 
     @field_validator("variant")
     @classmethod
@@ -105,8 +110,9 @@ class TrainingParameters(Parameters):
 
     @property
     def variants(self) -> list[str]:
-        """The names in ``variant``."""
-        return split_variants(self.variant)
+        """The names in ``variant`` or, without any, that by what was changed, if there is some."""
+        changed = [f"{MAIN}, {self._changed}"] if self._changed else []
+        return split_variants(self.variant) or changed
 
     def settings(self) -> Closed:
         """The part of the parameters that belongs to the paper: an instance of its ``Settings``."""
@@ -288,45 +294,105 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
             the executed cells.
 
     Raises :class:`DfnbError` with one sentence; of a paper's notebook also for datasets that nobody
-    knows, for test sets that lack real or fake frames, and where no test set is left; and as
+    knows, for test sets that lack real or fake frames, where no test set is left and, with
+    ``save``, where another run of the report has the name of this one; and as
     :func:`dfnb.store.reports.kinds_of_call`.
     """
     expected = schema(notebook)
     cells = namespace.get("In", ())
-    names = {*expected.model_fields, *_stated_in(cells)}
+    names = dict.fromkeys([*_stated_in(cells), *expected.model_fields])  # in the reader's order
     _refuse_overwritten(cells, namespace)
-    values = {name: namespace[name] for name in names & namespace.keys()}
+    values = {name: namespace[name] for name in names if name in namespace}
     p = expected.check(values, notebook)
     described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
-    changed = [
-        f"{name} = {value!r}" for name, value in dict(p).items() if value != described.get(name)
-    ]
+    # Of values alone: others may follow from these, such as the input of another backbone.
+    changed = [name for name in values if getattr(p, name) != described.get(name)]
     if changed and notebook != "10_report":  # its texts are about any report
-        print(f"Changed: {', '.join(changed)}. The texts describe the defaults.")
+        text = ", ".join(f"{name} = {getattr(p, name)!r}" for name in changed)
+        print(f"Changed: {text}. The texts describe the defaults.")
     if isinstance(p, TrainingParameters):
         check_known([p.train_set], notebook)
         p = p.model_copy(update={"test_sets": present(p.test_sets, notebook)})
         check_tested(p.test_sets, notebook)
+        p._changed = _in_words(p, changed)
     if p.save:
         p._kinds = reports.kinds_of_call(p.report, notebook, p.model_dump(mode="json"))
+        if isinstance(p, TrainingParameters):
+            _refuse_taken_name(p)
     else:
         print("Nothing is kept in a report: save = True with a report of your own does that.")
     return p
 
 
-def _stated_in(cells: Iterable[str]) -> set[str]:
-    """The names in the cell of the parameters and in the cell that papermill injects.
+def _in_words(p: TrainingParameters, changed: Iterable[str]) -> str:
+    """A short name of a run by these changed parameters, such as ``lr 0.0005, schedule step``.
+
+    It is without those that belong to the report, and without training set and seed: seeds of one
+    name are one detector.
+    """
+    own = TrainingParameters.model_fields.keys() - {"seen_methods", "frames_per_video"}
+    values = p.model_dump(mode="json")
+    parts = [f"{name} {values[name]}".replace("'", "") for name in changed if name not in own]
+    return textwrap.shorten(", ".join(parts), LONGEST_NAME, placeholder=" …")
+
+
+def _refuse_taken_name(p: TrainingParameters) -> None:
+    """Raise :class:`DfnbError` where another run of the report has a name of this one.
+
+    That is one of the same paper, training set and seed. A line says where this run gets other
+    names than it has there.
+    """
+    from dfnb.running.measuring import training_of  # with torch
+
+    same_seed = {}  # id -> names and training of each run that may be in the way
+    for path in reports.score_files(files.stored_report(p.report)):
+        about = scores.read_about(path)
+        known = about.record.parameters
+        if (known.paper, known.train_set, known.seed) == (p.paper, p.train_set, p.seed):
+            same_seed[path.stem] = about.variants or [MAIN], known
+    if not same_seed:
+        return
+    training, names = training_of(p), p.variants or [MAIN]
+    for run_id, (known_names, known) in same_seed.items():
+        if run_id == training.id and names != known_names:
+            print(f"{p.report} has this run as {'; '.join(known_names)}: it is renamed there.")
+        elif run_id != training.id and (taken := {*names} & {*known_names}):
+            name = name_of(papers.module(p.paper).PAPER.title, min(taken))
+            raise DfnbError(
+                f"report {p.report} has {name} of seed {p.seed} on {p.train_set} already, "
+                f"{run_id}, and {training.id} has another {_differing(training, known)}: give this "
+                "run a variant that is free, or another report"
+            )
+
+
+def _differing(training: Training, known: Training) -> str:
+    """In what a training differs from a stored one, in words."""
+    new, old = (
+        {**values.pop("settings"), **values}
+        for values in (training.model_dump(mode="json"), known.model_dump(mode="json"))
+    )
+    own = new.keys() - {"data", "start_weights", "version", "numbers", "code"}
+    differing = [
+        f"{name} ({new[name]}, there {old[name]})"
+        for name in new
+        if name in own and old.get(name, new[name]) != new[name]
+    ]
+    return ", ".join(differing) or "version of its training set, start or code"
+
+
+def _stated_in(cells: Iterable[str]) -> list[str]:
+    """The names in the cell that papermill injects, then those in the cell of the parameters.
 
     ``cells`` are the source texts of the executed cells. Of a cell that was executed several times
     the last text counts: an earlier one may have the mistake that was mended since.
     """
-    stated, injected = set(), set()
+    stated, injected = [], []
     for cell in cells:
         if cell.startswith("# Parameters"):
-            injected = {*re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
+            injected = re.findall(r"^(\w+) = ", cell, re.MULTILINE)
         elif "report" in annotated(cell):  # every notebook has this parameter
-            stated = annotated(cell).keys()
-    return {*stated, *injected}
+            stated = annotated(cell)
+    return [*injected, *stated]
 
 
 def _refuse_overwritten(cells: Iterable[str], namespace: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from dfnb.data import sources
 from dfnb.data.frames import load_frames, select
 from dfnb.data.sources import check_known, check_tested, is_available
 from dfnb.report import claims
-from dfnb.report.detectors import MAIN, name_of, split
+from dfnb.report.detectors import MAIN, name_of
 from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
 from dfnb.running.parameters import Seeds, TrainingParameters
@@ -73,9 +73,12 @@ class Profile(Closed):
             notebooks are executed whole.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
             claim is registered.
+        start: where the parameters of a paper's notebook come from that nothing here states:
+            ``notebooks``, its own cell; ``published``, the paper's ``Settings``.
     """
 
     description: str
+    start: Literal["notebooks", "published"] = "published"
     train_set: str
     test_sets: list[str]  # checked as parameters of the notebooks, when their {fold} is replaced
     seeds: Seeds
@@ -158,12 +161,55 @@ def refuse_hand_made(name: str) -> None:
         )
 
 
-def keep_copy(name: str) -> None:
-    """Write the entries of a profile to its report, which is then read without the profile."""
+def keep_copy(name: str, dry_run: bool = False) -> None:
+    """Write the entries of a profile to its report, which is then read without the profile.
+
+    Notebooks have there also what their cells give the profile. A dry run leaves those of the last
+    run, with which :func:`changed_cells` compares.
+    """
+    profile = read(name)
+    notebooks = {
+        notebook: {**_of_cell(profile, notebook), **changes}
+        for notebook, changes in profile.notebooks.items()
+    }
+    if dry_run:
+        notebooks = reports.profile_of(name).get("notebooks", notebooks)
     # Through JSON, which knows no references: YAML would write them for lists that stand twice.
-    entries = json.loads(json.dumps(content(name)))
+    entries = json.loads(json.dumps({**content(name), "notebooks": notebooks}))
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
     files.write_bytes(files.report_folder(name) / "profile.yaml", text.encode())
+
+
+def changed_cells(name: str) -> list[str]:
+    """A sentence for each value that a notebook's cell gives the profile, and another last time.
+
+    By such a value the profile trains, measures or shows something else, and no line of its file
+    says so.
+    """
+    profile = read(name)
+    last = reports.profile_of(name).get("notebooks", {})
+    sentences = []
+    for notebook, changes in profile.notebooks.items():
+        before = last.get(notebook, {})
+        for parameter, value in _of_cell(profile, notebook).items():
+            if parameter not in changes and before.get(parameter, value) != value:
+                sentences.append(
+                    f"{notebook}: its cell has {parameter} = {value!r} now, and {name} ran with "
+                    f"{before[parameter]!r} before"
+                )
+    return sentences
+
+
+def _of_cell(profile: Profile, notebook: str) -> dict[str, Any]:
+    """The values of a notebook's cell from which the profile starts, see :class:`Profile`.
+
+    They are without those that a profile sets itself. A notebook that trains nothing has no
+    published ones.
+    """
+    if profile.start == "published" and notebook in papers.notebooks():
+        return {}
+    own = {*REPLACED, "train_set", "test_sets"}
+    return {name: value for name, value in parameters.stated(notebook).items() if name not in own}
 
 
 # ---------------------------------------------------------------- calls
@@ -236,8 +282,8 @@ def calls(name: str, main: bool = False) -> Calls:
         tested = chain(profile.test_sets, *(p.test_sets for p in planned))
         claims.check_plan(profile.claims, _seeds_by_detector(named), {*tested})
     others = {  # shown notebooks that train nothing; checked before the first training
-        notebook: _others_parameters(name, notebook, changes)
-        for notebook, changes in profile.notebooks.items()
+        notebook: _others_parameters(name, profile, notebook)
+        for notebook in profile.notebooks
         if notebook not in papers.notebooks()
     }
     if main:  # released weights have no training that could be left out: they are scored
@@ -309,16 +355,12 @@ def _as_described(
     return parameters.schema(notebook).check(own, notebook)
 
 
-def _others_parameters(
-    name: str,
-    notebook: str,
-    changes: dict[str, Any],
-) -> parameters.Parameters:
+def _others_parameters(name: str, profile: Profile, notebook: str) -> parameters.Parameters:
     """The checked parameters of a notebook that is none of a paper."""
     source = f"profile {name}, {notebook}"
     schema = parameters.schema(notebook)
-    values = {**parameters.stated(notebook), "report": name, "save": True, **changes}
-    p = schema.check(values, source)
+    values = {**_of_cell(profile, notebook), "report": name, "save": True}
+    p = schema.check({**values, **profile.notebooks[notebook]}, source)
     if isinstance(p, parameters.DataParameters):
         check_known(p.datasets, source)
     if isinstance(p, parameters.MeasuringParameters) and p.measured_on:
@@ -388,14 +430,14 @@ def _seeds_by_detector(named: Iterable[tuple[str, str, int]]) -> dict[str, set[i
     seeds = defaultdict(set)
     for notebook, variant, seed in named:
         title = papers.module(papers.notebooks()[notebook]).PAPER.title
-        seeds[name_of(title, *split(variant))].add(seed)
+        seeds[name_of(title, variant)].add(seed)
     return seeds
 
 
 def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingParameters]:
     """The checked parameters of each training that a profile states for a paper's notebook."""
     schema = parameters.schema(notebook)
-    shared = {"report": name, "save": True}
+    shared = {**_of_cell(profile, notebook), "report": name, "save": True}
     shared |= {"train_set": profile.train_set, "test_sets": profile.test_sets}
     shared.update(profile.notebooks[notebook])
     for variant, changes in _variants(profile, notebook, shared.get("released")).items():

@@ -59,9 +59,9 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
             )
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets or weights are not here")
-    _say(*profiles.missing_masks(calls))
+    _say(*profiles.missing_masks(calls), *profiles.changed_cells(profile))
     path = reports.write_calls(profile, calls.model_dump(mode="json"))
-    profiles.keep_copy(profile)  # the report's notebooks read it
+    profiles.keep_copy(profile, dry_run)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
     if dry_run:
         print(_commands(calls))

@@ -176,14 +176,14 @@ def test_places_are_those_of_the_day_when_it_was_scored(empty_home):
 
 
 def run_of(paper="xception", seed=0, **facts):
-    return StoredRun(f"{paper}-{seed}-{len(facts)}", planted.record(paper, seed, **facts))
+    return StoredRun(f"{paper}-{len(facts)}-{seed}", planted.record(paper, seed, **facts))
 
 
 def add(report, run, key="", **more):
     tables = {Condition(name): planted.table(name, key=key) for name in (A, B)}
     tables |= more.get("tables", {})
     planted.add(run, tables)
-    reports.keep(report, run, tables)
+    reports.keep(report, run, tables, more.get("names"))
 
 
 def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
@@ -239,8 +239,8 @@ def test_a_report_grows_and_nothing_in_it_is_replaced():
     (detector,) = detectors("mine")
     assert detector.name == "Baseline" and [run.seed for run in detector.runs] == [0, 1]
     other = {"backbone": "small", "lr": 0.5, "image_size": 96}
-    add("mine", run_of(seed=0, settings=other), "other")
-    assert [each.name for each in detectors("mine")] == ["Baseline, lr 0.01", "Baseline, lr 0.5"]
+    add("mine", run_of(seed=0, settings=other), "other", names=["main, lr 0.5"])
+    assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, lr 0.5"]
     add("mine", run_of("lae"))
     assert [each.name for each in detectors("mine")][-1] == "LAE"
     before = scores("mine")
@@ -251,19 +251,43 @@ def test_a_report_grows_and_nothing_in_it_is_replaced():
     assert len(maps("mine")) == 60
 
 
-def test_a_seed_that_was_trained_on_two_versions_of_its_data_is_refused():
-    add("mine", run_of())
+@pytest.mark.parametrize("names", [None, ["main"], ["loss: CE"], ["ResNet"]])
+def test_two_runs_of_one_name_and_seed_are_shown_with_the_ends_of_their_ids(names):
+    """As of two versions of their training set. Other seeds stay together."""
     parameters = run_of().parameters.model_copy(update={"data": "second"})
-    add("mine", StoredRun("again", run_of().record.model_copy(update={"parameters": parameters})))
-    with pytest.raises(DfnbError, match="two runs of one detector and seed, again and xception-0"):
-        detectors("mine")
+    again = StoredRun("x-again", run_of().record.model_copy(update={"parameters": parameters}))
+    runs = [run_of(), again, run_of(seed=1), run_of(seed=2)]
+    for run in runs:
+        add("mine", run, run.id, names=names)
+    found = detectors("mine")
+    title = {None: "Baseline", "main": "Baseline", "loss: CE": "Baseline, loss: CE"}
+    name = title.get(names and names[0], "ResNet")
+    assert len({each.name for each in found}) == len(found) == 3
+    assert [each.runs for each in found] == [tuple(runs[2:]), (again,), (runs[0],)]
+    table = scores("mine")
+    for each in found:
+        assert each.name.startswith(f"{name} (")
+        own = table[table["detector"] == each.name]
+        assert [*own["seed"].unique()] == [run.seed for run in each.runs]
 
 
-def test_a_setting_that_an_earlier_version_lacked_is_in_the_name():
+def test_runs_without_a_name_that_differ_are_not_one_detector():
+    """Of two seeds, where nobody said what had been changed."""
     settings = run_of().parameters.settings
     add("mine", run_of())
-    add("mine", run_of(settings={**settings, "new": 1}))
-    assert {each.name for each in detectors("mine")} == {"Baseline", "Baseline, new 1"}
+    add("mine", run_of(seed=1, settings={**settings, "lr": 0.5}))
+    assert [len(each.runs) for each in detectors("mine")] == [1, 1]
+    assert {each.name for each in detectors("mine")} == {"Baseline (0)", "Baseline (1)"}
+
+
+def test_a_main_detector_that_was_changed_stands_among_the_main_ones():
+    for seed in (0, 1):
+        add("mine", run_of(seed=seed), names=["main, lr 0.5, modules [a: b]"])
+    add("mine", run_of(seed=0, collapsed=False), names=["ResNet"])
+    changed, beside = detectors("mine")
+    assert changed.name == "Baseline, lr 0.5, modules [a: b]" and len(changed.runs) == 2
+    assert not changed.is_beside and changed.ablation == changed.variant == ""
+    assert beside.is_beside
 
 
 def test_a_run_that_is_added_again_gets_the_names_of_its_variants():
@@ -276,28 +300,12 @@ def test_a_run_that_is_added_again_gets_the_names_of_its_variants():
     assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, loss: CE"]
     for _, rows in scores("mine").groupby("detector", observed=True):
         np.testing.assert_array_equal(rows.sort_values(keys)["score"], before["score"])
-    add("mine", run_of(settings={**run.parameters.settings, "lr": 0.5}))
+    changed = run_of(settings={**run.parameters.settings, "lr": 0.5})
+    add("mine", changed, names=["main, lr 0.5"])
     names = ["Baseline", "Baseline, lr 0.5", "Baseline, loss: CE"]
     assert [each.name for each in detectors("mine")] == names
     reports.keep("mine", run, [Condition(A)])  # None: the names stay
     assert [each.name for each in detectors("mine")] == names
-
-
-def test_a_name_says_what_was_set_and_nothing_that_follows_from_it():
-    """Of two backbones the weights' hashes differ, too; long lists are cut."""
-    settings = run_of().parameters.settings
-    for number, backbone in enumerate(("small", "large")):
-        record = run_of(settings={**settings, "backbone": backbone}).record
-        weights = {"start_weights": 64 * str(number), "version": number}
-        parameters = record.parameters.model_copy(update=weights)
-        add("mine", StoredRun(backbone, record.model_copy(update={"parameters": parameters})))
-    assert {each.name for each in detectors("mine")} == {
-        "Baseline, backbone small",
-        "Baseline, backbone large",
-    }
-    many = {**settings, "backbone": "small", "modules": [f"module_{n}" for n in range(30)]}
-    add("mine", run_of(settings=many))
-    assert max(len(each.name) for each in detectors("mine")) < 80
 
 
 def test_training_sets_that_differ_by_the_seed_are_one_detector():

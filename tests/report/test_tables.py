@@ -56,7 +56,8 @@ def test_the_baseline_is_found_by_its_paper():
     """In a report of one's own it has no name of its own: the first of its paper is subtracted."""
     for lr in (0.01, 0.1):
         settings = {"backbone": "small", "lr": lr, "image_size": 96}
-        planted.write("own", "xception", variant="", strength=3, settings=settings, name=f"x-{lr}")
+        name = f"main, lr {lr}"
+        planted.write("own", "xception", 0, name, 3, settings=settings, name=f"x-{lr}")
     planted.write("own", "lae", strength=1)
     scores = report.scores("own")
     run = scores[scores["paper"] == "lae"].assign(detector="this run")
