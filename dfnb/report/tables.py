@@ -142,16 +142,19 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
 
     ``maps`` are those of :func:`dfnb.report.reading.maps`, measured by
     :func:`dfnb.attribution.measures.sanity`. A map with negative values has a second row: with them
-    it has WITH_SIGN after its name. The columns are those of :func:`measure`, and
+    it has WITH_SIGN after its name. All is of the first training of each detector, which
+    notebook 08 compares. The columns are those of :func:`measure`, and
 
     - ``value``, ``low`` and ``high``: the mean CORRELATION of pairs of a frame and a random
       network, and its interval, in which people and random networks are resampled; NaN where no
       pair has a correlation;
     - ``grey``, the mean rank correlation with the map of a grey image; NaN where that is blank;
     - ``blank``, the share of pairs that have no correlation, because one of the maps is blank;
-    - ``trained``, the seeds as text, with "one training" where that is so.
+    - ``trained``, its seed as text.
     """
     checked = maps[maps["sanity"]].astype({"map": str})
+    first = checked.groupby("detector", observed=True)["seed"].transform("min")
+    checked = checked[checked["seed"] == first]
     by = ["detector", "map"]
     random = [name for name in checked if name.startswith("random ")]
     signed = [name for name in checked if name.startswith("signed ")]
@@ -166,15 +169,15 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     of_map = pairs.groupby(by, observed=True, sort=False)
     table = of_map[CORRELATION].agg(lambda each: each.isna().mean()).to_frame("blank")
     table["grey"] = checked.reindex(columns=[*by, "grey"]).groupby(by, observed=True)["grey"].mean()
-    seeds = of_map["seed"].unique()
-    table["trained"] = seeds.map(ranges).where(seeds.map(len) > 1, seeds.map(ranges) + ONE)
+    seed = of_map["seed"].first()
+    table["trained"] = seed.astype(str) + ONE
     # The number of the random network stands for the seed, so that it is resampled like one.
     numbers = measure(
         pairs.assign(seed=pairs["network"].str.split().str[-1]), CORRELATION, by, "test_set"
     )
     numbers = numbers.set_index(by)
-    numbers["of_seeds"] = seeds.map(tuple)
-    numbers["seeds"] = seeds.map(len)
+    numbers["of_seeds"] = seed.map(lambda of_map: (of_map,))
+    numbers["seeds"] = 1
     numbers["over"] = numbers["over"].str.replace("seeds", "random networks")
     return table.join(numbers).reset_index().assign(metric=CORRELATION, minus="")
 
