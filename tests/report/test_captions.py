@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from functools import partial
+from itertools import chain
 
 import pandas as pd
 import planted
@@ -13,7 +14,6 @@ from numpy import nan
 import notebooks
 from dfnb import files, report, statistics
 from dfnb.report import claims, reading, tables
-from dfnb.report.metrics import Trainings
 from dfnb.store.scores import Condition, read_about
 
 A, B = planted.SETS
@@ -275,3 +275,144 @@ def test_a_caption_says_what_its_rows_are_of():
         assert len(numbers), kind
         print(kind)
         check(tables.caption(numbers, "test_sets.md"), of_scores(numbers, read))
+
+
+# ---------------------------------------------------------------- committed tables
+
+
+STUDIES = ["study-bed", "study-ff-like", "study-papers", "study-real", "study-recipe"]
+PLACES = {"within", "across"}
+CONDITION = ["test_set", "corruption", "map", "sanity"]
+
+
+@pytest.fixture
+def committed(checkout, monkeypatch):
+    """The committed reports as those of the home."""
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    return checkout / "reports"
+
+
+def measured(name):
+    """What was scored, by detector: its training sets, rules and places, and the seeds by set.
+
+    The last has a key per test set, whether it was corrupted, and map; units and clusters are in
+    a second table, by test set: the number of real and of fake videos and frames.
+    """
+    detectors, units = {}, {}
+    for detector, run, path, _ in reading.sources(name):
+        facts = detectors.setdefault(detector.name, {"places": {}, "seeds": defaultdict(set)})
+        rule = run.record.rule.replace(run.train_set, detector.train_set)
+        facts |= {"train_set": detector.train_set, "collapsed": facts.get("collapsed", set())}
+        facts["rule"] = rule.removesuffix(f" of {detector.train_set}")
+        if run.record.collapsed:
+            facts["collapsed"].add(run.seed)
+        about = read_about(path)
+        rows = pd.read_parquet(path, columns=CONDITION).drop_duplicates()
+        for row in rows.itertuples():
+            kept = about.test_sets[row.test_set]
+            place = "within" if kept.domain == about.train_domain else "across"
+            is_apart = kept.apart and row.test_set != run.train_set
+            facts["places"][row.test_set] = row.test_set if is_apart else place
+            facts["seeds"][row.test_set, row.corruption != "", row.map].add(run.seed)
+        new = {*rows.loc[rows["map"] == "", "test_set"]} - {*units}
+        if new:
+            columns = [*CONDITION, "video", "cluster", "label", "track", "frame"]
+            every = pd.read_parquet(path, columns=columns).query("map == '' and corruption == ''")
+            for test_set, of_set in every[every["test_set"].isin(new)].groupby("test_set"):
+                videos = of_set.drop_duplicates("video")
+                units[test_set] = {
+                    "videos": [(videos["label"] == label).sum() for label in (0, 1)],
+                    "frames": [(of_set["label"] == label).sum() for label in (0, 1)],
+                    "clusters": videos["cluster"].nunique(),
+                }
+    return detectors, units
+
+
+def stated(rows):
+    """What the caption must say of rows of ``results.parquet``, as of :func:`of_scores`."""
+    facts = {name: defaultdict(set) for name in ("train_set", "rule", "seed")}
+    for trainings, seeds in zip(rows["of_trainings"], rows["of_seeds"]):
+        for detector, train_set, rule in trainings:
+            facts["train_set"][detector].add(train_set)
+            facts["rule"][detector].add(rule.removesuffix(f" of {train_set}"))
+        facts["seed"][trainings[0][0]].add(frozenset(map(str, seeds)))
+    ends = {}
+    for kind, name in (("real", "n_real"), ("fake", "n_fake"), ("clusters", "clusters")):
+        known = rows.loc[rows[name] > 0, name].astype(int)
+        ends[kind] = {known.min(), known.max()} if len(known) else set()
+    return {**facts, "test_sets": {*chain(*rows["of_sets"])}, "counts": ends}
+
+
+def check_rows(rows, detectors, units):
+    """The rows of ``results.parquet`` are of all trainings that have their test sets scored."""
+    for row in rows.to_dict("records"):
+        names = [name.removesuffix(" × 3") for name, *_ in row["of_trainings"]]
+        key = "" if not isinstance(row["map"], str) else row["map"]
+        scored = [
+            detectors[name]["seeds"][test_set, False, key] - detectors[name]["collapsed"]
+            for name in names
+            for test_set in row["of_sets"]
+        ]
+        assert {*row["of_seeds"]} == set.intersection(*scored), row
+        for name, (_, train_set, rule) in zip(names, row["of_trainings"]):
+            assert detectors[name]["train_set"] == train_set, row
+            assert detectors[name]["rule"] == rule.removesuffix(f" of {train_set}"), row
+        if row["metric"] == "AUC" and not isinstance(row["method"], str):
+            counted = [units[test_set] for test_set in row["of_sets"]]
+            for label, kind in enumerate(("n_real", "n_fake")):
+                assert row[kind] == sum(each[row["unit"]][label] for each in counted), row
+            assert row["clusters"] == sum(each["clusters"] for each in counted), row
+
+
+def check_file(table, text, detectors, units):
+    """A caption says nothing of the detectors and test sets of its table but what was scored."""
+    said = re.search(SENTENCES, text)
+    assert said, text
+    sets = expanded(said["test_sets"].partition(" (")[0])
+    assert sets <= {*units}, text
+    shown = {*table.columns, *table.to_numpy().ravel()}
+    named = shown & {*units}
+    assert named <= sets and (shown & PLACES or not named or named == sets), text
+    for name in detectors.keys() & {*table.get("detector", ()), *table.get("minus", ())}:
+        facts = detectors[name]
+        assert values_of(said["train_set"], name) == {facts["train_set"]}, (name, text)
+        assert values_of(said["rule"], name) == {facts["rule"]}, (name, text)
+        own = {*chain(*facts["seeds"].values())}
+        for each in values_of(said["seed"], name):
+            assert {*map(int, expanded(each))} <= own, (name, text)
+    if "seeds" in table:
+        texts = {re.split(":|, exploratory", each)[0] for each in table["seeds"]}
+        every = {
+            word
+            for each in re.findall(r"\d[\d, to]*", said["seed"])
+            for word in expanded(each.strip(" ,to"))
+        }
+        assert {*chain(*map(expanded, texts))} == every, text
+    counts = re.fullmatch(COUNTS, said["counts"])
+    for label, kind in enumerate(("real", "fake")):
+        most = sum(units[test_set]["frames"][label] for test_set in sets)
+        if counts[kind] and counts[kind] != "as many":
+            assert 0 < min(span(counts[kind])) <= max(span(counts[kind])) <= most, text
+
+
+def test_committed_tables_say_what_they_are_of(committed):
+    for name in STUDIES:
+        detectors, units = measured(name)
+        results = pd.read_parquet(committed / name / "results.parquet")
+        results = results[results["of_seeds"].notna()]
+        results = results.reindex(columns=results.columns.union(["map", "method"]))
+        listed = dict(tuple(results.groupby("table")))
+        files_of = {path.stem: path for path in (committed / name / "tables").glob("*.md")}
+        assert {*listed} <= {*files_of}
+        for stem, path in files_of.items():
+            *_, table, text = path.read_text(encoding="utf-8").strip().split("\n\n")
+            assert len(text) > 20, path
+            if stem in OF_NO_SCORES:
+                continue
+            if stem in listed:
+                check(text, stated(listed[stem]))
+            lines = [
+                [cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()
+            ]
+            check_file(pd.DataFrame(lines[2:], columns=lines[0]), text, detectors, units)
+        check_rows(results, detectors, units)
