@@ -382,12 +382,8 @@ def check_file(table, text, detectors, units):
             assert {*map(int, expanded(each))} <= own, (name, text)
     if "seeds" in table:
         texts = {re.split(":|, exploratory", each)[0] for each in table["seeds"]}
-        every = {
-            word
-            for each in re.findall(r"\d[\d, to]*", said["seed"])
-            for word in expanded(each.strip(" ,to"))
-        }
-        assert {*chain(*map(expanded, texts))} == every, text
+        said_of = [values_of(said["seed"], name) for name in table["detector"]]
+        assert {*chain(*map(expanded, texts))} == {*chain(*map(expanded, chain(*said_of)))}, text
     counts = re.fullmatch(COUNTS, said["counts"])
     for label, kind in enumerate(("real", "fake")):
         most = sum(units[test_set]["frames"][label] for test_set in sets)
