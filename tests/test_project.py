@@ -188,6 +188,20 @@ def test_the_readme_has_the_committed_differences_from_the_released_codes(checko
     assert table in (checkout / "README.md").read_text(encoding="utf-8")
 
 
+def test_texts_have_the_committed_coverage_of_intervals(checkout):
+    (file,) = (checkout / "reports" / "benchmarks").glob("coverage-*.csv")
+    shares = pd.read_csv(file).set_index("case")["coverage"]
+    texts = {}
+    for name in ("benchmarks/README.md", "docs/numbers.md"):
+        texts[name] = (checkout / name).read_text(encoding="utf-8")
+        assert f"/reports/benchmarks/{file.name})" in texts[name]
+    for case, share in shares.items():
+        row = f"| {case} | {f'{share:.3f}'.removeprefix('0')} |"
+        assert row in texts["benchmarks/README.md"]
+    ends = f"{100 * shares.min():.0f} to {100 * shares.max():.0f} %"
+    assert f"the true value in {ends} of studies" in texts["docs/numbers.md"]
+
+
 def test_one_version_stands_everywhere(checkout, project):
     changes = (checkout / "CHANGELOG.md").read_text(encoding="utf-8")
     newest = re.search(r"^## \[([^\]]+)\]", changes, re.MULTILINE)[1]

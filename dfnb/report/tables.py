@@ -7,6 +7,7 @@ network or reads a dataset.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ TITLES = {
 }
 BASELINE = "xception"  # the paper of the plain classifier
 NOTHING = Markdown("*This report has nothing to show here.*")
-SANITY_LIMIT = 0.5  # of the rank correlation of a map with that of a random network
 WITH_SIGN = " (signed)"
+ONE = ": one training"  # after a seed that is the only one
+FEW_SETS = 3  # test sets that a caption names without their number
 MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
@@ -140,39 +142,44 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
 
     ``maps`` are those of :func:`dfnb.report.reading.maps`, measured by
     :func:`dfnb.attribution.measures.sanity`. A map with negative values has a second row: with them
-    it has WITH_SIGN after its name. Columns:
+    it has WITH_SIGN after its name. All is of the first training of each detector, which
+    notebook 08 compares. The columns are those of :func:`measure`, and
 
     - ``value``, ``low`` and ``high``: the mean CORRELATION of pairs of a frame and a random
-      network, and its interval, in which people and random networks are resampled;
+      network, and its interval, in which people and random networks are resampled; NaN where no
+      pair has a correlation;
     - ``grey``, the mean rank correlation with the map of a grey image; NaN where that is blank;
     - ``blank``, the share of pairs that have no correlation, because one of the maps is blank;
-    - ``verdict``: "changes" where the interval is below SANITY_LIMIT, "similar" where it is not
-      below it at any point, else "not decided"; "blank" where no pair has a correlation.
+    - ``trained``, its seed as text.
     """
     checked = maps[maps["sanity"]].astype({"map": str})
+    first = checked.groupby("detector", observed=True)["seed"].transform("min")
+    checked = checked[checked["seed"] == first]
     by = ["detector", "map"]
-    kept = [*by, "test_set", "cluster", "label", "method", "collapsed"]
+    random = [name for name in checked if name.startswith("random ")]
+    signed = [name for name in checked if name.startswith("signed ")]
+    kept = checked.columns.difference([*random, *signed])
     parts = []
-    for prefix, suffix in (("random ", ""), ("signed ", WITH_SIGN)):
-        names = [name for name in checked if name.startswith(prefix)]
-        pairs = checked.melt(kept, names, "seed", CORRELATION, ignore_index=False)
-        # The number of the random network stands for the seed, so that it is resampled like one.
-        pairs["seed"] = pairs["seed"].str.removeprefix(prefix)
+    for names, suffix in ((random, ""), (signed, WITH_SIGN)):
+        pairs = checked.melt(kept, names, "network", CORRELATION, ignore_index=False)
         parts.append(pairs.assign(map=pairs["map"] + suffix))
     has_sign = parts[1].groupby(by, observed=True)[CORRELATION].transform("count") > 0
     parts[1] = parts[1][has_sign]  # most maps have none
     pairs = pd.concat(parts).sort_index(kind="stable")  # each map with its sign after the same map
-    is_blank = (
-        pairs[CORRELATION].isna().groupby([pairs[name] for name in by], observed=True, sort=False)
+    of_map = pairs.groupby(by, observed=True, sort=False)
+    table = of_map[CORRELATION].agg(lambda each: each.isna().mean()).to_frame("blank")
+    table["grey"] = checked.reindex(columns=[*by, "grey"]).groupby(by, observed=True)["grey"].mean()
+    seed = of_map["seed"].first()
+    table["trained"] = seed.astype(str) + ONE
+    # The number of the random network stands for the seed, so that it is resampled like one.
+    numbers = measure(
+        pairs.assign(seed=pairs["network"].str.split().str[-1]), CORRELATION, by, "test_set"
     )
-    table = measure(pairs, CORRELATION, by, "test_set").set_index(by)[["value", "low", "high"]]
-    grey = checked.reindex(columns=[*by, "grey"]).groupby(by, observed=True)["grey"].mean()
-    table = is_blank.mean().to_frame("blank").join(table).join(grey)
-    verdict = pd.Series("not decided", table.index)
-    verdict[table["high"] < SANITY_LIMIT] = "changes"
-    verdict[table["low"] >= SANITY_LIMIT] = "similar"
-    verdict[table["value"].isna()] = "blank"
-    return table.assign(verdict=verdict)[["value", "low", "high", "grey", "blank", "verdict"]]
+    numbers = numbers.set_index(by)
+    numbers["of_seeds"] = seed.map(lambda of_map: (of_map,))
+    numbers["seeds"] = 1
+    numbers["over"] = numbers["over"].str.replace("seeds", "random networks")
+    return table.join(numbers).reset_index().assign(metric=CORRELATION, minus="")
 
 
 # ---------------------------------------------------------------- tables of trainings
@@ -320,7 +327,7 @@ def _seeds_text(seeds: Sequence[int], values: Sequence[float]) -> str:
     if len(seeds) >= FEWEST_SEEDS:
         return ranges(seeds)
     if len(seeds) == 1:
-        return f"{seeds[0]}: one training"
+        return f"{seeds[0]}{ONE}"
     return f"{ranges(seeds)}, exploratory: {', '.join(f'{value:+.3f}' for value in values)}"
 
 
@@ -341,36 +348,21 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- captions and files
 
 
-def caption(numbers: pd.DataFrame) -> str:
-    """How numbers of :func:`measure` were made, in sentences: all of it is read from their rows."""
+def caption(numbers: pd.DataFrame, test_sets: str = "") -> str:
+    """How numbers of :func:`measure` were made, in sentences: all of it is read from their rows.
+
+    ``test_sets`` is where a text with more than FEW_SETS of them links the table of all.
+    """
     # Rows without any are those of claims that are not judged.
     is_number = [isinstance(seeds, tuple) for seeds in numbers.get("of_seeds", ())]
     if not any(is_number):
         return ""
     rows = numbers[is_number]
-    trainings = [each for of_row in rows["of_trainings"] for each in of_row]
-    compared = [of_row[0].detector for of_row in rows["of_trainings"]]
-    facts = {
-        "Trained on": [(each.train_set, each.detector) for each in trainings],
-        "Seeds": [*zip(map(ranges, rows["of_seeds"]), compared)],
-        "Checkpoint": [(each.rule, each.detector) for each in trainings],
-        "Tested on": [(ranges(name for names in rows["of_sets"] for name in names), "")],
-    }
-    sentences = [
-        f"{name}: {_by_value(pairs)}." for name, pairs in facts.items() if _by_value(pairs)
-    ]
-    counts = [
-        f"{_span(rows.loc[rows[name] > 0, name])} {kind}"  # maps are measured on fakes alone
-        for name, kind in (("n_real", "real"), ("n_fake", "fake"))
-        if rows[name].any()
-    ]
-    sentences.append(
-        f"Each number is of {' and '.join(counts)} {' or '.join(rows['unit'].unique())} in "
-        f"{_span(rows['clusters'])} clusters."
-    )
+    sentences = [*_of_trainings(rows), _tested_on(rows, test_sets)]
     if {*rows["unit"]} == {"videos"}:
         sentences.append("A video's score is the mean over its frames.")
-    sentences.append(f"Intervals: 95 %, {'; '.join(map(_over, rows['over'].unique()))}.")
+    covered = [_over(over) for over in rows["over"].unique()]
+    sentences.append(f"Intervals: {'95 %, ' if rows['over'].any() else ''}{'; '.join(covered)}.")
     if (rows["seeds"] == 1).any():
         sentences.append("A number of one seed is of one training: another may say otherwise.")
     if rows["collapsed"].any():
@@ -378,16 +370,85 @@ def caption(numbers: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _by_value(pairs: Sequence[tuple[str, str]]) -> str:
-    """The distinct values of pairs (value, detector); if several, each with its detectors."""
-    detectors = defaultdict(dict)  # as sets that keep their order
-    for value, detector in pairs:
-        detectors[value][detector] = None
-    if len(detectors) == 1:
-        return next(iter(detectors))
-    return "; ".join(
-        f"{value} ({' / '.join(names)})" for value, names in detectors.items() if value
-    )
+def _of_trainings(rows: pd.DataFrame) -> list[str]:
+    """The sentences of a caption about training sets, seeds and checkpoints."""
+    trainings = [each for of_row in rows["of_trainings"] for each in of_row]
+    every = dict.fromkeys(each.detector for each in trainings)
+    compared = rows["of_trainings"].map(lambda of_row: of_row[0].detector)
+    seeds = rows["of_seeds"].groupby(compared, sort=False).unique()
+    of_one = seeds.map(lambda of_rows: max(map(len, of_rows)) == 1)  # a row per seed, or one seed
+    seeds = seeds.where(~of_one, seeds.map(lambda of_rows: [[*chain(*of_rows)]]))
+    facts = {
+        "Trained on": [(each.detector, each.train_set) for each in trainings],
+        "Seeds": [(name, ranges(of_row)) for name, of_rows in seeds.items() for of_row in of_rows],
+        "Checkpoint": [
+            (each.detector, each.rule.removesuffix(f" of {each.train_set}")) for each in trainings
+        ],
+    }
+    return [
+        f"{name}: {_with_exceptions(pairs, every)}."
+        for name, pairs in facts.items()
+        if any(value for _, value in pairs)
+    ]
+
+
+def _tested_on(rows: pd.DataFrame, link: str) -> str:
+    """The sentences of a caption about test sets and how much each number is of."""
+    names = {name for of_row in rows["of_sets"] for name in of_row}
+    text = f"Tested on: {ranges(names)}"
+    if len(names) > FEW_SETS:
+        count = f"{len(names)} test sets"
+        text += f" ([{count}]({link}))" if link else f" ({count})"
+    real, fake = (_span(rows[name]) for name in ("n_real", "n_fake"))
+    counts = [f"{real} real"] if real else []  # maps are measured on fakes alone
+    if fake:
+        counts.append(f"{'as many' if fake == real else fake} fake")
+    units = " or ".join(rows["unit"].unique())
+    clusters = _span(rows["clusters"])
+    return f"{text}. Each number is of {' and '.join(counts)} {units} in {clusters} clusters."
+
+
+def _with_exceptions(pairs: Iterable[tuple[str, str]], every: Iterable[str]) -> str:
+    """What most detectors have of pairs (detector, value), and what others have in its place.
+
+    Such as "30 to 34 (30 to 33 for LAE)"; "30 to 34 or 30" where rows of one detector differ.
+    ``every`` are the detectors of the table.
+    """
+    values = defaultdict(dict)  # as sets that keep their order
+    for detector, value in pairs:
+        values[detector][value or "not known"] = None
+    detectors_of = defaultdict(list)
+    for detector, of_detector in values.items():
+        detectors_of[" or ".join(of_detector)].append(detector)
+    most = max(detectors_of, key=lambda value: len(detectors_of[value]))
+    others = [
+        f"{value} for {_together(names, every)}"
+        for value, names in detectors_of.items()
+        if value != most
+    ]
+    return f"{most} ({'; '.join(others)})" if others else most
+
+
+def _together(names: Iterable[str], every: Iterable[str]) -> str:
+    """These names of detectors; "all of LAE", say, where they are all of ``every`` that LAE has.
+
+    Likewise all with an ablation, such as "masks", or with a variant of it, such as "masks: 0 %".
+    """
+    groups = defaultdict(list)
+    for name in every:
+        title, _, variant = name.partition(", ")
+        ablation = variant.partition(": ")[0]
+        groups[f"all of {title}"].append(name)
+        for shared in {ablation, variant} - {""}:
+            groups[f"all with {shared}"].append(name)
+        groups[f"all of {title}, {ablation}"].append(name)
+    texts = {name: name for name in names}
+    left = {*texts}
+    for text, group in sorted(groups.items(), key=lambda each: -len(each[1])):
+        if len(group) > 1 and left.issuperset(group):
+            left.difference_update(group)
+            texts |= dict.fromkeys(group, text)
+    return " / ".join(dict.fromkeys(texts.values()))
 
 
 def _over(over: str) -> str:
@@ -398,13 +459,14 @@ def _over(over: str) -> str:
     covered = f"over {', '.join(most)} and {last}" if most else f"over {last}"
     of = ["a mean over test sets"] if "test sets" in over else []
     of += [] if "seeds" in over else ["one training"]
-    return f"of {' of '.join(of)} {covered}" if of else covered
+    return f"of {' of '.join(of)}, {covered}" if of else covered
 
 
 def _span(counts: pd.Series) -> str:
-    """The lowest and the highest of some counts, as 200 to 400."""
+    """The lowest and the highest of some counts, but 0, as 200 to 400; empty if all are 0."""
     # As integers: a table that has also rows without a number has them as floats.
-    ends = counts.astype(int).agg(["min", "max"])
+    known = counts[counts > 0].astype(int)
+    ends = [known.min(), known.max()] if len(known) else []
     return " to ".join(dict.fromkeys(map("{:,}".format, ends)))
 
 
@@ -471,14 +533,16 @@ def save(
     name = reports.file_name(folder.name, name, run)
     paper = reports.paper_folder(folder.name) / "tables"
     table = table.reset_index()
-    text = about if isinstance(about, str) else caption(about)
-    numbers = table if isinstance(about, str) else about
+    is_text = isinstance(about, str)
+    numbers = table if is_text else about
+    text = about if is_text else caption(about)
     write_bytes(paper / f"{name}.csv", numbers.to_csv(index=False).encode())
     # As objects first, because a categorical column cannot be filled with a dash.
     table = table.astype(object).fillna("–").astype(str)
     write_bytes(paper / f"{name}.tex", latex(table).encode())
     write_bytes(paper / f"{name}.txt", f"{title}. {text}".strip().encode() + b"\n")
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
+    text = about if is_text else caption(about, test_sets="test_sets.md")  # in the same folder
     markdown = f"# {title}\n\n{markdown}\n\n{text}\n"
     return [write_bytes(folder / "tables" / f"{name}.md", markdown.encode())]
 

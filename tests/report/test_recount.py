@@ -1,0 +1,118 @@
+"""A committed study counted again by code that shares nothing with dfnb: pandas and sklearn."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyarrow import parquet
+from sklearn.metrics import roc_auc_score
+
+STUDY = "study-ff-like"
+WITHIN = "ff-like"  # on which its detectors are trained; the mean across is over all other sets
+KEYS = ["detector", "seed", "test_set"]
+
+
+def frames_of(path):
+    """The rows of a score file with the detector's name, seed and threshold."""
+    metadata = json.loads(parquet.read_metadata(path).metadata[b"dfnb"])
+    record = metadata["record"]
+    (variant,) = metadata["variants"]
+    title = record["detector"]["title"]
+    name = title if variant == "main" else f"{title}, {variant}" if ":" in variant else variant
+    rows = pd.read_parquet(path, columns=["test_set", "video", "label", "log_odds"])
+    return rows.assign(
+        detector=name,
+        seed=record["parameters"]["seed"],
+        threshold=record["validation_threshold"]["threshold"],
+        score=(1 / (1 + np.exp(-rows["log_odds"].astype(float)))).round(12),
+    )
+
+
+def aucs(units):
+    """The AUC of each detector at each seed on each test set."""
+    return units.groupby(KEYS, observed=True).apply(
+        lambda rows: roc_auc_score(rows["label"], rows["score"]), include_groups=False
+    )
+
+
+def by_place(values):
+    """Means over test sets and seeds, by detector, within and across, and those of each seed."""
+    places = values.index.get_level_values("test_set") == WITHIN
+    place = np.where(places, "within", "across")
+    of_seed = values.groupby([values.index.get_level_values(name) for name in KEYS[:2]] + [place])
+    of_seed = of_seed.mean().rename_axis(["detector", "seed", "place"])
+    return of_seed.groupby(["detector", "place"]).mean(), of_seed
+
+
+def shown(value, sign=""):
+    """The number as the beginning of a cell, with two or three decimals."""
+    return f"{value:{sign}.3f}", f"{value:{sign}.2f}"
+
+
+def table_of(path):
+    """The rows of a committed table."""
+    lines = [line for line in path.read_text("utf-8").splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    return pd.DataFrame(rows, columns=header)
+
+
+@pytest.fixture(scope="module")
+def frames(checkout):
+    """All frames of the study."""
+    frames = pd.concat(map(frames_of, sorted((checkout / "reports" / STUDY / "scores").iterdir())))
+    texts = ["detector", "test_set", "video"]
+    return frames.astype(dict.fromkeys(texts, "category"))  # grouped faster
+
+
+@pytest.fixture(scope="module")
+def results(checkout):
+    """Its committed numbers before they are rounded."""
+    return pd.read_parquet(checkout / "reports" / STUDY / "results.parquet")
+
+
+def test_a_committed_study_counted_again(checkout, frames, results):
+    tables = checkout / "reports" / STUDY / "tables"
+    videos = frames.groupby([*KEYS, "video", "label"], as_index=False, observed=True)[
+        "score"
+    ].mean()
+    mean, of_seed = by_place(aucs(videos.round({"score": 12})))
+    main = results[(results["table"] == "cross_dataset") & ~results["detector"].str.contains("×")]
+    assert len(main) == 10 and len(of_seed) == 60
+    for row in main.itertuples():
+        assert mean[row.detector, row.place] == pytest.approx(row.value, abs=1e-9)
+        again = [of_seed[row.detector, seed, row.place] for seed in row.of_seeds]
+        assert again == pytest.approx(list(row.seed_values), abs=1e-9)
+    for row in table_of(tables / "cross_dataset.md").to_dict("records"):
+        for place in ("within", "across"):
+            if "×" not in row["detector"]:
+                assert row[place].startswith(shown(mean[row["detector"], place]))
+    differences = results[results["table"].isin(["differences", "variants"])]
+    assert len(differences) == 22
+    for row in differences.itertuples():
+        again = mean[row.detector, row.place] - mean[row.minus, row.place]
+        assert again == pytest.approx(row.value, abs=1e-9)
+    for name in ("differences", "variants"):
+        for row in table_of(tables / f"{name}.md").to_dict("records"):
+            again = mean[row["detector"], row["place"]] - mean[row["minus"], row["place"]]
+            assert row["difference"].startswith(shown(again, "+"))
+
+
+def test_the_frames_of_a_committed_study_counted_again(checkout, frames, results, monkeypatch):
+    """The share of real frames above the threshold, and the AUC of frames, which no table has."""
+    from dfnb import report  # what is tested here
+
+    monkeypatch.setenv("DFNB_HOME", str(checkout))
+    real = frames[frames["label"] == 0]
+    mean, _ = by_place(
+        (real["score"] > real["threshold"]).groupby([real[key] for key in KEYS]).mean()
+    )
+    alarms = results[results["table"] == "false_alarms"]
+    assert len(alarms) == 10
+    for row in alarms.itertuples():
+        assert mean[row.detector, row.place] == pytest.approx(row.value, abs=1e-9)
+    again = aucs(frames)
+    numbers = report.measure(report.scores(STUDY, level="frame"), "AUC", KEYS, replicates=2)
+    assert len(numbers) == len(again) == 30 * 13
+    for row in numbers.itertuples():
+        assert again[row.detector, row.seed, row.test_set] == pytest.approx(row.value, abs=1e-9)
