@@ -134,8 +134,9 @@ def _check_train_sets(folder: Path, groups: Iterable[_Key]) -> None:
 def _once_per_seed(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
     """The runs of one name as detectors: together, but for those whose seed another one has, too.
 
-    Each fold of a dataset has its own run of a seed. Others may differ in the version of their training set, for example. Together, metrics would take
-    the scores of both for those of one training.
+    Each fold of a dataset has its own run of a seed. Others may differ in the version of their
+    training set, for example. Together, metrics would take the scores of both for those of one
+    training.
     """
     training = attrgetter("seed", "train_set")
     count = Counter(map(training, runs))
