@@ -709,12 +709,13 @@ CONDITIONS = {  # of three notebooks
 def made(scored, monkeypatch):
     """The conditions that are made of such runs, scores and measures of maps."""
 
-    def make(run, condition, counts):
-        scored.append(condition)
-        table = planted.table(condition.test_set)
-        if condition.map:
-            table = planted.measured(condition.test_set, energy=0.5)
-        return table.assign(**condition._asdict())
+    def make(run, conditions, counts):
+        for condition in conditions:
+            scored.append(condition)
+            table = planted.table(condition.test_set)
+            if condition.map:
+                table = planted.measured(condition.test_set, energy=0.5)
+            yield condition, table
 
     monkeypatch.setattr(measuring, "_make", make)
     return scored
@@ -740,6 +741,17 @@ def in_process(work, *arguments):
     process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
     process.start()
     return process
+
+
+def test_what_was_asked_for_is_there_although_the_test_set_has_fewer_frames(made):
+    """Of a copy whose file does not say it, the rows are counted."""
+    run, edges = StoredRun("x", planted.record("xception")), Condition("smoke-a", map="edges")
+    planted.add(run, {edges: planted.measured("smoke-a", energy=0.5)})
+    for frames, times in ((60, 0), (100, 1), (90, 1), (100, 1), (101, 2)):
+        measuring.ensure_scores(run, "mine", [edges], measuring.Counts(frames=frames))
+        path = reports.keep("mine", run, [edges])
+        assert len(made) == times
+    assert read_about(path).test_sets["smoke-a"].asked == {"edges": 101}
 
 
 @pytest.mark.parametrize("n", range(4))  # 0: at the first temporary file; 1: at the report's file

@@ -3,7 +3,7 @@
 What a run was scored on before is read, not made again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -244,18 +244,18 @@ def ensure_scores(
             is made again.
     """
     counts = counts or Counts()
+    domain, _ = sources.domain_of(run.train_set)
     lacking = missing(run, report, wanted, counts)
     for name in _test_sets(lacking):
         sources.ensure_datasets(name)
         kept = describe(name, _shared_crops(run, name))
         of_set = [condition for condition in lacking if condition.test_set == name]
-        for condition in of_set:
-            if not condition.sanity:
-                _write(run, condition, _make(run, condition, counts), kept, counts)
-        if checked := [condition for condition in of_set if condition.sanity]:
-            rows = _check_maps(run, name, [condition.map for condition in checked], counts)
-            for condition in checked if len(rows) else ():
-                _write(run, condition, rows[rows["map"] == condition.map], kept, counts)
+        for condition, rows in _make(run, of_set, counts):
+            rows = rows.assign(**condition._asdict())
+            asked = {condition.kind: counts.of(condition)} if counts.of(condition) else {}
+            test_sets = {name: kept.model_copy(update={"asked": asked})}
+            about = scores.About(record=run.record, train_domain=domain, test_sets=test_sets)
+            scores.write(scores.own_path(run.id, condition, kept.fingerprint), rows, about)
 
 
 def missing(
@@ -279,8 +279,7 @@ def _is_enough(there: Found, condition: Condition, counts: Counts) -> bool:
     if not (condition.map or condition.corruption):
         return True
     kept = scores.read_about(there.path).test_sets[condition.test_set]
-    made_on = max(there.asked, there.frames if condition.map else there.videos)
-    return there.frames == kept.n or made_on >= counts.of(condition) > 0
+    return there.frames == kept.n or there.asked >= counts.of(condition) > 0
 
 
 def describe(name: str, shared_crops: int | None = None) -> StoredSet:
@@ -325,49 +324,29 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     return audit.shared_crops(trained_on, sources.frames_to_score(test_set))
 
 
-def _make(run: Run, condition: Condition, counts: Counts) -> pd.DataFrame:
-    """The scores or measures of a run under one condition, a row per frame.
-
-    Measures of a map have one per forged frame of a sample, of methods that the run has seen;
-    without such frames the table is empty.
-    """
-    if condition.map:
-        frames = measures.sample(condition.test_set, counts.frames, run.parameters.seen_methods)
-        table = measures.measure(run, frames, condition.map) if len(frames) else frames
-    else:
-        videos = counts.videos if condition.corruption else None
-        table = scoring.score(run, *condition[:3], videos)
-    return table.assign(**condition._asdict())
-
-
-def _write(
+def _make(
     run: Run,
-    condition: Condition,
-    rows: pd.DataFrame,
-    kept: StoredSet,
+    conditions: Sequence[Condition],
     counts: Counts,
-) -> None:
-    """Write the scores of a run under a condition, if it has some; ``kept`` is of the test set."""
-    if len(rows):
-        asked = {condition.kind: counts.of(condition)} if counts.of(condition) else {}
-        about = scores.About(
-            record=run.record,
-            train_domain=sources.domain_of(run.train_set)[0],
-            test_sets={condition.test_set: kept.model_copy(update={"asked": asked})},
-        )
-        scores.write(scores.own_path(run.id, condition, kept.fingerprint), rows, about)
+) -> Iterator[tuple[Condition, pd.DataFrame]]:
+    """The scores or measures of a run under conditions of one test set, a row per frame.
 
-
-def _check_maps(run: Run, test_set: str, names: Sequence[str], counts: Counts) -> pd.DataFrame:
-    """The sanity check of these maps of a run, a row per map and frame; perhaps empty.
-
-    All at once, because they share their random networks.
+    Measures of a map have one per forged frame of a sample, of methods that the run has seen; a
+    condition without such frames is left out.
     """
     methods = run.parameters.seen_methods
-    frames = measures.sample(test_set, counts.sanity_frames, methods)
-    if frames.empty:
-        return frames
-    for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
-    table = measures.sanity(run, frames, names, for_statistics)
-    condition = Condition(test_set, sanity=True)._asdict()
-    return table.assign(**{**condition, "map": table["map"]})
+    for condition in conditions:
+        if not condition.map:
+            videos = counts.videos if condition.corruption else None
+            yield condition, scoring.score(run, *condition[:3], videos)
+        elif not condition.sanity:
+            frames = measures.sample(condition.test_set, counts.frames, methods)
+            if len(frames):
+                yield condition, measures.measure(run, frames, condition.map)
+    checked = {condition.map: condition for condition in conditions if condition.sanity}
+    test_set = conditions[0].test_set
+    if checked and len(frames := measures.sample(test_set, counts.sanity_frames, methods)):
+        for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
+        # All at once, because they share their random networks.
+        rows = measures.sanity(run, frames, [*checked], for_statistics)
+        yield from ((checked[name], of_map) for name, of_map in rows.groupby("map", sort=False))

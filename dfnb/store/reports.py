@@ -125,9 +125,10 @@ def is_shown(report: str, notebook: str, parameters: Mapping[str, Any]) -> bool:
     if not has_profile(report) or {*parameters} == READING:
         return True
     path = report_folder(report) / "calls.json"
-    planned = read_json(path) if path.exists() else {"shown": [], "trainings": []}
-    for kind, calls in (("shown", planned["shown"]), ("trainings", planned["trainings"])):
-        if (notebook, parameters) in [(call["notebook"], call["parameters"]) for call in calls]:
+    planned = read_json(path) if path.exists() else {}
+    for kind in ("shown", "trainings"):
+        calls = [(call["notebook"], call["parameters"]) for call in planned.get(kind, [])]
+        if (notebook, parameters) in calls:
             return kind == "shown"
     raise DfnbError(
         f"the report {report} comes with a profile, and this is none of the calls that `dfnb run "

@@ -156,11 +156,10 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
 
 
 class Found(NamedTuple):
-    """Where the scores of a run under a condition are, and how many; see ``StoredSet.asked``."""
+    """Where the scores of a run under a condition are, and on how much they were made."""
 
     frames: int
-    asked: int  # 0: not known
-    videos: int
+    asked: int  # see StoredSet.asked; where this does not say it, the frames or videos there
     path: Path
 
 
@@ -188,8 +187,8 @@ def find(run: StoredRun, report: str = "") -> dict[Condition, Found]:
             continue
         for condition, size in sizes_of(path).items():
             kept = about.test_sets[condition.test_set]
-            asked = kept.asked.get(condition.kind, 0)
-            new = Found(size.frames, asked, size.videos, path)
+            there = size.videos if condition.corruption else size.frames
+            new = Found(size.frames, kept.asked.get(condition.kind, there), path)
             version = versions.setdefault(condition.test_set, kept.fingerprint)
             if version == kept.fingerprint and new[:2] > found.get(condition, (0, 0))[:2]:
                 found[condition] = new
@@ -207,7 +206,7 @@ def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> Abo
         name = condition.test_set
         about = read_about(each.path)
         kept = about.test_sets[name]
-        if each.asked:
+        if condition.kind in kept.asked:
             asked.setdefault(name, {})[condition.kind] = each.asked
         shared = test_sets[name].shared_crops if name in test_sets else None
         facts = {
