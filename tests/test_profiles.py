@@ -743,6 +743,27 @@ def in_process(work, *arguments):
     return process
 
 
+@pytest.mark.parametrize(
+    ("profile", "apart"),
+    [("", {"photographs"}), ("apart: []", set()), ("apart: [bed]", {"bed"})],
+)
+def test_a_report_decides_what_its_means_leave_out(made, empty_home, profile, apart):
+    """Without a profile that says so the manifests do; ``runs/`` and other reports stay."""
+    run = StoredRun("x", planted.record("xception", train_set="other"))
+    conditions = [Condition("photographs"), Condition("bed")]
+    measuring.ensure_scores(run, "mine", conditions)
+    elsewhere = reports.keep("elsewhere", run, conditions, [], lambda name: True)
+    content = f"description: mine\n{profile}\n"
+    files.write_bytes(empty_home / "reports/mine/profile.yaml", content.encode())
+    path = reports.keep("mine", run, conditions, [], measuring._is_apart("mine"))
+    for file, names in ((path, apart), (elsewhere, {"photographs", "bed"})):
+        test_sets = read_about(file).test_sets
+        assert {name for name, kept in test_sets.items() if kept.apart} == names
+    table = scores("mine", run, ["photographs", "bed"])
+    this = table[table["detector"] == "this run"]
+    assert {*this["test_set"]} - {*this.loc[this["place"] == "across", "test_set"]} == apart
+
+
 def test_what_was_asked_for_is_there_although_the_test_set_has_fewer_frames(made):
     """Of a copy whose file does not say it, the rows are counted."""
     run, edges = StoredRun("x", planted.record("xception")), Condition("smoke-a", map="edges")
