@@ -1,14 +1,17 @@
 """Profiles as calls of papermill: parameters, calls, and what a training leaves in the report."""
 
 import ast
+import multiprocessing
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -26,14 +29,11 @@ import notebooks
 from dfnb import files, papers, records
 from dfnb.checks import DfnbError
 from dfnb.data import sources
-from dfnb.files import run_folder
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
 from dfnb.running import measuring, parameters, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
-from dfnb.store.scores import Condition, read_about
-from dfnb.store.scores import add as add_scores
-from dfnb.store.scores import write as write_scores
+from dfnb.store.scores import Condition, read_about, write
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
@@ -145,7 +145,7 @@ def test_masks_that_only_some_methods_have_are_said_before_anything_runs(
     assert sentence.startswith("smoke-a has masks of ") and f"none of {method}:" in sentence
     workflow.run("mine", cores=1, dry_run=True)
     assert sentence in capfd.readouterr().err
-    monkeypatch.setattr(workflow.measuring, "add_if_scored", stop)  # the first that may compute
+    monkeypatch.setattr(workflow.measuring, "scored", stop)  # the first that may compute
     with pytest.raises(KeyboardInterrupt):
         workflow.run("mine", cores=1)
     assert sentence in capfd.readouterr().err
@@ -217,7 +217,8 @@ def test_calls_survive_their_file_and_papermill(name, empty_home):
     No dataset has to be there.
     """
     calls = profiles.calls(name)
-    path = reports.write_calls(name, calls.model_dump(mode="json"))
+    path = files.report_folder(name) / "calls.json"
+    files.write_json(path, calls.model_dump(mode="json"))
     again = profiles.Calls.check(files.read_json(path), path)
     assert again == calls
     for call in (again.trainings[0], again.trainings[-1]):
@@ -585,7 +586,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     write_profile(own_home, {**SHARED, "faces": "real"}, {"10_report": {}, BASELINE: SETTINGS})
     calls = planned()
     p = calls.shown[0].check()
-    p._kinds = reports.kinds_of_call(p.report, BASELINE, p.model_dump(mode="json"))
+    p._is_shown = reports.is_shown(p.report, BASELINE, p.model_dump(mode="json"))
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
     saved += tables.save(pd.DataFrame({"n": [1]}), "Counted.", p.folder, "numbers", "Numbers")
@@ -618,16 +619,6 @@ def test_silence_ends_a_call_and_its_kernel(tmp_path):
         psutil.Process(int(kernel)).wait(10)
 
 
-def test_a_report_without_a_test_set_has_no_maps_to_measure(empty_home, monkeypatch):
-    run = StoredRun("x", planted.record("xception"))
-    planted.add(run, {})
-    reports.keep("loop", run, [])
-    monkeypatch.setattr(measuring, "first_runs", lambda report: {"Baseline": run})
-    p = parameters.check("08_attribution", {"report": "loop", "save": True})
-    with pytest.raises(DfnbError, match="no run of loop has scores of a test set"):
-        measuring.measure_maps(p)
-
-
 def test_a_report_without_the_scores_that_a_notebook_shows_is_refused():
     p = parameters.check("09_robustness", {"report": "mine"})
     measuring.refuse_unmeasured(pd.DataFrame({"severity": [5]}), p)
@@ -658,6 +649,14 @@ def done(smoke_home, tmp_path_factory):
     return home
 
 
+def added(call):
+    """Add a training to its report if nothing of it is missing, and say whether it was."""
+    run = measuring.scored(call.check())
+    if run:
+        measuring.add(call.check(), run)
+    return run is not None
+
+
 def copied(done, own_home, *names):
     for name in names:
         shutil.copytree(done / name, own_home / name)
@@ -686,7 +685,7 @@ def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_ho
     run = measuring.open_or_train(call.check())
     shown = planned().shown[0].check()
     for p, keeps in ((call.check(), False), (shown, True)):
-        p._kinds = {"shown"} if keeps else {"trainings"}
+        p._is_shown = keeps
         reports.finish(BASELINE, p, records.Clock(), run=run)
         folder = files.report_folder("mine")
         assert reports.weights_path(folder, run.id).exists() == keeps
@@ -711,7 +710,7 @@ def test_an_unreadable_crop_fails_the_call_instead_of_losing_its_maps(done, own_
         raise DfnbError("a crop is damaged")
 
     call = copied(done, own_home, "notebooks", "runs")
-    (own_home / "runs" / call.name / "scores.parquet").unlink()
+    shutil.rmtree(own_home / "runs" / call.name / "scores")
     monkeypatch.setattr(measuring.measures, "as_batch", unreadable)
     with pytest.raises(DfnbError, match="a crop is damaged"):
         measuring.open_or_train(call.check())
@@ -723,10 +722,10 @@ def test_a_training_that_is_there_is_not_repeated(done, own_home):
     call = copied(done, own_home, "reports", "notebooks", "runs")
     (own_home / call.record).unlink()
     folder = own_home / "runs" / call.name
-    times = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
-    assert measuring.add_if_scored(call.check())
+    times = [path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))]
+    assert added(call)
     assert call.done
-    assert times == [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    assert times == [path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))]
 
 
 def test_a_training_that_is_there_gets_the_variants_of_a_changed_profile(done, own_home):
@@ -736,7 +735,7 @@ def test_a_training_that_is_there_gets_the_variants_of_a_changed_profile(done, o
     write_profile(own_home, shared, {BASELINE: OF_MOUTH}, variants={BASELINE: {"masks: main": {}}})
     (call,) = trainings()
     assert not call.done  # its parameters are others now
-    assert measuring.add_if_scored(call.check()) and call.done
+    assert added(call) and call.done
     assert [each.name for each in detectors("mine")] == ["Baseline", "Baseline, masks: main"]
     again = scores("mine").query("corruption == ''")
     assert [len(rows) for _, rows in again.groupby("ablation", observed=True)] == [len(before)] * 2
@@ -747,7 +746,7 @@ def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(done, 
     shared = {**SHARED, "test_sets": ["smoke-b"]}
     write_profile(own_home, shared, {BASELINE: OF_MOUTH})
     (call,) = trainings()
-    assert measuring.add_if_scored(call.check()) and call.done
+    assert added(call) and call.done
     assert not list(own_home.glob("runs/*/best.safetensors"))
     copied, original = scores("mine"), scores("earlier", test_sets=["smoke-b"])
     original = original[original["corruption"] == ""]
@@ -755,7 +754,7 @@ def test_scores_of_another_report_are_copied_where_nobody_has_the_weights(done, 
     # A further test set needs the weights.
     write_profile(own_home, {**shared, "test_sets": ["smoke-tasks"]}, {BASELINE: OF_MOUTH})
     (call,) = trainings()
-    assert not call.done and not measuring.add_if_scored(call.check())
+    assert not call.done and not added(call)
 
 
 @pytest.fixture
@@ -791,16 +790,168 @@ def test_a_test_set_that_is_named_twice_is_scored_once(scored):
 
 def test_a_known_leak_stays_known_without_the_training_set(scored):
     run = StoredRun("x", planted.record("xception"))
-    tables = {Condition("smoke-b"): planted.table("smoke-b")}
-    path = run_folder("x") / "scores.parquet"
-    add_scores(path, planted.rows(tables), planted.about(run.record, tables, {"smoke-b": 3}))
+    planted.add(run, {Condition("smoke-b"): planted.table("smoke-b")}, {"smoke-b": 3})
     jpeg = Condition("smoke-b", "JPEG", 3)
     measuring.ensure_scores(run, "mine", [Condition("smoke-b"), jpeg])
     assert scored == [jpeg]
-    assert read_about(path).test_sets["smoke-b"].shared_crops == 3
+    about = read_about(reports.keep("mine", run, [Condition("smoke-b"), jpeg]))
+    assert about.test_sets["smoke-b"].shared_crops == 3
+
+
+CONDITIONS = {  # of three notebooks
+    "02": [Condition("smoke-a"), Condition("smoke-b")],
+    "08": [Condition("smoke-a", map="edges"), Condition("smoke-a", map="Grad-CAM")],
+    "09": [Condition("smoke-a", "JPEG", 5), Condition("smoke-a", "H.264", 1)],
+}
+
+
+@pytest.fixture
+def made(scored, monkeypatch):
+    """The conditions that are made of such runs, scores and measures of maps."""
+
+    def make(run, conditions, counts):
+        for condition in conditions:
+            scored.append(condition)
+            table = planted.table(condition.test_set)
+            if condition.map:
+                table = planted.measured(condition.test_set, energy=0.5)
+            yield condition, table
+
+    monkeypatch.setattr(measuring, "_make", make)
+    return scored
+
+
+def make_all(home, *notebooks):
+    """What these notebooks do with a run and its report, in this home."""
+    os.environ["DFNB_HOME"] = str(home)
+    for notebook in notebooks:
+        run = StoredRun("x", planted.record("xception"))
+        for condition in CONDITIONS[notebook]:
+            measuring.ensure_scores(run, "mine", [condition])
+            reports.keep("mine", run, [condition])
+
+
+def left_in(home):
+    """The bytes of the score files in a home."""
+    paths = [path for path in home.rglob("*.parquet") if not path.name.startswith(".")]
+    return {path.relative_to(home): path.read_bytes() for path in paths}
+
+
+def in_process(work, *arguments):
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize(
+    ("profile", "apart"),
+    [("", {"photographs"}), ("apart: []", set()), ("apart: [bed]", {"bed"})],
+)
+def test_a_report_decides_what_its_means_leave_out(made, empty_home, profile, apart):
+    """Without a profile that says so the manifests do; ``runs/`` and other reports stay."""
+    run = StoredRun("x", planted.record("xception", train_set="other"))
+    conditions = [Condition("photographs"), Condition("bed")]
+    measuring.ensure_scores(run, "mine", conditions)
+    elsewhere = reports.keep("elsewhere", run, conditions, [], lambda name: True)
+    content = f"description: mine\n{profile}\n"
+    files.write_bytes(empty_home / "reports/mine/profile.yaml", content.encode())
+    path = reports.keep("mine", run, conditions, [], measuring._is_apart("mine"))
+    for file, names in ((path, apart), (elsewhere, {"photographs", "bed"})):
+        test_sets = read_about(file).test_sets
+        assert {name for name, kept in test_sets.items() if kept.apart} == names
+    table = scores("mine", run, ["photographs", "bed"])
+    this = table[table["detector"] == "this run"]
+    assert {*this["test_set"]} - {*this.loc[this["place"] == "across", "test_set"]} == apart
+
+
+def test_what_was_asked_for_is_there_although_the_test_set_has_fewer_frames(made):
+    """Of a copy whose file does not say it, the rows are counted."""
+    run, edges = StoredRun("x", planted.record("xception")), Condition("smoke-a", map="edges")
+    planted.add(run, {edges: planted.measured("smoke-a", energy=0.5)})
+    for frames, times in ((60, 0), (100, 1), (90, 1), (100, 1), (101, 2)):
+        measuring.ensure_scores(run, "mine", [edges], measuring.Counts(frames=frames))
+        path = reports.keep("mine", run, [edges])
+        assert len(made) == times
+    assert read_about(path).test_sets["smoke-a"].asked == {"edges": 101}
+
+
+@pytest.mark.parametrize("n", range(4))  # 0: at the first temporary file; 1: at the report's file
+def test_a_kill_at_any_file_leaves_the_bytes_of_a_quiet_run(made, empty_home, n):
+    def killed(home):
+        places, replace = iter(range(9)), Path.replace
+
+        def replace_or_die(path, target):
+            if next(places) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(path, target)
+
+        Path.replace = replace_or_die
+        make_all(home, "02")
+
+    process = in_process(killed, empty_home / "killed")
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(left_in(empty_home / "killed")) == n
+    make_all(empty_home / "killed", "02")
+    assert len(made) == 2 - (n + 1) // 2  # what was there is not scored again
+    make_all(empty_home / "quiet", "02")
+    assert left_in(empty_home / "killed") == left_in(empty_home / "quiet")
+
+
+def test_notebooks_that_add_to_one_run_at_once_leave_the_bytes_of_one_after_the_other(
+    made, empty_home
+):
+    make_all(empty_home / "quiet", "02", "08", "09")
+    make_all(empty_home / "busy", "02")
+    processes = [
+        in_process(make_all, empty_home / "busy", notebook) for notebook in ("08", "09", "02") * 2
+    ]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert left_in(empty_home / "busy") == left_in(empty_home / "quiet")
 
 
 # ---------------------------------------------------------------- the run of a notebook
+
+
+def test_a_committed_detector_gets_one_file_for_each_further_test_set(done, own_home):
+    """As of a checkout, which stays as it is: its weights and scores are read from the report."""
+    call = copied(done, own_home, "reports", "notebooks", "runs")
+    weights = reports.weights_path(files.report_folder("mine"), call.name)
+    files.write_bytes(weights, (own_home / f"runs/{call.name}/best.safetensors").read_bytes())
+    shutil.rmtree(own_home / "runs")
+    before = left_in(own_home)
+    of_own = {"save": False, "test_sets": ["smoke-b", "smoke-tasks"], "map_frames": 0}
+    p = parameters.check(BASELINE, {**call.parameters, **of_own})
+    run = measuring.open_or_train(p)
+    after = left_in(own_home)
+    (new,) = after.keys() - before.keys()
+    assert new.parts[:3] == ("runs", run.id, "scores") and new.name.startswith("smoke-tasks.")
+    assert before.items() <= after.items()
+    table = scores("mine", run, p.test_sets)
+    assert {*table[table["detector"] == "this run"]["test_set"]} == {*p.test_sets}
+
+
+def test_a_committed_training_that_is_trained_again_stands_beside_the_committed_one(
+    done, own_home, capsys
+):
+    """To other weights, as on another machine: the report stays as it is."""
+    call = copied(done, own_home, "reports", "notebooks", "runs")
+    path = reports.score_path(files.report_folder("mine"), call.name)
+    about, rows = read_about(path), files.read_table(path)
+    record = about.record.model_copy(update={"weights_sha256": 64 * "0"})
+    rows["log_odds"] += 1
+    write(path, rows, about.model_copy(update={"record": record}))
+    before = path.read_bytes()
+    p = parameters.check(BASELINE, {**call.parameters, "save": False})
+    run = measuring.open_or_train(p)
+    line = f"report mine has {run.id} with other weights: the report stays as it is"
+    assert capsys.readouterr().out.count(line) == 1
+    assert path.read_bytes() == before
+    table = scores("mine", run, p.test_sets).query("corruption == ''")
+    of_both = table.groupby("detector", observed=True)["score"].mean()
+    assert [*of_both.index] == ["this run", "Baseline"] and of_both.iloc[0] < of_both.iloc[1]
 
 
 def test_without_save_a_report_stays_as_it_is_and_its_run_is_opened(done, own_home, capsys):
@@ -909,7 +1060,7 @@ def test_a_name_that_another_run_has_is_refused_before_anything_trains(own_home,
         path = reports.score_path(files.report_folder("mine"), training.id)
         record = planted.record("xception", train_set="smoke-a", settings=settings)
         about = planted.about(record, {}).model_copy(update={"variants": [*names]})
-        write_scores(path, pd.DataFrame(), about)
+        write(path, pd.DataFrame(), about)
 
     plant("main", "loss: CE")
     capsys.readouterr()
@@ -1049,8 +1200,10 @@ def test_each_call_has_a_gpu_of_its_own(tmp_path):
 def test_snakemake_reads_calls_whose_names_have_braces(own_home, checkout, study_bed):
     """Such as bed-{seed}, which Snakemake would take for a wildcard."""
     calls = study_bed.model_dump(mode="json")
-    path = reports.write_calls("study-bed", calls).relative_to(own_home)
+    files.write_json(own_home / "calls.json", calls)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet"]
     command += ["--snakefile", checkout / "workflow" / "Snakefile", "--directory", own_home]
-    done = subprocess.run([*command, "--config", f"calls={path}"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--config", "calls=calls.json"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,18 +16,22 @@ from pandas.api.types import union_categoricals
 from scipy.special import expit
 
 from dfnb.checks import DfnbError, suggestion
-from dfnb.files import read_table, stored_report
+from dfnb.files import read_table, run_folder, stored_report
 from dfnb.report.detectors import FOLD, THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
     CONDITION,
     KEYS,
-    TEXT_CONDITIONS,
+    TEXTS,
     About,
+    Condition,
+    Found,
     State,
-    collect,
+    about_of,
+    find,
     read_about,
+    rows_of,
     state_of,
 )
 
@@ -36,8 +40,6 @@ UNITS = {
     "video": ["video", "cluster", "label", "method"],
     "frame": list(KEYS),
 }
-# Read as categories, because pandas compares and groups texts a hundred times slower.
-TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
 # Columns of a table of scores: the fields of a Detector, but its runs, and the rule by which their
 # checkpoints were chosen.
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set", "rule")
@@ -48,12 +50,23 @@ DIFFERENCES = {GAIN: ("pixel_ap", "constant pixel_ap"), LOST: ("deletion 0", "de
 
 
 class Source(NamedTuple):
-    """A score file, and whose it is."""
+    """The scores of a run, and whose they are: of a score file or, of this run, of several."""
 
     detector: Detector
     run: StoredRun
-    path: Path
+    path: Path  # of this run the folder of its scores
     state: State  # of the file: a table of files that are as before is remembered
+    found: dict[Condition, Found] | None = None  # of this run: where its scores are
+    apart: dict[str, bool] | None = None  # of this run: what the report beside it decides
+
+    @property
+    def about(self) -> About:
+        """What is known of the scores."""
+        return about_of(self.found, self.apart) if self.found else read_about(self.path)
+
+    def rows(self) -> pd.DataFrame:
+        """The scores, a row per frame and condition, with TEXTS as categories."""
+        return rows_of(self.found) if self.found else read_table(self.path, TEXTS)
 
 
 def scores(
@@ -124,16 +137,19 @@ def scores(
 
 
 def sources(report: str, run: StoredRun | None = None) -> list[Source]:
-    """The score files of a report, in the order of its detectors; before them, that of this run."""
+    """The scores of a report by run, in the order of its detectors; before them, of this run."""
     files = []
-    if run:
-        this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
-        files.append((this, run, collect(run, report)))
     for detector in detectors(report):
         for each in detector.runs:
             path = reports.score_path(stored_report(report), each.id)
-            files.append((detector, each, path))
-    return [Source(*file, state_of(file[2])) for file in files if file[2].exists()]
+            files.append(Source(detector, each, path, state_of(path)))
+    if run and (found := find(run, report)):
+        this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
+        kept = [each for source in files for each in source.about.test_sets.items()]
+        apart = {name: of_report.apart for name, of_report in kept}
+        folder = run_folder(run.id) / "scores"
+        files.insert(0, Source(this, run, folder, (0, 0, 0), found, apart))
+    return files
 
 
 def ablations(
@@ -161,7 +177,7 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
     """
     most = {}  # of all runs, because some may use only a part of their training set
     for source in files:
-        for name, kept in read_about(source.path).test_sets.items():
+        for name, kept in source.about.test_sets.items():
             if name in test_sets and kept.shared_crops:  # neither None nor 0
                 pair = (source.run.train_set, name)
                 most[pair] = max((kept.shared_crops, kept.n), most.get(pair, (0, 0)))
@@ -238,7 +254,7 @@ def _check_versions(files: Iterable[Source], test_sets: Collection[str] | None) 
     """
     first_with = {}  # test set -> the first file that has it, and the fingerprint there
     for source in files:
-        for name, kept in read_about(source.path).test_sets.items():
+        for name, kept in source.about.test_sets.items():
             path, fingerprint = first_with.setdefault(name, (source.path, kept.fingerprint))
             if kept.fingerprint != fingerprint and (test_sets is None or name in test_sets):
                 raise DfnbError(
@@ -267,10 +283,10 @@ def _parts(
     """The scores in these files on these test sets, or on all, a table per file that has some."""
     parts = []
     for source in files:
-        metadata = read_about(source.path)
+        metadata = source.about
         if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
             continue  # without reading the rows
-        rows = read_table(source.path, TEXTS)
+        rows = source.rows()
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
@@ -343,7 +359,7 @@ def _named_unless_whole(table: pd.DataFrame, files: Iterable[Source]) -> pd.Data
     """
     averaged = set()  # by the report
     for source in files:
-        metadata = read_about(source.path)
+        metadata = source.about
         of_file = metadata.test_sets
         averaged |= {name for name in of_file if _place(source, metadata, name) == "across"}
     is_across = table["place"] == "across"

@@ -21,7 +21,6 @@ from dfnb.report.detectors import MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
-from dfnb.store.scores import read_about
 
 # What tables print in place of the names of columns.
 TITLES = {
@@ -220,7 +219,7 @@ def test_sets(report: str) -> pd.DataFrame:
     rows = rows[rows["corruption"] == ""]
     facts = {}
     for source in reading.sources(report):
-        facts |= read_about(source.path).test_sets
+        facts |= source.about.test_sets
     table = {}
     for name, of_set in rows.groupby("test_set", observed=True):
         videos = of_set[reading.UNITS["video"]].drop_duplicates()

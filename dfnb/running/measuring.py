@@ -3,10 +3,8 @@
 What a run was scored on before is read, not made again.
 """
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,7 +13,7 @@ from dfnb import files, records
 from dfnb.attribution import maps, measures
 from dfnb.checks import DfnbError
 from dfnb.data import audit, sources
-from dfnb.data.frames import data_identity, dataset_record, first_clusters
+from dfnb.data.frames import data_identity, dataset_record
 from dfnb.report.detectors import detectors
 from dfnb.running.parameters import (
     AttributionParameters,
@@ -24,7 +22,7 @@ from dfnb.running.parameters import (
 )
 from dfnb.store import reports, scores
 from dfnb.store.runs import Training
-from dfnb.store.scores import Condition, Size
+from dfnb.store.scores import Condition, Found, StoredSet
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of, with_weights
 
@@ -48,32 +46,33 @@ def open_or_train(p: TrainingParameters) -> Run:
             print("No finished run has these parameters: it is trained now.")
             sources.ensure_datasets(p.train_set)
         run = train.train(training)
-    shown = ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
+    ensure_scores(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
+    _say_other_weights(p, run)
     if p.save:
-        reports.keep(p.report, run, shown, p.variants)
-        if reports.profile_of(p.report).get("weights") == "all":
-            reports.keep_weights(p.report, run)
-        if p.is_training or not p.folder:
-            _write_record(p, run)
+        add(p, run)
     return run
 
 
-def add_if_scored(p: TrainingParameters) -> bool:
-    """Add a run to the report, if all scores are there that :func:`open_or_train` would make.
+def scored(p: TrainingParameters) -> Run | None:
+    """The run that :func:`open_or_train` would give, if it has all scores that this would make.
 
     They may be copies in another report: then the weights need not be on this machine. Without
-    them no map can be measured, and none is missed. Returns whether the run was added.
+    them no map can be measured, and none is missed. None: something is missing.
     """
     run = Run.of(training_of(p))
     if run is None:
-        return False
-    wanted = _conditions(p, run)
-    path = scores.collect(run, p.report)
-    if _missing(run, path, wanted, Counts(frames=p.map_frames)):
-        return False
-    reports.keep(p.report, run, wanted, p.variants)
-    _write_record(p, run)
-    return True
+        return None
+    lacks = missing(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))
+    return None if lacks else run
+
+
+def add(p: TrainingParameters, run: Run) -> None:
+    """Add a run to the report of its notebook, with the scores that this shows."""
+    reports.keep(p.report, run, _conditions(p, run), p.variants, _is_apart(p.report))
+    if reports.profile_of(p.report).get("weights") == "all" and run.has_weights:
+        reports.keep_weights(p.report, run)
+    if reports.has_profile(p.report):
+        _write_record(p, run)
 
 
 def training_of(p: TrainingParameters) -> Training:
@@ -91,13 +90,34 @@ def _conditions(p: TrainingParameters, run: Run) -> list[Condition]:
     return wanted
 
 
+def _say_other_weights(p: TrainingParameters, run: Run) -> None:
+    """Say which is which where the report has the run by other weights, as of another machine."""
+    path = reports.score_path(files.stored_report(p.report), run.id)
+    if path.exists() and scores.read_about(path).record.weights_sha256 != run.record.weights_sha256:
+        then = "it is replaced there" if p.save else "the report stays as it is"
+        print(
+            f"`this run` has the weights in {run.weights().parent}; report {p.report} has "
+            f"{run.id} with other weights: {then}"
+        )
+
+
+def _is_apart(report: str) -> Callable[[str], bool]:
+    """Whether means over datasets leave out a test set, as the report decides.
+
+    That is its profile or, without one that says so, the manifest of the test set.
+    """
+    apart = reports.profile_of(report).get("apart")
+    return lambda name: sources.domain_of(name)[1] if apart is None else name in apart
+
+
 def _write_record(p: TrainingParameters, run: Run) -> None:
     """Write the record that says that a run was added to the report of its notebook."""
     path = files.home() / reports.record_path(p.report, run.id)
     parameters = p.model_dump(mode="json")
     # An equal record stays as it is: Snakemake would take a newer one for a changed input of the
-    # notebooks that are shown.
-    if not path.exists() or files.read_json(path)["parameters"] != parameters:
+    # notebooks that are shown. These show the run, which has its record from its training.
+    is_there = path.exists() and (p.folder or files.read_json(path)["parameters"] == parameters)
+    if not is_there:
         # Without the sha256 of the scores, to which 08 and 09 add rows.
         records.write_record(path, parameters, [], run=run.id)
 
@@ -122,8 +142,7 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
     """The :func:`first_runs` of a report by detector; with ``save``, their maps are measured there.
 
     These are each detector's own maps, and those that ``p`` names; all are also compared with maps
-    of random networks. Raises :class:`DfnbError` where there is no such run, and where they have
-    scores of no test set.
+    of random networks. Raises :class:`DfnbError` where there is no such run.
     """
     firsts = first_runs(p.report)
     if not firsts:
@@ -138,23 +157,21 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
             names = dict.fromkeys([*maps.names(run.network()), *p.other_maps])
             pairs = product((False, True), names)
             wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
-            reports.keep(p.report, run, ensure_scores(run, p.report, wanted, counts))
+            ensure_scores(run, p.report, wanted, counts)
+            reports.keep(p.report, run, wanted, is_apart=_is_apart(p.report))
     return firsts
 
 
 def score_corrupted(p: RobustnessParameters) -> None:
-    """Score the :func:`first_runs` of a report on corrupted frames, if ``save`` is True.
-
-    Raises :class:`DfnbError` where these runs have scores of no test set.
-    """
+    """Score the :func:`first_runs` of a report on corrupted frames, if ``save`` is True."""
     firsts = first_runs(p.report)
     if p.save and firsts:
         test_set = p.measured_on or _test_set(p.report, firsts)
         pairs = product(p.corruptions, p.severities)
         wanted = [Condition(test_set, name, severity) for name, severity in pairs]
         for run in firsts.values():
-            shown = ensure_scores(run, p.report, wanted, Counts(videos=p.videos))
-            reports.keep(p.report, run, shown)
+            ensure_scores(run, p.report, wanted, Counts(videos=p.videos))
+            reports.keep(p.report, run, wanted, is_apart=_is_apart(p.report))
 
 
 def refuse_unmeasured(rows: pd.DataFrame, p: AttributionParameters | RobustnessParameters) -> None:
@@ -170,7 +187,6 @@ def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
     """The test set on which most of these runs were scored.
 
     Of several such, it is the one that shares its domain with the training sets of most of them.
-    Raises :class:`DfnbError` where there is none.
     """
     votes = {}  # test set -> (runs that were scored on it, those of them trained on its domain)
     for run in firsts.values():
@@ -178,11 +194,6 @@ def _test_set(report: str, firsts: Mapping[str, Run]) -> str:
         for name, kept in about.test_sets.items():
             scored, at_home = votes.get(name, (0, 0))
             votes[name] = (scored + 1, at_home + (kept.domain == about.train_domain))
-    if not votes:
-        raise DfnbError(
-            f"no run of {report} has scores of a test set: execute notebooks of papers with test "
-            "sets and this report first"
-        )
     return max(votes, key=votes.get)
 
 
@@ -205,19 +216,25 @@ class Counts(NamedTuple):
     sanity_frames: int = 0
     videos: int | None = None
 
+    def of(self, condition: Condition) -> int:
+        """How many frames (of a map) or videos are asked for under a condition; 0: all."""
+        if condition.map:
+            return self.sanity_frames if condition.sanity else self.frames
+        return (self.videos or 0) if condition.corruption else 0
+
 
 def ensure_scores(
     run: Run,
     report: str,
-    wanted: Iterable[Condition],
+    wanted: Sequence[Condition],
     counts: Counts | None = None,
-) -> list[Condition]:
-    """Score and measure a run where its score file lacks something; returns what the file has.
+) -> None:
+    """Score and measure a run under the conditions of which it lacks scores.
 
-    What the file has of the present versions of the test sets stays. Datasets are built if needed.
+    Each is written at once, see :func:`dfnb.store.scores.own_path`. Datasets are built if needed.
     Rows are of frames: scores of :func:`dfnb.training.scoring.predict`; or, of a map, what
-    :func:`dfnb.attribution.measures.measure` or ``sanity`` gives. Raises :class:`DfnbError` for a
-    test set that cannot be had.
+    :func:`dfnb.attribution.measures.measure` or ``sanity`` gives; a condition without rows leaves
+    no file. Raises :class:`DfnbError` for a test set that cannot be had.
 
     Args:
         run: A finished training.
@@ -226,29 +243,46 @@ def ensure_scores(
         counts: On how much of each test set; None: no map, and all videos. What was made on less
             is made again.
     """
-    wanted, counts = list(dict.fromkeys(wanted)), counts or Counts()
-    path = scores.collect(run, report)
-    missing = _missing(run, path, wanted, counts)
-    about = scores.About(
-        record=run.record, train_domain=sources.domain_of(run.train_set)[0], test_sets={}
-    )
-    for name in _test_sets(missing):  # each is written at once, and not lost if the next one fails
+    counts = counts or Counts()
+    domain, _ = sources.domain_of(run.train_set)
+    lacking = missing(run, report, wanted, counts)
+    for name in _test_sets(lacking):
         sources.ensure_datasets(name)
-        of_set = [condition for condition in missing if condition.test_set == name]
-        rows = [_make(run, condition, counts) for condition in of_set if not condition.sanity]
-        checked = [condition.map for condition in of_set if condition.sanity]
-        rows += [_check_maps(run, name, checked, counts)] if checked else []
-        if any(map(len, rows)):
-            rows = pd.concat([table for table in rows if len(table)])
-            kept = describe(name, _shared_crops(run, name))
-            scores.add(path, rows, about.model_copy(update={"test_sets": {name: kept}}))
-    if not path.exists():  # a run without test sets gets a file without rows
-        scores.add(path, pd.DataFrame(columns=scores.CONDITION), about)
-    there = {*scores.conditions_of(path)}
-    return [condition for condition in wanted if condition in there]
+        kept = describe(name, _shared_crops(run, name))
+        of_set = [condition for condition in lacking if condition.test_set == name]
+        for condition, rows in _make(run, of_set, counts):
+            rows = rows.assign(**condition._asdict())
+            asked = {condition.kind: counts.of(condition)} if counts.of(condition) else {}
+            test_sets = {name: kept.model_copy(update={"asked": asked})}
+            about = scores.About(record=run.record, train_domain=domain, test_sets=test_sets)
+            scores.write(scores.own_path(run.id, condition, kept.fingerprint), rows, about)
 
 
-def describe(name: str, shared_crops: int | None = None) -> scores.StoredSet:
+def missing(
+    run: Run,
+    report: str,
+    wanted: Sequence[Condition],
+    counts: Counts,
+) -> list[Condition]:
+    """The conditions, each once, of which a run has too few scores of the test sets of today."""
+    run.versions.update({name: sources.identity(name, "test") for name in _test_sets(wanted)})
+    there = scores.find(run, report)
+    return [
+        condition
+        for condition in dict.fromkeys(wanted)
+        if condition not in there or not _is_enough(there[condition], condition, counts)
+    ]
+
+
+def _is_enough(there: Found, condition: Condition, counts: Counts) -> bool:
+    """Whether scores were made on as much of a test set as is asked for, or on the whole."""
+    if not (condition.map or condition.corruption):
+        return True
+    kept = scores.read_about(there.path).test_sets[condition.test_set]
+    return there.frames == kept.n or there.asked >= counts.of(condition) > 0
+
+
+def describe(name: str, shared_crops: int | None = None) -> StoredSet:
     """What score files keep about a test set; ``shared_crops`` is of the run that was scored.
 
     Raises :class:`DfnbError` when the dataset is not prepared or has no test split.
@@ -262,7 +296,7 @@ def describe(name: str, shared_crops: int | None = None) -> scores.StoredSet:
     if "crops" in record:  # others have cut them
         crop = f"crops {record['crops']}"
     domain, is_apart = sources.domain_of(name)
-    return scores.StoredSet(
+    return StoredSet(
         fingerprint=data_identity(record, ["test"]),
         domain=domain,
         apart=is_apart,
@@ -278,51 +312,6 @@ def _test_sets(conditions: Iterable[Condition]) -> list[str]:
     return list(dict.fromkeys(condition.test_set for condition in conditions))
 
 
-def _missing(
-    run: Run,
-    path: Path,
-    wanted: Sequence[Condition],
-    counts: Counts,
-) -> list[Condition]:
-    """The conditions of which a score file has too few rows, or of another version of the set.
-
-    ``path`` is the file of the scores of ``run``.
-    """
-    there = scores.sizes_of(path)
-    kept = scores.read_about(path).test_sets if path.exists() else {}
-    changed = [
-        name
-        for name in _test_sets(wanted)
-        if name in kept and kept[name].fingerprint != sources.identity(name, "test")
-    ]
-    return [
-        each
-        for each in wanted
-        if each not in there
-        or each.test_set in changed
-        or _is_too_small(run, each, there[each], counts)
-    ]
-
-
-def _is_too_small(run: Run, condition: Condition, there: Size, counts: Counts) -> bool:
-    """Whether a test set has frames that are asked for and have no rows under a condition.
-
-    The set itself is read, and built if need be, only where it may have some.
-    """
-    if condition.map:
-        asked = counts.sanity_frames if condition.sanity else counts.frames
-        if there.frames >= asked:
-            return False
-        sources.ensure_datasets(condition.test_set)
-        methods = run.parameters.seen_methods
-        return there.frames < measures.sample(condition.test_set, asked, methods)["label"].sum()
-    if condition.corruption and there.videos < (counts.videos or sys.maxsize):
-        sources.ensure_datasets(condition.test_set)
-        frames = first_clusters(sources.frames_to_score(condition.test_set), counts.videos)
-        return there.frames < len(frames)
-    return False
-
-
 def _shared_crops(run: Run, test_set: str) -> int | None:
     """How many frames of a test set have a crop of the run's train or val split.
 
@@ -335,31 +324,29 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     return audit.shared_crops(trained_on, sources.frames_to_score(test_set))
 
 
-def _make(run: Run, condition: Condition, counts: Counts) -> pd.DataFrame:
-    """The scores or measures of a run under one condition, a row per frame.
+def _make(
+    run: Run,
+    conditions: Sequence[Condition],
+    counts: Counts,
+) -> Iterator[tuple[Condition, pd.DataFrame]]:
+    """The scores or measures of a run under conditions of one test set, a row per frame.
 
-    Measures of a map have one per forged frame of a sample, of methods that the run has seen;
-    without such frames the table is empty.
-    """
-    if condition.map:
-        frames = measures.sample(condition.test_set, counts.frames, run.parameters.seen_methods)
-        table = measures.measure(run, frames, condition.map) if len(frames) else frames
-    else:
-        videos = counts.videos if condition.corruption else None
-        table = scoring.score(run, *condition[:3], videos)
-    return table.assign(**condition._asdict())
-
-
-def _check_maps(run: Run, test_set: str, names: Sequence[str], counts: Counts) -> pd.DataFrame:
-    """The sanity check of these maps of a run, a row per map and frame; perhaps empty.
-
-    All at once, because they share their random networks.
+    Measures of a map have one per forged frame of a sample, of methods that the run has seen; a
+    condition without such frames is left out.
     """
     methods = run.parameters.seen_methods
-    frames = measures.sample(test_set, counts.sanity_frames, methods)
-    if frames.empty:
-        return frames
-    for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
-    table = measures.sanity(run, frames, names, for_statistics)
-    condition = Condition(test_set, sanity=True)._asdict()
-    return table.assign(**{**condition, "map": table["map"]})
+    for condition in conditions:
+        if not condition.map:
+            videos = counts.videos if condition.corruption else None
+            yield condition, scoring.score(run, *condition[:3], videos)
+        elif not condition.sanity:
+            frames = measures.sample(condition.test_set, counts.frames, methods)
+            if len(frames):
+                yield condition, measures.measure(run, frames, condition.map)
+    checked = {condition.map: condition for condition in conditions if condition.sanity}
+    test_set = conditions[0].test_set
+    if checked and len(frames := measures.sample(test_set, counts.sanity_frames, methods)):
+        for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
+        # All at once, because they share their random networks.
+        rows = measures.sanity(run, frames, [*checked], for_statistics)
+        yield from ((checked[name], of_map) for name, of_map in rows.groupby("map", sort=False))

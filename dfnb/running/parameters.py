@@ -58,17 +58,12 @@ class Parameters(Closed):
 
     report: Name = DESCRIBED
     save: bool = False
-    _kinds: set[str] = PrivateAttr(default_factory=set)  # set by check: reports.kinds_of_call
+    _is_shown: bool = PrivateAttr(False)  # set by check: reports.is_shown
 
     @property
     def folder(self) -> Path | None:
         """The report's folder, if this notebook saves figures, tables and its record there."""
-        return files.report_folder(self.report) if "shown" in self._kinds else None
-
-    @property
-    def is_training(self) -> bool:
-        """Whether a profile has this notebook among its trainings."""
-        return "trainings" in self._kinds
+        return files.report_folder(self.report) if self._is_shown else None
 
     def folder_of(self, report: str) -> Path | None:
         """:attr:`folder` for what belongs to that report alone; None if another one is shown."""
@@ -296,7 +291,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     Raises :class:`DfnbError` with one sentence; of a paper's notebook also for datasets that nobody
     knows, for test sets that lack real or fake frames, where no test set is left and, with
     ``save``, where another run of the report has the name of this one; and as
-    :func:`dfnb.store.reports.kinds_of_call`.
+    :func:`dfnb.store.reports.is_shown`.
     """
     expected = schema(notebook)
     cells = namespace.get("In", ())
@@ -316,7 +311,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
         check_tested(p.test_sets, notebook)
         p._changed = _in_words(p, changed)
     if p.save:
-        p._kinds = reports.kinds_of_call(p.report, notebook, p.model_dump(mode="json"))
+        p._is_shown = reports.is_shown(p.report, notebook, p.model_dump(mode="json"))
         if isinstance(p, TrainingParameters):
             _refuse_taken_name(p)
     else:

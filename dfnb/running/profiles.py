@@ -71,6 +71,8 @@ class Profile(Closed):
         faces: ``real`` if its pictures show people: they are then saved where git ignores them.
         weights: ``all`` if the report keeps the weights of all trainings; otherwise of those whose
             notebooks are executed whole.
+        apart: test sets that the report leaves out of means over datasets; None: those whose
+            manifests say ``apart: true``.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
             claim is registered.
         start: where the parameters of a paper's notebook come from that nothing here states:
@@ -87,6 +89,7 @@ class Profile(Closed):
     variants: dict[str, dict[Title, Variant]] = Field({})
     faces: Literal["drawn", "real"] = "drawn"
     weights: Literal["shown", "all"] = "shown"
+    apart: list[Name] | None = None
     claims: Name | None = None
 
 
@@ -146,19 +149,6 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     # In reading order: the name of a notebook begins with its number.
     merged = {**base, **stated, "notebooks": dict(sorted(merged_notebooks.items()))}
     return {entry: value for entry, value in merged.items() if value is not None}
-
-
-def refuse_hand_made(name: str) -> None:
-    """Raise :class:`DfnbError` where a report of the profile's name was made without a profile.
-
-    Its runs are not of the profile, and would be set aside.
-    """
-    folder = files.report_folder(name)
-    if reports.score_files(folder) and not (folder / "profile.yaml").exists():
-        raise DfnbError(
-            f"{files.profile_path(name)} has the name of {folder}, a report that was made by hand; "
-            "rename the profile or the folder"
-        )
 
 
 def keep_copy(name: str, dry_run: bool = False) -> None:

@@ -50,7 +50,6 @@ def run(profile: str, cores: int, main: bool = False, dry_run: bool = False) -> 
 def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     """:func:`run`, while no other process runs a profile in this home."""
     calls = profiles.calls(profile, main)
-    profiles.refuse_hand_made(profile)
     for dataset in profiles.read(profile).test_sets:
         if "{fold}" not in dataset and not is_available(dataset, "test"):
             _say(
@@ -60,7 +59,8 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     for notebook, variant, seed in () if main else calls.left_out:
         _say(f"left out: {notebook}, {variant}, seed {seed}: its datasets or weights are not here")
     _say(*profiles.missing_masks(calls), *profiles.changed_cells(profile))
-    path = reports.write_calls(profile, calls.model_dump(mode="json"))
+    path = files.report_folder(profile) / "calls.json"
+    files.write_json(path, calls.model_dump(mode="json"))
     profiles.keep_copy(profile, dry_run)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
     if dry_run:
@@ -68,8 +68,8 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
         return
     profiles.set_replaced_aside(calls)
     for call in calls.trainings:  # no kernel need start for what is scored already
-        if not call.done:
-            measuring.add_if_scored(call.check())
+        if not call.done and (run := measuring.scored(call.check())):
+            measuring.add(call.check(), run)
     profiles.fetch(calls)
     for call in [*calls.trainings, *calls.shown]:
         if not call.done:  # Snakemake asks for no more than a file of this name

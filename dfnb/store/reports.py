@@ -19,7 +19,7 @@ Where a profile has the report's name, the report has what the calls of this pro
 nothing else is saved in it. Any other report is a reader's own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,8 @@ from dfnb.files import (
     home,
     locked,
     read_json,
-    read_table,
     report_folder,
     write_bytes,
-    write_json,
 )
 from dfnb.records import Clock, write_record
 from dfnb.store import scores
@@ -113,43 +111,30 @@ def file_name(report: str, name: str, run: StoredRun | None) -> str:
     return f"{name}-{run.id}" if run and not has_profile(report) else name
 
 
-# ---------------------------------------------------------------- the calls of a profile
+# ---------------------------------------------------------------- writing
 
 
-def write_calls(report: str, calls: Mapping[str, Any]) -> Path:
-    """Write the calls of the report's profile for its notebooks and Snakemake; returns the path."""
-    path = report_folder(report) / "calls.json"
-    write_json(path, calls)
-    return path
+def is_shown(report: str, notebook: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a notebook with these parameters saves its figures, tables and record in a report.
 
-
-def kinds_of_call(report: str, notebook: str, parameters: Mapping[str, Any]) -> set[str]:
-    """What a notebook with these parameters is to a report: ``shown``, ``trainings`` or both.
-
-    What is shown saves its figures, tables and record; of a training the run alone is added. In a
-    reader's own report all is shown. One that comes with a profile has the calls of this profile:
-    no two of them save one file. Raises :class:`DfnbError` for what is none of them.
+    In a reader's own report all do. One that comes with a profile has what the last ``dfnb run``
+    planned, ``calls.json``: of a training the run alone, and no two of the others save one file.
+    Raises :class:`DfnbError` for what is not planned.
     """
     # What only shows the report makes the same files, whoever calls it.
     if not has_profile(report) or {*parameters} == READING:
-        return {"shown"}
+        return True
     path = report_folder(report) / "calls.json"
-    calls = read_json(path) if path.exists() else {"trainings": [], "shown": []}
-    kinds = set()
+    planned = read_json(path) if path.exists() else {}
     for kind in ("shown", "trainings"):
-        for call in calls[kind]:
-            if call["notebook"] == notebook and call["parameters"] == dict(parameters):
-                kinds.add(kind)
-    if not kinds:
-        raise DfnbError(
-            f"the report {report} comes with a profile, and this is none of the calls that `dfnb "
-            f"run {report} --dry-run` prints: set report to a name of your own, such as mine, or "
-            "save to False"
-        )
-    return kinds
-
-
-# ---------------------------------------------------------------- writing
+        calls = [(call["notebook"], call["parameters"]) for call in planned.get(kind, [])]
+        if (notebook, parameters) in calls:
+            return kind == "shown"
+    raise DfnbError(
+        f"the report {report} comes with a profile, and this is none of the calls that `dfnb run "
+        f"{report} --dry-run` prints: set report to a name of your own, such as mine, or save to "
+        "False"
+    )
 
 
 def keep(
@@ -157,26 +142,40 @@ def keep(
     run: StoredRun,
     shown: Iterable[Condition],
     variants: Sequence[str] | None = None,
+    is_apart: Callable[[str], bool] | None = None,
 ) -> Path:
-    """Put the scores of a run under the conditions ``shown`` into a report; returns the file.
+    """Show a run in a report under the conditions ``shown``, too; returns its score file there.
 
-    What the report has under other conditions stays, see :func:`dfnb.store.scores.add`. A file
-    that has all of this already is not written again. ``variants`` are the names under which the
-    report shows the run; None: those that it has.
+    The file is made anew of what :func:`dfnb.store.scores.find` finds, also under the conditions
+    that it had, unless they are of another version of a test set. Its bytes do not depend on which
+    of two notebooks was first. One that has all of this already is not written again.
+
+    Args:
+        report: Name of the report.
+        run: A finished training. A file by other weights is replaced.
+        shown: The conditions; those without scores are left out.
+        variants: The names under which the report shows the run; None: those that it has.
+        is_apart: Whether means over datasets leave a test set out; None: as the scores say.
     """
-    source = scores.collect(run, report)
-    shown = [*shown]
-    with locked(source.parent.parent, wait_s=600):  # rows and metadata of one moment
-        rows = scores.select(read_table(source), shown)
-        about, sizes = scores.read_about(source), scores.sizes_of(source)
-    names = {*rows["test_set"]}
-    test_sets = {name: kept for name, kept in about.test_sets.items() if name in names}
     path = score_path(report_folder(report), run.id)
-    if variants is None:
-        variants = scores.read_about(path).variants if path.exists() else []
-    about = about.model_copy(update={"test_sets": test_sets, "variants": list(variants)})
-    if not scores.has(path, about, {each: size for each, size in sizes.items() if each in shown}):
-        scores.add(path, rows, about)
+    with locked(path.parent.parent, wait_s=600):  # 08 and 09 may add to it at the same time
+        old = scores.read_about(path) if path.exists() else None
+        is_of_run = old and old.record.weights_sha256 == run.record.weights_sha256
+        before = scores.sizes_of(path) if is_of_run else {}
+        there = scores.find(run, report)
+        # Frames as they are, then maps, then corrupted frames; among these as they were added.
+        wanted = sorted(
+            dict.fromkeys([*before, *shown]),
+            key=lambda each: (bool(each.corruption), bool(each.map), each.sanity),
+        )
+        found = {each: there[each] for each in wanted if each in there}
+        apart = {each.test_set: is_apart(each.test_set) for each in found} if is_apart else {}
+        if variants is None:
+            variants = old.variants if old else []
+        about = scores.about_of(found, apart).model_copy(update={"variants": [*variants]})
+        is_there = {each.path for each in found.values()} == {path} and len(found) == len(before)
+        if about != old or not is_there:
+            scores.write(path, scores.rows_of(found), about)
     return path
 
 
@@ -234,10 +233,7 @@ def set_aside(report: str, run_id: str) -> None:
     """Move the files of a run to the report's folder ``replaced``, and say so."""
     folder = report_folder(report)
     aside = folder / "replaced"
-    paths = [score_path(folder, run_id), weights_path(folder, run_id)]
-    paths += [mean_mask_path(folder, run_id), home() / record_path(report, run_id)]
-    for path in paths:
-        if path.exists():
-            (aside / path.parent.name).mkdir(parents=True, exist_ok=True)
-            path.replace(aside / path.parent.name / path.name)
+    for path in sorted(folder.glob(f"*/{run_id}[.-]*")):  # scores, weights, record, log
+        (aside / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.replace(aside / path.parent.name / path.name)
     print(f"{run_id}: no call of the profile makes it any more; its files are now in {aside}")

@@ -107,10 +107,15 @@ class TrainingRecord(Closed, extra="ignore"):
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished training as its record describes it."""
+    """A finished training as its record describes it.
+
+    ``versions`` are the fingerprints of the test sets on which it was to be scored in this process:
+    then scores of other versions do not count.
+    """
 
     id: str
     record: TrainingRecord = field(compare=False, repr=False)
+    versions: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def parameters(self) -> Training[dict[str, Any]]:

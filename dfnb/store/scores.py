@@ -1,24 +1,24 @@
-"""Score files: ``runs/<id>/scores.parquet``, and parts of them in reports.
+"""Score files: ``runs/<id>/scores/<condition>.parquet``, and what reports show of them.
 
-Both have one form, which pandas alone reads: a row per frame and condition. Its columns are
+All have one form, which pandas alone reads: a row per frame and condition. Its columns are
 CONDITION (``test_set``, ``corruption``, ``severity``, ``map``, ``sanity``), KEYS (``video``,
 ``track``, ``frame``, ``cluster``, ``label``, ``method``), ``log_odds`` of P(fake), and the measures
 of where a detector looks, NaN in rows that have none. The metadata are an :class:`About`.
 
-The file of a run grows: a test set, a corruption or a map that a later step asks for is added to
-it. A report takes the rows of the conditions that it shows, see :mod:`dfnb.store.reports`.
+A file in ``runs/`` is of one condition, and is there or not. A report has one file per run, with
+the conditions that it shows, made of these files, see :func:`dfnb.store.reports.keep`.
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError
-from dfnb.files import in_reports, locked, read_metadata, read_table, run_folder, write_table
+from dfnb.files import in_reports, read_metadata, read_table, run_folder, write_table
 from dfnb.store.runs import StoredRun, TrainingRecord
 
 # What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
@@ -42,10 +42,18 @@ class Condition(NamedTuple):
     map: str = ""  # the attribution map that is measured; empty: none
     sanity: bool = False  # whether the map is compared with those of random networks
 
+    @property
+    def kind(self) -> str:
+        """The condition without the test set: JPEG-5, Grad-CAM, Grad-CAM.sanity; empty: none."""
+        corruption = f"{self.corruption}-{self.severity}" if self.corruption else ""
+        return ".".join(filter(None, [corruption, self.map, "sanity" if self.sanity else ""]))
+
 
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
 TEXT_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
+# Read as categories, because pandas compares and groups texts a hundred times slower.
+TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
 
 
 class StoredSet(Closed):
@@ -54,11 +62,14 @@ class StoredSet(Closed):
     Attributes:
         fingerprint: Identifies its frames, see ``frames.data_identity``.
         domain: Datasets of one domain are made alike, see ``sources.domain_of``.
-        apart: Whether means over datasets leave it out, see there.
+        apart: Whether means over datasets leave it out: in a report as its profile decides, in
+            ``runs/`` as its manifest says.
         compression: In words, for captions.
         crop: How faces were cut, in words.
         n: Frames that are scored where no corruption or map takes a part of them.
         shared_crops: How many of them have a crop of the run's train or val split; None: not known.
+        asked: By :attr:`Condition.kind`, how many frames (of a map) or videos (corrupted ones) were
+            asked for. The test set may have fewer.
     """
 
     fingerprint: str
@@ -68,6 +79,7 @@ class StoredSet(Closed):
     crop: str
     n: int
     shared_crops: int | None = None
+    asked: dict[str, int] = Field({})
 
 
 class About(Closed):
@@ -123,26 +135,15 @@ def sizes_of(path: Path) -> dict[Condition, Size]:
     """The conditions of which a score file has rows; none where there is no file."""
     if not path.exists():
         return {}
-    rows = read_table(path, (*TEXT_CONDITIONS, "video"))
+    rows = read_table(path, (*TEXT_CONDITIONS, "video"), [*CONDITION, "video"])
     sizes = rows.groupby(CONDITION, observed=True, sort=False)["video"].agg(["size", "nunique"])
     return {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
-
-
-def conditions_of(path: Path) -> list[Condition]:
-    """The conditions of which a score file has rows, each once; none where there is no file."""
-    return [*sizes_of(path)]
-
-
-def select(rows: pd.DataFrame, wanted: Iterable[Condition]) -> pd.DataFrame:
-    """The rows of these conditions, in their order; ``rows`` are those of a score file."""
-    return rows.merge(_table_of(wanted))
 
 
 def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     """Write a score file: log-odds and measures as float32.
 
-    That is finer than any difference that matters, and half as large as float64. Without any row,
-    the file still proves that the run was scored.
+    That is finer than any difference that matters, and half as large as float64.
     """
     # Without ``score``, which log-odds give.
     values = [name for name in rows if name not in (*CONDITION, *KEYS, "score")]
@@ -151,134 +152,83 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     write_table(path, rows, metadata.model_dump(mode="json"))
 
 
-def has(path: Path, metadata: About, sizes: Mapping[Condition, Size]) -> bool:
-    """Whether a file has as many rows under these conditions, and what ``metadata`` say of them.
-
-    ``sizes`` are those of the scores of the same run elsewhere, see :func:`sizes_of`.
-    """
-    if not path.exists():
-        return False
-    known, there = read_about(path), sizes_of(path)
-    return (
-        known.record.weights_sha256 == metadata.record.weights_sha256
-        and known.variants == metadata.variants
-        and all(known.test_sets.get(name) == kept for name, kept in metadata.test_sets.items())
-        and all(there.get(each) == size for each, size in sizes.items())
-    )
-
-
-def add(path: Path, rows: pd.DataFrame, metadata: About) -> None:
-    """Add rows to a score file, in place of those of the same conditions.
-
-    ``metadata`` describe the rows. Where the file has another version of one of their test sets,
-    all its rows of this test set are dropped. A file of other weights is moved away, see
-    :func:`set_others_aside`. Two processes may add at the same time.
-    """
-    with _locked(path):
-        _merge(path, rows, metadata)
-
-
-def _locked(path: Path) -> AbstractContextManager:
-    """Lock the folder of all runs or of the report: that of a run is locked while it trains."""
-    return locked(path.parent.parent, wait_s=600)
-
-
-def _merge(path: Path, rows: pd.DataFrame, metadata: About) -> None:
-    """:func:`add`, where the file is locked already."""
-    set_others_aside(path, metadata.record)
-    if path.exists():
-        known = read_about(path)
-        new = [Condition(*values) for values in rows[CONDITION].drop_duplicates().to_numpy()]
-        stored = read_table(path).merge(_table_of(new), how="left_anti")
-        changed = [
-            name
-            for name in known.test_sets
-            if not is_same(name, known.test_sets, metadata.test_sets)
-        ]
-        rows = pd.concat([stored[~stored["test_set"].isin(changed)], rows], ignore_index=True)
-        metadata = metadata.model_copy(update={"test_sets": _joined(known, metadata)})
-    write(path, rows, metadata)
-
-
-def _joined(known: About, new: About) -> dict[str, StoredSet]:
-    """The test sets of a file after ``new`` was added to what it knows."""
-    joined = dict(known.test_sets)
-    if new.train_domain != known.train_domain:  # it has another name in the manifests of today
-        for name, kept in joined.items():
-            if kept.domain == known.train_domain:
-                joined[name] = kept.model_copy(update={"domain": new.train_domain})
-    for name, kept in new.test_sets.items():
-        # A count that cannot be made any more, as the training set is not here, is not lost.
-        is_lost = kept.shared_crops is None and is_same(name, known.test_sets, new.test_sets)
-        if is_lost and name in joined:
-            kept = kept.model_copy(update={"shared_crops": joined[name].shared_crops})
-        joined[name] = kept
-    return joined
-
-
-def set_others_aside(path: Path, record: TrainingRecord) -> None:
-    """Move a score file away that is by other weights than those of ``record``, and say so.
-
-    These are of a training of the same id, on another machine or before its weights were lost.
-    """
-    if path.exists() and read_about(path).record.weights_sha256 != record.weights_sha256:
-        aside = path.parent / "replaced" / path.name
-        aside.parent.mkdir(exist_ok=True)
-        path.replace(aside)
-        print(f"{path} has scores by other weights: it is now {aside}")
-
-
-def is_same(name: str, known: Mapping[str, StoredSet], new: Mapping[str, StoredSet]) -> bool:
-    """Whether rows of a test set that ``known`` describes fit those that ``new`` describes.
-
-    They do where both have one version of it (fingerprint), and where one of the two lacks it.
-    """
-    return name not in {*known} & {*new} or known[name].fingerprint == new[name].fingerprint
-
-
-def _table_of(wanted: Iterable[Condition]) -> pd.DataFrame:
-    """The conditions as a table, to be merged with rows of scores."""
-    return pd.DataFrame(list(wanted), columns=CONDITION).astype(CONDITION_TYPES)
-
-
 # ---------------------------------------------------------------- the scores of a run
 
 
-def collect(run: StoredRun, report: str = "") -> Path:
-    """Add to ``runs/<id>/scores.parquet`` what only reports have of the run; return this path.
+class Found(NamedTuple):
+    """Where the scores of a run under a condition are, and on how much they were made."""
 
-    So the scores of a run are in one file, also in a checkout whose trainings were done elsewhere.
-    Copies in ``report`` come first. Scores by other weights are left out, and so are those of
-    another version of a test set than the file has. Without any scores there is no file.
+    frames: int
+    asked: int  # see StoredSet.asked; where this does not say it, the frames or videos there
+    path: Path
+
+
+def own_path(run_id: str, condition: Condition, fingerprint: str) -> Path:
+    """The file in ``runs/`` of a condition, on the test set with this fingerprint."""
+    parts = [condition.test_set, fingerprint, quote(condition.kind, safe=" ")]
+    return run_folder(run_id) / "scores" / f"{'.'.join(filter(None, parts))}.parquet"
+
+
+def find(run: StoredRun, report: str = "") -> dict[Condition, Found]:
+    """The scores of a run and its weights, in ``runs/`` and in reports, by condition.
+
+    They are of one version of each test set: that in ``run.versions``, else that of the first file,
+    where the copy in ``report`` precedes ``runs/``, and this other reports. Of several files with a
+    condition the one with the most frames counts.
     """
-    path = run_folder(run.id) / "scores.parquet"
-    copies = in_reports(f"scores/{run.id}.parquet")  # the home's first
-    copies.sort(key=lambda copy: copy.parent.parent.name != report)
-    set_others_aside(path, run.record)
-    for copy in copies:
-        of_copy = read_about(copy)
-        is_same_run = of_copy.record.weights_sha256 == run.record.weights_sha256
-        if is_same_run and _only_in(copy, path):
-            with _locked(path):
-                missing = _only_in(copy, path)  # again: another process may have added them
-                names = {condition.test_set for condition in missing}
-                kept = {name: about for name, about in of_copy.test_sets.items() if name in names}
-                update = {"test_sets": kept, "variants": []}
-                rows = select(read_table(copy), missing)
-                _merge(path, rows, of_copy.model_copy(update=update))
-    return path
+    # [!.] leaves out the temporary file of another process, whose name begins with a dot.
+    own = run_folder(run.id).glob("scores/[!.]*.parquet")
+    as_written = sorted(own, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    paths = [*as_written, *in_reports(f"scores/{run.id}.parquet")]  # of the home's reports first
+    found, versions = {}, dict(run.versions)
+    for path in sorted(paths, key=lambda path: path.parent.parent.name != report):
+        about = read_about(path)
+        if about.record.weights_sha256 != run.record.weights_sha256:
+            continue
+        for condition, size in sizes_of(path).items():
+            kept = about.test_sets[condition.test_set]
+            there = size.videos if condition.corruption else size.frames
+            new = Found(size.frames, kept.asked.get(condition.kind, there), path)
+            version = versions.setdefault(condition.test_set, kept.fingerprint)
+            if version == kept.fingerprint and new[:2] > found.get(condition, (0, 0))[:2]:
+                found[condition] = new
+    return found
 
 
-def _only_in(copy: Path, path: Path) -> list[Condition]:
-    """The conditions of ``copy`` that a score file lacks, of test sets whose versions fit."""
-    there = {*conditions_of(path)}
-    known = read_about(path).test_sets if path.exists() else {}
-    of_copy = read_about(copy).test_sets
-    return [
-        condition
-        for condition in conditions_of(copy)
-        if condition not in there and is_same(condition.test_set, known, of_copy)
-    ]
+def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> About:
+    """The metadata of a file with these scores of :func:`find`.
+
+    ``apart`` is what a report decides of test sets, see :class:`StoredSet`.
+    """
+    first = read_about(next(iter(found.values())).path)
+    test_sets, asked = {}, {}
+    for condition, each in found.items():
+        name = condition.test_set
+        about = read_about(each.path)
+        kept = about.test_sets[name]
+        if condition.kind in kept.asked:
+            asked.setdefault(name, {})[condition.kind] = each.asked
+        shared = test_sets[name].shared_crops if name in test_sets else None
+        facts = {
+            # The domain of the training set may have another name in the manifests of today.
+            "domain": first.train_domain if kept.domain == about.train_domain else kept.domain,
+            # They are not known of rows that were made where the training set was not.
+            "shared_crops": kept.shared_crops if shared is None else shared,
+            "asked": asked.get(name, {}),
+            "apart": apart.get(name, kept.apart),
+        }
+        test_sets[name] = test_sets.get(name, kept).model_copy(update=facts)
+    return first.model_copy(update={"test_sets": test_sets, "variants": []})
+
+
+def rows_of(found: Mapping[Condition, Found]) -> pd.DataFrame:
+    """The rows of these scores of :func:`find`, in their order."""
+    by_path = {}
+    for path in {each.path for each in found.values()}:
+        rows = read_table(path, TEXTS)
+        by_path[path] = dict(iter(rows.groupby(CONDITION, observed=True, sort=False)))
+    parts = [by_path[each.path][condition] for condition, each in found.items()]
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(TEXTS, "category"))
 
 
 def check_scores(scores: pd.DataFrame, source: object) -> None:

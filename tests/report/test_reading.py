@@ -8,7 +8,15 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from dfnb.checks import DfnbError
-from dfnb.files import read_table, report_folder, stored_report, write_bytes
+from dfnb.files import (
+    in_reports,
+    read_table,
+    report_folder,
+    run_folder,
+    stored_report,
+    write_bytes,
+    write_json,
+)
 from dfnb.report import detectors, measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.report.tables import by_place
@@ -16,16 +24,18 @@ from dfnb.store import reports
 from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
+    CONDITION,
     KEYS,
     Condition,
+    about_of,
     check_scores,
-    collect,
-    conditions_of,
+    find,
+    own_path,
     read_about,
-    select,
+    rows_of,
+    sizes_of,
     write,
 )
-from dfnb.store.scores import add as add_rows
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
 
 A, B = planted.SETS
@@ -122,37 +132,46 @@ def test_a_test_set_of_another_version_replaces_none_that_nobody_asked_for():
     for report, version in (("a-old", "old"), ("z-new", "new")):
         about = read_about(score_path(report_folder(report), run.id))
         assert about.test_sets[B].fingerprint == version
-    assert read_about(collect(run)).test_sets[B].fingerprint == "new"
+        assert about_of(find(run, report), {}).test_sets[B].fingerprint == version
 
 
-def test_scores_by_other_weights_are_moved_away(capsys):
+def test_scores_by_other_weights_are_those_of_another_run():
+    """Trained again: a report's file is replaced, and shows nothing of the earlier weights."""
     tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
     first = StoredRun("r", planted.record("xception", weights_sha256="first"))
     planted.add(first, tables)
     reports.keep("mine", first, tables)
     again = StoredRun("r", planted.record("xception", weights_sha256="again"))
+    assert not find(again, "mine")
     planted.add(again, {Condition(A): planted.table(A, 3)})
-    reports.keep("mine", again, [Condition(A)])
-    for path in (collect(again), score_path(report_folder("mine"), "r")):
-        assert conditions_of(path) == [Condition(A)]
-        assert read_about(path).record.weights_sha256 == "again"
-        assert conditions_of(path.parent / "replaced" / path.name) == [*tables]
-    assert capsys.readouterr().out.count("has scores by other weights: it is now") == 2
+    path = reports.keep("mine", again, [Condition(A)])
+    assert [*find(again)] == [*sizes_of(path)] == [Condition(A)]
+    assert read_about(path).record.weights_sha256 == "again"
 
 
 def test_a_known_leak_and_a_place_outlast_what_is_known_today():
     run = StoredRun("r", planted.record("xception"))
-    tables = {Condition(A): planted.table(A)}
-    path = collect(run)
-    add_rows(path, planted.rows(tables), planted.about(run.record, tables, {A: 7}))
-    jpeg = {Condition(A, "JPEG", 3): planted.table(A)}
-    add_rows(path, planted.rows(jpeg), planted.about(run.record, jpeg))
-    assert read_about(path).test_sets[A].shared_crops == 7
-    tables = {Condition(B): planted.table(B)}
-    renamed = planted.about(run.record, tables).model_copy(update={"train_domain": "renamed"})
-    add_rows(path, planted.rows(tables), renamed)
+    jpeg = Condition(A, "JPEG", 3)
+    planted.add(run, {jpeg: planted.table(A)})
+    planted.add(run, {Condition(A): planted.table(A)}, {A: 7})
+    assert about_of(find(run), {}).test_sets[A].shared_crops == 7
+    tables = {Condition(B): planted.table(B), Condition(A, map="CAM"): planted.measured(A, x=1)}
+    planted.add(run, tables)
+    for condition in tables:
+        path = find(run)[condition].path
+        renamed = read_about(path).model_copy(update={"train_domain": "renamed"})
+        (name, kept), *_ = renamed.test_sets.items()
+        if name == A:
+            kept = kept.model_copy(update={"domain": "renamed"})
+        write(
+            path,
+            planted.rows({condition: tables[condition]}),
+            renamed.model_copy(update={"test_sets": {name: kept}}),
+        )
+    path = reports.keep("mine", run, find(run))
     kept = read_about(path)
-    assert kept.test_sets[A].domain == kept.train_domain == "renamed"  # A was within, and stays so
+    assert kept.test_sets[A].domain == kept.train_domain != kept.test_sets[B].domain
+    assert kept.test_sets[A].shared_crops == 7  # A was within, and stays so
 
 
 def test_a_score_file_is_read_by_pandas_alone():
@@ -186,23 +205,85 @@ def add(report, run, key="", **more):
     reports.keep(report, run, tables, more.get("names"))
 
 
-def test_the_scores_of_a_run_grow_and_a_changed_test_set_is_replaced():
+def test_scores_are_written_once_and_those_of_a_changed_test_set_do_not_count():
     tables = {Condition(A): planted.table(A), Condition(B): planted.table(B)}
     run = StoredRun("r", planted.record("xception", 0))
     for condition, table in tables.items():
         planted.add(run, {condition: table})
-    path = collect(run)
-    assert read_about(path) == planted.about(run.record, tables)
-    stored = read_table(path)
-    for condition, table in tables.items():
-        own = select(stored, [condition])[[*KEYS]]
-        pd.testing.assert_frame_equal(own, table[[*KEYS]], check_dtype=False)
+    found = find(run)
+    assert about_of(found, {}) == planted.about(run.record, tables)
+    stored = rows_of(found)
+    for (name, *_), table in tables.items():
+        own = stored.loc[stored["test_set"] == name, [*KEYS]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(
+            own, table[[*KEYS]], check_dtype=False, check_categorical=False
+        )
+    files = {path: path.read_bytes() for path in run_folder("r").rglob("*.parquet")}
     edges = Condition(A, map="edges")
     planted.add(run, {edges: planted.measured(A, energy=0.5)})
-    assert conditions_of(path) == [Condition(A), Condition(B), edges]
+    assert {*find(run)} == {Condition(A), Condition(B), edges}
     planted.add(run, {Condition(A): planted.table(A, 3)}, **{A: "second"})
-    assert conditions_of(path) == [Condition(B), Condition(A)]
-    assert read_about(path).test_sets[A].fingerprint == "second"
+    assert {*find(run)} == {Condition(A), Condition(B)}
+    assert about_of(find(run), {}).test_sets[A].fingerprint == "second"
+    assert files == {path: path.read_bytes() for path in files}
+    run.versions[A] = A  # the test set is what it was
+    assert {*find(run)} == {Condition(A), Condition(B), edges}
+
+
+def test_a_report_shows_the_rows_that_were_made_on_most_of_a_test_set():
+    run, edges = run_of(), Condition(A, map="edges")
+    add("mine", run, tables={edges: planted.measured(A, energy=0.5).head(10)})
+    assert len(maps("mine")) == 10
+    planted.add(run, {edges: planted.measured(A, energy=0.5)})
+    reports.keep("mine", run, [edges])
+    assert len(maps("mine")) == 60
+    planted.add(run, {edges: planted.measured(A, energy=0.5).head(10)})
+    reports.keep("mine", run, [edges])
+    assert len(maps("mine")) == 60
+
+
+def test_the_order_in_which_notebooks_add_to_a_file_leaves_no_trace():
+    run = run_of()
+    means = {"energy": 0.5, "constant energy": 0.4}
+    of_maps = {Condition(A, map=name): planted.measured(A, **means) for name in ("edges", "CAM")}
+    of_maps[Condition(A, map="CAM", sanity=True)] = planted.measured(A, grey=0.1)
+    conditions = Condition(A, "JPEG", 5), Condition(A, "H.264", 1)
+    both = of_maps, dict.fromkeys(conditions, planted.table(A))
+    made = []
+    for report, tables in (("one", both), ("other", both[::-1])):
+        add(report, run)
+        for of_notebook in tables:
+            planted.add(run, of_notebook)
+            path = reports.keep(report, run, of_notebook)
+        made.append(path.read_bytes())
+    assert made[0] == made[1]
+
+
+def test_committed_files_are_made_anew_from_their_conditions(monkeypatch):
+    """Of a study, and of a detector whose maps were measured, too."""
+    paths = in_reports("scores/*.parquet")
+    committed = [path for path in paths if path.parent.parent.name == "study-pairs"]
+    committed += [path for path in paths if path.parent.parent.name == "study-real"][:1]
+    monkeypatch.setattr("dfnb.store.scores.in_reports", lambda pattern: [])
+    for path in committed:
+        about, rows = read_about(path), read_table(path)
+        run = StoredRun(path.stem, about.record)
+        for key, of_condition in rows.groupby(CONDITION, sort=False):
+            condition = Condition(*key)
+            kept = about.test_sets[condition.test_set]
+            part = about.model_copy(update={"test_sets": {condition.test_set: kept}})
+            write(own_path(run.id, condition, kept.fingerprint), of_condition, part)
+        again = reports.keep("mine", run, sizes_of(path), about.variants)
+        assert read_about(again) == about
+        keys = [*CONDITION, *KEYS]
+        first, second = (
+            table.astype({name: "float32" for name in table if name not in keys})
+            .sort_values(keys, ignore_index=True)
+            .sort_index(axis=1)
+            for table in (rows, read_table(again))
+        )
+        pd.testing.assert_frame_equal(first, second, check_exact=True)
+    assert len(committed) == 7 and {*sizes_of(path)} == {*find(run)}
 
 
 def test_this_run_comes_first_and_with_its_own_scores_alone():
@@ -226,11 +307,10 @@ def test_a_committed_run_is_read_from_its_report():
     run_id = planted.write("demo", "xception", 3)
     run = StoredRun(run_id, planted.record("xception", 3))
     assert {*scores("elsewhere", run, [A])["detector"]} == {"this run"}
-    path = collect(run)
-    assert conditions_of(path) == [Condition(A), Condition(B)]
-    path.unlink()
+    assert [*find(run)] == [Condition(A), Condition(B)]
     trained_again = run.record.model_copy(update={"weights_sha256": "other"})
-    assert not collect(StoredRun(run_id, trained_again)).exists()
+    assert not find(StoredRun(run_id, trained_again))
+    assert not run_folder(run_id).exists()
 
 
 def test_a_report_grows_and_nothing_in_it_is_replaced():
@@ -350,15 +430,15 @@ def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make():
         {"notebook": "02", "parameters": {**parameters, "seed": seed}} for seed in (1, 0)
     ]
     with pytest.raises(DfnbError, match="none of the calls that `dfnb run smoke --dry-run` prints"):
-        reports.kinds_of_call("smoke", "02", training["parameters"])
-    reports.write_calls("smoke", {"trainings": [training], "shown": [shown]})
-    assert reports.kinds_of_call("smoke", "02", training["parameters"]) == {"trainings"}
-    assert reports.kinds_of_call("smoke", "02", shown["parameters"]) == {"shown"}
+        reports.is_shown("smoke", "02", training["parameters"])
+    plan = {"trainings": [training], "shown": [shown]}
+    write_json(report_folder("smoke") / "calls.json", plan)
+    assert not reports.is_shown("smoke", "02", training["parameters"])
+    assert reports.is_shown("smoke", "02", shown["parameters"])
     with pytest.raises(DfnbError, match="set report to a name of your own, such as mine"):
-        reports.kinds_of_call("smoke", "02", {**parameters, "seed": 2})
-    assert reports.kinds_of_call("mine", "02", parameters) == {"shown"}
-    only_shows = {"report": "smoke", "save": True}
-    assert reports.kinds_of_call("smoke", "10", only_shows) == {"shown"}
+        reports.is_shown("smoke", "02", {**parameters, "seed": 2})
+    assert reports.is_shown("mine", "02", parameters)
+    assert reports.is_shown("smoke", "10", {"report": "smoke", "save": True})
 
 
 def test_two_detectors_never_have_one_name():

@@ -225,7 +225,7 @@ def check_published(home, titles):
     runs = {detector.name: detector.runs[0].id for detector in detectors("paper")}
     for row in rows:
         name, method = datasets[row["tested on"]]
-        scores = pd.read_parquet(home / "runs" / runs[row["paper"]] / "scores.parquet")
+        scores = pd.read_parquet(home / f"reports/paper/scores/{runs[row['paper']]}.parquet")
         scores = scores.query("test_set == @name and corruption == '' and map == ''")
         if method != "all":
             scores = scores[scores["method"].isin([method, "real"])]

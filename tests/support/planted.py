@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dfnb.data.sources import domain_of
-from dfnb.files import report_folder, run_folder
+from dfnb.files import report_folder
 from dfnb.report.detectors import split
 from dfnb.seeds import rng
 from dfnb.store import scores
@@ -113,13 +113,17 @@ def about(record, tables, shared=None, **versions):
 def rows(tables):
     """The rows of a score file with these tables, by condition."""
     parts = [table.assign(**condition._asdict()) for condition, table in tables.items()]
-    return pd.concat(parts) if parts else pd.DataFrame()
+    return pd.concat(parts)
 
 
-def add(run, tables, **versions):
-    """Add tables to the scores of a run in ``runs/``; see :func:`about`."""
-    path = run_folder(run.id) / "scores.parquet"
-    scores.add(path, rows(tables), about(run.record, tables, **versions))
+def add(run, tables, shared=None, **versions):
+    """Add tables to the scores of a run in ``runs/``, as made today; see :func:`about`."""
+    for condition, of_condition in tables.items():
+        known = about(run.record, [condition], shared, **versions)
+        fingerprint = known.test_sets[condition.test_set].fingerprint
+        run.versions[condition.test_set] = fingerprint
+        path = scores.own_path(run.id, condition, fingerprint)
+        scores.write(path, rows({condition: of_condition}), known)
 
 
 def write(

@@ -2,8 +2,8 @@
 
 import yaml
 
+from dfnb import files
 from dfnb.running import measuring, profiles
-from dfnb.store import reports
 
 BASELINE = "02_xception_baseline"
 LOCATE = "04_locate_and_verify"
@@ -36,7 +36,8 @@ def write_profile(home, shared=SHARED, notebooks=None, **more):
 def planned(name="mine"):
     """The calls of a profile, written where its notebooks and Snakemake look for them."""
     calls = profiles.calls(name)
-    reports.write_calls(name, calls.model_dump(mode="json"))
+    path = files.report_folder(name) / "calls.json"
+    files.write_json(path, calls.model_dump(mode="json"))
     profiles.keep_copy(name)
     return calls
 
