@@ -159,14 +159,21 @@ def create_model(name: str | Path, pretrained: bool = True) -> Network:
     if config.is_file():
         content = read_json(config)
         run = Run(content["id"], TrainingRecord.check(content, config))
-        return run.network(config.with_name("model.safetensors"))
+        network = run.network(config.with_name("model.safetensors"))
+    else:
+        network = _opened(str(name)).network()
+    # As scoring.predict has it: in bfloat16, another order of the sums gives other scores.
+    return network.to(memory_format=torch.channels_last)
+
+
+def _opened(name: str) -> Run:
+    """The run that has a name of :func:`create_model`; raises as that does."""
     ids = _ids()
     first = {alias.partition(".")[0]: run_id for alias, run_id in reversed(ids.items())}
-    run = Run.find((first | ids).get(name, str(name)))
+    run = Run.find((first | ids).get(name, name))
     if run is None:
-        hint = suggestion(str(name), ids)
-        raise DfnbError(f"there is no trained detector {str(name)!r}{hint}; dfnb.list_models()")
-    return run.network()
+        raise DfnbError(f"there is no trained detector {name!r}{suggestion(name, ids)}")
+    return run
 
 
 # ---------------------------------------------------------------- scores

@@ -117,7 +117,7 @@ def videos(
     others = [name for name in groups if name not in {*DEFAULTS, *KEYS}]
     parts = frames.groupby(others, observed=True, dropna=False) if others else [(None, frames)]
     for _, rows in parts:
-        check_scores(rows, "the table, whose label is 0 for real and 1 for fake,")
+        check_scores(rows, "the table, which needs labels, 0 real and 1 fake,")
     keys = dict.fromkeys([*DEFAULTS, *UNITS["video"], *groups])
     means = frames.astype(KEY_TYPES).groupby([*keys], observed=True)[["score", *values]].mean()
     # Rounded, because the noise of float64 must not rank videos whose means are equal.
