@@ -1,21 +1,41 @@
 """Deepfake detection papers, reproduced in notebooks that run.
 
-For a notebook of your own there are four functions, see :mod:`dfnb.library`. They are imported when
-they are first used, because torch and pandas take seconds.
+For a notebook of your own there are the functions of :mod:`dfnb.library`, which score, and those of
+:mod:`dfnb.report.own`, which measure scores. They are imported when they are first used, because
+torch and pandas take seconds.
 """
 
+from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfnb.library import auc, create_model, load_dataset, predict
+    from dfnb.library import create_model, list_datasets, list_models, load_dataset, predict
+    from dfnb.report.own import auc, measure
 
-__all__ = ["auc", "create_model", "load_dataset", "predict"]
+    __version__: str
+
+__all__ = [
+    "__version__",
+    "auc",
+    "create_model",
+    "list_datasets",
+    "list_models",
+    "load_dataset",
+    "measure",
+    "predict",
+]
 
 
 # Python calls this for a name that the module lacks (PEP 562).
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dfnb import library
+    if name == "__version__":
+        return version("dfnb")
+    needs_torch = name not in ("auc", "measure")
+    return getattr(import_module("dfnb.library" if needs_torch else "dfnb.report.own"), name)
 
-    return getattr(library, name)
+
+def __dir__() -> list[str]:
+    return __all__

@@ -100,8 +100,9 @@ def in_reports(pattern: str) -> list[Path]:
 
     ``pattern`` is relative to a report's folder, as in ``scores/*.parquet``; it may have wildcards.
     """
-    shipped = Path(__file__).resolve().parent.parent  # the checkout
-    roots = dict.fromkeys([home(), shipped])  # one where the checkout is the home
+    package = Path(__file__).resolve().parent
+    # The parent of the package is the checkout, which may be the home, too.
+    roots = dict.fromkeys([home(), package.parent, package / "share"])
     return [path for root in roots for path in sorted(root.glob(f"reports/*/{pattern}"))]
 
 

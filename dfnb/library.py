@@ -1,11 +1,14 @@
-"""Four functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
+"""Functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
 
 They read the datasets and trained detectors of :func:`dfnb.files.home`, and leave torch's settings
-and your model as they are.
+and your model as they are. :mod:`dfnb.report.own` measures scores.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from fnmatch import filter as matching
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,23 +16,49 @@ import pandas as pd
 import torch
 from PIL import Image
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from dfnb import device
 from dfnb.attribution import maps
-from dfnb.checks import DfnbError
-from dfnb.data.frames import load_frames, select
+from dfnb.checks import DfnbError, read_yaml, suggestion
+from dfnb.data import sources
+from dfnb.data.frames import SPLITS, load_frames, select
 from dfnb.data.loading import StoredFrames, frames_in_memory
-from dfnb.data.sources import check_known, ensure_datasets, frames_to_score
-from dfnb.report.metrics import measure
-from dfnb.report.reading import UNITS
-from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
+from dfnb.files import dataset_folder, find, home, in_reports, read_json
+from dfnb.papers.contract import Network
+from dfnb.records import read_record
+from dfnb.report.reading import of_file
+from dfnb.store.runs import TrainingRecord
+from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 from dfnb.training.runs import Run
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
+Crops = np.ndarray | Image.Image | Sequence[np.ndarray | Image.Image]
+
+
+# ---------------------------------------------------------------- datasets
+
+
+def list_datasets(pattern: str = "*") -> pd.DataFrame:
+    """The datasets whose names match, such as ``"smoke-*"``: the prepared ones, then all others.
+
+    Columns: ``name``; ``kind``: embedded (:func:`load_dataset` makes it), published (``dfnb data``
+    says how to get it) or your own; the ``splits`` and the number of ``frames`` that are prepared.
+    """
+    kinds = dict.fromkeys(sources.embedded_names(), "embedded")
+    kinds |= dict.fromkeys(sources.published_names(), "published")
+    prepared = [path.parent.name for path in sorted(home().glob("datasets/*/record.json"))]
+    rows = []
+    for name in matching(dict.fromkeys([*prepared, *kinds]), pattern):
+        record = read_record(dataset_folder(name)) or {"fingerprints": {}, "n": {}}
+        splits = ", ".join(split for split in SPLITS if split in record["fingerprints"])
+        frames = sum(each["frames"] for each in record["n"].values())
+        rows.append((name, kinds.get(name, "your own"), splits, frames))
+    return pd.DataFrame(rows, columns=["name", "kind", "splits", "frames"])
 
 
 def load_dataset(name: str, split: str = "test") -> StoredFrames:
@@ -53,79 +82,214 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         dataset[0].image.shape, dataset.table["method"].value_counts()
     """
     if "/" not in name:
-        check_known([name], "dfnb.load_dataset")
-        ensure_datasets(name)
+        sources.check_known([name], "dfnb.load_dataset")
+        sources.ensure_datasets(name)
     if split == "test":
-        return StoredFrames(frames_to_score(name))
+        return StoredFrames(sources.frames_to_score(name))
     return StoredFrames(select(load_frames(name), split))
 
 
-def create_model(name: str) -> Run:
-    """A trained detector: the run with this id, from ``runs/`` or from a report's scores.
+# ---------------------------------------------------------------- models
 
-    Its ``network()`` is a torch module; it raises :class:`DfnbError` where the weights are not on
-    this machine. ``settings`` are those of the training, and ``log`` has one row per epoch.
 
-    Raises :class:`DfnbError`, which names the nearest ids, if there is no such run.
+def list_models(pattern: str = "*") -> pd.DataFrame:
+    """The trained detectors whose names match, such as ``"lae*"``.
+
+    They are those that come with the package, then each run that has weights on this machine.
+
+    Columns: ``name``, for :func:`create_model`; the ``paper``; ``train_set``; ``image_size`` in
+    pixels; ``within`` and ``across``, the AUC of videos on datasets like that of the training and
+    the mean over other datasets, NaN where no report has scores; ``weights``, whether they are
+    here.
+    """
+    ids = _ids()
+    rows = []
+    for name in matching(ids, pattern):
+        if run := Run.find(ids[name]):
+            size, title = run.parameters.settings["image_size"], run.record.detector.title
+            rows.append((name, title, run.train_set, size, *_aucs(run), run.has_weights))
+    columns = ["name", "paper", "train_set", "image_size", "within", "across", "weights"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ids() -> dict[str, str]:
+    """The ids of trained detectors by name: short names first, then ids that have weights here."""
+    ids = read_yaml(find("data_manifest/models.yaml"))
+    here = [path.parent.name for path in sorted(home().glob("runs/*/best.safetensors"))]
+    here += [path.stem for path in in_reports("weights/*.safetensors")]
+    return ids | {run_id: run_id for run_id in here if run_id not in ids.values()}
+
+
+def _aucs(run: Run) -> tuple[float, float]:
+    """The AUC of videos of a run within and across, by the first report that has its scores."""
+    for path in in_reports(f"scores/{run.id}.parquet"):
+        scores = of_file(run, path)
+        if len(scores):
+            sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
+            aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
+            means = aucs.groupby("place", observed=True).mean()
+            return means.get("within", np.nan), means.get("across", np.nan)
+    return np.nan, np.nan
+
+
+def create_model(name: str | Path, pretrained: bool = True) -> Network:
+    """A trained detector: a torch module in evaluation mode, on the CPU.
+
+    What it has besides what torch gives a module, see :class:`dfnb.papers.contract.Network`:
+    ``transform``, from a PIL image or a crop (H, W, 3) uint8 RGB to its input; ``logits(images)``,
+    (B, 2), real first; ``info``, the record of the training; ``pretrained_cfg``, for timm; and
+    ``save_pretrained(folder)``. A call returns the paper's outputs by name.
+
+    Args:
+        name: Of :func:`list_models`; or the id of a run, in ``runs/`` or a report; or a paper, for
+            the first of its detectors; or a folder that ``save_pretrained`` wrote.
+        pretrained: As of timm; every detector here is trained.
+
+    Raises :class:`DfnbError`, which names the nearest, if there is none, and where its weights are
+    not on this machine.
 
     Example::
 
-        detector = dfnb.create_model("xception-bed-30-s30-65b205e7")
-        detector.network(), detector.settings.image_size
+        model = dfnb.create_model("xception.drawn")
+        model.logits(model.transform(image)[None]).softmax(1)[:, 1]  # P(fake)
     """
-    return Run.open(name)
+    if not pretrained:
+        raise DfnbError("dfnb.create_model has trained detectors alone; leave pretrained out")
+    config = Path(name).expanduser() / "config.json"
+    if config.is_file():
+        content = read_json(config)
+        run = Run(content["id"], TrainingRecord.check(content, config))
+        network = run.network(config.with_name("model.safetensors"))
+    else:
+        network = _opened(str(name)).network()
+    # As scoring.predict has it: in bfloat16, another order of the sums gives other scores.
+    return network.to(memory_format=torch.channels_last)
+
+
+def _opened(name: str) -> Run:
+    """The run that has a name of :func:`create_model`; raises as that does."""
+    ids = _ids()
+    first = {alias.partition(".")[0]: run_id for alias, run_id in reversed(ids.items())}
+    run = Run.find((first | ids).get(name, name))
+    if run is None:
+        raise DfnbError(f"there is no trained detector {name!r}{suggestion(name, ids)}")
+    return run
 
 
 # ---------------------------------------------------------------- scores
 
 
-# The caller's random state stays: reading the frames for a Run draws from torch's generator.
+# The caller's random state stays: reading the frames for a network of ours draws from torch's.
 @torch.random.fork_rng(devices=[])
 def predict(
-    model: Run | str | nn.Module | Callable,
-    dataset: StoredFrames | Sequence[np.ndarray],
+    model: str | Path | Run | nn.Module | Callable,
+    data: str | Path | StoredFrames | Crops,
     transform: Callable | None = None,
 ) -> pd.DataFrame:
     """P(fake) of each frame, by any detector.
 
     Args:
-        model: A :class:`Run` or its id: it resizes and normalises crops as in its training. Or a
-            torch module in evaluation mode: it takes images (B, 3, H, W) and returns logits of
-            being fake, (B,) or (B, 1), or two per image, real first, (B, 2); or a dict or an object
-            with such ``logits`` or ``cls``. Or a function: it takes crops (B, H, W, 3) uint8 RGB,
-            or a batch of what ``transform`` returns, and returns P(fake) in [0, 1], (B,) or (B, 1),
-            or P(real) and P(fake), (B, 2).
-        dataset: Of :func:`load_dataset`, or a slice of it; or crops (H, W, 3) uint8 RGB, whose
-            labels are not known.
+        model: Of :func:`create_model`, or its name: it resizes and normalises crops, and computes
+            in the precision, as in its training. Or a torch module in evaluation mode: it takes
+            images (B, 3, H, W) and returns logits of being fake, (B,) or (B, 1), or two per image,
+            real first, (B, 2); or a dict or an object with such ``logits`` or ``cls``. Or a
+            function: it takes crops (B, H, W, 3) uint8 RGB, or a batch of what ``transform``
+            returns, and returns P(fake) in [0, 1], (B,) or (B, 1), or P(real) and P(fake), (B, 2).
+        data: The name of a dataset, whose split test is scored; or one of :func:`load_dataset`, or
+            a slice of it. Or a video, a picture, or a folder of these: of each, the largest face in
+            at most 32 frames is cut out as ``dfnb prepare`` does. Or faces that are cut out
+            already: a crop (H, W, 3) uint8 RGB, a PIL image, or a list of them.
         transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
-            the transforms of torchvision and timm do. A module needs one, a function only where
-            crops differ in size. Tensors are stacked to a tensor, anything else to an array. Runs
-            ignore ``transform``.
+            the transforms of torchvision and timm do. A module that is not ours needs one, a
+            function only where crops differ in size. Tensors are stacked to a tensor, anything else
+            to an array.
 
     Returns:
-        One row per frame, in the order of ``dataset``: ``video``, ``track``, ``frame``,
-        ``cluster``, ``label``, ``method`` and ``score`` = P(fake); for a run also ``log_odds``, the
-        ``train_set``, since elsewhere a score says less, and, if the run locates forged regions,
-        how well, see :func:`dfnb.training.scoring.predict`.
+        One row per frame: ``video``, ``track``, ``frame``, ``cluster``, ``label`` (NaN but for a
+        dataset), ``method`` and ``score`` = P(fake); for a detector of :func:`create_model` also
+        ``log_odds``, the ``train_set``, since elsewhere a score says less, and, if it locates
+        forged regions, how well, see :func:`dfnb.training.scoring.predict`.
 
-    Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities.
-    Raises :class:`DfnbError` for outputs that are not finite, of another shape or, of a function,
-    outside [0, 1].
+    Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities, and
+    for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for
+    outputs that are not finite, of another shape or, of a function, outside [0, 1].
 
     Example::
 
-        scores = dfnb.predict(network.eval(), dataset, transform=to_tensor)
+        dfnb.predict("xception.drawn", "clip.mp4")["score"].mean()
     """
-    if not isinstance(dataset, StoredFrames):
-        dataset = frames_in_memory(_checked_crops(dataset))
-    model = Run.open(model) if isinstance(model, str) else model
-    if isinstance(model, Run):
-        network = model.network().to(device.DEVICE)
-        scores = scoring.predict(network, dataset.table, model.settings, dataset.read)
-        return scores.assign(train_set=model.train_set)
+    model = create_model(model) if isinstance(model, str | Path) else model
+    model = model.network() if isinstance(model, Run) else model
+    if isinstance(model, nn.Module) and model.training:
+        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
+    info = getattr(model, "info", {}) if isinstance(model, Network) else {}
+    if info and not transform:
+        network = deepcopy(model).to(device.DEVICE)
+    tables = []
+    for frames in _datasets(data, info.get("faces", {})):
+        if info and not transform:
+            scores = scoring.predict(network, frames.table, model.settings, frames.read)
+            tables.append(scores.assign(train_set=info["parameters"]["train_set"]))
+        else:
+            tables.append(_scores(model, frames, transform))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
+    """The frames of :func:`predict`: of one dataset, or per file, cut as ``faces``.
+
+    Raises :class:`DfnbError` where there is nothing to score.
+    """
+    if isinstance(data, StoredFrames):
+        yield data
+    elif not isinstance(data, str | Path):
+        yield frames_in_memory(_checked_crops(data))
+    else:
+        # The one door to what finds faces; it imports PyAV.
+        from dfnb.preparing import decode, prepare, videos
+
+        path = Path(data).expanduser()
+        if (path / "frames.parquet").exists() or not (
+            path.exists() or decode.MEDIA.fullmatch(path.name)
+        ):
+            yield load_dataset(str(data))
+        elif not path.is_dir():
+            yield prepare.prepare_picture(path, faces, sources.TEST_FRAMES)
+        else:
+            names = filter(decode.MEDIA.fullmatch, videos.files_below(path))
+            count = 0
+            for name in names:
+                try:
+                    yield prepare.prepare_picture(path / name, faces, sources.TEST_FRAMES)
+                    count += 1
+                except DfnbError as error:
+                    log.warning("not scored: %s", error)
+            if not count:
+                raise DfnbError(f"{path} has no video or picture with a face; name another folder")
+
+
+def _checked_crops(data: Any) -> list[np.ndarray]:
+    """The crops, if all are (H, W, 3) uint8 or PIL images; else :class:`DfnbError`."""
+    is_many = isinstance(data, Sequence) or (isinstance(data, np.ndarray) and data.ndim == 4)
+    crops = [
+        np.array(crop.convert("RGB")) if isinstance(crop, Image.Image) else crop
+        for crop in (data if is_many else [data])
+    ]
+    for crop in crops:
+        if not (isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.shape[2:] == (3,)):
+            raise DfnbError(
+                f"a {type(data).__name__} cannot be scored; give a dataset of load_dataset or a "
+                "slice of it, a path, or faces that are cut out: arrays (H, W, 3) of uint8, RGB, "
+                "or PIL images"
+            )
+    return crops
+
+
+def _scores(model: Callable, frames: StoredFrames, transform: Callable | None) -> pd.DataFrame:
+    """KEYS and P(fake) of frames by a module or function that is not of this package."""
     batches = []
-    for start in range(0, len(dataset), AT_ONCE):
-        crops = [sample.image for sample in dataset[start : start + AT_ONCE]]
+    for start in range(0, len(frames), AT_ONCE):
+        crops = [sample.image for sample in frames[start : start + AT_ONCE]]
         batches.append(_outputs(model, crops, transform))
     outputs = np.concatenate(batches)
     scores = outputs[:, -1]
@@ -134,21 +298,7 @@ def predict(
             log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
         # The logit of being fake minus that of being real, which is 0 where there is none.
         scores = expit(np.diff(outputs, prepend=0)[:, -1])
-    return dataset.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
-
-
-def _checked_crops(dataset: Any) -> list[np.ndarray]:
-    """The crops, if all are (H, W, 3) uint8; else :class:`DfnbError`."""
-    is_sequence = isinstance(dataset, (Sequence, np.ndarray)) and not isinstance(dataset, str)
-    crops = list(dataset) if is_sequence else [dataset]
-    for crop in crops:
-        if not (isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.shape[2:] == (3,)):
-            kind = type(dataset).__name__
-            raise DfnbError(
-                f"a {kind} is no dataset; give one of load_dataset, a slice of it, or a list of "
-                "crops: arrays (H, W, 3) of uint8, RGB"
-            )
-    return crops
+    return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
 
 
 def _outputs(
@@ -161,8 +311,11 @@ def _outputs(
     They are logits of a module and probabilities of a function, see :func:`predict`.
     """
     is_module = isinstance(model, nn.Module)
-    if is_module and model.training:
-        raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
+    if is_module and not transform:
+        raise DfnbError(
+            "a module that is not of dfnb.create_model needs transform=, from a PIL image to its "
+            "input; that of timm: create_transform(**resolve_model_data_config(module))"
+        )
     if is_module or transform:
         items = [transform(Image.fromarray(crop)) for crop in crops]
     else:
@@ -193,77 +346,3 @@ def _outputs(
             "finite logits"
         )
     return values.reshape(count, -1)
-
-
-# ---------------------------------------------------------------- numbers
-
-
-def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
-    """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
-
-    Args:
-        table: Of :func:`predict`, or any other with the columns ``video``, ``label`` (0 real, 1
-            fake) and ``score``. The score of a video is the mean over its frames. Videos that share
-            people must have the same value of ``cluster``, by which the interval is made. Without
-            this column, each video is its own cluster, and a warning says so.
-        minus: The scores of another detector for the same videos, in such a table: its AUC is
-            subtracted. What is hard for both cancels, so that the interval is narrower than from
-            two AUCs.
-
-    Returns:
-        ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
-        interval, NaN where a class has a single cluster and, of a difference, where one of the
-        AUCs is exactly 0 or 1 (it is so in every resample, too, as if it had no error: the interval
-        would be too narrow); ``p``, two-sided, of the test for no difference, NaN without an
-        interval or without ``minus``; and the number of ``clusters``.
-
-    Raises :class:`DfnbError` for missing labels, for scores that are NaN or outside [0, 1], and
-    when the videos, labels or clusters of the two tables differ.
-
-    Example::
-
-        dfnb.auc(dfnb.predict(mine, dataset), minus=dfnb.predict(detector, dataset)).p
-    """
-    videos = _videos(table, "a")
-    if minus is not None:
-        videos = pd.concat([videos, _videos(minus, "b")], ignore_index=True)
-        # A video of both tables has two rows with the same name, cluster and label; the method
-        # follows from the label.
-        unmatched = videos[~videos.duplicated(UNITS["video"], keep=False)]
-        if len(unmatched):
-            raise DfnbError(
-                f"the two tables cannot be compared: {len(unmatched)} videos with their label and "
-                f"cluster are in only one of them (first: {unmatched['video'].iloc[0]}); score "
-                "both on one test set"
-            )
-    # One row: the detector "a" or, where there is a second table, "a" minus "b".
-    numbers = measure(videos, "AUC", "detector", minus=() if minus is None else "b")
-    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
-
-
-def _videos(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """One row per video of a user's score table, with the columns that :func:`measure` reads.
-
-    ``score`` is the mean over the video's frames; ``name`` stands in the column ``detector``.
-    Raises :class:`DfnbError` for a table with errors.
-    """
-    frames = pd.DataFrame(table)
-    if {*frames.index.names} & {*KEYS}:  # as after set_index or groupby
-        frames = frames.reset_index()
-    frames = frames.reindex(columns=[*KEYS, "score"]).reset_index(drop=True)
-    frames = frames.astype({"score": float, "label": float})
-    if frames["cluster"].isna().all():
-        log.warning("The table has no clusters: each video counts as independent of all others.")
-        frames["cluster"] = frames["video"]
-    if frames["frame"].isna().all():
-        frames["frame"] = frames.groupby("video").cumcount()
-    frames = frames.fillna({"track": 0})
-    # The check demands methods that agree with the labels, which the user may have assigned later.
-    # AUC needs no finer methods than these two.
-    frames["method"] = frames["label"].map({0: "real", 1: "fake"})
-    check_scores(frames, "the table, which needs labels, 0 real and 1 fake,")
-    frames = frames.astype(KEY_TYPES)
-    # Rounded, because the noise of float64 must not rank videos whose means are equal.
-    videos = frames.groupby(UNITS["video"], as_index=False)["score"].mean().round(12)
-    # measure groups by these columns; here each has a single value per table.
-    return videos.assign(detector=name, seed=0, collapsed=False, test_set="the table")

@@ -3,18 +3,22 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import clips
 import cv2
 import numpy as np
 import pandas as pd
 import planted
 import pytest
+import timm
 import torch
+from conftest import CHECKOUT
 from networks import recipe
 from PIL import Image
 from safetensors.torch import save_file
-from scipy.special import expit
+from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -22,12 +26,14 @@ from torchvision.transforms import v2
 
 import dfnb
 from dfnb import files, library, papers, report
-from dfnb.checks import DfnbError
+from dfnb.checks import DfnbError, read_yaml
 from dfnb.data.frames import faces_of, load_frames, select
 from dfnb.data.loading import StoredFrames
+from dfnb.preparing import prepare
 from dfnb.store import reports
 from dfnb.store.scores import KEYS, Condition, write
 from dfnb.training import scoring
+from dfnb.training.runs import Run
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
@@ -62,7 +68,7 @@ def run(own_home):
     facts = {"weights_sha256": digest, "faces": faces_of("smoke-b")}
     record = planted.record("xception", 0, values, **facts)
     files.write_json(folder / "record.json", record.model_dump())
-    return dfnb.create_model("untrained-s0")
+    return Run.open("untrained-s0")
 
 
 @pytest.fixture
@@ -161,6 +167,132 @@ def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
     np.testing.assert_allclose(table["score"], expit(module(images.half()).tolist()), atol=1e-6)
 
 
+def by_hand(model, frames):
+    """P(fake) as a reader computes it: one image at a time."""
+    inputs = [model.transform(Image.fromarray(frame.image))[None] for frame in frames]
+    with torch.inference_mode():
+        return [model.logits(image).softmax(1)[0, 1].item() for image in inputs]
+
+
+@pytest.mark.parametrize("name", read_yaml(CHECKOUT / "data_manifest" / "models.yaml"))
+def test_scores_by_hand_by_predict_and_of_a_notebook_are_equal(dataset, name):
+    """Of the detectors that come with the package, all trained in bf16-mixed."""
+    model = dfnb.create_model(name)
+    scores = dfnb.predict(model, dataset)["score"]
+    np.testing.assert_allclose(by_hand(model, dataset), scores, atol=1e-5)
+    run = Run.open(model.info["id"])
+    assert scores.tolist() == scoring.score(run, "smoke-b")["score"].tolist()
+    assert model.info["faces"] == run.record.faces and not model.training
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("shape", [(96, 96, 3), (150, 100, 3), (40, 40, 3)])
+def test_timm_makes_the_same_input(run, shape):
+    model = run.network()
+    image = Image.fromarray(
+        cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, shape, np.uint8), (9, 9), 2)
+    )
+    theirs = timm.data.create_transform(**timm.data.resolve_model_data_config(model))(image)
+    # Half a grey level in each of two directions, in units of the standard deviation.
+    assert (theirs - model.transform(image)).abs().max() <= 2 / 255 / min(model.settings.std)
+    assert torch.equal(model.transform(image), model.transform(np.array(image)))
+
+
+def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
+    model = run.network()
+    model.save_pretrained(tmp_path / "same")
+    same = dfnb.create_model(tmp_path / "same")
+    assert same.info == model.info
+    assert dfnb.predict(same, dataset).equals(dfnb.predict(run, dataset))
+    with torch.no_grad():
+        next(same.parameters()).add_(0.1)
+    same.save_pretrained(tmp_path / "changed")
+    changed = dfnb.create_model(str(tmp_path / "changed"))
+    assert changed.info["id"] == f"{run.id}-changed"
+    assert changed.info["weights_sha256"] == files.sha256(tmp_path / "changed/model.safetensors")
+    assert not dfnb.predict(changed, dataset).equals(dfnb.predict(run, dataset))
+
+
+def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
+    table = dfnb.list_models("*.drawn").set_index("name")
+    assert len(table) == 5 and table["weights"].all() and {*table["image_size"]} == {96}
+    scores = report.scores("study-bed").query("corruption == ''")
+    for _, row in table.iterrows():
+        seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]
+        for place in ("within", "across"):
+            rows = seed_30[seed_30["place"] == place]
+            expected = report.measure(rows, "AUC", "detector", mean_over="test_set", replicates=9)
+            assert row[place] == pytest.approx(expected["value"].item())
+
+
+def test_the_table_of_datasets_begins_with_the_prepared_ones(own_home):
+    table = dfnb.list_datasets().set_index("name")
+    assert [*table.index[:2]] == ["smoke-a", "smoke-b"]
+    assert table.loc["smoke-b", ["kind", "splits", "frames"]].tolist() == ["embedded", "test", 48]
+    assert table.loc["celeb-df-v2", ["kind", "splits", "frames"]].tolist() == ["published", "", 0]
+    assert {*dfnb.list_datasets("smoke-?").index} == {0, 1}
+
+
+# ---------------------------------------------------------------- what is scored
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two clips in which a red face moves, one without a face, and a text."""
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    clips.write(tmp_path / "clips" / "a.mp4", clips.moving(40))
+    clips.write(tmp_path / "clips" / "b" / "c.mp4", clips.moving(3))
+    clips.write(tmp_path / "clips" / "nobody.mp4", [clips.draw([])] * 3)
+    (tmp_path / "clips" / "notes.txt").write_text("none")
+    return tmp_path / "clips"
+
+
+def test_a_clip_is_scored_as_it_is_prepared(run, folder):
+    model = run.network()
+    table = dfnb.predict(model, folder / "a.mp4")
+    settings = prepare.Settings(size=96, frames_per_video=32)
+    video = prepare.Video("a", folder / "a.mp4", label=0, method="real")
+    prepare.prepare("my-videos", [video], settings, clips.Blobs(), 1, one_class=True)
+    prepared = dfnb.predict(model, "my-videos")
+    assert table["frame"].tolist() == prepared["frame"].tolist() and len(table) == 32
+    assert table["score"].tolist() == prepared["score"].tolist()
+    assert {*table["video"]} == {str(folder / "a.mp4")} and table["label"].isna().all()
+    picture = folder / "a.png"
+    Image.fromarray(clips.moving(1)[0]).save(picture)
+    assert len(dfnb.predict("untrained-s0", str(picture))) == 1
+
+
+def test_of_a_folder_every_clip_is_scored_and_what_is_not_is_said(run, folder, caplog):
+    table = dfnb.predict(run, folder)
+    assert table.groupby("video").size().to_dict() == {
+        str(folder / "a.mp4"): 32,
+        str(folder / "b" / "c.mp4"): 3,
+    }
+    assert "not scored: " in caplog.text and "nobody.mp4" in caplog.text
+    of_function = dfnb.predict(redness, folder)  # of 256 pixels, as `dfnb prepare` cuts
+    assert of_function["video"].equals(table["video"])
+    for path in [folder / "a.mp4", folder / "b" / "c.mp4"]:
+        path.unlink()
+    with pytest.raises(DfnbError, match="no video or picture with a face"):
+        dfnb.predict(run, folder)
+    with pytest.raises(DfnbError, match="there is no file nowhere"):
+        dfnb.predict(run, "nowhere.mp4")
+    with pytest.raises(DfnbError, match="there is no dataset 'nowhere'"):
+        dfnb.predict(run, "nowhere")
+
+
+def test_a_picture_in_memory_is_a_face(dataset, run):
+    crop = dataset[0].image
+    expected = dfnb.predict(run, [crop])["score"].item()
+    for one in (crop, Image.fromarray(crop), [Image.fromarray(crop)]):
+        assert dfnb.predict(run, one)["score"].item() == expected
+
+
+def test_a_module_of_others_needs_a_transform(dataset):
+    with pytest.raises(DfnbError, match="needs transform="):
+        dfnb.predict(Redness(lambda red: red), dataset)
+
+
 def test_a_slice_of_a_dataset_and_the_id_of_a_run_are_scored_alike(run, dataset):
     whole = dfnb.predict(run, dataset)
     part = dfnb.predict("untrained-s0", dataset[:3])
@@ -194,7 +326,7 @@ def constant(value):
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
-        ("xception", "there is no finished run 'xception'"),
+        ("exception", "there is no trained detector 'exception'; did you mean"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
@@ -203,9 +335,11 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
         dfnb.predict(model, dataset, transform=transform)
 
 
-@pytest.mark.parametrize("data", [None, "smoke-b", np.zeros((2, 8, 8, 3)), [[0]], Dataset()])
-def test_what_is_no_dataset_of_ours_is_refused(data):
-    with pytest.raises(DfnbError, match=r"is no dataset; give one of load_dataset"):
+@pytest.mark.parametrize(
+    "data", [None, torch.zeros(3, 8, 8), np.zeros((2, 8, 8, 3)), [[0]], Dataset()]
+)
+def test_what_is_neither_frames_nor_crops_is_refused(data):
+    with pytest.raises(DfnbError, match=r"cannot be scored; give a dataset of load_dataset"):
         dfnb.predict(redness, data)
 
 
@@ -313,7 +447,83 @@ def test_a_difference_needs_the_same_videos():
         dfnb.auc(first, minus=first.assign(label=[0, 1, 0, 1]))
 
 
+LABELS, SCORES = [0, 0, 0, 1, 1, 1], [0.1, 0.4, 0.7, 0.3, 0.8, 0.9]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"label": LABELS, "score": SCORES},
+        {"y_true": LABELS, "y_score": SCORES},
+        {"label": LABELS, "logit": logit(SCORES)},
+        {
+            "label": LABELS * 2,
+            "score": SCORES * 2,
+            "video": [*"abcdef"] * 2,
+            "frame": [0] * 6 + [9] * 6,
+        },
+    ],
+)
+def test_a_table_of_labels_and_scores_is_measured(columns):
+    numbers = dfnb.measure(columns)
+    assert numbers["value"].item() == pytest.approx(roc_auc_score(LABELS, SCORES))
+    assert numbers["n_real"].item() == 3 and numbers["unit"].item() == "videos"
+    assert dfnb.auc(columns)["low"] == numbers["low"].item()
+
+
+def test_a_table_is_measured_by_any_column_of_its_own():
+    """The method of real videos does not matter; another column has both classes in each group."""
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({"label": [0, 1, 1] * 30, "score": draw.uniform(size=90)})
+    table["method"] = ["youtube", "swap", "warp"] * 30
+    table["camera"] = ["phone", "phone", "phone", "web", "web", "web"] * 15
+    is_used = table["method"] != "warp"
+    by_method = dfnb.measure(table, "AUC", by="method").set_index("method")
+    swap = table[is_used]
+    assert [*by_method.index] == ["swap", "warp"]
+    assert by_method.loc["swap", "value"] == roc_auc_score(swap["label"], swap["score"])
+    by_camera = dfnb.measure(table, "AUC", by=["camera"]).set_index("camera")
+    phone = table[table["camera"] == "phone"]
+    assert by_camera.loc["phone", "value"] == roc_auc_score(phone["label"], phone["score"])
+    means = dfnb.measure(table.assign(size=range(90)), "size", by="method").set_index("method")
+    assert means.loc["swap", "value"] == np.mean(range(1, 90, 3))
+    both = pd.concat([table.assign(detector="a"), table.assign(detector="b", score=0.5)])
+    with pytest.raises(DfnbError, match="no column video; it has label"):
+        dfnb.measure(both, minus="b")
+    names = table.index.astype(str)
+    both = both.assign(video=[*names, *names])
+    difference = dfnb.measure(both, minus="b")["value"].item()
+    assert difference == pytest.approx(roc_auc_score(table["label"], table["score"]) - 0.5)
+
+
+def test_all_columns_that_are_missing_are_named_with_those_that_are_there():
+    with pytest.raises(DfnbError, match="no column label and no score and no method; it has y, p:"):
+        dfnb.measure({"y": [0, 1], "p": [0.2, 0.8]}, by="method")
+    with pytest.raises(
+        DfnbError, match=r"lack test_set, seed, collapsed, cluster, method .*dfnb.me"
+    ):
+        report.measure(pd.DataFrame({"label": [0, 1], "score": [0.2, 0.8], "a": 1}), "AUC", "a")
+
+
 # ---------------------------------------------------------------- as it is typed
+
+
+def test_measuring_needs_no_torch():
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["torch", "torchvision", "timm", "captum", "av"]))
+import dfnb
+table = {"label": [0, 0, 1, 1], "score": [0.1, 0.6, 0.4, 0.9]}
+print(dfnb.measure(table, "AUC")["value"].item(), dfnb.auc(table)["value"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "0.75 0.75\n", done.stderr
+
+
+def test_the_package_shows_what_is_public():
+    assert dir(dfnb) == sorted(dfnb.__all__) and callable(dfnb.list_models)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", dfnb.__version__)
+    assert Path(dfnb.__file__).with_name("py.typed").exists()
 
 
 def test_importing_the_package_imports_neither_torch_nor_pandas():
@@ -331,7 +541,9 @@ def python_of(path):
 
 @pytest.fixture
 def study_home(empty_home, monkeypatch):
-    """A home that has ``mine.csv`` alone, a tool's scores: the committed reports are read as well.
+    """A home that has ``mine.csv``, a tool's scores, and ``clip.mp4``, in which a red face moves.
+
+    The committed reports are read as well.
 
     Returns the table of the CSV: a video of the study's test set in each row.
     """
@@ -341,6 +553,8 @@ def study_home(empty_home, monkeypatch):
     noise = np.random.default_rng(0).normal(size=len(table))
     table["score"] = expit(table["label"] + noise)
     table.to_csv("mine.csv", index=False)
+    clips.write(empty_home / "clip.mp4", clips.moving(12))
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
     return table
 
 

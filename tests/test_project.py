@@ -290,6 +290,20 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     made = dfnb("synth", "smoke-b")
     assert (empty / "datasets" / "smoke-b" / "record.json").exists(), made.stderr
     assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
+    # The detectors that come with it open and score a clip; the study's report is in a clone alone.
+    clips.write(empty / "clip.mp4", clips.moving(12))
+    own = (checkout / "docs" / "own.md").read_text(encoding="utf-8")
+    block = re.search(r"^import cv2\nimport dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
+    code = "import clips, dfnb, dfnb.preparing.prepare as prepare; prepare.YuNet = clips.Blobs\n"
+    code += "assert dfnb.list_models()['across'].notna().sum() == 5\n" + block
+    code += "from dfnb import report; report.scores('study-bed')"
+    environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
+    assert done.stdout.endswith("locate_and_verify-bed-30-s30-2e302df1 0.1.0\n"), done.stderr
+    assert done.stderr.endswith(
+        "a clone of the repository has those of the studies, no installed package\n"
+    )
 
 
 def test_a_run_leaves_the_checkout_clean(checkout):

@@ -39,6 +39,8 @@ def detector_path() -> Path:
     :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
     when the file is not the released one, or cannot be downloaded.
     """
+    if not detector_place().exists():
+        print(f"The face detector (YuNet, 230 kB, MIT) is fetched once, to {detector_place()}.")
     return download(YUNET_URL, detector_place(), f"sha256:{YUNET_SHA256}")
 
 

@@ -117,11 +117,7 @@ class FrameDataset(Dataset):
         self.seed = seed
         self.split = split
         self.stored = StoredFrames(frames, read)
-        self.resize = v2.Resize(
-            (settings.image_size,) * 2,
-            v2.InterpolationMode(settings.interpolation),
-            antialias=settings.antialias,
-        )
+        self.resize = _resize(settings)
         is_training = seed is not None and split == "train"
         # Augments one image. None: no augmentation, or the light one, which is for whole batches.
         self.transform = settings.transform() if is_training else None
@@ -185,7 +181,38 @@ class FrameDataset(Dataset):
         }
 
 
+def _resize(settings: Any) -> v2.Resize:
+    """What brings a crop to ``image_size``, as settings of a paper say."""
+    return v2.Resize(
+        (settings.image_size,) * 2,
+        v2.InterpolationMode(settings.interpolation),
+        antialias=settings.antialias,
+    )
+
+
 # ---------------------------------------------------------------- batches
+
+
+def to_input(settings: Any) -> v2.Compose:
+    """A transform of one image to (3, S, S) float32, as :func:`prepared` gives it, unaugmented.
+
+    It takes a PIL image, or a crop (H, W, 3) uint8 RGB; S is the ``image_size`` of the settings.
+    """
+    return v2.Compose(
+        [
+            v2.ToImage(),
+            v2.RGB(),
+            _resize(settings),
+            v2.ToPureTensor(),
+            v2.Lambda(in_unit_range),
+            v2.Normalize(settings.mean, settings.std),
+        ]
+    )
+
+
+def in_unit_range(images: Tensor) -> Tensor:
+    """Images of uint8 as float32 in [0, 1]; v2.ToDtype would round some values otherwise."""
+    return images.float() / 255
 
 
 def prepared(item: Tensors, settings: Any, device: str = "cpu") -> Tensors:
@@ -203,7 +230,7 @@ def prepared(item: Tensors, settings: Any, device: str = "cpu") -> Tensors:
     draws = batch.pop("draws", None)
     if draws is not None:
         batch = augmentation.light(batch, draws)
-    images = batch["image"].float() / 255  # (B, 3, S, S) in [0, 1], as mean and std expect
+    images = in_unit_range(batch["image"])  # (B, 3, S, S), as mean and std expect
     images = v2.functional.normalize(images, settings.mean, settings.std)
     return {**batch, "image": images, "mask": batch["mask"].float()}
 

@@ -877,19 +877,20 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, faces: Mapping) -> "StoredFrames":
-    """The face in a user's own picture or clip, as a frame in memory with a ``label`` of NaN.
+def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "StoredFrames":
+    """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
 
-    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. Of a clip
-    it is the frame in the middle. No file is written but the face detector's weights, which are
-    fetched once. In the returned table, ``video`` and ``cluster`` are the path of the picture, with
-    ``~`` expanded; ``method`` is the name of its file; and ``path`` is no file, but a key by which
-    the frames' ``read`` finds the crop in memory.
+    It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
+    written but the face detector's weights, which are fetched once. In the returned table,
+    ``video`` and ``cluster`` are the path of the picture, with ``~`` expanded; ``method`` is the
+    name of its file; and ``path`` is no file, but a key by which the frames' ``read`` finds the
+    crop in memory.
 
     Args:
         path: An image or a video.
         faces: How the faces of a training set were cut: ``size`` and ``scale``, as in
             :class:`Settings`. The picture is cut alike; a missing value is the default.
+        frames: Of a clip, look for faces in at most so many, evenly spaced; 1: that in the middle.
 
     Raises :class:`DfnbError` where there is no file, no picture or no face, or no face detector.
     """
@@ -897,26 +898,28 @@ def prepare_picture(path: str | Path, faces: Mapping) -> "StoredFrames":
     from dfnb.data.loading import StoredFrames
 
     geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
-    settings = Settings(frames_per_video=1, **geometry)
+    settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
     if not path.is_file():
         raise DfnbError(f"there is no file {path}")
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:
-        (face,), _ = cut_faces(video, settings, YuNet())  # of one frame
+        found, _ = cut_faces(video, settings, YuNet())
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
-    row = {
-        "frame": face.frame,
-        "landmarks": face.landmarks.ravel(),
-        "path": "0",
-        "video": str(path),
-        "cluster": str(path),
-        "label": np.nan,
-        "method": path.name,  # panels show it above the frame
-        "mask": "",
-        "track": 0,
-    }
-    crops = {row["path"]: face.crop}
-    return StoredFrames(pd.DataFrame([row]), crops.__getitem__)
+    table = pd.DataFrame(
+        {
+            "frame": [face.frame for face in found],
+            "landmarks": [face.landmarks.ravel() for face in found],
+            "path": [str(number) for number in range(len(found))],
+            "video": str(path),
+            "cluster": str(path),
+            "label": np.nan,
+            "method": path.name,  # panels show it above the frame
+            "mask": "",
+            "track": 0,
+        }
+    )
+    crops = {key: face.crop for key, face in zip(table["path"], found)}
+    return StoredFrames(table, crops.__getitem__)

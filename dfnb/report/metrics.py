@@ -210,6 +210,13 @@ def _refuse_unknown(
         known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
         if value not in known and len(scores):
             raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
+    lacking = [name for name in ("test_set", "seed", "collapsed", *UNIT) if name not in scores]
+    if lacking and len(scores):
+        have = ", ".join(map(str, scores))
+        raise DfnbError(
+            f"the scores lack {', '.join(lacking)} (they have {have}); dfnb.measure takes a table "
+            "of your own, and completes it"
+        )
     if metric in WITH_THRESHOLD and thresholds is None:
         raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
 

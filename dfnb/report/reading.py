@@ -152,6 +152,12 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
     return files
 
 
+def of_file(run: StoredRun, path: Path) -> pd.DataFrame:
+    """The scores of videos in the score file of a run, as those of :func:`scores`."""
+    this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
+    return _in_order(_parts([Source(this, run, path, state_of(path))], None, "video", False))
+
+
 def ablations(
     report: str,
     *names: str,
@@ -212,7 +218,8 @@ def gaps(scores: pd.DataFrame) -> list[str]:
 def _remedy(report: str) -> str:
     """How a report gets scores."""
     if reports.has_profile(report):
-        return f"run `dfnb run {report}` first"
+        made = f"`dfnb run {report}` makes them, a study's in hours"
+        return f"{made}; a clone of the repository has those of the studies, no installed package"
     return f"execute notebooks of papers with `-p report {report} -p save True` first"
 
 

@@ -109,8 +109,11 @@ class Run(StoredRun):
         """The paper's settings; raises as :attr:`training`."""
         return self.training.settings
 
-    def network(self) -> "Network":
+    def network(self, weights: Path | None = None) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
+
+        ``weights`` is another file that has them. Its ``settings`` are those of the training, its
+        ``info`` is the record, as JSON has it, with the ``id``.
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
         the record.
@@ -120,7 +123,9 @@ class Run(StoredRun):
         # The file replaces all weights, so that pretrained ones need not be fetched.
         settings = self.settings.model_copy(update={"pretrained": False})
         network = papers.module(self.parameters.paper).Network(settings)
-        load_model(network, self.weights())
+        load_model(network, weights or self.weights())
+        network.settings = settings
+        network.info = {"id": self.id, **self.record.model_dump(mode="json")}
         return network.eval()
 
     def weights(self) -> Path:

@@ -456,7 +456,7 @@ def test_two_detectors_never_have_one_name():
 
 
 def test_what_a_killed_writer_left_is_not_read_and_an_empty_report_says_so():
-    with pytest.raises(DfnbError, match="has no scores of a test set; run `dfnb run paper` first"):
+    with pytest.raises(DfnbError, match="has no scores of a test set; `dfnb run paper` makes them"):
         scores("paper")  # nobody has run it in this checkout, whose reports are read, too
     with pytest.raises(
         DfnbError, match="execute notebooks of papers with `-p report mine -p save True` first"
