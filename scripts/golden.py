@@ -9,6 +9,7 @@ CPU; what stands in the place of something is in PATCHES. No line of them is in 
 import argparse
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,7 @@ RELEASED = {
     "etd": ("https://github.com/QingyuLiu/Exposing-the-Deception", "c361f1c"),
 }
 GIVEN: dict[str, Any] = {}  # what PATCHES hand to the released code: network, loader, draws
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # in etd by blue, green, red
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # in etd by blue, green, red
 SAVE = torch.save  # which PATCHES replace
 
 
@@ -386,12 +387,12 @@ def etd_steps(training: Any, size: int, n: int, steps: int, seed: int) -> list[d
 
     def mixed(*arguments: Any) -> list[Tensor]:
         terms = mix(*arguments)
-        loader.losses.update(zip(("ce", "gil", "lil"), [float(term) for term in terms]))
+        loader.losses.update(zip(("ce", "gil", "lil"), [term.item() for term in terms]))
         return terms
 
     def weighed(terms: list[Tensor]) -> Tensor:
         total = weigh(terms)
-        loader.losses["total"] = float(total)
+        loader.losses["total"] = total.item()
         return total
 
     run.loss_function.balance_mult_loss = weighed
@@ -437,8 +438,8 @@ def write_scores(
     path: Path,
     network: nn.Module,
     pixels: list[np.ndarray],
-    mean: list[float],
-    std: list[float],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     logits_of: Callable[[Any], Tensor],
 ) -> None:
     """Write P(fake) of pictures, normalised as the released code does."""
@@ -455,10 +456,10 @@ def write_scores(
 def clone(paper: str, folder: str) -> Path:
     """Clone the released code of a paper at its commit."""
     address, commit = RELEASED[paper]
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # GitHub may ask for a name
     try:
-        quiet = {"check": True, "stderr": subprocess.PIPE, "env": {"GIT_TERMINAL_PROMPT": "0"}}
-        subprocess.run(["git", "clone", "-q", address, folder], **quiet)
-        subprocess.run(["git", "-C", folder, "checkout", "-q", commit], **quiet)
+        for command in (["clone", "-q", address, folder], ["-C", folder, "checkout", "-q", commit]):
+            subprocess.run(["git", *command], check=True, capture_output=True, env=environment)
     except (OSError, subprocess.CalledProcessError):
         sys.exit(
             f"{address} cannot be cloned here; name a folder with its commit {commit}: "
@@ -470,18 +471,17 @@ def clone(paper: str, folder: str) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paper", choices=RELEASED)
-    parser.add_argument("checkout", nargs="?", type=Path, help="of the released code")
-    parser.add_argument("out", type=Path, help="the folder for the golden files")
+    parser.add_argument("folders", nargs="+", type=Path, help="[CHECKOUT] OUT")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
     parser.add_argument("--size", type=int, help="pixels, of a step of Exposing the Deception")
     parser.add_argument("--batch", type=int, default=4, help="images of this step")
-    parser.add_argument("--save", action="store_true", help="also weights and P(fake) of crops")
-    options = parser.parse_args()
-    out = options.out.resolve()
+    parser.add_argument("--save", action="store_true", help="also weights and P(fake) of pictures")
+    options = parser.parse_intermixed_args()
+    *checkouts, out = [folder.resolve() for folder in options.folders]
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
-        checkout = options.checkout or clone(options.paper, folder)
-        sys.path.insert(0, str(checkout.resolve()))
+        checkout = checkouts[0] if checkouts else clone(options.paper, folder)
+        sys.path.insert(0, str(checkout))
         patch_all(options.paper)
         {"lv": lv, "etd": etd}[options.paper](checkout, out, options)
 

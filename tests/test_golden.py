@@ -37,6 +37,7 @@ from networks import batch_of, recipe
 from torch import nn
 
 from dfnb import papers
+from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.training import train
 
@@ -99,6 +100,17 @@ def test_exposing_the_deception_is_the_released_network(seed):
     outputs.pop("balance")  # without learned weights, the fixed ones of the settings count
     network.settings = settings
     assert off(network.losses(outputs, batch)["total"], golden["total_hyper"]) <= OUTPUTS
+
+
+SAVED = [kind for kind in ("lv", "etd") if (GOLDEN / f"{kind}_scores.json").exists()]
+
+if SAVED:  # by golden.py --save, in a folder of one's own
+
+    @pytest.mark.parametrize("kind", SAVED)
+    def test_saved_weights_give_the_released_scores_from_the_picture_on(kind):
+        paper = etd if kind == "etd" else lv
+        scores, released = goldens.saved_scores(GOLDEN, kind, paper.Settings(pretrained=False))
+        np.testing.assert_allclose(scores, released, rtol=0, atol=1e-5)  # float32
 
 
 def renamed(network, name_of):

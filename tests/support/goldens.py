@@ -19,9 +19,12 @@ import torch
 from networks import batch_of
 from torch import Tensor
 
+from dfnb.data.frames import read_crop
+from dfnb.data.loading import frames_in_memory
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
+from dfnb.training import scoring
 
 COMMITTED = Path(__file__).parent.parent / "golden"
 sys.path.append(str(COMMITTED.parent.parent / "scripts"))
@@ -223,6 +226,22 @@ def gradients_off(network, paper, stem):
     golden = read_json(GOLDEN / f"{stem}_gradients.json")
     assert gradients.keys() == {released_weights.our_name(name, paper) for name in golden}
     return elements_off(gradients, paper, golden, NO_GRADIENT)
+
+
+def saved_scores(folder, kind, settings):
+    """P(fake) of the pictures that ``golden.py --save`` drew: ours and the released network's.
+
+    Ours has the saved weights, and reads the pictures as the project scores any others.
+    """
+    released_scores = read_json(folder / f"{kind}_scores.json")
+    paper = etd if kind == "etd" else lv
+    network = paper.Network(settings)
+    released_weights.load(network, str(folder / f"{kind}.pth"), paper)
+    files = [str(folder / f"{kind}_crops" / name) for name in released_scores]
+    table = frames_in_memory([read_crop(file) for file in files]).table
+    table = table.assign(path=files, label=0)
+    scores = scoring.predict(network.eval(), table, settings)["score"]
+    return scores.to_numpy(), np.array([*released_scores.values()])
 
 
 # ---------------------------------------------------------------- training steps
