@@ -59,15 +59,17 @@ def row(
     elements: Sequence[int],
     off: Sequence[float] | pd.DataFrame,
 ) -> dict[str, object]:
-    """A row of the table: a quantity, of what it is, and the largest relative difference."""
+    """A row of the file: a quantity, of what it is, and the largest relative difference.
+
+    ``images`` is their shape; ``elements`` are those of each tensor, 1 of a loss.
+    """
     n, _, pixels, _ = images
     return {
         "paper": TITLES[kind],
-        "images": n,
-        "pixels": pixels,
+        "images": f"{n} of {pixels} pixels",
         "quantity": quantity,
         "tensors": len(elements),
-        "elements": sum(elements),
+        "elements": int(sum(elements)),
         "difference": np.max(off),
     }
 
@@ -82,12 +84,12 @@ def rows() -> list[dict[str, object]]:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """A row per paper and size, a column per quantity: the largest difference, and of what."""
-    names = [f"{each.paper}: {each.images} × {each.pixels} pixels" for each in table.itertuples()]
     texts = [f"{each.difference:.0e} of {each.elements:,}" for each in table.itertuples()]
-    pivoted = table.assign(text=texts, name=names).pivot_table(
-        "text", "name", "quantity", aggfunc="first", sort=False
+    rows = table["paper"] + ": " + table["images"]
+    pivoted = table.assign(text=texts, row=rows).pivot_table(
+        "text", "row", "quantity", aggfunc="first", sort=False
     )
-    return pivoted.fillna("").rename_axis(columns=None, index="images").to_markdown()
+    return pivoted.rename_axis(columns=None, index="images").fillna("").to_markdown()
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ RELEASED = {
     "lv": ("https://github.com/sccsok/Locate-and-Verify", "bb13f08"),
     "etd": ("https://github.com/QingyuLiu/Exposing-the-Deception", "c361f1c"),
 }
-GIVEN: dict[str, Any] = {}  # what PATCHES hand to the released code: network, loader, draws
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # in etd by blue, green, red
+# What PATCHES hand to the released code.
+GIVEN: dict[str, Any] = {"network": None, "loader": None}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # in etd of blue, green, red
+HALF = (0.5, 0.5, 0.5)  # both in lv
 SAVE = torch.save  # which PATCHES replace
 
 
@@ -61,11 +63,7 @@ STUBS = [
 # (name, what stands in its place, why), in this order.
 PATCHES = {
     "both": [
-        (
-            "torch.utils.model_zoo.load_url",
-            MagicMock(),
-            "ImageNet's weights are not needed",
-        ),
+        ("torch.utils.model_zoo.load_url", MagicMock(), "ImageNet's weights are not needed"),
         ("torch.nn.Module.load_state_dict", nothing, "nor loaded; all are those of the rule"),
         ("torch.utils.data.DataLoader", given("loader"), "the batches are stated"),
         ("torch.save", nothing, "a checkpoint of each epoch would be 1.3 GB"),
@@ -228,7 +226,8 @@ def heard(meter: Any, value: float, n: int = 1) -> None:
 def finished(loader: Loader) -> list[dict[str, Any]]:
     """The steps of a loader, after which it, the network and the optimiser leave the memory."""
     steps = loader.steps
-    del loader.tensors, loader.start, GIVEN["loader"], GIVEN["network"]
+    del loader.tensors, loader.start
+    GIVEN.update(network=None, loader=None)
     gc.collect()
     return steps
 
@@ -294,18 +293,18 @@ def lv_steps(loop: str, network: nn.Module, checkout: Path, seed: int) -> list[d
     return finished(loader)
 
 
+@torch.no_grad()
 def lv_save(out: Path, network: nn.Module) -> None:
-    """Save the network by the released function, and P(fake) of crops."""
+    """Save the network by the released function, and P(fake) of pictures."""
     loop = import_module("train")
     optimiser = torch.optim.Adam(network.parameters())
     state = {"epoch": 1, "state_dict": network.state_dict(), "optimizer": optimiser.state_dict()}
     with patch("torch.save", SAVE):
         loop.save_checkpoint(state, is_best=False, epoch=0, file=str(out))
     (out / "checkpoint-00.pth.tar").replace(out / "lv.pth")
-    pixels = [image[..., ::-1] for image in crops(out / "lv_crops", 299)]  # red first
-    write_scores(
-        out / "lv_scores.json", network, pixels, [0.5] * 3, [0.5] * 3, lambda found: found[0]
-    )
+    pixels = [picture[..., ::-1] for picture in pictures(out / "lv_crops", 299)]  # red first
+    images = normalised(pixels, HALF, HALF)
+    write_scores(out / "lv_scores.json", network.eval()(images)[0])
 
 
 # ---------------------------------------------------------------- Exposing the Deception
@@ -338,7 +337,6 @@ def etd_run(training: Any) -> Any:
 
 def etd_outputs(stem: Path, training: Any, seed: int) -> None:
     """Outputs, all forms of the losses, and gradients, for four images of noise."""
-    GIVEN["loader"] = None
     run = etd_run(training)
     network, losses = run.net.eval(), run.loss_function
     transport = training.loss_functions(
@@ -375,7 +373,7 @@ def etd_steps(training: Any, size: int, n: int, steps: int, seed: int) -> list[d
         batches.append([torch.tensor((pixels - mean) / std), label])
         draw = np.random.default_rng(100 * seed + 20 + step)
         partners.append(torch.tensor(draw.permutation(n)))
-    GIVEN.update(shares=[0.3, 0.8, 0.55], partners=partners, loader=None)
+    GIVEN.update(shares=[0.3, 0.8, 0.55], partners=partners)
     run = etd_run(training)
     balance = run.loss_function.balance_loss.params
     epochs = [batches[:2], batches[2:]] if steps > 2 else [batches]
@@ -401,26 +399,23 @@ def etd_steps(training: Any, size: int, n: int, steps: int, seed: int) -> list[d
     return finished(loader)
 
 
+@torch.no_grad()
 def etd_save(out: Path, training: Any) -> None:
-    """Save the network by the released function, and P(fake) of crops."""
-    GIVEN["loader"] = None
+    """Save the network by the released function, and P(fake) of pictures."""
     run = etd_run(training)
     network = run.net.float().eval()
     run.args.save_path, run.args.name = str(out.parent), out.name
     with patch("torch.save", SAVE):
         run.save_model(1, best=True)
     (out / "model_best.pth").replace(out / "etd.pth")
-    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    pixels = crops(out / "etd_crops", 224)
-    write_scores(
-        out / "etd_scores.json", network, pixels, mean, std, lambda found: found["p_y_given_z"]
-    )
+    images = normalised(pictures(out / "etd_crops", 224), MEAN, STD)
+    write_scores(out / "etd_scores.json", network(images)["p_y_given_z"])
 
 
 # ---------------------------------------------------------------- saved weights
 
 
-def crops(folder: Path, size: int) -> list[np.ndarray]:
+def pictures(folder: Path, size: int) -> list[np.ndarray]:
     """Eight smooth pictures with noise, saved as PNG and read by OpenCV, blue first."""
     folder.mkdir(exist_ok=True)
     found = []
@@ -434,20 +429,16 @@ def crops(folder: Path, size: int) -> list[np.ndarray]:
     return found
 
 
-def write_scores(
-    path: Path,
-    network: nn.Module,
-    pixels: list[np.ndarray],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    logits_of: Callable[[Any], Tensor],
-) -> None:
-    """Write P(fake) of pictures, normalised as the released code does."""
+def normalised(pixels: list[np.ndarray], mean: tuple, std: tuple) -> Tensor:
+    """Pictures (H, W, 3) as the released codes give them to their networks, (n, 3, H, W)."""
     images = torch.from_numpy(np.stack(pixels)).float() / 255
-    images = ((images - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2).contiguous()
-    with torch.no_grad():
-        scores = logits_of(network.eval()(images)).double().softmax(1)[:, 1]
-    write(path, {f"{i}.png": score for i, score in enumerate(scores.tolist())})
+    return ((images - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2).contiguous()
+
+
+def write_scores(path: Path, logits: Tensor) -> None:
+    """Write P(fake) of the pictures."""
+    scores = logits.detach().double().softmax(1)[:, 1].tolist()
+    write(path, {f"{i}.png": score for i, score in enumerate(scores)})
 
 
 # ---------------------------------------------------------------- the command
