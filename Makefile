@@ -1,6 +1,7 @@
 # make demo   installs, trains on the embedded benchmark, runs ten notebooks, ends with the path of the report
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
 # make test   the whole test suite
+# make test-golden   all golden numbers of the released codes, more than make test compares (GOLDEN=a folder of scripts/golden.py)
 # make test-gpu   profiles, killed trainings, maps and golden values on a GPU; skipped without one
 # make lab    JupyterLab at the first notebook: copies in lab/, which git ignores, are yours to change
 # make book   the site, in docs/_build/html, from the committed notebooks and reports; executes nothing
@@ -11,6 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= demo
+GOLDEN ?= tests/golden
 NEEDED_GB := 8
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # every notebook is a new process: importing torch uncompiled costs it seconds
@@ -19,7 +21,7 @@ export UV_CONCURRENT_DOWNLOADS := 8
 export UV_CONCURRENT_BUILDS := 2
 export UV_CONCURRENT_INSTALLS := 2
 
-.PHONY: help demo report book test test-gpu test-lab test-slurm test-release lab lint lock
+.PHONY: help demo report book test test-golden test-gpu test-lab test-slurm test-release lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -37,6 +39,9 @@ book: $(VENV)/.installed
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
 	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
+test-golden: $(VENV)/.installed
+	@DFNB_GOLDEN=$(abspath $(GOLDEN)) $(BIN)/python -m pytest tests/test_golden.py
 
 test-gpu: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/gpu -rs

@@ -36,7 +36,8 @@ published data**, which are gated: no published number is reproduced.
 Ours are of small networks on drawn faces, and are not to be compared with published figures: a
 value or a difference, its 95 % interval over people and seeds (across also over datasets), and its
 number of seeds. Fewer than five are exploratory; a number of one seed is of one training, and its
-interval not over seeds. AUC is of videos, accuracy of frames ([words](glossary.md)). They come from
+interval not over seeds. AUC is of videos, accuracy of frames and the mean of both classes; a
+published one may be the share of all frames ([words](glossary.md)). They come from
 [study-bed](../reports/study-bed) and [study-papers](../reports/study-papers), as
 [experiments.yaml](../data_manifest/experiments.yaml) says; `python scripts/experiments.py` writes
 this page.

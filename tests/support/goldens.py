@@ -1,26 +1,49 @@
-"""The rule of the golden weights and inputs (tests/golden/README.md), for tests and benchmarks."""
+"""The networks, losses and training steps beside the golden files of the released codes.
+
+tests/golden/README.md has the rule of weights and inputs. Without ``DFNB_GOLDEN``, a folder of
+golden files, those of tests/golden are compared: one seed, and of some steps the first alone.
+"""
 
 import copy
 import json
 import os
 import sys
-import zlib
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch
 from networks import batch_of
 from torch import Tensor
 
+from dfnb.data.frames import read_crop
+from dfnb.data.loading import frames_in_memory
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
+from dfnb.training import scoring
 
-GOLDEN = Path(os.environ.get("DFNB_GOLDEN", Path(__file__).parent.parent / "golden"))
-GRADIENTS = 1e-6  # relative; both sides are float64
-OUTPUTS = 1e-5  # relative; the golden outputs are float32
-NO_UPDATE = 1e-10  # of a bias without an effect, whose gradient is rounding
+COMMITTED = Path(__file__).parent.parent / "golden"
+sys.path.append(str(COMMITTED.parent.parent / "scripts"))
+
+from golden import golden_tensor, normal, probes  # noqa: E402
+
+GOLDEN = Path(os.environ.get("DFNB_GOLDEN", COMMITTED))
+IS_WHOLE = "DFNB_GOLDEN" in os.environ  # all seeds and steps are compared
+UNMASKED = {"has_mask": torch.tensor([True, False])}  # the fake is the second image
+# Largest differences in float64; of a tensor's norm and products as shares of its norm.
+OUTPUTS = 1e-12
+GRADIENTS = 1e-9
+UPDATES = 1e-6
+UPDATE_NORMS = 1e-7  # of the norm alone
+STEP_LOSSES = 1e-9
+# Norms below these are rounding: no gradient reaches the biases of a softmax's keys, and Adam
+# divides such a gradient by itself.
+NO_GRADIENT = 1e-12
+NO_UPDATE = 1e-10
 
 
 def read_json(path):
@@ -28,29 +51,17 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def normal(seed, *shape):
-    """Standard normal numbers, float64."""
-    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape)
+def seeds(kind):
+    """The seeds of the golden files of a kind, ``lv_0.npz`` and so on, that are compared."""
+    found = sorted(int(file.stem.rpartition("_")[2]) for file in GOLDEN.glob(f"{kind}_[0-9]*.npz"))
+    return found if IS_WHOLE else found[:1]
 
 
-def golden_tensor(name, shape):
-    """The tensor that a state_dict holds under a released name."""
-    draw = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    if name.endswith("num_batches_tracked"):
-        value = np.zeros(shape)
-    elif name.endswith("running_var"):
-        value = draw.uniform(0.5, 1.5, shape)
-    elif name.endswith("running_mean"):
-        value = 0.1 * draw.standard_normal(shape)
-    elif name.endswith("gamma"):
-        value = np.full(shape, 0.5)
-    elif len(shape) > 1:
-        value = draw.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
-    elif name.endswith("weight"):
-        value = draw.uniform(0.5, 1.2, shape)
-    else:
-        value = 0.1 * draw.standard_normal(shape)
-    return torch.tensor(value, dtype=torch.float32)
+def sizes(kind):
+    """The seed and the size in pixels of each file of golden steps that is compared."""
+    files = [path.stem.split("_") for path in GOLDEN.glob(f"{kind}_[0-9]*_steps_*.json")]
+    found = sorted((int(seed), int(size)) for *_, seed, _, size in files)
+    return [(seed, size) for seed, size in found if seed in seeds(kind)]
 
 
 def golden_weights(kind):
@@ -82,16 +93,51 @@ def loaded(network, weights):
     return network.eval()
 
 
-def released(kind):
-    """The paper of ``lv`` or ``etd``, its network with the golden weights, and the golden batch."""
+@contextmanager
+def exact():
+    """What is built here is of float64, as are the constants of a network."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def network_of(kind, **changes):
+    """The network of ``lv``, ``lv_semi`` or ``etd``, in float64, with the golden weights."""
+    paper = etd if kind == "etd" else lv
+    if kind == "lv_semi":
+        changes |= {"sspsl": True, "mixup_probability": 0.0}
+    with exact():
+        network = paper.Network(paper.Settings(pretrained=False, **changes))
+    return loaded(network, golden_weights(kind))
+
+
+def red_first(images):
+    """Images (B, 3, H, W) as Exposing the Deception normalises them, from the released ones.
+
+    These are blue first, and blue is normalised by the mean and deviation of red.
+    """
+    settings = etd.Settings()
+    mean, std = torch.tensor([settings.mean, settings.std], dtype=torch.float64).view(2, 3, 1, 1)
+    pixels = (images.double() * std + mean).flip(1)
+    return (pixels - mean) / std
+
+
+def released(kind, seed):
+    """The paper of ``lv``, ``lv_semi`` or ``etd``, its golden network, and the golden batch.
+
+    For ``lv_semi`` the batch has a ``region``, which SSPSL takes for its reference region; the
+    released code took the patches of the masks.
+    """
     if kind == "lv":
-        paper, settings = lv, lv.Settings(pretrained=False)
-        batch = golden_batch(0, [0, 1], 299, forged(0))
-    else:
-        # The golden images are what the released network's branches see: blue is first already.
-        paper, settings = etd, etd.Settings(pretrained=False, channel_order="corrected")
-        batch = golden_batch(0, [0, 1, 1, 0], 224)
-    return paper, loaded(paper.Network(settings), golden_weights(kind)), batch
+        return lv, network_of(kind), golden_batch(seed, [0, 1], 299, forged(seed))
+    if kind == "lv_semi":
+        region = lv.patch_labels(forged(seed), (19, 19)) == 1
+        batch = golden_batch(seed, [0, 1], 299)
+        return lv, network_of(kind), {**batch, **UNMASKED, "region": region}
+    batch = golden_batch(seed, [0, 1, 1, 0], 224)
+    return etd, network_of(kind), {**batch, "image": red_first(batch["image"])}
 
 
 def run(network, batch, precision=torch.float64, backward=True):
@@ -106,7 +152,8 @@ def run(network, batch, precision=torch.float64, backward=True):
     network = network.to(precision)
     network.zero_grad()
     outputs = network(typed["image"])
-    losses = network.losses(outputs, typed)
+    with patch.object(lv, "reference_region", lambda *_: batch["region"]):  # where SSPSL is on
+        losses = network.losses(outputs, typed)
     if backward:
         losses["total"].backward()
     return outputs, losses
@@ -121,71 +168,114 @@ def off(ours, golden):
 
 
 def pairs(kind, batch, outputs, losses, golden):
-    """Each quantity of ``lv`` or ``etd``, ours and golden."""
-    if kind == "lv":
-        images = batch["image"].to(outputs["cls"].dtype)
-        ours = {
-            "srm": lv.srm_residual(images)[:, :, ::23, ::23],
-            "cls": outputs["cls"],
-            "seg": outputs["seg"],
-            "loss_ce": losses["cls"],
-            "loss_seg": losses["seg"],
+    """Each quantity of ``lv``, ``lv_semi`` or ``etd``, ours and golden."""
+    if kind == "etd":
+        ce, gil, lil = golden["losses_kl"]
+        return {
+            "z": (outputs["cls"], golden["z"]),
+            "all": (outputs["joint"], golden["all"]),
+            "loo": (outputs["left_out"], golden["loo"]),
+            "total_auto": (losses["total"], golden["total_auto"]),
+            "ce": (losses["ce"], ce),
+            "gil": (losses["gil"], gil),
+            "lil": (losses["lil"], lil),
         }
-        return {name: (value, golden[name]) for name, value in ours.items()}
-    ce, gil, lil = golden["losses_kl"]
-    return {
-        "z": (outputs["cls"], golden["z"]),
-        "all": (outputs["joint"], golden["all"]),
-        "loo": (outputs["left_out"], golden["loo"]),
-        "total_auto": (losses["total"], golden["total_auto"]),
-        "ce": (losses["ce"], ce),
-        "gil": (losses["gil"], gil),
-        "lil": (losses["lil"], lil),
+    images = batch["image"].to(outputs["cls"].dtype)
+    ours = {
+        "srm": lv.srm_residual(images)[:, :, ::23, ::23],
+        "cls": outputs["cls"],
+        "seg": outputs["seg"],
+        "loss_ce": losses["cls"],
     }
+    if kind == "lv_semi":
+        ours["sspsl_loss"] = losses["seg"]
+        ours["projection"] = np.array(probes("projection", outputs["projection"]))
+    else:
+        ours["loss_seg"] = losses["seg"]
+    return {name: (value, golden[name]) for name, value in ours.items()}
 
 
-def gradients_off(network, paper, file):
-    """How far the norm of each parameter's gradient is from the golden one, relative to it.
+def elements_off(ours, paper, golden, nothing):
+    """How far tensors are from the golden ones: a table with a row per released name.
 
-    A hundredth is added to the golden norm, so that :data:`GRADIENTS` allows a difference of 1e-8
-    where it is zero.
+    ``ours`` are tensors by our names, ``golden`` what ``probes`` made of the released ones. The
+    columns ``norm`` and ``products`` are differences as shares of the golden norm; where this is
+    below ``nothing``, they are 0 if our norm is, too, and else infinite. ``elements`` counts those
+    of the tensor.
     """
-    ours = {}
+    rows = {}
+    for name, (norm, *products) in golden.items():
+        tensor = ours[released_weights.our_name(name, paper)]
+        our_norm, *our_products = probes(name, tensor)
+        far = np.abs(np.subtract([our_norm, *our_products], [norm, *products]))
+        if norm < nothing:
+            far = np.full(4, 0.0 if our_norm < nothing else np.inf)
+        else:
+            far /= norm
+        rows[name] = {"norm": far[0], "products": far[1:].max(), "elements": tensor.numel()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def gradients_off(network, paper, stem):
+    """:func:`elements_off` of the gradients of a network, for golden files ``stem``."""
+    gradients = {}
     for name, parameter in network.named_parameters():
         # the released code keeps the weights of its losses apart from the network
         if parameter.grad is not None and name != "balance":
-            ours[name] = parameter.grad.norm().item()
-    golden = by_our_names(read_json(file), paper)
-    assert ours.keys() == golden.keys()
-    return {name: abs(ours[name] - norm) / (norm + 0.01) for name, norm in golden.items()}
+            gradients[name] = parameter.grad
+    golden = read_json(GOLDEN / f"{stem}_gradients.json")
+    assert gradients.keys() == {released_weights.our_name(name, paper) for name in golden}
+    return elements_off(gradients, paper, golden, NO_GRADIENT)
 
 
-def by_our_names(values, paper):
-    """Values by the released names of tensors, by our names."""
-    return {released_weights.our_name(name, paper): value for name, value in values.items()}
+def saved_scores(folder, kind, settings):
+    """P(fake) of the pictures that ``golden.py --save`` drew: ours and the released network's.
+
+    Ours has the saved weights, and reads the pictures as the project scores any others.
+    """
+    released_scores = read_json(folder / f"{kind}_scores.json")
+    paper = etd if kind == "etd" else lv
+    network = paper.Network(settings)
+    released_weights.load(network, str(folder / f"{kind}.pth"), paper)
+    files = [str(folder / f"{kind}_crops" / name) for name in released_scores]
+    table = frames_in_memory([read_crop(file) for file in files]).table
+    table = table.assign(path=files, label=0)
+    scores = scoring.predict(network.eval(), table, settings)["score"]
+    return scores.to_numpy(), np.array([*released_scores.values()])
 
 
 # ---------------------------------------------------------------- training steps
 
 
-def noise_batch(step):
+def noise_batch(seed, step, shape):
     """The batch of a step of Locate and Verify."""
-    image = torch.tensor(np.random.default_rng(30 + step).standard_normal((2, 3, 299, 299)))
+    noise = np.random.default_rng(100 * seed + 30 + step).standard_normal(shape)
     mask = torch.zeros(2, 1, 299, 299)
     mask[1 - step, :, 90:210, 80:200] = 1
     label = torch.tensor([step, 1 - step])
-    batch = batch_of(2, 299, image=image, label=label, mask=mask)
+    batch = batch_of(2, 299, image=torch.tensor(noise), label=label, mask=mask)
     return batch if step else mixed(batch, torch.tensor([1, 0]), 0.35)
 
 
-def pixel_batch(step):
-    """The batch of a step of Exposing the Deception, blue first."""
-    pixels = np.random.default_rng(10 + step).integers(0, 256, (6, 3, 96, 96)) / 255
+def unmasked_batch(seed, step, shape):
+    """The batch of a step of SSPSL, which takes the mask for its reference region."""
+    noise = np.random.default_rng(100 * seed + 30 + step).standard_normal(shape)
+    mask = torch.zeros(2, 1, 299, 299)
+    batch = batch_of(2, 299, image=torch.tensor(noise), mask=mask.clone(), **UNMASKED)
+    mask[1, :, 90:210, 80:200] = 1
+    return {**batch, "region": lv.patch_labels(mask, (19, 19)) == 1}
+
+
+def pixel_batch(seed, step, shape):
+    """The batch of a step of Exposing the Deception."""
+    n, _, size, _ = shape
+    pixels = np.random.default_rng(100 * seed + 10 + step).integers(0, 256, shape) / 255
     settings = etd.Settings()
     mean, std = np.reshape([settings.mean, settings.std], (2, 3, 1, 1))
-    image = torch.tensor((pixels - mean) / std)
-    batch = batch_of(6, 96, image=image, label=torch.tensor([0, 1, 1, 0, 1, 0]))
-    partner = torch.tensor(np.random.default_rng(20 + step).permutation(6))
+    image = torch.tensor((pixels[:, ::-1] - mean) / std)
+    label = torch.tensor(np.resize([0, 1, 1, 0, 1, 0], n))
+    batch = batch_of(n, size, image=image, label=label)
+    partner = torch.tensor(np.random.default_rng(100 * seed + 20 + step).permutation(n))
     return mixed(batch, partner, (0.3, 0.8, 0.55)[step])
 
 
@@ -194,30 +284,42 @@ def mixed(batch, partner, weight):
     return {**batch, "image": image, "partner": partner, "weight": weight}
 
 
-def released_steps(kind):
-    """Per training step of the released code: our losses and its own, our updates and its own.
+# By kind of golden steps: the batch of a step, and our names of the losses of the released code.
+STEPS = {
+    "lv": (noise_batch, {"Loss_ce": "cls", "Loss_seg": "seg", "Loss": "total"}),
+    "lv_semi": (unmasked_batch, {"Loss_ce": "cls", "Loss_seg": "seg", "Loss": "total"}),
+    "etd": (pixel_batch, {name: name for name in ("ce", "gil", "lil", "total")}),
+}
 
-    Losses are a list; updates are the norms of the changes of all tensors, by our names. All are of
-    float64, with the published settings but for dropout, which draws other random numbers.
+
+def released_steps(kind, seed, size):
+    """Per training step of the released code: shape of the images, differences of the losses and
+    of the changes of all tensors since the start, see :func:`elements_off`.
+
+    All are of float64, with the published settings but for dropout, which draws other random
+    numbers.
     """
-    paper, changes, batch_of_step, terms = {
-        "lv": (lv, {}, noise_batch, ("cls", "seg")),
-        "etd": (etd, {"channel_order": "corrected"}, pixel_batch, ("ce", "gil", "lil", "total")),
-    }[kind]
-    settings = paper.Settings(pretrained=False, dropout=0.0, **changes)
-    network = loaded(paper.Network(settings), golden_weights(kind)).double().train()
+    paper = etd if kind == "etd" else lv
+    batch_of_step, names = STEPS[kind]
+    network = network_of(kind, dropout=0.0).train()
+    settings = network.settings
     before = copy.deepcopy(network.state_dict())
-    for step, golden in enumerate(read_json(GOLDEN / f"{kind}_steps.json")):
+    for step, golden in enumerate(read_json(GOLDEN / f"{kind}_{seed}_steps_{size}.json")):
         if step in (0, 2):  # the released Exposing the Deception starts again in each epoch
             [optimiser], schedule = settings.optimisation(network, 10)
-        _, losses = run(network, batch_of_step(step))
+        _, losses = run(network, batch_of_step(seed, step, golden["images"]))
         optimiser.step()
         schedule.step()
-        norms = by_our_names(golden["update_norms"], paper)
-        updates = {
-            name: (tensor - before[name]).norm().item()
-            for name, tensor in network.state_dict().items()
-            if "num_batches_tracked" not in name
+        changes = {name: tensor - before[name] for name, tensor in network.state_dict().items()}
+        golden_updates, compared = {}, set()
+        for name, numbers in golden["updates"].items():
+            ours = released_weights.our_name(name, paper)
+            if ours in changes:  # else the released code has it without using it
+                golden_updates[name] = numbers
+                compared.add(ours)
+        assert compared == {name for name in changes if "num_batches_tracked" not in name}
+        off_losses = {
+            name: abs(losses[ours].item() / golden["losses"][name] - 1)
+            for name, ours in names.items()
         }
-        expected = {name: norms[name] for name in updates}
-        yield [losses[term].item() for term in terms], golden["losses"], updates, expected
+        yield golden["images"], off_losses, elements_off(changes, paper, golden_updates, NO_UPDATE)
