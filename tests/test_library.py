@@ -499,9 +499,7 @@ def test_a_table_is_measured_by_any_column_of_its_own():
 def test_all_columns_that_are_missing_are_named_with_those_that_are_there():
     with pytest.raises(DfnbError, match="no column label and no score and no method; it has y, p:"):
         dfnb.measure({"y": [0, 1], "p": [0.2, 0.8]}, by="method")
-    with pytest.raises(
-        DfnbError, match=r"lack test_set, seed, collapsed, cluster, method .*dfnb.me"
-    ):
+    with pytest.raises(DfnbError, match=r"lack test_set, seed, collapsed, cluster .*dfnb.measure"):
         report.measure(pd.DataFrame({"label": [0, 1], "score": [0.2, 0.8], "a": 1}), "AUC", "a")
 
 

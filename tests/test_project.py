@@ -11,6 +11,7 @@ import tomllib
 import zipfile
 from urllib.parse import unquote
 
+import clips
 import nbformat
 import pandas as pd
 import pytest

@@ -210,7 +210,8 @@ def _refuse_unknown(
         known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
         if value not in known and len(scores):
             raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
-    lacking = [name for name in ("test_set", "seed", "collapsed", *UNIT) if name not in scores]
+    needed = ("test_set", "seed", "collapsed", "cluster", "label")
+    lacking = [name for name in needed if name not in scores]
     if lacking and len(scores):
         have = ", ".join(map(str, scores))
         raise DfnbError(
