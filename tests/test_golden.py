@@ -7,6 +7,7 @@ numbers that it gave before.
 
 import json
 from contextlib import nullcontext
+from itertools import islice
 
 import goldens
 import numpy as np
@@ -149,7 +150,8 @@ def test_deepfakebench_s_xception_is_timm_s():
 
 
 def check_steps(kind, seed, size):
-    for _, losses, updates in released_steps(kind, seed, size):
+    steps = released_steps(kind, seed, size)
+    for _, losses, updates in steps if goldens.IS_WHOLE else islice(steps, 1):
         assert max(losses.values()) <= STEP_LOSSES
         assert (updates["norm"] <= UPDATE_NORMS).all()
         assert (updates["products"] <= UPDATES).all()

@@ -1,14 +1,14 @@
 """The networks, losses and training steps beside the golden files of the released codes.
 
 tests/golden/README.md has the rule of weights and inputs. Without ``DFNB_GOLDEN``, a folder of
-golden files, those of tests/golden are compared: one seed, and of some steps the first alone.
+golden files, those of tests/golden are compared: one seed, and one training step of each kind.
 """
 
 import copy
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -60,8 +60,8 @@ def seeds(kind):
 def sizes(kind):
     """The seed and the size in pixels of each file of golden steps that is compared."""
     files = [path.stem.split("_") for path in GOLDEN.glob(f"{kind}_[0-9]*_steps_*.json")]
-    found = sorted((int(seed), int(size)) for *_, seed, _, size in files)
-    return [(seed, size) for seed, size in found if seed in seeds(kind)]
+    found = sorted((int(seed), -int(size)) for *_, seed, _, size in files)
+    return [(seed, -size) for seed, size in (found if IS_WHOLE else found[:1])]
 
 
 def golden_weights(kind):
@@ -152,7 +152,8 @@ def run(network, batch, precision=torch.float64, backward=True):
     network = network.to(precision)
     network.zero_grad()
     outputs = network(typed["image"])
-    with patch.object(lv, "reference_region", lambda *_: batch["region"]):  # where SSPSL is on
+    stated = patch.object(lv, "reference_region", lambda *_: batch["region"])
+    with stated if "region" in batch else nullcontext():
         losses = network.losses(outputs, typed)
     if backward:
         losses["total"].backward()
