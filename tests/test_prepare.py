@@ -249,6 +249,15 @@ def test_one_person_is_shown_throughout_whoever_is_larger_at_the_time(tmp_path, 
     assert prepare.dropouts(record)["several_faces"].tolist() == [12]
 
 
+def test_a_second_face_in_few_frames_moves_no_crop_of_the_others(tmp_path, data):
+    alone, crowd = draw([(40, 60)]), draw([(40, 60), (120, 60)])
+    clips = {"one": [alone] * 12, "few": [alone] * 10 + [crowd] * 2}
+    record = run(*(real(write(tmp_path / f"{name}.mp4", clips[name])) for name in clips))
+    boxes = load_frames("set").groupby("video", observed=True)["crop_box"]
+    assert [len(each) for _, each in boxes] == [12, 12]
+    assert prepare.dropouts(record)["several_faces"].tolist() == [2]
+
+
 def test_a_face_that_is_alone_in_every_frame_is_kept_wherever_it_jumps(tmp_path, data):
     places = [20, 140, 20, 80, 140, 20]
     record = run(real(write(tmp_path / "a.mp4", [draw([(x, 60)]) for x in places])))
@@ -601,7 +610,7 @@ def test_a_picture_is_prepared_as_a_dataset_is_but_in_memory(samples, tmp_path, 
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(picture[0].image, read_crop(same))
-    with pytest.raises(DfnbError, match="there is no file"):
+    with pytest.raises(DfnbError, match=r"nowhere.png: missing, .*No such file"):
         prepare_picture(tmp_path / "nowhere.png", {})
 
 

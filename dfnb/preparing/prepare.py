@@ -68,6 +68,9 @@ DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs mor
 LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
 FORGED_OVAL = 1.1  # of a hull: the oval in which it is, in widths and heights of the detected face
 FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the face
+# Of a video's frames: where fewer show several faces, the others count as mistakes of the detector
+# and passers-by, and each frame gives its largest face.
+SEVERAL_PEOPLE = 0.25
 MOST_PEOPLE = 4  # of a frame with more faces, so many of the largest are cut out and followed
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
@@ -280,11 +283,12 @@ def faces_in_frame(
 
 
 def of_one_person(frames: Iterable[Sequence[Face]], scale: float) -> list[Face]:
-    """One face per frame: throughout that of the person with the largest area over the video.
+    """One face per frame: the largest; in a video of several people that of one of them throughout.
 
-    Whoever is seen beside this person is somebody else: a frame that shows nobody but them gives no
-    face. Of other faces it gives the largest, because a person who jumps, as at a cut, counts as a
-    new one. So a video without two faces in a frame keeps each of its faces.
+    There are several people where more than :data:`SEVERAL_PEOPLE` of the frames show several
+    faces. The one with the largest area over the video is shown. Whoever is seen beside this person
+    is somebody else: a frame that shows nobody but these gives no face. A person who jumps, as at a
+    cut, counts as a new one, who may be the one that is shown: such faces are kept.
 
     ``frames`` are those of :func:`faces_in_frame` in their order; ``scale`` is that of Settings.
     """
@@ -293,8 +297,11 @@ def of_one_person(frames: Iterable[Sequence[Face]], scale: float) -> list[Face]:
     for faces in people:
         for person, face in faces.items():
             sizes[person] += [face.covered, face.side**2]
-    shown_most = max(sizes, key=lambda person: tuple(sizes[person]), default=None)
-    beside = {person for faces in people if shown_most in faces for person in faces} - {shown_most}
+    beside = set()
+    if sum(len(faces) > 1 for faces in people) > SEVERAL_PEOPLE * len(people):
+        shown_most = max(sizes, key=lambda person: tuple(sizes[person]))
+        beside = {person for faces in people if shown_most in faces for person in faces}
+        beside -= {shown_most}
     chosen = []
     for faces in people:
         candidates = [face for person, face in faces.items() if person not in beside]
@@ -959,8 +966,6 @@ def prepare_picture(path: str | Path, faces: Mapping) -> "StoredFrames":
     geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=1, **geometry)
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise DfnbError(f"there is no file {path}")
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:
