@@ -146,6 +146,7 @@ def synth(
     from dfnb.data import embedded, photographs, sources
 
     name = name or preset
+    sources.refuse_taken(name, preset)
     changes = {"portraits": str(portraits)} if portraits else {}
     settings = sources.preset(preset, **changes)
     record = embedded.build(name, settings)
@@ -282,6 +283,7 @@ def prepare(
     if name is None:  # a folder's name may have a dot, as in celeb.v2
         name = Path(source).name if Path(source).is_dir() else Path(source).stem
     check_name(name, "dfnb prepare NAME")
+    sources.refuse_taken(name, source)
     values = {}
     missing = []  # sentences about what is missing or left out
     if source in [*sources.published_names(), *sources.broken_names()]:
@@ -325,10 +327,6 @@ def _videos(source: Path, root: Path | None) -> list:
         known = suggestion(str(source), sources.published_names())
         raise DfnbError(
             f"there is no file or folder {source}, and no such dataset in `dfnb data`{known}"
-        )
-    if source.suffix.lower() != ".csv":
-        raise DfnbError(
-            f"{source} is no folder, and its name does not end in .csv; {videos.RECIPE}"
         )
     return videos.read_csv(source, root or source.parent)
 

@@ -58,6 +58,9 @@ def output_of(monkeypatch, capsys):
         (("prepare", "celeb-df-v2"), "celeb-df-v2 needs --root"),
         (("prepare", "nowhere.csv"), "there is no file or folder nowhere.csv"),
         (("prepare", "set.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
+        (("prepare", "set.csv", "celeb-df-v2"), "celeb-df-v2 is another dataset, which"),
+        (("prepare", "uadfv", "bed", "--root", "."), "made from uadfv a name of its own"),
+        (("synth", "smoke-a", "--name", "dfd"), "made from smoke-a a name of its own"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, monkeypatch):
@@ -139,18 +142,6 @@ def test_a_folder_with_a_dot_names_its_dataset_and_is_its_own_root(
     assert output_of(*words)[0] == 0 and (empty_home / "datasets/mine.v2/record.json").exists()
     status, printed = output_of(*words, "--root", str(empty_home))
     assert status == 1 and "a folder is its own root" in printed
-
-
-def test_a_list_is_a_csv_by_its_suffix_in_any_case(empty_home, output_of, monkeypatch):
-    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
-    clips.write(empty_home / "a.mp4", clips.moving(3))
-    for suffix, status in ((".CSV", 0), (".tsv", 1)):
-        file = empty_home / f"mine{suffix}"
-        file.write_text("path,label\na.mp4,real\n")
-        words = ("prepare", str(file), "--one-class", "--set", "min_face=16")
-        ended, printed = output_of(*words)
-        assert ended == status
-    assert "its name does not end in .csv" in printed
 
 
 def test_a_damaged_table_is_made_again(own_home, output_of, smoke_home):

@@ -54,6 +54,24 @@ def test_an_mp4_cut_exactly_between_two_frames_is_unusable(tmp_path):
         list(decode(path))
 
 
+def test_an_avi_is_read_whose_header_counts_dropped_frames(tmp_path):
+    whole = write(tmp_path / "whole.avi", moving(12), "mpeg4")
+    path = tmp_path / "a.avi"
+    with av.open(str(whole)) as clip, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(clip.streams.video[0])
+        for number, packet in enumerate(clip.demux(video=0)):
+            if packet.size and number not in (4, 5, 6):  # an empty chunk is written in their place
+                packet.stream = stream
+                container.mux(packet)
+    with av.open(str(path)) as clip:
+        assert clip.streams.video[0].frames == 12
+        ends = [packet.pos + packet.size for packet in clip.demux() if packet.size]
+    assert len(list(decode(path))) == guess_length(path) == 9
+    path.write_bytes(path.read_bytes()[: ends[6]])
+    with pytest.raises(Unusable, match="truncated or damaged"):
+        list(decode(path))
+
+
 def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
     path = without_first(write(tmp_path / "a.mp4", moving(33)), tmp_path / "b.mp4", 0, hidden=10)
     assert len(list(decode(path))) == guess_length(path) == 23

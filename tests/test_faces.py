@@ -24,6 +24,27 @@ def test_a_face_is_in_pixels_of_the_image_and_not_of_the_smaller_one_that_the_de
     assert detect(image, 410, Blobs()) == []
 
 
+def test_only_an_image_without_a_face_is_looked_at_again_at_full_size():
+    class Counted(Blobs):
+        def __init__(self):
+            self.sizes = []
+
+        def __call__(self, image):
+            self.sizes.append(image.shape[1])
+            return super().__call__(image)
+
+    image = np.full((1200, 1600, 3), 90, np.uint8)
+    image[300:312, 500:512] = RED  # 5 pixels when smaller: Blobs overlooks them
+    detector = Counted()
+    (face,) = detect(image, 10, detector)
+    np.testing.assert_allclose(face[:4], [500, 300, 12, 12])
+    assert detector.sizes == [640, 1600]
+    image[600:900, 500:800] = RED
+    assert len(detect(image, 10, detector)) == 1 and detector.sizes == [640, 1600, 640]
+    assert detect(image[:300, :400], 10, detector) == []
+    assert detector.sizes == [640, 1600, 640, 400]
+
+
 # ---------------------------------------------------------------- the detector's file
 
 

@@ -219,17 +219,51 @@ def test_an_animated_picture_is_listed(tmp_path, data):
 
 def test_of_several_people_the_one_under_the_mask_is_shown_else_the_largest(tmp_path, data):
     image = np.hstack([draw([(40, 60)])[:, :80], draw([(120, 60)], half=(20, 25))[:, 80:]])
-    video = write(tmp_path / "a.mp4", [image] * 6 + [draw([(40, 60)])] * 6)
+    video = write(tmp_path / "a.mp4", [image] * 9 + [draw([(40, 60)])] * 3)
     masks = np.zeros((12, 120, 160, 3), np.uint8)
     masks[2:6, 44:76, 28:52] = 255
     masks[6:, 60:62, 40:42] = 255  # a blemish, where the forged face is not seen
     mask = write(tmp_path / "mask.mp4", list(masks))
-    run(real(video), fake(video, name="fake"), fake(video, name="masked", mask=mask))
+    record = run(real(video), fake(video, name="fake"), fake(video, name="masked", mask=mask))
     table = load_frames("set")
     table["is_left"] = [box[0] + box[2] < 160 for box in table["crop_box"]]
     sides = table.groupby("video", observed=True)["is_left"].agg(list)
-    assert sides["a"] == sides["fake"] == [False] * 6 + [True] * 6
+    assert sides["a"] == sides["fake"] == [False] * 9
     assert sides["masked"] == [True] * 4
+    losses = prepare.dropouts(record)
+    assert losses.loc["test/real", ["without_face", "several_faces"]].tolist() == [3, 9]
+    assert losses.loc["test/swap", ["without_face", "several_faces"]].tolist() == [3 + 8, 9 + 4]
+
+
+def test_one_person_is_shown_throughout_whoever_is_larger_at_the_time(tmp_path, data):
+    def frame(left, right):
+        faces = [draw([(40 + left, 60)], half=(15 + left, 20))[:, :80]]
+        return np.hstack([*faces, draw([(120, 60)], half=(15 + right, 20 + right))[:, 80:]])
+
+    pair = [frame(1 + i % 2, 4 - 3 * (i % 2)) for i in range(12)]
+    alone = [draw([(x, 60)]) for x in (120, 40, 40, 120)]  # 40: somebody else
+    record = run(real(write(tmp_path / "a.mp4", pair + alone, bf="0")))
+    table = load_frames("set")
+    assert all(box[0] + box[2] > 160 for box in table["crop_box"])
+    assert table["frame"].tolist() == [*range(13), 15]
+    assert prepare.dropouts(record)["several_faces"].tolist() == [12]
+
+
+def test_a_second_face_in_few_frames_moves_no_crop_of_the_others(tmp_path, data):
+    alone, crowd = draw([(40, 60)]), draw([(40, 60), (120, 60)])
+    clips = {"one": [alone] * 12, "few": [alone] * 10 + [crowd] * 2}
+    record = run(*(real(write(tmp_path / f"{name}.mp4", clips[name])) for name in clips))
+    boxes = load_frames("set").groupby("video", observed=True)["crop_box"]
+    assert [len(each) for _, each in boxes] == [12, 12]
+    assert prepare.dropouts(record)["several_faces"].tolist() == [2]
+
+
+def test_a_face_that_is_alone_in_every_frame_is_kept_wherever_it_jumps(tmp_path, data):
+    places = [20, 140, 20, 80, 140, 20]
+    record = run(real(write(tmp_path / "a.mp4", [draw([(x, 60)]) for x in places])))
+    boxes = load_frames("set")["crop_box"]
+    assert [round((box[0] + box[2]) / 2, -1) for box in boxes] == places
+    assert prepare.dropouts(record)["several_faces"].tolist() == [0]
 
 
 def test_frames_without_a_face_are_counted(tmp_path, data):
@@ -576,7 +610,7 @@ def test_a_picture_is_prepared_as_a_dataset_is_but_in_memory(samples, tmp_path, 
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
     np.testing.assert_array_equal(picture[0].image, read_crop(same))
-    with pytest.raises(DfnbError, match="there is no file"):
+    with pytest.raises(DfnbError, match=r"nowhere.png: missing, .*No such file"):
         prepare_picture(tmp_path / "nowhere.png", {})
 
 

@@ -601,7 +601,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
 
 def test_silence_ends_a_call_and_its_kernel(tmp_path):
     """In a process of its own, which ends."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    kernel = {"name": "conda-env-mine-py", "display_name": "mine", "language": "python"}
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     notebook.cells = [nbformat.v4.new_code_cell(source)]

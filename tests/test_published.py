@@ -487,6 +487,18 @@ def test_a_pair_that_does_not_agree_frame_by_frame_has_no_mask_and_is_told(root,
     assert told in again.output
 
 
+def test_more_files_than_were_published_are_refused(root):
+    for number in range(50):
+        file = root / f"real/{number:04}.mp4"
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    sentence = r"real/\*.mp4: 50 files, where 49 were published; move away those that are not"
+    with pytest.raises(DfnbError, match=sentence):
+        published.scan("uadfv", root)
+    file.unlink()
+    assert len(published.scan("uadfv", root)[0]) == 49
+
+
 # ---------------------------------------------------------------- DeepfakeBench
 
 

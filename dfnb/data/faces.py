@@ -27,6 +27,7 @@ MIN_SCORE = 0.7  # detections of a lower score are dropped
 # YuNet finds faces of about 10 to 300 pixels, so it sees an image at half its size, with the longer
 # side clipped to these limits, in pixels. An image that is smaller than that is not enlarged.
 DETECTION_SIDES = (400, 640)
+FULL_SIDE = 3840  # pixels: the longer side of a second look is at most this, which takes 0.7 GB
 
 
 # ---------------------------------------------------------------- detector
@@ -123,16 +124,21 @@ def _network(path: str) -> cv2.FaceDetectorYN:
 def detect(image: np.ndarray, min_face: int, detector: YuNet) -> list[Detection]:
     """The faces in an image (H, W, 3) uint8 RGB, in its pixels.
 
-    Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels.
+    Uncertain faces are left out, and faces whose longer side is below ``min_face`` pixels. Where
+    none is left in the smaller image, the detector sees the image at full size (at most
+    :data:`FULL_SIDE`), for small faces.
     """
     # YuNet gets a smaller image, because it misses large faces, see DETECTION_SIDES.
     longer_side = max(image.shape)  # of H, W and the 3 channels, which do not matter
     detection_side = np.clip(longer_side / 2, *DETECTION_SIDES)
-    ratio = min(1, detection_side / longer_side)
-    small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-    faces = [face.in_larger_image(ratio) for face in detector(bgr) if face.score >= MIN_SCORE]
-    return [face for face in faces if max(face.width, face.height) >= min_face]
+    for ratio in sorted({min(1, side / longer_side) for side in (detection_side, FULL_SIDE)}):
+        small = cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+        bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+        faces = [face.in_larger_image(ratio) for face in detector(bgr) if face.score >= MIN_SCORE]
+        faces = [face for face in faces if max(face.width, face.height) >= min_face]
+        if faces:
+            break
+    return faces
 
 
 # ---------------------------------------------------------------- mesh

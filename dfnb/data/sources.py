@@ -272,6 +272,18 @@ def check_known(datasets: Iterable[str], source: str) -> None:
             )
 
 
+def refuse_taken(name: str, source: str) -> None:
+    """Raise :class:`DfnbError` where what ``source`` makes would bear the name of another dataset.
+
+    Tables show figures of that one beside it: those of a paper, or of other drawn faces.
+    """
+    if name != source and name in [*embedded_names(), *published_names()]:
+        raise DfnbError(
+            f"{name} is another dataset, which data_manifest describes; give what is made from "
+            f"{source} a name of its own"
+        )
+
+
 def check_tested(datasets: Iterable[str], source: str) -> None:
     """Raise :class:`DfnbError` for a prepared dataset whose test split lacks real or fake frames.
 

@@ -179,18 +179,21 @@ def _frames_of_clip(file: Path) -> Iterator[Picture]:
         if not 0.99 <= float(stream.sample_aspect_ratio or 1) <= 1.01:  # FFmpeg, too, rounds so
             raise not_read(f"a clip whose pixels are {stream.sample_aspect_ratio} and not square")
         # Compared below with the number that the file states. Frames cannot be counted instead,
-        # because an edit list may hide some.
-        packets = 0
+        # because an edit list may hide some. AVI also states frames that were dropped, which have
+        # no packet: there the place in time of the last packet counts.
+        packets = place = 0
         frame = None
         for packet in container.demux(stream):
             if packet.size:  # the last packet is empty: it makes the decoder return what it kept
                 packets += 1
+                if container.format.name == "avi":
+                    place = packet.dts + 1  # the unit of time is a frame
             for frame in packet.decode():
                 if frame.is_corrupt or packet.is_corrupt:
                     raise Unusable("truncated or damaged")
                 yield _picture_of_frame(frame)
         # stream.frames is 0 where the file does not state them.
-        if packets < stream.frames or frame is None:
+        if max(packets, place) < stream.frames or frame is None:
             raise Unusable("truncated or damaged")
 
 

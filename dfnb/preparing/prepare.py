@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain, count, product, repeat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,6 +68,10 @@ DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs mor
 LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
 FORGED_OVAL = 1.1  # of a hull: the oval in which it is, in widths and heights of the detected face
 FACE_OVAL = 1.5  # in the same unit: what is outside of this oval is beside the face
+# Of a video's frames: where fewer show several faces, the others count as mistakes of the detector
+# and passers-by, and each frame gives its largest face.
+SEVERAL_PEOPLE = 0.25
+MOST_PEOPLE = 4  # of a frame with more faces, so many of the largest are cut out and followed
 MOST_BESIDE = 0.01  # share of the pixels beside the face that may differ in a pair of videos
 MIN_SIZE = 32  # side of a crop in pixels
 REENCODED_RATE = 25  # frames per second; one for all videos, because it changes the compression
@@ -146,12 +150,12 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[F
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     In a fake it is the face that the forged region covers most; where this region is unknown, and
-    in a real video, the largest face. Frames without the forged face are left out.
+    in a real video, it is that :func:`of_one_person`. Frames without this face are left out.
 
     Also returns the number of wanted frames, with a face or without. All crops are in memory at
-    once: 0.3 MB each at 256 pixels. Raises :class:`NoFace` where no face can be cut out,
-    :class:`Unusable` where a fake does not agree with its original frame by frame, and as
-    :func:`frame_pairs` does.
+    once, those of several people in a frame, too: 0.3 MB each at 256 pixels. Raises :class:`NoFace`
+    where no face can be cut out, :class:`Unusable` where a fake does not agree with its original
+    frame by frame, and as :func:`frame_pairs` does.
     """
     faces, n_wanted = faces_in(video, settings, detector)
     if not faces:
@@ -170,7 +174,7 @@ def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[F
 
 
 def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
-    """Of a video's faces, one :func:`face_in` per frame, keep those that can be the forged one.
+    """Of a video's faces, one per frame, keep those that can be the forged one.
 
     Where the detector missed the forged face, another one was cut out, which is real but would have
     the label fake. A face is therefore kept only where ``covered``, the share of its crop that is
@@ -190,7 +194,7 @@ def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
 
 
 def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
-    """One face, see :func:`face_in`, per wanted frame that has a usable one.
+    """One face, see :func:`of_one_person`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
     """
@@ -198,21 +202,22 @@ def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Fa
         numbers = frame_numbers([image.name for image, _ in video.frames])
         numbered = sorted(zip(numbers, video.frames))
         wanted = wanted_frames(len(numbered), settings)
-        faces = []
+        frames = []
         for place in wanted:
             number, (image, region) = numbered[place]
-            faces.append(face_in(video, number, *read_pair(image, region), settings, detector))
-        return [face for face in faces if face is not None], len(wanted)
+            pair = read_pair(image, region)
+            frames.append(faces_in_frame(video, number, *pair, settings, detector))
+        return of_one_person(frames, settings.scale), len(wanted)
     # The shorter file counts: the video, or that of its mask or original. Its true length is known
     # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
     # is decoded again.
     guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
     wanted = wanted_frames(guess, settings)
-    faces, length = decoded_faces(video, wanted, settings, detector)
+    frames, length = decoded_faces(video, wanted, settings, detector)
     if length != guess:
         wanted = wanted_frames(length, settings)
-        faces, _ = decoded_faces(video, wanted, settings, detector)
-    return faces, len(wanted)
+        frames, _ = decoded_faces(video, wanted, settings, detector)
+    return of_one_person(frames, settings.scale), len(wanted)
 
 
 def decoded_faces(
@@ -220,26 +225,24 @@ def decoded_faces(
     wanted: Sequence[int],
     settings: Settings,
     detector: YuNet,
-) -> tuple[list[Face], int]:
-    """The faces of the ``wanted`` frames of a video file, and how many frames it has.
+) -> tuple[list[list[Face]], int]:
+    """The faces of each of the ``wanted`` frames of a video file, and how many frames it has.
 
     ``wanted`` are numbers of frames. Frames beyond the end of its mask or original do not count.
     """
     wanted = set(wanted)
-    faces = []
+    frames = []
     length = 0
     crf = settings.reencode
     images = repeat(None) if crf is None else encoded_again(video.path, crf)
     for number, ((picture, other), image) in enumerate(zip(frame_pairs(video), images)):
         length = number + 1
         if number in wanted:
-            face = face_in(video, number, picture, other, settings, detector, image)
-            if face is not None:
-                faces.append(face)
-    return faces, length
+            frames.append(faces_in_frame(video, number, picture, other, settings, detector, image))
+    return frames, length
 
 
-def face_in(
+def faces_in_frame(
     video: Video,
     number: int,
     picture: Picture,
@@ -247,12 +250,14 @@ def face_in(
     settings: Settings,
     detector: YuNet,
     image: np.ndarray | None = None,
-) -> Face | None:
-    """Cut one face out of a frame: the one that the forged region covers most, else the largest.
+) -> list[Face]:
+    """Cut the usable faces out of a frame, the largest first, and of them :data:`MOST_PEOPLE`.
+
+    Where the forged region is known, it is the one face that this region covers most.
 
     ``number`` is that of the frame, and ``other`` the same frame of the mask or of the original,
     None without either: see :func:`forged_region`. ``image`` (H, W, 3) uint8 is the frame after its
-    video was encoded again, None where it was not. Returns None where there is no usable face.
+    video was encoded again, None where it was not.
     """
     source = picture.rgb()
     # How much each pixel differs from the original; None where there is a mask or neither. Both are
@@ -273,7 +278,64 @@ def face_in(
                 hull = hull_of_difference(difference, beside, detection)
                 face = face._replace(mask=crop(hull, face.box, settings.size) > 127)
         faces.append(face)
-    return max(faces, key=lambda face: (face.covered, face.side), default=None)
+    faces.sort(key=lambda face: (face.covered, face.side), reverse=True)
+    return faces[: MOST_PEOPLE if region is None else 1]
+
+
+def of_one_person(frames: Iterable[Sequence[Face]], scale: float) -> list[Face]:
+    """One face per frame: the largest; in a video of several people that of one of them throughout.
+
+    There are several people where more than :data:`SEVERAL_PEOPLE` of the frames show several
+    faces. The one with the largest area over the video is shown. Whoever is seen beside this person
+    is somebody else: a frame that shows nobody but these gives no face. A person who jumps, as at a
+    cut, counts as a new one, who may be the one that is shown: such faces are kept.
+
+    ``frames`` are those of :func:`faces_in_frame` in their order; ``scale`` is that of Settings.
+    """
+    people = followed(frames, scale)
+    sizes = defaultdict(lambda: np.zeros(2))  # by person; what a mask covers comes first
+    for faces in people:
+        for person, face in faces.items():
+            sizes[person] += [face.covered, face.side**2]
+    beside = set()
+    if sum(len(faces) > 1 for faces in people) > SEVERAL_PEOPLE * len(people):
+        shown_most = max(sizes, key=lambda person: tuple(sizes[person]))
+        beside = {person for faces in people if shown_most in faces for person in faces}
+        beside -= {shown_most}
+    chosen = []
+    for faces in people:
+        candidates = [face for person, face in faces.items() if person not in beside]
+        if candidates:
+            chosen.append(max(candidates, key=lambda face: face.side))
+    return chosen
+
+
+def followed(frames: Iterable[Sequence[Face]], scale: float) -> list[dict[int, Face]]:
+    """The faces of each frame by person; people have numbers.
+
+    A face is that of the person who was last seen nearest to its place, less than the longer side
+    of a face away; otherwise that of a new person.
+    """
+    numbers = count()
+    last_seen = {}
+    people = []
+    for faces in frames:
+        pairs = []  # distance in sides of a face, place in ``faces``, person
+        for (place, face), (person, seen) in product(enumerate(faces), last_seen.items()):
+            corners = np.subtract(face.box, seen.box)  # their mean is the way of the middle
+            way = np.hypot(*(corners[:2] + corners[2:]) / 2)
+            pairs.append((scale * way / max(face.side, seen.side), place, person))
+        found = {}  # by place in ``faces``
+        for distance, place, person in sorted(pairs):
+            if distance < 1 and place not in found and person not in found.values():
+                found[place] = person
+        here = {
+            found[place] if place in found else next(numbers): face
+            for place, face in enumerate(faces)
+        }
+        last_seen.update(here)
+        people.append(here)
+    return people
 
 
 def read_pair(path: Path, region: Path | None) -> tuple[Picture, Picture | None]:
@@ -467,7 +529,8 @@ def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
-    and the number of wanted ``frames``, with a face or without. The rows still lack what is the
+    the number of wanted ``frames``, with a face or without, and of those rows whose frame shows
+    ``several_faces``. The rows still lack what is the
     same for the whole video, which :func:`prepare_video` adds.
     """
     faces, n_wanted = cut_faces(video, settings, detector)
@@ -476,6 +539,7 @@ def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
         "crops": np.stack([face.crop for face in faces]),
         "masks": np.stack([face.mask for face in faces]) if video.region_file else None,
         "frames": n_wanted,
+        "several_faces": sum(not face.is_alone for face in faces),
     }
 
 
@@ -575,10 +639,11 @@ def prepare_video(
     unusable.
 
     Returns the name of the ``video``; its ``kind``, "split/method"; the number of wanted
-    ``frames``, how many of them are ``without_face``, both 0 where the video cannot be read; and
-    the ``reason`` why it or some of its crops are unusable, or None.
+    ``frames``, how many of them are ``without_face``, both 0 where the video cannot be read; from
+    how many frames with ``several_faces`` one was taken; and the ``reason`` why it or some of its
+    crops are unusable, or None.
     """
-    result = {"video": video.name, "kind": f"{video.split}/{video.method}"}
+    result = {"video": video.name, "kind": f"{video.split}/{video.method}", "several_faces": 0}
     video_folder = folder / "videos" / video.name
     file = video_folder / "video.json"
     content = read_json(file) if file.exists() else {}  # what write_video wrote
@@ -596,6 +661,7 @@ def prepare_video(
         write_video(video_folder, inputs=inputs, **content)
     frames = content["frames"]
     result["reason"] = content.get("reason")
+    result["several_faces"] = content.get("several_faces", 0)  # crops of others do not say it
     return {**result, "frames": frames, "without_face": frames - len(content["rows"])}
 
 
@@ -635,8 +701,7 @@ def prepare(
     Returns:
         The record. Its ``quarantine`` lists the videos that could not be used, or only in part, as
         the file ``quarantine.csv`` does; ``crops`` counts what is used of each. Its ``faces``
-        counts, for each split and method, all videos, those in quarantine, the ``frames`` that were
-        wanted of videos that can be read, and how many of these show no face or cannot be used.
+        counts, for each split and method, what :func:`dropouts` lists.
 
     Raises :class:`DfnbError` for impossible names or splits, for images that are to be encoded
     again, when the folder has a finished dataset of other settings, or other videos, when another
@@ -842,6 +907,7 @@ def losses(results: pd.DataFrame) -> pd.DataFrame:
         quarantined=("reason", "count"),  # without those that are None
         frames=("frames", "sum"),
         without_face=("without_face", "sum"),
+        several_faces=("several_faces", "sum"),
     )
 
 
@@ -866,9 +932,10 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 
     Columns: ``videos``; ``quarantined``, how many of them could not be used, or only in part;
     ``frames``, the wanted frames of all videos that can be read; ``without_face``, how many of them
-    show no face or cannot be used; and ``share``, without_face / frames, NaN where no video can be
-    read. A face detector that fails on fakes more often than on real videos biases the dataset:
-    only the easier fakes remain.
+    show no face, nobody but other people, or cannot be used; ``several_faces``, out of how many
+    frames one of several faces was cut; and ``share``, without_face / frames, NaN where no video
+    can be read. A face detector that fails on fakes more often than on real videos biases the
+    dataset: only the easier fakes remain.
     """
     table = pd.DataFrame(record["faces"]).T  # recorded as {split/method: {column: number}}
     return table.assign(share=table["without_face"] / table["frames"])
@@ -900,8 +967,6 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
     geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise DfnbError(f"there is no file {path}")
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:

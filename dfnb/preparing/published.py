@@ -176,8 +176,8 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
 
     Returns them, and one sentence per kind of problem, such as files that no list names. Raises
     :class:`DfnbError` for a ``root`` without any of the videos, for a list that cannot be read, or
-    that ships with the manifest and was changed, for another split than train, val and test, and
-    for files of one's own that no rule reads.
+    that ships with the manifest and was changed, for another split than train, val and test, for
+    more files than were published, and for files of one's own that no rule reads.
     """
     description = load(name)
     if not description.rules:
@@ -243,7 +243,8 @@ def _split_of(video: Video, description: Manifest, name: str) -> str:
 def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; problems are added to ``problems``.
 
-    The names of missing files are unknown: their problem has an empty list of files.
+    The names of missing files are unknown: their problem has an empty list of files. Raises
+    :class:`DfnbError` at the end where there are more files than were published.
     """
     shown = _readable(rule.files)  # the template in messages
     matches = _matches(rule.files, files)
@@ -255,6 +256,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
         missing = {*alternatives[1].split("|")} - {values["method"] for values in matches.values()}
         problems.update({f"no file of the method {method}": [] for method in sorted(missing)})
     rows = read_list(rule.list, files) if rule.list else {}
+    used = 0
     for path, placeholders in matches.items():
         values = {**placeholders, "path": path, "stem": PurePosixPath(path).stem}
         if rule.list:
@@ -264,7 +266,13 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
                 problems[f"{shown}: not in the list {rule.list.file}; left out"].append(path)
                 continue
             values.update(row)  # the list wins over the path
+        used += 1
         yield _video(rule, values, files, problems)
+    if used > rule.expected > 0:
+        raise DfnbError(
+            f"{shown}: {used} files, where {rule.expected} were published; move away those that "
+            "are not of this dataset"
+        )
 
 
 def _video(

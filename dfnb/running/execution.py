@@ -53,7 +53,7 @@ def execute_notebook(
 ) -> None:
     """Execute a notebook by papermill; ``output`` is the executed notebook, also after an error.
 
-    What it prints is printed, if ``is_printed``.
+    It runs by the kernel of this environment. What it prints is printed, if ``is_printed``.
 
     Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
     error of a cell that failed or whose process was killed. After LONGEST_SILENCE this process
@@ -74,10 +74,12 @@ def execute_notebook(
             notebook,
             output,
             changes,
+            # This environment's: a notebook names that of the one where it was saved, or none.
+            kernel_name="python3",
+            language="python",
             progress_bar=False,
             log_output=True,
-            # Else the kernel's log begins with a warning of eavesdroppers on this machine, and may
-            # end with the interrupt by which each kernel is stopped.
+            # Else the kernel's log may end with the interrupt by which each kernel is stopped.
             extra_arguments=["--log-level=CRITICAL"],
         )
     except PapermillExecutionError as error:
