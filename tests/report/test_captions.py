@@ -299,7 +299,7 @@ def measured(name):
     a second table, by test set: the number of real and of fake videos and frames.
     """
     detectors, units = {}, {}
-    for detector, run, path, _ in reading.sources(name):
+    for detector, run, path, *_ in reading.sources(name):
         facts = detectors.setdefault(detector.name, {"places": {}, "seeds": defaultdict(set)})
         rule = run.record.rule.replace(run.train_set, detector.train_set)
         facts |= {"train_set": detector.train_set, "collapsed": facts.get("collapsed", set())}
