@@ -32,7 +32,7 @@ import typer
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from dfnb import device, library, papers
+from dfnb import auc, device, papers
 from dfnb.checks import DfnbError
 from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
@@ -439,7 +439,7 @@ def trained(precision: str, epochs: int) -> dict[str, Any]:
     seconds = time.monotonic() - started
     frames = select(load_frames(TRAIN_SET), "test")
     network = run.network().to(DEVICE)
-    result = library.auc(scoring.predict(network, frames, settings))
+    result = auc(scoring.predict(network, frames, settings))
     return {
         "train_s": round(seconds, 2),
         "images_per_s": round(run.record.images_seen / run.record.wall_s, 2),

@@ -85,21 +85,13 @@ def test_the_version_is_that_of_the_package(output_of):
     assert output_of("--version") == (0, f"dfnb {version('dfnb')}\n")
 
 
-def test_two_files_of_one_name_are_both_named(own_home, output_of, monkeypatch):
-    """A dataset that two manifests describe, and a profile with the name of another report."""
+def test_two_manifests_of_one_dataset_are_both_named(own_home, output_of):
     manifests = own_home / "data_manifest"
     shutil.copytree(files.find("data_manifest"), manifests)
     shutil.copy(manifests / "published" / "uadfv.yaml", manifests / "uadfv.yaml")
     for words in (("prepare", "uadfv", "--root", "."), ("data",)):
         printed = output_of(*words)[1]
         assert f"{manifests}/published/uadfv.yaml and {manifests}/uadfv.yaml both" in printed
-    write_profile(own_home)
-    made_by_hand = own_home / "reports" / "mine" / "scores" / "x-s0-00000000.parquet"
-    made_by_hand.parent.mkdir(parents=True)
-    made_by_hand.touch()
-    status, printed = output_of("run", "mine")
-    assert status == 1 and "profiles/mine.yaml has the name of" in printed
-    assert str(made_by_hand.parents[1]) in printed and made_by_hand.exists()
 
 
 LIGHT = ["--help", "synth synth-z"]

@@ -126,10 +126,10 @@ def renamed(network, name_of):
 def check_classifier(paper, released, weights, size):
     """Our network with the released weights gives the logits of the released network."""
     network = loaded(paper.Network(paper.Settings(pretrained=False)), weights)
-    images = torch.tensor(normal(0, 2, 3, size, size)).float()
+    images = torch.tensor(normal(0, 2, 3, size, size)).double()
     with torch.no_grad():
-        expected = released.eval()(images).numpy()
-        assert off(network(images)["cls"], expected) < OUTPUTS
+        expected = released.double().eval()(images).numpy()
+        assert off(network.double()(images)["cls"], expected) < OUTPUTS
 
 
 def test_self_blended_images_is_the_b4_of_efficientnet_pytorch():

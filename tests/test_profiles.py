@@ -992,7 +992,7 @@ def test_a_loop_makes_the_rows_of_a_profile(own_home):
 
 def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
     defaults = parameters.defaults(BASELINE)
-    assert parameters.check(BASELINE, defaults).model_dump() == defaults
+    assert dict(parameters.check(BASELINE, defaults)) == defaults
     (how_to_keep,) = capsys.readouterr().out.splitlines()
     assert how_to_keep.startswith("Nothing is kept")
     changed = {**defaults, "seed": 1, "test_sets": ["smoke-b", "celeb-df-v2"], "report": "mine"}
@@ -1099,7 +1099,7 @@ def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatc
     """The cell has the values of the study's profile; so its run has an id of the study."""
     monkeypatch.setenv("DFNB_HOME", str(checkout))
     p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
-    assert p.model_dump() == parameters.defaults(notebook)
+    assert dict(p) == parameters.defaults(notebook)
     if notebook in papers.notebooks():
         run_id = measuring.training_of(p).id
         (call,) = [call for call in study_bed.trainings if call.name == run_id]

@@ -21,7 +21,7 @@ from interrupted import kill
 from typer.testing import CliRunner
 
 import notebooks
-from dfnb import cli, device, library, papers
+from dfnb import auc, cli, device, papers
 from dfnb.attribution import maps
 from dfnb.data import embedded, sources
 from dfnb.data.frames import load_frames, select
@@ -129,7 +129,7 @@ def trained_auc(home):
     run = train.train(train.make_training("xception", DATASET, settings))
     frames = select(load_frames(DATASET), "test")
     scores = scoring.predict(run.network().to(device.DEVICE), frames, settings)
-    return library.auc(scores)[["value", "low", "high"]].astype(float).tolist()
+    return auc(scores)[["value", "low", "high"]].astype(float).tolist()
 
 
 def test_the_auc_lies_within_the_interval_of_that_on_a_cpu(tmp_path, monkeypatch):
