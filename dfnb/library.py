@@ -98,8 +98,8 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
     They are those that come with the package, then each run that has weights on this machine.
 
     Columns: ``name``, for :func:`create_model`; the ``paper``; ``train_set``; ``image_size`` in
-    pixels; ``within`` and ``across``, the AUC of videos on datasets like that of the training and
-    the mean over other datasets, NaN where no report has scores; ``weights``, whether they are
+    pixels; ``in-dataset`` and ``cross-dataset``, the AUC of videos on datasets like that of the
+    training and the mean over others, NaN where no report has scores; ``weights``, whether they are
     here.
     """
     ids = _ids()
@@ -108,7 +108,7 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
         if run := Run.find(ids[name]):
             size, title = run.parameters.settings["image_size"], run.record.detector.title
             rows.append((name, title, run.train_set, size, *_aucs(run), run.has_weights))
-    columns = ["name", "paper", "train_set", "image_size", "within", "across", "weights"]
+    columns = ["name", "paper", "train_set", "image_size", "in-dataset", "cross-dataset", "weights"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -121,14 +121,14 @@ def _ids() -> dict[str, str]:
 
 
 def _aucs(run: Run) -> tuple[float, float]:
-    """The AUC of videos of a run within and across, by the first report that has its scores."""
+    """The AUC of videos of a run in- and cross-dataset, by the first report that has its scores."""
     for path in in_reports(f"scores/{run.id}.parquet"):
         scores = of_file(run, path)
         if len(scores):
             sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
             aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
             means = aucs.groupby("place", observed=True).mean()
-            return means.get("within", np.nan), means.get("across", np.nan)
+            return means.get("in-dataset", np.nan), means.get("cross-dataset", np.nan)
     return np.nan, np.nan
 
 

@@ -299,8 +299,8 @@ def forget(name):
 
 def test_it_stands_in_the_tables(report):
     main = tables.pivot(tables.by_place(tables.main(report)))
-    assert main.index.tolist() == ["Frequency"] and {"within", "across"} <= {*main}
-    assert main.loc["Frequency", "within"].endswith("]")
+    assert main.index.tolist() == ["Frequency"] and {"in-dataset", "cross-dataset"} <= {*main}
+    assert main.loc["Frequency", "in-dataset"].endswith("]")
     assert {*tables.variants(report)["detector"]} == {"Frequency, widths: narrow"}
 
 

@@ -219,7 +219,7 @@ def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
     scores = report.scores("study-bed").query("corruption == ''")
     for _, row in table.iterrows():
         seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]
-        for place in ("within", "across"):
+        for place in ("in-dataset", "cross-dataset"):
             rows = seed_30[seed_30["place"] == place]
             expected = report.measure(rows, "AUC", "detector", mean_over="test_set", replicates=9)
             assert row[place] == pytest.approx(expected["value"].item())
