@@ -61,7 +61,11 @@ def list_datasets(pattern: str = "*") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "kind", "splits", "frames"])
 
 
-def load_dataset(name: str, split: str = "test") -> StoredFrames:
+def load_dataset(
+    name: str,
+    split: str = "test",
+    transform: Callable[[Image.Image], Any] | None = None,
+) -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
     Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
@@ -73,6 +77,8 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         name: A dataset that ``dfnb prepare`` made, or the path of its folder; or one that ``dfnb
             synth`` makes, which is made now if it is missing.
         split: train, val or test.
+        transform: Makes ``image`` from a PIL image of the crop: a model's ``transform``, one of
+            torchvision or of timm. :func:`predict` reads the crops themselves.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
 
@@ -84,9 +90,9 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
     if "/" not in name:
         sources.check_known([name], "dfnb.load_dataset")
         sources.ensure_datasets(name)
-    if split == "test":
-        return StoredFrames(sources.frames_to_score(name))
-    return StoredFrames(select(load_frames(name), split))
+    is_test = split == "test"
+    frames = sources.frames_to_score(name) if is_test else select(load_frames(name), split)
+    return StoredFrames(frames, transform=transform)
 
 
 # ---------------------------------------------------------------- models
@@ -289,7 +295,7 @@ def _scores(model: Callable, frames: StoredFrames, transform: Callable | None) -
     """KEYS and P(fake) of frames by a module or function that is not of this package."""
     batches = []
     for start in range(0, len(frames), AT_ONCE):
-        crops = [sample.image for sample in frames[start : start + AT_ONCE]]
+        crops = [frames.read(path) for path in frames.paths[start : start + AT_ONCE]]
         batches.append(_outputs(model, crops, transform))
     outputs = np.concatenate(batches)
     scores = outputs[:, -1]
