@@ -30,6 +30,7 @@ DARKEST = 0.45
 SKIN = 0.9  # grey of a bright part of a face: the ground of the colour bar
 # Keywords of imshow for maps in [0, 1].
 MAP = {"cmap": ListedColormap(HEAT), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+FEW_PIXELS = "Integrated Gradients"  # the map that has most of its mass in single pixels
 LABEL = 13  # letters of a line of a row's label
 SMALLEST = 0.004  # share of a picture; what is smaller has no line around it
 
@@ -211,7 +212,8 @@ def frames_panel(
         network = run.network().to(DEVICE)
         for name in map_names:
             views = maps.of(run, frames, name, network)
-            rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
+            scale = scale_of(network, name)
+            rows.append(Row(name, visible(views, name), masks, MAP, crops, scale))
         # Last, because predict() converts the weights in inference mode: they take no gradients
         # any more, which the maps need.
         scores = predict(network, frames, run.settings, locate=False)["score"]
@@ -219,7 +221,20 @@ def frames_panel(
     return panel(rows, titles)
 
 
+def visible(views: np.ndarray, map_name: str) -> np.ndarray:
+    """Maps (n, h, w) as pictures show them: those of FEW_PIXELS up to their 99th percentile.
+
+    Divided by their maximum, as all maps are, they would look empty.
+    """
+    if map_name != FEW_PIXELS:
+        return views
+    highest = np.percentile(views, 99, axis=(1, 2), keepdims=True)
+    return (views / highest.clip(1e-12)).clip(0, 1)
+
+
 def scale_of(network: Network, map_name: str) -> str:
     """What the values of a map of a paper's network are, as the label of a colour bar."""
+    if map_name == FEW_PIXELS:
+        return "share of the map's 99th percentile"
     is_own_output = network.maps().get(map_name) == "localise"
     return "value of the map" if is_own_output else "share of the map's maximum"

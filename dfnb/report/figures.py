@@ -251,8 +251,9 @@ def forest(
     """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric. Where their ``minus`` is
-            not the same in all panels, the values of ``across`` should say what is subtracted.
+        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric, unless ``across`` is
+            "metric". Where their ``minus`` is not the same in all panels, the values of ``across``
+            should say what is subtracted.
         by_seed: The same numbers with a row per seed; None draws no dots.
         across: There is one panel per value of this column, such as ``place`` of
             :func:`dfnb.report.reading.scores`; each panel has one line per detector.
@@ -287,7 +288,7 @@ def forest(
         axis.locator_params(axis="x", nbins=3 if width() > ONE_COLUMN else 2)
     axes[0, 0].set_yticks(range(len(lines)), labels)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
-    what = numbers["metric"].iloc[0]
+    what = "" if across == "metric" else numbers["metric"].iloc[0]
     if is_difference:
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"

@@ -283,7 +283,7 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
     assert tables.show(pd.DataFrame(), "", report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
-    assert displayed[2] is tables.NOTHING
+    assert "no numbers for a table “Nothing”" in displayed[2].data
 
 
 def test_the_numbers_of_a_table_are_saved_as_measured(scores):
