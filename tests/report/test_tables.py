@@ -66,6 +66,21 @@ def test_the_baseline_is_found_by_its_paper():
     assert tables.minus_baseline(run).empty
 
 
+def test_differences_subtract_the_plain_classifier_with_the_fewest_changes():
+    """Not the first in the table, nor one beside it; without any, one of the first paper."""
+    names = ["Baseline, batch_size 8, lr 0.1", "Baseline, lr 0.1", "ResNet-50"]
+    rows = pd.DataFrame({"detector": [*names, "LAE"], "paper": ["xception"] * 3 + ["lae"]})
+    assert tables.plain(rows) == "Baseline, lr 0.1"
+    assert tables.plain(rows[rows["paper"] == "lae"]) == "LAE"
+
+
+def test_a_control_stands_once_as_of_no_network():
+    rows = {"detector": ["A", "A", "B", "B"], "map": ["Grad-CAM", "edges"] * 2, "value": range(4)}
+    once = tables.controls_once(pd.DataFrame(rows))
+    assert once["detector"].tolist() == ["A", "B", tables.NO_NETWORK]
+    assert once["value"].tolist() == [0, 2, 1]
+
+
 def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(capsys):
     """Its cell is a dash; the other detectors keep theirs."""
     more = {Condition("smoke-b"): planted.table("smoke-b")}
