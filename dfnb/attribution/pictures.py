@@ -32,6 +32,7 @@ SKIN = 0.9  # grey of a bright part of a face: the ground of the colour bar
 MAP = {"cmap": ListedColormap(HEAT), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
 FEW_PIXELS = "Integrated Gradients"  # the map that has most of its mass in single pixels
 LABEL = 13  # letters of a line of a row's label
+MOST_PARTS = 30  # of a map above half of its scale, around which lines are drawn
 SMALLEST = 0.004  # share of a picture; what is smaller has no line around it
 
 
@@ -147,10 +148,10 @@ def _draw_line_at_half(axis: Axes, values: np.ndarray, rows: int, columns: int) 
     """Draw a dashed line around a map's values (h, w) above .5, on a face of (rows, columns).
 
     Parts with less than SMALLEST of the picture, inside or outside, have none: a line around a
-    single pixel is a black speck.
+    single pixel is a black speck. So a map of more than MOST_PARTS scattered parts has none at all.
     """
     height, width = values.shape
-    if min(height, width) < 2:
+    if min(height, width) < 2 or cv2.connectedComponents(np.uint8(values > 0.5))[0] > MOST_PARTS:
         return
     is_above = _without_small_parts(values > 0.5, SMALLEST * values.size)
     # A pixel that changed sides is just beyond .5.
