@@ -91,9 +91,11 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """The difference in AUC of every two detectors, the later in ``scores`` minus the earlier.
 
-    The table and the ``options`` are those of :func:`by_place`.
+    The :func:`plain` one counts as the first. The table and the ``options`` are those of
+    :func:`by_place`.
     """
-    names = list(scores["detector"].unique())
+    first = plain(scores)
+    names = [first, *(name for name in scores["detector"].unique() if name != first)]
     parts = []
     for position, name in enumerate(names[:-1]):  # the last one is later than all others
         rows = scores[scores["detector"].isin(names[position:])]
@@ -104,13 +106,15 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
 def plain(scores: pd.DataFrame) -> str:
     """The detector that differences subtract: the plain classifier with the fewest changes.
 
-    Without a detector of the paper BASELINE it is one of the first paper in the table.
+    Without a detector of the paper BASELINE it is one of the first paper in the table; without any
+    at all, the empty text.
     """
     names = scores.loc[scores["paper"] == BASELINE, "detector"].unique()
     names = list(names if len(names) else scores["detector"].unique())
-    title = names[0].partition(", ")[0]  # detectors beside a paper's own follow these
-    own = [name for name in names if name.partition(", ")[0] == title]
-    return min(own, key=lambda name: name.count(", "))
+    titles = [name.partition(", ")[0] for name in names]
+    # Detectors that stand beside a paper's own have another title and follow these.
+    own = [name for name, title in zip(names, titles) if title == titles[0]]
+    return min(own, key=lambda name: name.count(", "), default="")
 
 
 def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
