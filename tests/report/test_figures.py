@@ -160,7 +160,7 @@ def test_the_curves_of_a_training_mark_the_chosen_epoch():
 def kept_in(shown):
     """In place of figures.show: keeps each figure; one of numbers has a caption made from these."""
 
-    def show(figure, folder, name, caption):
+    def show(figure, folder, name, caption, has_frames):
         assert caption
         shown.append(figure)
         return []
