@@ -542,7 +542,9 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     variants = {BASELINE: {"learning: 0.00001 %": {"lr": 1e-05, "seen_methods": ["mouth"]}}}
     write_profile(own_home, notebooks={BASELINE: SETTINGS, "10_report": {}}, variants=variants)
     workflow.run("mine", cores=1, dry_run=True)
-    first, *commands = capfd.readouterr().out.splitlines()
+    out, about = capfd.readouterr()
+    first, *commands = out.splitlines()
+    assert "4 calls, 0 done" in about
     assert shlex.split(first) == ["cd", str(own_home)]
     calls = profiles.Calls.check(files.read_json(own_home / "reports/mine/calls.json"), "calls")
     planned = [*calls.trainings, *calls.shown]
