@@ -560,7 +560,7 @@ def test_bytes_per_frame_are_those_of_a_file_and_of_its_original(root, monkeypat
     paths = [write(root / f"{name}.mp4", grey) for name in ("real", "fake")]
     paths[1].write_bytes(paths[1].read_bytes() + bytes(4000))
     real = Video("real", paths[0], label=0, method="real", split="test", cluster="7")
-    fake = replace(real, name="fake", path=paths[1], label=1, original=paths[0])
+    fake = replace(real, name="fake", path=paths[1], label=1, method="swap", original=paths[0])
     other = replace(real, name="other", split="train")
     monkeypatch.setattr(published, "scan", lambda name, root: ([real, fake, other], []))
     table = published.bytes_per_frame(["a"], root)
