@@ -559,6 +559,29 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
         assert checked.model_dump(mode="json") == call.parameters
 
 
+def test_hours_are_those_of_similar_trainings_in_reports(empty_home, monkeypatch):
+    """Also where the report has no training itself; of smoke's sizes there is none."""
+    monkeypatch.setattr(workflow.device, "DEVICE", "cpu")
+    calls = profiles.calls("demo")
+    (call,) = [call for call in calls.trainings if call.notebook == BASELINE][:1]
+    rows = []
+    for path in (CHECKOUT / "reports").glob("*/scores/xception-*.parquet"):
+        record = read_about(path).record
+        of_run = record.parameters.settings
+        if of_run["backbone"] == call.parameters["backbone"]:
+            images = of_run["images_per_epoch"] or record.n["train"]
+            rows.append(record.wall_s / len(record.log) / images)
+    images = call.parameters["epochs"] * call.parameters["images_per_epoch"]
+    expected = pd.Series(rows).median() * images / 3600
+    assert workflow._hours(call) == pytest.approx(expected)
+    hours = sum(map(workflow._hours, calls.trainings))
+    found = re.fullmatch(r"(\d+) calls, 0 done, about (\S+) core hours .*", workflow._plan(calls))
+    assert int(found[1]) == len(calls.trainings) + len(calls.shown)
+    assert float(found[2]) == pytest.approx(hours, rel=0.05)
+    unknown = profiles.calls("smoke")
+    assert workflow._plan(unknown).endswith(f"a similar one: {len(unknown.trainings)}")
+
+
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
     """What is only left out, as its dataset is not prepared, stays."""
     variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
