@@ -61,11 +61,11 @@ test-release: $(VENV)/.installed
 lab: $(VENV)/.installed
 	@mkdir -p lab
 	@for file in notebooks/*.ipynb; do \
-	  mine=lab/$${file##*/}; \
-	  if [ ! -e $$mine ]; then cp $$file $$mine; \
-	  elif [ $$file -nt $$mine ]; then echo "$$file is newer than $$mine; delete the copy to get it anew"; fi; \
+	  copy=lab/$${file##*/}; \
+	  if [ ! -e $$copy ]; then cp $$file $$copy; \
+	  elif [ $$file -nt $$copy ]; then echo "$$file is newer than $$copy; delete the copy to get it anew"; fi; \
 	done
-	@$(BIN)/jupyter lab lab/00_start_here.ipynb
+	@$(BIN)/jupyter lab --ServerApp.root_dir=. lab/00_start_here.ipynb
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import filter as matching
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -37,7 +38,7 @@ from dfnb.training.runs import Run
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64  # crops that a module or function gets in one call, at most
-Crops = np.ndarray | Image.Image | Sequence[np.ndarray | Image.Image]
+Pictures = np.ndarray | Image.Image | Sequence[np.ndarray] | Sequence[Image.Image]
 
 
 # ---------------------------------------------------------------- datasets
@@ -189,7 +190,7 @@ def _opened(name: str) -> Run:
 @torch.random.fork_rng(devices=[])
 def predict(
     model: str | Path | Run | nn.Module | Callable,
-    data: str | Path | StoredFrames | Crops,
+    data: str | Path | StoredFrames | Pictures,
     transform: Callable | None = None,
 ) -> pd.DataFrame:
     """P(fake) of each frame, by any detector.
@@ -202,9 +203,10 @@ def predict(
             function: it takes crops (B, H, W, 3) uint8 RGB, or a batch of what ``transform``
             returns, and returns P(fake) in [0, 1], (B,) or (B, 1), or P(real) and P(fake), (B, 2).
         data: The name of a dataset, whose split test is scored; or one of :func:`load_dataset`, or
-            a slice of it. Or a video, a picture, or a folder of these: of each, the largest face in
-            at most 32 frames is cut out as ``dfnb prepare`` does. Or faces that are cut out
-            already: a crop (H, W, 3) uint8 RGB, a PIL image, or a list of them.
+            a slice of it. Or a video, a picture, or a folder of these; or a PIL image, or a list of
+            them, which are read as picture files are: of each, the largest face in at most 32
+            frames is cut out as ``dfnb prepare`` does. Or faces that are cut out already: an array
+            (H, W, 3) uint8 RGB, or a list of them.
         transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
             the transforms of torchvision and timm do. A module that is not ours needs one, a
             function only where crops differ in size. Tensors are stacked to a tensor, anything else
@@ -217,8 +219,9 @@ def predict(
         forged regions, how well, see :func:`dfnb.training.scoring.predict`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities, and
-    for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for
-    outputs that are not finite, of another shape or, of a function, outside [0, 1].
+    for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for one
+    picture without a face, and for outputs that are not finite, of another shape or, of a function,
+    outside [0, 1].
 
     Example::
 
@@ -249,7 +252,11 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
     if isinstance(data, StoredFrames):
         yield data
     elif not isinstance(data, str | Path):
-        yield frames_in_memory(_checked_crops(data))
+        images = [data] if isinstance(data, Image.Image) else data
+        if isinstance(images, Sequence) and all(isinstance(each, Image.Image) for each in images):
+            yield from _of_images(images, faces)
+        else:
+            yield frames_in_memory(_checked_crops(data))
     else:
         # The one door to what finds faces; it imports PyAV.
         from dfnb.preparing import decode, prepare, videos
@@ -274,19 +281,30 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
                 raise DfnbError(f"{path} has no video or picture with a face; name another folder")
 
 
+def _of_images(images: Sequence[Image.Image], faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
+    """The frames of PIL images, each named by its number, as of files with the same pixels."""
+    from dfnb.preparing import prepare
+
+    with TemporaryDirectory() as folder:
+        for number, image in enumerate(images):
+            path = Path(folder, f"{number}.png")
+            upright = ImageOps.exif_transpose(image)
+            upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(path)
+            frames = prepare.prepare_picture(path, faces)
+            name = {"video": str(number), "cluster": str(number), "method": "not known"}
+            yield StoredFrames(frames.table.assign(**name), frames.read)
+
+
 def _checked_crops(data: Any) -> list[np.ndarray]:
-    """The crops, if all are (H, W, 3) uint8 or PIL images; else :class:`DfnbError`."""
+    """The crops, if all are (H, W, 3) uint8; else :class:`DfnbError`."""
     is_many = isinstance(data, Sequence) or (isinstance(data, np.ndarray) and data.ndim == 4)
-    crops = [
-        np.array(crop.convert("RGB")) if isinstance(crop, Image.Image) else crop
-        for crop in (data if is_many else [data])
-    ]
+    crops = [*data] if is_many else [data]
     for crop in crops:
         if not (isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.shape[2:] == (3,)):
             raise DfnbError(
                 f"a {type(data).__name__} cannot be scored; give a dataset of load_dataset or a "
-                "slice of it, a path, or faces that are cut out: arrays (H, W, 3) of uint8, RGB, "
-                "or PIL images"
+                "slice of it, a path, PIL images, or faces that are cut out: arrays (H, W, 3) of "
+                "uint8, RGB"
             )
     return crops
 

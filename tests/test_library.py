@@ -292,11 +292,22 @@ def test_of_a_folder_every_clip_is_scored_and_what_is_not_is_said(run, folder, c
         dfnb.predict(run, "nowhere")
 
 
-def test_a_picture_in_memory_is_a_face(dataset, run):
+def test_an_array_is_a_face_and_a_pil_image_is_a_picture_as_its_file(dataset, run, folder):
     crop = dataset[0].image
-    expected = dfnb.predict(run, [crop])["score"].item()
-    for one in (crop, Image.fromarray(crop), [Image.fromarray(crop)]):
-        assert dfnb.predict(run, one)["score"].item() == expected
+    assert dfnb.predict(run, crop)["score"].equals(dfnb.predict(run, [crop])["score"])
+    path = folder / "a.jpg"
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the file is shown turned by a quarter
+    Image.fromarray(clips.moving(1)[0]).save(path, exif=turned)
+    of_file = dfnb.predict(run, path)["score"]
+    with Image.open(path) as image:
+        table = dfnb.predict(run, [image, image])
+        assert dfnb.predict(run, image)["score"].equals(of_file)
+        assert not dfnb.predict(run, np.array(image))["score"].equals(of_file)
+    assert table["score"].tolist() == 2 * of_file.tolist()
+    assert table["video"].tolist() == ["0", "1"] and table["label"].isna().all()
+    with pytest.raises(DfnbError, match=r"0\.png: no face"):
+        dfnb.predict(run, Image.fromarray(clips.draw([])))
 
 
 def test_a_module_of_others_needs_a_transform(dataset):

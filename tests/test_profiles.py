@@ -542,7 +542,9 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     variants = {BASELINE: {"learning: 0.00001 %": {"lr": 1e-05, "seen_methods": ["mouth"]}}}
     write_profile(own_home, notebooks={BASELINE: SETTINGS, "10_report": {}}, variants=variants)
     workflow.run("mine", cores=1, dry_run=True)
-    first, *commands = capfd.readouterr().out.splitlines()
+    out, about = capfd.readouterr()
+    first, *commands = out.splitlines()
+    assert "4 calls, 0 done" in about
     assert shlex.split(first) == ["cd", str(own_home)]
     calls = profiles.Calls.check(files.read_json(own_home / "reports/mine/calls.json"), "calls")
     planned = [*calls.trainings, *calls.shown]
@@ -555,6 +557,29 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
         passed = {**parameters.stated(call.notebook), **yaml.safe_load(changes)}
         checked = parameters.schema(call.notebook).check(passed, "a command")
         assert checked.model_dump(mode="json") == call.parameters
+
+
+def test_hours_are_those_of_similar_trainings_in_reports(empty_home, monkeypatch):
+    """Also where the report has no training itself; of smoke's sizes there is none."""
+    monkeypatch.setattr(workflow.device, "DEVICE", "cpu")
+    calls = profiles.calls("demo")
+    (call,) = [call for call in calls.trainings if call.notebook == BASELINE][:1]
+    rows = []
+    for path in (CHECKOUT / "reports").glob("*/scores/xception-*.parquet"):
+        record = read_about(path).record
+        of_run = record.parameters.settings
+        if of_run["backbone"] == call.parameters["backbone"]:
+            images = of_run["images_per_epoch"] or record.n["train"]
+            rows.append(record.wall_s / len(record.log) / images)
+    images = call.parameters["epochs"] * call.parameters["images_per_epoch"]
+    expected = pd.Series(rows).median() * images / 3600
+    assert workflow._hours(call) == pytest.approx(expected)
+    hours = sum(map(workflow._hours, calls.trainings))
+    found = re.fullmatch(r"(\d+) calls, 0 done, about (\S+) core hours .*", workflow._plan(calls))
+    assert int(found[1]) == len(calls.trainings) + len(calls.shown)
+    assert float(found[2]) == pytest.approx(hours, rel=0.05)
+    unknown = profiles.calls("smoke")
+    assert workflow._plan(unknown).endswith(f"a similar one: {len(unknown.trainings)}")
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):

@@ -4,18 +4,19 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import clips
 import nbformat
 import pandas as pd
 import pytest
 import yaml
+from lab import served
 from typer.main import get_command
 
 import notebooks
@@ -439,25 +440,48 @@ def test_a_run_leaves_the_checkout_clean(checkout):
         assert ignored == (path in written), path
 
 
-def test_jupyterlab_opens_copies_which_stay_as_a_reader_saved_them(checkout, tmp_path):
-    shutil.copytree(checkout / "notebooks", tmp_path / "notebooks")
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
-        shutil.copyfile(checkout / name, tmp_path / name)
-    jupyter = tmp_path / "venv" / "bin" / "jupyter"
+@pytest.fixture
+def clone(checkout, tmp_path):
+    """A folder in which ``make`` finds the checkout, and which has no copies of notebooks."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for path in checkout.iterdir():
+        if path.name not in ("lab", "datasets", "runs") and not path.name.startswith("."):
+            (clone / path.name).symlink_to(path)
+    return clone
+
+
+def test_jupyterlab_opens_copies_which_stay_as_a_reader_saved_them(checkout, clone):
+    jupyter = clone / "venv" / "bin" / "jupyter"
     jupyter.parent.mkdir(parents=True)
     jupyter.write_text('#!/bin/sh\necho "$@"\n', encoding="utf-8")
     jupyter.chmod(0o755)
-    (tmp_path / "venv" / ".installed").touch()
-    first = tmp_path / "lab" / "00_start_here.ipynb"
+    (clone / "venv" / ".installed").touch()
+    first = clone / "lab" / "00_start_here.ipynb"
     for text in (None, "saved"):
         done = subprocess.run(
             ["make", "--no-print-directory", "lab", "VENV=venv"],
-            cwd=tmp_path,
+            cwd=clone,
             capture_output=True,
             text=True,
         )
-        assert done.stdout == "lab lab/00_start_here.ipynb\n", done.stderr
+        assert done.stdout == "lab --ServerApp.root_dir=. lab/00_start_here.ipynb\n", done.stderr
         assert text is None or first.read_text(encoding="utf-8") == text
         first.write_text("saved", encoding="utf-8")
     ignored = ["git", "check-ignore", "-q", "lab/00_start_here.ipynb"]
     assert subprocess.run(ignored, cwd=checkout).returncode == 0
+
+
+def test_links_of_notebooks_lead_somewhere_in_jupyterlab(clone, tmp_path):
+    folders = {f"JUPYTER_{name}_DIR": str(tmp_path) for name in ("CONFIG", "DATA", "RUNTIME")}
+    with served(clone, tmp_path, os.environ | folders) as (address, token):
+        linked = {
+            os.path.normpath(clone / "lab" / target.partition("#")[0])
+            for path in clone.glob("lab/*.ipynb")
+            for target in re.findall(r"\]\((?!https?:)([^)\s#][^)\s]*)\)", text_of(path))
+        }
+        assert len(linked) > 10
+        for path in sorted(linked):
+            url = f"{address}/api/contents/{os.path.relpath(path, clone)}"
+            with urlopen(f"{url}?content=0&token={token}") as answer:
+                assert answer.status == 200  # else urlopen raises

@@ -258,7 +258,8 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
     films = parallel(joblib.delayed(_videos)(take) for take in takes)
     pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log keeps each form of the bar
     looks = {"desc": dataset, "total": len(takes), "unit": " films", "ncols": 80}
-    for videos in tqdm(films, mininterval=pause, delay=pause, **looks):
+    # Its first form comes at once: by it a reader knows what the next minutes are for.
+    for videos in tqdm(films, mininterval=pause, **looks):
         yield from videos
 
 

@@ -16,12 +16,14 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from dfnb.checks import Closed, DfnbError, Name, explained
 from dfnb.data.sources import broken_names, manifest, published_names
 from dfnb.files import find, read_json, verified
+from dfnb.preparing.decode import guess_length
 from dfnb.preparing.fetch import Fetch, folder_of, refuse_unfinished
 from dfnb.preparing.videos import (
     Files,
@@ -213,6 +215,28 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
         facts = [f"looked for {looked_for}", *sentences(problems), access]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
+
+
+def bytes_per_frame(names: Iterable[str], root: Path) -> pd.DataFrame:
+    """How large the files of test videos are, which may tell real from fake without a look at them.
+
+    ``names`` are datasets whose files are in ``root``. Columns: ``test_set``, ``video``, ``label``,
+    ``cluster``; ``bytes``, those of the file divided by its number of frames; ``original``, the
+    same of the video from which a fake was made, NaN where it is no test video of its dataset.
+    Raises as :func:`scan`.
+    """
+    rows = []
+    for name in names:
+        tested = [video for video in scan(name, root)[0] if video.split == "test"]
+        sizes = {
+            video.path: video.path.stat().st_size / guess_length(video.path) for video in tested
+        }
+        for video in tested:
+            original = sizes.get(video.original, np.nan)
+            size = sizes[video.path]
+            rows.append((name, video.name, video.label, video.cluster, size, original))
+    columns = ["test_set", "video", "label", "cluster", "bytes", "original"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _as_crops(video: Video) -> Video:

@@ -1,6 +1,7 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
 import re
+from math import ceil
 from pathlib import Path
 
 import nbformat
@@ -28,8 +29,8 @@ def sign(path: Path) -> nbformat.NotebookNode:
     here = environment()
     commit = re.sub(r"^(.{8})[0-9a-f]*", r"\1", here["commit"]) or "none"  # keeps -dirty
     text = (
-        f"*Executed in {made['duration']:.0f} s on {here['device']}, {made['end_time'][:10]}, "
-        f"commit {commit}.*"
+        f"*Executed in {ceil(made['duration'] / 60)} min on {here['device']}, "
+        f"{made['end_time'][:10]}, commit {commit}.*"
     )
     # Tools, such as our tests, know by the tag that this cell is none of the notebook's own.
     cell = nbformat.v4.new_markdown_cell(text, metadata={"tags": ["executed"]})

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import joblib
+import numpy as np
 import yaml
 
-from dfnb import files, records
+from dfnb import device, files, records
 from dfnb.checks import DfnbError
 from dfnb.data.sources import is_available
 from dfnb.report import page
 from dfnb.running import measuring, profiles
 from dfnb.running.profiles import Call, Calls
-from dfnb.store import reports
+from dfnb.store import reports, scores
 
 STATUS_EVERY = 30  # seconds
 STOPPING_S = 30  # that calls have to end after Ctrl-C
@@ -64,12 +66,14 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     profiles.keep_copy(profile, dry_run)  # the report's notebooks read it
     reports.pictures_folder(profile)  # with its .gitignore
     if dry_run:
+        _say(_plan(calls))
         print(_commands(calls))
         return
     profiles.set_replaced_aside(calls)
     for call in calls.trainings:  # no kernel need start for what is scored already
         if not call.done and (run := measuring.scored(call.check())):
             measuring.add(call.check(), run)
+    _say(_plan(calls))
     profiles.fetch(calls)
     for call in [*calls.trainings, *calls.shown]:
         if not call.done:  # Snakemake asks for no more than a file of this name
@@ -89,6 +93,48 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
     if page.REPORT in [call.notebook for call in calls.shown]:
         report = page.export(profile, page.REPORT)
     print(f"report: {report}")
+
+
+def _plan(calls: Calls) -> str:
+    """How many calls there are and are done, and what the trainings of the others cost, if known.
+
+    Such as: 80 calls, 3 done, about 14 core hours of training (by records).
+    """
+    planned = [*calls.trainings, *calls.shown]
+    text = f"{len(planned)} calls, {sum(call.done for call in planned)} done"
+    hours = [_hours(call) for call in calls.trainings if not call.done]
+    known = [each for each in hours if each is not None]
+    if known:
+        text += f", about {float(f'{sum(known):.2g}'):g} core hours of training (by records)"
+    if unknown := len(hours) - len(known):
+        text += f", trainings without a record of a similar one: {unknown}"
+    return text
+
+
+def _hours(call: Call) -> float | None:
+    """Core hours of a training; None without a record of a similar one, see :func:`_seconds`."""
+    p = call.check()
+    settings = p.settings()
+    seconds = _seconds(p.paper, settings.backbone, settings.image_size)
+    if seconds is None or settings.images_per_epoch is None:
+        return None
+    return seconds * settings.epochs * settings.images_per_epoch / 3600
+
+
+@cache
+def _seconds(paper: str, backbone: str, image_size: int) -> float | None:
+    """Core seconds per image of a training, the median of those in reports on a device as this."""
+    found = []
+    for path in files.in_reports(f"scores/{paper}-*.parquet"):
+        record = scores.read_about(path).record
+        of_run = record.parameters.settings
+        images = len(record.log) * (of_run.get("images_per_epoch") or record.n.get("train", 0))
+        is_here = record.environment["device"].startswith("cpu") == (device.DEVICE == "cpu")
+        is_similar = (of_run["backbone"], of_run["image_size"]) == (backbone, image_size)
+        if images and is_here and is_similar:
+            cores = record.environment.get("threads") or 1
+            found.append(record.wall_s * cores / images)
+    return float(np.median(found)) if found else None
 
 
 def _commands(calls: Calls) -> str:
@@ -175,7 +221,6 @@ def _follow(process: subprocess.Popen, calls: Calls) -> None:
     waiting = list(planned)
     done = {call.name for call in planned if call.done}
     has_result = any(call.name in done for call in calls.shown)
-    _say(f"{len(done)} of {len(planned)} calls are there")
     while True:
         is_over = process.poll() is not None  # asked first: records are then looked for once more
         for call in [call for call in waiting if _ended_since(call, began)]:

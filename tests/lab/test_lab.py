@@ -1,4 +1,4 @@
-"""Every notebook as a reader opens it: in JupyterLab, by Run > Run All Cells, with its
+"""Every notebook as a reader opens it: by ``make lab``, and Run > Run All Cells, with its
 defaults.
 
 ``make test-lab`` runs it, ``make test`` does not: it needs chromium and playwright, and minutes per
@@ -9,22 +9,16 @@ time limit per notebook.
 import json
 import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
+from lab import START_S, served
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb"))
 SECONDS = int(os.environ.get("DFNB_LAB_SECONDS", "1800"))
-START_S = 180
 WIDTH, HEIGHT = 1280, 15_000  # of a screenshot; chromium draws no more than 16,384 pixels
 NEVER = re.compile(r"\b[A-Z]\w*Warning\b|\bWARNING\b|Traceback \(most recent")
 DRAWS = re.compile(r"\b(?:pictures|report)\.(?:\w*panel|figure)\(|training_curves\(")
@@ -79,17 +73,14 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(browser, home):
-    """The address of a JupyterLab that serves the home, with settings of its own; ``{}`` stands
-    for the notebook.
+    """The address of JupyterLab in the home, with settings of its own; ``{}`` stands for the
+    notebook.
     """
-    own, token = home.parent, secrets.token_hex(16)
+    own = home.parent
     for name, values in SETTINGS.items():
         path = own / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values), encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     places = {
         "JUPYTERLAB_SETTINGS_DIR": "settings",
         "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
@@ -101,34 +92,9 @@ def lab(browser, home):
         | {name: str(own / folder) for name, folder in places.items()}
         | {"DFNB_HOME": str(home)}
     )
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        f"--ServerApp.port={port}",
-        f"--ServerApp.root_dir={home}",
-        f"--IdentityProvider.token={token}",
-        "--LabApp.expose_app_in_browser=True",
-    ]
-    address = f"http://127.0.0.1:{port}"
-    with (own / "server.log").open("w", encoding="utf-8") as log:
-        server = subprocess.Popen(
-            command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-        try:
-            for _ in range(START_S):
-                try:
-                    urlopen(f"{address}/api/status?token={token}")
-                    break
-                except URLError:
-                    assert server.poll() is None, (own / "server.log").read_text(encoding="utf-8")
-                    time.sleep(1)
-            yield f"{address}/lab/tree/notebooks/{{}}.ipynb?reset&token={token}"
-        finally:
-            server.terminate()
-            server.wait(60)
+    option = "--LabApp.expose_app_in_browser=True"
+    with served(home, own, environment, option) as (address, token):
+        yield f"{address}/lab/tree/lab/{{}}.ipynb?reset&token={token}"
 
 
 @pytest.fixture(scope="module")
