@@ -29,7 +29,7 @@ NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Every experiment of the papers
 
 What each paper reports, as far as it is known; what we ran; and the command that runs it on the
-published data, once [they are prepared](../data_manifest/README.md). The papers' texts were not
+published data, once [they are prepared](../docs/published-data.md). The papers' texts were not
 available to us, so experiments that only they report may be missing. **None was run on the
 published data**, which are gated: no published number is reproduced.
 

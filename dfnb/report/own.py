@@ -81,7 +81,7 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
 
     Example::
 
-        dfnb.auc(dfnb.predict(mine, dataset), minus=dfnb.predict(detector, dataset)).p
+        dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset)).p
     """
     rows = videos(table).assign(detector="a")
     if minus is not None:

@@ -148,7 +148,8 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
     if not firsts:
         raise DfnbError(
             f"no detector of report {p.report} has its weights on this machine: execute notebooks "
-            "of papers with `-p report mine -p save True` first, then this one with the same report"
+            "of papers with `-p report my-report -p save True` first, then this one with the same "
+            "report"
         )
     if p.save:
         test_set = p.measured_on or _test_set(p.report, firsts)
