@@ -30,7 +30,7 @@ __all__ = [
 # Python calls this for a name that the module lacks (PEP 562).
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"dfnb has no {name!r}; it has {', '.join(__all__[1:])}")
     if name == "__version__":
         return version("dfnb")
     needs_torch = name not in ("auc", "measure")

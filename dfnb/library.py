@@ -61,7 +61,11 @@ def list_datasets(pattern: str = "*") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "kind", "splits", "frames"])
 
 
-def load_dataset(name: str, split: str = "test") -> StoredFrames:
+def load_dataset(
+    name: str,
+    split: str = "test",
+    transform: Callable[[Image.Image], Any] | None = None,
+) -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
     Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
@@ -73,6 +77,8 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
         name: A dataset that ``dfnb prepare`` made, or the path of its folder; or one that ``dfnb
             synth`` makes, which is made now if it is missing.
         split: train, val or test.
+        transform: Makes ``image`` from a PIL image of the crop: a model's ``transform``, one of
+            torchvision or of timm. :func:`predict` reads the crops themselves.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
 
@@ -84,9 +90,9 @@ def load_dataset(name: str, split: str = "test") -> StoredFrames:
     if "/" not in name:
         sources.check_known([name], "dfnb.load_dataset")
         sources.ensure_datasets(name)
-    if split == "test":
-        return StoredFrames(sources.frames_to_score(name))
-    return StoredFrames(select(load_frames(name), split))
+    is_test = split == "test"
+    frames = sources.frames_to_score(name) if is_test else select(load_frames(name), split)
+    return StoredFrames(frames, transform=transform)
 
 
 # ---------------------------------------------------------------- models
@@ -98,8 +104,8 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
     They are those that come with the package, then each run that has weights on this machine.
 
     Columns: ``name``, for :func:`create_model`; the ``paper``; ``train_set``; ``image_size`` in
-    pixels; ``within`` and ``across``, the AUC of videos on datasets like that of the training and
-    the mean over other datasets, NaN where no report has scores; ``weights``, whether they are
+    pixels; ``in-dataset`` and ``cross-dataset``, the AUC of videos on datasets like that of the
+    training and the mean over others, NaN where no report has scores; ``weights``, whether they are
     here.
     """
     ids = _ids()
@@ -108,7 +114,7 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
         if run := Run.find(ids[name]):
             size, title = run.parameters.settings["image_size"], run.record.detector.title
             rows.append((name, title, run.train_set, size, *_aucs(run), run.has_weights))
-    columns = ["name", "paper", "train_set", "image_size", "within", "across", "weights"]
+    columns = ["name", "paper", "train_set", "image_size", "in-dataset", "cross-dataset", "weights"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -121,14 +127,14 @@ def _ids() -> dict[str, str]:
 
 
 def _aucs(run: Run) -> tuple[float, float]:
-    """The AUC of videos of a run within and across, by the first report that has its scores."""
+    """The AUC of videos of a run in- and cross-dataset, by the first report that has its scores."""
     for path in in_reports(f"scores/{run.id}.parquet"):
         scores = of_file(run, path)
         if len(scores):
             sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
             aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
             means = aucs.groupby("place", observed=True).mean()
-            return means.get("within", np.nan), means.get("across", np.nan)
+            return means.get("in-dataset", np.nan), means.get("cross-dataset", np.nan)
     return np.nan, np.nan
 
 
@@ -289,7 +295,7 @@ def _scores(model: Callable, frames: StoredFrames, transform: Callable | None) -
     """KEYS and P(fake) of frames by a module or function that is not of this package."""
     batches = []
     for start in range(0, len(frames), AT_ONCE):
-        crops = [sample.image for sample in frames[start : start + AT_ONCE]]
+        crops = [frames.read(path) for path in frames.paths[start : start + AT_ONCE]]
         batches.append(_outputs(model, crops, transform))
     outputs = np.concatenate(batches)
     scores = outputs[:, -1]

@@ -70,8 +70,9 @@ def number(
 ) -> pd.DataFrame:
     """The row of :func:`dfnb.report.measure` for a number; no row if it was not run.
 
-    It is a mean over the test sets of a ``place``, such as "across". ``minus`` is the detector that
-    is subtracted, ``method`` a manipulation method; both are empty where there is none.
+    It is a mean over the test sets of a ``place``, such as "cross-dataset". ``minus`` is the
+    detector that is subtracted, ``method`` a manipulation method; both are empty where there is
+    none.
     """
     names = [detector, minus or detector]
     if not trained(report).issuperset(names):

@@ -34,14 +34,14 @@ def differences(study: str) -> pd.DataFrame:
     """The paired differences in video AUC from the plain classifier in a study.
 
     Each main detector is compared with the baseline, and each control with the baseline on the same
-    seeds. The column ``place`` is "within" or "across", the mean over other datasets; ``judged``
-    says whether a claim on the difference was registered and tested; :func:`dfnb.report.measure`
-    explains the others.
+    seeds. The column ``place`` is "in-dataset" or "cross-dataset", the mean over other datasets;
+    ``judged`` says whether a claim on the difference was registered and tested;
+    :func:`dfnb.report.measure` explains the others.
     """
     results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
     claims = results.query("table == 'claims' and against == @BASELINE and p_gain.notna()")
     judged = set(zip(claims["detector"], claims["on"]))
-    results = results.query("place in ['within', 'across']")
+    results = results.query("place in ['in-dataset', 'cross-dataset']")
     # This table has the difference baseline - ensemble; the figure shows ensemble - baseline.
     turned = results.query("table == 'equal_size' and detector == @BASELINE")
     turned = turned.assign(detector=ENSEMBLE, value=-turned["value"])
@@ -93,7 +93,7 @@ def main(target: Path) -> None:
         for axes, (place, of_place) in zip(axes_of_study, rows.groupby("place", sort=False)):
             forest(axes, of_place, detectors)
             sets = of_place["sets"].iloc[0]
-            where = "own dataset" if place == "within" else f"{sets} other datasets"
+            where = "own dataset" if place == "in-dataset" else f"{sets} other datasets"
             axes.set_title(f"{STUDIES[study]}: {where}")
     figure.supxlabel(
         "difference in video AUC from the plain classifier, with 95 % interval, over five seeds\n"

@@ -307,8 +307,9 @@ def forget(name):
 
 def test_it_stands_in_the_tables(report):
     main = tables.pivot(tables.by_place(tables.main(report)))
-    assert main.index.tolist() == ["Baseline", "Frequency"] and {"within", "across"} <= {*main}
-    assert main.loc["Frequency", "within"].endswith("]")
+    assert main.index.tolist() == ["Baseline", "Frequency"]
+    assert {"in-dataset", "cross-dataset"} <= {*main}
+    assert main.loc["Frequency", "in-dataset"].endswith("]")
     assert {*tables.variants(report)["detector"]} == {"Frequency, widths: narrow"}
 
 
@@ -358,7 +359,7 @@ def test_its_notebook_runs_with_its_defaults_as_the_page_says(home):
     assert "Changed:" not in text and "this run" in text and "Video AUC of this run" in text
     of_run = names["main"].query("detector == 'this run' and test_set == 'smoke-b'")
     auc = roc_auc_score(of_run["label"], of_run["score"])
-    assert names["of_run"]["across"] == pytest.approx(auc)
+    assert names["of_run"]["cross-dataset"] == pytest.approx(auc)
 
 
 def test_its_notebook_is_executed_whole_by_the_profile(report, home):

@@ -84,6 +84,17 @@ def test_a_dataset_is_torch_s_and_has_its_table(dataset):
     assert (batch.mask.sum((1, 2)) > 0).tolist() == (batch.label == 1).tolist()
 
 
+def test_a_transform_makes_images_for_a_loop_and_not_for_predict(run, dataset):
+    model = run.network()
+    made = dfnb.load_dataset("smoke-b", "test", transform=model.transform)
+    batch = next(iter(DataLoader(made[:4], 4)))
+    torch.testing.assert_close(batch.image[1], model.transform(dataset[1].image))
+    assert dfnb.predict(run, made).equals(dfnb.predict(run, dataset))
+    module = Redness(lambda red: red)
+    scores = [dfnb.predict(module, each, transform=TO_TENSOR)["score"] for each in (made, dataset)]
+    assert scores[0].equals(scores[1])
+
+
 def test_a_run_scores_as_in_a_report(run, dataset):
     table = dfnb.predict(run, dataset)
     reported = scoring.score(run, "smoke-b")
@@ -219,7 +230,7 @@ def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
     scores = report.scores("study-bed").query("corruption == ''")
     for _, row in table.iterrows():
         seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]
-        for place in ("within", "across"):
+        for place in ("in-dataset", "cross-dataset"):
             rows = seed_30[seed_30["place"] == place]
             expected = report.measure(rows, "AUC", "detector", mean_over="test_set", replicates=9)
             assert row[place] == pytest.approx(expected["value"].item())
@@ -382,7 +393,7 @@ def test_unknown_names_are_answered_by_the_nearest(run):
         dfnb.load_dataset("smok-b")
     with pytest.raises(DfnbError, match="did you mean celeb-df-v2 or "):
         dfnb.load_dataset("celeb-df")
-    with pytest.raises(AttributeError, match="no attribute 'predcit'"):
+    with pytest.raises(AttributeError, match="dfnb has no 'predcit'; it has auc, create_model,"):
         dfnb.predcit  # noqa: B018
 
 
@@ -448,6 +459,10 @@ def test_a_difference_needs_the_same_videos():
 
 
 LABELS, SCORES = [0, 0, 0, 1, 1, 1], [0.1, 0.4, 0.7, 0.3, 0.8, 0.9]
+
+
+def test_labels_and_scores_are_a_table():
+    assert dfnb.auc(LABELS, SCORES).equals(dfnb.auc({"label": LABELS, "score": SCORES}))
 
 
 @pytest.mark.parametrize(

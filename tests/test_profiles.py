@@ -862,7 +862,7 @@ def test_a_report_decides_what_its_means_leave_out(made, empty_home, profile, ap
         assert {name for name, kept in test_sets.items() if kept.apart} == names
     table = scores("mine", run, ["photographs", "bed"])
     this = table[table["detector"] == "this run"]
-    assert {*this["test_set"]} - {*this.loc[this["place"] == "across", "test_set"]} == apart
+    assert {*this["test_set"]} - {*this.loc[this["place"] == "cross-dataset", "test_set"]} == apart
 
 
 def test_what_was_asked_for_is_there_although_the_test_set_has_fewer_frames(made):

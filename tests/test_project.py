@@ -27,7 +27,7 @@ from dfnb.running import parameters, profiles
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
 # What the rows of a report's table are called in documents; empty: as the place.
-WHAT = {"cross_dataset": "", "differences": "", "false_alarms": "false alarms"}
+WHAT = {"cross_dataset": "", "differences": "", "false_positive_rate": "false positive rate"}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_the_findings_have_the_numbers_of_the_committed_reports(checkout, headin
         results = results.query("minus in @minus and (table in @WHAT or method == 'reshape')")
         for row in results.itertuples():
             what = WHAT.get(row.table, "unseen") or row.place
-            if row.place == "across" or what == "within":
+            if row.place == "cross-dataset" or what == "in-dataset":
                 cell = tables.cell(row.value, row.low, row.high, row.minus).replace("\u00a0", " ")
                 texts[row.detector.partition(", ")[0], f"{faces}: {what}"] = cell
     text = (checkout / "docs" / "findings.md").read_text(encoding="utf-8")
@@ -303,7 +303,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     own = (checkout / "docs" / "your-detector.md").read_text(encoding="utf-8")
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
     code = "import clips, dfnb, dfnb.preparing.prepare as prepare; prepare.YuNet = clips.Blobs\n"
-    code += "assert dfnb.list_models()['across'].notna().sum() == 5\n" + block
+    code += "assert dfnb.list_models()['cross-dataset'].notna().sum() == 5\n" + block
     code += "from dfnb import report; report.scores('study-bed')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
     call = [sys.executable, "-c", code]

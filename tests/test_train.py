@@ -678,7 +678,7 @@ def test_the_profile_published_scores_what_its_patterns_match(own_home):
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
     limits = report.thresholds("mine")
     assert limits == {}  # nobody has published one
-    assert report.measure(scores, "false alarms", "detector", thresholds=limits).empty
+    assert report.measure(scores, "false positive rate", "detector", thresholds=limits).empty
 
 
 # ---------------------------------------------------------------- what a run was made of

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.random import Generator
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 from torchvision import tv_tensors
@@ -49,11 +50,19 @@ class StoredFrames(Dataset):
     Attributes:
         table: The frames table, one row per frame, see :mod:`dfnb.data.frames`.
         read: Reads a crop.
+        transform: Makes ``image`` from a PIL image of the crop, as transforms of torchvision do;
+            None leaves the crop as it is.
     """
 
-    def __init__(self, frames: pd.DataFrame, read: Read = read_crop) -> None:
+    def __init__(
+        self,
+        frames: pd.DataFrame,
+        read: Read = read_crop,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
         self.table = frames
         self.read = read
+        self.transform = transform
         self.paths = frames["path"].tolist()
         self.mask_paths = frames["mask"].tolist()  # empty: a real frame, or an unknown region
         self.labels = frames["label"].tolist()
@@ -65,12 +74,14 @@ class StoredFrames(Dataset):
     def __getitem__(self, row: int | slice) -> "Sample | StoredFrames":
         """The frame in this row of the table, read from disk; of a slice, all its frames."""
         if isinstance(row, slice):
-            return StoredFrames(self.table.iloc[row], self.read)
+            return StoredFrames(self.table.iloc[row], self.read, self.transform)
         image = self.read(self.paths[row])
         mask_path = self.mask_paths[row]
         mask = read_mask(mask_path, image.shape[:2])
         label = self.labels[row]
         has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
+        if self.transform:
+            image = self.transform(Image.fromarray(image))
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
 

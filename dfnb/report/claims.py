@@ -50,7 +50,8 @@ Metric = Literal[
 REPLICATES = 10_000  # where p decides: with 1,000, a p of .045 is .020 to .064 over redraws
 # Files registered until this day name no seeds: their claims were judged with those trained.
 LAST_WITHOUT_SEEDS = "2026-11-29"
-PLACES = {"within": "within", "cross": "across"}  # names in ``sets`` that are of no test set
+# Names in ``sets`` that are of no test set.
+PLACES = {"within": "in-dataset", "cross": "cross-dataset"}
 
 
 class Claim(Closed):
@@ -180,13 +181,13 @@ def judge(
             and ``frame``, the scores of that level, and ``maps``. Others are read if needed.
 
     Returns:
-        A row per claim and place (a test set, "within" or "across"): the fields of :class:`Claim`
-        but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``, the day when
-        they were written down; the number, as of :func:`dfnb.report.metrics.measure`, NaN where a
-        premise is not supported; ``p_gain``, ``p_worse`` and ``p_small_gain``, corrected by Holm's
-        rule for the claims of the family; ``detectable``, the least difference that would have been
-        shown with the probability POWER at the
-        first step of this rule; and the ``verdict``. Perhaps no row.
+        A row per claim and place (a test set, "in-dataset" or "cross-dataset"): the fields of
+        :class:`Claim` but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``,
+        the day when they were written down; the number, as of
+        :func:`dfnb.report.metrics.measure`, NaN where a premise is not shown; ``p_gain``,
+        ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for the claims of the family;
+        ``detectable``, the least difference that would have been shown with the probability POWER
+        at the first step of this rule; and the ``verdict``. Perhaps no row.
     """
     profile = profile_of(report)
     if "claims" not in profile:
@@ -195,7 +196,7 @@ def judge(
     present = [detector.name for detector in detectors(report)]
     limits = thresholds(report)
     judged = []
-    supported = set()  # id and place of claims that may be premises, before Holm's correction
+    shown = set()  # id and place of claims that may be premises, before Holm's correction
     for claim in registry.claims:
         where = f"{profile['claims']}, claim {claim.id}"
         row = {**WITHOUT_NUMBER, **claim.model_dump(exclude=LISTS)}
@@ -213,13 +214,13 @@ def judge(
         _check_sets(claim, test_sets, where)
         for place, of_place in _places(claim, _rows(claim, read[table], where)):
             # The file lists a premise before the claims that depend on it.
-            if claim.only_if and (claim.only_if, place) not in supported:
+            if claim.only_if and (claim.only_if, place) not in shown:
                 outcome = {"verdict": f"not judged: {claim.only_if} is not shown"}
             else:
-                outcome = _judged(claim, of_place, limits, place == "within", registry.delta)
+                outcome = _judged(claim, of_place, limits, place == "in-dataset", registry.delta)
             judged.append({**row, "on": place, **outcome})
             if judged[-1]["p_gain"] < LEVEL:
-                supported.add((claim.id, place))
+                shown.add((claim.id, place))
     judged = _decided(pd.DataFrame(judged))
     return judged[judged["paper"] == paper] if paper else judged
 

@@ -26,13 +26,14 @@ FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test s
 # are equally many, as in the papers' test sets of a single method, that is the share called right.
 ACCURACY = "accuracy"  # at P(fake) = .5, where the two halves of LAE's z are equally active
 AT_THRESHOLD = "accuracy at 5% validation FPR"
-FALSE_ALARMS = "false alarms"  # the share of real frames above the validation threshold
+# The share of real frames above the threshold that 5 % of the validation's real frames exceed.
+FALSE_POSITIVE_RATE = "false positive rate"
 CALLED = "called fake"  # the share of all frames above it
-WITH_THRESHOLD = (AT_THRESHOLD, FALSE_ALARMS, CALLED)
+WITH_THRESHOLD = (AT_THRESHOLD, FALSE_POSITIVE_RATE, CALLED)
 TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
-LESS_IS_BETTER = ("EER", FALSE_ALARMS, CALLED)
+LESS_IS_BETTER = ("EER", FALSE_POSITIVE_RATE, CALLED)
 CORRELATION = "rank correlation"  # in [-1, 1]
-METRICS = (*TWO_CLASSES, FALSE_ALARMS, CALLED)  # any other is the mean of a column
+METRICS = (*TWO_CLASSES, FALSE_POSITIVE_RATE, CALLED)  # any other is the mean of a column
 # Of a reader: (scores, is_fake, weights), each (n,) of the units of a group, to a number.
 Function = Callable[[Array, Array, Array], float]
 Names = str | Sequence[str]
@@ -278,7 +279,7 @@ def _of_test_set(
     """
     if metric in WITH_THRESHOLD:
         scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
-    if metric == FALSE_ALARMS:
+    if metric == FALSE_POSITIVE_RATE:
         scores = scores[scores["label"] == 0]
     scores = scores.assign(label=scores["label"] == 1)
     # Sorted, because test sets with the same people must be resampled alike, see cluster_weights;
@@ -313,8 +314,8 @@ def _estimate(
 
     Args:
         group: Rows of a group of :func:`_of_test_set`: ``value`` is the score or measure, ``label``
-            True for fake, ``cluster`` the number of a column of ``weights``. For FALSE_ALARMS they
-            are real ones alone.
+            True for fake, ``cluster`` the number of a column of ``weights``. For
+            FALSE_POSITIVE_RATE they are real ones alone.
         metric: For :func:`measure`.
         weights: (1 + replicates, clusters) or, where people are not resampled, (1, clusters).
         thresholds: For :func:`measure`.

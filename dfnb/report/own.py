@@ -60,11 +60,18 @@ def measure(
     return metrics.measure(videos(table, groups, own), metric, by, mean_over, minus)
 
 
-def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
+def auc(
+    table: pd.DataFrame | Mapping[str, Sequence] | Sequence[int],
+    scores: Sequence[float] | None = None,
+    *,
+    minus: pd.DataFrame | None = None,
+) -> pd.Series:
     """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
 
     Args:
-        table: As of :func:`measure`.
+        table: As of :func:`measure`; or labels, 0 real and 1 fake, with their ``scores`` beside it,
+            as scikit-learn takes them.
+        scores: P(fake), if ``table`` is labels.
         minus: The scores of another detector for the same videos, in such a table: its AUC is
             subtracted. What is hard for both cancels, so that the interval is narrower than from
             two AUCs.
@@ -83,6 +90,7 @@ def auc(table: pd.DataFrame, minus: pd.DataFrame | None = None) -> pd.Series:
 
         dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset)).p
     """
+    table = table if scores is None else {"label": table, "score": scores}
     rows = videos(table).assign(detector="a")
     if minus is not None:
         rows = pd.concat([rows, videos(minus).assign(detector="b")], ignore_index=True)

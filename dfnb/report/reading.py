@@ -96,10 +96,10 @@ def scores(
     - ``detector``, its name, which no other one in the table has; its ``paper``, ``ablation`` and
       ``variant``, the last two empty where it is a main one; ``train_set``; ``rule``, by which
       its checkpoints were chosen; ``seed``; ``collapsed``, whether the training learned nothing;
-    - ``test_set``; ``place``: "within" for a test set like the one trained on, "across" for those
-      that a mean over other datasets averages, else the name of the test set, also where the table
-      has only some of those that the report averages: one word means one set; of folds, that of
-      their dataset, whatever was trained on; ``corruption`` and
+    - ``test_set``; ``place``: "in-dataset" for a test set like the one trained on,
+      "cross-dataset" for those that a mean over other datasets averages, else the name of the
+      test set, also where the table has only some of those that the report averages: one word
+      means one set; of folds, that of their dataset, whatever was trained on; ``corruption`` and
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
       but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
@@ -195,22 +195,22 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
 
 
 def gaps(scores: pd.DataFrame) -> list[str]:
-    """A sentence for each main detector that lacks test sets of the mean across.
+    """A sentence for each main detector that lacks test sets of the cross-dataset mean.
 
     :func:`dfnb.report.metrics.measure` has no mean for it where another detector has more of them.
     ``scores`` are those of :func:`scores`.
     """
     main = scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
     rows = main[["detector", "test_set", "place"]].drop_duplicates()
-    across = rows[rows["place"] == "across"]
-    counts = across["detector"].value_counts()
+    elsewhere = rows[rows["place"] == "cross-dataset"]
+    counts = elsewhere["detector"].value_counts()
     sentences = []
     for detector in rows["detector"].unique():
         known = {*rows.loc[rows["detector"] == detector, "test_set"]}  # also those of other places
-        lacking = [name for name in across["test_set"].unique() if name not in known]
+        lacking = [name for name in elsewhere["test_set"].unique() if name not in known]
         if lacking:
             is_blank = counts.get(detector, 0) < counts.max()
-            what = "no mean across" if is_blank else "another mean across than other detectors"
+            what = "no cross-dataset mean" if is_blank else "another cross-dataset mean than others"
             sentences.append(f"{detector} has {what}: it has no scores of {', '.join(lacking)}.")
     return sentences
 
@@ -307,8 +307,8 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables as one, without columns of only NaN; empty if there is none.
 
     Texts are categories, which become the same in all rows: of DETECTOR_COLUMNS in the order in
-    which they appear, of places in the order of a printed table: within, across, the rest; all
-    others by name.
+    which they appear, of places in the order of a printed table (in-dataset, cross-dataset, the
+    rest), all others by name.
     """
     if not parts:
         return pd.DataFrame()
@@ -319,7 +319,7 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
         is_sorted = name in TEXTS
         joined = union_categoricals([part[name] for part in parts], sort_categories=is_sorted)
         categories[name] = joined.remove_unused_categories()
-    places = dict.fromkeys(["within", "across", *categories["place"].categories])
+    places = dict.fromkeys(["in-dataset", "cross-dataset", *categories["place"].categories])
     categories["place"] = categories["place"].set_categories([*places])
     numbers = pd.concat([part.drop(columns=[*categories]) for part in parts], ignore_index=True)
     table = numbers.dropna(axis=1, how="all").assign(**categories)
@@ -356,11 +356,11 @@ def _place(source: Source, metadata: About, test_set: str) -> str:
         return re.sub(FOLD, "", test_set)
     if kept.apart and test_set != source.run.train_set:
         return test_set
-    return "within" if kept.domain == metadata.train_domain else "across"
+    return "in-dataset" if kept.domain == metadata.train_domain else "cross-dataset"
 
 
 def _named_unless_whole(table: pd.DataFrame, files: Iterable[Source]) -> pd.DataFrame:
-    """The table, with test sets by name in place of "across" where it lacks some of the report's.
+    """The table, with test sets by name for "cross-dataset" where it lacks some of the report's.
 
     ``files`` are those of the report.
     """
@@ -368,12 +368,12 @@ def _named_unless_whole(table: pd.DataFrame, files: Iterable[Source]) -> pd.Data
     for source in files:
         metadata = source.about
         of_file = metadata.test_sets
-        averaged |= {name for name in of_file if _place(source, metadata, name) == "across"}
-    is_across = table["place"] == "across"
-    if averaged <= {*table.loc[is_across, "test_set"]}:
+        averaged |= {name for name in of_file if _place(source, metadata, name) == "cross-dataset"}
+    is_elsewhere = table["place"] == "cross-dataset"
+    if averaged <= {*table.loc[is_elsewhere, "test_set"]}:
         return table
-    place = table["place"].astype(str).where(~is_across, table["test_set"].astype(str))
-    order = dict.fromkeys(["within", *place.unique()])
+    place = table["place"].astype(str).where(~is_elsewhere, table["test_set"].astype(str))
+    order = dict.fromkeys(["in-dataset", *place.unique()])
     return table.assign(place=pd.Categorical(place, [*order]))
 
 

@@ -28,7 +28,9 @@ TITLES = {
     "pixel_auc": "pixel AUC",
     "pixel_ap": "pixel AP",
     "pointing": "pointing game",
-    "energy": "energy in mask",
+    "constant pixel_ap": "pixel AP of the mean-mask baseline",
+    "energy": "relevance mass in the mask",
+    "constant energy": "relevance mass of the mean-mask baseline",
 }
 BASELINE = "xception"  # the paper of the plain classifier
 NOTHING = Markdown("*This report has nothing to show here.*")
@@ -114,8 +116,8 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
     """The AUC of each variant of an ablation minus that of its reference, see :func:`by_place`.
 
     The reference is the variant MAIN or, where there is none, the paper's main detector. A mean
-    over some of the reference's datasets across, because the variant was trained on one of them, is
-    not called "across": its ``place`` names them.
+    over some of the reference's other datasets, because the variant was trained on one of them, is
+    not called "cross-dataset": its ``place`` names them.
     """
     parts = []
     groups = scores.groupby(["paper", "ablation"], observed=True, sort=False)
@@ -127,8 +129,8 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
             names = [*rows["detector"].unique(), references[0]]
             differences = by_place(scores[scores["detector"].isin(names)], minus=references[0])
             is_reference = scores["detector"] == references[0]
-            across = {*scores.loc[is_reference & (scores["place"] == "across"), "test_set"]}
-            is_part = (differences["place"] == "across") & (
+            across = {*scores.loc[is_reference & (scores["place"] == "cross-dataset"), "test_set"]}
+            is_part = (differences["place"] == "cross-dataset") & (
                 differences["of_sets"].map(set) != across
             )
             place = differences["place"].where(~is_part, differences["of_sets"].map(ranges))
@@ -211,9 +213,9 @@ def test_sets(report: str) -> pd.DataFrame:
     """One row per test set of a report: what was scored, and what is known of it.
 
     Columns: ``real videos``, ``fake videos``, ``clusters`` and ``frames``, how many were scored;
-    ``compression`` and ``crop``, in words; ``in the mean``: "within" or "across" (both, where
-    detectors were trained on different datasets), "none" where its manifest sets it apart; and
-    ``fingerprint``, which identifies its frames.
+    ``compression`` and ``crop``, in words; ``in the mean``: "in-dataset" or "cross-dataset" (both,
+    where detectors were trained on different datasets), "none" where its manifest sets it apart;
+    and ``fingerprint``, which identifies its frames.
     """
     rows = reading.scores(report, level="frame")
     rows = rows[rows["corruption"] == ""]
@@ -223,7 +225,9 @@ def test_sets(report: str) -> pd.DataFrame:
     table = {}
     for name, of_set in rows.groupby("test_set", observed=True):
         videos = of_set[reading.UNITS["video"]].drop_duplicates()
-        places = [each for each in ("within", "across") if (of_set["place"] == each).any()]
+        places = [
+            each for each in ("in-dataset", "cross-dataset") if (of_set["place"] == each).any()
+        ]
         table[name] = {
             "real videos": (videos["label"] == 0).sum(),
             "fake videos": (videos["label"] == 1).sum(),
@@ -341,7 +345,8 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
     is_undecided = judged["verdict"] == "undecided"
     table["verdict"] += detectable.where(is_undecided & judged["detectable"].notna(), "")
     table = table.set_index(["detector", "claim", "on"])
-    return table[["ours", "verdict", *names, "registered"]]
+    table = table[["ours", "verdict", *names, "registered"]]
+    return table.rename(columns={"registered": "preregistered"})
 
 
 # ---------------------------------------------------------------- captions and files

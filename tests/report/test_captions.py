@@ -244,10 +244,14 @@ def kinds():
     yield "methods", by_method, of_scores
     of_one = scores[scores["test_set"] == A]
     yield "by seed", few(of_one, "AUC", ["detector", "seed"]), partial(rows_of, of_one)
-    names = ["AUC", "false alarms", "EER"]
+    names = ["AUC", "false positive rate", "EER"]
     yield "frames", tables.by_place(frames, names[:1], **limits), partial(rows_of, frames)
     real = frames[frames["label"] == 0]
-    yield "false alarms", tables.by_place(frames, names[1:2], **limits), partial(rows_of, real)
+    yield (
+        "false positive rate",
+        tables.by_place(frames, names[1:2], **limits),
+        partial(rows_of, real),
+    )
     masked = scores.dropna(subset="pixel_ap")
     yield "located", tables.by_place(scores, ["pixel_ap"]), partial(rows_of, masked)
     shares = [few(located, name, by) for name in ("energy", "constant energy")]
@@ -281,7 +285,7 @@ def test_a_caption_says_what_its_rows_are_of():
 
 
 STUDIES = ["study-bed", "study-ff-like", "study-papers", "study-real", "study-recipe"]
-PLACES = {"within", "across"}
+PLACES = {"in-dataset", "cross-dataset"}
 CONDITION = ["test_set", "corruption", "map", "sanity"]
 
 
@@ -310,7 +314,7 @@ def measured(name):
         rows = pd.read_parquet(path, columns=CONDITION).drop_duplicates()
         for row in rows.itertuples():
             kept = about.test_sets[row.test_set]
-            place = "within" if kept.domain == about.train_domain else "across"
+            place = "in-dataset" if kept.domain == about.train_domain else "cross-dataset"
             is_apart = kept.apart and row.test_set != run.train_set
             facts["places"][row.test_set] = row.test_set if is_apart else place
             facts["seeds"][row.test_set, row.corruption != "", row.map].add(run.seed)

@@ -145,12 +145,12 @@ def test_claims_are_judged_on_each_place_they_name(judge):
         {"sets": ["synth-a"], "seeds": [0, 1, 2, 3, 9]},
     ]
     rows = judge(*changes).set_index(["id", "on"])
-    on = ["within", "across", "synth-a", "synth-b", "synth-c"]
+    on = ["in-dataset", "cross-dataset", "synth-a", "synth-b", "synth-c"]
     assert rows.loc["c0"].index.tolist() == on
     verdicts = rows["verdict"]
-    assert verdicts["c0", "within"] == verdicts["c0", "synth-a"] == "better"
-    assert verdicts["c0", "across"] == "exploratory: a mean over fewer than 3 test sets"
-    assert verdicts["c1", "within"] == "no material gain"  # both look at the same places
+    assert verdicts["c0", "in-dataset"] == verdicts["c0", "synth-a"] == "better"
+    assert verdicts["c0", "cross-dataset"] == "exploratory: a mean over fewer than 3 test sets"
+    assert verdicts["c1", "in-dataset"] == "no material gain"  # both look at the same places
     # The blurred scores are the same, so LAE loses what it is better by.
     lost = rows.loc[("c2", "synth-b")]
     assert lost["verdict"] == "worse" and lost["value"] < -0.1

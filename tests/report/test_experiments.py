@@ -73,7 +73,7 @@ def test_a_number_is_a_mean_over_the_test_sets_of_its_place(script, entries):
     """By hand for Locate and Verify across, and NOT_RUN for a detector that no report has."""
     [across] = [each for each in entries if each["id"] == "lv-cross"]
     table = scores("study-bed")
-    table = table[(table["detector"] == "Locate and Verify") & (table["place"] == "across")]
+    table = table[(table["detector"] == "Locate and Verify") & (table["place"] == "cross-dataset")]
     by_set = measure(table[table["corruption"] == ""], "AUC", "test_set")
     assert len(by_set) == 24
     value = script.number(**across["ours"]["AUC"])["value"].item()

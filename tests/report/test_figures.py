@@ -19,7 +19,7 @@ from dfnb.report import figures
 from dfnb.report.metrics import Trainings, measure
 from dfnb.store.runs import StoredRun
 
-PLACES = ("within", "across")
+PLACES = ("in-dataset", "cross-dataset")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def numbers(names, minus=""):
     """Numbers of these detectors in two places."""
     rows = []
     for count, name in enumerate(names):
-        for place in ("within", "across"):
+        for place in ("in-dataset", "cross-dataset"):
             value = 0.3 + 0.6 * count / len(names)
             row = {"detector": name, "place": place, "value": value}
             rows.append({**row, "low": value - 0.05, "high": value + 0.05})
@@ -55,7 +55,7 @@ def test_names_and_labels_are_inside(count):
     figure.canvas.draw()
     labels = figure.axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == names
-    for axes, place in zip(figure.axes, ["within", "across"]):
+    for axes, place in zip(figure.axes, ["in-dataset", "cross-dataset"]):
         assert axes.get_title() == place
         for part in (axes.title, *labels):
             box = part.get_window_extent()
@@ -68,7 +68,7 @@ def test_values_intervals_and_seeds_are_drawn_where_they_are():
     by_seed = pd.concat([rows.assign(value=rows["value"] + error) for error in (-0.01, 0.01)])
     figure = figures.forest(rows, by_seed)
     assert figure.get_supxlabel() == "AUC"
-    for panel, of_place in zip(figure.axes, ("within", "across")):
+    for panel, of_place in zip(figure.axes, ("in-dataset", "cross-dataset")):
         expected = rows[rows["place"] == of_place]
         heights = ["AB".index(name) for name in expected["detector"]]
         assert panel.get_ylim() == (1.5, -0.5)  # the first detector is above
@@ -90,7 +90,8 @@ def test_differences_have_a_line_at_zero_and_a_band_of_what_is_immaterial():
         assert axes.patches[0].get_extents().transformed(axes.transData.inverted()).width > 0
     assert figure.get_supxlabel() == "AUC minus that of C"
     rows = numbers("AB", minus="C")
-    rows.loc[rows["place"] == "across", "minus"] = "D"  # another is subtracted in the other panel
+    # Another detector is subtracted in the other panel.
+    rows.loc[rows["place"] == "cross-dataset", "minus"] = "D"
     assert figures.forest(rows, material=0.02).get_supxlabel() == "difference in AUC"
 
 
@@ -185,12 +186,12 @@ def legend_of(figure):
 
 def test_distributions_are_shares_of_each_panel_beside_the_threshold():
     rows = {"score": [0.1, 0.5, 0.5, 0.5, 0.9], "video": ["real"] * 4 + ["fake"]}
-    scores = pd.DataFrame(rows).assign(place="within")
-    scores = pd.concat([scores, scores.iloc[2:].assign(place="across")], ignore_index=True)
+    scores = pd.DataFrame(rows).assign(place="in-dataset")
+    scores = pd.concat([scores, scores.iloc[2:].assign(place="cross-dataset")], ignore_index=True)
     figure, _ = drawn(
         "07_cross_dataset", "distributions", of_first=scores, of_runs=[0.6, 0.8], first_detector="A"
     )
-    for axes, place, share in zip(figure.axes, ("within", "across"), (0.75, 1)):
+    for axes, place, share in zip(figure.axes, ("in-dataset", "cross-dataset"), (0.75, 1)):
         assert axes.get_title() == place
         tops = [path.get_paths()[0].vertices[:, 1].max() for path in axes.collections]
         assert sorted(tops) == sorted([share, 1])
@@ -200,7 +201,7 @@ def test_distributions_are_shares_of_each_panel_beside_the_threshold():
 
 def test_a_place_without_frames_has_no_panel():
     rows = {"detector": ["A", "A"], "label": [0, 1], "score": [0.2, 0.8]}
-    place = pd.Categorical(["within"] * 2, ["within", "across"])
+    place = pd.Categorical(["in-dataset"] * 2, ["in-dataset", "cross-dataset"])
     frames = pd.DataFrame(rows).assign(place=place)
     tables = SimpleNamespace(main=lambda _: frames)
     results = SimpleNamespace(
@@ -216,7 +217,12 @@ def test_a_place_without_frames_has_no_panel():
 def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
     draw = np.random.default_rng(0)
     parts = []
-    names = [("_mine", "within"), ("B", "within"), ("B", "across"), ("C", "across")]
+    names = [
+        ("_mine", "in-dataset"),
+        ("B", "in-dataset"),
+        ("B", "cross-dataset"),
+        ("C", "cross-dataset"),
+    ]
     for detector, place in names:
         rows = {"label": np.arange(400) % 2, "score": draw.random(400)}
         parts.append(pd.DataFrame(rows).assign(detector=detector, place=place, paper="a"))
@@ -233,7 +239,7 @@ def test_roc_curves_have_the_area_of_the_scores_and_one_look_per_detector():
     colours = [{colour for place, colour in curves if place == each} for each in PLACES]
     (of_both,) = colours[0] & colours[1]
     assert len({curves[place, of_both].get_marker() for place in PLACES}) == 1
-    for place, part in (("within", parts[1]), ("across", parts[2])):
+    for place, part in (("in-dataset", parts[1]), ("cross-dataset", parts[2])):
         line = curves[place, of_both]
         area = np.trapezoid(line.get_ydata(), line.get_xdata())
         assert area == pytest.approx(roc_auc_score(part["label"], part["score"]))
@@ -318,7 +324,7 @@ def test_seventeen_detectors_have_legible_roc_curves():
     draw = np.random.default_rng(0)
     rows = []
     for k, detector in enumerate(SEVENTEEN):
-        for place in ("within", "across", "photographs"):
+        for place in ("in-dataset", "cross-dataset", "photographs"):
             row = {"label": np.arange(40) % 2, "score": draw.random(40), "place": place}
             rows.append(pd.DataFrame(row).assign(detector=detector, paper=PAPERS[k % 5]))
     figure, _ = drawn(
@@ -362,7 +368,9 @@ SIX = [
 
 
 def test_a_forest_plot_is_legible_in_one_column():
-    rows = pd.concat([numbers(SIX), numbers(SIX).query("place == 'across'")], ignore_index=True)
+    rows = pd.concat(
+        [numbers(SIX), numbers(SIX).query("place == 'cross-dataset'")], ignore_index=True
+    )
     rows.loc[len(rows) - len(SIX) :, "place"] = "photographs"
     with plt.rc_context(figures.IN_ONE_COLUMN):
         figure = figures.forest(rows)

@@ -15,7 +15,7 @@ from dfnb.report.metrics import (
     ACCURACY,
     AT_THRESHOLD,
     CALLED,
-    FALSE_ALARMS,
+    FALSE_POSITIVE_RATE,
     METRICS,
     cross_fitted,
     measure,
@@ -92,7 +92,7 @@ def test_metrics_of_one_group_by_hand():
         "EER": 0.25,
         ACCURACY: (3 / 4 + 3 / 4) / 2,
         AT_THRESHOLD: (3 / 4 + 2 / 4) / 2,
-        FALSE_ALARMS: 2 / 4,
+        FALSE_POSITIVE_RATE: 2 / 4,
         CALLED: 5 / 8,
     }
     assert {*expected} == {*METRICS}
@@ -100,8 +100,8 @@ def test_metrics_of_one_group_by_hand():
         number = only(measure(scores, metric, "detector", thresholds=limits))
         assert number["value"] == pytest.approx(value)
         # A threshold without replicates is too uncertain for an interval.
-        assert np.isnan(number["low"]) == (metric in (AT_THRESHOLD, FALSE_ALARMS, CALLED))
-    number = only(measure(scores, FALSE_ALARMS, "detector", thresholds=limits))
+        assert np.isnan(number["low"]) == (metric in (AT_THRESHOLD, FALSE_POSITIVE_RATE, CALLED))
+    number = only(measure(scores, FALSE_POSITIVE_RATE, "detector", thresholds=limits))
     assert (number["n_real"], number["n_fake"]) == (4, 0)
 
 
@@ -109,7 +109,7 @@ def test_replicates_of_a_threshold_widen_the_interval():
     scores = tables(seeds=[0])
     fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
     varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
-    for metric in (FALSE_ALARMS, CALLED):
+    for metric in (FALSE_POSITIVE_RATE, CALLED):
         one, other = (
             only(measure(scores, metric, "detector", thresholds=limits))
             for limits in (fixed, varied)
@@ -154,8 +154,8 @@ def test_without_rows_or_a_class_there_is_no_row_and_a_mistyped_column_is_named(
         measure(tables(sets="ab"), "AUC", "detector")
     with pytest.raises(DfnbError, match="there is no detector 'b'; known are A, B"):
         measure(tables("AB"), "AUC", "detector", minus="b")
-    with pytest.raises(DfnbError, match="false alarms needs thresholds"):
-        measure(scores, FALSE_ALARMS, "detector")
+    with pytest.raises(DfnbError, match="false positive rate needs thresholds"):
+        measure(scores, FALSE_POSITIVE_RATE, "detector")
     with pytest.raises(DfnbError, match="has another detector: add detector to by or mean_over"):
         measure(tables("AB"), "AUC", "test_set", minus="B")
 
@@ -451,7 +451,7 @@ def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
     of_seeds = np.array(row["seed_values"])
     variance = (pseudo - others).var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2
     assert row["error"] == pytest.approx(variance**0.5)
-    others = tables("AB", (1, 2, 3), sets=("a", "b"), place="within")
+    others = tables("AB", (1, 2, 3), sets=("a", "b"), place="in-dataset")
     both = pd.concat([others, scores.assign(place="clips", method="swap", corruption="")])
     numbers = measure(both, "AUC", ["place", "detector"], "test_set", minus="A")
     within, clips = numbers.to_dict("records")  # each place by its own rule

@@ -88,8 +88,13 @@ def test_places_follow_the_manifests():
     planted.write("demo", "xception", more=more, train_set="bed-30")
     table = scores("demo")
     places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
-    expected = {"bed": "within", "bed-31": "within", "world-01": "across", "my-own": "across"}
-    expected |= {A: "across", B: "across", "photographs": "photographs"}
+    expected = {
+        "bed": "in-dataset",
+        "bed-31": "in-dataset",
+        "world-01": "cross-dataset",
+        "my-own": "cross-dataset",
+    }
+    expected |= {A: "cross-dataset", B: "cross-dataset", "photographs": "photographs"}
     assert places == expected
 
 

@@ -39,7 +39,7 @@ def aucs(units):
 def by_place(values):
     """Means over test sets and seeds, by detector, within and across, and those of each seed."""
     places = values.index.get_level_values("test_set") == WITHIN
-    place = np.where(places, "within", "across")
+    place = np.where(places, "in-dataset", "cross-dataset")
     of_seed = values.groupby([values.index.get_level_values(name) for name in KEYS[:2]] + [place])
     of_seed = of_seed.mean().rename_axis(["detector", "seed", "place"])
     return of_seed.groupby(["detector", "place"]).mean(), of_seed
@@ -84,7 +84,7 @@ def test_a_committed_study_counted_again(checkout, frames, results):
         again = [of_seed[row.detector, seed, row.place] for seed in row.of_seeds]
         assert again == pytest.approx(list(row.seed_values), abs=1e-9)
     for row in table_of(tables / "cross_dataset.md").to_dict("records"):
-        for place in ("within", "across"):
+        for place in ("in-dataset", "cross-dataset"):
             if "×" not in row["detector"]:
                 assert row[place].startswith(shown(mean[row["detector"], place]))
     differences = results[results["table"].isin(["differences", "variants"])]
@@ -107,7 +107,7 @@ def test_the_frames_of_a_committed_study_counted_again(checkout, frames, results
     mean, _ = by_place(
         (real["score"] > real["threshold"]).groupby([real[key] for key in KEYS]).mean()
     )
-    alarms = results[results["table"] == "false_alarms"]
+    alarms = results[results["table"] == "false_positive_rate"]
     assert len(alarms) == 10
     for row in alarms.itertuples():
         assert mean[row.detector, row.place] == pytest.approx(row.value, abs=1e-9)

@@ -42,11 +42,11 @@ def test_the_main_table_is_in_the_order_of_detectors_and_places(scores):
     numbers = tables.by_place(tables.main(scores))
     table = tables.pivot(numbers)
     assert table.index.tolist() == ["Baseline", "Locate and Verify"]
-    assert table.columns.tolist() == ["within", "across"]
+    assert table.columns.tolist() == ["in-dataset", "cross-dataset"]
     measured = report.measure(tables.main(scores), "AUC", ["detector", "test_set"])
     expected = tables.pivot(measured, columns="test_set")  # the first set is that of training
     assert table.to_numpy().tolist() == expected[[A, B]].to_numpy().tolist()
-    assert table.loc["Baseline", "across"].startswith(f"{numbers['value'].iloc[-2]:.3f}")
+    assert table.loc["Baseline", "cross-dataset"].startswith(f"{numbers['value'].iloc[-2]:.3f}")
 
 
 def test_the_baseline_is_found_by_its_paper():
@@ -62,7 +62,7 @@ def test_the_baseline_is_found_by_its_paper():
     numbers = tables.minus_baseline(both)
     assert {*numbers["minus"]} == {"Baseline, lr 0.01"} and (numbers["value"] < 0).all()
     assert {*numbers["detector"]} == {"this run"}
-    assert numbers["place"].tolist() == ["within", "across"]
+    assert numbers["place"].tolist() == ["in-dataset", "cross-dataset"]
     assert tables.minus_baseline(run).empty
 
 
@@ -73,19 +73,24 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
     planted.write("gaps", "locate_and_verify")
     scores = report.scores("gaps")
     table = tables.pivot(tables.by_place(tables.main(scores)))
-    assert table["across"].tolist()[1] == "–" != table["across"].tolist()[0]
+    assert table["cross-dataset"].tolist()[1] == "–" != table["cross-dataset"].tolist()[0]
     printed = capsys.readouterr().out
-    assert "Locate and Verify has no mean across" in printed and "smoke-b." in printed
+    assert "Locate and Verify has no cross-dataset mean" in printed and "smoke-b." in printed
 
 
 def test_a_test_set_in_no_mean_has_a_place_of_its_own():
     more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
     planted.write("aside", "xception", more=more)
     scores = tables.main(report.scores("aside"))
-    places = ["within", "across", "photographs", "tasks-unseen"]
+    places = ["in-dataset", "cross-dataset", "photographs", "tasks-unseen"]
     assert tables.by_place(scores)["place"].tolist() == places
     kept = tables.test_sets("aside")["in the mean"].to_dict()
-    assert kept == {A: "within", B: "across", "photographs": "none", "tasks-unseen": "none"}
+    assert kept == {
+        A: "in-dataset",
+        B: "cross-dataset",
+        "photographs": "none",
+        "tasks-unseen": "none",
+    }
 
 
 def test_the_table_of_test_sets_counts_what_was_scored():
@@ -137,7 +142,7 @@ def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
         ("lae", "LAE, face swap: 0 %", "LAE, face swap: main"),
         ("locate_and_verify", "Locate and Verify, quirks: update", "Locate and Verify"),
     }
-    assert {*numbers["place"]} == {"within", "across"}
+    assert {*numbers["place"]} == {"in-dataset", "cross-dataset"}
     none = tables.variants(tables.main(scores))
     assert tables.listed(none, ["detector", "minus", "place"]).empty
 
@@ -216,8 +221,8 @@ def test_maps_are_shown_beside_their_check_whatever_it_says():
     table = tables.pivot(shares(report.maps("hand")), ["detector", "map", "test_set"], "metric")
     table = table.loc["Baseline"]
     assert table.index.tolist() == [(name, A) for name in ("Grad-CAM", "shape", "edges")]
-    assert table.columns.tolist() == ["energy in mask", "constant energy"]
-    assert table.loc[("edges", A), "energy in mask"].startswith("0.898")
+    assert table.columns.tolist() == [tables.TITLES[name] for name in ("energy", "constant energy")]
+    assert table.loc[("edges", A), "relevance mass in the mask"].startswith("0.898")
     assert tables.pivot(shares(report.maps("hand").head(0))).empty
 
 
