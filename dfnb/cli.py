@@ -111,7 +111,8 @@ def report(
     """Make a report again from its stored scores: results, notebook and page.
 
     This needs neither a network nor a dataset. The report's folder paper/ has all figures as PDF
-    and SVG in one and two columns, all tables as LaTeX and CSV, and captions as text.
+    and SVG in one and two columns, all tables as LaTeX, and captions as text; the numbers of each
+    table stand as CSV in tables/.
     """
     folder = files.report_folder(profile)
     if not (folder / "scores").exists():  # rebuild would make the folder of a misspelled name

@@ -8,7 +8,7 @@ such weights at once; the first row is all ones, so the first value is that of t
 one score: a video or a frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -147,21 +147,46 @@ def eer(
     It is where FPR = 1 - TPR on the points of the ROC curve, joined by lines; NaN where a class is
     not drawn.
     """
+    curves = _roc_curves(score, label, cluster, weights)
+    # fpr + tpr - 1 rises from -1 to 1 along the curve.
+    return np.array([np.interp(0, fpr + tpr - 1, fpr) if len(fpr) else NAN for fpr, tpr in curves])
+
+
+def tpr_at(
+    score: Array,
+    label: Array,
+    cluster: Array,
+    weights: Array,
+    fpr: float,
+) -> Array:
+    """The TPR (R,) at this ``fpr``, on the ROC curve of :func:`eer`; arguments as there."""
+    curves = _roc_curves(score, label, cluster, weights)
+    return np.array([np.interp(fpr, *curve) if len(curve[0]) else NAN for curve in curves])
+
+
+def _roc_curves(
+    score: Array,
+    label: Array,
+    cluster: Array,
+    weights: Array,
+) -> Iterator[tuple[Array, Array]]:
+    """FPR and TPR, (points,) from 0 to 1, under each row of ``weights``.
+
+    Both are empty where a class is not drawn. Arguments as in :func:`auc`.
+    """
     order = np.argsort(-score, kind="stable")
     is_fake = label[order]
     # The curve has a point after the last unit of each distinct score.
     is_last = np.append(np.diff(score[order]) != 0, True)
-    rates = []
     for of_clusters in weights:
         weight = of_clusters[cluster[order]]
         false_positives = (weight * ~is_fake).cumsum()[is_last]
         true_positives = (weight * is_fake).cumsum()[is_last]
-        with np.errstate(invalid="ignore"):
+        if false_positives[-1] and true_positives[-1]:
             fpr = np.append(0, false_positives / false_positives[-1])
-            tpr = np.append(0, true_positives / true_positives[-1])
-        excess = fpr + tpr - 1  # rises from -1 to 1 along the curve, or is NaN
-        rates.append(np.interp(0, excess, fpr) if excess[-1] == 1 else NAN)
-    return np.array(rates)
+            yield fpr, np.append(0, true_positives / true_positives[-1])
+        else:
+            yield np.array([]), np.array([])
 
 
 # ---------------------------------------------------------------- intervals and tests

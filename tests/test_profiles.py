@@ -590,14 +590,15 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     p._is_shown = reports.is_shown(p.report, BASELINE, p.model_dump(mode="json"))
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
+    saved += figures.show(plt.figure(), p.folder, "points", "Points.", has_frames=False)
     saved += tables.save(pd.DataFrame({"n": [1]}), "Counted.", p.folder, "numbers", "Numbers")
-    assert len(saved) == 2 and all(path.exists() for path in saved)
+    assert len(saved) == 3 and all(path.exists() for path in saved)
     for call in calls.shown:
         files.write_bytes(own_home / call.executed, b"{}")
     words = ["git", "-C", str(own_home), "add", "-n", "reports"]
     added = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "tables/numbers.md" in added
-    assert not re.search(r"\.(png|pdf|svg|ipynb|html)", added)
+    seen = re.findall(r"\w+/\w+\.(?:png|pdf|svg|ipynb|html|md)", added)
+    assert {*seen} == {"tables/numbers.md", "figures/points.png", "notebooks/10_report.ipynb"}
 
 
 def test_silence_ends_a_call_and_its_kernel(tmp_path):

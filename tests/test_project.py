@@ -319,7 +319,7 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     if not (checkout / ".git").exists():
         pytest.skip("git alone knows what it ignores")
     written = ["reports/demo/index.html", "reports/smoke/results.parquet", "runs/x/record.json"]
-    written += ["datasets/x/a.npy", "reports/study/tables/x.csv", "reports/study/logs/x.txt"]
+    written += ["datasets/x/a.npy", "reports/study/tables/x.tex", "reports/study/logs/x.txt"]
     evidence = ["scores/x.parquet", "tables/x.md", "figures/x.png"]
     evidence += ["profile.yaml", "records/x.json", "weights/x.safetensors", "results.parquet"]
     for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:

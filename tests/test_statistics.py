@@ -47,6 +47,7 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
     thresholds = np.arange(1001) / 1000
     shares = statistics.mean(score, cluster, weights, thresholds)
     eers = statistics.eer(score, label, cluster, weights)
+    rates = statistics.tpr_at(score, label, cluster, weights, 0.05)
     for place in (0, 1, 500, 1000):  # .5 is a threshold and a score
         of_units = weights[place][cluster]
         expected = roc_auc_score(label, score, sample_weight=of_units)
@@ -56,6 +57,7 @@ def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
         assert shares[place] == pytest.approx(np.average(is_above, weights=of_units))
         fpr, tpr, _ = roc_curve(label, score, sample_weight=of_units)
         assert eers[place] == pytest.approx(np.interp(0, fpr + tpr - 1, fpr), abs=1e-12)
+        assert rates[place] == pytest.approx(np.interp(0.05, fpr, tpr), abs=1e-12)
 
 
 @pytest.mark.parametrize("clusters", [1, 7, 40])

@@ -120,6 +120,7 @@ def show(
     name: str,
     caption: str,
     run: StoredRun | None = None,
+    has_frames: bool = True,
 ) -> list[Path]:
     """Display a figure with its caption, and save it; returns the path of its PNG.
 
@@ -134,14 +135,16 @@ def show(
         name: Of the files.
         caption: What the figure shows, and how it was made.
         run: This run, if the figure is of it alone, see :func:`dfnb.store.reports.file_name`.
+        has_frames: Whether it shows frames, perhaps of real people, see
+            :func:`dfnb.store.reports.pictures_folder`; else numbers.
     """
     drawn = figure if isinstance(figure, Figure) else figure()
     _display(drawn, caption)
     saved = []
     if folder:
         name = reports.file_name(folder.name, name, run)
-        path = reports.pictures_folder(folder.name) / "figures" / f"{name}.png"
-        saved.append(_save(drawn, path, {CAPTION: caption}))
+        place = reports.pictures_folder(folder.name) if has_frames else folder
+        saved.append(_save(drawn, place / "figures" / f"{name}.png", {CAPTION: caption}))
         paper = reports.paper_folder(folder.name) / "figures"
         write_bytes(paper / f"{name}.txt", f"{caption}\n".encode())
         for suffix in ("pdf", "svg"):

@@ -30,7 +30,8 @@ AT_THRESHOLD = "accuracy at 5% validation FPR"
 FALSE_POSITIVE_RATE = "false positive rate"
 CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_POSITIVE_RATE, CALLED)
-TWO_CLASSES = ("AUC", "EER", ACCURACY, AT_THRESHOLD)  # need real and fake units
+TPR = "TPR at 5% FPR"  # of the test set itself
+TWO_CLASSES = ("AUC", "EER", TPR, ACCURACY, AT_THRESHOLD)  # need real and fake units
 LESS_IS_BETTER = ("EER", FALSE_POSITIVE_RATE, CALLED)
 CORRELATION = "rank correlation"  # in [-1, 1]
 METRICS = (*TWO_CLASSES, FALSE_POSITIVE_RATE, CALLED)  # any other is the mean of a column
@@ -339,6 +340,8 @@ def _estimate(
             of_seed = statistics.auc(value, label, cluster, weights)
         elif metric == "EER":
             of_seed = statistics.eer(value, label, cluster, weights)
+        elif metric == TPR:
+            of_seed = statistics.tpr_at(value, label, cluster, weights, 0.05)
         elif metric in (ACCURACY, AT_THRESHOLD):
             threshold = np.array([0.5]) if metric == ACCURACY else threshold
             fpr = statistics.mean(value[~label], cluster[~label], weights, threshold)

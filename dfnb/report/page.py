@@ -6,9 +6,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
-from dfnb.files import home, write_bytes
+from dfnb.files import home, report_folder, write_bytes
 from dfnb.records import environment
-from dfnb.store import reports
 
 REPORT = "10_report"  # the notebook that is the report
 COMPARISON = "07_cross_dataset"  # the notebook that compares detectors, from scores alone
@@ -55,7 +54,7 @@ def export(report: str, notebook: str) -> Path:
     The page has the outputs without the code, a small style sheet of its own, and links nothing
     that must be loaded from elsewhere.
     """
-    folder = reports.pictures_folder(report)
+    folder = report_folder(report)
     path = folder / "notebooks" / f"{notebook}.ipynb"
     executed = sign(path)
     exporter = HTMLExporter(

@@ -519,8 +519,9 @@ def save(
 ) -> list[Path]:
     """Save a table of texts; returns the path of its Markdown in the report's ``tables/``.
 
-    ``paper/tables/``, see :func:`dfnb.store.reports.paper_folder`, gets it as LaTeX, its title and
-    caption as text, and its numbers as CSV. An empty table is not saved.
+    Its numbers stand beside it as CSV. ``paper/tables/``, see
+    :func:`dfnb.store.reports.paper_folder`, gets it as LaTeX, and its title and caption as text. An
+    empty table is not saved.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
@@ -540,7 +541,8 @@ def save(
     is_text = isinstance(about, str)
     numbers = table if is_text else about
     text = about if is_text else caption(about)
-    write_bytes(paper / f"{name}.csv", numbers.to_csv(index=False).encode())
+    numbers = numbers.drop(columns="of_trainings", errors="ignore")  # they are in the caption
+    write_bytes(folder / "tables" / f"{name}.csv", numbers.to_csv(index=False).encode())
     # As objects first, because a categorical column cannot be filled with a dash.
     table = table.astype(object).fillna("–").astype(str)
     write_bytes(paper / f"{name}.tex", latex(table).encode())

@@ -139,10 +139,9 @@ def rebuild(report: str, paper: bool = False) -> Path:
     ``paper`` first executes the other notebook that needs nothing but scores, for its figures and
     tables. Raises :class:`DfnbError` as :func:`execute_notebook`.
     """
-    from dfnb.report import page  # these import pandas
-    from dfnb.store import reports
+    from dfnb.report import page  # it imports pandas
 
-    folder = reports.pictures_folder(report) / "notebooks"
+    folder = files.report_folder(report) / "notebooks"
     for name in [page.COMPARISON, page.REPORT] if paper else [page.REPORT]:
         notebook = nbformat.read(files.find(f"notebooks/{name}.ipynb"), as_version=4)
         changes = {"report": report, "save": True}

@@ -68,7 +68,8 @@ class Profile(Closed):
             such as ``modules: without CMCE``; the variants of an ablation are compared with its
             variant ``main``, or with the paper's own training where it has none. A variant without
             an ablation, such as ``ResNet-50``, stands beside the papers.
-        faces: ``real`` if its pictures show people: they are then saved where git ignores them.
+        faces: ``real`` if its frames show people: pictures of them, and notebooks with these, are
+            then saved where git ignores them.
         weights: ``all`` if the report keeps the weights of all trainings; otherwise of those whose
             notebooks are executed whole.
         apart: test sets that the report leaves out of means over datasets; None: those whose
@@ -281,9 +282,9 @@ def calls(name: str, main: bool = False) -> Calls:
         left_out += [named for p in planned if p not in asked for named in _named(p)]
         planned = asked
     folder = Path("reports", name)
-    logs, notebooks = folder / "logs", folder / "notebooks"
-    if profile.faces == "real":  # as reports.pictures_folder
-        notebooks = folder / "faces" / "notebooks"
+    logs, numbers = folder / "logs", folder / "notebooks"
+    # As reports.pictures_folder.
+    pictures = folder / "faces" / "notebooks" if profile.faces == "real" else numbers
     first = {}  # notebook -> the parameters of its first training
     trainings = []
     for p in planned:
@@ -300,11 +301,12 @@ def calls(name: str, main: bool = False) -> Calls:
             "prepare one of its test sets (`dfnb data`)"
         )
     both = {**first, **others}
-    shown = [
-        _call(notebook, notebook, _as_described(name, notebook, both[notebook]), notebooks)
-        for notebook in sorted(profile.notebooks, key=lambda name: name == REPORT)  # the last waits
-        if notebook in both
-    ]
+    shown = []
+    for notebook in sorted(profile.notebooks, key=lambda name: name == REPORT):  # the last waits
+        if notebook in both:
+            p = _as_described(name, notebook, both[notebook])
+            place = numbers if {*type(p).model_fields} == reports.READING else pictures
+            shown.append(_call(notebook, notebook, p, place))
     return Calls(profile=name, trainings=trainings, shown=shown, left_out=left_out)
 
 

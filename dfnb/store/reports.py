@@ -85,10 +85,11 @@ def profile_of(report: str) -> dict[str, Any]:
 
 
 def pictures_folder(report: str) -> Path:
-    """The folder with the notebooks, figures and page of a report.
+    """The folder with a report's pictures of frames, and the notebooks that show them.
 
     It is the report's own or, where its profile says ``faces: real``, ``faces/`` in it, which no
-    git adds: nobody asked the people in it.
+    git adds: nobody asked the people in it. Figures of numbers, the notebooks of READING alone and
+    the page show nobody, and are in the report's own folder.
     """
     folder = report_folder(report)
     if profile_of(report).get("faces") != "real":

@@ -17,6 +17,7 @@ from dfnb.report.metrics import (
     CALLED,
     FALSE_POSITIVE_RATE,
     METRICS,
+    TPR,
     cross_fitted,
     measure,
 )
@@ -90,6 +91,7 @@ def test_metrics_of_one_group_by_hand():
     expected = {
         "AUC": 12 / 16,
         "EER": 0.25,
+        TPR: 0.25 + 0.5 * 0.05 / 0.25,  # at a quarter of FPR two more fakes are found
         ACCURACY: (3 / 4 + 3 / 4) / 2,
         AT_THRESHOLD: (3 / 4 + 2 / 4) / 2,
         FALSE_POSITIVE_RATE: 2 / 4,

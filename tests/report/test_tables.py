@@ -279,7 +279,7 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
     assert "| r     | 50 % & #1 |" in markdown
     paper = report_folder("hand") / "paper" / "tables"
-    assert (paper / "hard.csv").read_text(encoding="utf-8") == "row,a_b\nr,50 % & #1\ns,\n"
+    assert file.with_suffix(".csv").read_text(encoding="utf-8") == "row,a_b\nr,50 % & #1\ns,\n"
     assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
     assert tables.show(pd.DataFrame(), "", report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
@@ -290,7 +290,7 @@ def test_the_numbers_of_a_table_are_saved_as_measured(scores):
     measured = tables.by_place(tables.main(scores))
     (file,) = tables.save(tables.pivot(measured), measured, report_folder("hand"), "n", "N")
     assert file.read_text(encoding="utf-8").endswith(f"\n\n{tables.caption(measured)}\n")
-    read = pd.read_csv(report_folder("hand") / "paper" / "tables" / "n.csv")
+    read = pd.read_csv(file.with_suffix(".csv"))
     for name in ("value", "low", "high", "n_real", "n_fake", "clusters", "seeds"):
         assert read[name].tolist() == measured[name].tolist(), name
     assert read["detector"].tolist() == measured["detector"].tolist()
