@@ -360,7 +360,7 @@ def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatc
         for kind in ("real", "fake/swap"):
             for each in range(2):
                 path = empty_home / "CLIPS" / split / kind / f"{each}.mp4"
-                clips.write(path, clips.moving(6, 40 + 20 * number + 9 * each + len(kind)))
+                clips.write(path, clips.moving(12, 40 + 20 * number + 9 * each + len(kind)))
     monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
     monkeypatch.chdir(empty_home)
     short = {name: TINY[name] for name in ("epochs", "images_per_epoch", "precision")}
@@ -376,7 +376,7 @@ def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatc
             of_run = short if name in papers.notebooks() else {}
             notebooks.execute(name, empty_home, **of_run, **parameters_of(changes))
     page = empty_home / "reports" / "my-report" / "index.html"
-    assert printed.endswith(f"report: {page}\n") and "test/swap: 12 frames of 2 videos" in printed
+    assert printed.endswith(f"report: {page}\n") and "test/swap: 24 frames of 2 videos" in printed
     assert "Baseline" in page.read_text("utf-8")
     (table,) = page.parent.glob("tables/cross_dataset.md")
     assert "2 real and as many fake videos" in table.read_text("utf-8")
