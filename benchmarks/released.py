@@ -1,7 +1,7 @@
 """How far our networks, losses, gradients and training steps are from those of the released codes.
 
 ``python benchmarks/released.py`` writes ``reports/benchmarks/released.csv``, a row per paper, size
-and quantity with the largest relative difference, and prints it as the README's table.
+and quantity with the largest relative difference, and prints it as the table of docs/methods.md.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Deepfake detection papers, reproduced in notebooks that run.
+"""Deepfake detection papers, re-implemented in notebooks that run.
 
 For a notebook of your own there are the functions of :mod:`dfnb.library`, which score, and those of
 :mod:`dfnb.report.own`, which measure scores. They are imported when they are first used, because

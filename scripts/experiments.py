@@ -14,7 +14,7 @@ from dfnb.report import detectors, measure, scores, tables
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 KINDS = (
-    "within dataset",
+    "in-dataset",
     "cross-dataset",
     "cross-manipulation",
     "unseen task",
@@ -26,21 +26,17 @@ KINDS = (
 NOT_RUN = "not run"
 RUN = "run"  # on drawn faces
 NO_EXPERIMENT = "–"  # none of this kind is known of the paper
-HEAD = """# Every experiment of the papers
+HEAD = """# Each paper's experiments
 
 What each paper reports, as far as it is known; what we ran; and the command that runs it on the
-published data, once [they are prepared](../docs/published-data.md). The papers' texts were not
-available to us, so experiments that only they report may be missing. **None was run on the
-published data**, which are gated: no published number is reproduced.
+published data, once [they are prepared](published-data.md). **None was run on the
+published data**, so no published number is reproduced, and ours are not to be compared with them.
+What we found stands in [results](results.md), [words](methods.md#glossary) in methods.
 
-Ours are of small networks on drawn faces, and are not to be compared with published figures: a
-value or a difference, its 95 % interval over people and seeds (across also over datasets), and its
-number of seeds. Fewer than five are exploratory; a number of one seed is of one training, and its
-interval not over seeds. AUC is of videos, accuracy of frames and the mean of both classes; a
-published one may be the share of all frames ([words](glossary.md)). They come from
-[study-bed](../reports/study-bed) and [study-papers](../reports/study-papers), as
-[experiments.yaml](../data_manifest/experiments.yaml) says; `python scripts/experiments.py` writes
-this page.
+Numbers have their 95 % interval and seeds; those of fewer than five seeds are exploratory, and one
+seed is one training. `python scripts/experiments.py` writes this page from
+[experiments.yaml](../data_manifest/experiments.yaml) and the scores of
+[study-bed](../reports/study-bed) and [study-papers](../reports/study-papers).
 
 Which kinds of experiments were run (–: none of this kind is known in that paper):
 """

@@ -1,6 +1,6 @@
 """Draw the finding of README: what each paper's method adds to a plain classifier.
 
-``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of both studies, and
+``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of three studies, and
 saves a PDF beside the PNG.
 """
 
@@ -16,16 +16,18 @@ from dfnb.files import atomic
 from dfnb.report import figures
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-STUDIES = {"study-ff-like": "photographs", "study-bed": "drawn faces"}  # report -> trained on
+# Report -> trained on.
+STUDIES = {"study-ff-like": "forged photographs", "study-bed": "drawn faces"}
+RECIPES = "study-recipe"  # compares with two classifiers
 BASELINE = "Baseline"
 LONGER = f"{BASELINE}, controls: twice the budget"
 WIDE = "Wide baseline"
 ENSEMBLE = f"{BASELINE} × 3"
-# What the figure calls the controls, which are green.
+CONTROLS = (WIDE, LONGER, ENSEMBLE)  # they are green
+# What the figure calls them.
 NAMES = {
-    LONGER: "classifier, twice the training",
-    ENSEMBLE: "three classifiers averaged",
-    WIDE: "classifier of 3.2 times the weights",
+    LONGER: "Baseline, twice the training",
+    ENSEMBLE: "three Baselines averaged",
 }
 MATERIAL = 0.02  # the difference across datasets that the claims call material
 
@@ -35,7 +37,7 @@ def differences(study: str) -> pd.DataFrame:
 
     Each main detector is compared with the baseline, and each control with the baseline on the same
     seeds. The column ``place`` is "in-dataset" or "cross-dataset", the mean over other datasets;
-    ``judged`` says whether a claim on the difference was registered and tested;
+    ``judged`` says whether a claim on the difference was preregistered and tested;
     :func:`dfnb.report.measure` explains the others.
     """
     results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
@@ -52,17 +54,30 @@ def differences(study: str) -> pd.DataFrame:
     return rows.assign(judged=[pair in judged for pair in zip(rows["detector"], rows["place"])])
 
 
+def of_recipes() -> pd.DataFrame:
+    """The differences in study-recipe, with the columns of :func:`differences`.
+
+    ``detector`` names what is subtracted, too: the paper's recipe without its idea, or a smaller
+    classifier with the recipe of DeepfakeBench.
+    """
+    results = pd.read_parquet(CHECKOUT / "reports" / RECIPES / "results.parquet")
+    rows = results.query("table == 'claims'").assign(judged=lambda rows: rows["p_gain"].notna())
+    is_smaller = rows["against"] == BASELINE
+    what = is_smaller.map({True: "smaller classifier", False: "same recipe"})
+    return rows.assign(place=rows["on"], detector=rows["detector"].astype(str) + " − " + what)
+
+
 def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
     """Draw one difference with its interval per line, the first of the detectors at the top.
 
     ``rows`` has the columns ``detector``, ``value``, ``low``, ``high`` and ``judged``: the point of
-    a registered claim is filled.
+    a preregistered claim is filled.
     """
     axes.axvspan(-MATERIAL, MATERIAL, color="0.92", linewidth=0)
     axes.axvline(0, color="black", linewidth=1)
     for row in rows.itertuples():
         place = detectors.index(row.detector)
-        colour = "C1" if row.detector in NAMES else "C0"
+        colour = "C1" if row.detector in CONTROLS else "C0"
         # A line of plot would get the next line style, dashed for every second interval.
         axes.hlines(place, row.low, row.high, color=colour, linewidth=1.5)
         axes.plot([row.low, row.high], [place, place], "|", ms=7, mew=1.5, color=colour)
@@ -78,26 +93,28 @@ def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
 def main(target: Path) -> None:
     """Save the picture as PNG and PDF, with a row of two panels for each study."""
     figures.style()
-    rows_by_study = {study: differences(study) for study in STUDIES}
-    lines = [rows["detector"].nunique() for rows in rows_by_study.values()]
+    rows_by_title = {title: differences(study) for study, title in STUDIES.items()}
+    rows_by_title["released recipes, photographs"] = of_recipes()
+    lines = [rows["detector"].nunique() for rows in rows_by_title.values()]
     figure, panels = plt.subplots(
-        2,
+        len(lines),
         2,
         sharex=True,
         sharey="row",
-        figsize=(figures.width(), 3.7),
+        figsize=(figures.width(), 4.9),
         height_ratios=lines,
     )
-    for axes_of_study, (study, rows) in zip(panels, rows_by_study.items()):
+    for axes_of_study, (title, rows) in zip(panels, rows_by_title.items()):
         detectors = list(rows["detector"].unique())
-        for axes, (place, of_place) in zip(axes_of_study, rows.groupby("place", sort=False)):
+        for axes, place in zip(axes_of_study, ("in-dataset", "cross-dataset")):
+            of_place = rows[rows["place"] == place]
             forest(axes, of_place, detectors)
             sets = of_place["sets"].iloc[0]
-            where = "own dataset" if place == "in-dataset" else f"{sets} other datasets"
-            axes.set_title(f"{STUDIES[study]}: {where}")
+            of_sets = "" if place == "in-dataset" else f", {sets:g} others"
+            axes.set_title(f"{title}:\n{place}{of_sets}")
     figure.supxlabel(
         "difference in video AUC from the plain classifier, with 95 % interval, over five seeds\n"
-        f"(filled: registered claim; green: control; band: ±{MATERIAL:g}; twice the training: 3)",
+        f"(filled: preregistered; green: control; band: ±{MATERIAL:g}; twice the training: 3)",
         fontsize="small",
     )
     # Without the time and the versions of libraries, the same picture has the same bytes.

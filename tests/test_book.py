@@ -55,9 +55,9 @@ def test_pictures_have_the_texts_of_all_pictures_of_their_cell(prepare):
 
 
 def test_other_pages_stay_as_they_are(prepare):
-    source = ["# Findings"]
-    prepare(None, "docs/findings", source)
-    assert source == ["# Findings"]
+    source = ["# Results"]
+    prepare(None, "docs/results", source)
+    assert source == ["# Results"]
 
 
 def test_the_contents_list_every_page_and_nothing_else(checkout):

@@ -571,16 +571,16 @@ def study_home(empty_home, monkeypatch):
     return table
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/your-detector.md", "docs/numbers.md"])
+@pytest.mark.parametrize("name", ["docs/your-detector.md", "docs/methods.md"])
 def test_the_python_of_the_documents_works_as_it_is_typed(
     checkout, study_home, name, capsys, monkeypatch
 ):
     """Where no dataset was made before."""
-    if name == "docs/numbers.md":  # it opens a score file of the repository's folder
+    if name == "docs/methods.md":  # it opens a score file of the repository's folder
         monkeypatch.chdir(checkout)
     exec("\n".join(python_of(checkout / name)), {"__name__": "__main__"})
     printed = capsys.readouterr().out
-    if name == "docs/numbers.md":  # pandas alone gives the AUC of the report
+    if name == "docs/methods.md":  # pandas alone gives the AUC of the report
         scores = report.scores("study-bed", test_sets=["bed"])
         scores = scores.query("detector == 'Baseline' and seed == 30 and corruption == ''")
         expected = report.measure(scores, "AUC", "test_set")["value"]

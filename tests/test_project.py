@@ -26,6 +26,12 @@ from dfnb.running import parameters, profiles
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
+# The tables of texts whose every cell is compared with the reports: where, and how many columns.
+TABLES = [
+    ("README.md", "## What was found", 3),
+    ("docs/results.md", "## Video AUC", 5),
+    ("docs/results.md", "## Size, time", 4),
+]
 # What the rows of a report's table are called in documents; empty: as the place.
 WHAT = {"cross_dataset": "", "differences": "", "false_positive_rate": "false positive rate"}
 
@@ -86,7 +92,7 @@ def text_of(path):
 def test_links_lead_somewhere(checkout):
     """In the documents and in the text of the notebooks; headings, too."""
     kinds = ["*.md", "*/README.md", "docs/*.md", "docs/site/*.md"]
-    kinds += ["notebooks/*.ipynb", "reports/study*/notebooks/*.ipynb"]
+    kinds += ["reports/study*/README.md", "notebooks/*.ipynb", "reports/study*/notebooks/*.ipynb"]
     for path in [path for kind in kinds for path in checkout.glob(kind)]:
         for target in re.findall(r"\]\((?!https?:)([^)\s\\]+)\)", text_of(path)):
             name, _, heading = target.partition("#")
@@ -127,32 +133,144 @@ def table_of(text):
     return pd.DataFrame(rows, columns=header).set_index("detector")
 
 
-@pytest.mark.parametrize(
-    ("heading", "minus"),
-    [
-        ("## Differences from", ["", "Baseline", "Baseline, without reshape: main"]),
-        ("## Video AUC", [""]),
-    ],
-)
-def test_the_findings_have_the_numbers_of_the_committed_reports(checkout, heading, minus):
-    texts = {}  # detector, row or column -> cell; a difference in place of a value
-    for study, faces in (("study-bed", "drawn"), ("study-ff-like", "photographs")):
+def cells_of(checkout):
+    """What a text's table may show: (detector, column) -> cell, from the committed reports.
+
+    Of study-real it is the AUC of the main detectors, which were trained and tested on real swaps.
+    """
+    cells = {}
+    sources = {"study-real": "", "study-bed": "drawn faces", "study-ff-like": "forged photographs"}
+    for study, faces in sources.items():
         report = checkout / "reports" / study
-        texts |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
-        results = pd.read_parquet(report / "results.parquet")
-        results["place"] = results["place"].fillna(results["on"])
-        results["minus"] = results["against"].fillna(results["minus"])
-        results = results.query("minus in @minus and (table in @WHAT or method == 'reshape')")
-        for row in results.itertuples():
+        if faces:
+            cells |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
+        results = pd.read_parquet(report / "results.parquet").query("minus == ''")
+        if "method" in results:
+            results = results.query("table in @WHAT or (table == 'unseen' and method == 'reshape')")
+        for row in results[results["table"].isin([*WHAT, "unseen"])].itertuples():
             what = WHAT.get(row.table, "unseen") or row.place
-            if row.place == "cross-dataset" or what == "in-dataset":
-                cell = tables.cell(row.value, row.low, row.high, row.minus).replace("\u00a0", " ")
-                texts[row.detector.partition(", ")[0], f"{faces}: {what}"] = cell
-    text = (checkout / "docs" / "findings.md").read_text(encoding="utf-8")
-    shown = table_of(text.partition(heading)[2].partition("\n## ")[0])
-    for detector, row in (shown.T if "Differences" in heading else shown).iterrows():
-        for name, cell in row.items():
-            assert cell == texts.get((detector, name), "–"), (detector, name)
+            column = f"{faces}: {what}" if faces else "real swaps"
+            if what == "in-dataset" or (faces and row.place == "cross-dataset"):
+                cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
+                cells[row.detector.partition(", ")[0], column] = cell
+    return cells
+
+
+@pytest.mark.parametrize(("name", "heading", "columns"), TABLES)
+def test_tables_in_texts_have_the_numbers_of_the_committed_reports(
+    checkout, name, heading, columns
+):
+    text = (checkout / name).read_text(encoding="utf-8")
+    shown = table_of(text.partition(heading)[2].partition("\n## ")[0]).drop(
+        columns="fidelity", errors="ignore"
+    )
+    cells = cells_of(checkout)
+    assert shown.shape[1] == columns and len(shown) >= 5
+    for (detector, column), cell in shown.stack().items():
+        missing = "–" if name == "docs/results.md" else "not trained"
+        assert cell == cells.get((detector, column), missing), (detector, column)
+
+
+def numbers_in(text):
+    """The decimal numbers of a text with their signs, and those with an interval as one."""
+    bare = re.sub(r"(?<![\d.])0\.", ".", text.replace("−", "-").replace("\u00a0", " "))
+    number = r"[+-]?\d*\.\d+"
+    return set(re.findall(rf"(?<![\w.]){number}(?: \[{number}, {number}\])?(?![\w.+])", bare))
+
+
+def numbers_of(path):
+    """Those of a file that a text links to; of a CSV as its table would print them."""
+    rows = pd.read_csv(path) if path.suffix == ".csv" else pd.DataFrame()
+    if "value" not in rows:
+        return numbers_in(path.read_text(encoding="utf-8"))
+    found = set()
+    for row in rows.itertuples():
+        shown = tables.cell(row.value, row.low, row.high, str(row.minus).replace("nan", ""))
+        found |= numbers_in(shown)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/results.md", "docs/methods.md", "reports/README.md"]
+)
+def test_every_number_of_a_text_is_in_a_table_that_it_links_to(checkout, name):
+    """In its paragraph, its item or its row, but for the TABLES."""
+    path = checkout / name
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for _, heading, _ in [table for table in TABLES if table[0] == name]:
+        before, section = text.split(heading)
+        table = re.search(r"(^\|.*\n)+", section, re.MULTILINE)[0]
+        text = before + section.replace(table, "")
+    for block in re.split(r"\n(?=[|-]|\s*\n)", text):
+        linked = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", block)
+        files = [path.parent / each for each in linked if each.endswith((".md", ".yaml", ".csv"))]
+        known = {number for each in files for number in numbers_of(each)}
+        assert numbers_in(re.sub(r"\]\([^)]*\)", "]", block)) <= known, block
+
+
+def test_texts_count_the_verdicts_of_the_committed_claims(checkout):
+    """Those on interpretations apart."""
+    reports = [pd.read_parquet(path) for path in checkout.glob("reports/*/results.parquet")]
+    claims = pd.concat([each.query("p_gain.notna()") for each in reports if "p_gain" in each])
+    readme = " ".join((checkout / "README.md").read_text(encoding="utf-8").split())
+    count = r"(\d+|none) (?:is|are|shows?) "
+    said = r"(\d+) (?:on Locate and Verify and Exposing the Deception were )?judged[,:] "
+    said += rf"{count}\*better\*, {count}\*worse\*, {count}\*no material gain\*"
+    said = re.findall(rf"{said}[^,.]*, and {count}\*undecided\*", readme)
+    results = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*" + r"\| (\d+) " * 5 + r"\|$", results, re.MULTILINE)
+    assert len(said) == len(rows) == 2
+    is_apart = claims["paper"].isin(["lae", "self_blended_images"])
+    verdicts = ["better", "worse", "no material gain", "undecided"]
+    for of_kind, sentence, row in zip((claims[~is_apart], claims[is_apart]), said, rows):
+        counts = of_kind["verdict"].value_counts().reindex(verdicts, fill_value=0)
+        assert counts.sum() == len(of_kind)
+        assert row == (str(len(of_kind)), *counts.astype(str))
+        assert sentence == tuple(text.replace("0", "none") for text in row)
+
+
+def test_the_table_of_studies_counts_their_trainings(checkout):
+    text = (checkout / "reports" / "README.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| study-"):
+            study, _, _, trainings, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[study] = trainings.partition(",")[0]
+    studies = sorted((checkout / "reports").glob("study-*/scores"))
+    assert studies
+    for scores in studies:
+        assert rows[scores.parent.name] == str(len([*scores.glob("*.parquet")]))
+
+
+def test_open_questions_name_settings_and_their_values(checkout):
+    """The numbers of what is taken are defaults of these settings or values of the profile."""
+    text = (checkout / "docs" / "open-questions.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^File: \[(\w+)\.py\].*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert len(sections) == 3
+    for section in re.split(r"^File: \[", text, flags=re.MULTILINE)[1:]:
+        paper = section.partition(".py")[0]
+        notebook = papers.module(paper).PAPER.notebook
+        known = papers.module(paper).Settings().model_dump()
+        known |= dict.fromkeys(parameters.TrainingParameters.model_fields)
+        known |= profiles.read("paper").notebooks[notebook]
+        rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+        assert 7 <= len(rows) <= 8
+        for row in rows:
+            _, taken, settings = row.strip("|").split("|")
+            named = set(re.findall(r"`([a-z_]+)`", settings)) - {"prepare"}
+            assert named <= known.keys(), row
+            values = [value for name in named for value in numbers_under(known[name])]
+            for number in re.findall(r"(?<![\w.-])\d*\.?\d+(?:e-\d)?(?! %)", taken):
+                assert float(number) in values, (row, number)
+
+
+def numbers_under(value):
+    """The numbers of a setting: itself, its parts or those in a name, such as resnet18."""
+    if isinstance(value, str):
+        return [float(number) for number in re.findall(r"\d+", value)]
+    if isinstance(value, tuple | list):
+        return [float(each) for each in value if isinstance(each, int | float)]
+    return [float(value)] if isinstance(value, int | float) else []
 
 
 def test_what_is_not_as_released_in_study_recipe_is_in_its_table(checkout):
@@ -164,8 +282,8 @@ def test_what_is_not_as_released_in_study_recipe_is_in_its_table(checkout):
             here = Settings.check(changes, notebook).model_dump()
             released = Settings().model_dump()
             departing |= {name for name in released if here[name] != released[name]}
-    text = (checkout / "docs" / "numbers.md").read_text(encoding="utf-8")
-    rows = text.partition("## What is not as released")[2].partition("\n## ")[0].splitlines()
+    text = (checkout / "reports/study-recipe/README.md").read_text(encoding="utf-8")
+    rows = text.partition("\n## ")[0].splitlines()
     settings = [row.split("|")[1] for row in rows if row.startswith("|")]
     assert {*re.findall(r"`(\w+)`", " ".join(settings))} == departing
 
@@ -180,27 +298,27 @@ def test_hours_and_memory_on_a_gpu_are_those_of_the_committed_rows(checkout, mon
     assert hours.with_table(text, hours.HEAD, rows) == text
 
 
-def test_the_readme_has_the_committed_differences_from_the_released_codes(checkout, monkeypatch):
+def test_the_methods_have_the_committed_differences_from_the_released_codes(checkout, monkeypatch):
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import released
 
     table = released.as_markdown(pd.read_csv(released.FILE))
     assert len(table.splitlines()) == 6
-    assert table in (checkout / "README.md").read_text(encoding="utf-8")
+    assert table in (checkout / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
 def test_texts_have_the_committed_coverage_of_intervals(checkout):
     (file,) = (checkout / "reports" / "benchmarks").glob("coverage-*.csv")
     shares = pd.read_csv(file).set_index("case")["coverage"]
     texts = {}
-    for name in ("benchmarks/README.md", "docs/numbers.md"):
+    for name in ("benchmarks/README.md", "docs/methods.md"):
         texts[name] = (checkout / name).read_text(encoding="utf-8")
         assert f"/reports/benchmarks/{file.name})" in texts[name]
     for case, share in shares.items():
         row = f"| {case} | {f'{share:.3f}'.removeprefix('0')} |"
         assert row in texts["benchmarks/README.md"]
     ends = f"{100 * shares.min():.0f} to {100 * shares.max():.0f} %"
-    assert f"the true value in {ends} of studies" in texts["docs/numbers.md"]
+    assert f"the true value in {ends} of studies" in texts["docs/methods.md"]
 
 
 def test_one_version_stands_everywhere(checkout, project):

@@ -44,6 +44,8 @@ include_patterns = [
     "data_manifest/claims/README.md",
     "docs/**",
     "drawnfaces/README.md",
+    "reports/README.md",
+    "reports/study*/README.md",
     "reports/study*/notebooks/*.ipynb",
     "reports/study*/tables/*.md",
     "tests/golden/README.md",
