@@ -207,6 +207,10 @@ def test_another_backbone_is_another_run_also_by_run_all_twice(name, own):
 
 
 LOOP = {"report": "loop", "save": True}
+FEW = {
+    "08_attribution": {"other_maps": [], "frames": 4, "sanity_frames": 4},
+    "09_robustness": {"corruptions": ["JPEG"], "videos": 8},
+}
 
 
 def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
@@ -226,6 +230,25 @@ def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
     assert not list((own / "reports").glob("study*"))
     record = own / "reports" / "loop" / "records" / "10_report.json"
     assert record.exists()
+
+
+def test_a_report_of_two_detectors_is_measured_and_shown_without_save(own, monkeypatch):
+    """Texts about a study stay away, and differences subtract the one with the fewest changes."""
+    report = {"report": "two"}
+    for changes in ({"augmentation": "released"}, {}):
+        parameters = {**changes, **small("02_xception_baseline"), **report, "save": True}
+        notebooks.execute("02_xception_baseline", own, **parameters)
+    monkeypatch.setenv("DFNB_HOME", str(own))
+    plain = "Baseline, epochs 1, images_per_epoch 64, precision 32-true"
+    assert [each.name for each in results.detectors("two")][1] == plain
+    few = {**FEW, "08_attribution": {**FEW["08_attribution"], "other_maps": ["edges"]}}
+    for name in TABULATING:
+        shown, names = notebooks.execute(name, own, **few.get(name, {}), **report)
+        text = "\n".join(shown)
+        assert "In `study-" not in text and "Changed:" not in text
+        assert names.get("plain", plain) == plain
+    assert {*results.maps("two")["map"]} == {"Grad-CAM", "edges", "random"}
+    assert not (own / "reports" / "two" / "figures").exists()
 
 
 def test_a_notebook_of_a_study_shows_the_same_numbers_in_its_executed_copy(checkout):
@@ -251,7 +274,7 @@ def check_numbers(name, cells):
     texts = []
     prose = []
     for cell in cells:
-        if cell.cell_type == "markdown":
+        if notebooks.is_prose(cell):
             prose.append(cell.source)
         else:
             texts += [cell.source, *outputs_of(cell)]
@@ -316,10 +339,6 @@ def poorest(tmp_path_factory, smoke_home):
 
 
 OWN = {"report": "own", "save": True}
-FEW = {
-    "08_attribution": {"other_maps": ["edges", "random"], "frames": 4, "sanity_frames": 4},
-    "09_robustness": {"corruptions": ["JPEG"], "videos": 8},
-}
 
 
 def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monkeypatch, capfd):

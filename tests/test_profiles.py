@@ -631,7 +631,7 @@ def test_a_report_without_the_scores_that_a_notebook_shows_is_refused():
 # ---------------------------------------------------------------- trainings
 
 
-MAPS = {"other_maps": ["edges"], "frames": 2, "sanity_frames": 2, "measured_on": "smoke-a"}
+MAPS = {"other_maps": [], "frames": 2, "sanity_frames": 2, "measured_on": "smoke-a"}
 JPEG = {"corruptions": ["JPEG"], "severities": [5], "videos": 4, "measured_on": "smoke-b"}
 OF_MOUTH = {**SETTINGS, "seen_methods": ["mouth"], "map_frames": 2}
 
@@ -673,8 +673,8 @@ def test_a_training_leaves_its_scores_and_record_in_the_report(done, monkeypatch
     table = scores("mine")
     conditions = {*zip(table["test_set"], table["corruption"], table["severity"])}
     assert conditions == {("smoke-a", "", 0), ("smoke-b", "", 0), ("smoke-b", "JPEG", 5)}
-    assert {*maps("mine")["map"]} == {"Grad-CAM", "edges"}
-    assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", "edges"}
+    assert {*maps("mine")["map"]} == {"Grad-CAM", *tables.CONTROLS}
+    assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", *tables.CONTROLS}
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
     kept, written = reports.profile_of("mine"), yaml.safe_load(profile)
     for notebook, stated in written.pop("notebooks").items():

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import notebooks
 from dfnb import cli, files, papers
 from dfnb.data import sources
 from dfnb.papers import contract
@@ -86,7 +87,7 @@ def text_of(path):
     if path.suffix != ".ipynb":
         return text
     cells = nbformat.reads(text, 4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return "\n".join(cell.source for cell in cells if notebooks.is_prose(cell))
 
 
 def test_links_lead_somewhere(checkout):

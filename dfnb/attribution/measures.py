@@ -115,10 +115,9 @@ def deletion(
 ) -> dict[str, float]:
     """P(fake) while pixels are hidden in the order of a map (Petsiuk et al., BMVC 2018, sec. 3.3).
 
-    The pixels with the highest values of the map are hidden first: 0, 10, ..., 100 % of all. Equal
-    values are ordered at random, by a fixed seed. Hidden pixels have the colour ``mean`` of the
-    settings, mostly grey. They are not blurred, because detectors take a blurred picture for a
-    fake.
+    The first pixels by :func:`ranks` are hidden: 0, 10, ..., 100 % of all. Hidden pixels have the
+    colour ``mean`` of the settings, mostly grey. They are not blurred, because detectors take a
+    blurred picture for a fake.
 
     Args:
         network: A detector.
@@ -130,13 +129,7 @@ def deletion(
         curve over the hidden share, 0 to 1, as ``deletion``. It is in [0, 1], and low if the
         decision rests on what the map marks.
     """
-    size = image.shape[1:]
-    coarse = torch.from_numpy(frame_map)[None, None]
-    values = F.interpolate(coarse, size, mode="bilinear").numpy()  # (1, 1, H, W)
-    tie_break = rng("ties").random(size) * 1e-6  # reorders only equal values, or nearly equal ones
-    order = (-values - tie_break).argsort(axis=None)  # flat pixel indices, the highest value first
-    # (H, W): the place of each pixel in that order, 0 for the highest value.
-    rank = order.argsort().reshape(size)
+    rank = ranks(frame_map, image.shape[1:])
     percents = range(0, 101, 10)
     kept = [rank >= percent / 100 * rank.size for percent in percents]
     kept_pixels = torch.from_numpy(np.stack(kept))[:, None]  # (11, 1, H, W)
@@ -145,6 +138,18 @@ def deletion(
     names = [f"deletion {percent}" for percent in percents]
     area = np.trapezoid(scores, dx=0.1)  # from one score to the next, 10 % more are hidden
     return dict(zip(names, scores), deletion=area)
+
+
+def ranks(frame_map: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The place of each pixel of a frame (H, W) in the order of a map (h, w): 0, the highest value.
+
+    Equal values are ordered at random, by a fixed seed. ``size`` is that of the frame.
+    """
+    coarse = torch.from_numpy(frame_map)[None, None]
+    values = F.interpolate(coarse, tuple(size), mode="bilinear").numpy()  # (1, 1, H, W)
+    tie_break = rng("ties").random(tuple(size)) * 1e-6  # reorders only values that are nearly equal
+    order = (-values - tie_break).argsort(axis=None)  # flat pixel indices
+    return order.argsort().reshape(tuple(size))
 
 
 # ---------------------------------------------------------------- sanity

@@ -30,7 +30,9 @@ DARKEST = 0.45
 SKIN = 0.9  # grey of a bright part of a face: the ground of the colour bar
 # Keywords of imshow for maps in [0, 1].
 MAP = {"cmap": ListedColormap(HEAT), "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+FEW_PIXELS = "Integrated Gradients"  # the map that has most of its mass in single pixels
 LABEL = 13  # letters of a line of a row's label
+MOST_PARTS = 30  # of a map above half of its scale, around which lines are drawn
 SMALLEST = 0.004  # share of a picture; what is smaller has no line around it
 
 
@@ -146,10 +148,10 @@ def _draw_line_at_half(axis: Axes, values: np.ndarray, rows: int, columns: int) 
     """Draw a dashed line around a map's values (h, w) above .5, on a face of (rows, columns).
 
     Parts with less than SMALLEST of the picture, inside or outside, have none: a line around a
-    single pixel is a black speck.
+    single pixel is a black speck. So a map of more than MOST_PARTS scattered parts has none at all.
     """
     height, width = values.shape
-    if min(height, width) < 2:
+    if min(height, width) < 2 or cv2.connectedComponents(np.uint8(values > 0.5))[0] > MOST_PARTS:
         return
     is_above = _without_small_parts(values > 0.5, SMALLEST * values.size)
     # A pixel that changed sides is just beyond .5.
@@ -211,7 +213,8 @@ def frames_panel(
         network = run.network().to(DEVICE)
         for name in map_names:
             views = maps.of(run, frames, name, network)
-            rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
+            scale = scale_of(network, name)
+            rows.append(Row(name, visible(views, name), masks, MAP, crops, scale))
         # Last, because predict() converts the weights in inference mode: they take no gradients
         # any more, which the maps need.
         scores = predict(network, frames, run.settings, locate=False)["score"]
@@ -219,7 +222,20 @@ def frames_panel(
     return panel(rows, titles)
 
 
+def visible(views: np.ndarray, map_name: str) -> np.ndarray:
+    """Maps (n, h, w) as pictures show them: those of FEW_PIXELS up to their 99th percentile.
+
+    Divided by their maximum, as all maps are, they would look empty.
+    """
+    if map_name != FEW_PIXELS:
+        return views
+    highest = np.percentile(views, 99, axis=(1, 2), keepdims=True)
+    return (views / highest.clip(1e-12)).clip(0, 1)
+
+
 def scale_of(network: Network, map_name: str) -> str:
     """What the values of a map of a paper's network are, as the label of a colour bar."""
+    if map_name == FEW_PIXELS:
+        return "share of the map's 99th percentile"
     is_own_output = network.maps().get(map_name) == "localise"
     return "value of the map" if is_own_output else "share of the map's maximum"

@@ -45,6 +45,7 @@ OMITTED = {
 }
 CAPTION = "Description"  # the entry of a PNG that has the figure's caption
 LINE = 6.2  # letters of a line of a long name, per inch of the figure
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 MANY = 8  # detectors; the lines of more are not told apart in one panel
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
 
@@ -254,8 +255,9 @@ def forest(
     """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric. Where their ``minus`` is
-            not the same in all panels, the values of ``across`` should say what is subtracted.
+        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric, unless ``across`` is
+            "metric". Where their ``minus`` is not the same in all panels, the values of ``across``
+            should say what is subtracted.
         by_seed: The same numbers with a row per seed; None draws no dots.
         across: There is one panel per value of this column, such as ``place`` of
             :func:`dfnb.report.reading.scores`; each panel has one line per detector.
@@ -286,11 +288,11 @@ def forest(
             axis.plot(dots["value"], dot_height, ".", color="0.6", markersize=3)
         axis.hlines(height, rows["low"], rows["high"])
         axis.plot(rows["value"], height, "o", markersize=3)  # a larger one hides short intervals
-        axis.set_title(panel.replace(" ", "\n"))
+        axis.set_title(textwrap.fill(panel, int(2 * width()), **WHOLE_WORDS))
         axis.locator_params(axis="x", nbins=3 if width() > ONE_COLUMN else 2)
     axes[0, 0].set_yticks(range(len(lines)), labels)
     axes[0, 0].set_ylim(len(lines) - 0.5, -0.5)  # downwards, with half a line of margin
-    what = numbers["metric"].iloc[0]
+    what = "" if across == "metric" else numbers["metric"].iloc[0]
     if is_difference:
         same = len(subtracted) == 1
         what = f"{what} minus that of {subtracted[0]}" if same else f"difference in {what}"

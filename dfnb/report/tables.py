@@ -6,7 +6,7 @@ network or reads a dataset.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ TITLES = {
     "constant energy": "relevance mass of the mean-mask baseline",
 }
 BASELINE = "xception"  # the paper of the plain classifier
-NOTHING = Markdown("*This report has nothing to show here.*")
+CONTROLS = ("edges", "random")  # maps that ignore the network
+NO_NETWORK = "none (control)"  # what stands in place of their detector
 WITH_SIGN = " (signed)"
 ONE = ": one training"  # after a seed that is the only one
 FEW_SETS = 3  # test sets that a caption names without their number
@@ -90,9 +91,11 @@ def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
     """The difference in AUC of every two detectors, the later in ``scores`` minus the earlier.
 
-    The table and the ``options`` are those of :func:`by_place`.
+    The :func:`plain` one counts as the first. The table and the ``options`` are those of
+    :func:`by_place`.
     """
-    names = list(scores["detector"].unique())
+    first = plain(scores)
+    names = [first, *(name for name in scores["detector"].unique() if name != first)]
     parts = []
     for position, name in enumerate(names[:-1]):  # the last one is later than all others
         rows = scores[scores["detector"].isin(names[position:])]
@@ -100,16 +103,30 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
     return joined(parts)
 
 
-def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
-    """The AUC of this run minus that of the report's baseline, see :func:`by_place`.
+def plain(scores: pd.DataFrame) -> str:
+    """The detector that differences subtract: the plain classifier with the fewest changes.
 
-    The baseline is the first detector of the paper BASELINE, whatever its name. The table has no
-    rows where there is none on the test sets of this run.
+    Without a detector of the paper BASELINE it is one of the first paper in the table; without any
+    at all, the empty text.
     """
-    baselines = scores.loc[scores["paper"] == BASELINE, "detector"]
-    names = [name for name in baselines.unique() if name != THIS_RUN][:1]
-    two = scores[scores["detector"].isin([THIS_RUN, *names])]
-    return by_place(two, minus=names[0]) if names else joined([])
+    names = scores.loc[scores["paper"] == BASELINE, "detector"].unique()
+    names = list(names if len(names) else scores["detector"].unique())
+    titles = [name.partition(", ")[0] for name in names]
+    # Detectors that stand beside a paper's own have another title and follow these.
+    own = [name for name, title in zip(names, titles) if title == titles[0]]
+    return min(own, key=lambda name: name.count(", "), default="")
+
+
+def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
+    """The AUC of this run minus that of the report's :func:`plain` one, see :func:`by_place`.
+
+    The table has no rows where no plain classifier has the test sets of this run.
+    """
+    others = scores[(scores["detector"] != THIS_RUN) & (scores["paper"] == BASELINE)]
+    if others.empty:
+        return joined([])
+    name = plain(others)
+    return by_place(scores[scores["detector"].isin([THIS_RUN, name])], minus=name)
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
@@ -181,6 +198,18 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     numbers["seeds"] = 1
     numbers["over"] = numbers["over"].str.replace("seeds", "random networks")
     return table.join(numbers).reset_index().assign(metric=CORRELATION, minus="")
+
+
+def controls_once(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of maps in which each of CONTROLS stands once, at the end, as of NO_NETWORK.
+
+    These maps are the same for every detector: the rows are those of the first. ``numbers`` are of
+    :func:`sanity`, or of :func:`measure` by detector and map.
+    """
+    is_control = numbers["map"].isin(CONTROLS)
+    controls = numbers[is_control].assign(detector=NO_NETWORK)
+    kept = [name for name in ("map", "test_set", "metric") if name in numbers]
+    return pd.concat([numbers[~is_control], controls.drop_duplicates(kept)], ignore_index=True)
 
 
 # ---------------------------------------------------------------- tables of trainings
@@ -493,6 +522,16 @@ def ranges(names: Iterable[str | int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in texts)
 
 
+def of_study(report: str, studies: Collection[str], text: str) -> Markdown | None:
+    """A text about ``studies``, where ``report``, which is shown, is one of them; else nothing."""
+    return Markdown(text) if report in studies else None
+
+
+def folded(table: pd.DataFrame, title: str) -> Markdown:
+    """A table of texts that opens by a click on its title, as below the figure of its numbers."""
+    return Markdown(f"<details><summary>{title}</summary>{table.to_html()}</details>")
+
+
 def show(
     table: pd.DataFrame,
     about: pd.DataFrame | str,
@@ -503,7 +542,7 @@ def show(
 ) -> list[Path]:
     """Display a table of texts under its title, and :func:`save` it; returns its path."""
     if table.empty:
-        display(NOTHING)
+        display(Markdown(f"*This report has no numbers for a table “{title}”.*"))
     else:
         display(Markdown(f"**{title}**"), table)
     return save(table, about, folder, name, title, run)

@@ -15,8 +15,10 @@ from dfnb.checks import DfnbError
 from dfnb.data import audit, sources
 from dfnb.data.frames import data_identity, dataset_record
 from dfnb.report.detectors import detectors
+from dfnb.report.tables import CONTROLS
 from dfnb.running.parameters import (
     AttributionParameters,
+    MeasuringParameters,
     RobustnessParameters,
     TrainingParameters,
 )
@@ -138,11 +140,19 @@ def first_runs(report: str) -> dict[str, Run]:
     return firsts
 
 
-def measure_maps(p: AttributionParameters) -> dict[str, Run]:
-    """The :func:`first_runs` of a report by detector; with ``save``, their maps are measured there.
+def grows(p: MeasuringParameters) -> bool:
+    """Whether what a notebook measures is kept with the scores of its report.
 
-    These are each detector's own maps, and those that ``p`` names; all are also compared with maps
-    of random networks. Raises :class:`DfnbError` where there is no such run.
+    That of a reader's own does always, one with a profile for the calls of ``dfnb run`` alone.
+    """
+    return p.save or not reports.has_profile(p.report)
+
+
+def measure_maps(p: AttributionParameters) -> dict[str, Run]:
+    """The :func:`first_runs` of a report by detector; their maps are measured, if it :func:`grows`.
+
+    These are each detector's own maps, the controls, and those that ``p`` names; all are also
+    compared with maps of random networks. Raises :class:`DfnbError` where there is no such run.
     """
     firsts = first_runs(p.report)
     if not firsts:
@@ -151,11 +161,11 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
             "of papers with `-p report my-report -p save True` first, then this one with the same "
             "report"
         )
-    if p.save:
+    if grows(p):
         test_set = p.measured_on or _test_set(p.report, firsts)
         counts = Counts(frames=p.frames, sanity_frames=p.sanity_frames)
         for run in firsts.values():
-            names = dict.fromkeys([*maps.names(run.network()), *p.other_maps])
+            names = dict.fromkeys([*maps.names(run.network()), *p.other_maps, *CONTROLS])
             pairs = product((False, True), names)
             wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
             ensure_scores(run, p.report, wanted, counts)
@@ -164,9 +174,9 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
 
 
 def score_corrupted(p: RobustnessParameters) -> None:
-    """Score the :func:`first_runs` of a report on corrupted frames, if ``save`` is True."""
+    """Score the :func:`first_runs` of a report on corrupted frames, if it :func:`grows`."""
     firsts = first_runs(p.report)
-    if p.save and firsts:
+    if grows(p) and firsts:
         test_set = p.measured_on or _test_set(p.report, firsts)
         pairs = product(p.corruptions, p.severities)
         wanted = [Condition(test_set, name, severity) for name, severity in pairs]
@@ -179,8 +189,9 @@ def refuse_unmeasured(rows: pd.DataFrame, p: AttributionParameters | RobustnessP
     """Raise :class:`DfnbError` where ``rows``, what the notebook shows of its report, are none."""
     if rows.empty:
         raise DfnbError(
-            f"report {p.report} has no scores that this notebook shows; with a report of your own "
-            "and save = True it makes them, after a notebook of a paper with the same two"
+            f"report {p.report} has no scores that this notebook shows: of a profile `dfnb run` "
+            "makes them; of a report of your own this notebook, where its detectors have their "
+            "weights on this machine"
         )
 
 

@@ -45,6 +45,8 @@ Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_wit
 
 LONGEST_NAME = 60  # letters of a run's name by what was changed
 DESCRIBED = "study-bed"  # the report whose detectors the notebooks show by default
+# Their texts are about the report that is shown, whichever it is.
+ABOUT_ANY_REPORT = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
 
 
 class Parameters(Closed):
@@ -139,13 +141,14 @@ class AttributionParameters(MeasuringParameters):
     """The parameters of the notebook on maps.
 
     Attributes:
-        other_maps: What is measured besides each detector's own maps and Grad-CAM.
+        other_maps: What is measured besides each detector's own maps, Grad-CAM and the controls,
+            edges and random blocks.
         frames: On about so many forged frames.
         sanity_frames: On about so many they are compared with maps of random networks.
         picture: A reader's own image or clip.
     """
 
-    other_maps: list[str] = Field(["Integrated Gradients", "edges", "random"])
+    other_maps: list[str] = Field(["Integrated Gradients"])
     frames: PositiveInt = 100
     sanity_frames: int = Field(15, ge=2)
     picture: str | None = None
@@ -302,7 +305,7 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
     described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
     # Of values alone: others may follow from these, such as the input of another backbone.
     changed = [name for name in values if getattr(p, name) != described.get(name)]
-    if changed and notebook != "10_report":  # its texts are about any report
+    if changed and notebook not in ABOUT_ANY_REPORT:
         text = ", ".join(f"{name} = {getattr(p, name)!r}" for name in changed)
         print(f"Changed: {text}. The texts describe the defaults.")
     if isinstance(p, TrainingParameters):
@@ -314,6 +317,8 @@ def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
         p._is_shown = reports.is_shown(p.report, notebook, p.model_dump(mode="json"))
         if isinstance(p, TrainingParameters):
             _refuse_taken_name(p)
+    elif isinstance(p, MeasuringParameters) and not reports.has_profile(p.report):
+        print(f"Measures are kept with the scores of {p.report}; save = True keeps figures, too.")
     else:
         print("Nothing is kept in a report: save = True with a report of your own does that.")
     return p

@@ -189,7 +189,7 @@ def test_distributions_are_shares_of_each_panel_beside_the_threshold():
     scores = pd.DataFrame(rows).assign(place="in-dataset")
     scores = pd.concat([scores, scores.iloc[2:].assign(place="cross-dataset")], ignore_index=True)
     figure, _ = drawn(
-        "07_cross_dataset", "distributions", of_first=scores, of_runs=[0.6, 0.8], first_detector="A"
+        "07_cross_dataset", "distributions", of_plain=scores, of_runs=[0.6, 0.8], plain="A"
     )
     for axes, place, share in zip(figure.axes, ("in-dataset", "cross-dataset"), (0.75, 1)):
         assert axes.get_title() == place
@@ -209,7 +209,7 @@ def test_a_place_without_frames_has_no_panel():
         thresholds=lambda _: {("A", 0): np.array([0.6, 9]), ("B", 0): np.array([0.1])},
     )
     figure, namespace = drawn(
-        "07_cross_dataset", "cell-42", "distributions", tables=tables, results=results
+        "07_cross_dataset", "cell-42", "distributions", tables=tables, results=results, plain="A"
     )
     assert len(figure.axes) == 1 and namespace["of_runs"] == [0.6]
 
@@ -291,7 +291,7 @@ def test_a_deletion_curve_is_the_mean_of_its_frames_and_a_long_title_wraps():
         assert (ends.min(), ends.max()) == pytest.approx((number["low"], number["high"]))
     assert axes.title.get_text().replace("\n", " ") == name
     assert axes.title.get_window_extent().width < 1.2 * axes.get_window_extent().width
-    assert legend_of(figure) == ["_mine"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["_mine"]
 
 
 # ---------------------------------------------------------------- a report of seventeen detectors
@@ -408,7 +408,7 @@ def test_each_detector_has_a_heat_map_of_methods(one_column):
             low=0.4, high=0.9, minus="", metric="AUC"
         ),
     )
-    place = SimpleNamespace(report="unit", folder_of=lambda _: None)
+    place = SimpleNamespace(report="study-bed", folder_of=lambda _: None)
     shown = []
     with kept_in(shown):
         values = {"results": results, "p": place, "saved": [], "display": lambda _: None}

@@ -66,6 +66,21 @@ def test_the_baseline_is_found_by_its_paper():
     assert tables.minus_baseline(run).empty
 
 
+def test_differences_subtract_the_plain_classifier_with_the_fewest_changes():
+    """Not the first in the table, nor one beside it; without any, one of the first paper."""
+    names = ["Baseline, batch_size 8, lr 0.1", "Baseline, lr 0.1", "ResNet-50"]
+    rows = pd.DataFrame({"detector": [*names, "LAE"], "paper": ["xception"] * 3 + ["lae"]})
+    assert tables.plain(rows) == "Baseline, lr 0.1"
+    assert tables.plain(rows[rows["paper"] == "lae"]) == "LAE"
+
+
+def test_a_control_stands_once_as_of_no_network():
+    rows = {"detector": ["A", "A", "B", "B"], "map": ["Grad-CAM", "edges"] * 2, "value": range(4)}
+    once = tables.controls_once(pd.DataFrame(rows))
+    assert once["detector"].tolist() == ["A", "B", tables.NO_NETWORK]
+    assert once["value"].tolist() == [0, 2, 1]
+
+
 def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(capsys):
     """Its cell is a dash; the other detectors keep theirs."""
     more = {Condition("smoke-b"): planted.table("smoke-b")}
@@ -219,10 +234,11 @@ def test_a_map_with_negative_values_is_checked_twice():
 
 def test_maps_are_shown_beside_their_check_whatever_it_says():
     table = tables.pivot(shares(report.maps("hand")), ["detector", "map", "test_set"], "metric")
-    table = table.loc["Baseline"]
-    assert table.index.tolist() == [(name, A) for name in ("Grad-CAM", "shape", "edges")]
+    of_baseline = table.loc["Baseline"]
+    assert of_baseline.index.tolist() == [(name, A) for name in ("Grad-CAM", "shape")]
     assert table.columns.tolist() == [tables.TITLES[name] for name in ("energy", "constant energy")]
-    assert table.loc[("edges", A), "relevance mass in the mask"].startswith("0.898")
+    control = table.loc[(tables.NO_NETWORK, "edges", A)]
+    assert control["relevance mass in the mask"].startswith("0.898")
     assert tables.pivot(shares(report.maps("hand").head(0))).empty
 
 
@@ -283,7 +299,7 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
     assert tables.show(pd.DataFrame(), "", report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
-    assert displayed[2] is tables.NOTHING
+    assert "no numbers for a table “Nothing”" in displayed[2].data
 
 
 def test_the_numbers_of_a_table_are_saved_as_measured(scores):

@@ -70,6 +70,11 @@ def tags(cell):
     return {*cell.metadata.get("tags", [])}
 
 
+def is_prose(cell):
+    """Whether a cell is text; that of a study alone is in a code cell with the tag ``text``."""
+    return cell.cell_type == "markdown" or "text" in tags(cell)
+
+
 def names_of(code):
     """The names that a cell reads before it assigns them, and those that it assigns."""
     read, assigned = set(), set()
