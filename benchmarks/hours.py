@@ -2,7 +2,7 @@
 
     python benchmarks/hours.py
 
-writes the table into data_manifest/README.md.
+writes the table into docs/published-data.md.
 """
 
 from pathlib import Path
@@ -31,12 +31,12 @@ TRAININGS = {
         ("224 px", "20 × 2,184 batches of 256, through four", "6.1 at 2,037 (`resnet34`)"),
     ),
 }
-# Extrapolated by hand, see data_manifest/README.md.
+# Extrapolated by hand, see benchmarks/README.md.
 NOT_MEASURED = (
     "| Self-Blended Images, 380 px | 100 × 11,520, two passes each | – | not measured | 20 | "
     "2.6 at 242 (`tf_efficientnet_b4_ap`) |"
 )
-DOCUMENT = "data_manifest/README.md"
+DOCUMENT = "docs/published-data.md"
 HEAD = (
     "| network | images of a training | images per second, H200 | hours, H200 | GiB | hours of "
     "the backbone, RTX 3090 |"

@@ -262,8 +262,8 @@ def prepare(
     all below train/, val/ and test/; the images of a clip lie in a folder of its own. (3) A CSV in
     UTF-8 with the columns path, label (real or fake) and any of video, method, split, identity,
     cluster, mask and original, separated by commas; paths are relative to its folder, and a video
-    is named by its path below --root, by default the same folder. docs/own.md has the lines of
-    pandas that write it for other folders and lists. NAME is the name of the new dataset, by
+    is named by its path below --root, by default the same folder. docs/your-data.md has the lines
+    of pandas that write it for other folders and lists. NAME is the name of the new dataset, by
     default that of SOURCE.
 
     --set KEY=VALUE changes a setting, such as size, and may be repeated. --one-class accepts real

@@ -29,7 +29,7 @@ NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Each paper's experiments
 
 What each paper reports, as far as it is known; what we ran; and the command that runs it on the
-published data, once [they are prepared](../data_manifest/README.md). **None was run on the
+published data, once [they are prepared](published-data.md). **None was run on the
 published data**, so no published number is reproduced, and ours are not to be compared with them.
 What we found stands in [results](results.md), [words](methods.md#glossary) in methods.
 

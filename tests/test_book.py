@@ -82,6 +82,6 @@ def test_every_paper_can_be_cited(checkout):
 
 
 def test_every_published_dataset_is_linked(checkout):
-    text = (checkout / "docs" / "site" / "datasets.md").read_text(encoding="utf-8")
-    linked = set(re.findall(r"published/([\w-]+\.yaml)", text))
+    text = (checkout / "docs" / "published-data.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"data_manifest/published/([\w-]+\.yaml)\)", text))
     assert linked == {path.name for path in checkout.glob("data_manifest/published/*.yaml")}

@@ -1,13 +1,17 @@
-"""CONTRIBUTING's example as it is written: a paper, its notebook, a profile, a claim, a table."""
+"""The example of docs/add-a-paper.md as it is written: a paper, its notebook, a profile, claims."""
 
+import ast
 import importlib
 import re
 import shutil
 import subprocess
 import sys
 
+import nbformat
 import profiles
 import pytest
+from papermill.inspection import inspect_notebook
+from sklearn.metrics import roc_auc_score
 
 import notebooks
 from dfnb import files, papers
@@ -19,11 +23,14 @@ from dfnb.report import claims, scores, tables
 from dfnb.running import parameters
 from dfnb.training import train
 
+SHOWN = ["02_xception_baseline", "14_frequency", "07_cross_dataset", "10_report"]
+
 
 @pytest.fixture(scope="module")
 def blocks(checkout):
-    """The code blocks of CONTRIBUTING, by the place in their first line or by their first word."""
-    text = (checkout / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    """The code blocks of two texts, by the place in their first line or by their first word."""
+    texts = [checkout / "docs" / name for name in ("published-data.md", "add-a-paper.md")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in texts)
     pattern = r"^```\w+\n(?:# (\S+\.\w+[^\n]*)\n)?(.*?)^```"
     result = {}
     for place, code in re.findall(pattern, text, re.DOTALL | re.MULTILINE):
@@ -42,8 +49,8 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
     for name, code in blocks.items():
         if name.startswith(("papers/", "notebooks/", "data_manifest/claims/")):
             (home / name).write_text(code, encoding="utf-8")
-    shutil.copy(checkout / "notebooks" / "02_xception_baseline.ipynb", home / "notebooks")
-    subprocess.run(["bash", "-c", blocks["sed"]], cwd=home, check=True)
+    shutil.copytree(checkout / "notebooks" / "templates", home / "notebooks" / "templates")
+    subprocess.run(["bash", "-c", blocks["sed"].splitlines()[0]], cwd=home, check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         yield home
@@ -52,17 +59,18 @@ def home(smoke_home, tmp_path_factory, checkout, blocks):
 @pytest.fixture(scope="module")
 def report(home):
     """The scores of the profile's report, with all trainings done."""
-    profiles.trained("mine")
-    return scores("mine")
+    profiles.trained("my-paper")
+    return scores("my-paper")
 
 
 def test_the_paper_is_short_and_needs_no_registration(home, blocks):
     assert len(blocks["papers/frequency.py"].splitlines()) <= 40
     assert papers.notebooks()["14_frequency"] == "frequency"
-    calls = profiles.planned("mine")
-    names = [call.parameters["variant"] for call in calls.trainings]
-    assert names == ["main", "main", "widths: narrow"]
-    assert [call.name for call in calls.shown] == ["14_frequency"]
+    calls = profiles.planned("my-paper")
+    trainings = [call for call in calls.trainings if call.notebook == "14_frequency"]
+    names = [call.parameters["variant"] for call in trainings]
+    assert names == ["main", "main", "widths: narrow"] and len(calls.trainings) == 5
+    assert [call.name for call in calls.shown] == SHOWN
 
 
 def test_a_file_of_the_home_hides_and_replaces_nothing(blocks, empty_home):
@@ -121,10 +129,10 @@ def test_the_notebook_of_a_broken_file_is_refused_with_the_reason(blocks, empty_
     (empty_home / "notebooks" / "17_torn.ipynb").write_text(source, encoding="utf-8")
     with pytest.raises(DfnbError, match=reason):
         parameters.schema("17_torn")  # not the schema of its cell, which has no paper
-    profile = blocks["notebooks/profiles/mine.yaml"].replace("14_frequency", "17_torn")
-    (empty_home / "notebooks/profiles/mine.yaml").write_text(profile, encoding="utf-8")
+    profile = blocks["notebooks/profiles/my-paper.yaml"].replace("14_frequency", "17_torn")
+    (empty_home / "notebooks/profiles/my-paper.yaml").write_text(profile, encoding="utf-8")
     with pytest.raises(DfnbError, match=reason):
-        profiles.planned("mine")
+        profiles.planned("my-paper")
     with pytest.raises(DfnbError, match="there is no notebook '17_tron'"):
         parameters.schema("17_tron")
 
@@ -299,15 +307,10 @@ def forget(name):
 
 def test_it_stands_in_the_tables(report):
     main = tables.pivot(tables.by_place(tables.main(report)))
-    assert main.index.tolist() == ["Frequency"] and {"in-dataset", "cross-dataset"} <= {*main}
+    assert main.index.tolist() == ["Baseline", "Frequency"]
+    assert {"in-dataset", "cross-dataset"} <= {*main}
     assert main.loc["Frequency", "in-dataset"].endswith("]")
     assert {*tables.variants(report)["detector"]} == {"Frequency, widths: narrow"}
-
-
-def test_the_table_of_the_page_is_saved(report, home, blocks):
-    exec(blocks["from"].replace('"demo"', '"mine"'), {})
-    lines = (home / "reports/mine/tables/errors.md").read_text("utf-8").splitlines()
-    assert lines[0] == "# Equal error rate of videos" and "Frequency" in lines[4]
 
 
 def test_the_dataset_of_the_page_is_read_as_it_was_downloaded(blocks, empty_home, checkout):
@@ -327,13 +330,39 @@ def test_the_dataset_of_the_page_is_read_as_it_was_downloaded(blocks, empty_home
     assert "my-set" in published.overview().index
 
 
-def test_its_claim_is_judged(report):
-    judged = claims.judge("mine", "frequency")
-    assert judged["id"].tolist() == ["frequency-width"] and judged["value"].notna().all()
+def test_its_claims_are_judged(report):
+    judged = claims.judge("my-paper", "frequency")
+    assert judged["id"].tolist() == ["frequency-baseline", "frequency-width"]
+    assert judged["value"].notna().all()
     assert judged["verdict"].str.match("not judged|exploratory: fewer than 5 seeds").all()
 
 
-def test_its_notebook_is_a_copy_of_the_baseline_s(report, home):
-    call = profiles.planned("mine").shown[-1]
+def test_the_network_alone_learns_eight_frames_by_heart(home, blocks, capsys):
+    exec(blocks["import"], {})
+    shapes, losses = map(ast.literal_eval, capsys.readouterr().out.splitlines())
+    assert shapes == {"cls": (8, 2)} and losses["total"] < 0.1
+
+
+def test_the_template_is_a_notebook_like_the_others(home):
+    path = home / "notebooks" / "14_frequency.ipynb"
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert "NN_name" not in path.read_text(encoding="utf-8")
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in codes)
+    assert all(each["help"] for each in inspect_notebook(path).values())
+
+
+def test_its_notebook_runs_with_its_defaults_as_the_page_says(home):
+    shown, names = notebooks.execute("14_frequency", home, home / "notebooks")
+    text = "".join(shown)
+    assert "Changed:" not in text and "this run" in text and "Video AUC of this run" in text
+    of_run = names["main"].query("detector == 'this run' and test_set == 'smoke-b'")
+    auc = roc_auc_score(of_run["label"], of_run["score"])
+    assert names["of_run"]["cross-dataset"] == pytest.approx(auc)
+
+
+def test_its_notebook_is_executed_whole_by_the_profile(report, home):
+    call = profiles.planned("my-paper").shown[1]
     shown, _ = notebooks.execute("14_frequency", home, home / "notebooks", **call.changes)
     assert call.done and "class Network(contract.Network)" in "".join(shown)

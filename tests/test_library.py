@@ -565,7 +565,7 @@ def python_of(path):
 
 @pytest.fixture
 def study_home(empty_home, monkeypatch):
-    """A home that has ``mine.csv``, a tool's scores, and ``clip.mp4``, in which a red face moves.
+    """A home with ``my-scores.csv``, a tool's scores, and ``clip.mp4``, in which a red face moves.
 
     The committed reports are read as well.
 
@@ -576,13 +576,13 @@ def study_home(empty_home, monkeypatch):
     table = frames[["video", "label"]].drop_duplicates(ignore_index=True)
     noise = np.random.default_rng(0).normal(size=len(table))
     table["score"] = expit(table["label"] + noise)
-    table.to_csv("mine.csv", index=False)
+    table.to_csv("my-scores.csv", index=False)
     clips.write(empty_home / "clip.mp4", clips.moving(12))
     monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
     return table
 
 
-@pytest.mark.parametrize("name", ["docs/own.md", "docs/methods.md"])
+@pytest.mark.parametrize("name", ["docs/your-detector.md", "docs/methods.md"])
 def test_the_python_of_the_documents_works_as_it_is_typed(
     checkout, study_home, name, capsys, monkeypatch
 ):
@@ -600,10 +600,21 @@ def test_the_python_of_the_documents_works_as_it_is_typed(
         assert "clusters" in printed and "value" in printed
 
 
+def test_the_measures_of_the_reference_work_as_they_are_typed(checkout, study_home):
+    text = (checkout / "docs" / "reference.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Measures\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    exec("\n".join(blocks), {})
+    lines = Path("reports/my-report/tables/errors.md").read_text("utf-8").splitlines()
+    assert lines[0] == "# Equal error rate of videos"
+    assert any(line.startswith("| Baseline") for line in lines)
+
+
 @pytest.fixture
 def scores_beside(checkout):
-    """Executes the lines of ``docs/own.md`` that put ``mine.csv`` beside a report; its names."""
-    [lines] = [block for block in python_of(checkout / "docs" / "own.md") if "mine.csv" in block]
+    """Executes the lines of the document that put ``my-scores.csv`` beside a report; its names."""
+    blocks = python_of(checkout / "docs" / "your-detector.md")
+    [lines] = [block for block in blocks if "my-scores.csv" in block]
 
     def execute():
         names = {}
@@ -615,16 +626,16 @@ def scores_beside(checkout):
 
 def test_scores_of_another_tool_stand_beside_those_of_a_report(study_home, scores_beside):
     names = scores_beside()
-    both = pd.concat([names["scores"], names["mine"]])
-    minus = report.measure(both, "AUC", "detector", minus="mine").set_index("detector")
+    both = pd.concat([names["scores"], names["my_scores"]])
+    minus = report.measure(both, "AUC", "detector", minus="my tool").set_index("detector")
     own = roc_auc_score(study_home["label"], study_home["score"])
     baseline = both[both["detector"] == "Baseline"]
     theirs = [roc_auc_score(rows["label"], rows["score"]) for _, rows in baseline.groupby("seed")]
     assert len(theirs) == 5 and minus.loc["Baseline", "seeds"] == 5
     assert minus.loc["Baseline", "value"] == pytest.approx(np.mean(theirs) - own)
     alone = report.measure(both, "AUC", "detector").set_index("detector")
-    assert alone.loc["mine", "value"] == pytest.approx(own)
-    errors = alone.loc[["Baseline", "mine"], "error"]
+    assert alone.loc["my tool", "value"] == pytest.approx(own)
+    errors = alone.loc[["Baseline", "my tool"], "error"]
     assert 0 < minus.loc["Baseline", "error"] < 1.1 * (errors**2).sum() ** 0.5  # paired
 
 
@@ -643,13 +654,13 @@ def test_scores_of_another_tool_stand_beside_those_of_a_report(study_home, score
 def test_a_mistake_in_the_scores_of_another_tool_is_one_sentence(
     study_home, scores_beside, change, sentence
 ):
-    change(study_home).to_csv("mine.csv", index=False)
-    with pytest.raises(DfnbError, match=f"^mine has .*{sentence}") as error:
+    change(study_home).to_csv("my-scores.csv", index=False)
+    with pytest.raises(DfnbError, match=f"^my-scores.csv has .*{sentence}") as error:
         scores_beside()
     assert "\n" not in str(error.value)
 
 
 def test_scores_of_one_class_are_refused(study_home, scores_beside):
-    mine = scores_beside()["mine"]
-    with pytest.raises(DfnbError, match=r"^mine lacks real or fake frames"):
-        report.check_scores(mine[mine["label"] == 1], "mine")
+    my_scores = scores_beside()["my_scores"]
+    with pytest.raises(DfnbError, match=r"^my-scores.csv lacks real or fake frames"):
+        report.check_scores(my_scores[my_scores["label"] == 1], "my-scores.csv")

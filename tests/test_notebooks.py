@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections import Counter
 
+import clips
 import nbformat
 import numpy as np
 import profiles
@@ -26,13 +27,14 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.data.frames import load_frames
+from dfnb.preparing import prepare
 from dfnb.running import measuring, parameters
 from dfnb.training import train
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
-COMMAND = re.compile(r"^papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^ *papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
 # which a processor may have to emulate.
 TINY = {
@@ -330,7 +332,7 @@ def poorest(tmp_path_factory, smoke_home):
     leaked = next((home / "crops" / "train" / "real").iterdir())
     shutil.copytree(leaked, home / "crops" / "test" / "real" / "leaked")
     with notebooks.working_in(home):
-        words = ["prepare", "face-crops", "my-set", "--root", str(home / "crops")]
+        words = ["prepare", "face-crops", "my-videos", "--root", str(home / "crops")]
         done = CliRunner().invoke(cli.commands, words)
         assert done.exit_code == 0, done.output
     return home
@@ -344,18 +346,18 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
 
     Each is run twice in its kernel, where no other test does that.
     """
-    own = {"train_set": "my-set", "test_sets": ["my-set"], **OWN}
+    own = {"train_set": "my-videos", "test_sets": ["my-videos"], **OWN}
     parameters = {**small("02_xception_baseline"), **own}
     shown, names = notebooks.execute("02_xception_baseline", poorest, **parameters)
-    assert {*names["main"]["test_set"]} == {"my-set"} and "energy" not in names["main"]
+    assert {*names["main"]["test_set"]} == {"my-videos"} and "energy" not in names["main"]
     count = len(list(poorest.glob("crops/test/real/leaked/*")))
     total = len(list((poorest / "crops" / "test").rglob("*.png")))
-    leak = f"Leak: {count} of {total} frames of my-set are also in the training set my-set"
+    leak = f"Leak: {count} of {total} frames of my-videos are also in the training set my-videos"
     assert leak in "\n".join(shown)
     for name in ("00_start_here", *TABULATING[:-1]):
         times = 1 if name == "07_cross_dataset" else 2  # as in the loop of papermill
         notebooks.execute(name, poorest, times=times, **{**FEW.get(name, {}), **OWN})
-    shown, _ = notebooks.execute("01_data", poorest, times=2, **OWN, datasets=["my-set"])
+    shown, _ = notebooks.execute("01_data", poorest, times=2, **OWN, datasets=["my-videos"])
     assert "not known" in "\n".join(shown)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
@@ -369,23 +371,54 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     assert "eavesdropping" not in capfd.readouterr().err
 
 
+def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatch):
+    """Those of ``docs/your-data.md`` as they are written, but for the length of the training."""
+    text = (CHECKOUT / "docs" / "your-data.md").read_text("utf-8")
+    (lines,) = re.findall(r"^```bash\n(dfnb prepare CLIPS .*?)^```", text, re.DOTALL | re.MULTILINE)
+    for number, split in enumerate(("train", "val", "test")):
+        for kind in ("real", "fake/swap"):
+            for each in range(2):
+                path = empty_home / "CLIPS" / split / kind / f"{each}.mp4"
+                clips.write(path, clips.moving(12, 40 + 20 * number + 9 * each + len(kind)))
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    monkeypatch.chdir(empty_home)
+    short = {name: TINY[name] for name in ("epochs", "images_per_epoch", "precision")}
+    printed = ""
+    for line in lines.splitlines():
+        program, *words = shlex.split(line)
+        if program == "dfnb":
+            done = CliRunner().invoke(cli.commands, words)
+            assert done.exit_code == 0, done.output
+            printed += done.output
+        else:
+            name, changes = COMMAND.match(line).groups()
+            of_run = short if name in papers.notebooks() else {}
+            notebooks.execute(name, empty_home, **of_run, **parameters_of(changes))
+    page = empty_home / "reports" / "my-report" / "index.html"
+    assert printed.endswith(f"report: {page}\n") and "test/swap: 24 frames of 2 videos" in printed
+    assert "Baseline" in page.read_text("utf-8")
+    (table,) = page.parent.glob("tables/cross_dataset.md")
+    assert "2 real and as many fake videos" in table.read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", ["03_lae", "04_locate_and_verify"])
 def test_papers_that_learn_from_masks_run_without(poorest, name):
-    own = {"train_set": "my-set", "test_sets": ["my-set"], "report": "without-masks"}
+    own = {"train_set": "my-videos", "test_sets": ["my-videos"], "report": "without-masks"}
     times = 1 if name == "03_lae" else 2  # as with another backbone
     notebooks.execute(name, poorest, times=times, **{**small(name), **own, "annotated": 0.0})
 
 
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     """As it is written, but for fewer images; crops without landmarks are not for notebook 06."""
-    text = (CHECKOUT / "docs" / "own.md").read_text("utf-8")
-    (profile,) = re.findall(r"```yaml\n# notebooks/profiles/mine\.yaml\n(.*?)```", text, re.DOTALL)
+    text = (CHECKOUT / "docs" / "your-data.md").read_text("utf-8")
+    place = r"# notebooks/profiles/four-detectors\.yaml"
+    (profile,) = re.findall(rf"```yaml\n{place}\n(.*?)```", text, re.DOTALL)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
-    path = poorest / "notebooks" / "profiles" / "mine.yaml"
+    path = poorest / "notebooks" / "profiles" / "four-detectors.yaml"
     path.parent.mkdir(parents=True)
     short = profile.replace("epochs: 8", "epochs: 1").replace("2400", "32")
     path.write_text(short, encoding="utf-8")
-    calls = profiles.planned("mine")
+    calls = profiles.planned("four-detectors")
     assert len(calls.trainings) == 12 and {*TABULATING} < {call.name for call in calls.shown}
     for call in calls.trainings:
         p = call.check()

@@ -155,8 +155,9 @@ def test_masks_that_only_some_methods_have_are_said_before_anything_runs(
 
 
 def write_own_notebook(home):
-    """That of ``docs/extending.md``."""
-    text = (CHECKOUT / "docs" / "extending.md").read_text(encoding="utf-8")
+    """That of ``docs/reference.md``."""
+    text = (CHECKOUT / "docs" / "reference.md").read_text(encoding="utf-8")
+    text = text.partition("\n## A notebook of your own\n")[2]
     first, second = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     cells = [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(second)]
     cells[0].metadata["tags"] = ["parameters"]

@@ -231,8 +231,8 @@ def test_people_and_masks_are_the_same_in_any_form_of_unicode(tmp_path):
 
 def test_the_recipes_of_the_documents_write_a_csv(checkout, tmp_path, monkeypatch):
     """Of files in any folders, and of another list, whose fields and labels differ."""
-    text = (checkout / "docs/own.md").read_text(encoding="utf-8")
-    _, _, section = text.partition("### A list from anything else\n")
+    text = (checkout / "docs/your-data.md").read_text(encoding="utf-8")
+    _, _, section = text.partition("\n## A list from anything else\n")
     recipes = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     touch(tmp_path, "clips/originals/a.mp4", "clips/swap/test/b.mp4", "a.mp4", "b é.mp4")
     (tmp_path / "theirs.csv").write_bytes("file;is_fake\na.mp4 ;0\nb é.mp4;1\n".encode("latin-1"))

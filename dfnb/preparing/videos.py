@@ -31,7 +31,7 @@ LAYOUT = (
     "of its own, masks at the same path below mask/, originals below original/"
 )
 PATHS = ("path", "mask", "original")  # the columns of a list that name files
-RECIPE = "docs/own.md, under 'A list from anything else', has the lines of pandas that write it"
+RECIPE = "docs/your-data.md, 'A list from anything else', has the lines of pandas that write it"
 
 Files = Mapping[str, Path]  # path relative to a folder -> full path
 Problems = dict[str, list[str]]  # description of a problem -> files that have it

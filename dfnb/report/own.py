@@ -88,7 +88,7 @@ def auc(
 
     Example::
 
-        dfnb.auc(dfnb.predict(mine, dataset), minus=dfnb.predict(detector, dataset)).p
+        dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset)).p
     """
     table = table if scores is None else {"label": table, "score": scores}
     rows = videos(table).assign(detector="a")

@@ -133,8 +133,8 @@ def is_shown(report: str, notebook: str, parameters: Mapping[str, Any]) -> bool:
             return kind == "shown"
     raise DfnbError(
         f"the report {report} comes with a profile, and this is none of the calls that `dfnb run "
-        f"{report} --dry-run` prints: set report to a name of your own, such as mine, or save to "
-        "False"
+        f"{report} --dry-run` prints: set report to a name of your own, such as my-report, or save "
+        "to False"
     )
 
 

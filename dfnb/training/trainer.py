@@ -260,7 +260,7 @@ class Trainer:
             )
 
     def show(self, line: tqdm) -> None:
-        """Put into the line what docs/own.md explains under *While it trains*."""
+        """Put into the line what docs/reference.md explains under *The progress line*."""
         progress = self.progress
         last = progress.log[-1] if progress.log else {}
         loss = progress.sums["total"] / progress.step if progress.step else last["loss_total"]

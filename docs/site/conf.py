@@ -41,7 +41,6 @@ for package in (dfnb, drawnfaces):
 root_doc = "docs/site/index"
 include_patterns = [
     "*.md",
-    "data_manifest/README.md",
     "data_manifest/claims/README.md",
     "docs/**",
     "drawnfaces/README.md",

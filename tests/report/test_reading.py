@@ -440,7 +440,7 @@ def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make():
     write_json(report_folder("smoke") / "calls.json", plan)
     assert not reports.is_shown("smoke", "02", training["parameters"])
     assert reports.is_shown("smoke", "02", shown["parameters"])
-    with pytest.raises(DfnbError, match="set report to a name of your own, such as mine"):
+    with pytest.raises(DfnbError, match="set report to a name of your own, such as my-report"):
         reports.is_shown("smoke", "02", {**parameters, "seed": 2})
     assert reports.is_shown("mine", "02", parameters)
     assert reports.is_shown("smoke", "10", {"report": "smoke", "save": True})
