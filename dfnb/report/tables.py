@@ -106,10 +106,16 @@ def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
     The baseline is the first detector of the paper BASELINE, whatever its name. The table has no
     rows where there is none on the test sets of this run.
     """
+    two = with_baseline(scores)
+    names = [name for name in two["detector"].unique() if name != THIS_RUN]
+    return by_place(two, minus=names[0]) if names else joined([])
+
+
+def with_baseline(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of this run and of the baseline of :func:`minus_baseline`, where there is one."""
     baselines = scores.loc[scores["paper"] == BASELINE, "detector"]
     names = [name for name in baselines.unique() if name != THIS_RUN][:1]
-    two = scores[scores["detector"].isin([THIS_RUN, *names])]
-    return by_place(two, minus=names[0]) if names else joined([])
+    return scores[scores["detector"].isin([THIS_RUN, *names])]
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:
