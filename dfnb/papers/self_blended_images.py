@@ -100,12 +100,13 @@ class Settings(contract.Settings):
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
             always, at times levels and hue), frequency (sharpened, or reduced in resolution) and
-            geometry (the source resized and shifted) [A in kind].
+            geometry (the source resized and shifted) [abstract, in kind].
         reduction: the frequency transform divides the resolution by one of these, and enlarges
             again, both by nearest neighbours [measured].
         region: what the mask covers before it is deformed: ``hull``, the hull of the face's mesh,
             for photographs (the released code takes the hull of 81 landmarks [README]); or
-            ``ellipse``, from forehead or brows to chin, placed by five landmarks, which drawn faces have [ours].
+            ``ellipse``, from forehead or brows to chin, placed by five landmarks, which drawn
+            faces have [ours].
         deformation: standard deviation of the displacements that deform the mask, in pixels of a
             crop of 380 [measured].
         ratios: the blending ratio, the opacity of the source where the mask is one, is drawn from
