@@ -76,9 +76,8 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
         if path.suffix in TEXTS:
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
-    # Of it six studies, 64: scores 41, weights for pictures 12, executed notebooks 6, figures 3.
-    # 90 while study-hidf grows beside the two studies that it and new pictures replace: study-real
-    # (6) and study-pairs (8).
+    # Of it five studies, 56: scores 41, weights for pictures 4, executed notebooks 6, figures 3.
+    # 90 while study-hidf grows beside study-real (6), which it replaces.
     assert sum(path.stat().st_size for path in tracked) < 90 * 2**20
 
 

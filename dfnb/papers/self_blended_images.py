@@ -3,14 +3,14 @@
 Shiohara, Yamasaki, CVPR 2022, arXiv 2204.08376. This is a documented interpretation. Of the text,
 only the abstract was available. The licence of the released code allows neither commercial use nor
 redistribution of derived work, so nothing here follows its source; only its README and one
-configuration file were read. A letter says how each fact is known: [A] the abstract, [T] the
-authors' README, configuration or answers in its issues, [M] measured on images that the released
-code made, [S] a secondary source, [R] recalled and not verified, [O] our own choice.
+configuration file were read. Brackets say how a fact is known: [abstract]; [README], also the
+configuration and the authors' answers in issues; [measured] on images that the released code made;
+[secondary], a source that cites the paper; [recalled], not verified; [ours], our own choice.
 
-A classifier is trained on real frames alone [A]. From each frame it gets the frame and a
-*self-blended image*: two versions of the frame, source and target, blended inside the face [A].
-Source and target are almost alike, so only the traces of blending are left: a boundary, and
-statistics that differ across it [A].
+A classifier is trained on real frames alone. From each frame it gets the frame and a *self-blended
+image*: two versions of the frame, source and target, blended inside the face. Source and target are
+almost alike, so only the traces of blending are left: a boundary, and statistics that differ across
+it [abstract].
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ AVERAGE_FACE = np.float32(
     ]
 )
 # A pair is the range from which a number is drawn, unless its comment says otherwise.
-# The ellipse of the mask, in the units of face_coordinates [O].
+# The ellipse of the mask, in the units of face_coordinates [ours].
 HALF_WIDTH = (1.6, 2.2)
 FOREHEAD = (-1.6, -1.2)  # upper end of masks with the forehead
 BROWS = (-0.8, -0.4)  # upper end of the other masks
 BOTTOM = (1.4, 1.8)  # lower end, at the chin
-WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; some masks have none [M]
-SOFTENING = (0.02, 0.12)  # standard deviations of two blurs, as shares of the eye distance [R]
-# Where the softened mask is not above this value, it is set to zero: nothing is blended there [O].
+WITH_FOREHEAD = 0.75  # probability that a mask has the forehead; some masks have none [measured]
+SOFTENING = (0.02, 0.12)  # deviations of two blurs, as shares of the eye distance [recalled]
+# Where the softened mask is not above this value, it is set to zero: there is no blend [ours].
 VISIBLE = 0.05
 # The largest changes of colour, up or down, in levels of 0 to 255 unless another unit is named.
-BRIGHTNESS = 25.5  # [M]
-CONTRAST = 0.1  # as a share of each level [M]
-LEVELS = 20.0  # of each channel on its own [M]
-HUE_SATURATION_VALUE = (20.0, 30.0, 20.0)  # three limits; that of hue in degrees [O]
-SELDOM = 0.3  # probability of a change of colour that is not always made [M]
-SHARPENING = (1.0, 2.5)  # the fine detail is added so many times [M]
-# Lengths in pixels are given for a crop of this side and scaled to others; levels are not [O].
+BRIGHTNESS = 25.5  # [measured]
+CONTRAST = 0.1  # as a share of each level [measured]
+LEVELS = 20.0  # of each channel on its own [measured]
+HUE_SATURATION_VALUE = (20.0, 30.0, 20.0)  # three limits; that of hue in degrees [ours]
+SELDOM = 0.3  # probability of a change of colour that is not always made [measured]
+SHARPENING = (1.0, 2.5)  # the fine detail is added so many times [measured]
+# Lengths in pixels are given for a crop of this side and scaled to others; levels are not [ours].
 REFERENCE_SIDE = 380
-FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [M]
-RESIZE = 0.05  # the source is scaled by 1 - RESIZE at least and 1 / (1 - RESIZE) at most [R]
-SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the image's sides [R]
-MARGIN = 0.1  # largest margin that a pair loses [M] at each edge, as a share of the side [O]
-QUALITY = (40, 100)  # of JPEG [M]
+FINE_DETAIL = 1.0  # standard deviation of the Gaussian that removes it, in such pixels [measured]
+RESIZE = 0.05  # the source is scaled by 1 - RESIZE at least and 1 / (1 - RESIZE) at most [recalled]
+SHIFT = (0.03, 0.015)  # largest shifts of the source in x and y, as shares of the sides [recalled]
+MARGIN = 0.1  # largest share of the side [ours] that a pair loses [measured] at each edge
+QUALITY = (40, 100)  # of JPEG [measured]
 
 Transform = Literal["colour", "frequency", "geometry"]
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -88,51 +88,52 @@ class Settings(contract.Settings):
     """The training of the README and the configuration; the rest is this interpretation's.
 
     Fixed without a setting: the constants at the head of the module; the source moves together with
-    its mask, and is black where it has no pixels [M]; the real sample is the target, transformed or
-    not, so that a pair differs by the blend alone [R]; either source or target is the transformed
-    version of the frame, with equal probability [R].
+    its mask, and is black where it has no pixels [measured]; the real sample is the target,
+    transformed or not, so that a pair differs by the blend alone [recalled]; either source or
+    target is the transformed version of the frame, with equal probability [recalled].
 
-    The released code differs in two ways. Its frames may have several faces, and a test frame
-    without a face scores .5 [T]; here a frame has one face, and a frame without a face is left out
-    when the data are prepared. It blends a crop at the size that the face has in the video [T];
+    The released code differs in two ways [README]. Its frames may have several faces, and a test
+    frame without a face scores .5; here a frame has one face, and a frame without a face is left
+    out when the data are prepared. It blends a crop at the size that the face has in the video;
     here the crop is blended at the size at which the dataset stores it. Both resize it afterwards.
 
     Attributes:
         transforms: the differences between source and target: colour (brightness and contrast
             always, at times levels and hue), frequency (sharpened, or reduced in resolution) and
-            geometry (the source resized and shifted) [A in kind].
+            geometry (the source resized and shifted) [abstract, in kind].
         reduction: the frequency transform divides the resolution by one of these, and enlarges
-            again, both by nearest neighbours [M].
+            again, both by nearest neighbours [measured].
         region: what the mask covers before it is deformed: ``hull``, the hull of the face's mesh,
-            for photographs (the released code takes the hull of 81 landmarks [T]); or ``ellipse``,
-            from forehead or brows to chin, placed by five landmarks, which drawn faces have [O].
+            for photographs (the released code takes the hull of 81 landmarks [README]); or
+            ``ellipse``, from forehead or brows to chin, placed by five landmarks, which drawn
+            faces have [ours].
         deformation: standard deviation of the displacements that deform the mask, in pixels of a
-            crop of 380 [M].
+            crop of 380 [measured].
         ratios: the blending ratio, the opacity of the source where the mask is one, is drawn from
-            these with equal probability, so a repeated value is more likely [R].
-        jpeg_probability: how often a pair is compressed as JPEG, both images alike [M].
+            these with equal probability, so a repeated value is more likely [recalled].
+        jpeg_probability: how often a pair is compressed as JPEG, both images alike [measured].
         dropout, drop_path: shares of the classifier's features, and of its residual branches, that
-            are dropped in training [T].
+            are dropped in training [README].
         sharpness: ρ of sharpness-aware minimisation (SAM): how far the weights move up their
-            gradient, to where the gradient that trains them is computed [R]. SAM doubles the
+            gradient, to where the gradient that trains them is computed [recalled]. SAM doubles the
             passes over a batch; 0 turns it off.
     """
 
     makes_other_class: ClassVar[bool] = True
 
-    backbone: str = "tf_efficientnet_b4.ap_in1k"  # EfficientNet-B4 with AdvProp's weights [T]
-    image_size: contract.ImageSize = 380  # [T]
-    mean: contract.Colour = (0.0, 0.0, 0.0)  # images in [0, 1] [T]; the weights saw [-1, 1]
+    backbone: str = "tf_efficientnet_b4.ap_in1k"  # EfficientNet-B4 with AdvProp's weights [README]
+    image_size: contract.ImageSize = 380  # [README]
+    mean: contract.Colour = (0.0, 0.0, 0.0)  # images in [0, 1] [README]; the weights saw [-1, 1]
     std: contract.Colour = (1.0, 1.0, 1.0)
-    epochs: contract.Epochs = 100  # [T]
-    # [T]; here it counts images, and a frame and its blend are two images [O]
+    epochs: contract.Epochs = 100  # [README]
+    # [README]; here it counts images, and a frame and its blend are two images [ours]
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32
-    optimiser: contract.Optimiser = "sgd"  # under SAM [R], with momentum 0.9 [S]
-    lr: contract.LearningRate = 0.001  # DeepfakeBench's entry for SAM [S]
-    weight_decay: contract.WeightDecay = 0.0  # [T]
-    # Constant, then linearly to zero over the last quarter [T]
+    optimiser: contract.Optimiser = "sgd"  # under SAM [recalled], with momentum 0.9 [secondary]
+    lr: contract.LearningRate = 0.001  # DeepfakeBench's entry for SAM [secondary]
+    weight_decay: contract.WeightDecay = 0.0  # [README]
+    # Constant, then linearly to zero over the last quarter [README]
     schedule: contract.Schedule | Literal["last_quarter"] = "last_quarter"
-    augmentation: contract.Augmentation = "released"  # the mirror [R]
+    augmentation: contract.Augmentation = "released"  # the mirror [recalled]
     transforms: Annotated[tuple[Transform, ...], Field(min_length=1)] = (
         "colour",
         "frequency",
@@ -176,7 +177,7 @@ class Settings(contract.Settings):
         return optimisers, schedule
 
     def released_transform(self) -> v2.Transform:
-        """The mirror alone [R]; colours, margins and JPEG are part of :meth:`samples`."""
+        """The mirror alone [recalled]; colours, margins and JPEG are part of :meth:`samples`."""
         return v2.RandomHorizontalFlip()
 
     def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
@@ -310,7 +311,7 @@ def sharpened_or_reduced(
     reduction: Sequence[float],
     draw: Generator,
 ) -> np.ndarray:
-    """Sharpen an image (H, W, 3) float32 in [0, 255], or, as often [O], reduce its resolution.
+    """Sharpen an image (H, W, 3) float32 in [0, 255], or, as often [ours], reduce its resolution.
 
     Sharpening adds a multiple of the fine detail: the image less its Gaussian blur. The resolution
     is divided by one of the factors in ``reduction``; the size stays the same.

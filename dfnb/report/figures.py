@@ -4,11 +4,12 @@
 paper, in one or two columns.
 """
 
+import ast
 import inspect
 import io
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ LINE = 6.2  # letters of a line of a long name, per inch of the figure
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 MANY = 8  # detectors; the lines of more are not told apart in one panel
 REAL, FAKE = "C0", "C2"  # colours of real and fake frames
+VALUE, TRAINED, LOSS = "white", "#d7e8f7", "#fde0cc"  # colours of a diagram's boxes
 
 
 # ---------------------------------------------------------------- style and files
@@ -205,10 +207,45 @@ def display_stored(path: Path) -> None:
         display(Markdown(f"*{caption}*"))
 
 
-def source(code: type | Callable) -> Markdown:
-    """The source of a class or function, folded, so that no cell of a notebook repeats it."""
-    text = f"```python\n{inspect.getsource(code)}```"
-    return Markdown(f"<details><summary>{code.__name__}</summary>\n\n{text}\n</details>")
+def source(code: type | Callable, folded: bool = True) -> Markdown:
+    """The source of a class or function, so that no cell of a notebook repeats it.
+
+    Folded it is whole. Open it lacks its docstring: the notebook's own text explains it.
+    """
+    text = textwrap.dedent(inspect.getsource(code))
+    if folded:
+        block = f"```python\n{text}```"
+        return Markdown(f"<details><summary>{code.__name__}</summary>\n\n{block}\n</details>")
+    docstring = ast.parse(text).body[0].body[0]
+    lines = text.splitlines()
+    del lines[docstring.lineno - 1 : docstring.end_lineno]
+    return Markdown("\n".join(["```python", *lines, "```"]))
+
+
+def diagram(
+    boxes: Mapping[str, tuple[float, float, str, str]], arrows: str, height: float
+) -> Figure:
+    """Boxes with texts, and arrows between them.
+
+    Args:
+        boxes: By name: column, row (upwards), text and colour.
+        arrows: The names of the start and the end of each, as in "x f, f z".
+        height: Of the figure in inches.
+    """
+    figure, axes = plt.subplots(figsize=(width(), height))
+    patches = {}
+    for name, (column, row, text, colour) in boxes.items():
+        look = {"facecolor": colour, "boxstyle": "round"}
+        drawn = axes.text(column, row, text, bbox=look, fontsize=7, ha="center", va="center")
+        patches[name] = drawn.get_bbox_patch()
+    for start, end in map(str.split, arrows.split(", ")):
+        look = {"arrowstyle": "->", "patchA": patches[start], "patchB": patches[end]}
+        axes.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=look)
+    columns, rows, *_ = zip(*boxes.values())
+    axes.set(xlim=(min(columns) - 0.5, max(columns) + 0.6))
+    axes.set(ylim=(min(rows) - 0.4, max(rows) + 0.4))
+    axes.set_axis_off()
+    return figure
 
 
 # ---------------------------------------------------------------- trainings

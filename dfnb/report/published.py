@@ -77,6 +77,13 @@ def beside(paper: str, report: str) -> pd.DataFrame:
     return table[[*WORDS, *ORIGIN]]
 
 
+def shown(paper: str, report: str) -> pd.DataFrame:
+    """The table of :func:`beside` by test set; without our columns where nothing was run."""
+    table = beside(paper, report).set_index("tested on")
+    is_run = (table["ours"] != NOT_RUN).any()
+    return table if is_run else table.drop(columns=["ours", "checkpoint"])
+
+
 def compared(report: str) -> pd.DataFrame:
     """Every published figure that a detector of a report can be compared with, beside ours.
 

@@ -122,11 +122,15 @@ def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
 
     The table has no rows where no plain classifier has the test sets of this run.
     """
+    two = with_baseline(scores)
+    names = [name for name in two["detector"].unique() if name != THIS_RUN]
+    return by_place(two, minus=names[0]) if names else joined([])
+
+
+def with_baseline(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of this run and of the report's :func:`plain` classifier, where there is one."""
     others = scores[(scores["detector"] != THIS_RUN) & (scores["paper"] == BASELINE)]
-    if others.empty:
-        return joined([])
-    name = plain(others)
-    return by_place(scores[scores["detector"].isin([THIS_RUN, name])], minus=name)
+    return scores[scores["detector"].isin([THIS_RUN, plain(others)])]
 
 
 def variants(scores: pd.DataFrame) -> pd.DataFrame:

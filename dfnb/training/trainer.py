@@ -7,6 +7,7 @@ mixup from (seed, step), and the checkpoint contains everything else.
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,21 @@ class Trainer:
         samples_of = "the paper's own samples of " if self.settings.makes_other_class else ""
         train_set = self.training.train_set
         return f"highest frame AUC on {samples_of}the validation split of {train_set}"
+
+
+def few_steps(
+    training: Training, frames: pd.DataFrame, batches: Iterable[dict[str, Tensor]]
+) -> Trainer:
+    """A :class:`Trainer` after a step on each of these batches of ``frames``; writes no file.
+
+    So a notebook can compare steps that it writes out with those of the package.
+    """
+    splits = {"train": frames, "val": frames}  # only train is used
+    with torch.random.fork_rng(), device.fixed_threads(), device.reproducible():
+        trainer = Trainer(Path("a few steps"), training, splits, None)
+        for item in batches:
+            trainer.train_step(item)
+    return trainer
 
 
 def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tensor]:

@@ -29,6 +29,11 @@ def styled(empty_home):
     plt.close("all")
 
 
+def test_open_source_is_the_whole_code_without_its_docstring():
+    text = figures.source(figures.source, folded=False).data
+    assert '"""' not in text and "def source(" in text and "del lines" in text
+
+
 def described(table):
     """Numbers, made by hand, with what those of measure say of themselves: captions need it."""
     said = {"of_trainings": (Trainings("A", "a", "last"),), "of_seeds": (0,), "of_sets": ("a",)}

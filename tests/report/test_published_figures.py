@@ -84,6 +84,8 @@ def test_figures_whose_level_is_not_stated_are_listed(checkout, monkeypatch):
     table = published.beside("Exposing the Deception", "none").set_index("published")
     assert {0.983, 0.999, 0.818, 0.721} <= {*table.index}
     assert (table["ours"] == published.NOT_RUN).all()
+    shown = published.shown("Exposing the Deception", "none")
+    assert {*shown["published"]} == {*table.index} and "ours" not in shown
 
 
 def test_each_name_of_a_dataset_in_a_manifest_is_in_the_list_of_figures():
