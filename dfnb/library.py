@@ -16,18 +16,20 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import save_model
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import Tensor, nn
+from torchvision.transforms import v2
 
 from dfnb import device
 from dfnb.attribution import maps
 from dfnb.checks import DfnbError, read_yaml, suggestion
 from dfnb.data import sources
 from dfnb.data.frames import SPLITS, load_frames, select
-from dfnb.data.loading import StoredFrames, frames_in_memory
-from dfnb.files import dataset_folder, find, home, in_reports, read_json
-from dfnb.papers.contract import Network
+from dfnb.data.loading import StoredFrames, frames_in_memory, to_input
+from dfnb.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
+from dfnb.papers.contract import INPUT
 from dfnb.records import read_record
 from dfnb.report.reading import of_file
 from dfnb.store.runs import TrainingRecord
@@ -139,13 +141,83 @@ def _aucs(run: Run) -> tuple[float, float]:
     return np.nan, np.nan
 
 
-def create_model(name: str | Path, pretrained: bool = True) -> Network:
-    """A trained detector: a torch module in evaluation mode, on the CPU.
+class Detector(nn.Module):
+    """A trained network for use outside of this package: images to logits, as timm's models.
 
-    What it has besides what torch gives a module, see :class:`dfnb.papers.contract.Network`:
-    ``transform``, from a PIL image or a crop (H, W, 3) uint8 RGB to its input; ``logits(images)``,
-    (B, 2), real first; ``info``, the record of the training; ``pretrained_cfg``, for timm; and
-    ``save_pretrained(folder)``. A call returns the paper's outputs by name.
+    It is in evaluation mode, on the CPU.
+
+    Attributes:
+        network: The paper's :class:`dfnb.papers.contract.Network`: its call returns all outputs.
+        settings: Those of the training.
+        info: The record of the training, as JSON has it, with its ``id``.
+    """
+
+    def __init__(self, run: Run, weights: Path | None = None) -> None:
+        super().__init__()
+        # As scoring.predict has it: in bfloat16, another order of the sums gives other scores.
+        self.network = run.network(weights).to(memory_format=torch.channels_last)
+        self.settings = run.settings
+        self.info = {"id": run.id, **run.record.model_dump(mode="json")}
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, 2), real first, of images (B, 3, S, S), which ``transform`` makes.
+
+        Their softmax is P(real) and P(fake), as tables show it: like them, it is computed in the
+        precision of the training. Raises :class:`DfnbError` for images of another size, of which
+        the score would mean little.
+        """
+        side = self.settings.image_size
+        if images.shape[2:] != (side, side):
+            raise DfnbError(
+                f"images (B, 3, H, W) are needed with H = W = {side}, not {tuple(images.shape)}; "
+                "transform makes one of a face"
+            )
+        is_mixed = self.settings.precision == "bf16-mixed"
+        with torch.autocast(images.device.type, torch.bfloat16, is_mixed):
+            outputs = self.network(images)
+        outputs = {name: value.float() for name, value in outputs.items()}
+        half = self.network.log_odds(outputs).float() / 2
+        return torch.stack([-half, half], dim=1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """As a call, for tools that ask for a function of this name."""
+        return self(images)
+
+    @property
+    def transform(self) -> v2.Transform:
+        """From a PIL image of a face, cut out, or its crop (H, W, 3) uint8 RGB, to an image."""
+        return to_input(self.settings)
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """The same in timm's words, for ``timm.data.resolve_model_data_config(model)``.
+
+        timm smooths a crop that it makes smaller, also where ``antialias`` is off.
+        """
+        side = self.settings.image_size
+        of_input = {name: getattr(self.settings, name) for name in INPUT}
+        # "squash": the whole crop becomes a square, and nothing is cut off.
+        crop = {"input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": "squash"}
+        return {**of_input, **crop, "architecture": self.settings.backbone, "num_classes": 2}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, which :func:`create_model` reads.
+
+        The config is ``info``. Of weights that have changed since, it has their own sha256, and the
+        id says so.
+        """
+        weights = Path(folder).expanduser() / "model.safetensors"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        save_model(self.network, str(weights))
+        info = {**self.info, "weights_sha256": sha256(weights)}
+        if info["weights_sha256"] != self.info["weights_sha256"]:
+            info["id"] = f"{info['id'].removesuffix('-changed')}-changed"
+        write_json(weights.with_name("config.json"), info)
+
+
+def create_model(name: str | Path, pretrained: bool = True) -> Detector:
+    """A trained :class:`Detector`: a torch module in evaluation mode, on the CPU.
 
     Args:
         name: Of :func:`list_models`; or the id of a run, in ``runs/`` or a report; or a paper, for
@@ -158,7 +230,7 @@ def create_model(name: str | Path, pretrained: bool = True) -> Network:
     Example::
 
         model = dfnb.create_model("xception.drawn")
-        model.logits(model.transform(image)[None]).softmax(1)[:, 1]  # P(fake)
+        model(model.transform(face)[None]).softmax(1)[:, 1]  # P(fake)
     """
     if not pretrained:
         raise DfnbError("dfnb.create_model has trained detectors alone; leave pretrained out")
@@ -166,11 +238,8 @@ def create_model(name: str | Path, pretrained: bool = True) -> Network:
     if config.is_file():
         content = read_json(config)
         run = Run(content["id"], TrainingRecord.check(content, config))
-        network = run.network(config.with_name("model.safetensors"))
-    else:
-        network = _opened(str(name)).network()
-    # As scoring.predict has it: in bfloat16, another order of the sums gives other scores.
-    return network.to(memory_format=torch.channels_last)
+        return Detector(run, config.with_name("model.safetensors"))
+    return Detector(_opened(str(name)))
 
 
 def _opened(name: str) -> Run:
@@ -228,17 +297,18 @@ def predict(
         dfnb.predict("xception.drawn", "clip.mp4")["score"].mean()
     """
     model = create_model(model) if isinstance(model, str | Path) else model
-    model = model.network() if isinstance(model, Run) else model
+    model = Detector(model) if isinstance(model, Run) else model
     if isinstance(model, nn.Module) and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
-    info = getattr(model, "info", {}) if isinstance(model, Network) else {}
-    if info and not transform:
-        network = deepcopy(model).to(device.DEVICE)
+    is_ours = isinstance(model, Detector) and not transform
+    faces = model.info["faces"] if is_ours else {}
+    if is_ours:
+        network = deepcopy(model.network).to(device.DEVICE)
     tables = []
-    for frames in _datasets(data, info.get("faces", {})):
-        if info and not transform:
+    for frames in _datasets(data, faces):
+        if is_ours:
             scores = scoring.predict(network, frames.table, model.settings, frames.read)
-            tables.append(scores.assign(train_set=info["parameters"]["train_set"]))
+            tables.append(scores.assign(train_set=model.info["parameters"]["train_set"]))
         else:
             tables.append(_scores(model, frames, transform))
     return pd.concat(tables, ignore_index=True)

@@ -14,6 +14,7 @@ import planted
 import pytest
 import timm
 import torch
+from captum.attr import IntegratedGradients
 from conftest import CHECKOUT
 from networks import recipe
 from PIL import Image
@@ -85,7 +86,7 @@ def test_a_dataset_is_torch_s_and_has_its_table(dataset):
 
 
 def test_a_transform_makes_images_for_a_loop_and_not_for_predict(run, dataset):
-    model = run.network()
+    model = library.Detector(run)
     made = dfnb.load_dataset("smoke-b", "test", transform=model.transform)
     batch = next(iter(DataLoader(made[:4], 4)))
     torch.testing.assert_close(batch.image[1], model.transform(dataset[1].image))
@@ -182,7 +183,7 @@ def by_hand(model, frames):
     """P(fake) as a reader computes it: one image at a time."""
     inputs = [model.transform(Image.fromarray(frame.image))[None] for frame in frames]
     with torch.inference_mode():
-        return [model.logits(image).softmax(1)[0, 1].item() for image in inputs]
+        return [model(image).softmax(1)[0, 1].item() for image in inputs]
 
 
 @pytest.mark.parametrize("name", read_yaml(CHECKOUT / "data_manifest" / "models.yaml"))
@@ -197,9 +198,19 @@ def test_scores_by_hand_by_predict_and_of_a_notebook_are_equal(dataset, name):
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
+def test_a_call_gives_logits_as_timm_s_models_do(run):
+    model = library.Detector(run)
+    images = torch.rand(2, 3, 96, 96)
+    assert model(images).shape == (2, 2) and torch.equal(model(images), model.logits(images))
+    maps = IntegratedGradients(model).attribute(images, target=1, n_steps=2)
+    assert maps.shape == images.shape
+    with pytest.raises(DfnbError, match=r"H = W = 96, not \(2, 3, 128, 96\)"):
+        model(torch.rand(2, 3, 128, 96))
+
+
 @pytest.mark.parametrize("shape", [(96, 96, 3), (150, 100, 3), (40, 40, 3)])
 def test_timm_makes_the_same_input(run, shape):
-    model = run.network()
+    model = library.Detector(run)
     image = Image.fromarray(
         cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, shape, np.uint8), (9, 9), 2)
     )
@@ -210,7 +221,7 @@ def test_timm_makes_the_same_input(run, shape):
 
 
 def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
-    model = run.network()
+    model = library.Detector(run)
     model.save_pretrained(tmp_path / "same")
     same = dfnb.create_model(tmp_path / "same")
     assert same.info == model.info
@@ -259,7 +270,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_clip_is_scored_as_it_is_prepared(run, folder):
-    model = run.network()
+    model = library.Detector(run)
     table = dfnb.predict(model, folder / "a.mp4")
     settings = prepare.Settings(size=96, frames_per_video=32)
     video = prepare.Video("a", folder / "a.mp4", label=0, method="real")

@@ -34,8 +34,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 from torchvision.transforms import v2
 
 from dfnb.checks import Closed, DfnbError
-from dfnb.data.loading import FrameDataset, Sample, frames_in_memory, prepared, to_input
-from dfnb.files import sha256, write_json
+from dfnb.data.loading import FrameDataset, Sample, frames_in_memory, prepared
 from dfnb.papers import backbones, code
 
 if TYPE_CHECKING:
@@ -299,12 +298,8 @@ class Network(nn.Module):
         weights_from: what the training starts from: "random weights", "ImageNet" or another name.
         untrained: names of parts that no loss reaches, where the released code leaves them as they
             were initialised.
-        settings, info: of a trained network, see :meth:`dfnb.training.runs.Run.network`: the
-            settings of its training; and its record, with its ``id``.
     """
 
-    settings: Settings
-    info: dict[str, Any]
     weights_from = "random weights"
     untrained: ClassVar[tuple[str, ...]] = ()
 
@@ -324,49 +319,6 @@ class Network(nn.Module):
     def score(self, outputs: dict[str, Tensor]) -> Tensor:
         """P(fake), (B,) float64 in [0, 1]: the sigmoid of :meth:`log_odds`, which counts."""
         return self.log_odds(outputs).sigmoid()
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, 2) of a trained network, real first, of images (B, 3, S, S) of its transform.
-
-        Their softmax is P(real) and P(fake), as tables show it: like them, it is computed in the
-        precision of the training. Their difference is :meth:`log_odds`.
-        """
-        is_mixed = self.settings.precision == "bf16-mixed"
-        with torch.autocast(images.device.type, torch.bfloat16, is_mixed):
-            outputs = self(images)
-        half = self.log_odds({name: value.float() for name, value in outputs.items()}).float() / 2
-        return torch.stack([-half, half], dim=1)
-
-    @property
-    def transform(self) -> v2.Transform:
-        """What makes the input of a trained network, see :func:`dfnb.data.loading.to_input`."""
-        return to_input(self.settings)
-
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """The same in timm's words, for ``timm.data.resolve_model_data_config(network)``.
-
-        timm smooths a crop that it makes smaller, also where ``antialias`` is off.
-        """
-        side = self.settings.image_size
-        of_input = {name: getattr(self.settings, name) for name in INPUT}
-        # "squash": the whole crop becomes a square, and nothing is cut off.
-        crop = {"input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": "squash"}
-        return {**of_input, **crop, "architecture": self.settings.backbone, "num_classes": 2}
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, which ``dfnb.create_model`` reads.
-
-        The config is ``info``. Of weights that have changed since, it has their own sha256, and the
-        id says so.
-        """
-        weights = Path(folder).expanduser() / "model.safetensors"
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        save_model(self, str(weights))
-        info = {**self.info, "weights_sha256": sha256(weights)}
-        if info["weights_sha256"] != self.info["weights_sha256"]:
-            info["id"] = f"{info['id'].removesuffix('-changed')}-changed"
-        write_json(weights.with_name("config.json"), info)
 
     def maps(self) -> dict[str, str | tuple[str, ...] | Callable[[Network, Tensor], Tensor]]:
         """How each of the paper's own maps is made, by the map's name.

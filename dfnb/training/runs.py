@@ -112,8 +112,7 @@ class Run(StoredRun):
     def network(self, weights: Path | None = None) -> "Network":
         """The network with the chosen weights, in evaluation mode, on the CPU.
 
-        ``weights`` is another file that has them. Its ``settings`` are those of the training, its
-        ``info`` is the record, as JSON has it, with the ``id``.
+        ``weights`` is another file that has them.
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
         the record.
@@ -124,8 +123,6 @@ class Run(StoredRun):
         settings = self.settings.model_copy(update={"pretrained": False})
         network = papers.module(self.parameters.paper).Network(settings)
         load_model(network, weights or self.weights())
-        network.settings = settings
-        network.info = {"id": self.id, **self.record.model_dump(mode="json")}
         return network.eval()
 
     def weights(self) -> Path:
