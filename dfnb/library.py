@@ -5,6 +5,7 @@ and your model as they are. :mod:`dfnb.report.own` measures scores.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import filter as matching
@@ -164,14 +165,13 @@ class Detector(nn.Module):
         """Logits (B, 2), real first, of images (B, 3, S, S), which ``transform`` makes.
 
         Their softmax is P(real) and P(fake), as tables show it: like them, it is computed in the
-        precision of the training. Raises :class:`DfnbError` for images of another size, of which
-        the score would mean little.
+        precision of the training. Warns of images of another size, which say little.
         """
         side = self.settings.image_size
         if images.shape[2:] != (side, side):
-            raise DfnbError(
-                f"images (B, 3, H, W) are needed with H = W = {side}, not {tuple(images.shape)}; "
-                "transform makes one of a face"
+            size = "×".join(map(str, images.shape[2:]))
+            warnings.warn(
+                f"trained on {side}×{side} pixels, not {size}: use transform", stacklevel=2
             )
         is_mixed = self.settings.precision == "bf16-mixed"
         with torch.autocast(images.device.type, torch.bfloat16, is_mixed):
