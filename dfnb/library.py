@@ -170,9 +170,8 @@ class Detector(nn.Module):
         side = self.settings.image_size
         if images.shape[2:] != (side, side):
             size = "×".join(map(str, images.shape[2:]))
-            warnings.warn(
-                f"trained on {side}×{side} pixels, not {size}: use transform", stacklevel=2
-            )
+            text = f"trained on {side}×{side} pixels, not {size}: use transform"
+            warnings.warn(text, stacklevel=2)
         is_mixed = self.settings.precision == "bf16-mixed"
         with torch.autocast(images.device.type, torch.bfloat16, is_mixed):
             outputs = self.network(images)
