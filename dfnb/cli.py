@@ -127,13 +127,13 @@ def report(
 
 @commands.command()
 def synth(
-    preset: Annotated[str, typer.Argument(help="A dataset of the benchmark, such as smoke-b.")],
+    preset: Annotated[str, typer.Argument(help="A dataset, such as smoke-b.")],
     portraits: Annotated[
         Path | None, typer.Option(help="A folder of photographs to use in place of its faces.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the new dataset; by default PRESET.")] = None,
 ) -> None:
-    """Make a dataset of the embedded benchmark.
+    """Make a dataset of drawn faces.
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
     --portraits FOLDER, from the photographs in that folder: that is another dataset, so also give
