@@ -1,7 +1,6 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
 import re
-from math import ceil
 from pathlib import Path
 
 import nbformat
@@ -29,7 +28,7 @@ def sign(path: Path) -> nbformat.NotebookNode:
     here = environment()
     commit = re.sub(r"^(.{8})[0-9a-f]*", r"\1", here["commit"]) or "none"  # keeps -dirty
     text = (
-        f"*Executed in {ceil(made['duration'] / 60)} min on {here['device']}, "
+        f"*Executed in {max(made['duration'] / 60, 0.1):.2g} min on {here['device']}, "
         f"{made['end_time'][:10]}, commit {commit}.*"
     )
     # Tools, such as our tests, know by the tag that this cell is none of the notebook's own.

@@ -59,7 +59,7 @@ def test_an_executed_notebook_begins_with_how_it_was_made():
         page.export("demo", "n")
         signed = nbformat.read(path, 4)
         line = signed.cells[0].source
-        assert line.startswith("*Executed in 1 min on ") and f", {day}, commit " in line
+        assert line.startswith("*Executed in 0.1 min on ") and f", {day}, commit " in line
         assert signed.metadata["papermill"] == {"duration": 1.5, "parameters": {"seed": 3}}
         assert signed.cells[2].metadata["papermill"] == {"duration": 1.5}
         again = page.export("demo", "n").read_text(encoding="utf-8")
