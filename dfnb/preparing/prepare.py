@@ -878,8 +878,8 @@ def remove_leftovers(folder: Path, videos: Sequence[Video], parameters: Mapping)
         old, new = made_with.get(key), parameters.get(key)
         if old != new:
             raise DfnbError(
-                f"{folder} was made with {key} = {old}, and not with {new}; use that again, or give "
-                "the new dataset another name"
+                f"{folder} was made with {key} = {old}, not {new}; use that again, or give the new "
+                "dataset another name"
             )
     # A list, because removing changes the tree that rglob walks.
     for path in list(folder.rglob(".*.dfnb-*")):
