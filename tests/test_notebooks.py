@@ -35,7 +35,7 @@ from dfnb.training import train
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
-LOOP_OF_SHELL = re.compile(r"^for (\w+) in (\S+) .*?; do\n(.*?)^done", re.MULTILINE | re.DOTALL)
+LOOP_OF_SHELL = re.compile(r"^for (\w+) in (\S+)[^\n]*; do\n(.*?)^done", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^ *papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
 # which a processor may have to emulate.
