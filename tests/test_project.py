@@ -255,7 +255,7 @@ def test_open_questions_name_settings_and_their_values(checkout):
         known |= dict.fromkeys(parameters.TrainingParameters.model_fields)
         known |= profiles.read("paper").notebooks[notebook]
         rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
-        assert 7 <= len(rows) <= 8
+        assert rows
         for row in rows:
             _, taken, settings = row.strip("|").split("|")
             named = set(re.findall(r"`([a-z_]+)`", settings)) - {"prepare"}
