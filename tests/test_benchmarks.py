@@ -85,3 +85,52 @@ def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):
     assert loops["waiting_share"].between(0, 1).all()
     per_step = loops["images_per_s"] * loops["step_s"]
     assert per_step.tolist() == pytest.approx([2] * len(loops), rel=0.02)  # both are rounded
+
+
+@pytest.fixture
+def readings(checkout, monkeypatch, tmp_path):
+    """The readings of LAE at sizes that take seconds."""
+    monkeypatch.syspath_prepend(checkout / "benchmarks")
+    import lae_readings
+
+    small = {"images_per_epoch": 64, "epochs": 1, "representation_epochs": 1}
+    settings_of = lae_readings.settings_of
+    monkeypatch.setattr(
+        lae_readings, "settings_of", lambda reading, **_: settings_of(reading, **small)
+    )
+    monkeypatch.setattr(lae_readings, "DATASET", "smoke-tasks")
+    monkeypatch.setattr(lae_readings, "OUT", tmp_path / "readings.csv")
+    lae_readings.phase_one.cache_clear()
+    return lae_readings
+
+
+def test_a_reading_that_changes_nothing_is_the_package_s_lae(readings):
+    committed = readings.Reading()
+    settings = readings.settings_of(committed)
+    network = committed.network(settings)
+    batch = {
+        "label": torch.tensor([0, 1, 1]),
+        "has_mask": torch.tensor([False, True, False]),
+        "mask": torch.rand(3, 1, 96, 96),
+    }
+    outputs = network(torch.rand(3, 3, 96, 96))
+    as_packaged = readings.lae.Network.attention_loss(network, outputs, batch)
+    torch.testing.assert_close(network.attention_loss(outputs, batch), as_packaged)
+    sigmoid = readings.READINGS["cross-entropy of a sigmoid"].network(settings)
+    assert not torch.allclose(sigmoid.attention_loss(outputs, batch), as_packaged)
+
+
+def test_the_readings_with_the_best_maps_are_trained_to_the_end(readings, monkeypatch):
+    names = [*readings.COMMITTED, "absolute differences", "cross-entropy, 24 × 24"]
+    monkeypatch.setattr(readings, "READINGS", {name: readings.READINGS[name] for name in names})
+    monkeypatch.setattr(readings, "CHOSEN", 1)
+    readings.main()
+    table = pd.read_csv(readings.OUT)
+    assert (
+        list(table["reading"][:4]) == names and list(table["people"]) == ["val"] * 4 + ["test"] * 3
+    )
+    best = table[2:4].sort_values("gain")["reading"].iloc[-1]
+    assert list(table["reading"][4:]) == [*readings.COMMITTED, best]
+    gain = table["pixel_ap"] - table["mean_mask_pixel_ap"]  # each cluster has as many frames
+    assert gain.tolist() == pytest.approx(table["gain"].tolist(), abs=2e-4)
+    assert (table["gain_low"] < table["gain"]).all()
