@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -221,21 +220,19 @@ def bytes_per_frame(names: Iterable[str], root: Path) -> pd.DataFrame:
     """How large the files of test videos are, which may tell real from fake without a look at them.
 
     ``names`` are datasets whose files are in ``root``. Columns: ``test_set``, ``video``, ``label``,
-    ``cluster``; ``bytes``, those of the file divided by its number of frames; ``original``, the
-    same of the video from which a fake was made, NaN where it is no test video of its dataset.
-    Raises as :func:`scan`.
+    ``cluster``; ``original``, the test video from which a fake was made, empty where it is none of
+    its dataset; ``bytes``, those of the file divided by its number of frames. Raises as
+    :func:`scan`.
     """
     rows = []
     for name in names:
-        tested = [video for video in scan(name, root)[0] if video.split == "test"]
-        sizes = {
-            video.path: video.path.stat().st_size / guess_length(video.path) for video in tested
-        }
-        for video in tested:
-            original = sizes.get(video.original, np.nan)
-            size = sizes[video.path]
-            rows.append((name, video.name, video.label, video.cluster, size, original))
-    columns = ["test_set", "video", "label", "cluster", "bytes", "original"]
+        tested = {video.path: video for video in scan(name, root)[0] if video.split == "test"}
+        for path, video in tested.items():
+            original = tested.get(video.original)
+            size = path.stat().st_size / guess_length(path)
+            of = original.name if original else ""
+            rows.append((name, video.name, video.label, video.cluster, of, size))
+    columns = ["test_set", "video", "label", "cluster", "original", "bytes"]
     return pd.DataFrame(rows, columns=columns)
 
 

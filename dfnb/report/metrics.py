@@ -416,16 +416,34 @@ def cross_fitted(
     return table.assign(unit=unit, metric="AUC", minus=_named(minus))
 
 
+def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.DataFrame:
+    """The scores with the column ``above its original``, a share of which says less than an AUC.
+
+    It is 1 for a fake with a higher score than the video it was made from, by the same detector and
+    seed on the same test set, .5 for a tie, 0 else; NaN for real videos and without the original.
+
+    Args:
+        scores: Rows of :func:`dfnb.report.reading.scores` of videos.
+        originals: The original's name by that of the fake.
+    """
+    keys = ["detector", "seed", "test_set", "video"]
+    real = scores[scores["label"] == 0].set_index(keys)["score"]
+    of_original = scores.assign(video=scores["video"].map(originals))[keys]
+    there = real.reindex(pd.MultiIndex.from_frame(of_original)).to_numpy()
+    above = np.sign(scores["score"] - there) / 2 + 0.5
+    return scores.assign(**{"above its original": above.where(scores["label"] == 1)})
+
+
 def _of_folds(group: pd.DataFrame) -> Estimate:
     """The cross-fitted AUC of one group at each seed: of all clusters, then without each of them.
 
-    A seed that lacks one of the folds is left out.
+    A seed that lacks one of the folds is left out. Collapsed runs count: with the few people of a
+    fold a low validation AUC is no proof of a collapse, and a seed without it would look better.
     """
     cluster, names = pd.factorize(group["cluster"].astype(str), sort=True)
     group = group.assign(cluster=cluster, label=group["label"] == 1)
     folds = group["test_set"].nunique()
     values = {}
-    collapsed = {}
     for seed, rows in group.groupby("seed"):
         if rows["test_set"].nunique() < folds:
             continue
@@ -443,7 +461,6 @@ def _of_folds(group: pd.DataFrame) -> Estimate:
                 sums[1:] += np.bincount(reals["cluster"], each.sum(axis=0), len(names))
         won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
         values[seed] = won / made
-        collapsed[seed] = rows["collapsed"].any()
     is_fake = rows["label"]  # every seed has the same videos: those of the last are counted
     first = group.iloc[0]
     return Estimate(
@@ -451,7 +468,7 @@ def _of_folds(group: pd.DataFrame) -> Estimate:
         trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
         seeds=np.array([*values]),
         values=np.array([*values.values()]),
-        collapsed=np.array([*collapsed.values()]),
+        collapsed=np.zeros(len(values), bool),
         counts=np.array([(~is_fake).sum(), is_fake.sum(), len(names), len(names)]),
         fewest=len(names),
     )

@@ -18,6 +18,7 @@ from dfnb.report.metrics import (
     FALSE_POSITIVE_RATE,
     METRICS,
     TPR,
+    above_original,
     cross_fitted,
     measure,
 )
@@ -436,11 +437,28 @@ def test_cross_fitted_counts_pairs_of_two_clusters_within_folds():
     assert row["error"] == pytest.approx(error) and row["degrees"] == len(pseudo) - 1
     assert row["low"] < value < row["high"] < 1
     assert (row["n_real"], row["n_fake"], row["sets"]) == (15, 15, 3)
+    # A run with a low validation AUC counts; with it, its seed.
+    low = scores.assign(collapsed=(scores["seed"] == 1) & (scores["test_set"] == "clips-fold-0"))
+    pd.testing.assert_frame_equal(cross_fitted(low), cross_fitted(scores))
     # Neither the scales of the networks nor pairs of one cluster count.
     is_fold = scores["test_set"] == "clips-fold-1"
     other = scores.assign(score=scores["score"].where(~is_fold, scores["score"] / 10))
     assert only(cross_fitted(other))["value"] == pytest.approx(value)
     assert roc_auc_score(scores["label"], scores["score"]) != pytest.approx(value, abs=0.01)
+
+
+def test_a_fake_is_compared_with_its_own_original_by_the_same_network():
+    rows = [
+        ("A", 1, "r", 0, 0.5),
+        ("A", 1, "s", 0, 0.9),
+        ("A", 1, "f", 1, 0.6),
+        ("A", 1, "g", 1, 0.9),
+    ]
+    rows += [("A", 2, "r", 0, 0.7), ("A", 2, "f", 1, 0.6), ("A", 2, "h", 1, 0.6)]
+    scores = pd.DataFrame(rows, columns=["detector", "seed", "video", "label", "score"])
+    scores = scores.assign(test_set="clips-fold-1", cluster=scores["video"])
+    above = above_original(scores, {"f": "r", "g": "s", "h": "gone"})["above its original"]
+    np.testing.assert_array_equal(above, [np.nan, np.nan, 1, 0.5, np.nan, 0, np.nan])
 
 
 def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
