@@ -37,7 +37,7 @@ def options(
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Reproduce papers on deepfake detection: make data, run a profile, make its report."""
+    """Re-implement papers on deepfake detection: make data, run a profile, make its report."""
 
 
 def app() -> None:
@@ -133,7 +133,7 @@ def synth(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the new dataset; by default PRESET.")] = None,
 ) -> None:
-    """Make a dataset of drawn faces.
+    """Make a dataset of drawn faces, or of forged photographs.
 
     PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
     --portraits FOLDER, from the photographs in that folder: that is another dataset, so also give
