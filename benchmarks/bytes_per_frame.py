@@ -8,13 +8,13 @@ detectors, by the same comparisons.
 
 from pathlib import Path
 
-from dfnb.files import atomic, home
-from dfnb.preparing.published import bytes_per_frame
+from dfnb.files import atomic
+from dfnb.preparing.published import bytes_per_frame, default_root
 
 OUT = Path("reports/benchmarks/bytes-hidf-sample.csv")
 FOLDS = [f"hidf-sample-fold-{fold}" for fold in range(1, 6)]
 
 if __name__ == "__main__":
-    table = bytes_per_frame(FOLDS, home() / "downloads" / "hidf-sample")
+    table = bytes_per_frame(FOLDS, default_root("hidf-sample"))
     with atomic(OUT) as temporary:
         table.round(1).to_csv(temporary, index=False)

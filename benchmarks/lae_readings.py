@@ -11,7 +11,7 @@ measured on test people. No score of a detector is computed.
 
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -33,8 +33,8 @@ from dfnb.papers import lae
 from dfnb.papers.contract import Batch, outputs_of
 from dfnb.records import environment
 from dfnb.running.profiles import calls
-from dfnb.training.localisation import localisation
 from dfnb.training.progress import bar
+from dfnb.training.scoring import predict
 from dfnb.training.train import make_training
 from dfnb.training.trainer import Trainer
 
@@ -58,7 +58,7 @@ def differences(located: Tensor, masks: Tensor) -> Tensor:
 
 def cross_entropy(located: Tensor, masks: Tensor) -> Tensor:
     """The mean cross-entropy of the positions, of maps as :func:`squares`."""
-    inside = located.clamp(lae.EPSILON, 1 - lae.EPSILON)  # its gradient is finite there
+    inside = located.clamp(lae.EPSILON, 1 - lae.EPSILON)  # beyond it there is no gradient
     return F.binary_cross_entropy(inside, masks, reduction="sum") / max(located.numel(), 1)
 
 
@@ -70,18 +70,14 @@ class Reading(NamedTuple):
     is_fine: bool = False  # the encoder's last stride is left out: its map has 24 × 24 positions
     settings: tuple[tuple[str, Any], ...] = ()  # those that are changed
 
-    @property
-    def network(self) -> type[lae.Network]:
-        """The package's network with these changes."""
-        return type("Network", (_Network,), {"reading": self})
 
+class Network(lae.Network):
+    """The package's network with the changes of a reading."""
 
-class _Network(lae.Network):
-    reading: Reading
-
-    def __init__(self, settings: lae.Settings) -> None:
+    def __init__(self, settings: lae.Settings, reading: Reading) -> None:
         super().__init__(settings)
-        if self.reading.is_fine:
+        self.reading = reading
+        if reading.is_fine:
             self.encoder.features[3].conv.stride = (1, 1)  # of dfnb_plain7, the third and last one
 
     def localise(self, outputs: lae.Outputs) -> Tensor:
@@ -97,12 +93,10 @@ class _Network(lae.Network):
         masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])[:, 0]
         fake_loss = self.reading.error(located[is_annotated], masks[is_annotated])
         real_half, fake_half = outputs["attention"][is_real].unbind(1)
-        real_loss = lae.mean_square(real_half - 1) / 2
+        of_fake_half = lae.mean_square(fake_half)
         if self.reading.scale == "sigmoid":  # of which zero is no value
-            zeros = torch.zeros_like(fake_half)
-            real_loss = real_loss + self.reading.error(located[is_real], zeros) / 2
-        else:
-            real_loss = real_loss + lae.mean_square(fake_half) / 2
+            of_fake_half = self.reading.error(located[is_real], torch.zeros_like(fake_half))
+        real_loss = (lae.mean_square(real_half - 1) + of_fake_half) / 2
         return 0.5 * fake_loss + 0.5 * real_loss
 
 
@@ -112,8 +106,10 @@ LARGE = (
     ("perceptual_weight", 10.0),
 )
 COMMITTED = {
-    "squares (study-papers)": Reading(),
-    "squares (study-bed)": Reading(settings=(("pixel_weight", 0.1), ("perceptual_weight", 0.0))),
+    "squares, weights of study-papers": Reading(),
+    "squares, weights of study-bed": Reading(
+        settings=(("pixel_weight", 0.1), ("perceptual_weight", 0.0))
+    ),
 }
 READINGS = {
     **COMMITTED,
@@ -132,21 +128,23 @@ def settings_of(reading: Reading, **changes: Any) -> lae.Settings:
     """Those of study-papers for a face swap with all masks, with a reading's changes, and these."""
     for call in calls("study-papers").trainings:
         if call.notebook == "03_lae" and call.parameters["variant"] == "face swap: 100 %":
-            values = {**call.parameters, **dict(reading.settings), **changes}
-            known = {name: values[name] for name in lae.Settings.model_fields if name in values}
-            return lae.Settings.check(known, "the settings of a reading")
+            known = lae.Settings.model_fields.keys() & call.parameters.keys()
+            values = {name: call.parameters[name] for name in known}
+            values.update(**dict(reading.settings), **changes)
+            return lae.Settings.check(values, "the settings of a reading")
     raise LookupError("study-papers has no training of LAE with all masks")
 
 
 def trained(reading: Reading, settings: lae.Settings, start: lae.Network | None) -> lae.Network:
-    """The network after a phase of training by the package's loop; ``start`` is that of the other.
+    """The network after a phase of training by the package's loop.
 
-    No checkpoint is chosen: the last one counts, as in the package.
+    ``start`` is the network of phase one; None: this is phase one. The last epoch counts, as in the
+    package.
     """
     frames = settings.visible(select(load_frames(DATASET), "train", SWAP), SEED, start)
     training = make_training("lae", DATASET, settings, SEED, SWAP)
     with (
-        mock.patch.object(lae, "Network", reading.network),
+        mock.patch.object(lae, "Network", partial(Network, reading=reading)),
         tempfile.TemporaryDirectory() as folder,
         device.fixed_threads(),
         device.precision(settings.precision),
@@ -163,53 +161,47 @@ def trained(reading: Reading, settings: lae.Settings, start: lae.Network | None)
     return trainer.network.eval()
 
 
-@device.fixed_threads()
-def measured(network: lae.Network, split: str) -> dict[str, float]:
+def measured(network: lae.Network, split: str) -> dict[str, Any]:
     """How well map and z do, on the people of a split; benchmarks/README.md has the columns."""
-    settings = network.settings
     frames = select(load_frames(DATASET), split, SWAP)
-    training_frames = select(load_frames(DATASET), "train", SWAP)
-    constant = mean_mask(training_frames)
-    face = sum(batch["image"].sum(0) for batch in in_order(training_frames, settings))
-    face = (face / len(training_frames)).to(DEVICE)
-    rows = []  # of all frames; those of real ones have no measure of a map
-    for batch in in_order(frames, settings, device=DEVICE):
-        outputs = outputs_of(network, batch["image"])
-        with torch.no_grad():
-            drawn = network.normalise(network.decoder(outputs["latent"]))
-        to_drawn = (drawn - batch["image"]).abs().mean((1, 2, 3)).tolist()
-        to_face = (face - batch["image"]).abs().mean((1, 2, 3)).tolist()
-        located = network.localise(outputs).cpu().numpy()
-        masks = batch["mask"][:, 0].cpu().numpy() > 0
-        for row in zip(located, masks, to_drawn, to_face):
-            rows.append(_measures(*row, constant))
-    table = pd.DataFrame(rows)
-    gains = (table["pixel_ap"] - table["mean_mask_pixel_ap"]).groupby(frames["cluster"].to_numpy())
-    gains = gains.mean()  # of each cluster, over its forged frames
+    constant = mean_mask(select(load_frames(DATASET), "train", SWAP))
+    table = predict(network, frames, network.settings, constant=constant)
+    table = table.dropna(subset="pixel_ap")  # forged frames
+    gains = (table["pixel_ap"] - table["constant pixel_ap"]).groupby(table["cluster"]).mean()
     half = t.ppf(0.975, len(gains) - 1) * gains.sem()
+    to_drawn, to_face = distances(network, frames)
+    means = table[["pixel_ap", "constant pixel_ap", "energy", "constant energy"]].mean()
+    low = gains.mean() - half
     return {
         "clusters": len(gains),
-        "forged_frames": int(table["pixel_ap"].count()),
-        **table.mean().to_dict(),
+        "forged_frames": len(table),
+        **means,
         "gain": gains.mean(),
-        "gain_low": gains.mean() - half,
+        "gain_low": low,
         "gain_high": gains.mean() + half,
-    }
-
-
-def _measures(
-    located: np.ndarray, mask: np.ndarray, to_drawn: float, to_face: float, constant: np.ndarray
-) -> dict[str, float]:
-    of_map = localisation(located, mask)
-    of_constant = localisation(constant, mask)
-    return {
-        "pixel_ap": of_map["pixel_ap"],
-        "mean_mask_pixel_ap": of_constant["pixel_ap"],
-        "energy": of_map["energy"],
-        "mean_mask_energy": of_constant["energy"],
         "to_reconstruction": to_drawn,
         "to_average_face": to_face,
+        "passes": bool(low > 0 and to_drawn < to_face),
     }
+
+
+@device.fixed_threads()
+@torch.inference_mode()
+def distances(network: lae.Network, frames: pd.DataFrame) -> tuple[float, float]:
+    """How far frames, real and forged, are from what is drawn from z, and from the average face.
+
+    Both are mean absolute differences in normalised colours; the average is of the training frames.
+    """
+    training_frames = select(load_frames(DATASET), "train", SWAP)
+    face = sum(batch["image"].sum(0) for batch in in_order(training_frames, network.settings))
+    face = (face / len(training_frames)).to(DEVICE)
+    to_drawn, to_face = [], []  # of each frame
+    for batch in in_order(frames, network.settings, device=DEVICE):
+        outputs = outputs_of(network, batch["image"])
+        drawn = network.normalise(network.decoder(outputs["latent"]))
+        to_drawn += (drawn - batch["image"]).abs().mean((1, 2, 3)).tolist()
+        to_face += (face - batch["image"]).abs().mean((1, 2, 3)).tolist()
+    return float(np.mean(to_drawn)), float(np.mean(to_face))
 
 
 @cache

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+from dfnb.training.train import make_training, train
+
 SMALL = {"locate_and_verify": "dfnb_plain7", "exposing_the_deception": "resnet10t"}
 
 
@@ -89,35 +91,55 @@ def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, monkeypatch):
 
 @pytest.fixture
 def readings(checkout, monkeypatch, tmp_path):
-    """The readings of LAE at sizes that take seconds."""
+    """The readings of LAE at sizes that take seconds: two epochs of phase two, or one."""
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import lae_readings
 
-    small = {"images_per_epoch": 64, "epochs": 1, "representation_epochs": 1}
+    small = {"images_per_epoch": 64, "epochs": 2, "representation_epochs": 1}
     settings_of = lae_readings.settings_of
     monkeypatch.setattr(
-        lae_readings, "settings_of", lambda reading, **_: settings_of(reading, **small)
+        lae_readings,
+        "settings_of",
+        lambda reading, **changes: settings_of(reading, **{**small, **changes}),
     )
+    monkeypatch.setattr(lae_readings, "SHORT", {"epochs": 1})
     monkeypatch.setattr(lae_readings, "DATASET", "smoke-tasks")
     monkeypatch.setattr(lae_readings, "OUT", tmp_path / "readings.csv")
     lae_readings.phase_one.cache_clear()
     return lae_readings
 
 
-def test_a_reading_that_changes_nothing_is_the_package_s_lae(readings):
-    committed = readings.Reading()
-    settings = readings.settings_of(committed)
-    network = committed.network(settings)
-    batch = {
-        "label": torch.tensor([0, 1, 1]),
-        "has_mask": torch.tensor([False, True, False]),
-        "mask": torch.rand(3, 1, 96, 96),
+def losses_by_hand(attention, mask):
+    """The attention loss of one real frame and one annotated fake, by reading."""
+    real, fake = attention[0], attention[1, 1]
+    scaled = fake.clamp(min=0) / fake.max()
+    squares = ((real[0] - 1) ** 2).mean() / 2 + (real[1] ** 2).mean() / 2
+    inside = scaled.clamp(1e-6, 1 - 1e-6)
+    of_zero = -(1 - real[1].sigmoid()).log().mean()
+    of_sigmoid = -(mask * fake.sigmoid().log() + (1 - mask) * (1 - fake.sigmoid()).log()).mean()
+    return {
+        "squares, weights of study-papers": ((scaled - mask) ** 2).mean() + squares,
+        "absolute differences": (scaled - mask).abs().mean() + squares,
+        "squares, not divided by the maximum": ((fake.clamp(0, 1) - mask) ** 2).mean() + squares,
+        "cross-entropy": -(mask * inside.log() + (1 - mask) * (1 - inside).log()).mean() + squares,
+        "cross-entropy of a sigmoid": of_sigmoid + ((real[0] - 1) ** 2).mean() / 2 + of_zero / 2,
     }
-    outputs = network(torch.rand(3, 3, 96, 96))
-    as_packaged = readings.lae.Network.attention_loss(network, outputs, batch)
-    torch.testing.assert_close(network.attention_loss(outputs, batch), as_packaged)
-    sigmoid = readings.READINGS["cross-entropy of a sigmoid"].network(settings)
-    assert not torch.allclose(sigmoid.attention_loss(outputs, batch), as_packaged)
+
+
+def test_readings_of_lae_have_the_losses_that_they_are_called_by(readings):
+    torch.manual_seed(0)
+    mask = torch.rand(2, 1, 12, 12)
+    batch = {"label": torch.tensor([0, 1]), "has_mask": torch.tensor([False, True]), "mask": mask}
+    outputs = {"attention": torch.randn(2, 2, 12, 12)}
+    settings = readings.settings_of(readings.Reading())
+    by_hand = losses_by_hand(outputs["attention"], mask[1, 0])
+    for name, expected in by_hand.items():
+        network = readings.Network(settings, readings.READINGS[name])
+        torch.testing.assert_close(network.attention_loss(outputs, batch), expected / 2)
+    committed = readings.lae.Network(settings).attention_loss(outputs, batch)
+    torch.testing.assert_close(committed, by_hand["squares, weights of study-papers"] / 2)
+    fine = readings.Network(settings, readings.READINGS["squares, 24 × 24"])
+    assert fine(torch.rand(1, 3, 96, 96))["attention"].shape == (1, 2, 24, 24)
 
 
 def test_the_readings_with_the_best_maps_are_trained_to_the_end(readings, monkeypatch):
@@ -126,11 +148,24 @@ def test_the_readings_with_the_best_maps_are_trained_to_the_end(readings, monkey
     monkeypatch.setattr(readings, "CHOSEN", 1)
     readings.main()
     table = pd.read_csv(readings.OUT)
-    assert (
-        list(table["reading"][:4]) == names and list(table["people"]) == ["val"] * 4 + ["test"] * 3
-    )
-    best = table[2:4].sort_values("gain")["reading"].iloc[-1]
-    assert list(table["reading"][4:]) == [*readings.COMMITTED, best]
-    gain = table["pixel_ap"] - table["mean_mask_pixel_ap"]  # each cluster has as many frames
+    short, full = table[:4], table[4:]
+    best = short[2:].sort_values("gain")["reading"].iloc[-1]
+    assert [*short["reading"]] == names and [*full["reading"]] == [*readings.COMMITTED, best]
+    assert {*zip(short["people"], short["epochs"])} == {("val", 1)}
+    assert {*zip(full["people"], full["epochs"])} == {("test", 2)}
+    gain = table["pixel_ap"] - table["constant pixel_ap"]  # each cluster has as many swaps
     assert gain.tolist() == pytest.approx(table["gain"].tolist(), abs=2e-4)
-    assert (table["gain_low"] < table["gain"]).all()
+    reconstructs = table["to_reconstruction"] < table["to_average_face"]
+    assert [*table["passes"]] == [*((table["gain_low"] > 0) & reconstructs)]
+
+
+def test_a_reading_without_changes_is_trained_as_the_package_trains_lae(readings):
+    readings.sources.ensure_datasets("smoke-tasks")
+    reading = readings.Reading()
+    settings = readings.settings_of(reading)
+    ours = readings.trained(reading, settings, readings.phase_one(False, ()))
+    run = train(make_training("lae", "smoke-tasks", settings, readings.SEED, readings.SWAP))
+    packaged = run.network().state_dict()
+    assert packaged.keys() == ours.state_dict().keys()
+    for name, weight in ours.state_dict().items():
+        torch.testing.assert_close(weight.contiguous(), packaged[name], rtol=0, atol=0)

@@ -221,8 +221,8 @@ def bytes_per_frame(names: Iterable[str], root: Path) -> pd.DataFrame:
 
     ``names`` are datasets whose files are in ``root``. Columns: ``test_set``, ``video``, ``label``,
     ``cluster``; ``original``, the test video from which a fake was made, empty where it is none of
-    its dataset; ``bytes``, those of the file divided by its number of frames. Raises as
-    :func:`scan`.
+    its dataset; ``bytes``, those of the file, soundtrack included, divided by its number of frames.
+    Raises as :func:`scan`.
     """
     rows = []
     for name in names:

@@ -114,7 +114,7 @@ def measure(
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out. Of the folds of a dataset the AUC is
-            :func:`cross_fitted`.
+            :func:`cross_fitted`, where test_set alone is averaged and no method is told apart.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "swap"}]``. Several are subtracted one after the other:
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
@@ -380,31 +380,40 @@ def cross_fitted(
 ) -> pd.DataFrame:
     """The AUC of each group over folds of few people, each fold scored by a network of its own.
 
-    Compared are a fake and a real of *different clusters*, within a fold and a seed; the fakes that
-    have the higher score (of a tie, half) are summed over the folds and divided by the number of
-    comparisons; the value is the mean over seeds. Scores of two networks are never compared, since
-    they differ in their scale. A fake and a real of one cluster are not, since a fake and its own
-    original are told apart more easily than other pairs, and in a small fold they are many.
+    Compared are a fake and a real of *different clusters*, within a fold and a seed. The
+    comparisons that the fake wins (a tie is half of one) are summed over the folds and divided by
+    the number of comparisons; the value is the mean over seeds. Scores of two networks are never
+    compared, since they differ in their scale. A fake and a real of one cluster are not, since a
+    fake and its own original are told apart more easily than other pairs, and in a small fold they
+    are many.
 
     The interval is of delete-one-cluster pseudo-values, which lie around the value as the clusters
     do, and of the seeds. The trained networks are held fixed: it does not cover other training
-    people.
+    people. Collapsed runs count, and ``collapsed`` is 0: with the few people of a fold a low
+    validation AUC is no proof of a collapse, and a mean without such a run would look better.
 
     Args:
         scores: Rows of :func:`dfnb.report.reading.scores`; each test set is a fold.
         by: The columns that name a group.
-        minus: As for :func:`measure`; both sides have the same folds, clusters and seeds.
+        minus: As for :func:`measure`. Both sides must have the same clusters.
 
-    Returns a table as :func:`measure` does. Raises :class:`DfnbError` for a cluster in two folds.
+    Returns a table as :func:`measure` does; seeds that lack a fold of their dataset are left out,
+    and groups without any whole seed. Raises :class:`DfnbError` for a cluster in two folds.
     """
     by = [by] if isinstance(by, str) else list(by)
     _refuse_unknown(scores, "AUC", [*by, "score"], minus, None)
-    folds_of = scores.groupby("cluster", observed=True)["test_set"].nunique()
+    fold = scores["test_set"].astype(str)
+    scores = scores.assign(test_set=fold, dataset=fold.str.replace(FOLD, "", regex=True))
+    folds_of = scores.groupby(["dataset", "cluster"], observed=True)["test_set"].nunique()
     if len(folds_of) and folds_of.max() > 1:
-        raise DfnbError(f"the cluster {folds_of.idxmax()!r} is in two folds; name folds alone")
+        raise DfnbError(f"the cluster {folds_of.idxmax()[1]!r} is in two folds; name folds alone")
+    all_folds = scores.groupby("dataset")["test_set"].nunique()
     estimates = {}
     for key, group in scores.groupby(by, observed=True, sort=False):
-        estimates[key if isinstance(key, tuple) else (key,)] = _of_folds(group)
+        expected = all_folds[group["dataset"].unique()].sum()
+        whole = group[group.groupby("seed")["test_set"].transform("nunique") == expected]
+        if whole["label"].nunique() == 2:
+            estimates[key] = _of_folds(whole)
     for counterpart in minus:
         estimates = _subtracted(estimates, by, counterpart)
     rows = [
@@ -416,11 +425,85 @@ def cross_fitted(
     return table.assign(unit=unit, metric="AUC", minus=_named(minus))
 
 
-def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.DataFrame:
-    """The scores with the column ``above its original``, a share of which says less than an AUC.
+def _of_folds(group: pd.DataFrame) -> Estimate:
+    """The cross-fitted AUC of one group at each seed: of all clusters, then without each of them.
 
-    It is 1 for a fake with a higher score than the video it was made from, by the same detector and
-    seed on the same test set, .5 for a tie, 0 else; NaN for real videos and without the original.
+    Every seed has all folds, and so the same videos.
+    """
+    cluster, names = pd.factorize(group["cluster"].astype(str), sort=True)
+    group = group.assign(cluster=cluster, label=group["label"] == 1)
+    values = {}
+    for seed, rows in group.groupby("seed"):
+        won = np.zeros(1 + len(names))  # comparisons that the fake wins: all, then those of each
+        made = np.zeros(1 + len(names))
+        independent = 0  # pairs of a fake and a real at once in which no cluster occurs twice
+        for _, of_fold in rows.groupby("test_set"):
+            fakes, reals = of_fold[of_fold["label"]], of_fold[~of_fold["label"]]
+            fake, real = fakes["score"].to_numpy()[:, np.newaxis], reals["score"].to_numpy()
+            pairs = fakes["cluster"].to_numpy()[:, np.newaxis], reals["cluster"].to_numpy()
+            is_compared = pairs[0] != pairs[1]  # (fakes, reals)
+            wins = is_compared * ((fake > real) + (fake == real) / 2)
+            for sums, each in ((won, wins), (made, is_compared)):
+                sums[0] += each.sum()
+                sums[1:] += np.bincount(fakes["cluster"], each.sum(axis=1), len(names))
+                sums[1:] += np.bincount(reals["cluster"], each.sum(axis=0), len(names))
+            clusters = [side["cluster"].nunique() for side in (fakes, reals, of_fold)]
+            independent += min(*clusters[:2], clusters[2] // 2)
+        won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
+        values[seed] = won / made
+    is_fake = rows["label"]
+    first = group.iloc[0]
+    return Estimate(
+        test_set=", ".join(sorted(group["test_set"].unique())),
+        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
+        seeds=np.array([*values]),
+        values=np.array([*values.values()]),
+        collapsed=np.zeros(len(values), bool),
+        counts=np.array([(~is_fake).sum(), is_fake.sum(), len(names), independent]),
+        fewest=len(names),
+    )
+
+
+def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
+    """The SUMMARY, but for ``unit``, of the mean over seeds of what :func:`_of_folds` gives."""
+    of_seeds = estimate.values[:, 0]
+    value = of_seeds.mean()
+    n_real, n_fake, clusters, independent = estimate.counts.tolist()
+    seeds = len(of_seeds)
+    pseudo_values = clusters * value - (clusters - 1) * estimate.values[:, 1:].mean(axis=0)
+    of_people = pseudo_values.var(ddof=1) / clusters
+    between_seeds = of_seeds.var(ddof=1) / seeds if seeds > 1 else 0.0
+    error, degrees = NAN, clusters - 1
+    if estimate.fewest > 1:
+        error = (of_people + between_seeds) ** 0.5
+        if between_seeds:  # Satterthwaite's, as in _error
+            parts = of_people**2 / (clusters - 1) + between_seeds**2 / (seeds - 1)
+            degrees = error**4 / parts
+    low, high = statistics.interval(value, error, degrees, not is_signed, independent)
+    p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
+    over = "people, seeds" if seeds > 1 else "people"
+    folds = estimate.test_set.split(", ")
+    return {
+        **dict(zip(NUMBER, (value, low, high, error, degrees, p))),
+        "n_real": n_real,
+        "n_fake": n_fake,
+        "clusters": clusters,
+        "seeds": seeds,
+        "collapsed": 0,
+        "sets": len(folds),
+        "of_trainings": estimate.trainings,
+        "of_seeds": tuple(estimate.seeds.tolist()),
+        "seed_values": tuple(of_seeds.tolist()),
+        "of_sets": tuple(folds),
+        "over": "" if np.isnan(low) else over,
+    }
+
+
+def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.DataFrame:
+    """The scores with a column that says whether a fake scores above the video it was made from.
+
+    The column ``above its original`` is 1 if it does, by the same detector and seed on the same
+    test set, .5 for a tie, else 0; NaN for real videos and without the original.
 
     Args:
         scores: Rows of :func:`dfnb.report.reading.scores` of videos.
@@ -432,78 +515,6 @@ def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.Dat
     there = real.reindex(pd.MultiIndex.from_frame(of_original)).to_numpy()
     above = np.sign(scores["score"] - there) / 2 + 0.5
     return scores.assign(**{"above its original": above.where(scores["label"] == 1)})
-
-
-def _of_folds(group: pd.DataFrame) -> Estimate:
-    """The cross-fitted AUC of one group at each seed: of all clusters, then without each of them.
-
-    A seed that lacks one of the folds is left out. Collapsed runs count: with the few people of a
-    fold a low validation AUC is no proof of a collapse, and a seed without it would look better.
-    """
-    cluster, names = pd.factorize(group["cluster"].astype(str), sort=True)
-    group = group.assign(cluster=cluster, label=group["label"] == 1)
-    folds = group["test_set"].nunique()
-    values = {}
-    for seed, rows in group.groupby("seed"):
-        if rows["test_set"].nunique() < folds:
-            continue
-        won = np.zeros(1 + len(names))  # comparisons that the fake wins: all, then those of each
-        made = np.zeros(1 + len(names))
-        for _, of_fold in rows.groupby("test_set", observed=True):
-            fakes, reals = of_fold[of_fold["label"]], of_fold[~of_fold["label"]]
-            fake, real = fakes["score"].to_numpy()[:, np.newaxis], reals["score"].to_numpy()
-            pairs = fakes["cluster"].to_numpy()[:, np.newaxis], reals["cluster"].to_numpy()
-            is_compared = pairs[0] != pairs[1]  # (fakes, reals)
-            wins = is_compared * ((fake > real) + (fake == real) / 2)
-            for sums, each in ((won, wins), (made, is_compared)):
-                sums[0] += each.sum()
-                sums[1:] += np.bincount(fakes["cluster"], each.sum(axis=1), len(names))
-                sums[1:] += np.bincount(reals["cluster"], each.sum(axis=0), len(names))
-        won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
-        values[seed] = won / made
-    is_fake = rows["label"]  # every seed has the same videos: those of the last are counted
-    first = group.iloc[0]
-    return Estimate(
-        test_set=", ".join(sorted(group["test_set"].unique())),
-        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
-        seeds=np.array([*values]),
-        values=np.array([*values.values()]),
-        collapsed=np.zeros(len(values), bool),
-        counts=np.array([(~is_fake).sum(), is_fake.sum(), len(names), len(names)]),
-        fewest=len(names),
-    )
-
-
-def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
-    """The SUMMARY, but for ``unit``, of the mean over seeds of what :func:`_of_folds` gives."""
-    is_counted = _counted(estimate.collapsed)
-    values = estimate.values[is_counted]  # (seeds, 1 + clusters)
-    of_seeds = values[:, 0]
-    value = of_seeds.mean()
-    clusters = values.shape[1] - 1
-    pseudo_values = clusters * value - (clusters - 1) * values[:, 1:].mean(axis=0)
-    variance = pseudo_values.var(ddof=1) / clusters
-    if len(of_seeds) > 1:
-        variance += of_seeds.var(ddof=1) / len(of_seeds)
-    error, degrees = variance**0.5, clusters - 1
-    low, high = statistics.interval(value, error, degrees, not is_signed, clusters)
-    p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
-    n_real, n_fake, _, _ = estimate.counts
-    folds = estimate.test_set.split(", ")
-    return {
-        **dict(zip(NUMBER, (value, low, high, error, degrees, p))),
-        "n_real": n_real,
-        "n_fake": n_fake,
-        "clusters": clusters,
-        "seeds": len(of_seeds),
-        "collapsed": estimate.collapsed.sum(),
-        "sets": len(folds),
-        "of_trainings": estimate.trainings,
-        "of_seeds": tuple(estimate.seeds[is_counted].tolist()),
-        "seed_values": tuple(of_seeds.tolist()),
-        "of_sets": tuple(folds),
-        "over": "people, seeds" if len(of_seeds) > 1 else "people",
-    }
 
 
 # ---------------------------------------------------------------- differences and means

@@ -433,13 +433,25 @@ def test_cross_fitted_counts_pairs_of_two_clusters_within_folds():
     value, pseudo, of_seeds = of_pairs(scores)
     row = only(cross_fitted(scores))
     assert row["value"] == pytest.approx(value) and row["seed_values"] == pytest.approx(of_seeds)
-    error = (pseudo.var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2) ** 0.5
-    assert row["error"] == pytest.approx(error) and row["degrees"] == len(pseudo) - 1
+    of_people, between_seeds = pseudo.var(ddof=1) / len(pseudo), of_seeds.var(ddof=1) / 2
+    assert row["error"] == pytest.approx((of_people + between_seeds) ** 0.5)
+    parts = of_people**2 / (len(pseudo) - 1) + between_seeds**2 / 1  # Satterthwaite
+    assert row["degrees"] == pytest.approx((of_people + between_seeds) ** 2 / parts)
+    alone = only(cross_fitted(scores[scores["seed"] == 1]))
+    assert alone["degrees"] == len(pseudo) - 1 and alone["over"] == "people"
     assert row["low"] < value < row["high"] < 1
     assert (row["n_real"], row["n_fake"], row["sets"]) == (15, 15, 3)
     # A run with a low validation AUC counts; with it, its seed.
     low = scores.assign(collapsed=(scores["seed"] == 1) & (scores["test_set"] == "clips-fold-0"))
     pd.testing.assert_frame_equal(cross_fitted(low), cross_fitted(scores))
+    # A seed without one of the folds does not; nor does a group that lacks one altogether.
+    is_there = (scores["seed"] == 1) | (scores["test_set"] != "clips-fold-2")
+    assert only(cross_fitted(scores[is_there]))["value"] == pytest.approx(of_seeds[0])
+    less = scores[scores["test_set"] != "clips-fold-2"].assign(detector="B")
+    assert only(cross_fitted(pd.concat([scores, less])))["detector"] == "A"
+    # The folds of another dataset may have the same people.
+    twice = scores.assign(test_set=scores["test_set"].str.replace("clips", "other"), detector="B")
+    assert len(cross_fitted(pd.concat([scores, twice]))) == 2
     # Neither the scales of the networks nor pairs of one cluster count.
     is_fold = scores["test_set"] == "clips-fold-1"
     other = scores.assign(score=scores["score"].where(~is_fold, scores["score"] / 10))
@@ -477,5 +489,19 @@ def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
     within, clips = numbers.to_dict("records")  # each place by its own rule
     alone = measure(others, "AUC", ["place", "detector"], "test_set", minus="A")
     assert within["value"] == only(alone)["value"] and clips["value"] == row["value"]
+    perfect = folds("A").assign(score=folds("A")["label"].astype(float))
+    clusters = [
+        [
+            side["cluster"].nunique()
+            for side in (rows, rows[rows["label"] == 0], rows[rows["label"] == 1])
+        ]
+        for _, rows in perfect.groupby("test_set")
+    ]
+    pairs = sum(min(both // 2, *sides) for both, *sides in clusters)  # at once, no cluster twice
+    bound = only(cross_fitted(perfect))
+    assert bound["low"] == pytest.approx(0.025 ** (1 / pairs)) and bound["high"] == 1
+    chance = perfect.assign(score=0.5, detector="C")
+    number = only(cross_fitted(pd.concat([perfect, chance]), minus=[{"detector": "C"}]))
+    assert number["value"] == 0.5 and np.isnan(number["low"])  # a side at its bound: no interval
     with pytest.raises(DfnbError, match="is in two folds"):
         cross_fitted(scores.assign(cluster="0/0"))
