@@ -268,7 +268,7 @@ def test_committed_files_are_made_anew_from_their_conditions(monkeypatch):
     """Of a study, and of a detector whose maps were measured, too."""
     paths = in_reports("scores/*.parquet")
     committed = [path for path in paths if path.parent.parent.name == "study-recipe"][:6]
-    committed += [path for path in paths if path.parent.parent.name == "study-real"][:1]
+    committed += [path for path in paths if path.parent.parent.name == "study-hidf"][:1]
     monkeypatch.setattr("dfnb.store.scores.in_reports", lambda pattern: [])
     for path in committed:
         about, rows = read_about(path), read_table(path)
