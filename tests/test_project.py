@@ -135,10 +135,8 @@ def table_of(text):
 def cells_of(checkout):
     """What a text's table may show: (detector, column) -> cell, from the committed reports."""
     cells = {}
-    swaps = pd.read_parquet(checkout / "reports/study-hidf/results.parquet").query(
-        "table == 'transfer' and trained == 'real swaps' and tested == 'hidf-sample'"
-    )
-    for row in swaps.itertuples():
+    transfer = pd.read_csv(checkout / "reports/study-hidf/tables/transfer.csv")
+    for row in transfer.query("trained == 'real swaps' and tested == 'hidf-sample'").itertuples():
         cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
         cells[row.network, "real swaps"] = cell
     for study, faces in {"study-bed": "drawn faces", "study-ff-like": "forged photographs"}.items():
