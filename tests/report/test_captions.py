@@ -308,10 +308,10 @@ def measured(name):
         rule = run.record.rule.replace(run.train_set, detector.train_set)
         facts |= {"train_set": detector.train_set, "collapsed": facts.get("collapsed", set())}
         facts["rule"] = rule.removesuffix(f" of {detector.train_set}")
-        if run.record.collapsed:
-            facts["collapsed"].add(run.seed)
         about = read_about(path)
         rows = pd.read_parquet(path, columns=CONDITION).drop_duplicates()
+        if run.record.collapsed:
+            facts["collapsed"] |= {(run.seed, test_set) for test_set in rows["test_set"]}
         for row in rows.itertuples():
             kept = about.test_sets[row.test_set]
             place = "in-dataset" if kept.domain == about.train_domain else "cross-dataset"
@@ -354,11 +354,15 @@ def check_rows(rows, detectors, units):
             continue  # of a control that is no training
         names = [name.removesuffix(" × 3") for name, *_ in row["of_trainings"]]
         key = "" if not isinstance(row["map"], str) else row["map"]
-        # Of folds, collapsed runs count, see cross_fitted.
-        is_fold = all("-fold-" in test_set for test_set in row["of_sets"])
+        # In a mean over folds collapsed runs count, see cross_fitted.
+        is_fold = row["metric"] == "AUC" and len(row["of_sets"]) > 1
+        is_fold &= all("-fold-" in test_set for test_set in row["of_sets"])
         scored = [
-            detectors[name]["seeds"][test_set, False, key]
-            - (set() if is_fold else detectors[name]["collapsed"])
+            {
+                seed
+                for seed in detectors[name]["seeds"][test_set, False, key]
+                if is_fold or (seed, test_set) not in detectors[name]["collapsed"]
+            }
             for name in names
             for test_set in row["of_sets"]
         ]
@@ -380,8 +384,10 @@ def check_file(table, text, detectors, units):
     sets = expanded(said["test_sets"].partition(" (")[0])
     assert sets <= {*units}, text
     shown = {*table.columns, *table.to_numpy().ravel()}
-    named = shown & {*units}
-    assert named <= sets and (shown & PLACES or not named or named == sets), text
+    datasets = {re.sub(r"-fold-\d+$", "", each) for each in sets}  # folds may stand under its name
+    named = shown & {*units, *datasets}
+    assert named <= sets | datasets, text
+    assert shown & PLACES or not named or named in (sets, datasets), text
     for name in detectors.keys() & {*table.get("detector", ()), *table.get("minus", ())}:
         facts = detectors[name]
         assert values_of(said["train_set"], name) == {facts["train_set"]}, (name, text)
