@@ -66,7 +66,7 @@ class Reading(NamedTuple):
     """What a reading changes; the rest is as in the package, with all masks."""
 
     error: Callable[[Tensor, Tensor], Tensor] = squares  # of the map and the mask
-    scale: str = "maximum"  # makes a map in [0, 1] of M_F: maximum, none (cut off) or sigmoid
+    is_scaled: bool = True  # by its maximum, to a map in [0, 1]; otherwise it is cut off there
     is_fine: bool = False  # the encoder's last stride is left out: its map has 24 × 24 positions
     settings: tuple[tuple[str, Any], ...] = ()  # those that are changed
 
@@ -81,22 +81,19 @@ class Network(lae.Network):
             self.encoder.features[3].conv.stride = (1, 1)  # of dfnb_plain7, the third and last one
 
     def localise(self, outputs: lae.Outputs) -> Tensor:
-        if self.reading.scale == "maximum":
+        if self.reading.is_scaled:
             return super().localise(outputs)
-        attention = outputs["attention"][:, 1]
-        return attention.sigmoid() if self.reading.scale == "sigmoid" else attention.clamp(0, 1)
+        return outputs["attention"][:, 1].clamp(0, 1)
 
     def attention_loss(self, outputs: lae.Outputs, batch: Batch) -> Tensor:
+        if self.settings.attention_map == "sigmoid":
+            return super().attention_loss(outputs, batch)
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
-        is_real = batch["label"] == 0
         located = self.localise(outputs)
         masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])[:, 0]
         fake_loss = self.reading.error(located[is_annotated], masks[is_annotated])
-        real_half, fake_half = outputs["attention"][is_real].unbind(1)
-        of_fake_half = lae.mean_square(fake_half)
-        if self.reading.scale == "sigmoid":  # of which zero is no value
-            of_fake_half = self.reading.error(located[is_real], torch.zeros_like(fake_half))
-        real_loss = (lae.mean_square(real_half - 1) + of_fake_half) / 2
+        real_half, fake_half = outputs["attention"][batch["label"] == 0].unbind(1)
+        real_loss = (lae.mean_square(real_half - 1) + lae.mean_square(fake_half)) / 2
         return 0.5 * fake_loss + 0.5 * real_loss
 
 
@@ -114,9 +111,9 @@ COMMITTED = {
 READINGS = {
     **COMMITTED,
     "cross-entropy": Reading(cross_entropy),
-    "cross-entropy of a sigmoid": Reading(cross_entropy, "sigmoid"),
+    "cross-entropy of a sigmoid": Reading(settings=(("attention_map", "sigmoid"),)),
     "absolute differences": Reading(differences),
-    "squares, not divided by the maximum": Reading(scale="none"),
+    "squares, not divided by the maximum": Reading(is_scaled=False),
     "squares, 24 × 24": Reading(is_fine=True),
     "cross-entropy, 24 × 24": Reading(cross_entropy, is_fine=True),
     "squares, large decoder": Reading(settings=LARGE),
@@ -205,10 +202,9 @@ def distances(network: lae.Network, frames: pd.DataFrame) -> tuple[float, float]
 
 
 @cache
-def phase_one(is_fine: bool, changed: tuple[tuple[str, Any], ...]) -> lae.Network:
+def phase_one(is_fine: bool, settings: lae.Settings) -> lae.Network:
     """The network after phase one, which readings share that differ in phase two alone."""
-    reading = Reading(is_fine=is_fine, settings=changed)
-    return trained(reading, settings_of(reading).before(), None)
+    return trained(Reading(is_fine=is_fine), settings, None)
 
 
 def row_of(name: str, people: str, **changes: Any) -> dict[str, Any]:
@@ -219,7 +215,7 @@ def row_of(name: str, people: str, **changes: Any) -> dict[str, Any]:
     print(f"{name}, measured on {people}", flush=True)
     reading = READINGS[name]
     settings = settings_of(reading, **changes)
-    network = trained(reading, settings, phase_one(reading.is_fine, reading.settings))
+    network = trained(reading, settings, phase_one(reading.is_fine, settings.before()))
     row = {"reading": name, "epochs": settings.epochs, "people": people}
     return {**row, **measured(network, people)}
 

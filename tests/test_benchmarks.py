@@ -134,7 +134,8 @@ def test_readings_of_lae_have_the_losses_that_they_are_called_by(readings):
     settings = readings.settings_of(readings.Reading())
     by_hand = losses_by_hand(outputs["attention"], mask[1, 0])
     for name, expected in by_hand.items():
-        network = readings.Network(settings, readings.READINGS[name])
+        reading = readings.READINGS[name]
+        network = readings.Network(readings.settings_of(reading), reading)
         torch.testing.assert_close(network.attention_loss(outputs, batch), expected / 2)
     committed = readings.lae.Network(settings).attention_loss(outputs, batch)
     torch.testing.assert_close(committed, by_hand["squares, weights of study-papers"] / 2)
@@ -163,7 +164,7 @@ def test_a_reading_without_changes_is_trained_as_the_package_trains_lae(readings
     readings.sources.ensure_datasets("smoke-tasks")
     reading = readings.Reading()
     settings = readings.settings_of(reading)
-    ours = readings.trained(reading, settings, readings.phase_one(False, ()))
+    ours = readings.trained(reading, settings, readings.phase_one(False, settings.before()))
     run = train(make_training("lae", "smoke-tasks", settings, readings.SEED, readings.SWAP))
     packaged = run.network().state_dict()
     assert packaged.keys() == ours.state_dict().keys()

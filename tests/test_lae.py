@@ -1,5 +1,6 @@
 """LAE: its attention, its loss terms, its two phases, and which masks it may read."""
 
+import math
 import shutil
 
 import numpy as np
@@ -199,8 +200,26 @@ def test_the_attention_loss_by_hand():
     assert loss.item() == pytest.approx(0.5 * real_loss)
 
 
-def test_a_batch_without_anything_to_compare_has_finite_gradients():
-    net = network()
+def test_the_attention_loss_of_a_sigmoid_by_hand():
+    net = network(attention_map="sigmoid")
+    attention = torch.zeros(3, 2, 1, 2)
+    attention[0, 1] = torch.tensor([[math.log(3), 0.0]])  # an annotated fake: A is .75 and .5
+    attention[1] = 3.0  # a fake without a mask
+    attention[2, 0] = 1.5  # a real frame: .5 above its target, and A is .5
+    mask = torch.tensor([1.0, 0.0]).expand(3, 1, 1, 2)
+    known = torch.tensor([True, False, True])
+    frames = {"label": torch.tensor([1, 1, 0]), "mask": mask, "has_mask": known}
+    outputs = {"attention": attention}
+    torch.testing.assert_close(net.localise(outputs)[0], torch.tensor([[0.75, 0.5]]))
+    fake_loss = (math.log(4 / 3) + math.log(2)) / 2
+    real_loss = (0.5**2 + math.log(2)) / 2
+    loss = net.attention_loss(outputs, frames)
+    assert loss.item() == pytest.approx(0.5 * fake_loss + 0.5 * real_loss)
+
+
+@pytest.mark.parametrize("attention_map", ["scaled", "sigmoid"])
+def test_a_batch_without_anything_to_compare_has_finite_gradients(attention_map):
+    net = network(attention_map=attention_map)
     nothing = {**BATCH, "label": torch.ones(8).long(), "has_mask": torch.zeros(8).bool()}
     losses = net.losses(net(NOISE), nothing)
     losses["total"].backward()
@@ -215,6 +234,7 @@ def test_phase_one_is_the_same_for_all_settings_of_phase_two():
     first = settings().before()
     assert first.phase == "representation" and first.before() is None and first.lr == 1e-3
     changes = {"annotated": 1.0, "attention_weight": 0.0, "selection": "random", "epochs": 7}
+    changes["attention_map"] = "sigmoid"
     assert settings(**changes, clusters=9, lr=0.5).before() == first
     assert settings(latent=64).before() != first
     assert "attention" not in losses_of(lae.Network(first))

@@ -76,6 +76,11 @@ class Settings(contract.Settings):
         comparator: the timm network whose features the perceptual term compares, always with its
             pretrained weights; perceptual_weight = 0 does without it.
         adversary_lr: the learning rate of the discriminator's own Adam.
+        attention_map: how the map A is made of M_F, and compared with the masks. scaled: its
+            positive part, divided by its maximum, by squares. sigmoid: its sigmoid, by
+            cross-entropy, and on real frames with zero. Of ten readings sigmoid alone passes the
+            test of benchmarks/lae_readings.py. Recorded where it is not scaled, so that runs which
+            are older than this setting keep their ids.
         annotated: number of fakes whose mask may be read, as a share of all training frames (the
             abstract: below 3 %). Every batch of phase two shows some of them; if
             ``attention_weight`` is zero, without masks.
@@ -108,6 +113,9 @@ class Settings(contract.Settings):
     adversary_lr: Rate = 2e-4
     adversary_widths: Widths = (32, 64, 128, 256)
     attention_weight: Weight = 1.0
+    attention_map: Literal["scaled", "sigmoid"] = Field(
+        "scaled", exclude_if=lambda v: v == "scaled"
+    )
     annotated: contract.Probability = 0.03
     masks: contract.Count | None = None
     selection: Literal["active", "random"] = "active"
@@ -135,7 +143,14 @@ class Settings(contract.Settings):
         """
         if self.phase == "representation":
             return None
-        phase_two_alone = {"attention_weight", "annotated", "masks", "selection", "clusters"}
+        phase_two_alone = {
+            "attention_weight",
+            "attention_map",
+            "annotated",
+            "masks",
+            "selection",
+            "clusters",
+        }
         values = self.model_dump(exclude=phase_two_alone)
         values["phase"] = "representation"
         values["epochs"] = self.representation_epochs
@@ -387,28 +402,37 @@ class Network(contract.Network):
         return images * std + mean
 
     def attention_loss(self, outputs: Outputs, batch: contract.Batch) -> Tensor:
-        """The mean of two mean squared errors: on annotated fakes, and on real frames.
+        """The mean of two errors of the attention: on annotated fakes, and on real frames.
 
         On annotated fakes, :meth:`localise` is compared with the mask, which is reduced to the grid
         of the map: the forged share of each cell. On real frames, the attention of the real half is
-        compared with one and that of the fake half with zero, both as they are, not divided by
-        their maximum. An error is zero if the batch has no such frames.
+        compared with one and that of the fake half with zero. With ``attention_map = "scaled"`` the
+        errors are squares, and on real frames the attention is taken as it is, not divided by its
+        maximum; with "sigmoid" those of the fake half are cross-entropies. An error is zero if the
+        batch has no such frames.
         """
         is_annotated = (batch["label"] == 1) & batch["has_mask"]
-        located = self.localise(outputs)[is_annotated]
-        masks = F.adaptive_avg_pool2d(batch["mask"], located.shape[1:])  # G, forged shares
-        masks = masks[is_annotated, 0]  # (n, h, w), as ``located``
-        fake_loss = mean_square(located - masks)  # |A − G|²
-        real_attention = outputs["attention"][batch["label"] == 0]  # (n, 2, h, w)
-        target = real_attention.new_tensor([1, 0])[:, None, None]  # of M_T and M_F, at any position
-        real_loss = mean_square(real_attention - target)  # |M_T − 1|² and |M_F|²
+        masks = F.adaptive_avg_pool2d(batch["mask"], outputs["attention"].shape[2:])[:, 0]
+        masks = masks[is_annotated]  # G, forged shares (n, h, w)
+        of_real = outputs["attention"][batch["label"] == 0]  # M_T and M_F (n, 2, h, w)
+        if self.settings.attention_map == "sigmoid":
+            fake_loss = mean_cross_entropy(outputs["attention"][is_annotated, 1], masks)
+            real_half, fake_half = of_real.unbind(1)
+            silence = mean_cross_entropy(fake_half, torch.zeros_like(fake_half))
+            real_loss = 0.5 * mean_square(real_half - 1) + 0.5 * silence
+        else:
+            fake_loss = mean_square(self.localise(outputs)[is_annotated] - masks)  # |A − G|²
+            target = of_real.new_tensor([1, 0])[:, None, None]  # of M_T and M_F, at any position
+            real_loss = mean_square(of_real - target)  # |M_T − 1|² and |M_F|²
         return 0.5 * fake_loss + 0.5 * real_loss  # L_att
 
     def localise(self, outputs: Outputs) -> Tensor:
-        """Where the image is forged: A (B, h, w) in [0, 1], the positive part of M_F / max M_F."""
-        attention = outputs["attention"][:, 1].clamp(min=0)
-        largest = attention.amax((1, 2), keepdim=True)
-        return attention / largest.clamp(min=EPSILON)
+        """Where the image is forged: A (B, h, w) in [0, 1], made of M_F by ``attention_map``."""
+        attention = outputs["attention"][:, 1]  # M_F
+        if self.settings.attention_map == "sigmoid":
+            return attention.sigmoid()
+        positive = attention.clamp(min=0)
+        return positive / positive.amax((1, 2), keepdim=True).clamp(min=EPSILON)
 
     def maps(self) -> dict[str, str | tuple[str, ...]]:
         """The attention of the fake half, by :meth:`localise`."""
@@ -435,6 +459,12 @@ def latent_loss(outputs: Outputs, label: Tensor) -> Tensor:
     """
     target = F.one_hot(label, 2)  # (B, 2): [1 − l, l]
     return (outputs["activation"] - target).abs().sum(1)
+
+
+def mean_cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
+    """The mean cross-entropy of logits with shares in [0, 1]; zero if there are no elements."""
+    total = F.binary_cross_entropy_with_logits(logits, shares, reduction="sum")
+    return total / max(logits.numel(), 1)
 
 
 def mean_square(difference: Tensor) -> Tensor:
