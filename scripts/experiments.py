@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import typer
 
 from dfnb.checks import read_yaml
 from dfnb.report import detectors, measure, scores, tables
@@ -150,5 +151,10 @@ def overview() -> str:
     return table.rename_axis("experiment").to_markdown()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write docs/experiments.md from data_manifest/experiments.yaml and the committed scores."""
     (CHECKOUT / "docs" / "experiments.md").write_text(document(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -4,11 +4,12 @@
 saves a PDF beside the PNG.
 """
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import typer
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
@@ -90,7 +91,7 @@ def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def main(target: Path) -> None:
+def main(target: Annotated[Path, typer.Argument()] = Path("reports/finding.png")) -> None:
     """Save the picture as PNG and PDF, with a row of two panels for each study."""
     figures.style()
     rows_by_title = {title: differences(study) for study, title in STUDIES.items()}
@@ -126,4 +127,4 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "reports/finding.png"))
+    typer.run(main)

@@ -10,6 +10,7 @@ scene or a donor of faces.
 from pathlib import Path
 
 import pandas as pd
+import typer
 
 from dfnb.seeds import rng
 
@@ -33,6 +34,11 @@ def draw(cluster: pd.Series) -> pd.Series:
     return cluster.map(fold_of)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the column fold of data_manifest/splits/hidf_sample_folds.csv again."""
     table = pd.read_csv(PATH)
     table.assign(fold=draw(table["cluster"])).to_csv(PATH, index=False)
+
+
+if __name__ == "__main__":
+    typer.run(main)
