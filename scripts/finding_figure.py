@@ -114,8 +114,9 @@ def main(target: Annotated[Path, typer.Argument()] = Path("reports/finding.png")
             of_sets = "" if place == "in-dataset" else f", {sets:g} others"
             axes.set_title(f"{title}:\n{place}{of_sets}")
     figure.supxlabel(
-        "difference in video AUC from the plain classifier, with 95 % interval, over five seeds\n"
-        f"(filled: preregistered; green: control; band: ±{MATERIAL:g}; twice the training: 3)",
+        "difference in video AUC, with 95 % interval, over five seeds (twice the training: three): "
+        "minus the Baseline;\nwith released recipes, minus the classifier that is named "
+        f"(filled: judged claim; green: control; band: ±{MATERIAL:g})",
         fontsize="small",
     )
     # Without the time and the versions of libraries, the same picture has the same bytes.
