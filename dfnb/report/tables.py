@@ -358,6 +358,17 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     return table[["difference", "seeds"]]
 
 
+def outside(differences: pd.DataFrame, material: float) -> str:
+    """A sentence: which of these differences have their interval wholly above or below a band.
+
+    The band is from -material to material; ``differences`` are rows of :func:`by_place`.
+    """
+    names = differences["detector"].astype(str) + " (" + differences["place"].astype(str) + ")"
+    above = ", ".join(names[differences["low"] > material])
+    below = ", ".join(names[differences["high"] < -material])
+    return f"Wholly above the band: {above or 'none'}; below it: {below or 'none'}."
+
+
 def _seeds_text(seeds: Sequence[int], values: Sequence[float]) -> str:
     """The seeds of a difference; of fewer than FEWEST_SEEDS also their values, if several."""
     if len(seeds) >= FEWEST_SEEDS:

@@ -32,6 +32,16 @@ def scores():
     return report.scores("hand")
 
 
+def test_differences_wholly_outside_a_band_are_named():
+    rows = {"Wide": (0.021, 0.05), "LAE": (-0.05, -0.021), "Near": (-0.019, 0.5)}
+    table = pd.DataFrame.from_dict(rows, "index", columns=["low", "high"])
+    table = table.rename_axis("detector").reset_index().assign(place="cross-dataset")
+    text = "Wholly above the band: Wide (cross-dataset); below it: LAE (cross-dataset)."
+    assert tables.outside(table, 0.02) == text
+    nothing = "Wholly above the band: none; below it: none."
+    assert tables.outside(table, 0.6) == nothing == tables.outside(table.head(0), 0.02)
+
+
 def test_numbers_as_tables_print_them():
     assert tables.cell(0.8531, 0.8123, 0.8887) == "0.853\u00a0[0.812,\u00a00.889]"
     assert tables.cell(0.1, -0.05, 0.25, "Baseline") == "+0.10\u00a0[-0.05,\u00a0+0.25]"
