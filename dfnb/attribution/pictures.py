@@ -201,25 +201,44 @@ def frames_panel(
         run: A finished training; without one there are no scores and maps.
         map_names: For :func:`dfnb.attribution.maps.of`.
     """
-    samples = list(StoredFrames(frames))
-    crops = [sample.image for sample in samples]
-    masks = [sample.mask for sample in samples]  # all zero where unknown or real
-    no_masks = [0 * mask for mask in masks]
-    rows = [Row("frame", crops, no_masks)]
+    crops, masks = _crops_and_masks(frames)
+    rows = [Row("frame", crops, [0 * mask for mask in masks])]
     if not (run and map_names):  # else the maps have the outlines
         rows.append(Row("true mask", crops, masks))
     titles = frames["method"].astype(str)
     if run:
         network = run.network().to(DEVICE)
         for name in map_names:
-            views = maps.of(run, frames, name, network)
-            scale = scale_of(network, name)
-            rows.append(Row(name, visible(views, name), masks, MAP, crops, scale))
+            views = visible(maps.of(run, frames, name, network), name)
+            rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
         # Last, because predict() converts the weights in inference mode: they take no gradients
         # any more, which the maps need.
         scores = predict(network, frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
     return panel(rows, titles)
+
+
+def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str) -> Figure:
+    """The same frames by several trainings: a row per run with its map, on the frames.
+
+    Above a frame stand its method and P(fake) by each run. ``runs`` has them by their labels.
+    """
+    crops, masks = _crops_and_masks(frames)
+    rows = [Row("frame, true mask", crops, masks)]
+    titles = list(frames["method"].astype(str))
+    for label, run in runs.items():
+        network = run.network().to(DEVICE)
+        views = visible(maps.of(run, frames, map_name, network), map_name)
+        rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
+        scores = predict(network, frames, run.settings, locate=False)["score"]  # after the map
+        titles = [f"{title}\n{label}: {score:.2f}" for title, score in zip(titles, scores)]
+    return panel(rows, titles)
+
+
+def _crops_and_masks(frames: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The images of frames and their true masks, which are all zero where unknown or real."""
+    samples = list(StoredFrames(frames))
+    return [sample.image for sample in samples], [sample.mask for sample in samples]
 
 
 def visible(views: np.ndarray, map_name: str) -> np.ndarray:
