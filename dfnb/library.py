@@ -131,15 +131,15 @@ def _ids() -> dict[str, str]:
 
 
 def _aucs(run: Run) -> tuple[float, float]:
-    """The AUC of videos of a run in- and cross-dataset, by the first report that has its scores."""
-    for path in in_reports(f"scores/{run.id}.parquet"):
-        scores = of_file(run, path)
-        if len(scores):
-            sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
-            aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
-            means = aucs.groupby("place", observed=True).mean()
-            return means.get("in-dataset", np.nan), means.get("cross-dataset", np.nan)
-    return np.nan, np.nan
+    """The AUC of videos of a run in- and cross-dataset, by the report with most of its scores."""
+    tables = [of_file(run, path) for path in in_reports(f"scores/{run.id}.parquet")]
+    scores = max(tables, key=len, default=pd.DataFrame())
+    if scores.empty:
+        return np.nan, np.nan
+    sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
+    aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
+    means = aucs.groupby("place", observed=True).mean()
+    return means.get("in-dataset", np.nan), means.get("cross-dataset", np.nan)
 
 
 class Detector(nn.Module):

@@ -76,8 +76,8 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
         if path.suffix in TEXTS:
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
-    # Of it five studies, 58: scores 43, weights for pictures 4, executed notebooks 6, figures 3.
-    assert sum(path.stat().st_size for path in tracked) < 80 * 2**20
+    # Of it in MB the reports, 81: scores 53, weights for pictures 16, notebooks 6, figures 6.
+    assert sum(path.stat().st_size for path in tracked) < 90 * 2**20
 
 
 def text_of(path):
@@ -228,7 +228,7 @@ def test_texts_count_the_verdicts_of_the_committed_claims(checkout):
         counts = of_kind["verdict"].value_counts().reindex(verdicts, fill_value=0)
         assert counts.sum() == len(of_kind)
         assert row == (str(len(of_kind)), *counts.astype(str))
-        assert sentence == tuple(text.replace("0", "none") for text in row)
+        assert sentence == tuple("none" if text == "0" else text for text in row)
 
 
 def test_the_table_of_studies_counts_their_trainings(checkout):

@@ -280,6 +280,7 @@ def test_a_deletion_curve_is_the_mean_of_its_frames_and_a_long_title_wraps():
         "08_attribution",
         "deletion-curves",
         "cell-48",
+        "curves-shown",
         main=pd.concat([rows, other_seed, rows.assign(test_set="b")]),
         own=pd.DataFrame({"detector": [name], "map": ["_mine"]}),
         seeds=rows[["detector", "seed"]].drop_duplicates(),
@@ -344,7 +345,9 @@ def test_seventeen_detectors_have_legible_roc_curves():
 def test_seventeen_detectors_have_a_legible_heat_map():
     rows = [(each, test_set, 0.5) for each in SEVENTEEN for test_set in ("a", "b", "c")]
     by_set = described(pd.DataFrame(rows, columns=["detector", "test_set", "value"]))
-    figure, _ = drawn("07_cross_dataset", "cell-18", by_set=by_set, result=numbers(SEVENTEEN))
+    figure, _ = drawn(
+        "07_cross_dataset", "cell-18", "heat-map", by_set=by_set, result=numbers(SEVENTEEN)
+    )
     check_legible(figure)
 
 
@@ -388,7 +391,8 @@ def test_a_forest_plot_is_legible_in_one_column():
 def test_a_heat_map_of_test_sets_is_legible_in_one_column():
     rows = [(each, test_set, 0.5) for each in SIX for test_set in ("a", "b", "photographs")]
     by_set = described(pd.DataFrame(rows, columns=["detector", "test_set", "value"]))
-    figure, _ = drawn("07_cross_dataset", "cell-18", one_column=True, by_set=by_set)
+    cells = ("cell-18", "heat-map")
+    figure, _ = drawn("07_cross_dataset", *cells, one_column=True, by_set=by_set)
     check_legible(figure)
     for text in figure.axes[0].texts:  # a number is inside its cell
         assert text.get_window_extent().width < figure.axes[0].get_window_extent().width / len(SIX)
