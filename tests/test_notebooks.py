@@ -30,6 +30,7 @@ from dfnb.data import sources
 from dfnb.data.frames import load_frames
 from dfnb.preparing import prepare
 from dfnb.running import measuring, parameters
+from dfnb.running.profiles import notebook_parameters
 from dfnb.training import train
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
@@ -183,6 +184,15 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
     if "annotated" in changes:
         parameters["train_set"] = "smoke-tasks"
     check_this_run(name, own, parameters)
+
+
+def test_the_second_reading_opens_where_its_training_set_was_not_drawn(own):
+    """As by ``dfnb parameters study-lae 03_lae > second.yaml`` and ``papermill -f second.yaml``."""
+    changes = notebook_parameters("study-lae", "03_lae")
+    _, names = notebooks.execute("03_lae", own, **changes)
+    run = names["trained"]
+    assert run.settings.attention_map == "sigmoid" and names["first"].id == run.record.start
+    assert not run.has_training_frames and not run.folder.exists()  # nothing was trained
 
 
 def check_this_run(name, home, parameters, times=1):
