@@ -1,5 +1,10 @@
 """Files and folders are replaced whole, or not at all."""
 
+import itertools
+import multiprocessing
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from dfnb.checks import DfnbError
@@ -47,3 +52,23 @@ def test_a_home_that_nobody_named_is_said_once(tmp_path, monkeypatch, capsys):
     assert home() == tmp_path
     monkeypatch.setenv("DFNB_HOME", str(tmp_path / "named"))
     assert home() == tmp_path / "named" and not capsys.readouterr().err
+
+
+def test_a_table_is_read_whole_while_another_process_replaces_it(tmp_path):
+    path = tmp_path / "x.parquet"
+    values = [np.random.default_rng(k).integers(0, 9 + 50 * k, 200 + 37 * k) for k in range(3)]
+    tables = [pd.DataFrame({"a": each.astype(str), "b": each}) for each in values]
+    files.write_table(path, tables[0], {})
+
+    def replace_for_ever():
+        for table in itertools.cycle(tables):
+            files.write_table(path, table, {})
+
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=replace_for_ever, daemon=True)
+    process.start()
+    try:
+        lengths = {len(files.read_table(path, ["a"], ["a", "b"])) for _ in range(300)}
+    finally:
+        process.kill()
+    assert len(lengths) > 1 and lengths <= {*map(len, tables)}
