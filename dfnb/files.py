@@ -260,10 +260,12 @@ def read_table(
     """
     import pandas as pd
 
-    with explained(path, "as a table of dfnb", "delete it and make it again"):
-        # Opened once: by its path it is opened twice, and another process may replace it between.
-        with path.open("rb") as file:
-            return pd.read_parquet(file, columns=columns, read_dictionary=list(categories))
+    # Opened once: by its path it is opened twice, and another process may replace it between.
+    with (
+        explained(path, "as a table of dfnb", "delete it and make it again"),
+        path.open("rb") as file,
+    ):
+        return pd.read_parquet(file, columns=columns, read_dictionary=list(categories))
 
 
 # ---------------------------------------------------------------- names, hashes and downloads

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dfnb.checks import DfnbError
-from dfnb.files import atomic, home
+from dfnb.files import atomic, home, read_table, write_table
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
@@ -58,17 +58,17 @@ def test_a_table_is_read_whole_while_another_process_replaces_it(tmp_path):
     path = tmp_path / "x.parquet"
     values = [np.random.default_rng(k).integers(0, 9 + 50 * k, 200 + 37 * k) for k in range(3)]
     tables = [pd.DataFrame({"a": each.astype(str), "b": each}) for each in values]
-    files.write_table(path, tables[0], {})
+    write_table(path, tables[0], {})
 
     def replace_for_ever():
         for table in itertools.cycle(tables):
-            files.write_table(path, table, {})
+            write_table(path, table, {})
 
     fork = multiprocessing.get_context("fork")
     process = fork.Process(target=replace_for_ever, daemon=True)
     process.start()
     try:
-        lengths = {len(files.read_table(path, ["a"], ["a", "b"])) for _ in range(300)}
+        lengths = {len(read_table(path, ["a"], ["a", "b"])) for _ in range(300)}
     finally:
         process.kill()
     assert len(lengths) > 1 and lengths <= {*map(len, tables)}
