@@ -8,8 +8,8 @@ detectors, by the same comparisons.
 
 from pathlib import Path
 
-from dfnb.files import atomic
-from dfnb.preparing.published import bytes_per_frame, default_root
+from facesets.files import atomic
+from facesets.published import bytes_per_frame, default_root
 
 OUT = Path("reports/benchmarks/bytes-hidf-sample.csv")
 FOLDS = [f"hidf-sample-fold-{fold}" for fold in range(1, 6)]

@@ -14,10 +14,10 @@ import pandas as pd
 import typer
 from scipy.stats import norm
 
-from dfnb.files import atomic, home
 from dfnb.report.metrics import measure
-from dfnb.seeds import rng
 from dfnb.statistics import REPLICATES
+from facesets.files import atomic, home
+from facesets.seeds import rng
 
 SEEDS = 5
 STRENGTHS = {"A": 1.5, "B": 1.2}  # how much higher the scores of fakes are, by detector

@@ -33,18 +33,18 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from dfnb import auc, device, papers
-from dfnb.checks import DfnbError
-from dfnb.data import embedded, sources
-from dfnb.data.frames import load_frames, select
 from dfnb.device import DEVICE
-from dfnb.files import atomic
 from dfnb.papers import lae
 from dfnb.papers.contract import Settings
-from dfnb.records import environment
 from dfnb.running.profiles import calls
-from dfnb.seeds import torch_seed
 from dfnb.training import scoring, train
 from dfnb.training.trainer import Trainer
+from facesets import embedded, sources
+from facesets.checks import DfnbError
+from facesets.files import atomic
+from facesets.frames import load_frames, select
+from facesets.records import environment
+from facesets.seeds import torch_seed
 
 STARTED = time.monotonic()  # the minutes of the command count from here
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,19 +24,19 @@ from scipy.stats import t
 from torch import Tensor
 
 from dfnb import device
-from dfnb.data import sources
-from dfnb.data.frames import load_frames, mean_mask, select
 from dfnb.data.loading import in_order
 from dfnb.device import DEVICE
-from dfnb.files import atomic
 from dfnb.papers import lae
 from dfnb.papers.contract import Batch, outputs_of
-from dfnb.records import environment
 from dfnb.running.profiles import calls
 from dfnb.training.progress import bar
 from dfnb.training.scoring import predict
 from dfnb.training.train import make_training
 from dfnb.training.trainer import Trainer
+from facesets import sources
+from facesets.files import atomic
+from facesets.frames import load_frames, mean_mask, select
+from facesets.records import environment
 
 OUT = Path("reports/benchmarks/lae-readings.csv")
 DATASET = "tasks"  # its people are in no dataset that is reported

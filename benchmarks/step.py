@@ -30,12 +30,12 @@ from torch.profiler import ProfilerActivity, profile
 from transcriptions import TRANSCRIPTIONS
 
 from dfnb import papers
-from dfnb.checks import DfnbError
 from dfnb.device import precision, reproducible
-from dfnb.files import atomic
 from dfnb.papers.contract import Batch, Settings
-from dfnb.records import environment
-from dfnb.seeds import rng, torch_seed
+from facesets.checks import DfnbError
+from facesets.files import atomic
+from facesets.records import environment
+from facesets.seeds import rng, torch_seed
 
 OUT = Path("reports/benchmarks")
 CHECKED_PX = 107  # side of the compared images: small, as float64 is slow; odd, to need all padding

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dfnb import files
-from dfnb.checks import DfnbError, check_name, explained, parse_yaml, suggestion
+from facesets import files
+from facesets.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
 ProfileName = Annotated[str, typer.Argument(help="A file of notebooks/profiles, such as demo.")]
 
@@ -144,7 +144,7 @@ def synth(
     Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import embedded, photographs, sources
+    from facesets import embedded, photographs, sources
 
     name = name or preset
     sources.refuse_taken(name, preset)
@@ -159,7 +159,8 @@ def synth(
 @commands.command()
 def doctor() -> None:
     """Print what a report of a problem needs: versions, device, home and papers."""
-    from dfnb import device, papers, records
+    from dfnb import device, papers
+    from facesets import records
 
     about = records.environment()
     packages = about.pop("packages")
@@ -176,7 +177,7 @@ def data() -> None:
     First those that `dfnb fetch NAME` downloads, then those that anyone can download by hand, then
     those that the authors give on request, and what is made of files of your own.
     """
-    from dfnb.preparing import published
+    from facesets import published
 
     for how, group in published.overview().groupby("how", sort=False):
         typer.echo(f"\n{how}")
@@ -200,7 +201,7 @@ def fetch(
     interruption, the same command downloads the files that are missing.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.preparing import fetch, published
+    from facesets import fetch, published
 
     dataset = published.load(name)
     if not dataset.fetch:
@@ -277,9 +278,8 @@ def prepare(
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
     """
     signal.signal(signal.SIGINT, _stop)
-    from dfnb.data import sources
-    from dfnb.preparing import prepare, published
-    from dfnb.preparing.videos import summary
+    from facesets import prepare, published, sources
+    from facesets.videos import summary
 
     if name is None:  # a folder's name may have a dot, as in celeb.v2
         name = Path(source).name if Path(source).is_dir() else Path(source).stem
@@ -311,12 +311,11 @@ def prepare(
 
 
 def _videos(source: Path, root: Path | None) -> list:
-    """The :class:`~dfnb.preparing.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
+    """The :class:`~facesets.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
 
     In a CSV, videos are named by their paths below ``root``; a folder is its own root.
     """
-    from dfnb.data import sources
-    from dfnb.preparing import videos
+    from facesets import sources, videos
 
     if source.is_dir():
         if root:
@@ -341,10 +340,10 @@ def _stop(*_: Any) -> None:
 def _print_record(record: dict[str, Any], name: str) -> None:
     """Print what the record of a dataset says: its counts, fingerprint, losses and unused files.
 
-    Losses are those of :func:`dfnb.preparing.prepare.dropouts`. Of files that could not be used the
+    Losses are those of :func:`facesets.prepare.dropouts`. Of files that could not be used the
     reason is printed, to standard error, and so are photographs that are in two splits.
     """
-    from dfnb.preparing import prepare, videos
+    from facesets import prepare, videos
 
     for kind, counts in record["n"].items():  # "split/method"
         typer.echo(f"{kind}: {counts['frames']} frames of {counts['videos']} videos")

@@ -1,8 +1,8 @@
 """Where torch computes, and how: device, worker processes, threads, memory, determinism.
 
 Two environment variables set what belongs to a machine and not to a training: ``DFNB_WORKERS``
-(:func:`workers`) and ``DFNB_THREADS`` (:func:`threads`). All settings are restored at the end of
-each context: importing this module changes nothing.
+(:func:`workers`) and ``DFNB_THREADS`` (:func:`facesets.records.threads`). All settings are restored
+at the end of each context: importing this module changes nothing.
 """
 
 import os
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import cv2
 import joblib
 import torch
+
+from facesets.records import threads
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -31,15 +33,6 @@ def workers() -> int:
     workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
     """
     return int(os.environ.get("DFNB_WORKERS") or (joblib.cpu_count() if DEVICE == "cuda" else 0))
-
-
-def threads() -> int:
-    """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one.
-
-    A sum over several threads is rounded according to their number: another number gives other
-    weights and other last digits of scores. So records have it.
-    """
-    return int(os.environ.get("DFNB_THREADS") or 1)
 
 
 def peak_memory() -> int:

@@ -1,7 +1,7 @@
 """Functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
 
-They read the datasets and trained detectors of :func:`dfnb.files.home`, and leave torch's settings
-and your model as they are. :mod:`dfnb.report.own` measures scores.
+They read the datasets and trained detectors of :func:`facesets.files.home`, and leave torch's
+settings and your model as they are. :mod:`dfnb.report.own` measures scores.
 """
 
 import logging
@@ -25,18 +25,18 @@ from torchvision.transforms import v2
 
 from dfnb import device
 from dfnb.attribution import maps
-from dfnb.checks import DfnbError, read_yaml, suggestion
-from dfnb.data import sources
-from dfnb.data.frames import SPLITS, load_frames, select
 from dfnb.data.loading import StoredFrames, frames_in_memory, to_input
-from dfnb.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
 from dfnb.papers.contract import INPUT
-from dfnb.records import read_record
 from dfnb.report.reading import of_file
 from dfnb.store.runs import TrainingRecord
 from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 from dfnb.training.runs import Run
+from facesets import sources
+from facesets.checks import DfnbError, read_yaml, suggestion
+from facesets.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
+from facesets.frames import SPLITS, load_frames, select
+from facesets.records import read_record
 
 log = logging.getLogger(__name__)
 
@@ -328,7 +328,7 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
             yield frames_in_memory(_checked_crops(data))
     else:
         # The one door to what finds faces; it imports PyAV.
-        from dfnb.preparing import decode, prepare, videos
+        from facesets import decode, prepare, videos
 
         path = Path(data).expanduser()
         if (path / "frames.parquet").exists() or not (
@@ -336,13 +336,14 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
         ):
             yield load_dataset(str(data))
         elif not path.is_dir():
-            yield prepare.prepare_picture(path, faces, sources.TEST_FRAMES)
+            yield StoredFrames(*prepare.prepare_picture(path, faces, sources.TEST_FRAMES))
         else:
             names = filter(decode.MEDIA.fullmatch, videos.files_below(path))
             count = 0
             for name in names:
                 try:
-                    yield prepare.prepare_picture(path / name, faces, sources.TEST_FRAMES)
+                    picture = prepare.prepare_picture(path / name, faces, sources.TEST_FRAMES)
+                    yield StoredFrames(*picture)
                     count += 1
                 except DfnbError as error:
                     log.warning("not scored: %s", error)
@@ -352,16 +353,16 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
 
 def _of_images(images: Sequence[Image.Image], faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
     """The frames of PIL images, each named by its number, as of files with the same pixels."""
-    from dfnb.preparing import prepare
+    from facesets import prepare
 
     with TemporaryDirectory() as folder:
         for number, image in enumerate(images):
             path = Path(folder, f"{number}.png")
             upright = ImageOps.exif_transpose(image)
             upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(path)
-            frames = prepare.prepare_picture(path, faces)
+            table, read = prepare.prepare_picture(path, faces)
             name = {"video": str(number), "cluster": str(number), "method": "not known"}
-            yield StoredFrames(frames.table.assign(**name), frames.read)
+            yield StoredFrames(table.assign(**name), read)
 
 
 def _checked_crops(data: Any) -> list[np.ndarray]:

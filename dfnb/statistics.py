@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit, stdtr, stdtrit
 
-from dfnb.files import digest
-from dfnb.seeds import rng
+from facesets.files import digest
+from facesets.seeds import rng
 
 REPLICATES = 1000
 THRESHOLD_REPLICATES = 200  # of a threshold; a training's record keeps them

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dfnb.checks import DfnbError
-from dfnb.files import read_json
-from dfnb.preparing import prepare, published
-from dfnb.preparing.videos import Video
+from facesets import prepare, published
+from facesets.checks import DfnbError
+from facesets.files import read_json
+from facesets.videos import Video
 
 COMPRESSIONS = ("raw", "c23", "c40")
 

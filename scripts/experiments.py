@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from dfnb.checks import read_yaml
 from dfnb.report import detectors, measure, scores, tables
+from facesets.checks import read_yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 KINDS = (

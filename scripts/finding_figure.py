@@ -13,8 +13,8 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from dfnb.files import atomic
 from dfnb.report import figures
+from facesets.files import atomic
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Report -> trained on.

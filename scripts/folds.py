@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from dfnb.seeds import rng
+from facesets.seeds import rng
 
 PATH = Path(__file__).parents[1] / "data_manifest/splits/hidf_sample_folds.csv"
 FOLDS = 5

@@ -21,15 +21,15 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dfnb.checks import Closed, DfnbError, read_yaml
 from dfnb.device import fixed_threads
-from dfnb.files import atomic, find, sha256, write_json
 from dfnb.papers import backbones
-from dfnb.records import Clock, environment
-from dfnb.seeds import rng, torch_seed
 from drawnfaces import people
 from drawnfaces.forgeries import Camera, Delivery, capture, deliver
 from drawnfaces.painting import render
+from facesets.checks import Closed, DfnbError, read_yaml
+from facesets.files import atomic, find, sha256, write_json
+from facesets.records import Clock, environment
+from facesets.seeds import rng, torch_seed
 
 TESTED = 1000  # further faces, on which the record says how much of each target is explained
 # The targets, all numbers: three of the camera and the compression, the pose with expression and

@@ -76,7 +76,7 @@ def checkout():
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory):
     """A home with the two smoke datasets, made once."""
-    from dfnb.data import embedded, sources
+    from facesets import embedded, sources
 
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +137,7 @@ def figures_without_a_screen():
 @pytest.fixture(scope="session")
 def detector():
     """The files of the face detector and, beside it, of the face mesh."""
-    from dfnb.data.faces import MESH
+    from facesets.faces import MESH
 
     file = Path(os.environ.get("DFNB_DETECTOR", ""))
     if not (file.is_file() and file.with_name(MESH).is_file()):

@@ -17,8 +17,9 @@ import yaml
 from typer.testing import CliRunner
 
 import notebooks
-from dfnb import cli, files
+from dfnb import cli
 from dfnb.running import profiles
+from facesets import files
 
 NOTEBOOKS = ("02_xception_baseline", "10_report")
 

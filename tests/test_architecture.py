@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -22,27 +22,27 @@ READERS = (
     "store.reports",
 )
 LAYERS = """
-checks
-device seeds
-files
-records statistics
+device statistics
 store
 data
 report
 papers
 training
 attribution
-preparing
 library
 running
 cli
 """
+# The circle that there is: reading parameters asks what a training of them would be.
+CIRCLE = {"dfnb.running.measuring", "dfnb.running.parameters"}
+# What cuts faces out of a user's files.
+PREPARING = {f"facesets.{name}" for name in ("decode", "fetch", "prepare", "published", "videos")}
 PAPERS = set(papers.modules())
 
 
 def trees(checkout):
     """The syntax tree of each Python file of the packages and the workflow, by its path."""
-    for folder in ("dfnb", "drawnfaces", "workflow"):
+    for folder in ("dfnb", "drawnfaces", "facesets", "workflow"):
         for path in sorted((checkout / folder).rglob("*.py")):
             yield path, ast.parse(path.read_text(encoding="utf-8"))
 
@@ -85,54 +85,79 @@ print(before == state(), len(list(dfnb.papers.__path__)))
     assert run(code, cwd=tmp_path) == "True 1\n"
 
 
-def imports(tree):
-    """The modules of the package that a module imports, wherever it does so, without ``dfnb.``."""
+def imports(tree, modules):
+    """The modules, of all that there are, that a syntax tree imports, wherever it does so."""
     for node in ast.walk(tree):
+        names = []
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("dfnb."):
-                    yield alias.name.removeprefix("dfnb.")
-        if isinstance(node, ast.ImportFrom) and node.module == "dfnb":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("dfnb."):
-            yield node.module.removeprefix("dfnb.")
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        yield from {*names} & modules.keys()
 
 
-def test_imports_go_down_the_layers(checkout):
+@pytest.fixture(scope="module")
+def modules(checkout):
+    """What each module imports of the packages: {module: {module, ...}}, packages included."""
+    by_name = {}
+    for path, tree in trees(checkout):
+        parts = path.relative_to(checkout).with_suffix("").parts
+        by_name[".".join(parts).removesuffix(".__init__")] = tree
+    return {name: {*imports(tree, by_name)} for name, tree in by_name.items()}
+
+
+def importing(modules, importers, imported):
+    """What modules of ``importers`` import of ``imported``, which are modules or packages."""
+    found = set()
+    for name, others in modules.items():
+        if name.split(".")[0] in importers:
+            below = [other for other in others if {other, other.split(".")[0]} & imported]
+            found |= {f"{name} imports {other}" for other in below}
+    return found
+
+
+def test_imports_go_down_the_layers(modules):
     """A module imports those of its own layer and of the layers before it; all modules have one."""
     layers = {}
     for number, line in enumerate(LAYERS.split("\n")):
         layers.update(dict.fromkeys(line.split(), number))
     upwards = []
-    for path, tree in trees(checkout):
-        part = Path(*path.relative_to(checkout).parts[1:2]).stem
-        if path.is_relative_to(checkout / "dfnb") and part != "__init__":
-            for name in imports(tree):
-                if layers[name.split(".")[0]] > layers[part]:
-                    upwards.append(f"{part} imports {name}")
+    for name, others in modules.items():
+        for other in others:
+            if name.startswith("dfnb.") and other.startswith("dfnb."):
+                below, above = (layers[module.split(".")[1]] for module in (name, other))
+                if above > below:
+                    upwards.append(f"{name} imports {other}")
     assert upwards == []
 
 
-def test_preparing_is_entered_by_its_door_alone(checkout):
-    """What trains or reports imports nothing of ``dfnb.preparing``."""
-    entering = set()
-    for path, tree in trees(checkout):
-        part = path.relative_to(checkout).parts[1]
-        if path.is_relative_to(checkout / "dfnb") and part != "preparing":
-            entering |= {path.name for name in imports(tree) if name.startswith("preparing")}
-    assert entering == {"cli.py", "library.py"}
+def test_no_module_imports_itself_by_way_of_others(modules):
+    """A circle of files is none of rooms: it is looked for file by file, but for packages."""
+    packages = {name.rpartition(".")[0] for name in modules}
+    graph = {}
+    for name in modules.keys() - packages:
+        graph[name] = modules[name] - packages - (CIRCLE if name in CIRCLE else set())
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_the_drawn_faces_know_nothing_of_what_uses_them(checkout):
-    """``drawnfaces`` imports nothing of ``dfnb``, also inside functions."""
-    knowing = []
-    for path, tree in trees(checkout):
-        if path.is_relative_to(checkout / "drawnfaces"):
-            for node in ast.walk(tree):
-                names = [alias.name for alias in getattr(node, "names", [])]
-                names.append(getattr(node, "module", None) or "")
-                knowing += [path.name for name in names if name.split(".")[0] == "dfnb"]
-    assert knowing == []
+def test_a_package_knows_nothing_of_what_uses_it(modules):
+    assert importing(modules, {"facesets"}, {"dfnb"}) == set()
+    assert importing(modules, {"drawnfaces"}, {"dfnb", "facesets"}) == set()
+
+
+def test_preparing_is_entered_by_its_doors_alone(modules):
+    """What trains or reports imports nothing that cuts faces."""
+    entering = {text.split()[0] for text in importing(modules, {"dfnb"}, PREPARING)}
+    assert entering == {"dfnb.cli", "dfnb.library"}
+
+
+def test_what_makes_datasets_loads_no_torch():
+    code = """
+import sys
+import facesets.prepare, facesets.published, facesets.fetch, facesets.sources, facesets.audit
+print(sorted({"torch", "torchvision", "timm", "dfnb"} & set(sys.modules)))
+"""
+    assert run(code) == "[]\n"
 
 
 def test_general_code_has_the_name_of_no_paper(checkout):
@@ -160,7 +185,7 @@ def test_nothing_is_unpickled_and_only_downloads_are_unpacked(checkout):
                 assert called.split(".")[0] not in ("pickle", "shelve", "tarfile"), path
                 assert called.split(".")[-1] not in ("unpack_archive", "Unzip", "Untar"), path
                 if called.split(".")[-1] == "extractall":
-                    assert path == checkout / "dfnb/preparing/fetch.py"
+                    assert path == checkout / "facesets/fetch.py"
                 assert options.get("allow_pickle", "False") == "False", path
                 assert called != "torch.load" or options["weights_only"] == "True", path
 
@@ -170,7 +195,7 @@ def test_the_package_starts_without_what_windows_lacks():
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({lacking}))
-import dfnb.cli, dfnb.records
+import dfnb.cli, facesets.records
 """
     assert run(code) == ""
 

@@ -13,17 +13,17 @@ from PIL import Image
 from torch import nn
 
 from dfnb.attribution import maps, measures, pictures
-from dfnb.checks import DfnbError
-from dfnb.data.frames import write_dataset, write_video
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.running import parameters
-from dfnb.seeds import rng
 from dfnb.store.runs import Training
 from dfnb.store.scores import KEYS
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
+from facesets.checks import DfnbError
+from facesets.frames import write_dataset, write_video
+from facesets.seeds import rng
 
 SIDE, MARK = 48, 12  # of frames and of the mark, in pixels
 EXPLAIN = [name for name in maps.EXPLAINERS if name != "edges"]

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import notebooks
-from dfnb.data.audit import UNKNOWN, audit, leaks, shared_crops
-from dfnb.data.frames import load_frames, select, write_dataset, write_video
-from dfnb.seeds import rng
+from facesets.audit import UNKNOWN, audit, leaks, shared_crops
+from facesets.frames import load_frames, select, write_dataset, write_video
+from facesets.seeds import rng
 
 SIZE = 48
 PROBES = ("probe-features", "probe-verdict", "probe-shortcuts")  # cells of notebook 01

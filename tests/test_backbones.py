@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb.checks import DfnbError
-from dfnb.files import sha256
 from dfnb.papers import backbones
 from dfnb.papers.contract import Settings
+from facesets.checks import DfnbError
+from facesets.files import sha256
 
 
 def test_stages_together_are_the_backbone():

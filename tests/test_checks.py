@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from dfnb.checks import Closed, DfnbError, explained, parse_yaml, suggestion
+from facesets.checks import Closed, DfnbError, explained, parse_yaml, suggestion
 
 
 class Values(Closed):

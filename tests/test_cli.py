@@ -14,13 +14,12 @@ import pytest
 from profiles import BASELINE, SETTINGS, SHARED, write_profile
 from typer.main import get_command
 
-from dfnb import files
-from dfnb.checks import DfnbError
 from dfnb.cli import app, commands
 from dfnb.papers import backbones
-from dfnb.preparing import prepare
 from dfnb.report.page import REPORT
 from dfnb.running import workflow
+from facesets import files, prepare
+from facesets.checks import DfnbError
 
 
 def dfnb(*words, **options):
@@ -223,7 +222,7 @@ def write_notebook(home, name, code):
 
 def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_home, capfd):
     write_profile(own_home, notebooks={REPORT: {}})  # trains nothing
-    code = "from dfnb.checks import DfnbError; raise DfnbError('a sentence')"
+    code = "from facesets.checks import DfnbError; raise DfnbError('a sentence')"
     write_notebook(own_home, REPORT, code)
     with pytest.raises(DfnbError, match="mine did not finish"):
         workflow.run("mine", cores=1)

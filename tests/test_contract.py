@@ -14,14 +14,13 @@ from papermill.inspection import inspect_notebook
 from sklearn.metrics import roc_auc_score
 
 import notebooks
-from dfnb import files, papers
-from dfnb.checks import DfnbError
-from dfnb.data import frames
+from dfnb import papers
 from dfnb.papers import contract
-from dfnb.preparing import published
 from dfnb.report import claims, scores, tables
 from dfnb.running import parameters
 from dfnb.training import train
+from facesets import files, frames, published
+from facesets.checks import DfnbError
 
 SHOWN = ["02_xception_baseline", "14_frequency", "07_cross_dataset", "10_report"]
 

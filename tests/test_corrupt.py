@@ -9,8 +9,8 @@ import torch
 from dfnb.data import corrupt
 from dfnb.data.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data.loading import StoredFrames
-from dfnb.seeds import rng
 from drawnfaces import codecs
+from facesets.seeds import rng
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from clips import moving, without_first, write
 from PIL import Image
 
-from dfnb.preparing.decode import IMAGE, Unusable, decode, guess_length, read_image
-from dfnb.seeds import rng
+from facesets.decode import IMAGE, Unusable, decode, guess_length, read_image
+from facesets.seeds import rng
 
 CODECS = [
     ("a.mp4", "libx264", "yuv420p"),

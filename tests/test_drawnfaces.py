@@ -19,17 +19,17 @@ from typer.testing import CliRunner
 
 import drawnfaces
 import notebooks
-from dfnb.checks import Closed, DfnbError
 from dfnb.cli import commands
-from dfnb.data import embedded, faces, photographs
-from dfnb.data.audit import audit
-from dfnb.data.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
-from dfnb.data.sources import embedded_names, frames_to_show, identity, manifest, preset
-from dfnb.files import dataset_folder, digest, find, sha256
-from dfnb.seeds import rng
 from dfnb.training.localisation import localisation
 from drawnfaces import films, mesh_forgeries, people
 from drawnfaces.portraits import Portrait, inspect, move, pixels, placed
+from facesets import embedded, faces, photographs
+from facesets.audit import audit
+from facesets.checks import Closed, DfnbError
+from facesets.files import dataset_folder, digest, find, sha256
+from facesets.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
+from facesets.seeds import rng
+from facesets.sources import embedded_names, frames_to_show, identity, manifest, preset
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2}
 FORGERIES = preset("synth-a").forgery

@@ -7,9 +7,9 @@ import pytest
 from clips import LANDMARKS, RED, Blobs
 from server import serving
 
-from dfnb.checks import DfnbError
-from dfnb.data import faces
-from dfnb.data.faces import detect
+from facesets import faces
+from facesets.checks import DfnbError
+from facesets.faces import detect
 
 # ---------------------------------------------------------------- detecting
 

@@ -18,10 +18,10 @@ from trees import Centre, faces
 from typer.testing import CliRunner
 
 from dfnb import cli
-from dfnb.checks import DfnbError
-from dfnb.data.sources import published_names
-from dfnb.files import download, read_json
-from dfnb.preparing import fetch, prepare, published
+from facesets import fetch, prepare, published
+from facesets.checks import DfnbError
+from facesets.files import download, read_json
+from facesets.sources import published_names
 
 
 def sha256(content):

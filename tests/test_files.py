@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dfnb.checks import DfnbError
-from dfnb.files import atomic, home, read_table, write_table
+from facesets.checks import DfnbError
+from facesets.files import atomic, home, read_table, write_table
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

@@ -13,11 +13,10 @@ import trees
 from typer.testing import CliRunner
 
 from dfnb import cli
-from dfnb.checks import DfnbError
-from dfnb.data import embedded, photographs, sources
-from dfnb.data.frames import OWN_FILES, OWN_MARK, load_frames
-from dfnb.preparing import prepare, published
-from dfnb.preparing.videos import Video, read_csv
+from facesets import embedded, photographs, prepare, published, sources
+from facesets.checks import DfnbError
+from facesets.frames import OWN_FILES, OWN_MARK, load_frames
+from facesets.videos import Video, read_csv
 
 
 def make_folder(home):

@@ -10,10 +10,10 @@ import pytest
 import toy
 from toy import SIZE
 
-from dfnb.checks import DfnbError
-from dfnb.data import frames
-from dfnb.data.frames import load_frames, read_crop, read_mask
 from dfnb.data.loading import as_batch
+from facesets import frames
+from facesets.checks import DfnbError
+from facesets.frames import load_frames, read_crop, read_mask
 
 
 @pytest.fixture

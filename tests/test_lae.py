@@ -9,11 +9,11 @@ import torch
 from networks import batch_of, recipe
 from torch import nn
 
-from dfnb.checks import DfnbError
-from dfnb.data.frames import keep_masks, load_frames, masked_positions, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import backbones, contract, lae
 from dfnb.training import train
+from facesets.checks import DfnbError
+from facesets.frames import keep_masks, load_frames, masked_positions, select
 
 SHORT = {
     "batch_size": 16,

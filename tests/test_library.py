@@ -26,15 +26,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dfnb
-from dfnb import files, library, papers, report
-from dfnb.checks import DfnbError, read_yaml
-from dfnb.data.frames import faces_of, load_frames, select
+from dfnb import library, papers, report
 from dfnb.data.loading import StoredFrames
-from dfnb.preparing import prepare
 from dfnb.store import reports
 from dfnb.store.scores import KEYS, Condition, write
 from dfnb.training import scoring
 from dfnb.training.runs import Run
+from facesets import files, prepare
+from facesets.checks import DfnbError, read_yaml
+from facesets.frames import faces_of, load_frames, select
 
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 

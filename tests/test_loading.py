@@ -10,9 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from toy import SIZE, Settings
 
-from dfnb.checks import DfnbError
 from dfnb.data import augmentation
-from dfnb.data.frames import keep_masks
 from dfnb.data.loading import (
     EpochSampler,
     FrameDataset,
@@ -22,6 +20,8 @@ from dfnb.data.loading import (
     pictures,
     prepared,
 )
+from facesets.checks import DfnbError
+from facesets.frames import keep_masks
 
 LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.1, 0.1))])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dfnb.checks import DfnbError
-from dfnb.seeds import rng
 from dfnb.training.localisation import LOCALISATION, auc_and_ap, localisation
+from facesets.checks import DfnbError
+from facesets.seeds import rng
 
 LEVELS = [2, 7, 10**6]  # distinct values of a map: many ties, some, almost none
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from networks import batch_of, small
 
-from dfnb.checks import DfnbError
-from dfnb.data.frames import COLUMNS
 from dfnb.data.loading import Sample
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import IGNORED
+from facesets.checks import DfnbError
+from facesets.frames import COLUMNS
 
 MODULES = ("second_stream", "srm", "cmce", "lfga", "mpff")
 WITHOUT_ONE = [tuple(m for m in MODULES if m != left_out) for left_out in MODULES[1:]]

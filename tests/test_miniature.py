@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import notebooks
 from dfnb import cli, papers
-from dfnb.files import read_json
+from facesets.files import read_json
 
 SIDE = 96
 

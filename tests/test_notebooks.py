@@ -26,12 +26,11 @@ from typer.testing import CliRunner
 import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
-from dfnb.data import sources
-from dfnb.data.frames import load_frames
-from dfnb.preparing import prepare
 from dfnb.running import measuring, parameters
 from dfnb.running.profiles import notebook_parameters
 from dfnb.training import train
+from facesets import prepare, sources
+from facesets.frames import load_frames
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]

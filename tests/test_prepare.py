@@ -17,9 +17,11 @@ import trees
 from clips import SMALL, Blobs, draw, moving, without_first, write
 from PIL import Image
 
-from dfnb.checks import DfnbError
-from dfnb.data import frames
-from dfnb.data.frames import (
+from drawnfaces import codecs
+from facesets import frames, prepare
+from facesets.checks import DfnbError
+from facesets.decode import decode, guess_length
+from facesets.frames import (
     OWN_MARK,
     landmarks_array,
     load_frames,
@@ -28,12 +30,9 @@ from dfnb.data.frames import (
     read_crop,
     read_mask,
 )
-from dfnb.preparing import prepare
-from dfnb.preparing.decode import decode, guess_length
-from dfnb.preparing.prepare import Settings, prepare_picture
-from dfnb.preparing.videos import Video, read_folder
-from dfnb.seeds import rng
-from drawnfaces import codecs
+from facesets.prepare import Settings, prepare_picture
+from facesets.seeds import rng
+from facesets.videos import Video, read_folder
 
 
 @pytest.fixture
@@ -604,19 +603,20 @@ def test_in_real_clips_one_face_is_followed_without_a_jump(samples, data):
 
 def test_a_picture_is_prepared_as_a_dataset_is_but_in_memory(samples, tmp_path, data):
     path = min((samples / "portraits").glob("*.jpg"))
-    picture = prepare_picture(path, {"size": 96, "scale": 1.5})
-    assert picture.table["method"].tolist() == [path.name]
+    table, read = prepare_picture(path, {"size": 96, "scale": 1.5})
+    assert table["method"].tolist() == [path.name]
     settings = Settings(size=96, scale=1.5)
     prepare.prepare("set", [real(path)], settings, workers=1, one_class=True)
     same = load_frames("set")["path"][0]
-    np.testing.assert_array_equal(picture[0].image, read_crop(same))
+    np.testing.assert_array_equal(read(table["path"][0]), read_crop(same))
     with pytest.raises(DfnbError, match=r"nowhere.png: missing, .*No such file"):
         prepare_picture(tmp_path / "nowhere.png", {})
 
 
 def test_a_clip_gives_one_frame_and_a_file_without_a_picture_is_named(samples, tmp_path):
     content = min((samples / "portraits").glob("*.jpg")).read_bytes()
-    assert len(prepare_picture(min((samples / "videos").glob("*.mpg")), {"size": 96})) == 1
+    table, _ = prepare_picture(min((samples / "videos").glob("*.mpg")), {"size": 96})
+    assert len(table) == 1
     for name, part in {"cut.jpg": content[:3000], "empty.mp4": b"", "text.mp4": b"none"}.items():
         path = tmp_path / name
         path.write_bytes(part)

@@ -11,10 +11,10 @@ from networks import small
 from safetensors.torch import load_file
 
 from dfnb import papers
-from dfnb.files import read_json, sha256
 from dfnb.papers import backbones
-from dfnb.seeds import rng
 from drawnfaces import people
+from facesets.files import read_json, sha256
+from facesets.seeds import rng
 
 TINY = {"faces": 96, "size": 64, "epochs": 2, "batch_size": 32}
 

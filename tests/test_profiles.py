@@ -26,14 +26,14 @@ from papermill.parameterize import parameterize_notebook
 from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write_profile
 
 import notebooks
-from dfnb import files, papers, records
-from dfnb.checks import DfnbError
-from dfnb.data import sources
+from dfnb import papers
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
 from dfnb.running import measuring, parameters, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about, write
+from facesets import files, records, sources
+from facesets.checks import DfnbError
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 

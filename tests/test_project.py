@@ -20,11 +20,11 @@ from lab import served
 from typer.main import get_command
 
 import notebooks
-from dfnb import cli, files, papers
-from dfnb.data import sources
+from dfnb import cli, papers
 from dfnb.papers import contract
 from dfnb.report import tables
 from dfnb.running import parameters, profiles
+from facesets import files, sources
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
@@ -422,7 +422,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     clips.write(empty / "clip.mp4", clips.moving(12))
     own = (checkout / "docs" / "your-detector.md").read_text(encoding="utf-8")
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
-    code = "import clips, dfnb, dfnb.preparing.prepare as prepare; prepare.YuNet = clips.Blobs\n"
+    code = "import clips, dfnb, facesets.prepare as prepare; prepare.YuNet = clips.Blobs\n"
     code += "assert dfnb.list_models()['cross-dataset'].notna().sum() == 5\n" + block
     code += "from dfnb import report; report.scores('study-bed')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")

@@ -16,18 +16,18 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dfnb import cli
-from dfnb.checks import DfnbError
-from dfnb.data.frames import landmarks_array, load_frames, read_crop, read_mask
-from dfnb.data.sources import domain_of, published_names
-from dfnb.files import find, read_json, write_json
-from dfnb.preparing import prepare, published
-from dfnb.preparing.decode import read_image
-from dfnb.preparing.videos import Video, read_folder
 from dfnb.report import claims
 from dfnb.report.published import datasets_by_source
 from dfnb.running import measuring, profiles
 from drawnfaces import Delivery, Settings, codecs
 from drawnfaces import videos as filmed
+from facesets import prepare, published
+from facesets.checks import DfnbError
+from facesets.decode import read_image
+from facesets.files import find, read_json, write_json
+from facesets.frames import landmarks_array, load_frames, read_crop, read_mask
+from facesets.sources import domain_of, published_names
+from facesets.videos import Video, read_folder
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images
 # no fake names the video that it was made from; in the others every one does.

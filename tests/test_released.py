@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfnb.checks import DfnbError
 from dfnb.papers import released_weights, xception
+from facesets.checks import DfnbError
 
 SETTINGS = xception.Settings(backbone="dfnb_plain7", pretrained=False, image_size=96)
 

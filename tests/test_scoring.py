@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from dfnb.checks import DfnbError
-from dfnb.data import sources
-from dfnb.data.frames import data_identity, dataset_record, load_frames, mean_mask, select
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify, xception
 from dfnb.running import measuring
 from dfnb.store.scores import KEYS
 from dfnb.training import scoring
 from dfnb.training.localisation import LOCALISATION, localisation
+from facesets import sources
+from facesets.checks import DfnbError
+from facesets.frames import data_identity, dataset_record, load_frames, mean_mask, select
 
 SETTINGS = locate_and_verify.Settings(
     backbone="dfnb_plain7",

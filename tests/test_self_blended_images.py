@@ -8,14 +8,14 @@ from matplotlib.cbook import get_sample_data
 from networks import recipe
 from PIL import Image
 
-from dfnb.checks import DfnbError
-from dfnb.data import faces
-from dfnb.data.frames import load_frames, rounded, select
 from dfnb.data.loading import FrameDataset, Sample
 from dfnb.papers import self_blended_images as sbi
-from dfnb.preparing.decode import read_image
-from dfnb.seeds import rng
 from dfnb.training import train
+from facesets import faces
+from facesets.checks import DfnbError
+from facesets.decode import read_image
+from facesets.frames import load_frames, rounded, select
+from facesets.seeds import rng
 
 SIDE = 96
 FACE = np.float32([[38, 44], [58, 45], [48, 56], [41, 66], [56, 66]])

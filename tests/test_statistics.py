@@ -7,8 +7,8 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dfnb import statistics
-from dfnb.seeds import rng
 from dfnb.statistics import NAN
+from facesets.seeds import rng
 
 # Fakes .9 .8 .8 .2, reals .8 .4 .3 .1: of 16 pairs 11 are won and 2 tied.
 SCORE = np.array([0.9, 0.8, 0.8, 0.2, 0.8, 0.4, 0.3, 0.1])

@@ -16,11 +16,18 @@ from interrupted import before_loss, kill
 from networks import recipe
 
 import notebooks
-from dfnb import device, papers, records, report
-from dfnb.checks import DfnbError
-from dfnb.data import frames, loading
+from dfnb import device, papers, report
+from dfnb.data import loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
-from dfnb.files import (
+from dfnb.papers import contract, released_weights, xception
+from dfnb.running import measuring
+from dfnb.running.profiles import calls
+from dfnb.store.runs import Training, TrainingRecord
+from dfnb.training import progress, runs, scoring, train, trainer
+from dfnb.training.runs import Run, with_weights
+from facesets import frames, records
+from facesets.checks import DfnbError
+from facesets.files import (
     locked,
     read_metadata,
     run_folder,
@@ -29,13 +36,7 @@ from dfnb.files import (
     write_json,
     write_table,
 )
-from dfnb.papers import contract, released_weights, xception
-from dfnb.running import measuring
-from dfnb.running.profiles import calls
-from dfnb.seeds import torch_seed
-from dfnb.store.runs import Training, TrainingRecord
-from dfnb.training import progress, runs, scoring, train, trainer
-from dfnb.training.runs import Run, with_weights
+from facesets.seeds import torch_seed
 
 SMALL = {
     "image_size": 64,

@@ -10,10 +10,10 @@ import pytest
 import trees
 from clips import SMALL, Blobs, draw, moving, write
 
-from dfnb.checks import DfnbError
-from dfnb.data.frames import load_frames, masked_positions, read_crop
-from dfnb.preparing import prepare, published
-from dfnb.preparing.videos import Video, read_csv, read_folder, summary
+from facesets import prepare, published
+from facesets.checks import DfnbError
+from facesets.frames import load_frames, masked_positions, read_crop
+from facesets.videos import Video, read_csv, read_folder, summary
 
 
 @pytest.fixture

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dfnb.checks import TITLE, DfnbError, check_name
-from dfnb.data.frames import read_crop
 from dfnb.data.loading import Read, in_order
 from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
-from dfnb.seeds import rng
 from dfnb.training.runs import Run
+from facesets.checks import TITLE, DfnbError, check_name
+from facesets.frames import read_crop
+from facesets.seeds import rng
 
 AT_ONCE = 8  # frames per batch, fewer than for scores because gradients need memory
 

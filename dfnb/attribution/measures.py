@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.attribution import maps
-from dfnb.data.frames import load_frames, select
 from dfnb.data.loading import as_batch
 from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers.contract import Network
-from dfnb.seeds import rng, torch_seed
 from dfnb.store.scores import KEYS
 from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
+from facesets.frames import load_frames, select
+from facesets.seeds import rng, torch_seed
 
 DRAWS = 12  # random networks with which a map is compared
 

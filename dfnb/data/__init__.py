@@ -1,1 +1,1 @@
-"""Datasets: the frames table and its pixels, loading, drawn datasets, faces, audits."""
+"""How stored frames reach a network: loading, augmentation, corruptions."""

@@ -14,9 +14,9 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from dfnb.data.frames import read_crop
-from dfnb.seeds import rng
 from drawnfaces import codecs
+from facesets.frames import read_crop
+from facesets.seeds import rng
 
 # Every function of CORRUPTIONS gets a clip, which is the frames of a video (n, 3, H, W) uint8 RGB,
 # and the strength of the corruption, and returns the corrupted clip, uint8, too. Those of RANDOM

@@ -19,10 +19,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from dfnb.checks import DfnbError
 from dfnb.data import augmentation
-from dfnb.data.frames import datasets_of, landmarks_array, read_crop, read_mask
-from dfnb.seeds import rng, torch_seed
+from facesets.checks import DfnbError
+from facesets.frames import datasets_of, landmarks_array, read_crop, read_mask
+from facesets.seeds import rng, torch_seed
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
 Read = Callable[[str], np.ndarray]  # from a frame's ``path`` to its crop (H, W, 3) uint8 RGB
@@ -48,7 +48,7 @@ class StoredFrames(Dataset):
     one size: ``image`` is (B, H, W, 3) uint8 RGB.
 
     Attributes:
-        table: The frames table, one row per frame, see :mod:`dfnb.data.frames`.
+        table: The frames table, one row per frame, see :mod:`facesets.frames`.
         read: Reads a crop.
         transform: Makes ``image`` from a PIL image of the crop, as transforms of torchvision do;
             None leaves the crop as it is.

@@ -17,9 +17,9 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from dfnb import files
-from dfnb.checks import DfnbError, suggestion
 from dfnb.papers import code, home
+from facesets import files
+from facesets.checks import DfnbError, suggestion
 
 
 def notebooks() -> dict[str, str]:

@@ -25,8 +25,8 @@ from timm.models._hub import download_cached_file, download_from_hf
 from timm.models.xception import Xception
 from torch import Tensor, nn
 
-from dfnb.checks import DfnbError, explained
-from dfnb.files import home, sha256
+from facesets.checks import DfnbError, explained
+from facesets.files import home, sha256
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 WIDE = "dfnb_plain7_wide"

@@ -10,8 +10,8 @@ from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 
-from dfnb import files
 from dfnb.papers import home
+from facesets import files
 
 
 def is_of_home(module: ModuleType) -> bool:

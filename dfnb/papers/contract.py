@@ -33,9 +33,9 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 from torchvision.transforms import v2
 
-from dfnb.checks import Closed, DfnbError
 from dfnb.data.loading import FrameDataset, Sample, frames_in_memory, prepared
 from dfnb.papers import backbones, code
+from facesets.checks import Closed, DfnbError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

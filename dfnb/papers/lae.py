@@ -31,12 +31,12 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import v2
 
-from dfnb.checks import DfnbError
-from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import in_order
 from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers import backbones, contract
-from dfnb.seeds import rng, torch_seed
+from facesets.checks import DfnbError
+from facesets.frames import keep_masks, masked_positions
+from facesets.seeds import rng, torch_seed
 
 PAPER = contract.Paper(
     title="LAE",

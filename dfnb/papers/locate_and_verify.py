@@ -28,12 +28,12 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from dfnb.checks import DfnbError
-from dfnb.data.frames import keep_masks, masked_positions
 from dfnb.data.loading import Sample
 from dfnb.papers import backbones, contract, released
 from dfnb.papers.contract import IGNORED, Batch, cross_entropy
-from dfnb.seeds import rng
+from facesets.checks import DfnbError
+from facesets.frames import keep_masks, masked_positions
+from facesets.seeds import rng
 
 PAPER = contract.Paper(
     title="Locate and Verify",

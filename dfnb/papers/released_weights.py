@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfnb.checks import DfnbError, explained, parse_yaml, read_mapping
-from dfnb.files import home, sha256
 from dfnb.papers.backbones import Start
 from dfnb.papers.contract import Network
+from facesets.checks import DfnbError, explained, parse_yaml, read_mapping
+from facesets.files import home, sha256
 
 # What training scripts save beside weights, and what executes nothing: numbers and arrays of numpy,
 # by their places in numpy 1 and 2, and options of the command line.

@@ -30,11 +30,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchvision.transforms import v2
 
-from dfnb.data import faces
-from dfnb.data.frames import face_axes, rounded
 from dfnb.data.loading import Sample
 from dfnb.papers import contract, xception
 from drawnfaces.codecs import jpeg
+from facesets import faces
+from facesets.frames import face_axes, rounded
 
 PAPER = contract.Paper(
     title="Self-Blended Images",

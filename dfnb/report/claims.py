@@ -14,13 +14,13 @@ from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
 from dfnb import statistics
-from dfnb.checks import Closed, DfnbError, Name, read_yaml, suggestion
-from dfnb.files import find
 from dfnb.report.detectors import detectors
 from dfnb.report.metrics import FEWEST_SEEDS, FEWEST_SETS, METRICS, NUMBER, Thresholds, measure
 from dfnb.report.reading import Level, maps, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import profile_of
+from facesets.checks import Closed, DfnbError, Name, read_yaml, suggestion
+from facesets.files import find
 
 LEVEL = 0.025  # of one-sided tests; unadjusted, they decide like a two-sided 95 % interval
 # What is tested of a claim's value: the column of its p values, and the verdict if it is shown; the

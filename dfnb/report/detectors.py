@@ -12,11 +12,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from dfnb.checks import DfnbError
-from dfnb.files import stored_report
 from dfnb.store import scores
 from dfnb.store.reports import score_files
 from dfnb.store.runs import StoredRun
+from facesets.checks import DfnbError
+from facesets.files import stored_report
 
 FOLD = r"-fold-\d+$"  # how the name of a fold of a cross-fitted dataset ends
 MAIN = "main"  # a paper's own detector; of an ablation, what its other variants are compared with

@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from dfnb.files import write_bytes
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
+from facesets.files import write_bytes
 
 if TYPE_CHECKING:
     from seaborn import FacetGrid

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from dfnb import statistics
-from dfnb.checks import DfnbError, suggestion
 from dfnb.report.detectors import FOLD
 from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
+from facesets.checks import DfnbError, suggestion
 
 FEWEST_SEEDS = 5  # for a verdict; fewer are exploratory
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets

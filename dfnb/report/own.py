@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from dfnb.checks import DfnbError
 from dfnb.report import metrics
 from dfnb.report.reading import UNITS
 from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
+from facesets.checks import DfnbError
 
 log = logging.getLogger(__name__)
 

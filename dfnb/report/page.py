@@ -6,8 +6,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
-from dfnb.files import home, report_folder, write_bytes
-from dfnb.records import environment
+from facesets.files import home, report_folder, write_bytes
+from facesets.records import environment
 
 REPORT = "10_report"  # the notebook that is the report
 COMPARISON = "07_cross_dataset"  # the notebook that compares detectors, from scores alone

@@ -9,12 +9,12 @@ from functools import cache
 
 import pandas as pd
 
-from dfnb.data.sources import manifest, published_names
-from dfnb.files import find
 from dfnb.report.detectors import MAIN, Detector, detectors
 from dfnb.report.metrics import measure
 from dfnb.report.reading import Level, scores
 from dfnb.report.tables import cells
+from facesets.files import find
+from facesets.sources import manifest, published_names
 
 NOT_RUN = "not run"
 # The level at which ours are measured, by that of the figure. Of "not stated" those of frames.

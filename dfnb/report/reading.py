@@ -15,8 +15,6 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 from scipy.special import expit
 
-from dfnb.checks import DfnbError, suggestion
-from dfnb.files import read_table, run_folder, stored_report
 from dfnb.report.detectors import FOLD, THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -34,6 +32,8 @@ from dfnb.store.scores import (
     rows_of,
     state_of,
 )
+from facesets.checks import DfnbError, suggestion
+from facesets.files import read_table, run_folder, stored_report
 
 Level = Literal["video", "frame"]
 UNITS = {

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from dfnb.files import write_bytes
 from dfnb.report import reading
 from dfnb.report.detectors import MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
+from facesets.files import write_bytes
 
 # What tables print in place of the names of columns.
 TITLES = {

@@ -14,8 +14,8 @@ from typing import Any
 
 import nbformat
 
-from dfnb import files
-from dfnb.checks import DfnbError
+from facesets import files
+from facesets.checks import DfnbError
 
 LONGEST_SILENCE = 3 * 3600  # seconds without any output, after which a kernel counts as hanging
 

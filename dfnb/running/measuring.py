@@ -9,11 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dfnb import files, records
 from dfnb.attribution import maps, measures
-from dfnb.checks import DfnbError
-from dfnb.data import audit, sources
-from dfnb.data.frames import data_identity, dataset_record
 from dfnb.report.detectors import detectors
 from dfnb.report.tables import CONTROLS
 from dfnb.running.parameters import (
@@ -27,6 +23,9 @@ from dfnb.store.runs import Training
 from dfnb.store.scores import Condition, Found, StoredSet
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of, with_weights
+from facesets import audit, files, records, sources
+from facesets.checks import DfnbError
+from facesets.frames import data_identity, dataset_record
 
 # ---------------------------------------------------------------- the run of a paper's notebook
 
@@ -330,7 +329,7 @@ def _shared_crops(run: Run, test_set: str) -> int | None:
     """How many frames of a test set have a crop of the run's train or val split.
 
     None where it is not known: the weights are released ones, the training set is not on this
-    machine in the run's version, or crops have no hashes, see :func:`dfnb.data.audit.shared_crops`.
+    machine in the run's version, or crops have no hashes, see :func:`facesets.audit.shared_crops`.
     """
     if not run.parameters.data or not run.has_training_frames:
         return None

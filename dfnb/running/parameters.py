@@ -24,12 +24,13 @@ from pydantic import (
     field_validator,
 )
 
-from dfnb import files, papers
-from dfnb.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
-from dfnb.data.sources import check_known, check_tested, present
+from dfnb import papers
 from dfnb.report.detectors import MAIN, name_of
 from dfnb.store import reports, scores
 from dfnb.store.runs import Training
+from facesets import files
+from facesets.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
+from facesets.sources import check_known, check_tested, present
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:

@@ -16,17 +16,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, PositiveInt
 
-from dfnb import files, papers
-from dfnb.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
-from dfnb.data import sources
-from dfnb.data.frames import load_frames, select
-from dfnb.data.sources import check_known, check_tested, is_available
+from dfnb import papers
 from dfnb.report import claims
 from dfnb.report.detectors import MAIN, name_of
 from dfnb.report.page import REPORT
 from dfnb.running import measuring, parameters
 from dfnb.running.parameters import Seeds, TrainingParameters
 from dfnb.store import reports, scores
+from facesets import files, sources
+from facesets.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
+from facesets.frames import load_frames, select
+from facesets.sources import check_known, check_tested, is_available
 
 # Parameters that a profile sets itself, and what to write instead.
 REPLACED = {

@@ -17,13 +17,14 @@ import joblib
 import numpy as np
 import yaml
 
-from dfnb import device, files, records
-from dfnb.checks import DfnbError
-from dfnb.data.sources import is_available
+from dfnb import device
 from dfnb.report import page
 from dfnb.running import measuring, profiles
 from dfnb.running.profiles import Call, Calls
 from dfnb.store import reports, scores
+from facesets import files, records
+from facesets.checks import DfnbError
+from facesets.sources import is_available
 
 STATUS_EVERY = 30  # seconds
 STOPPING_S = 30  # that calls have to end after Ctrl-C

@@ -26,8 +26,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dfnb.checks import DfnbError, read_yaml
-from dfnb.files import (
+from dfnb.store import scores
+from dfnb.store.runs import StoredRun
+from dfnb.store.scores import Condition
+from facesets.checks import DfnbError, read_yaml
+from facesets.files import (
     find,
     home,
     locked,
@@ -35,10 +38,7 @@ from dfnb.files import (
     report_folder,
     write_bytes,
 )
-from dfnb.records import Clock, write_record
-from dfnb.store import scores
-from dfnb.store.runs import StoredRun
-from dfnb.store.scores import Condition
+from facesets.records import Clock, write_record
 
 READING = {"report", "save"}  # the parameters of a notebook that does nothing but show a report
 

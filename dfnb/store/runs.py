@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 import pandas as pd
 from pydantic import Field
 
-from dfnb.checks import Closed, Name
-from dfnb.files import digest
 from dfnb.store.thresholds import Threshold
+from facesets.checks import Closed, Name
+from facesets.files import digest
 
 Settings = TypeVar("Settings")
 
@@ -87,7 +87,7 @@ class TrainingRecord(Closed, extra="ignore"):
     """
 
     parameters: Training[dict[str, Any]]
-    faces: dict[str, Any]  # how they were cut, see dfnb.data.frames.faces_of
+    faces: dict[str, Any]  # how they were cut, see facesets.frames.faces_of
     detector: TrainedPaper
     rule: str  # by which the epoch was chosen
     chosen: Chosen | None = None  # None, like the threshold, for released weights

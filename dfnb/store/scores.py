@@ -17,11 +17,11 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import Field
 
-from dfnb.checks import Closed, DfnbError
-from dfnb.files import in_reports, read_metadata, read_table, run_folder, write_table
 from dfnb.store.runs import StoredRun, TrainingRecord
+from facesets.checks import Closed, DfnbError
+from facesets.files import in_reports, read_metadata, read_table, run_folder, write_table
 
-# What identifies a frame of a test set, and what is known of it; dfnb.data.frames explains them.
+# What identifies a frame of a test set, and what is known of it; facesets.frames explains them.
 KEY_TYPES = {
     "video": str,
     "track": int,

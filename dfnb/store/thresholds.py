@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from dfnb.checks import Closed
 from dfnb.statistics import THRESHOLD_REPLICATES, cluster_weights
+from facesets.checks import Closed
 
 FALSE_ALARM_RATE = 0.05  # the share of real validation frames above a detector's threshold
 # Clusters of the validation split, for an interval at its threshold. With fewer, the bootstrap of

@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from dfnb.checks import DfnbError
+from facesets.checks import DfnbError
 
 LOCALISATION = ("iou", "pixel_auc", "pixel_ap", "pointing", "energy")
 

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from dfnb import papers
-from dfnb.checks import DfnbError, suggestion
-from dfnb.data.frames import data_identity, load_frames, mean_mask, select, thinned
-from dfnb.files import dataset_folder, home, in_reports, read_metadata, run_folder, sha256
-from dfnb.records import read_record
 from dfnb.store.runs import StoredRun, Training, TrainingRecord
+from facesets.checks import DfnbError, suggestion
+from facesets.files import dataset_folder, home, in_reports, read_metadata, run_folder, sha256
+from facesets.frames import data_identity, load_frames, mean_mask, select, thinned
+from facesets.records import read_record
 
 if TYPE_CHECKING:
     from dfnb.papers.contract import Network, Settings

@@ -6,9 +6,7 @@ import torch
 from scipy.special import expit
 from torch.utils.data import DataLoader
 
-from dfnb.data import sources
 from dfnb.data.corrupt import Corrupted
-from dfnb.data.frames import first_clusters, read_crop
 from dfnb.data.loading import Read, loader_in_order, prepared
 from dfnb.device import DEVICE, fixed_threads, precision, workers
 from dfnb.papers import contract
@@ -16,6 +14,8 @@ from dfnb.store.scores import KEYS, check_scores
 from dfnb.training.localisation import localisation
 from dfnb.training.progress import PRINTED_S, bar
 from dfnb.training.runs import Run
+from facesets import sources
+from facesets.frames import first_clusters, read_crop
 
 
 @fixed_threads()
@@ -109,7 +109,7 @@ def score(
 ) -> pd.DataFrame:
     """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
 
-    At most :data:`dfnb.data.sources.TEST_FRAMES` frames of each video are scored.
+    At most :data:`facesets.sources.TEST_FRAMES` frames of each video are scored.
 
     Args:
         run: A finished training.

@@ -7,15 +7,15 @@ epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.train
 import pandas as pd
 
 from dfnb import papers
-from dfnb.data import sources
-from dfnb.data.frames import check_classes
-from dfnb.files import locked, run_folder
 from dfnb.papers import backbones, code, contract, released_weights
 from dfnb.papers.contract import Settings
-from dfnb.records import read_record
 from dfnb.store.runs import Training
 from dfnb.training.runs import Run, frames_of
 from dfnb.training.trainer import adopt, fit
+from facesets import sources
+from facesets.files import locked, run_folder
+from facesets.frames import check_classes
+from facesets.records import read_record
 
 # Part of every run's id: raise it when a change of code outside the papers' files changes the
 # numbers of a training. A paper's own file has Paper.version. tests/test_golden.py finds out who

@@ -19,19 +19,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dfnb import device, papers
-from dfnb.checks import DfnbError, explained
-from dfnb.data.frames import faces_of
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, loader_in_order, prepared
-from dfnb.files import atomic, sha256, write_bytes
 from dfnb.papers import released_weights
 from dfnb.papers.contract import Batch, Network
-from dfnb.records import Clock, write_record
-from dfnb.seeds import rng, torch_seed
 from dfnb.store.runs import Training
 from dfnb.store.thresholds import threshold_of
 from dfnb.training.progress import bar
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
+from facesets import records
+from facesets.checks import DfnbError, explained
+from facesets.files import atomic, sha256, write_bytes
+from facesets.frames import faces_of
+from facesets.records import Clock, write_record
+from facesets.seeds import rng, torch_seed
 
 CHECKPOINT_S = 300  # seconds between checkpoints
 LEARNED_AUC = 0.6  # with a lower validation AUC a training counts as collapsed
@@ -121,7 +122,7 @@ class Trainer:
         self.start = start
         self.clock = Clock()
         self.settings = training.settings
-        self.progress = Progress(threads=device.threads())
+        self.progress = Progress(threads=records.threads())
         # Data.
         self.sampler = EpochSampler(splits["train"], self.settings, training.seed)
         self.steps = len(self.sampler)  # of a whole epoch; a resumed one will skip some

@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 import notebooks
 from dfnb import auc, cli, device, papers
 from dfnb.attribution import maps
-from dfnb.data import embedded, sources
-from dfnb.data.frames import load_frames, select
-from dfnb.files import read_json
-from dfnb.records import environment
 from dfnb.running.profiles import calls
 from dfnb.training import scoring, train
+from facesets import embedded, sources
+from facesets.files import read_json
+from facesets.frames import load_frames, select
+from facesets.records import environment
 
 WANTED = os.environ.get("DFNB_TEST_DEVICE", "cuda")
 pytestmark = pytest.mark.skipif(

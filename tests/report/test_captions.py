@@ -12,9 +12,10 @@ import yaml
 from numpy import nan
 
 import notebooks
-from dfnb import files, report, statistics
+from dfnb import report, statistics
 from dfnb.report import claims, reading, tables
 from dfnb.store.scores import Condition, read_about
+from facesets import files
 
 A, B = planted.SETS
 SENTENCES = (

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from scipy.stats import t
 
-from dfnb.checks import DfnbError
-from dfnb.files import write_bytes
 from dfnb.report import claims
 from dfnb.store.scores import Condition
+from facesets.checks import DfnbError
+from facesets.files import write_bytes
 
 DELTA = {"within": 0.01, "cross": 0.02, "accuracy": 0.03, "localisation": 0.05}
 USUAL = {"seeds": 10, "collapsed": 0, "sets": 1, "degrees": 20.0}

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from dfnb import papers
-from dfnb.checks import read_yaml
 from dfnb.report import measure, scores
 from dfnb.running import profiles
+from facesets.checks import read_yaml
 
 
 @pytest.fixture(autouse=True)

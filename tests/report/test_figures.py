@@ -14,10 +14,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import notebooks
-from dfnb.files import report_folder
 from dfnb.report import figures
 from dfnb.report.metrics import Trainings, measure
 from dfnb.store.runs import StoredRun
+from facesets.files import report_folder
 
 PLACES = ("in-dataset", "cross-dataset")
 

@@ -10,7 +10,6 @@ from scipy.special import expit
 from scipy.stats import sem, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dfnb.checks import DfnbError
 from dfnb.report.metrics import (
     ACCURACY,
     AT_THRESHOLD,
@@ -23,8 +22,9 @@ from dfnb.report.metrics import (
     measure,
 )
 from dfnb.report.reading import GAIN
-from dfnb.seeds import rng
 from dfnb.statistics import REPLICATES, draws
+from facesets.checks import DfnbError
+from facesets.seeds import rng
 
 SETS = ["a", "b", "c"]
 KEY = ["detector", "seed", "test_set"]

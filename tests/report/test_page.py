@@ -12,10 +12,10 @@ from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
 
 from dfnb import report
-from dfnb.checks import DfnbError
-from dfnb.files import report_folder
 from dfnb.report import page
 from dfnb.running import execution
+from facesets.checks import DfnbError
+from facesets.files import report_folder
 
 A, _ = planted.SETS
 # What makes a browser load something; links to click on are none of it.

@@ -6,9 +6,9 @@ import pandas as pd
 import planted
 import pytest
 
-from dfnb.files import find
 from dfnb.report import published
 from dfnb.store.scores import Condition
+from facesets.files import find
 
 NAMES = {
     "xception": "Xception (Xception)",

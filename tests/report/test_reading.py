@@ -7,16 +7,6 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from dfnb.checks import DfnbError
-from dfnb.files import (
-    in_reports,
-    read_table,
-    report_folder,
-    run_folder,
-    stored_report,
-    write_bytes,
-    write_json,
-)
 from dfnb.report import detectors, measure
 from dfnb.report.reading import GAIN, maps, scores, thresholds
 from dfnb.report.tables import by_place
@@ -37,6 +27,16 @@ from dfnb.store.scores import (
     write,
 )
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
+from facesets.checks import DfnbError
+from facesets.files import (
+    in_reports,
+    read_table,
+    report_folder,
+    run_folder,
+    stored_report,
+    write_bytes,
+    write_json,
+)
 
 A, B = planted.SETS
 

@@ -11,10 +11,10 @@ from scipy.special import expit
 
 import notebooks
 from dfnb import report
-from dfnb.files import report_folder
 from dfnb.report import tables
 from dfnb.statistics import NAN
 from dfnb.store.scores import Condition
+from facesets.files import report_folder
 
 A, B = planted.SETS
 

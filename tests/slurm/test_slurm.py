@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dfnb.files import read_metadata
 from dfnb.store.scores import CONDITION, KEYS
+from facesets.files import read_metadata
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # where steps of a job look for it, whatever the environment says

@@ -4,8 +4,8 @@ import av
 import cv2
 import numpy as np
 
-from dfnb.data.faces import Detection
-from dfnb.preparing.prepare import Settings
+from facesets.faces import Detection
+from facesets.prepare import Settings
 
 RED = (200, 30, 30)
 SMALL = Settings(size=64, min_face=16)

@@ -19,12 +19,12 @@ import torch
 from networks import batch_of
 from torch import Tensor
 
-from dfnb.data.frames import read_crop
 from dfnb.data.loading import frames_in_memory
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
 from dfnb.training import scoring
+from facesets.frames import read_crop
 
 COMMITTED = Path(__file__).parent.parent / "golden"
 sys.path.append(str(COMMITTED.parent.parent / "scripts"))

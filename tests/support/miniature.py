@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 
 import drawnfaces
 from dfnb import papers
-from dfnb.data.frames import dataset_record, load_frames
-from dfnb.data.sources import manifest, preset
 from dfnb.report import detectors
+from facesets.frames import dataset_record, load_frames
+from facesets.sources import manifest, preset
 
 FACEFORENSICS = "faceforensics-c23"
 DATASETS = (FACEFORENSICS, "celeb-df-v2", "dfdc-p")

@@ -5,14 +5,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from dfnb.data.sources import domain_of
-from dfnb.files import report_folder
 from dfnb.report.detectors import split
-from dfnb.seeds import rng
 from dfnb.store import scores
 from dfnb.store.reports import score_path
 from dfnb.store.runs import TrainingRecord
 from dfnb.store.scores import About, Condition, StoredSet
+from facesets.files import report_folder
+from facesets.seeds import rng
+from facesets.sources import domain_of
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 CROP = "face box × 1.3, 300 pixels"

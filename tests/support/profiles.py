@@ -2,8 +2,8 @@
 
 import yaml
 
-from dfnb import files
 from dfnb.running import measuring, profiles
+from facesets import files
 
 BASELINE = "02_xception_baseline"
 LOCATE = "04_locate_and_verify"

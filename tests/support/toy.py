@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dfnb.data.frames import load_frames, write_dataset, write_video
+from facesets.frames import load_frames, write_dataset, write_video
 
 SIZE = 37  # not a multiple of 8: what is hashed of masks is packed along the row
 VIDEOS = [("a", "real", 3), ("b", "real", 3), ("c", "swap", 4), ("d", "warp", 8)]

@@ -8,7 +8,7 @@ import numpy as np
 from clips import write
 from PIL import Image
 
-from dfnb.data.faces import Detection
+from facesets.faces import Detection
 
 SIZE = 160
 FRAMES = 6

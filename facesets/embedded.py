@@ -36,18 +36,18 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 import drawnfaces
-from dfnb.checks import DfnbError, check_name
-from dfnb.data import photographs
-from dfnb.data.frames import (
+from facesets import photographs
+from facesets.checks import DfnbError, check_name
+from facesets.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
+from facesets.frames import (
     OWN_MARK,
     refuse_foreign_dataset,
     refuse_overlap,
     write_dataset,
     write_video,
 )
-from dfnb.data.workers import start_worker
-from dfnb.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
-from dfnb.records import Clock, read_record
+from facesets.records import Clock, read_record
+from facesets.workers import start_worker
 
 MAKERS: dict[str, ModuleType] = {"drawnfaces": drawnfaces}
 EXCERPT = 6  # people; each method forges some of their films
@@ -92,7 +92,7 @@ def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
     maker = _maker(settings)
     passed = None
     if settings.portraits:
-        from dfnb.data import faces  # imports torch
+        from facesets import faces
 
         folder = photographs.folder_of(settings.portraits)
         files = photographs.names(settings.portraits)
@@ -176,7 +176,7 @@ def fetch(name: str, settings: BaseModel) -> None:
     :class:`DfnbError` where something cannot be had.
     """
     if settings.portraits and read_record(dataset_folder(name)) is None:
-        from dfnb.data import faces  # imports torch
+        from facesets import faces
 
         photographs.folder_of(settings.portraits)
         faces.detector_path()

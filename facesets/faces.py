@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dfnb.files import download, home
+from facesets.files import download, home
 
 YUNET = "face_detection_yunet_2023mar.onnx"
 ZOO = "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98"
@@ -37,8 +37,8 @@ def detector_path() -> Path:
     """Path of YuNet's weights, which are downloaded when they are missing.
 
     The path is that in ``$DFNB_DETECTOR`` or, where this is not set, in ``models/`` in
-    :func:`dfnb.files.home`. A missing file is downloaded to this path. Raises :class:`DfnbError`
-    when the file is not the released one, or cannot be downloaded.
+    :func:`facesets.files.home`. A missing file is downloaded to this path. Raises
+    :class:`DfnbError` when the file is not the released one, or cannot be downloaded.
     """
     if not detector_place().exists():
         print(f"The face detector (YuNet, 230 kB, MIT) is fetched once, to {detector_place()}.")
@@ -63,7 +63,7 @@ class Detection(NamedTuple):
     top: float
     width: float
     height: float
-    landmarks: np.ndarray  # (5, 2) x and y, in the order of dfnb.data.frames.face_axes
+    landmarks: np.ndarray  # (5, 2) x and y, in the order of facesets.frames.face_axes
     score: float  # the detector's certainty, 0 to 1
 
     def in_larger_image(self, ratio: float) -> "Detection":
@@ -153,7 +153,7 @@ def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) in the order of :func:`dfnb.data.frames.face_axes`.
+        landmarks: (5, 2) in the order of :func:`facesets.frames.face_axes`.
 
     Raises :class:`DfnbError` as :func:`mesh_path` does.
     """

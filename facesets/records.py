@@ -4,17 +4,18 @@ papermill reports success even when the kernel was killed, and ``sys.exit(0)`` t
 exit status 0, so nothing else counts.
 """
 
+import os
 import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from dfnb.checks import explained
-from dfnb.files import read_json, sha256, write_json
+from facesets.checks import explained
+from facesets.files import read_json, sha256, write_json
 
 # The packages of which a record keeps the versions.
 PACKAGES = (
@@ -45,23 +46,39 @@ def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
     Equal data, settings, versions and threads give equal bytes on processors of one ``capability``:
-    another rounds otherwise, and after some epochs the weights are others.
+    another rounds otherwise, and after some epochs the weights are others. Where torch is not
+    installed, device, capability and threads are missing: no network computes there.
     """
-    import torch
+    installed = {distribution.name for distribution in distributions()}
+    about = {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES if name in installed},
+        "commit": commit(),
+    }
+    return {**about, **_computing()} if "torch" in installed else about
 
-    from dfnb.device import threads
+
+def _computing() -> dict[str, Any]:
+    """Where torch computes, and with how many threads."""
+    import torch
 
     device = f"cpu ({platform.machine()})"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name(0)
     return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "commit": commit(),
         "device": device,
         "capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX512
         "threads": threads(),  # of a network on a CPU: they decide how sums are rounded
     }
+
+
+def threads() -> int:
+    """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one.
+
+    A sum over several threads is rounded according to their number: another number gives other
+    weights and other last digits of scores. So records have it.
+    """
+    return int(os.environ.get("DFNB_THREADS") or 1)
 
 
 def commit() -> str:

@@ -17,8 +17,8 @@ from zipfile import ZipFile
 from pydantic import Field, StringConstraints
 from tqdm import tqdm
 
-from dfnb.checks import Closed, DfnbError, Name
-from dfnb.files import INSIDE, download, explain_writing, home, locked, read_list, verified
+from facesets.checks import Closed, DfnbError, Name
+from facesets.files import INSIDE, download, explain_writing, home, locked, read_list, verified
 
 UNFINISHED = ".unfinished"  # of a part: .unfinished-PART
 Inside = Annotated[str, StringConstraints(pattern=f"^{INSIDE}$")]

@@ -23,9 +23,9 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from dfnb.checks import DfnbError, explained, suggestion
-from dfnb.files import atomic, dataset_folder, digest, read_json, sha256, write_json
-from dfnb.records import read_record, write_record
+from facesets.checks import DfnbError, explained, suggestion
+from facesets.files import atomic, dataset_folder, digest, read_json, sha256, write_json
+from facesets.records import read_record, write_record
 
 Rows = Sequence[Mapping]  # the frames of one video as rows of the table: column -> value
 
@@ -251,7 +251,7 @@ def _array_hash(array: np.ndarray) -> str:
 def crop_hash(crop: np.ndarray) -> str:
     """A hash of the pixels of a crop (H, W, 3) uint8 RGB, 16 hexadecimal digits.
 
-    Crops of different splits and datasets are compared by it, see :mod:`dfnb.data.audit`.
+    Crops of different splits and datasets are compared by it, see :mod:`facesets.audit`.
     """
     return _array_hash(crop)[:16]
 

@@ -11,12 +11,12 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count, product, repeat
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import joblib
@@ -25,9 +25,28 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from dfnb.checks import TITLE, Closed, DfnbError, check_name
-from dfnb.data.faces import Detection, YuNet, detect
-from dfnb.data.frames import (
+from drawnfaces import codecs
+from facesets.checks import TITLE, Closed, DfnbError, check_name
+from facesets.decode import (
+    IMAGE,
+    Picture,
+    Unusable,
+    decode,
+    explained_as_unusable,
+    guess_length,
+    read_image,
+    read_picture,
+)
+from facesets.faces import Detection, YuNet, detect
+from facesets.files import (
+    TEMPORARY,
+    dataset_folder,
+    digest,
+    locked,
+    read_json,
+    write_bytes,
+)
+from facesets.frames import (
     OWN_MARK,
     crop_hash,
     half_of_two_levels,
@@ -39,30 +58,8 @@ from dfnb.data.frames import (
     write_dataset,
     write_video,
 )
-from dfnb.data.workers import start_worker
-from dfnb.files import (
-    TEMPORARY,
-    dataset_folder,
-    digest,
-    locked,
-    read_json,
-    write_bytes,
-)
-from dfnb.preparing.decode import (
-    IMAGE,
-    Picture,
-    Unusable,
-    decode,
-    explained_as_unusable,
-    guess_length,
-    read_image,
-    read_picture,
-)
-from dfnb.preparing.videos import Video, frame_numbers, sentences, shown
-from drawnfaces import codecs
-
-if TYPE_CHECKING:
-    from dfnb.data.loading import StoredFrames
+from facesets.videos import Video, frame_numbers, sentences, shown
+from facesets.workers import start_worker
 
 DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
 LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
@@ -528,7 +525,7 @@ def cut_face(
 def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
     """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
 
-    Returns ``rows``, ``crops`` and ``masks`` as :func:`dfnb.data.frames.write_video` takes them,
+    Returns ``rows``, ``crops`` and ``masks`` as :func:`facesets.frames.write_video` takes them,
     the number of wanted ``frames``, with a face or without, and of those rows whose frame shows
     ``several_faces``. The rows still lack what is the
     same for the whole video, which :func:`prepare_video` adds.
@@ -544,7 +541,7 @@ def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
 
 
 def row_of(face: Face, video: Video) -> dict:
-    """The columns of the frames table, :data:`dfnb.data.frames.COLUMNS`, that a face fills."""
+    """The columns of the frames table, :data:`facesets.frames.COLUMNS`, that a face fills."""
     row = {
         "frame": face.frame,
         "landmarks": face.landmarks.ravel(),
@@ -562,7 +559,7 @@ def delivered_crops(video: Video) -> dict:
     An image that cannot be used, or whose mask cannot, counts as a frame without a face.
 
     Returns ``rows`` and ``frames`` as :func:`cut_crops` does; ``files`` and ``crop_hashes`` as
-    :func:`dfnb.data.frames.write_video` takes them; and ``reason``, why the last of the unusable
+    :func:`facesets.frames.write_video` takes them; and ``reason``, why the last of the unusable
     images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
     frames = sorted(video.frames, key=lambda pair: pair[0])
@@ -944,14 +941,16 @@ def dropouts(record: Mapping) -> pd.DataFrame:
 # ---------------------------------------------------------------- a single picture
 
 
-def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "StoredFrames":
-    """The face in a user's own picture or clip, as frames in memory with a ``label`` of NaN.
+def prepare_picture(
+    path: str | Path, faces: Mapping, frames: int = 1
+) -> tuple[pd.DataFrame, Callable[[str], np.ndarray]]:
+    """The face in a user's own picture or clip: a frames table with a ``label`` of NaN, its crops.
 
     It is cut as ``dfnb prepare`` cuts a video: of several faces in a frame, the largest. No file is
     written but the face detector's weights, which are fetched once. In the returned table,
     ``video`` and ``cluster`` are the path of the picture, with ``~`` expanded; ``method`` is the
-    name of its file; and ``path`` is no file, but a key by which the frames' ``read`` finds the
-    crop in memory.
+    name of its file; and ``path`` is no file, but a key by which the returned function
+    finds the crop (H, W, 3) uint8 RGB in memory.
 
     Args:
         path: An image or a video.
@@ -961,9 +960,6 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
 
     Raises :class:`DfnbError` where there is no file, no picture or no face, or no face detector.
     """
-    # It imports torchvision, which takes seconds, and the workers of `dfnb prepare` need none.
-    from dfnb.data.loading import StoredFrames
-
     geometry = {name: faces[name] for name in ("size", "scale") if name in faces}
     settings = Settings(frames_per_video=frames, **geometry)
     path = Path(path).expanduser()
@@ -987,4 +983,4 @@ def prepare_picture(path: str | Path, faces: Mapping, frames: int = 1) -> "Store
         }
     )
     crops = {key: face.crop for key, face in zip(table["path"], found)}
-    return StoredFrames(table, crops.__getitem__)
+    return table, crops.__getitem__

@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal, get_args
 import pandas as pd
 from pydantic import Field
 
-from dfnb.checks import Closed, DfnbError, Name, explained
-from dfnb.data.sources import broken_names, manifest, published_names
-from dfnb.files import find, read_json, verified
-from dfnb.preparing.decode import guess_length
-from dfnb.preparing.fetch import Fetch, folder_of, refuse_unfinished
-from dfnb.preparing.videos import (
+from facesets.checks import Closed, DfnbError, Name, explained
+from facesets.decode import guess_length
+from facesets.fetch import Fetch, folder_of, refuse_unfinished
+from facesets.files import find, read_json, verified
+from facesets.sources import broken_names, manifest, published_names
+from facesets.videos import (
     Files,
     Problems,
     Video,
@@ -65,7 +65,7 @@ class Rule(Closed):
     """Which files are videos (or crops) of the dataset, and what is known about them.
 
     All texts are templates. From ``label`` on, they give the fields of the same name of
-    :class:`~dfnb.preparing.videos.Video`; ``video`` gives its name. Besides the values of a path
+    :class:`~facesets.videos.Video`; ``video`` gives its name. Besides the values of a path
     and of its row in the list, they may use {path} and {stem} (the file's name without suffix).
     ``method`` is filled first, then ``video``: the later templates may use {method} and {video}.
     """

@@ -3,8 +3,8 @@
 A folder has a folder per person, or files alone, each of which then counts as a person.
 
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
-prints it. What it names is fetched into ``photographs/`` below :func:`dfnb.files.home`. No report
-shows a photograph or its name, which may identify the person.
+prints it. What it names is fetched into ``photographs/`` below :func:`facesets.files.home`. No
+report shows a photograph or its name, which may identify the person.
 """
 
 from pathlib import Path
@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from dfnb.checks import DfnbError
-from dfnb.files import download, home, read_list, sha256
+from facesets.checks import DfnbError
+from facesets.files import download, home, read_list, sha256
 
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,

@@ -3,7 +3,7 @@
 Users list their files in a CSV, which :func:`read_csv` reads, or sort them into folders, which
 :func:`read_folder` turns into the same list. Each has one form, and anything else is refused: what
 a file is, is never guessed. Published datasets give the same table
-(:mod:`dfnb.preparing.published`).
+(:mod:`facesets.published`).
 """
 
 import os
@@ -18,8 +18,8 @@ from typing import Literal
 
 import pandas as pd
 
-from dfnb.checks import Closed, DfnbError, Title, explained
-from dfnb.preparing.decode import IMAGE, MEDIA
+from facesets.checks import Closed, DfnbError, Title, explained
+from facesets.decode import IMAGE, MEDIA
 
 # The path of a real or fake file in a sorted folder.
 SORTED = re.compile(

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel
 
-from dfnb.checks import DfnbError, checked, read_yaml, suggestion
-from dfnb.data import embedded
-from dfnb.data.frames import data_identity, dataset_record, load_frames, select, thinned
-from dfnb.files import dataset_folder, find, home
-from dfnb.records import read_record
-from dfnb.seeds import rng
+from facesets import embedded
+from facesets.checks import DfnbError, checked, read_yaml, suggestion
+from facesets.files import dataset_folder, find, home
+from facesets.frames import data_identity, dataset_record, load_frames, select, thinned
+from facesets.records import read_record
+from facesets.seeds import rng
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 # Of a file in data_manifest/. Embedded: a maker makes its datasets. Broken: it cannot be read.
@@ -138,7 +138,7 @@ def _declared(file: str) -> tuple[Kind, list[str]]:
 def preset(name: str, **changes: Any) -> BaseModel:
     """The settings of an embedded dataset, with ``changes`` in place of some of them.
 
-    They are the ``Settings`` of its maker, see :mod:`dfnb.data.embedded`. The manifest states them,
+    They are the ``Settings`` of its maker, see :mod:`facesets.embedded`. The manifest states them,
     or ranges from which they are chosen at random by the dataset's name. A change to a group, such
     as ``camera``, replaces the whole group. Raises :class:`DfnbError` when no embedded dataset has
     that name, or for a setting that is unknown or impossible.

@@ -1,7 +1,7 @@
 """Where files are, and how they are written.
 
 A file or folder appears complete or not at all (:func:`atomic`), and one process at a time writes a
-folder (:func:`locked`). Records, which prove that a step ended, are in :mod:`dfnb.records`.
+folder (:func:`locked`). Records, which prove that a step ended, are in :mod:`facesets.records`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from dfnb.checks import (
+from facesets.checks import (
     DfnbError,
     check_name,
     explained,
@@ -62,8 +62,9 @@ def _say_home(folder: Path) -> None:
 def find(relative: str) -> Path:
     """A file or folder that ships with the project: in the home, the checkout, or the package.
 
-    ``relative`` is its path in a checkout; an installed package has it in ``dfnb/share``. The first
-    of the three that has it counts. Where none has it, the path that it would have in the home.
+    ``relative`` is its path in a checkout; an installed package has it in ``facesets/share``. The
+    first of the three that has it counts. Where none has it, the path that it would have in the
+    home.
     """
     package = Path(__file__).resolve().parent
     for root in (home(), package.parent, package / "share"):  # package.parent is the checkout
