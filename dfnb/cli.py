@@ -151,7 +151,7 @@ def synth(
     changes = {"portraits": str(portraits)} if portraits else {}
     settings = sources.preset(preset, **changes)
     record = embedded.build(name, settings)
-    if settings.portraits and not photographs.is_list(settings.portraits):
+    if settings.portraits and photographs.is_folder(settings.portraits):
         typer.echo(photographs.count(settings.portraits))
     _print_record(record, name)
 

@@ -9,6 +9,7 @@ masks. Nothing here reads a setting from a file or writes one. README.md says wh
 from drawnfaces.casts import Person, Photographs, cast
 from drawnfaces.films import Take, Video, film, takes, videos
 from drawnfaces.forgeries import METHODS, Camera, Crop, Delivery, Forgery, forge, to_bytes
+from drawnfaces.portraits import landmarks_of_one_face
 from drawnfaces.settings import GENERATOR, Settings, SettingsError
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "cast",
     "film",
     "forge",
+    "landmarks_of_one_face",
     "takes",
     "to_bytes",
     "videos",

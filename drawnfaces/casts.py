@@ -9,8 +9,10 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +37,7 @@ class Person(NamedTuple):
     tone: float  # of the skin, 0 light to 4 dark; in a photograph -255 light to 0 dark
     donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
     pair: str = ""  # the numbers of its people, such as 003_007: the name of their cluster
+    stratum: str = ""  # pairs are of one stratum where it has two people or more
     portraits: tuple[Portrait, ...] = ()  # (): drawn
 
     def shown(self, film: int) -> Portrait | None:
@@ -52,15 +55,22 @@ class Photographs(NamedTuple):
     # Image files, relative to the folder: "ada/1.jpg" shows the person ada, and "1.jpg" a person of
     # its own. People are numbered in this order.
     files: Sequence[str]
-    # An image (H, W, 3) uint8 BGR to its faces, each with width and height of its box, landmarks
-    # (5, 2) as in people.Shot, and a score, 0 to 1.
-    detect: Callable[[Array], list[Any]]
-    # An image (H, W, 3) uint8 RGB and the landmarks of its face to its mesh (468, 2), see
+    # A file and its image (H, W, 3) uint8 BGR to the landmarks (5, 2) of the face, in the order of
+    # people.Shot's, or to the reason why the file cannot be used.
+    landmarks: Callable[[str, Array], Array | str]
+    # A file, its image (H, W, 3) uint8 RGB and the landmarks of its face to its mesh (468, 2), see
     # mesh_forgeries; only needed by the methods that forge along it.
-    mesh: Callable[[Array, Array], Array]
+    mesh: Callable[[str, Array, Array], Array]
     # Whether forgeries of a grey photograph are grey, too. False: like others, they get the donor's
     # colours and a cast.
     keep_grey: bool = True
+    # The split and the stratum of each person, by name, where a list says it; else the name alone
+    # decides the split, and there is one stratum.
+    listed: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+    def split_of(self, person: str) -> str:
+        """The split of a person, by the name."""
+        return self.listed[person][0] if self.listed else _split_of(person)
 
 
 def cast(
@@ -75,8 +85,9 @@ def cast(
 
     Each person in photographs belongs to one split. A dataset with that split has all of them who
     have a usable portrait, or the ``train_share`` of those of train; ``identities`` only says which
-    splits it has. The people of the split test have the first numbers, so that they are the same
-    people, in the same pairs, in a dataset of this split alone.
+    splits it has or, of listed people, at most how many of each. The people of the split test have
+    the first numbers, so that they are the same people, in the same pairs, in a dataset of this
+    split alone.
 
     Args:
         name: Of the dataset.
@@ -107,7 +118,8 @@ def cast(
             source = settings.portraits or f"identities.{split}"
             people_there = f"{source} gives {len(members)} people for the split {split}"
             raise SettingsError(f"{people_there}, and forgeries need two; add some")
-        paired += _paired(members)
+        for stratum in _strata(members):
+            paired += _paired(stratum)
     # Sorted by number, the first field: person n of the list has the number n.
     return sorted(paired), record_entries
 
@@ -138,9 +150,12 @@ def _portraits(
     quarantine = []
     persons: list[Person] = []
     files = {}
-    for name, of_person in _test_first(photographs.files):
-        split = _split_of(name)
+    for name, of_person in _test_first(photographs, settings):
+        split = _split_in(photographs.split_of(name), settings)
         left_out = _left_out(name, split, dataset, settings)
+        n_there = sum(person.split == split for person in persons)
+        if photographs.listed and not left_out and n_there == settings.identities[split]:
+            left_out = "is not among the first people of its split, which this dataset has"
         usable = {}
         for file in of_person:
             portrait = left_out or _portrait(photographs, file, settings)
@@ -152,7 +167,9 @@ def _portraits(
             number = len(persons)
             # A tone is larger for darker skin, a brightness for lighter.
             tone = -sum(portrait.brightness for portrait in usable.values()) / len(usable)
-            persons.append(Person(number, split, tone, portraits=(*usable.values(),)))
+            _, stratum = photographs.listed.get(name, ("", ""))
+            shown = (*usable.values(),)
+            persons.append(Person(number, split, tone, portraits=shown, stratum=stratum))
             files[f"{number:03d}"] = [*usable]
     return persons, {
         "portraits": files,
@@ -164,7 +181,7 @@ def _portraits(
 def _left_out(name: str, split: str, dataset: str, settings: Settings) -> str | None:
     """Why a dataset does not have a person in photographs, whatever these are; None: it has."""
     if not settings.identities.get(split):
-        return f"belongs to the split {split}, which this dataset does not have"
+        return "belongs to a split that this dataset does not have"
     if split == "train" and not _is_in_share(name, dataset, settings):
         return "is not among the share of the training people that this dataset has"
     return None
@@ -172,12 +189,13 @@ def _left_out(name: str, split: str, dataset: str, settings: Settings) -> str | 
 
 def _portrait(photographs: Photographs, file: str, settings: Settings) -> Portrait | str:
     """The portrait in a file, with all that the methods need, or why it cannot be used."""
-    portrait = portraits.inspect(photographs.folder / file, photographs.detect, settings.size)
+    landmarks_of = partial(photographs.landmarks, file)
+    portrait = portraits.inspect(photographs.folder / file, landmarks_of, settings.size)
     if not photographs.keep_grey and not isinstance(portrait, str):
         portrait = portrait._replace(is_grey=False)
     if settings.along_mesh and not isinstance(portrait, str):
         image = np.uint8(255 * portraits.pixels(portrait) + 0.5)
-        mesh = photographs.mesh(image, portrait.landmarks)
+        mesh = photographs.mesh(file, image, portrait.landmarks)
         portrait = portrait._replace(mesh=mesh, thumbnail=portraits.thumbnail(portrait))
     return portrait
 
@@ -216,15 +234,26 @@ def _split_of(name: str) -> str:
     return ("train", "train", "val", "test")[quarter]
 
 
-def _test_first(files: Iterable[str]) -> list[tuple[str, list[str]]]:
+def _split_in(split: str, settings: Settings) -> str:
+    """The split of a dataset in which people of a ``split`` of the photographs are; "": in none."""
+    if settings.test_people == "test":
+        return split
+    return "test" if split == settings.test_people else ""
+
+
+def _test_first(photographs: Photographs, settings: Settings) -> list[tuple[str, list[str]]]:
     """The names of people with their files, those of the split test first, see :func:`cast`.
 
-    People are numbered in this order. Otherwise it is that of ``files``.
+    People are numbered in this order. Otherwise it is that of the files.
     """
     by_name: dict[str, list[str]] = {}
-    for file in files:
+    for file in photographs.files:
         by_name.setdefault(file.split("/")[0], []).append(file)  # a folder, or the file itself
-    return sorted(by_name.items(), key=lambda item: _split_of(item[0]) != "test")  # False is first
+
+    def is_other(item: tuple[str, list[str]]) -> bool:
+        return photographs.split_of(item[0]) != settings.test_people
+
+    return sorted(by_name.items(), key=is_other)  # False is first
 
 
 def _is_in_share(person: str, dataset: str, settings: Settings) -> bool:
@@ -238,8 +267,22 @@ def _is_in_share(person: str, dataset: str, settings: Settings) -> bool:
     return draw.random() < settings.train_share
 
 
+def _strata(members: Iterable[Person]) -> list[list[Person]]:
+    """The people of a split by stratum; those who are alone in one are together in the last."""
+    by_stratum: dict[str, list[Person]] = {}
+    for person in members:
+        by_stratum.setdefault(person.stratum, []).append(person)
+    strata = [people for people in by_stratum.values() if len(people) > 1]
+    alone = [people[0] for people in by_stratum.values() if len(people) == 1]
+    if len(alone) == 1 and strata:  # in need of a partner
+        strata[-1] += alone
+    elif alone:
+        strata.append(alone)
+    return strata
+
+
 def _paired(members: list[Person]) -> list[Person]:
-    """The people of a split with their donors and pairs: neighbours in tone, or else in looks.
+    """The people of a stratum with their donors and pairs: neighbours in tone, or else in looks.
 
     Looks count where photographs are forged along the mesh, and so have a ``thumbnail``: that of a
     person's first portrait counts. There each person in turn is paired with whoever of those left

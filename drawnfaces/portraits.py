@@ -1,7 +1,7 @@
 """Portraits, photographs with one face: which are usable, and how they are set in motion."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,17 +39,45 @@ class Portrait(NamedTuple):
     thumbnail: Array | None = None  # (768,), from the function thumbnail
 
 
-def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
+def inspect(
+    path: Path, landmarks_of: Callable[[Array], Array | str], size: int
+) -> Portrait | str:
     """The portrait in an image file, or the reason why frames of ``size`` cannot be made of it.
 
     Args:
         path: An image file.
-        detect: See ``casts.Photographs``.
+        landmarks_of: An image (H, W, 3) uint8 BGR to the landmarks (5, 2) of its face, or to the
+            reason why it has none that can be used, such as :func:`landmarks_of_one_face`.
         size: Side of the frames that are to be made, in pixels.
     """
     image = _photograph(path)
     if image is None:
         return "not readable as an image"
+    landmarks = landmarks_of(image)
+    if isinstance(landmarks, str):
+        return landmarks
+    height, width = image.shape[:2]
+    if (landmarks < 0).any() or (landmarks >= (width, height)).any():
+        return "the face is cut by the frame"
+    eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
+    if eye_distance < MIN_EYE_DISTANCE * size:
+        return f"the face is too small for frames of {size} pixels"
+    brightness = _brightness(image, landmarks)
+    is_grey = bool(np.ptp(image, axis=2).mean() < GREY)
+    portrait = Portrait(str(path), landmarks, brightness, _likeness(image), is_grey)
+    if _beside(portrait, width, height) > MAX_BESIDE:
+        return "it is cut so close to the face that more than half of a frame would lie beside it"
+    return portrait
+
+
+def landmarks_of_one_face(image: Array, detect: Callable[[Array], list[Any]]) -> Array | str:
+    """The landmarks (5, 2) of the only face in an image, or the reason why there is no such face.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        detect: An image like this to its faces, each with width and height of its box, landmarks
+            (5, 2) as in people.Shot, and a score, 0 to 1.
+    """
     shrink = min(1, DETECTOR_SIZE / max(image.shape))  # a small photograph stays as it is
     if min(image.shape[:2]) * shrink < 1:  # a thin line; resize raises if nothing is left of it
         return "no face found"
@@ -69,19 +97,7 @@ def inspect(path: Path, detect: Any, size: int) -> Portrait | str:
     if n_faces > 1:
         return f"{n_faces} faces found, one is needed"
     face = faces[areas.argmax()]
-    landmarks = np.float32(face.landmarks) / shrink  # in pixels of the photograph
-    height, width = image.shape[:2]
-    if (landmarks < 0).any() or (landmarks >= (width, height)).any():
-        return "the face is cut by the frame"
-    eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
-    if eye_distance < MIN_EYE_DISTANCE * size:
-        return f"the face is too small for frames of {size} pixels"
-    brightness = _brightness(image, landmarks)
-    is_grey = bool(np.ptp(image, axis=2).mean() < GREY)
-    portrait = Portrait(str(path), landmarks, brightness, _likeness(image), is_grey)
-    if _beside(portrait, width, height) > MAX_BESIDE:
-        return "it is cut so close to the face that more than half of a frame would lie beside it"
-    return portrait
+    return np.float32(face.landmarks) / shrink  # in pixels of the photograph
 
 
 def _beside(portrait: Portrait, width: int, height: int) -> float:

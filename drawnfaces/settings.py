@@ -50,6 +50,12 @@ class Settings(Closed):
     # About this share of the people in photographs of the split train is kept; which ones depends
     # on the dataset's name.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
+    # Of which people the split test is: another split of the photographs than test makes a dataset to
+    # develop on, which has no other split.
+    test_people: Literal[SPLITS] = Field("test", exclude_if=lambda split: split == "test")
+    # Another dataset whose random draws are used: the same people, scenes and forgeries, in frames
+    # of another size.
+    draws_of: str | None = Field(None, exclude_if=lambda name: name is None)
     # Another dataset; seed, identities, size, crop and camera must be the same here, which nothing
     # checks. Its test people are shown in the same films, and each film is forged by every method.
     people_of: str | None = Field(None, exclude_if=lambda name: name is None)
@@ -61,7 +67,7 @@ class Settings(Closed):
 
     def streams(self, name: str) -> tuple[int, int]:
         """How the keys of random streams begin in a dataset: its seed, a hash of its name."""
-        dataset = self.people_of or name  # the same key draws the same people and scenes
+        dataset = self.people_of or self.draws_of or name  # the same key draws the same
         # Eight hexadecimal digits are 32 bits: numpy's seeds consist of such words.
         return self.seed, int(hashlib.sha256(dataset.encode()).hexdigest()[:8], 16)
 
@@ -83,6 +89,9 @@ class Settings(Closed):
             raise SettingsError(f"{methods} forge photographs; set portraits")
         if self.train_share < 1 and not self.portraits:
             raise SettingsError("train_share is a share of photographs; set portraits")
+        others = [split for split in SPLITS[:2] if self.identities.get(split)]
+        if self.test_people != "test" and (others or not self.portraits):
+            raise SettingsError("test_people needs portraits, and identities of test alone")
         if self.delivery.h264 is not None and self.size % 2:  # else frames would lack a row
             raise SettingsError(f"H.264 needs an even size, not {self.size}")
         return self

@@ -17,8 +17,7 @@ A maker is a package that knows nothing of dfnb. It offers:
   its ``target``, one of the people, the ``names`` of its videos by method, "real" first, and
   ``videos()``, which makes them: ``name``, ``rows`` of the frames table, ``frames`` and ``masks``,
   which are None if the video is real.
-- ``Photographs(folder, files, detect, mesh, keep_grey)``: what ``cast`` is passed where settings
-  have ``portraits``.
+- ``drawnfaces.Photographs``: what ``cast`` is passed where settings have ``portraits``.
 
 :mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
 """
@@ -36,7 +35,7 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 import drawnfaces
-from facesets import photographs
+from facesets import faces, generated, photographs
 from facesets.checks import DfnbError, check_name
 from facesets.files import dataset_folder, digest, home, locked, read_json, sha256, write_json
 from facesets.frames import (
@@ -89,25 +88,41 @@ def cast(name: str, settings: BaseModel) -> tuple[list, dict[str, Any]]:
     Raises :class:`DfnbError` where the maker cannot use the settings, and where photographs are
     missing, or the networks that find their faces and place a mesh on them.
     """
-    maker = _maker(settings)
-    passed = None
-    if settings.portraits:
-        from facesets import faces
-
-        folder = photographs.folder_of(settings.portraits)
-        files = photographs.names(settings.portraits)
-        detect = faces.YuNet() if files else None  # it may have to be downloaded
-        # Committed results rest on datasets of lists, in which a forgery of a grey one has colours.
-        keep_grey = not photographs.is_list(settings.portraits)
-        passed = maker.Photographs(folder, files, detect, faces.face_mesh, keep_grey)
+    passed = _photographs(settings.portraits) if settings.portraits else None
     try:
-        people, kept = maker.cast(name, settings, passed)
-    except maker.SettingsError as error:
+        people, kept = _maker(settings).cast(name, settings, passed)
+    except _maker(settings).SettingsError as error:
         raise DfnbError(str(error)) from None
     if settings.portraits:
         are_named = photographs.are_named(settings.portraits)
         kept["shown"] = _shown(kept["portraits"], kept["repeated"], are_named)
     return people, kept
+
+
+def _photographs(source: str) -> drawnfaces.Photographs:
+    """The photographs of a ``source``, with what finds the faces in them.
+
+    In the portraits that ship, the points of the faces are stored: no network looks for them.
+    """
+    folder, files = photographs.folder_of(source), photographs.names(source)
+    if source == photographs.GENERATED:
+        people = generated.people().set_index("file")
+        return drawnfaces.Photographs(
+            folder,
+            files,
+            landmarks=lambda file, _: generated.landmarks(file),
+            mesh=lambda file, *_: generated.mesh(file),
+            listed={row.Index: (row.split, row.stratum) for row in people.itertuples()},
+        )
+    detect = faces.YuNet() if files else None  # it may have to be downloaded
+    return drawnfaces.Photographs(
+        folder,
+        files,
+        landmarks=lambda _, image: drawnfaces.landmarks_of_one_face(image, detect),
+        mesh=lambda _, image, landmarks: faces.face_mesh(image, landmarks),
+        # Committed results rest on datasets of lists, in which a forgery of a grey one has colours.
+        keep_grey=not photographs.is_list(source),
+    )
 
 
 def _shown(
@@ -142,7 +157,7 @@ def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[st
     """
     folder = dataset_folder(check_name(name, source="dfnb synth"))  # source begins an error message
     clock = Clock()
-    if settings.portraits and not settings.portraits.endswith(photographs.SUFFIX):
+    if settings.portraits and photographs.is_folder(settings.portraits):
         refuse_overlap(folder, [Path(settings.portraits)])
     parameters = _parameters(name, settings)
     # Jobs that run side by side need the same dataset: one builds it, the others wait for it.
@@ -172,12 +187,11 @@ def fetch(name: str, settings: BaseModel) -> None:
     """Download what :func:`build` needs for a dataset of photographs.
 
     These are the photographs, and the networks that find their faces and place a mesh on them. For
-    drawn people, and for a dataset that is built already, nothing is downloaded. Raises
+    portraits that ship, and for a dataset that is built already, nothing is downloaded. Raises
     :class:`DfnbError` where something cannot be had.
     """
-    if settings.portraits and read_record(dataset_folder(name)) is None:
-        from facesets import faces
-
+    ships = settings.portraits in (None, photographs.GENERATED)
+    if not ships and read_record(dataset_folder(name)) is None:
         photographs.folder_of(settings.portraits)
         faces.detector_path()
         if settings.along_mesh:
@@ -220,20 +234,42 @@ def _originals(takes: Iterable[Any]) -> dict[str, str]:
     return originals
 
 
+def move_outdated(name: str, settings: BaseModel) -> None:
+    """Move ``datasets/<name>`` aside if it was made from other settings; a printed line says so.
+
+    Nothing is deleted: the folder may have files of others, too.
+    """
+    folder = dataset_folder(name)
+    stored = folder / "dataset.json"
+    if not stored.exists():
+        return
+    with locked(folder, wait_s=-1):
+        changed = _changed(folder, _parameters(name, settings))
+        if changed:
+            aside = folder.with_name(f"{name}-{sha256(stored)[:8]}")
+            folder.rename(aside)
+            print(
+                f"{name} was made from other settings ({', '.join(changed)}) and is made again; the "
+                f"old one is now {aside.name}."
+            )
+
+
 def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
     """Raise :class:`DfnbError` if the folder has a dataset with other parameters than these."""
-    description = folder / "dataset.json"
-    if not description.exists() and not (folder / "videos").exists():
-        return  # nothing was built here
-    # Videos without a description may be of any dataset: then all settings count as other.
-    stored = read_json(description) if description.exists() else {}
-    changed = []
-    for key in sorted({*parameters, *stored}):  # also those that only one of the two has
-        if stored.get(key) != parameters.get(key):
-            changed.append(key)
-    if changed:
+    if changed := _changed(folder, parameters):
         problem = f"contains a dataset made from other settings ({', '.join(changed)})"
         raise DfnbError(f"{folder} {problem}; move the folder away, or choose another name")
+
+
+def _changed(folder: Path, parameters: dict[str, Any]) -> list[str]:
+    """The parameters in which a dataset in the folder differs from these; none where it is empty."""
+    description = folder / "dataset.json"
+    if not description.exists() and not (folder / "videos").exists():
+        return []  # nothing was built here
+    # Videos without a description may be of any dataset: then all settings count as other.
+    stored = read_json(description) if description.exists() else {}
+    either = sorted({*parameters, *stored})  # also those that only one of the two has
+    return [key for key in either if stored.get(key) != parameters.get(key)]
 
 
 def _is_written(folder: Path, take: Any) -> bool:

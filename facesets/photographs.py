@@ -1,6 +1,9 @@
-"""Photographs to make datasets of: a folder of the user's own, or a list of those that are fetched.
+"""Portraits to make datasets of: those that ship, a list of those that are fetched, or a folder.
 
-A folder has a folder per person, or files alone, each of which then counts as a person.
+Those that ship are :mod:`facesets.generated`; their name is GENERATED.
+
+A folder of the user's own has a folder per person, or files alone, each of which then counts as a
+person.
 
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
 prints it. What it names is fetched into ``photographs/`` below :func:`facesets.files.home`. No
@@ -12,9 +15,11 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
+from facesets import generated
 from facesets.checks import DfnbError
 from facesets.files import download, home, read_list, sha256
 
+GENERATED = "generated"  # the portraits that ship
 SUFFIX = ".sha256"  # of a list
 # Where the files of a list are: public-domain portraits of unitedstates/images, 225 x 275 pixels,
 # one per person.
@@ -24,9 +29,12 @@ URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 def hashes(source: str) -> dict[str, str]:
     """The sha256 of each photograph, by its file's path in the folder; nothing is fetched.
 
-    Raises :class:`DfnbError` as :func:`names` does, and where a line of a list is not two words, a
-    hash and a name, which may contain spaces.
+    Of the portraits that ship it is the hash of all that is known of one. Raises :class:`DfnbError`
+    as :func:`names` does, and where a line of a list is not two words, a hash and a name, which may
+    contain spaces.
     """
+    if source == GENERATED:
+        return generated.hashes()
     if is_list(source):
         return read_list(source)
     return {name: sha256(Path(source, name)) for name in names(source)}
@@ -35,13 +43,13 @@ def hashes(source: str) -> dict[str, str]:
 def names(source: str) -> list[str]:
     """The path of each photograph in its folder; nothing is read or fetched.
 
-    ``source`` is a folder, in which all files but hidden ones count, or the name of a list in
-    ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
+    ``source`` is GENERATED; or a folder, in which all files but hidden ones count; or the name of a
+    list in ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
     are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a list,
     and where a folder has files beside folders, or a person's folder has folders.
     """
-    if is_list(source):
-        return [*read_list(source)]
+    if not is_folder(source):
+        return [*hashes(source)]
     folder = Path(source)
     if not folder.is_dir():
         raise DfnbError(f"there is no folder {source}; name the folder of the photographs")
@@ -58,8 +66,13 @@ def names(source: str) -> list[str]:
 
 
 def is_list(source: str) -> bool:
-    """Whether this is the name of a list, not of a folder."""
+    """Whether this is the name of a list."""
     return source.endswith(SUFFIX)
+
+
+def is_folder(source: str) -> bool:
+    """Whether this is a folder of the user's own."""
+    return source != GENERATED and not is_list(source)
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -69,8 +82,8 @@ def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def are_named(source: str) -> bool:
-    """Whether somebody said who is shown: a list has one photograph per person, or folders do."""
-    return is_list(source) or any("/" in name for name in names(source))
+    """Whether it is known who is shown: a list has one photograph per person, or folders say it."""
+    return not is_folder(source) or any("/" in name for name in names(source))
 
 
 def count(source: str) -> str:
@@ -88,11 +101,13 @@ def count(source: str) -> str:
 def folder_of(source: str) -> Path:
     """The folder with the photographs that ``source`` names; those of a list are fetched.
 
-    ``source`` is a folder, or the name of a list, as for :func:`hashes`. A file that is there
+    ``source`` is as for :func:`names`. A file that is there
     already, with the right sha256, is not fetched again, and another one is not overwritten. Raises
     :class:`DfnbError` where a photograph cannot be fetched, or is not the listed one.
     """
-    if not is_list(source):
+    if source == GENERATED:
+        return generated.folder()
+    if is_folder(source):
         return Path(source)
     folder = home() / "photographs"
     listed = tqdm(hashes(source).items(), "photographs", disable=None, ncols=80, leave=False)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from facesets import embedded
 from facesets.checks import DfnbError, checked, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home
+from facesets.photographs import GENERATED
 from facesets.frames import data_identity, dataset_record, load_frames, select, thinned
 from facesets.records import read_record
 from facesets.seeds import rng
@@ -212,12 +213,14 @@ def fetch(name: str) -> None:
 
 
 def ensure_datasets(*names: str) -> None:
-    """Build the missing datasets of the embedded benchmark.
+    """Build the missing datasets of the embedded benchmark, and those with other content now.
 
-    Raises :class:`DfnbError` for any other dataset that is not prepared.
+    A dataset that was made from an earlier version of its manifest is moved aside, never mixed with
+    the present one. Raises :class:`DfnbError` for any other dataset that is not prepared.
     """
     for name in names:
         if is_embedded(name):
+            embedded.move_outdated(name, preset(name))
             embedded.build(name, preset(name))  # returns at once where the dataset is there
         else:
             dataset_record(name)  # raises where it is not prepared
@@ -226,12 +229,12 @@ def ensure_datasets(*names: str) -> None:
 def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     """Frames of a split of a dataset, for pictures and examples.
 
-    Of a dataset of painted faces these are the frames of its first people, whether it is built or
-    not. So a notebook shows the same frames anywhere, and need not build a dataset to show ten. Of
-    any other dataset, such as one of photographs (``portraits``), they are all frames of the split,
-    after :func:`ensure_datasets`.
+    Of a dataset that is made of what ships these are the frames of its first people, whether it is
+    built or not. So a notebook shows the same frames anywhere, and need not build a dataset to show
+    ten. Of any other dataset, such as one of photographs, they are all frames of the split, after
+    :func:`ensure_datasets`.
     """
-    if is_embedded(name) and not preset(name).portraits:
+    if is_embedded(name) and preset(name).portraits in (None, GENERATED):
         return load_frames(embedded.excerpt(name, preset(name), split))
     ensure_datasets(name)
     return select(load_frames(name), split)

@@ -110,11 +110,6 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     foreign.check_untouched(around)
 
 
-def test_the_committed_executed_notebooks_are_clean(checkout):
-    for path in sorted((checkout / "reports" / "study-bed" / "notebooks").glob("*.ipynb")):
-        notebooks.check_executed(path)
-
-
 def check_links(page):
     """Every link of a page leads somewhere."""
     text = page.read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def picture(alt):
 def prepared(prepare, *cells):
     """The metadata of the cells of a notebook on the site."""
     source = [json.dumps({"cells": cells})]
-    prepare(None, "reports/study-bed/notebooks/01_data", source)
+    prepare(None, "notebooks/01_data", source)
     return [cell["metadata"] for cell in json.loads(source[0])["cells"]]
 
 
@@ -71,7 +71,7 @@ def test_the_contents_list_every_page_and_nothing_else(checkout):
                 assert found or name.startswith("/docs/api/"), f"{page.name} lists {name}"
                 listed |= found
     pages = [*checkout.glob("*.md"), *site.glob("*.md"), *checkout.glob("docs/*.md")]
-    pages += checkout.glob("reports/study*/notebooks/*.ipynb")
+    pages += checkout.glob("notebooks/*.ipynb")
     pages += checkout.glob("reports/study*/tables/*.md")
     assert set(pages) - listed == {site / "index.md"}
 

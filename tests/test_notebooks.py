@@ -62,6 +62,7 @@ def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
     before = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
     shown, _ = notebooks.execute(name, checkout)
     assert "Changed:" not in "".join(shown)
+    check_numbers(name, shown)
     after = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
     assert after == before
 
@@ -264,42 +265,18 @@ def test_a_report_of_two_detectors_is_measured_and_shown_without_save(own, monke
     assert not (own / "reports" / "two" / "figures").exists()
 
 
-def test_a_notebook_of_a_study_shows_the_same_numbers_in_its_executed_copy(checkout):
-    """Every committed executed copy is of the present source; numbers of its text are printed."""
-    for name in NAMES:
-        source = nbformat.read(checkout / "notebooks" / f"{name}.ipynb", 4)
-        path = checkout / "reports" / "study-bed" / "notebooks" / f"{name}.ipynb"
-        executed = nbformat.read(path, 4)
-        cells = [
-            each
-            for each in executed.cells
-            if not {"executed", "injected-parameters"} & notebooks.tags(each)
-        ]
-        # links of the copy lead from its own folder
-        texts = [each.source.replace("](../../../", "](../") for each in cells]
-        assert texts == [each.source for each in source.cells], name
-        assert executed.cells[0].source.startswith("*Executed in ")
-        check_numbers(name, cells)
-
-
-def check_numbers(name, cells):
-    """Each number such as .918 or [−.044, .004] in the prose is in an output or in the code."""
-    texts = []
+def check_numbers(name, shown):
+    """Each number such as .918 or [−.044, .004] in the prose is shown, or stands in the code."""
+    texts = [*shown]
     prose = []
-    for cell in cells:
-        if notebooks.is_prose(cell):
-            prose.append(cell.source)
-        else:
-            texts += [cell.source, *outputs_of(cell)]
+    for cell in nbformat.read(CHECKOUT / "notebooks" / f"{name}.ipynb", 4).cells:
+        (prose if notebooks.is_prose(cell) else texts).append(cell.source)
     printed = numbers_in("\n".join(texts))
     known = {round(value, 3) for value in printed}
     known |= {round(value, digits) for value in printed for digits in (1, 2)}
     missing = set()
     for text in prose:
-        text = re.sub(
-            r"\$[^$]*\$|\$\$.*?\$\$|`[^`]*`|```.*?```|\]\([^)]*\)", " ", text, flags=re.DOTALL
-        )
-        for number in re.findall(r"(?<![\d.\w])[−-]?\.\d{2,3}(?!\d)", text):
+        for number in re.findall(r"(?<![\d.\w])[−-]?\.\d{2,3}(?!\d)", NO_PROSE.sub(" ", text)):
             value = float(number.replace("−", "-"))
             if abs(value) not in known and value not in known:
                 missing.add(number)
@@ -309,15 +286,6 @@ def check_numbers(name, cells):
 NO_PROSE = re.compile(r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)", re.DOTALL)
 # Levels of significance, limits and rules that the texts explain.
 CONSTANTS = {".05", ".025", ".02", ".01"}
-
-
-def outputs_of(cell):
-    """What a code cell shows as text."""
-    for output in cell.get("outputs", []):
-        yield output.get("text", "")
-        for kind, value in output.get("data", {}).items():
-            if kind.startswith("text/"):
-                yield value
 
 
 def numbers_in(text):

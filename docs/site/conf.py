@@ -1,6 +1,6 @@
 """Configuration of the site for Sphinx: its source is the checkout itself, ``make book`` builds it.
 
-Nothing is executed: the pages of notebooks are those that the study executed.
+Nothing is executed: the pages of notebooks are without outputs.
 """
 
 import pkgutil
@@ -46,7 +46,7 @@ include_patterns = [
     "drawnfaces/README.md",
     "reports/README.md",
     "reports/study*/README.md",
-    "reports/study*/notebooks/*.ipynb",
+    "notebooks/*.ipynb",
     "reports/study*/tables/*.md",
     "tests/golden/README.md",
     "workflow/README.md",

@@ -18,7 +18,7 @@ def prepare(app: "Sphinx", name: str, source: list[str]) -> None:
         name: The path of the page in the checkout, without its suffix.
         source: The text of its file, the only element.
     """
-    if "/notebooks/" not in name:
+    if "notebooks/" not in name:
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
