@@ -39,9 +39,7 @@ class Portrait(NamedTuple):
     thumbnail: Array | None = None  # (768,), from the function thumbnail
 
 
-def inspect(
-    path: Path, landmarks_of: Callable[[Array], Array | str], size: int
-) -> Portrait | str:
+def inspect(path: Path, landmarks_of: Callable[[Array], Array | str], size: int) -> Portrait | str:
     """The portrait in an image file, or the reason why frames of ``size`` cannot be made of it.
 
     Args:

@@ -35,6 +35,9 @@ class Settings(Closed):
     methods: tuple[Literal[*METHODS, *mesh_forgeries.METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
+    # In this share of the films a part of the face is forged, the same by all methods, instead of
+    # the method's own region: see mesh_forgeries.Part. Other methods ignore it.
+    parts: float = Field(0, ge=0, le=1, exclude_if=lambda share: share == 0)
     # Some defaults are left out where settings are written, so that settings which do not state
     # them are written as they were before there were such settings.
     crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
@@ -50,8 +53,8 @@ class Settings(Closed):
     # About this share of the people in photographs of the split train is kept; which ones depends
     # on the dataset's name.
     train_share: float = Field(1, gt=0, le=1, exclude_if=lambda share: share == 1)
-    # Of which people the split test is: another split of the photographs than test makes a dataset to
-    # develop on, which has no other split.
+    # Of which people the split test is: another split of the photographs than test makes a dataset
+    # to develop on, which has no other split.
     test_people: Literal[SPLITS] = Field("test", exclude_if=lambda split: split == "test")
     # Another dataset whose random draws are used: the same people, scenes and forgeries, in frames
     # of another size.

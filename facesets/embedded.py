@@ -106,13 +106,13 @@ def _photographs(source: str) -> drawnfaces.Photographs:
     """
     folder, files = photographs.folder_of(source), photographs.names(source)
     if source == photographs.GENERATED:
-        people = generated.people().set_index("file")
+        people = generated.people().itertuples()
         return drawnfaces.Photographs(
             folder,
             files,
-            landmarks=lambda file, _: generated.landmarks(file),
-            mesh=lambda file, *_: generated.mesh(file),
-            listed={row.Index: (row.split, row.stratum) for row in people.itertuples()},
+            landmarks=lambda file, _: generated.landmarks(Path(file).stem),
+            mesh=lambda file, *_: generated.mesh(Path(file).stem),
+            listed={f"{person.Index}.webp": (person.split, person.stratum) for person in people},
         )
     detect = faces.YuNet() if files else None  # it may have to be downloaded
     return drawnfaces.Photographs(
@@ -249,8 +249,8 @@ def move_outdated(name: str, settings: BaseModel) -> None:
             aside = folder.with_name(f"{name}-{sha256(stored)[:8]}")
             folder.rename(aside)
             print(
-                f"{name} was made from other settings ({', '.join(changed)}) and is made again; the "
-                f"old one is now {aside.name}."
+                f"{name} was made from other settings ({', '.join(changed)}) and is made again; "
+                f"the old one is now {aside.name}."
             )
 
 
@@ -262,7 +262,7 @@ def _refuse_other_settings(folder: Path, parameters: dict[str, Any]) -> None:
 
 
 def _changed(folder: Path, parameters: dict[str, Any]) -> list[str]:
-    """The parameters in which a dataset in the folder differs from these; none where it is empty."""
+    """The parameters in which a dataset in the folder differs; none where there is no dataset."""
     description = folder / "dataset.json"
     if not description.exists() and not (folder / "videos").exists():
         return []  # nothing was built here

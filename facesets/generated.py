@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from facesets.files import find
+from facesets.files import digest, find, sha256
 
 FOLDER = "data_manifest/portraits"
 PER_PIXEL = 16  # points are stored in 1/16 pixel
@@ -28,9 +28,18 @@ def people() -> pd.DataFrame:
     return table[table["left_out"].isna()].drop(columns="left_out")
 
 
-def crop_path(name: str) -> Path:
-    """The image file of a portrait, WebP, at most 384 pixels on each side."""
-    return find(f"{FOLDER}/crops/{name}.webp")
+def crops() -> Path:
+    """The folder of the portraits' files, such as ``female-0.webp``: at most 384 pixels a side."""
+    return find(f"{FOLDER}/crops")
+
+
+def hashes() -> dict[str, str]:
+    """By file, a hash of what a dataset depends on: pixels, points, split and stratum."""
+    points = sha256(find(f"{FOLDER}/points.npz"))
+    return {
+        f"{row.Index}.webp": digest([row.sha256_crop, points, row.split, row.stratum], 16)
+        for row in people().itertuples()
+    }
 
 
 def landmarks(name: str) -> np.ndarray:

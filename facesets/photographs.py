@@ -44,9 +44,9 @@ def names(source: str) -> list[str]:
     """The path of each photograph in its folder; nothing is read or fetched.
 
     ``source`` is GENERATED; or a folder, in which all files but hidden ones count; or the name of a
-    list in ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the paths
-    are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a list,
-    and where a folder has files beside folders, or a person's folder has folders.
+    list in ``data_manifest/``, which ends in ``.sha256``. In a folder with a folder per person, the
+    paths are such as ``ada/1.jpg``. Raises :class:`DfnbError` where there is neither a folder nor a
+    list, and where a folder has files beside folders, or a person's folder has folders.
     """
     if not is_folder(source):
         return [*hashes(source)]
@@ -106,7 +106,7 @@ def folder_of(source: str) -> Path:
     :class:`DfnbError` where a photograph cannot be fetched, or is not the listed one.
     """
     if source == GENERATED:
-        return generated.folder()
+        return generated.crops()
     if is_folder(source):
         return Path(source)
     folder = home() / "photographs"

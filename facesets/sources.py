@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from facesets import embedded
 from facesets.checks import DfnbError, checked, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home
-from facesets.photographs import GENERATED
 from facesets.frames import data_identity, dataset_record, load_frames, select, thinned
+from facesets.photographs import GENERATED
 from facesets.records import read_record
 from facesets.seeds import rng
 
@@ -234,10 +234,20 @@ def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     ten. Of any other dataset, such as one of photographs, they are all frames of the split, after
     :func:`ensure_datasets`.
     """
-    if is_embedded(name) and preset(name).portraits in (None, GENERATED):
+    if ships(name):
         return load_frames(embedded.excerpt(name, preset(name), split))
     ensure_datasets(name)
     return select(load_frames(name), split)
+
+
+def ships(name: str) -> bool:
+    """Whether a dataset is made of what ships: without a download, and of nobody who exists."""
+    return is_embedded(name) and preset(name).portraits in (None, GENERATED)
+
+
+def shows_generated_faces(name: str) -> bool:
+    """Whether a dataset is made of the generated portraits: its originals are no photographs."""
+    return is_embedded(name) and preset(name).portraits == GENERATED
 
 
 def frames_to_score(name: str) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Figures of frames: with their true masks, and with the scores and maps of a network."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -20,6 +20,7 @@ from dfnb.papers.contract import Network
 from dfnb.report.figures import width
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
+from facesets import sources
 
 # A map lies on the face: transparent where it is 0, so that the face is seen, and then from yellow
 # to red, which colour-blind people see on a grey face, and a black-and-white print as darker. The
@@ -57,7 +58,9 @@ class Row(NamedTuple):
     scale: str = ""
 
 
-def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
+def panel(
+    rows: Sequence[Row | tuple], titles: Sequence[str] = (), datasets: Iterable[str] = ()
+) -> Figure:
     """A grid of pictures, each with the outline of its true mask, and a colour bar per scale.
 
     A map that lies on a face has a dashed line around what is above half of the scale, so that a
@@ -67,6 +70,8 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
     Args:
         rows: The rows of the grid from top to bottom; a tuple has the fields of a :class:`Row`.
         titles: One per column; none by default.
+        datasets: Whose faces are shown: the figure's label, which becomes a part of its caption,
+            says where they were generated.
     """
     rows = [Row(*row) for row in rows]
     columns = max(len(row.images) for row in rows)
@@ -99,6 +104,8 @@ def panel(rows: Sequence[Row | tuple], titles: Sequence[str] = ()) -> Figure:
         axis.set_title(title, fontsize=7, fontweight="normal")
     for scale, (keywords, axes_of_scale) in bars.items():
         _draw_bar(figure, axes_of_scale, keywords, scale)
+    if any(map(sources.shows_generated_faces, {*datasets})):
+        figure.set_label("AI-generated portraits (Stable Diffusion 3, CC0).")
     return figure
 
 
@@ -177,13 +184,20 @@ def panel_frames(frames: pd.DataFrame, columns: int = 6) -> pd.DataFrame:
     """About ``columns`` of these frames: some of each method, real ones last.
 
     Every method, "real" among them, has the same number, at least one; a method with fewer videos
-    has one frame of each. Only the first frame of a video is used.
+    has one frame of each. Only the first frame of a video is used. Each frame shows another person,
+    as long as there are enough.
     """
-    first_frames = frames.drop_duplicates("video")
-    by_method = first_frames.groupby("method", observed=True)
+    by_method = frames.drop_duplicates("video").groupby("method", observed=True)
     videos_per_method = max(1, columns // by_method.ngroups)
-    chosen = by_method.head(videos_per_method)
-    return chosen.sort_values("label", ascending=False, kind="stable")  # label 1 is fake
+    chosen = []
+    shown = set()
+    for _, of_method in by_method:
+        person = of_method["identity"].astype(str)
+        is_repeated = (person.isin(shown) | person.duplicated()) & (person != "")  # "": not known
+        new_first = pd.concat([of_method[~is_repeated], of_method[is_repeated]])
+        chosen.append(new_first.head(videos_per_method))
+        shown |= {*chosen[-1]["identity"].astype(str)}
+    return pd.concat(chosen).sort_values("label", ascending=False, kind="stable")  # fakes first
 
 
 def frames_panel(
@@ -205,7 +219,7 @@ def frames_panel(
     rows = [Row("frame", crops, [0 * mask for mask in masks])]
     if not (run and map_names):  # else the maps have the outlines
         rows.append(Row("true mask", crops, masks))
-    titles = frames["method"].astype(str)
+    titles = _titles(frames)
     if run:
         network = run.network().to(DEVICE)
         for name in map_names:
@@ -215,7 +229,7 @@ def frames_panel(
         # any more, which the maps need.
         scores = predict(network, frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
-    return panel(rows, titles)
+    return panel(rows, titles, frames["dataset"])
 
 
 def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str) -> Figure:
@@ -225,14 +239,21 @@ def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
     """
     crops, masks = _crops_and_masks(frames)
     rows = [Row("frame, true mask", crops, masks)]
-    titles = list(frames["method"].astype(str))
+    titles = _titles(frames)
     for label, run in runs.items():
         network = run.network().to(DEVICE)
         views = visible(maps.of(run, frames, map_name, network), map_name)
         rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
         scores = predict(network, frames, run.settings, locate=False)["score"]  # after the map
         titles = [f"{title}\n{label}: {score:.2f}" for title, score in zip(titles, scores)]
-    return panel(rows, titles)
+    return panel(rows, titles, frames["dataset"])
+
+
+def _titles(frames: pd.DataFrame) -> list[str]:
+    """The method of each frame; "original" of one that is not forged, where faces are generated."""
+    is_generated = frames["dataset"].map(sources.shows_generated_faces).astype(bool)
+    methods = frames["method"].astype(str)
+    return methods.mask(is_generated & (methods == "real"), "original").tolist()
 
 
 def _crops_and_masks(frames: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:

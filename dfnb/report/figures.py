@@ -142,6 +142,7 @@ def show(
             :func:`dfnb.store.reports.pictures_folder`; else numbers.
     """
     drawn = figure if isinstance(figure, Figure) else figure()
+    caption = _with_label(drawn, caption)
     _display(drawn, caption)
     saved = []
     if folder:
@@ -180,8 +181,13 @@ def _save(figure: Figure, path: Path, entries: dict[str, str] | None = None) -> 
 
 def display_captioned(figure: Figure, caption: str) -> None:
     """Display a figure with its caption, which is also its alternative text, and close it."""
-    _display(figure, caption)
+    _display(figure, _with_label(figure, caption))
     plt.close(figure)
+
+
+def _with_label(figure: Figure, caption: str) -> str:
+    """The caption of a figure, with the figure's own label, which says where its faces are from."""
+    return f"{caption} {figure.get_label()}".strip()
 
 
 def _display(figure: Figure, caption: str) -> None:

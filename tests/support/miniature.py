@@ -1,4 +1,4 @@
-"""A miniature of three published datasets as they are downloaded, with clips of drawn people.
+"""A miniature of three published datasets as they are downloaded, with clips of generated portraits.
 
 The face detector finds these people. As in the real files, some frames have no face, one clip shows
 two people, a mask video is longer than its fake, and a file is missing. The profile ``paper``, with
@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 import drawnfaces
 from dfnb import papers
 from dfnb.report import detectors
+from facesets import embedded
 from facesets.frames import dataset_record, load_frames
 from facesets.sources import manifest, preset
 
@@ -27,9 +28,11 @@ FACEFORENSICS = "faceforensics-c23"
 DATASETS = (FACEFORENSICS, "celeb-df-v2", "dfdc-p")
 # Training needs two pairs of a split.
 MORE_PAIRS = (("087", "081", "train"), ("939", "115", "val"), ("012", "026", "test"))
-# How drawn people are forged in place of a method; all other fakes are swaps.
-FORGED_BY = {"Deepfakes": "resynthesis", "Face2Face": "warp", "NeuralTextures": "mouth"}
+# Of these methods ours are like them; all other fakes are swaps.
+FORGED_BY = {name: f"{name}-like" for name in ("Deepfakes", "Face2Face", "NeuralTextures")}
 PEOPLE_OF = "smoke-a"  # an embedded dataset: stated as people_of, every method forges every film
+SWAP = "FaceSwap-like"
+PEOPLE = 16  # of a studio
 # Files of FaceForensics++ with a defect.
 FAKES = Path("manipulated_sequences")
 HALF_EMPTY = Path("original_sequences/youtube/c23/videos/974.mp4")  # without a face at the end
@@ -62,26 +65,26 @@ PUBLISHED = {
 
 
 class Studio:
-    """Films drawn people for a tree of :mod:`trees`; each number of a clip is another person.
+    """Films portraits for a tree of :mod:`trees`; each number of a clip is another person.
 
     Args:
-        seed: Other seeds draw other people.
+        number: Of the studio: another one has other people.
         side: Height of a clip in pixels, nearly twice that of a face; its width is twice the side.
         frames: Frames of a clip.
     """
 
-    def __init__(self, seed, side, frames):
-        methods = ("swap", *FORGED_BY.values())
-        sizes = {"identities": {"test": 16}, "videos": 1, "frames": frames, "size": side}
-        self.settings = preset(PEOPLE_OF, **sizes, methods=methods, people_of=PEOPLE_OF, seed=seed)
-        self.people, _ = drawnfaces.cast(PEOPLE_OF, self.settings)
+    def __init__(self, number, side, frames):
+        sizes = {"identities": {"test": 80}, "videos": 1, "frames": frames, "size": side}
+        self.settings = preset(PEOPLE_OF, **sizes, parts=0, people_of=PEOPLE_OF)
+        self.everybody, _ = embedded.cast(PEOPLE_OF, self.settings)
+        self.people = self.everybody[PEOPLE * number :][:PEOPLE]
         self.films = {}  # {number: {method: (frames, masks)}}
 
     def film(self, number, method="real"):
         """Frames (n, S, S, 3) uint8 of a person, and masks (n, S, S) bool, or None of real ones."""
         if number not in self.films:
             person = self.people[len(self.films)]
-            donor = self.people[person.donor]
+            donor = self.everybody[person.donor]
             take = drawnfaces.Take(PEOPLE_OF, person, donor, 0, self.settings)
             self.films[number] = {
                 method: (video.frames, video.masks)
@@ -93,7 +96,7 @@ class Studio:
         """Write a clip with a wall on its right, and the video of its masks where ``mask`` says."""
         method = "real"
         if forged:
-            method = next((FORGED_BY[part] for part in path.parts if part in FORGED_BY), "swap")
+            method = next((FORGED_BY[part] for part in path.parts if part in FORGED_BY), SWAP)
         images, masks = self.film(number, method)
         wall = np.full_like(images, images.mean())
         clip = beside(images, wall)
@@ -131,7 +134,7 @@ def download(root, side, frames):
     They are as :mod:`trees` returns them, {dataset: {video: (method, split, cluster)}}, without the
     missing one.
     """
-    clips = [Studio(seed, side, frames).clip for seed in range(3)]
+    clips = [Studio(number, side, frames).clip for number in range(3)]
     pairs = (*trees.PAIRS, *MORE_PAIRS)
     folders = [root / name for name in DATASETS]
     videos = [
