@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from facesets.files import digest, find, sha256
+from facesets.seeds import rng
 
 FOLDER = "data_manifest/portraits"
 PER_PIXEL = 16  # points are stored in 1/16 pixel
@@ -23,9 +24,17 @@ def people() -> pd.DataFrame:
     ``split`` and ``stratum`` are texts; donors are of one stratum. ``complexion`` is an angle in
     degrees, high in light skin. Those who are left out are not among them: ``people.csv`` has them,
     with the reason.
+
+    A small dataset takes the first people of a split: two of each stratum come first, the strata in
+    an order that was drawn, then the next two of each.
     """
     table = pd.read_csv(find(f"{FOLDER}/people.csv"), index_col="name")
-    return table[table["left_out"].isna()].drop(columns="left_out")
+    used = table[table["left_out"].isna()].drop(columns="left_out")
+    strata = sorted(used["stratum"].unique())
+    turns = dict(zip(strata, rng("generated portraits", "order").permutation(len(strata))))
+    pair = used.groupby(["split", "stratum"]).cumcount() // 2
+    place = pair * len(strata) + used["stratum"].map(turns)
+    return used.loc[place.sort_values(kind="stable").index]
 
 
 def crops() -> Path:
