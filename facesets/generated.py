@@ -25,16 +25,17 @@ def people() -> pd.DataFrame:
     degrees, high in light skin. Those who are left out are not among them: ``people.csv`` has them,
     with the reason.
 
-    A small dataset takes the first people of a split: two of each stratum come first, the strata in
-    an order that was drawn, then the next two of each.
+    A small dataset takes the first people of a split: first two women and two men of each age and
+    complexion, in an order of these that was drawn, then the next ones.
     """
     table = pd.read_csv(find(f"{FOLDER}/people.csv"), index_col="name")
     used = table[table["left_out"].isna()].drop(columns="left_out")
-    strata = sorted(used["stratum"].unique())
-    turns = dict(zip(strata, rng("generated portraits", "order").permutation(len(strata))))
+    sex, kind = used["stratum"].str.split("-", n=1, expand=True).to_numpy().T
+    kinds = sorted({*kind})
+    turns = dict(zip(kinds, rng("generated portraits", "order").permutation(len(kinds))))
     pair = used.groupby(["split", "stratum"]).cumcount() // 2
-    place = pair * len(strata) + used["stratum"].map(turns)
-    return used.loc[place.sort_values(kind="stable").index]
+    order = pd.DataFrame({"pair": pair, "turn": [turns[each] for each in kind], "sex": sex})
+    return used.loc[order.sort_values([*order], kind="stable").index]
 
 
 def crops() -> Path:
