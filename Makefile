@@ -1,4 +1,4 @@
-# make demo   installs, trains on drawn faces, runs ten notebooks, ends with the path of the report
+# make demo   installs, trains on generated portraits, runs ten notebooks, ends with the path of the report
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
 # make test   the whole test suite
 # make test-golden   all golden numbers of the released codes, more than make test compares (GOLDEN=a folder of scripts/golden.py)

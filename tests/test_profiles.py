@@ -27,6 +27,7 @@ from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write
 
 import notebooks
 from dfnb import papers
+from dfnb.papers import backbones
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
 from dfnb.running import measuring, parameters, profiles, workflow
 from dfnb.store import reports
@@ -236,8 +237,35 @@ def test_calls_survive_their_file_and_papermill(name, empty_home):
 PLANNED = files.read_json(CHECKOUT / "tests" / "golden" / "planned.json")
 
 
+@pytest.fixture
+def as_committed(empty_home, monkeypatch):
+    """A home with what the committed runs of real swaps were trained from, by their records."""
+    identities, weights = {}, {}
+    for path in (CHECKOUT / "reports/study-hidf/scores").glob("*.parquet"):
+        known = read_about(path).record.parameters
+        identities[known.train_set] = known.data
+        weights[Path(str(known.settings["pretrained"])).name] = known.start_weights
+    splits = ("train", "val", "test")
+    methods = [f"{split}/{method}" for split in splits for method in ("real", "x")]
+    facts = {"n": dict.fromkeys(methods, 1), "fingerprints": dict.fromkeys(splits, "")}
+    for name in identities:
+        if not sources.is_embedded(name):
+            folder = empty_home / "datasets" / name
+            folder.mkdir(parents=True)
+            records.write_record(folder / "record.json", {}, [], **facts)
+    for name in filter(re.compile(r"\.pth$").search, weights):
+        (empty_home / "weights").mkdir()
+        (empty_home / "weights" / name).touch()
+    identity, sha256 = sources.identity, backbones.sha256
+    monkeypatch.setattr(
+        sources, "identity", lambda name, *splits: identities.get(name) or identity(name, *splits)
+    )
+    monkeypatch.setattr(backbones, "sha256", lambda path: weights.get(path.name) or sha256(path))
+
+
+@pytest.mark.usefixtures("as_committed")
 @pytest.mark.parametrize("name", PLANNED["ids"])
-def test_a_profile_trains_what_it_always_did(name, empty_home):
+def test_a_profile_trains_what_it_always_did(name):
     """By an edit of a notebook's cell, too, the trainings of a profile become others."""
     planned = profiles.calls(name).trainings
     assert sorted(call.name for call in planned) == PLANNED["ids"][name]

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
     device.DEVICE != WANTED, reason="there is no GPU; DFNB_TEST_DEVICE=cpu runs this on a CPU"
 )
 sys.path.append(str(CHECKOUT / "benchmarks"))
-DATASET = "smoke-a"  # drawn people, whose number is changed
+DATASET = "smoke-a"  # the number of its people is changed
 MAPS = (
     1e-5  # the mean difference of maps in [0, 1]; single pixels differ more, where a ReLU switches
 )

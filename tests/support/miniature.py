@@ -1,4 +1,4 @@
-"""A miniature of three published datasets as they are downloaded, with clips of generated portraits.
+"""A miniature of three published datasets as they are downloaded, with clips of portraits.
 
 The face detector finds these people. As in the real files, some frames have no face, one clip shows
 two people, a mask video is longer than its fake, and a file is missing. The profile ``paper``, with
