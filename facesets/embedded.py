@@ -49,7 +49,7 @@ from facesets.records import Clock, read_record
 from facesets.workers import start_worker
 
 MAKERS: dict[str, ModuleType] = {"drawnfaces": drawnfaces}
-EXCERPT = 6  # people; each method forges some of their films
+EXCERPT = 10  # people, so that each column of a picture shows another one
 
 
 def _maker(settings: BaseModel) -> ModuleType:

@@ -4,6 +4,7 @@
     python scripts/portraits.py make ORIGINALS --check   compares them with what is there
     python scripts/portraits.py deal                     draws the column split again
     python scripts/portraits.py near-duplicates WEIGHTS  lists the closest pairs across splits
+    python scripts/portraits.py sheet                    draws every method into docs/portraits.jpg
 
 ORIGINALS is a folder with the files ``female-0.jpg`` to ``male-99.jpg``, which are
 ``female/512/0.jpg`` to ``male/512/99.jpg`` of the repository. The columns ``prompt_age`` to
@@ -17,6 +18,7 @@ import hashlib
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -30,11 +32,13 @@ from facesets import faces, generated
 from facesets.checks import DfnbError
 from facesets.files import verified
 from facesets.seeds import rng
+from facesets.sources import frames_to_show
 
 FOLDER = Path(__file__).parents[1] / "data_manifest/portraits"
 TABLE = FOLDER / "people.csv"
 NEAR_DUPLICATES = FOLDER.parents[1] / "reports/benchmarks/portraits-near-duplicates.csv"
 FRAME = 224  # side of the largest frames that are made of the portraits, in pixels
+SHEET = FOLDER.parents[1] / "docs/portraits.jpg"
 LONGEST = 384  # pixels of a crop's side at most: frames of 224 pixels need no more
 # Side of a crop in distances of eyes and mouth: 2.2 times the height of YuNet's box, which is 2.9
 # such distances.
@@ -66,7 +70,8 @@ class Crop(NamedTuple):
 
 def crop_of(path: Path, detect: faces.YuNet) -> Crop:
     """The crop of a portrait with its points; raises :class:`DfnbError` where it has no face."""
-    portrait = portraits.inspect(path, detect, FRAME)
+    landmarks_of = partial(portraits.landmarks_of_one_face, detect=detect)
+    portrait = portraits.inspect(path, landmarks_of, FRAME)
     if isinstance(portrait, str):
         raise DfnbError(f"{path}: {portrait}")
     image = cv2.imread(str(path))
@@ -220,6 +225,20 @@ def splits(strata: pd.Series) -> pd.Series:
 
 
 # ---------------------------------------------------------------- who looks like whom
+
+
+@app.command()
+def sheet() -> None:
+    """Draw frames of every method at 224 pixels, without and with their masks."""
+    # Here, because the other commands need no torch.
+    from dfnb.attribution.pictures import frames_panel, panel_frames
+    from dfnb.report import figures
+
+    figures.style()
+    names = ("portraits", "portraits-tasks", "portraits-tasks-unseen")
+    everything = pd.concat(map(frames_to_show, names)).astype({"method": str})
+    figure = frames_panel(panel_frames(everything, columns=9))
+    figure.savefig(SHEET, dpi=300, pil_kwargs={"quality": 85})
 
 
 @app.command()

@@ -724,12 +724,12 @@ def test_another_maker_is_a_package_and_a_line(empty_home, monkeypatch):
         cast=lambda name, settings, _: ([Square(n) for n in range(settings.people)], {}),
         takes=lambda name, people, _: (Squared(name, person) for person in people),
     )
-    declare(empty_home, "squares", people=8)
+    declare(empty_home, "squares", people=12)
     monkeypatch.setitem(embedded.MAKERS, "squares", squares)
     record = embedded.build("mine", preset("mine"), workers=1)
     assert identity("mine", "test") == data_identity(record)
     table = frames_to_show("mine")  # of its first people
     fakes = table[table["label"] == 1]
-    assert len(fakes) == embedded.EXCERPT and len(load_frames("mine")) == 2 * 8
-    assert [read_crop(path)[0, 0, 0] for path in fakes["path"]] == [*range(150, 156)]
-    assert [*fakes["original"]] == [f"real/{n}" for n in range(6)]
+    assert len(fakes) == embedded.EXCERPT and len(load_frames("mine")) == 2 * 12
+    assert [read_crop(path)[0, 0, 0] for path in fakes["path"]] == [*range(150, 160)]
+    assert [*fakes["original"]] == [f"real/{n}" for n in range(10)]

@@ -414,7 +414,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     assert "did you mean demo?" in dfnb("run", "dmeo").stderr
     made = dfnb("synth", "smoke-b")
     assert (empty / "datasets" / "smoke-b" / "record.json").exists(), made.stderr
-    assert (tmp_path / "site" / "dfnb" / "share" / "workflow" / "Snakefile").exists()
+    assert (tmp_path / "site" / "facesets" / "share" / "workflow" / "Snakefile").exists()
     # The detectors that come with it open and score a clip; the study's report is in a clone alone.
     clips.write(empty / "clip.mp4", clips.moving(12))
     own = (checkout / "docs" / "your-detector.md").read_text(encoding="utf-8")

@@ -81,6 +81,8 @@ def panel(
     beside = 0.06 * max(len(line) for label in labels for line in f"{label} ".splitlines())
     beside += 0.6 * any(row.scale for row in rows)
     side = (width() - beside) / max(columns, 5)
+    letters = int(side / 0.055)  # of a title
+    titles = [_wrapped(title, letters) for title in titles]
     lines = max((title.count("\n") + 1 for title in titles), default=0)
     figure, axes = plt.subplots(
         len(rows),
@@ -107,6 +109,12 @@ def panel(
     if any(map(sources.shows_generated_faces, {*datasets})):
         figure.set_label("AI-generated portraits (Stable Diffusion 3, CC0).")
     return figure
+
+
+def _wrapped(title: str, letters: int) -> str:
+    """A title in lines of about so many letters; a longer word keeps its line."""
+    lines = title.split("\n")
+    return "\n".join(textwrap.fill(line, letters, break_long_words=False) for line in lines)
 
 
 def _draw_bar(
