@@ -275,11 +275,14 @@ def seen(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     All are float32, and the last two are RGB in [0, 1].
     """
-    image = cv2.imread(str(generated.crop_path(name)))
+    image = cv2.imread(str(generated.crops() / f"{name}.webp"))
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     picture = np.float32(cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)).ravel()
     portrait = portraits.Portrait(
-        str(generated.crop_path(name)), generated.landmarks(name), brightness=0, likeness=picture
+        str(generated.crops() / f"{name}.webp"),
+        generated.landmarks(name),
+        brightness=0,
+        likeness=picture,
     )
     close = replace(portraits.UPRIGHT, scale=2.2)  # the face without hair
     upright = portraits.placed(portrait, portraits.pixels(portrait), close, FRAME)
