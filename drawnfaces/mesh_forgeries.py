@@ -1,18 +1,27 @@
-"""Forgeries of photographs along the mesh of a face, in the manner of FaceForensics++.
+"""Forgeries of photographs along the mesh of a face.
 
-Rössler et al. (FaceForensics++, ICCV 2019, section 3) forge videos by two swaps of the face
-(FaceSwap, Deepfakes) and two transfers of an expression (Face2Face, NeuralTextures). The methods
-here imitate these on one photograph at its own resolution, hence "-like" in their names. What they
-make is filmed like the real photograph, with the same camera's noise, and delivered alike. As it is
-one still that is moved, nothing flickers from frame to frame. And a photograph has no neutral face
-beside it: what is transferred as an expression is in part the shape of another person's features.
+Four methods work in the manner of FaceForensics++. Rössler et al. (FaceForensics++, ICCV 2019,
+section 3) forge videos by two swaps of the face (FaceSwap, Deepfakes) and two transfers of an
+expression (Face2Face, NeuralTextures). The methods here imitate these on one photograph at its own
+resolution, hence "-like" in their names. A photograph has no neutral face beside it: what is
+transferred as an expression is in part the shape of another person's features.
+
+Four more, with the swaps, make up the three tasks of the paper LAE: face swap, inpainting
+(``inpainted``, ``mirrored``) and attribute (``recoloured``, ``aged``).
+
+What a method makes is filmed like the original photograph, with the same camera's noise, and
+delivered alike. As it is one still that is moved, nothing flickers from frame to frame.
+
+Each method has a region of its own: most of the face, or a feature. It can forge a :class:`Part` of
+the face instead. A constant map finds regions that all lie in the middle of the frame; it does not
+find parts, so that a network must look at the pixels to locate these.
 
 Images are (H, W, 3) float32 RGB in [0, 1]. A mesh (468, 2) has the points of
 MediaPipe's face mesh, x and y in pixels. Right and left are the person's.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,7 +29,7 @@ import numpy as np
 import scipy  # loads scipy.interpolate where it is used first: the few forgeries from photographs
 from numpy.random import Generator
 
-from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, grey, resolved
+from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, grey, resolved, to_bytes
 from drawnfaces.people import Array, Shot
 
 # Points of MediaPipe's mesh.
@@ -38,8 +47,24 @@ LEFT_BROW = [276, 283, 282, 295, 285, 300, 293, 334, 296, 336]
 NOSE = [1, 2, 98, 327, 168, 6, 197, 195, 5, 4]  # first its lower end: tip, base, wings
 FEATURES = [LIPS, RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW]
 EYE_CORNERS = [33, 133, 362, 263]
+# The inner rim of the lips, around teeth and tongue.
+MOUTH = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191]
+# The mesh is symmetric. 28 points lie on the midline. The points of the right half have the other
+# numbers below 248; in the same order, their mates on the left have the numbers from 248 on. On the
+# mean of 182 aligned meshes, reflecting them gives the same pairs, but for two pairs of points near
+# the ears that all but coincide.
+MIDLINE = [0, 1, 2, *range(4, 7), *range(8, 20), 94, 151, 152, 164, 168, 175, 195, 197, 199, 200]
+RIGHT_HALF = np.setdiff1d(np.arange(248), MIDLINE)
+MIRROR = np.arange(468)  # by a point's number that of its mate; a point of the midline is its own
+MIRROR[RIGHT_HALF] = np.arange(248, 468)
+MIRROR[248:] = RIGHT_HALF
 RING = 1.75  # size of a ring of points that ties the face to what is around it; 1: the oval
 KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expression keeps
+ENLARGED = (1.15, 1.5)  # range of Part.enlarged
+# Colours in L*a*b* that are added: to lips, and to a complexion (or subtracted from it).
+LIPSTICK = np.float32([-6, 22, 4])
+TAN = np.float32([-10, 1, 4])
+SKIN_CONTRAST = 0.12  # differences of colour up to about this count as skin texture, not as an edge
 GENERATED_FACE = 64  # a generated face is this many pixels wide, times Forgery.low_resolution
 
 
@@ -56,9 +81,45 @@ class MeshedFace(NamedTuple):
         return float(np.ptp(self.mesh[OVAL], axis=0)[0])
 
 
-# What a method returns: an image in place of the target's, and the outline of the forged region, a
-# polygon (n, 2).
-Outlined = tuple[Array, Array]
+# Parts of a face. Those beside the midline are on the right here, see Part.
+PARTS = {
+    "lips": LIPS,
+    "brow": RIGHT_BROW,
+    "eye": RIGHT_EYE + RIGHT_BROW,
+    "both eyes": RIGHT_EYE + RIGHT_BROW + LEFT_EYE + LEFT_BROW,
+    "nose": [168, 2, 48, 64, 278, 294],  # bridge, base, wings
+    "cheek": [117, 118, 101, 36, 205, 207, 187],
+    "chin": [149, 176, 148, 152, 377, 400, 378, 201, 200, 421],
+    "forehead": [103, 67, 109, 10, 338, 297, 332, 104, 69, 108, 151, 337, 299, 333],
+    "lower half": BELOW_NOSE + NOSE[:4],
+    "half": [10, *OVAL[18:], 168, 1],
+}
+HOLES = ("brow", "cheek", "chin", "forehead")  # a face without one of these is still a face
+
+
+class Part(NamedTuple):
+    """A part of a face, whatever the method that forges it: the hull of some points, enlarged."""
+
+    name: str  # one of PARTS
+    on_left: bool  # whether it is the mirror image of that
+    enlarged: float  # a factor of its size; what lies beyond the face's oval is cut off
+
+    @property
+    def points(self) -> list[int]:
+        """Its points in the mesh."""
+        points = PARTS[self.name]
+        return MIRROR[points].tolist() if self.on_left else points
+
+
+def drawn_part(draw: Generator, names: Sequence[str] = tuple(PARTS)) -> Part:
+    """One of some PARTS, on either side of the face with equal chances."""
+    name = names[draw.integers(len(names))]
+    return Part(name, bool(draw.random() < 0.5), draw.uniform(*ENLARGED))
+
+
+# What a method returns: an image in place of the target's, and the forged region (H, W) uint8, 1
+# inside.
+Forged = tuple[Array, Array]
 
 
 def forge(
@@ -67,6 +128,7 @@ def forge(
     donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
+    part: Part | None = None,
 ) -> tuple[Array, Array]:
     """Forge a photograph.
 
@@ -74,20 +136,31 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings. ``cast`` and ``blend`` only affect SWAPS, ``anywhere`` and
+        forgery: The settings. ``cast`` and ``blend`` only affect PASTED, ``anywhere`` and
             ``regrain`` nothing. ``low_resolution`` is a share of GENERATED_FACE. ``soften`` is the
             standard deviation of a blur, in 64ths of the face's width. ``motion`` limits how far a
             feature moves, in halves of the distance between the eyes.
         draw: The random stream.
+        part: The part of the face to forge; None: the method's own region. ``inpainted`` only
+            forges HOLES: it takes another part for None.
 
     Returns:
         The forged photograph, and the opacity (H, W) of the forgery, 0 to 1. Where the opacity is
         0, the photograph equals the target bit for bit.
     """
-    image, outline = METHODS[method](target, donor, forgery, draw)
+    if part and method == "inpainted" and part.name not in HOLES:
+        part = None
+    image, region = METHODS[method](target, donor, forgery, draw, part)
+    if part is not None:
+        region = _region(target, part)
+    inside = _off_edge(region, target.width)
+    if not inside.any():  # the photograph ends above the chin, say: the rest of the face is forged
+        inside = _off_edge(_filled(target, _hull(target, OVAL)), target.width)
     feather = draw.uniform(*forgery.feather)
-    opacity = _opacity(image.shape[:2], outline, target.width, feather)
-    if method in SWAPS:  # the other methods keep the target's own colours
+    opacity = _opacity(inside, feather)
+    if method == "mirrored":  # the light comes from the other side: other blends leave a seam
+        forgery = forgery.model_copy(update={"blend": "poisson"})
+    if method in PASTED:  # the other methods keep the target's own colours
         shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
         image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
         if target.is_grey:
@@ -105,13 +178,14 @@ def face_swap(
     donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
-) -> Outlined:
+    part: Part | None,
+) -> Forged:
     """The donor's texture on the target's mesh, from the brows to the chin (as FaceSwap)."""
     hull = _hull(target, BELOW_BROWS + RIGHT_BROW + LEFT_BROW)
     scale = 1 - draw.uniform(0, 0.06)  # our choice: outlines of forgeries differ by a few pixels
     middle = hull.mean(axis=0)
     outline = middle + scale * (hull - middle)
-    return _rendered(donor, target), outline
+    return _rendered(donor, target), _filled(target, outline)
 
 
 def deepfakes(
@@ -119,7 +193,8 @@ def deepfakes(
     donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
-) -> Outlined:
+    part: Part | None,
+) -> Forged:
     """The donor's face, generated at a low resolution, in a rectangle (as Deepfakes).
 
     The rectangle is rolled like the head, give or take 8 degrees. It is cut at the face's oval:
@@ -135,7 +210,7 @@ def deepfakes(
     rectangle = cv2.boxPoints((middle.tolist(), (width, height), angle))
     oval = _hull(target, OVAL)
     _, outline = cv2.intersectConvexConvex(rectangle, oval)  # (n, 1, 2)
-    return generated, outline[:, 0]
+    return generated, _filled(target, outline)
 
 
 def face_to_face(
@@ -143,14 +218,15 @@ def face_to_face(
     donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
-) -> Outlined:
+    part: Part | None,
+) -> Forged:
     """The target's whole face with the donor's expression (as Face2Face).
 
     Like a rendered face, it is less sharp than the photograph: generated at a low resolution.
     """
     mesh = _with_expression(target, donor, forgery, FEATURES)
     generated = _generated(_moved_to(target, mesh), target, forgery, draw)
-    return generated, _hull(target, OVAL)
+    return generated, _filled(target, _hull(target, OVAL))
 
 
 def neural_textures(
@@ -158,19 +234,100 @@ def neural_textures(
     donor: MeshedFace,
     forgery: Forgery,
     draw: Generator,
-) -> Outlined:
-    """The target's lower face with the donor's mouth, generated (as NeuralTextures)."""
-    mesh = _with_expression(target, donor, forgery, [LIPS])
+    part: Part | None,
+) -> Forged:
+    """The target's lower face with the donor's mouth, generated (as NeuralTextures).
+
+    In a part of the face with other features, these are the donor's instead of the mouth.
+    """
+    in_part = [feature for feature in FEATURES if part and {*feature} <= {*part.points}]
+    mesh = _with_expression(target, donor, forgery, in_part or [LIPS])
     generated = _generated(_moved_to(target, mesh), target, forgery, draw)
-    return generated, _hull(target, BELOW_NOSE + NOSE[:4])
+    return generated, _filled(target, _hull(target, BELOW_NOSE + NOSE[:4]))
 
 
-SWAPS = ("FaceSwap-like", "Deepfakes-like")
-METHODS: dict[str, Callable[[MeshedFace, MeshedFace, Forgery, Generator], Outlined]] = {
+def inpainted(
+    target: MeshedFace,
+    donor: MeshedFace,
+    forgery: Forgery,
+    draw: Generator,
+    part: Part | None,
+) -> Forged:
+    """A feature's hull, filled from its rim at a low resolution, so that the feature is gone.
+
+    It is filled by Telea's method (2004), in place of a network for inpainting.
+    """
+    hole = _region(target, part or drawn_part(draw, names=HOLES))
+    filled = cv2.inpaint(to_bytes(target.image), hole, 3, cv2.INPAINT_TELEA)  # from 3 pixels away
+    return _generated(np.float32(filled / 255), target, forgery, draw), hole
+
+
+def mirrored(
+    target: MeshedFace,
+    donor: MeshedFace,
+    forgery: Forgery,
+    draw: Generator,
+    part: Part | None,
+) -> Forged:
+    """A feature's hull, filled with the other half of the face, mirrored along the mesh.
+
+    It shows a face in full detail, as the best networks for inpainting do: light and asymmetries
+    alone give it away.
+    """
+    hole = _region(target, part or drawn_part(draw, names=HOLES))
+    shape = target.image.shape[:2]
+    return _warped(target.image, target.mesh[MIRROR], target.mesh, shape), hole
+
+
+def recoloured(
+    target: MeshedFace,
+    donor: MeshedFace,
+    forgery: Forgery,
+    draw: Generator,
+    part: Part | None,
+) -> Forged:
+    """The lips, or the skin, in another colour, generated (as an edit of an attribute)."""
+    if part is None and draw.random() < 0.5:
+        mouth = _filled(target, target.mesh[MOUTH])
+        region = _filled(target, target.mesh[LIPS]) & (1 - mouth)
+        change = draw.uniform(0.7, 1.2) * LIPSTICK
+    else:
+        region = _filled(target, _hull(target, OVAL))
+        change = draw.choice([-1, 1]) * draw.uniform(0.7, 1.2) * TAN
+    generated = _generated(target.image, target, forgery, draw)
+    lab = cv2.cvtColor(generated, cv2.COLOR_RGB2LAB) + np.float32(change)
+    image = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).clip(0, 1)
+    return grey(image) if target.is_grey else image, region
+
+
+def aged(
+    target: MeshedFace,
+    donor: MeshedFace,
+    forgery: Forgery,
+    draw: Generator,
+    part: Part | None,
+) -> Forged:
+    """The face older or younger: fine wrinkles and pores are raised, or smoothed.
+
+    A bilateral filter finds them: it leaves the edges of eyes and lips as they are.
+    """
+    smooth = cv2.bilateralFilter(target.image, 0, SKIN_CONTRAST, target.width / 40)
+    strength = draw.uniform(0.8, 1.4) * draw.choice([-0.7, 1])
+    image = target.image + np.float32(strength) * (target.image - smooth)
+    return image.clip(0, 1), _filled(target, _hull(target, OVAL))
+
+
+PASTED = ("FaceSwap-like", "Deepfakes-like", "mirrored")  # in other light than what they replace
+Method = Callable[[MeshedFace, MeshedFace, Forgery, Generator, Part | None], Forged]
+METHODS: dict[str, Method] = {
     "FaceSwap-like": face_swap,
     "Deepfakes-like": deepfakes,
     "Face2Face-like": face_to_face,
     "NeuralTextures-like": neural_textures,
+    "inpainted": inpainted,
+    "mirrored": mirrored,
+    "recoloured": recoloured,
+    "aged": aged,
 }
 
 
@@ -180,6 +337,20 @@ METHODS: dict[str, Callable[[MeshedFace, MeshedFace, Forgery, Generator], Outlin
 def _hull(face: MeshedFace, points: list[int]) -> Array:
     """The convex hull (n, 2) of some points of the mesh."""
     return cv2.convexHull(face.mesh[points])[:, 0]
+
+
+def _filled(face: MeshedFace, outline: Array) -> Array:
+    """A polygon (n, 2) or (n, 1, 2) in a photograph as (H, W) uint8, 1 inside and 0 outside."""
+    polygon = np.zeros(face.image.shape[:2], np.uint8)
+    return cv2.fillPoly(polygon, [outline.round().astype(np.int32)], 1)
+
+
+def _region(face: MeshedFace, part: Part) -> Array:
+    """A part of a face as (H, W) uint8, 1 inside and 0 outside."""
+    hull = _hull(face, part.points)
+    middle = hull.mean(axis=0)
+    enlarged = _filled(face, middle + part.enlarged * (hull - middle))
+    return enlarged & _filled(face, _hull(face, OVAL))
 
 
 def _rendered(source: MeshedFace, target: MeshedFace) -> Array:
@@ -295,24 +466,24 @@ def _aligned(
     return np.column_stack([moved.real, moved.imag])
 
 
-def _opacity(
-    shape: tuple[int, int],
-    outline: Array,
-    face_width: float,
-    feather: float,
-) -> Array:
-    """Opacity (H, W) of a polygon: 0 outside, rising from its rim to 1.
+def _opacity(region: Array, feather: float) -> Array:
+    """Opacity (H, W) of a region (H, W) uint8: 0 outside, rising from its rim to 1.
 
-    It rises over a share ``feather`` of the radius of a disc with the polygon's area. The polygon
-    ends before the photograph's edge: a film repeats the outermost pixels beside the photograph, so
-    these must be real. The margin is wider than the blur with which a film reduces the photograph.
+    It rises over a share ``feather`` of the radius of a disc with the region's area.
     """
-    polygon = np.zeros(shape, np.uint8)
-    cv2.fillPoly(polygon, [outline.round().astype(np.int32)], 1)
-    margin = math.ceil(face_width / 16)
-    inside = np.zeros_like(polygon)
-    inside[margin:-margin, margin:-margin] = polygon[margin:-margin, margin:-margin]
-    radius = math.sqrt(inside.sum() / math.pi)
-    from_rim = cv2.distanceTransform(inside, cv2.DIST_L2, maskSize=5)
+    radius = math.sqrt(region.sum() / math.pi)
+    from_rim = cv2.distanceTransform(region, cv2.DIST_L2, maskSize=5)
     ramp = np.clip(from_rim / (feather * radius), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)  # smoothstep: no kink at either end
+
+
+def _off_edge(region: Array, face_width: float) -> Array:
+    """A region (H, W) uint8, cut off before the photograph's edge.
+
+    A film repeats the outermost pixels beside the photograph, so these must be the original's. The
+    margin is wider than the blur with which a film reduces the photograph.
+    """
+    margin = math.ceil(face_width / 16)
+    inside = np.zeros_like(region)
+    inside[margin:-margin, margin:-margin] = region[margin:-margin, margin:-margin]
+    return inside
