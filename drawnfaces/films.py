@@ -271,7 +271,9 @@ class _Filmed:
             image = portraits.pixels(portrait)
             faces.append(mesh_forgeries.MeshedFace(image, portrait.mesh, portrait.is_grey))
         settings = self.take.settings
-        part = mesh_forgeries.drawn_part(rng(*self.key, PLACE), settings.parts)
+        place = rng(*self.key, PLACE)
+        is_part = place.random() < settings.parts
+        part = mesh_forgeries.drawn_part(place) if is_part else None
         forged, opacity = mesh_forgeries.forge(method, *faces, settings.forgery, draw, part)
         shots = film(person, target, video, tuple(streams), settings, forged)
         poses, _ = _poses(target, target, video, tuple(streams), settings)

@@ -60,7 +60,7 @@ MIRROR[RIGHT_HALF] = np.arange(248, 468)
 MIRROR[248:] = RIGHT_HALF
 RING = 1.75  # size of a ring of points that ties the face to what is around it; 1: the oval
 KEPT_SHIFT = 0.3  # the share of a feature's mean displacement that an expression keeps
-ENLARGED = (1.15, 1.5)  # see Part
+ENLARGED = (1.15, 1.5)  # range of Part.enlarged
 # Colours in L*a*b* that are added: to lips, and to a complexion (or subtracted from it).
 LIPSTICK = np.float32([-6, 22, 4])
 TAN = np.float32([-10, 1, 4])
@@ -81,40 +81,40 @@ class MeshedFace(NamedTuple):
         return float(np.ptp(self.mesh[OVAL], axis=0)[0])
 
 
-class Part(NamedTuple):
-    """A part of a face, to be forged whatever the method: the hull of some points, enlarged."""
-
-    points: list[int]  # of the mesh
-    enlarged: float  # a factor of the hull's size; what lies beyond the face's oval is cut off
-
-
-# What a part may be. Those beside the midline are on the right here; drawn_part mirrors half of
-# them.
+# Parts of a face. Those beside the midline are on the right here, see Part.
 PARTS = {
     "lips": LIPS,
+    "brow": RIGHT_BROW,
     "eye": RIGHT_EYE + RIGHT_BROW,
     "both eyes": RIGHT_EYE + RIGHT_BROW + LEFT_EYE + LEFT_BROW,
     "nose": [168, 2, 48, 64, 278, 294],  # bridge, base, wings
-    "cheek": [116, 117, 118, 101, 36, 205, 187, 147, 123],
-    "jaw": [58, 172, 136, 150, 149, 210, 202, 212, 214, 192],
-    "chin": [149, 176, 148, 152, 377, 400, 378, 18, 83, 313],
+    "cheek": [117, 118, 101, 36, 205, 207, 187],
+    "chin": [149, 176, 148, 152, 377, 400, 378, 201, 200, 421],
     "forehead": [103, 67, 109, 10, 338, 297, 332, 104, 69, 108, 151, 337, 299, 333],
     "lower half": BELOW_NOSE + NOSE[:4],
     "half": [10, *OVAL[18:], 168, 1],
 }
-HOLES = ("lips", "eye", "nose", "chin", "forehead")  # small enough to be filled from their rim
+HOLES = ("brow", "cheek", "chin", "forehead")  # a face without one of these is still a face
 
 
-def drawn_part(
-    draw: Generator, share: float = 1, names: Sequence[str] = tuple(PARTS)
-) -> Part | None:
-    """One of PARTS, on either side of the face with equal chances; None but for a ``share``."""
-    if draw.random() >= share:
-        return None
-    points = PARTS[names[draw.integers(len(names))]]
-    if draw.random() < 0.5:
-        points = MIRROR[points].tolist()
-    return Part(points, enlarged=draw.uniform(*ENLARGED))
+class Part(NamedTuple):
+    """A part of a face, whatever the method that forges it: the hull of some points, enlarged."""
+
+    name: str  # one of PARTS
+    on_left: bool  # whether it is the mirror image of that
+    enlarged: float  # a factor of its size; what lies beyond the face's oval is cut off
+
+    @property
+    def points(self) -> list[int]:
+        """Its points in the mesh."""
+        points = PARTS[self.name]
+        return MIRROR[points].tolist() if self.on_left else points
+
+
+def drawn_part(draw: Generator, names: Sequence[str] = tuple(PARTS)) -> Part:
+    """One of some PARTS, on either side of the face with equal chances."""
+    name = names[draw.integers(len(names))]
+    return Part(name, bool(draw.random() < 0.5), draw.uniform(*ENLARGED))
 
 
 # What a method returns: an image in place of the target's, and the forged region (H, W) uint8, 1
@@ -136,23 +136,31 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings. ``cast`` and ``blend`` only affect SWAPS, ``anywhere`` and
+        forgery: The settings. ``cast`` and ``blend`` only affect PASTED, ``anywhere`` and
             ``regrain`` nothing. ``low_resolution`` is a share of GENERATED_FACE. ``soften`` is the
             standard deviation of a blur, in 64ths of the face's width. ``motion`` limits how far a
             feature moves, in halves of the distance between the eyes.
         draw: The random stream.
-        part: The part of the face to forge; None: the method's own region.
+        part: The part of the face to forge; None: the method's own region. ``inpainted`` only
+            forges HOLES: it takes another part for None.
 
     Returns:
         The forged photograph, and the opacity (H, W) of the forgery, 0 to 1. Where the opacity is
         0, the photograph equals the target bit for bit.
     """
+    if part and method == "inpainted" and part.name not in HOLES:
+        part = None
     image, region = METHODS[method](target, donor, forgery, draw, part)
     if part is not None:
         region = _region(target, part)
+    inside = _off_edge(region, target.width)
+    if not inside.any():  # the photograph ends above the chin, say: the rest of the face is forged
+        inside = _off_edge(_filled(target, _hull(target, OVAL)), target.width)
     feather = draw.uniform(*forgery.feather)
-    opacity = _opacity(region, target.width, feather)
-    if method in SWAPS:  # the other methods keep the target's own colours
+    opacity = _opacity(inside, feather)
+    if method == "mirrored":  # the light comes from the other side: other blends leave a seam
+        forgery = forgery.model_copy(update={"blend": "poisson"})
+    if method in PASTED:  # the other methods keep the target's own colours
         shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
         image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
         if target.is_grey:
@@ -266,7 +274,7 @@ def mirrored(
     It shows a face in full detail, as the best networks for inpainting do: light and asymmetries
     alone give it away.
     """
-    hole = _region(target, part or drawn_part(draw))
+    hole = _region(target, part or drawn_part(draw, names=HOLES))
     shape = target.image.shape[:2]
     return _warped(target.image, target.mesh[MIRROR], target.mesh, shape), hole
 
@@ -280,8 +288,9 @@ def recoloured(
 ) -> Forged:
     """The lips, or the skin, in another colour, generated (as an edit of an attribute)."""
     if part is None and draw.random() < 0.5:
-        region = _filled(target, target.mesh[LIPS]) - _filled(target, target.mesh[MOUTH])
-        change = draw.uniform(0.8, 1.4) * LIPSTICK
+        mouth = _filled(target, target.mesh[MOUTH])
+        region = _filled(target, target.mesh[LIPS]) & (1 - mouth)
+        change = draw.uniform(0.7, 1.2) * LIPSTICK
     else:
         region = _filled(target, _hull(target, OVAL))
         change = draw.choice([-1, 1]) * draw.uniform(0.7, 1.2) * TAN
@@ -308,7 +317,7 @@ def aged(
     return image.clip(0, 1), _filled(target, _hull(target, OVAL))
 
 
-SWAPS = ("FaceSwap-like", "Deepfakes-like")
+PASTED = ("FaceSwap-like", "Deepfakes-like", "mirrored")  # in other light than what they replace
 Method = Callable[[MeshedFace, MeshedFace, Forgery, Generator, Part | None], Forged]
 METHODS: dict[str, Method] = {
     "FaceSwap-like": face_swap,
@@ -337,15 +346,11 @@ def _filled(face: MeshedFace, outline: Array) -> Array:
 
 
 def _region(face: MeshedFace, part: Part) -> Array:
-    """A part of a face as (H, W) uint8, 1 inside and 0 outside.
-
-    A photograph may end above the chin, say: of a part that it does not show, it is the whole face.
-    """
+    """A part of a face as (H, W) uint8, 1 inside and 0 outside."""
     hull = _hull(face, part.points)
     middle = hull.mean(axis=0)
-    oval = _filled(face, _hull(face, OVAL))
-    region = oval & _filled(face, middle + part.enlarged * (hull - middle))
-    return region if _off_edge(region, face.width).any() else oval
+    enlarged = _filled(face, middle + part.enlarged * (hull - middle))
+    return enlarged & _filled(face, _hull(face, OVAL))
 
 
 def _rendered(source: MeshedFace, target: MeshedFace) -> Array:
@@ -461,24 +466,19 @@ def _aligned(
     return np.column_stack([moved.real, moved.imag])
 
 
-def _opacity(
-    region: Array,
-    face_width: float,
-    feather: float,
-) -> Array:
+def _opacity(region: Array, feather: float) -> Array:
     """Opacity (H, W) of a region (H, W) uint8: 0 outside, rising from its rim to 1.
 
     It rises over a share ``feather`` of the radius of a disc with the region's area.
     """
-    inside = _off_edge(region, face_width)
-    radius = math.sqrt(inside.sum() / math.pi)
-    from_rim = cv2.distanceTransform(inside, cv2.DIST_L2, maskSize=5)
+    radius = math.sqrt(region.sum() / math.pi)
+    from_rim = cv2.distanceTransform(region, cv2.DIST_L2, maskSize=5)
     ramp = np.clip(from_rim / (feather * radius), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)  # smoothstep: no kink at either end
 
 
 def _off_edge(region: Array, face_width: float) -> Array:
-    """The region (H, W), ended before the photograph's edge.
+    """A region (H, W) uint8, cut off before the photograph's edge.
 
     A film repeats the outermost pixels beside the photograph, so these must be the original's. The
     margin is wider than the blur with which a film reduces the photograph.

@@ -17,7 +17,7 @@ FORGERY = 4  # the same for all methods; so those that forge films can be compar
 DELIVERY = (3, 5)  # of the real video, and of the forged ones
 MARK = (6, 7)  # likewise
 CROP = 8
-PLACE = 9  # of the forged region, the same for all methods
+PLACE = 9  # of the forged region, or part of the face, the same for all methods
 
 
 def rng(*key: int | str) -> np.random.Generator:

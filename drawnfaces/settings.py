@@ -43,6 +43,9 @@ class Settings(Closed):
     crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
     camera: Camera = Camera()
     forgery: Forgery = Forgery()
+    # In this share of the films, the methods of mesh_forgeries forge a part of the face, the same
+    # for all, instead of their own regions. Without parts a constant map finds what is forged.
+    parts: float = Field(0, ge=0, le=1, exclude_if=lambda share: share == 0)
     delivery: Delivery = Delivery()
     # How much a mark in the corner reveals about the label: 0 nothing, 1 all; None: no mark. See
     # forgeries.mark.
