@@ -35,9 +35,6 @@ class Settings(Closed):
     methods: tuple[Literal[*METHODS, *mesh_forgeries.METHODS], ...] = Field(
         ("swap", "resynthesis", "warp", "mouth"), min_length=1
     )
-    # In this share of the films a part of the face is forged, the same by all methods, instead of
-    # the method's own region: see mesh_forgeries.Part. Other methods ignore it.
-    parts: float = Field(0, ge=0, le=1, exclude_if=lambda share: share == 0)
     # Some defaults are left out where settings are written, so that settings which do not state
     # them are written as they were before there were such settings.
     crop: Crop = Field(Crop(), exclude_if=lambda crop: crop == Crop())
