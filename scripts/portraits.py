@@ -238,6 +238,9 @@ def sheet() -> None:
     names = ("portraits", "portraits-tasks", "portraits-tasks-unseen")
     everything = pd.concat(map(frames_to_show, names)).astype({"method": str})
     figure = frames_panel(panel_frames(everything, columns=9))
+    figure.supxlabel(
+        figure.get_label(), fontsize=7
+    )  # the picture is shown without its caption, too
     figure.savefig(SHEET, dpi=300, pil_kwargs={"quality": 85})
 
 

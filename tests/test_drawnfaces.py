@@ -316,7 +316,8 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
     image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()
-    assert 0.005 < differs.mean() < 0.35  # the smallest region, the lips, covers .8 %
+    least = 0.005 if method == "recoloured" else 0.01  # lips alone are small
+    assert least < differs.mean() < 0.35
 
 
 @pytest.mark.parametrize("size", [64, 96])  # 64: the film reduces the photograph, with a blur
