@@ -104,6 +104,7 @@ def readings(checkout, monkeypatch, tmp_path):
     )
     monkeypatch.setattr(lae_readings, "SHORT", {"epochs": 1})
     monkeypatch.setattr(lae_readings, "DATASET", "smoke-tasks")
+    monkeypatch.setattr(lae_readings, "SWAP", ["FaceSwap-like"])
     monkeypatch.setattr(lae_readings, "OUT", tmp_path / "readings.csv")
     lae_readings.phase_one.cache_clear()
     return lae_readings

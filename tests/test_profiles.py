@@ -568,7 +568,9 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
 
 def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     """Each makes papermill of the notebook what the call has, on any shell."""
-    variants = {BASELINE: {"learning: 0.00001 %": {"lr": 1e-05, "seen_methods": ["mouth"]}}}
+    variants = {
+        BASELINE: {"learning: 0.00001 %": {"lr": 1e-05, "seen_methods": ["NeuralTextures-like"]}}
+    }
     write_profile(own_home, notebooks={BASELINE: SETTINGS, "10_report": {}}, variants=variants)
     workflow.run("mine", cores=1, dry_run=True)
     out, about = capfd.readouterr()
@@ -686,7 +688,7 @@ def test_a_report_without_the_scores_that_a_notebook_shows_is_refused():
 
 MAPS = {"other_maps": [], "frames": 2, "sanity_frames": 2, "measured_on": "smoke-a"}
 JPEG = {"corruptions": ["JPEG"], "severities": [5], "videos": 4, "measured_on": "smoke-b"}
-OF_MOUTH = {**SETTINGS, "seen_methods": ["mouth"], "map_frames": 2}
+OF_MOUTH = {**SETTINGS, "seen_methods": ["NeuralTextures-like"], "map_frames": 2}
 
 
 @pytest.fixture(scope="module")

@@ -331,7 +331,7 @@ def test_an_id_follows_seed_settings_data_and_start(home, monkeypatch):
         run_id(seed=1),
         run_id({"lr": 1e-3}),
         run_id({"pretrained": True}),
-        run_id(seen_methods=["resynthesis"]),
+        run_id(seen_methods=["Deepfakes-like"]),
         run_id(frames_per_video=2),
         run_id(train_set="smoke-b"),
     }
