@@ -180,45 +180,25 @@ def measure(
             parts[key[: len(by)]].append(compared)
     complete = max(map(len, parts.values()), default=0)
     people = _People(units, clusters, replicates)
-    limits = _repeated(thresholds or {}, replicates)
+    # The replicates of a threshold are fewer, and repeat.
+    limits = {
+        key: np.append(limit[:1], np.resize(limit[1:], replicates if len(limit) > 1 else 0))
+        for key, limit in (thresholds or {}).items()
+    }
     is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
     rows = []
-    known = {}  # so that what many groups are compared with is estimated once
+    known = {}
     for group, of_group in parts.items():
-        if len(of_group) < complete:
-            continue
-        sets = tuple(dict.fromkeys(part.sides[0]["test_set"].iloc[0] for part in of_group))
-        are_shared = people.are_shared(sets)
-        resampled = _resampled(sets, are_shared)
-        estimates = []
-        for part in of_group:
-            drawn = sets if are_shared else (part.sides[0]["test_set"].iloc[0],)
-            weights = people.weights(drawn)
-            if "people" not in resampled:
-                weights = weights.head(1)
-            sides = []
-            for side in part.sides:
-                key = id(side), drawn, len(weights)
-                if key not in known:
-                    known[key] = _estimate(side, metric, weights, limits)
-                sides.append(known[key])
-            estimates.append(_difference(sides, part.signs, part.unpaired))
-        number = _summary(estimates, resampled, is_signed, replicates)
-        rows.append({**dict(zip(by, group)), **number})
+        if len(of_group) == complete:
+            resampled, estimates = _estimates(of_group, metric, people, limits, known)
+            number = _summary(estimates, resampled, is_signed, replicates)
+            rows.append({**dict(zip(by, group)), **number})
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
     table["unit"] = "frames" if "frame" in scores else "videos"
     if metric in WITH_THRESHOLD:
         table["over"] = table["over"].where(table["over"] == "", table["over"] + ", threshold")
     name = metric.__name__ if callable(metric) else metric
     return table.assign(metric=name, minus=_named(minus))
-
-
-def _repeated(thresholds: Thresholds, replicates: int) -> dict[tuple[str, int], Array]:
-    """The thresholds with so many replicates: they have fewer, which repeat."""
-    return {
-        key: np.append(limit[:1], np.resize(limit[1:], replicates if len(limit) > 1 else 0))
-        for key, limit in thresholds.items()
-    }
 
 
 def _named(minus: Sequence[Mapping[str, Any]]) -> str:
@@ -334,8 +314,8 @@ def _groups(
     names: Sequence[str],
 ) -> dict[tuple, pd.DataFrame]:
     """The units of each group by its values of ``names``, with seed and ``unit`` as their index."""
-    whole = _whole(units, metric, [*names, "seed"]).set_index(["seed", "unit"]).sort_index()
-    grouped = whole.sort_values("test_set", kind="stable").groupby(names, observed=True, sort=False)
+    whole = _whole(units, metric, [*names, "seed"]).sort_values("test_set", kind="stable")
+    grouped = whole.set_index(["seed", "unit"]).groupby(names, observed=True, sort=False)
     return dict(iter(grouped))
 
 
@@ -423,11 +403,43 @@ class _People:
         return self.known[sets]
 
 
+def _estimates(
+    parts: Sequence[Compared],
+    metric: str | Function,
+    people: _People,
+    thresholds: Thresholds,
+    known: dict[tuple, Estimate],
+) -> tuple[tuple[str, ...], list[Estimate]]:
+    """What is resampled beside seeds for the mean of these parts, and the estimate of each.
+
+    ``known`` are the estimates that were made before: many groups have one counterpart.
+    """
+    sets = tuple(dict.fromkeys(part.sides[0]["test_set"].iloc[0] for part in parts))
+    are_shared = people.are_shared(sets)
+    # Where test sets are resampled, their spread contains already that of the people who are in one
+    # set only.
+    resampled = ("people", "test sets") if are_shared else ("test sets",)
+    if len(sets) < FEWEST_SETS:
+        resampled = ("people",)
+    estimates = []
+    for part in parts:
+        drawn = sets if are_shared else (part.sides[0]["test_set"].iloc[0],)
+        weights = people.weights(drawn)
+        weights = weights if "people" in resampled else weights.head(1)
+        keys = [(id(side), drawn, len(weights)) for side in part.sides]
+        for key, side in zip(keys, part.sides):
+            if key not in known:
+                known[key] = _estimate(side, metric, weights, thresholds)
+        sides = [known[key] for key in keys]
+        estimates.append(_difference(sides, part.signs, part.unpaired))
+    return resampled, estimates
+
+
 def _estimate(
     units: pd.DataFrame,
     metric: str | Function,
     weights: pd.DataFrame,
-    limits: Thresholds,
+    thresholds: Thresholds,
 ) -> Estimate:
     """The metric of one group at each of its seeds, under each row of ``weights``.
 
@@ -435,39 +447,52 @@ def _estimate(
         units: Of :func:`_groups`.
         metric: For :func:`measure`.
         weights: Of :class:`_People` or, where people are not resampled, its first row.
-        limits: The thresholds, with as many replicates as ``weights``.
+        thresholds: For :func:`measure`, with as many replicates as the bootstrap.
     """
     first = units.iloc[0]  # all are of one detector and test set
     is_folded = first["of_set"] != first["test_set"]
     two_classes = _needs_two_classes(metric)
+    seed, unit = (units.index.get_level_values(name).to_numpy() for name in units.index.names)
+    columns = [units[name].to_numpy() for name in ("value", "label", "fold", "cluster")]
+    column_of = pd.Index(weights.columns).get_indexer(columns[-1])  # of the weights
     values, collapsed, fewest = [], [], []
-    for seed, of_seed in units.groupby(level="seed"):
-        limit = limits[first["detector"], seed] if metric in WITH_THRESHOLD else None
-        columns = [of_seed[name].to_numpy() for name in ("value", "label", "fold")]
-        cluster = weights.columns.get_indexer(of_seed["cluster"])
-        values.append(_value(metric, *columns, cluster, weights.to_numpy(), limit, is_folded))
-        collapsed.append(of_seed["collapsed"].all())  # of folds, if all of their trainings did
-        by_label = of_seed.groupby("label")["cluster"].nunique()
-        is_too_little = two_classes and of_seed["cluster"].nunique() < FEWEST_CLUSTERS
-        # A fixed threshold is too uncertain for an interval.
-        is_too_little |= limit is not None and len(limit) == 1
-        fewest.append(1 if is_too_little else by_label.min())
-    every = units[~units.index.get_level_values("unit").duplicated()]
-    clusters = independent = every["cluster"].nunique()
+    for each in np.unique(seed):
+        value, label, fold, cluster, column = (
+            of_all[seed == each] for of_all in (*columns, column_of)
+        )
+        limit = thresholds[first["detector"], each] if metric in WITH_THRESHOLD else None
+        is_fixed = limit is not None and len(limit) == 1  # too uncertain for an interval
+        values.append(
+            _value(metric, value, label, fold, column, weights.to_numpy(), limit, is_folded)
+        )
+        # A seed with folds has collapsed if all of their trainings have.
+        collapsed.append(units["collapsed"].to_numpy()[seed == each].all())
+        by_label = [_count(cluster[is_in]) for is_in in (label, ~label) if is_in.any()]
+        is_too_few = two_classes and _count(cluster) < FEWEST_CLUSTERS
+        fewest.append(1 if is_too_few or is_fixed else min(by_label))
+    _, place = np.unique(unit, return_index=True)  # each unit once
+    _, label, fold, cluster = (column[place] for column in columns)
+    independent = _count(cluster)
     if two_classes:  # a pair takes its real and its fake unit from two clusters
-        by_fold = every.groupby("fold")["cluster"].nunique() // 2
-        by_label = every.groupby(["fold", "label"])["cluster"].nunique().groupby("fold").min()
-        independent = np.minimum(by_fold, by_label).sum()
+        independent = 0
+        for each in np.unique(fold):
+            parts = [cluster[is_in & (fold == each)] for is_in in (label, ~label)]
+            independent += min(*map(_count, parts), _count(np.concatenate(parts)) // 2)
     return Estimate(
         test_set=first["test_set"],
         of_sets=tuple(units["of_set"].unique()),
         trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
-        seeds=units.index.unique("seed").to_numpy(),
+        seeds=np.unique(seed),
         values=np.array(values),
         collapsed=np.array(collapsed),
-        counts=np.array([(~every["label"]).sum(), every["label"].sum(), clusters, independent]),
+        counts=np.array([(~label).sum(), label.sum(), _count(cluster), independent]),
         fewest=min(fewest),
     )
+
+
+def _count(values: Array) -> int:
+    """How many different values there are."""
+    return len(np.unique(values))
 
 
 def _value(
@@ -535,17 +560,6 @@ def _difference(sides: Sequence[Estimate], signs: Sequence[int], unpaired: int) 
 
 
 # ---------------------------------------------------------------- means
-
-
-def _resampled(sets: Sequence[str], are_shared: bool) -> tuple[str, ...]:
-    """What is resampled beside seeds for the mean over these test sets, which may share people.
-
-    Where test sets are resampled, their spread contains already that of the people who are in one
-    set only.
-    """
-    if len(sets) < FEWEST_SETS:
-        return ("people",)
-    return ("people", "test sets") if are_shared else ("test sets",)
 
 
 def _counted(collapsed: Array) -> Array:

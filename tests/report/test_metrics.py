@@ -1,6 +1,7 @@
 """Groups of a table of scores: values by hand, what is paired, averaged and left out."""
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -111,9 +112,10 @@ def test_replicates_of_a_threshold_widen_the_interval():
     scores = tables(seeds=[0])
     fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
     varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
-    for metric in (FALSE_POSITIVE_RATE, CALLED):
+    three = own_people(SETS, seeds=[0])  # in their mean, people are not resampled, but thresholds
+    for metric, rows in product((FALSE_POSITIVE_RATE, CALLED), (scores, three)):
         one, other = (
-            only(measure(scores, metric, "detector", thresholds=limits))
+            only(measure(rows, metric, "detector", "test_set", thresholds=limits))
             for limits in (fixed, varied)
         )
         assert one["value"] == other["value"] and 0 < one["error"] < other["error"]
