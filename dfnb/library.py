@@ -29,7 +29,7 @@ from dfnb.data.loading import StoredFrames, frames_in_memory, to_input
 from dfnb.papers.contract import INPUT
 from dfnb.report.reading import of_file
 from dfnb.store.runs import TrainingRecord
-from dfnb.store.scores import KEYS
+from dfnb.store.units import KEYS
 from dfnb.training import scoring
 from dfnb.training.runs import Run
 from facesets import sources

@@ -78,40 +78,60 @@ def auc(
     label: Array,
     cluster: Array,
     weights: Array,
+    fold: Array | None = None,
 ) -> Array:
-    """The AUC (R,) under each row of ``weights`` (R, clusters); NaN where a class is not drawn.
+    """The AUC (R,) under each row of ``weights`` (R, clusters); NaN where nothing is compared.
 
-    It is the weight of the pairs of a fake and a real in which the fake has the higher score (of a
-    tie, half), divided by the weight of all such pairs. A pair weighs the product of its clusters'
-    weights.
+    Let K[i, j] be how many comparisons the fakes of cluster i win over the reals of cluster j (a
+    tie is half of one), and N[i, j] how many there are. Under weights w of the clusters the AUC is
+    wᵀKw / wᵀNw.
 
-    The reals are sorted once, and each fake's place among them is found once. In a replicate, the
-    cumulated weight of the reals up to this place is what the fake beats.
+    With ``fold``, each fold is scored by a network of its own. Scores of two networks differ in
+    their scale and are never compared: K and N are sums over folds. Nor are a fake and a real of
+    one cluster, the diagonal, since a fake and its own original are told apart more easily than
+    other pairs, and in a small fold they are many.
 
     Args:
         score: (n,) of the units.
         label: (n,) bool, True for fake.
         cluster: (n,) int, the column of ``weights`` that each unit belongs to.
         weights: See :func:`cluster_weights`.
+        fold: (n,) of the units.
     """
-    order = np.argsort(score[~label])
-    reals = score[~label][order]
-    cluster_of_real = cluster[~label][order]
-    cluster_of_fake = cluster[label]
-    below = np.searchsorted(reals, score[label], "left")
-    below_or_tied = np.searchsorted(reals, score[label], "right")
+    # Of each set of units that are compared: 1, or -1 where its comparisons do not count.
+    if fold is None:
+        signs = [(np.full(len(score), True), 1)]
+    else:
+        signs = [(fold == each, 1) for each in np.unique(fold)]
+        signs += [(is_in & (cluster == each), -1) for is_in, _ in signs for each in set(cluster)]
+    compared = [(sign, *_ordered(score, label, cluster, is_in)) for is_in, sign in signs]
     values = []
     step = max(1, VALUES_AT_ONCE // len(score))
     for start in range(0, len(weights), step):  # some replicates at a time, to bound the memory
         of_clusters = weights[start : start + step].T.copy()  # (clusters, step), contiguous
-        of_reals = of_clusters[cluster_of_real]
-        of_fakes = of_clusters[cluster_of_fake]
-        cumulated = np.vstack([np.zeros_like(of_clusters[:1]), of_reals.cumsum(axis=0)])
-        beaten = (cumulated[below] + cumulated[below_or_tied]) / 2
-        pairs = of_fakes.sum(axis=0) * cumulated[-1]
+        won = made = 0
+        for sign, of_real, of_fake, below, below_or_tied in compared:
+            # K would be as large as the clusters squared. Kw is what each fake beats: of the reals
+            # in their order, the weight of those below it.
+            fakes, up_to = of_clusters[of_fake], of_clusters[of_real].cumsum(axis=0)
+            up_to = np.vstack([np.zeros_like(of_clusters[:1]), up_to])
+            won = won + sign * (fakes * (up_to[below] + up_to[below_or_tied]) / 2).sum(axis=0)
+            made = made + sign * fakes.sum(axis=0) * up_to[-1]
         with np.errstate(invalid="ignore"):
-            values.append((of_fakes * beaten).sum(axis=0) / pairs)
+            values.append(won / made)
     return np.concatenate(values)
+
+
+def _ordered(score: Array, label: Array, cluster: Array, is_in: Array) -> tuple[Array, ...]:
+    """The units ``is_in`` as :func:`auc` compares them.
+
+    The clusters of the reals, by ascending score, and of the fakes; and for each fake how many
+    reals are below it, and how many below it or tied.
+    """
+    reals, fakes = np.flatnonzero(is_in & ~label), np.flatnonzero(is_in & label)
+    reals = reals[np.argsort(score[reals])]
+    places = (np.searchsorted(score[reals], score[fakes], side) for side in ("left", "right"))
+    return cluster[reals], cluster[fakes], *places
 
 
 def mean(
@@ -177,7 +197,7 @@ def _roc_curves(
     order = np.argsort(-score, kind="stable")
     is_fake = label[order]
     # The curve has a point after the last unit of each distinct score.
-    is_last = np.append(np.diff(score[order]) != 0, True)
+    is_last = np.append(score[order][1:] != score[order][:-1], True)
     for of_clusters in weights:
         weight = of_clusters[cluster[order]]
         false_positives = (weight * ~is_fake).cumsum()[is_last]

@@ -132,6 +132,7 @@ READING_ERRORS = (
     EOFError,
     ValueError,
     KeyError,
+    IndexError,  # of pyarrow: a damaged table
     TypeError,
     RuntimeError,  # of torch: damaged weights, and such as do not fit
     SafetensorError,

@@ -18,7 +18,7 @@ from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Network
 from dfnb.running import parameters
 from dfnb.store.runs import Training
-from dfnb.store.scores import KEYS
+from dfnb.store.units import KEYS
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 from facesets.checks import DfnbError

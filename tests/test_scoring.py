@@ -7,7 +7,7 @@ import torch
 from dfnb.data.loading import as_batch
 from dfnb.papers import locate_and_verify, xception
 from dfnb.running import measuring
-from dfnb.store.scores import KEYS
+from dfnb.store.units import KEYS
 from dfnb.training import scoring
 from dfnb.training.localisation import LOCALISATION, localisation
 from facesets import sources

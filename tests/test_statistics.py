@@ -84,6 +84,25 @@ def test_the_auc_is_that_of_scikit_learn_however_many_replicates_are_held(
                 assert np.isnan(value)
 
 
+def test_the_auc_of_folds_is_of_pairs_of_two_clusters_within_a_fold():
+    """Pair by pair on thirty rows: the sums over folds, with ties."""
+    draw = rng("folds")
+    score, label, fold = draw.integers(0, 6, 30) / 6, draw.random(30) < 0.5, np.arange(30) % 3
+    cluster = draw.integers(0, 8, 30)  # some are in two folds
+    weights = statistics.cluster_weights(list("abcdefgh"), np.zeros(8, int), 20)
+    values = statistics.auc(score, label, cluster, weights, fold)
+    for of_clusters, value in zip(weights, values, strict=True):
+        won = made = 0
+        for fake in np.flatnonzero(label):
+            for real in np.flatnonzero(~label):
+                if fold[fake] == fold[real] and cluster[fake] != cluster[real]:
+                    weight = of_clusters[cluster[fake]] * of_clusters[cluster[real]]
+                    tie = (score[fake] == score[real]) / 2
+                    won += weight * ((score[fake] > score[real]) + tie)
+                    made += weight
+        assert value == pytest.approx(won / made, abs=1e-12)
+
+
 # ---------------------------------------------------------------- what is drawn
 
 

@@ -16,7 +16,7 @@ from dfnb.attribution import maps
 from dfnb.data.loading import as_batch
 from dfnb.device import DEVICE, fixed_threads
 from dfnb.papers.contract import Network
-from dfnb.store.scores import KEYS
+from dfnb.store.units import KEYS
 from dfnb.training.localisation import localisation
 from dfnb.training.runs import Run
 from facesets.frames import load_frames, select

@@ -7,8 +7,8 @@ three or more; :mod:`dfnb.statistics` has the metrics and the interval.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, reduce
-from itertools import chain
+from functools import reduce
+from itertools import chain, combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,14 @@ from dfnb import statistics
 from dfnb.report.detectors import FOLD
 from dfnb.report.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
+from dfnb.store.units import KEY, as_table
 from facesets.checks import DfnbError, suggestion
 
 FEWEST_SEEDS = 5  # for a verdict; fewer are exploratory
+FEWEST_CLUSTERS = 3  # for pairs of two clusters in each replicate
+# The share of clusters that two test sets have in common by chance: the names of those of drawn
+# faces are numbers, of which two sets of other people share one or two in a hundred.
+MOST_BY_CHANCE = 0.1
 FEWEST_SETS = 3  # test sets of a mean, for an interval that covers other test sets
 # Both accuracies are balanced: the mean of those of real and of fake units. Where the two classes
 # are equally many, as in the papers' test sets of a single method, that is the share called right.
@@ -32,6 +37,7 @@ CALLED = "called fake"  # the share of all frames above it
 WITH_THRESHOLD = (AT_THRESHOLD, FALSE_POSITIVE_RATE, CALLED)
 TPR = "TPR at 5% FPR"  # of the test set itself
 TWO_CLASSES = ("AUC", "EER", TPR, ACCURACY, AT_THRESHOLD)  # need real and fake units
+RANKED = ("AUC", "EER", TPR)  # of the order of scores alone
 LESS_IS_BETTER = ("EER", FALSE_POSITIVE_RATE, CALLED)
 CORRELATION = "rank correlation"  # in [-1, 1]
 METRICS = (*TWO_CLASSES, FALSE_POSITIVE_RATE, CALLED)  # any other is the mean of a column
@@ -50,16 +56,26 @@ class Trainings(NamedTuple):
     rule: str  # by which their checkpoints were chosen
 
 
+class Compared(NamedTuple):
+    """The units of a group, and of those that are subtracted from it: the same at each seed."""
+
+    signs: Sequence[int]  # 1, or -1 for what is subtracted; of differences of differences, both
+    sides: Sequence[pd.DataFrame]  # of _groups
+    unpaired: int  # units that are left out, because not all sides have them
+
+
 class Estimate(NamedTuple):
     """A metric of one group on one test set, in the sample and in each replicate."""
 
     test_set: str
-    trainings: tuple["Trainings", ...]  # of a difference: both
+    of_sets: tuple[str, ...]
+    trainings: tuple[Trainings, ...]  # of a difference: both
     seeds: Array  # (seeds,) int, ascending
     # (seeds, 1 + replicates): the first is that of the sample, alone where no people are drawn
     values: Array
     collapsed: Array  # (seeds,) bool, which trainings learned nothing
-    counts: Array  # (4,) real units, fake units, clusters, independent observations
+    # (4,) real units, fake units, clusters, independent observations; in a mean also unpaired ones
+    counts: Array
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
 
     def of_seeds(self, seeds: Array) -> "Estimate":
@@ -70,7 +86,6 @@ class Estimate(NamedTuple):
         )
 
 
-UNIT = ("cluster", "label", "method")
 NUMBER = ("value", "low", "high", "error", "degrees", "p")
 # What a number is, in this order; the last six say what it is of, from which captions are made.
 SUMMARY = (
@@ -78,6 +93,7 @@ SUMMARY = (
     "n_real",
     "n_fake",
     "clusters",
+    "unpaired",
     "seeds",
     "collapsed",
     "sets",
@@ -102,23 +118,28 @@ def measure(
     """A metric of each group of scores, with its 95 % interval over people, seeds and test sets.
 
     Args:
-        scores: Rows of :func:`dfnb.report.reading.scores` or ``maps``.
-        metric: One of :data:`METRICS`, computed from ``score``, or the name of a column, whose mean
-            is taken over the units that have a value. Measures of masks and maps have none for real
-            frames, so these are left out. Or a function ``f(scores, is_fake, weights)``, which gets
-            arrays (n,) of the units of a group, is called for the sample, where all weights are 1,
-            and for each replicate, and returns a number. It compares real with fake units, like
-            TWO_CLASSES, unless its attribute ``two_classes`` is False. Its name is the metric's.
+        scores: A table for :func:`dfnb.store.units.as_table`, such as that of
+            :func:`dfnb.report.reading.scores` or ``maps``: each row is a unit.
+        metric: One of :data:`METRICS`, computed from ``score`` or, where RANKED, ``log_odds``; or
+            the name of a column, whose mean is taken over the units that have a value. Measures of
+            masks and maps have none for real frames, so these are left out. Or a function
+            ``f(scores, is_fake, weights)``, which gets arrays (n,) of the units of a group, is
+            called for the sample, where all weights are 1, and for each replicate, and returns a
+            number. It compares real with fake units, like TWO_CLASSES, unless its attribute
+            ``two_classes`` is False. Its name is the metric's.
         by: The columns that name a group. With "method" among them, the metrics TWO_CLASSES
             compare each manipulation method with all real units; for others, "real" is a group.
         mean_over: Columns whose values are averaged. The test sets of a mean over FEWEST_SETS or
             more are resampled, too: the interval is for other test sets. Groups that lack one of
-            the averaged values are left out. Of the folds of a dataset the AUC is
-            :func:`cross_fitted`, where test_set alone is averaged and no method is told apart.
+            the averaged values are left out. The folds of a dataset, each tested by a network of
+            its own, are one test set of which a seed has all: their AUC compares within folds, see
+            :func:`dfnb.statistics.auc`, and any other metric is the mean of those of the folds. The
+            trained networks are held fixed: the interval does not cover other training people.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "swap"}]``. Several are subtracted one after the other:
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
-            must be in ``by`` or ``mean_over``.
+            must be in ``by`` or ``mean_over``. Compared are the units of one KEY that both sides
+            have at a seed, unless the columns are a part of the KEY.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
         replicates: Of the bootstrap. With 1,000 the standard error itself has an error of 4 %,
             which is too much for a p that is compared with a limit.
@@ -129,14 +150,16 @@ def measure(
         corruption, else empty; ``value``; ``low`` and ``high``, NaN without an interval; ``error``
         (standard error) and ``degrees`` of freedom; ``p``, two-sided, of a difference or signed
         value; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
+        ``unpaired``, units that one side of a difference lacks, so that it is not of them;
         ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
-        many the value is a mean of, without collapsed runs unless all are; ``sets``, of how many
-        test sets. What it is of: ``of_trainings``, of differences all; ``of_seeds``, and
-        ``seed_values`` at these; ``of_sets``, the names of the test sets; ``unit``, "videos" or
-        "frames"; ``over``, what was resampled for the interval, in words, empty without one.
+        many the value is a mean of, without collapsed runs unless all are (a seed with folds has
+        collapsed if all of its runs have); ``sets``, of how many test sets. What it is of:
+        ``of_trainings``, of differences all; ``of_seeds``, and ``seed_values`` at these;
+        ``of_sets``, the names of the test sets; ``unit``, "videos" or "frames"; ``over``, what was
+        resampled for the interval, in words, empty without one.
 
-    Raises :class:`DfnbError` for columns that are missing, and where several test sets are neither
-    told apart nor averaged.
+    Raises :class:`DfnbError` for columns that are missing, where several test sets are neither
+    told apart nor averaged, and as :func:`as_table`, for a KEY that is twice in a group, say.
 
     Example::
 
@@ -146,39 +169,32 @@ def measure(
     averaged = [mean_over] if isinstance(mean_over, str) else list(mean_over)
     names = [*by, *averaged]
     minus = [{"detector": minus}] if isinstance(minus, str) else minus
-    column = "score" if callable(metric) or metric in METRICS else metric
-    _refuse_unknown(scores, metric, [*names, column], minus, thresholds)
-    folds = {name for name in scores["test_set"].unique() if re.search(FOLD, str(name))}
-    if folds and metric == "AUC" and averaged == ["test_set"] and "method" not in by:
-        is_fold = scores["test_set"].isin(folds)
-        others = scores[~is_fold]
-        parts = [measure(others, metric, by, averaged, minus, None, replicates)]
-        parts.append(cross_fitted(scores[is_fold], by, minus))
-        return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    # Other columns are dropped, because selecting a group copies all columns.
-    unit = "frames" if "frame" in scores else "videos"
-    needed = {*names, *Trainings._fields, "test_set", "seed", "collapsed", *UNIT}
-    scores = scores[[name for name in scores if name in needed]].assign(value=scores[column])
-    scores = scores.dropna(subset="value")
-    by_set = [rows for _, rows in scores.groupby("test_set", observed=True)]
-    if len(by_set) > 1 and "test_set" not in names:
-        raise DfnbError(f"{len(by_set)} test sets: add test_set to by or mean_over")
-    grouped = partial(_groups, by_set, metric, by, averaged, minus, thresholds or {}, replicates)
-    # Whether every set has exactly the same people, who are then resampled beside the sets.
-    same_people = len({frozenset(rows["cluster"]) for rows in by_set}) == 1
-    # Without people first: it takes a thousandth of the time, and shows which sets each group has.
-    groups = grouped(with_people=False)
-    resampled = {group: _resampled(parts, same_people) for group, parts in groups.items()}
-    if any("people" in each for each in resampled.values()):
-        with_people = grouped(with_people=True)
-        groups |= {group: with_people[group] for group in groups if "people" in resampled[group]}
+    _refuse_unknown(scores, metric, names, minus, thresholds)
+    if scores.empty:
+        return pd.DataFrame(columns=[*by, *SUMMARY, "metric", "minus"])
+    units, clusters = _units(scores, metric, names, averaged, thresholds or {})
+    groups = _groups(units, metric, names)
+    parts = defaultdict(list)
+    for key in groups:
+        if compared := _compared(key, groups, names, minus, metric):
+            parts[key[: len(by)]].append(compared)
+    complete = max(map(len, parts.values()), default=0)
+    people = _People(units, clusters, replicates)
+    # The replicates of a threshold are fewer, and repeat.
+    limits = {
+        key: np.append(limit[:1], np.resize(limit[1:], replicates if len(limit) > 1 else 0))
+        for key, limit in (thresholds or {}).items()
+    }
     is_signed = bool(minus) or metric in (*DIFFERENCES, CORRELATION)
     rows = []
-    for group, parts in groups.items():
-        number = _summary(parts, resampled[group], is_signed, replicates)
-        rows.append({**dict(zip(by, group)), **number})
+    known = {}
+    for group, of_group in parts.items():
+        if len(of_group) == complete:
+            resampled, estimates = _estimates(of_group, metric, people, limits, known)
+            number = _summary(estimates, resampled, is_signed, replicates)
+            rows.append({**dict(zip(by, group)), **number})
     table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
-    table["unit"] = unit
+    table["unit"] = "frames" if "frame" in scores else "videos"
     if metric in WITH_THRESHOLD:
         table["over"] = table["over"].where(table["over"] == "", table["over"] + ", threshold")
     name = metric.__name__ if callable(metric) else metric
@@ -195,308 +211,26 @@ def _named(minus: Sequence[Mapping[str, Any]]) -> str:
 def _refuse_unknown(
     scores: pd.DataFrame,
     metric: str | Function,
-    columns: Sequence[str],
+    names: Sequence[str],
     minus: Sequence[Mapping[str, Any]],
     thresholds: Thresholds | None,
 ) -> None:
     """Raise :class:`DfnbError` for a call of :func:`measure` that would give an empty table.
 
-    ``columns`` are those that the scores need: of groups, of what is averaged, of the metric.
+    ``names`` are the columns of groups and of what is averaged.
     """
+    columns = [*names, *([] if callable(metric) or metric in METRICS else [metric])]
     for name in columns:
         if name not in scores:
             raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
     for name, value in chain(*(counterpart.items() for counterpart in minus)):
-        if name not in columns:
+        if name not in names:
             raise DfnbError(f"what is subtracted has another {name}: add {name} to by or mean_over")
         known = [*scores[name].astype("category").cat.categories]  # also of rows not selected
         if value not in known and len(scores):
             raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
-    needed = ("test_set", "seed", "collapsed", "cluster", "label")
-    lacking = [name for name in needed if name not in scores]
-    if lacking and len(scores):
-        have = ", ".join(map(str, scores))
-        raise DfnbError(
-            f"the scores lack {', '.join(lacking)} (they have {have}); dfnb.measure takes a table "
-            "of your own, and completes it"
-        )
     if metric in WITH_THRESHOLD and thresholds is None:
         raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
-
-
-def _groups(
-    by_set: Sequence[pd.DataFrame],
-    metric: str | Function,
-    by: Sequence[str],
-    averaged: Sequence[str],
-    minus: Sequence[Mapping[str, Any]],
-    thresholds: Thresholds,
-    replicates: int,
-    with_people: bool,
-) -> dict[tuple, list[Estimate]]:
-    """The parts of each group's mean, by the group's values of ``by``.
-
-    Groups that lack one of the averaged values are left out. The arguments are those of
-    :func:`measure`, ``by_set`` its scores of each test set.
-    """
-    names = [*by, *averaged]
-    people = replicates if with_people else 0
-    limits = {}
-    for key, limit in thresholds.items():  # the replicates of a threshold are fewer, and repeat
-        repeated = np.resize(limit[1:], replicates) if len(limit) > 1 else []
-        limits[key] = np.append(limit[:1], repeated)
-    estimates = {}
-    for rows in by_set:
-        estimates |= _of_test_set(rows, metric, names, limits, people)
-    for counterpart in minus:
-        estimates = _subtracted(estimates, names, counterpart)
-    groups = defaultdict(list)
-    for key, estimate in estimates.items():
-        groups[key[: len(by)]].append(estimate)
-    complete = max(map(len, groups.values()), default=0)
-    return {group: parts for group, parts in groups.items() if len(parts) == complete}
-
-
-# ---------------------------------------------------------------- one test set
-
-
-def _needs_two_classes(metric: str | Function) -> bool:
-    """Whether a metric compares real with fake units."""
-    return getattr(metric, "two_classes", True) if callable(metric) else metric in TWO_CLASSES
-
-
-def _of_test_set(
-    scores: pd.DataFrame,
-    metric: str | Function,
-    names: Sequence[str],
-    thresholds: Thresholds,
-    people: int,
-) -> dict[tuple, Estimate]:
-    """The estimate of every group of one test set, keyed by its values in the columns ``names``.
-
-    ``scores`` are those of :func:`measure` with the column ``value``: the score or measure, and
-    ``people`` the number of replicates in which people are drawn. Groups without a threshold, or
-    without both classes, are left out where the metric needs them.
-    """
-    if metric in WITH_THRESHOLD:
-        scores = scores[scores["detector"].isin([name for name, _ in thresholds])]
-    if metric == FALSE_POSITIVE_RATE:
-        scores = scores[scores["label"] == 0]
-    scores = scores.assign(label=scores["label"] == 1)
-    # Sorted, because test sets with the same people must be resampled alike, see cluster_weights;
-    # as texts, because categories would be sorted in an order of their own.
-    scores["cluster"], clusters = pd.factorize(scores["cluster"].astype(object), sort=True)
-    weights = np.ones((1, len(clusters)))  # the sample alone
-    if people:
-        # 0: the cluster has real units only, 1: both, 2: fake units only.
-        stratum = scores.groupby("cluster")["label"].agg(["any", "all"]).sum(axis=1)
-        weights = statistics.cluster_weights(clusters, stratum, people)
-    if "method" in names and _needs_two_classes(metric):  # the same real units for each method
-        is_real = scores["method"] == "real"
-        parts = [scores.head(0)]  # there may be no method
-        for method in scores.loc[~is_real, "method"].unique():
-            of_method = scores[is_real | (scores["method"] == method)]
-            parts.append(of_method.assign(method=method))
-        scores = pd.concat(parts)
-    estimates = {}
-    for key, group in scores.groupby(list(names), observed=True, sort=False):
-        if not _needs_two_classes(metric) or group["label"].nunique() == 2:
-            estimates[key] = _estimate(group, metric, weights, thresholds)
-    return estimates
-
-
-def _estimate(
-    group: pd.DataFrame,
-    metric: str | Function,
-    weights: Array,
-    thresholds: Thresholds,
-) -> Estimate:
-    """The metric of one group at each of its seeds, under each row of ``weights``.
-
-    Args:
-        group: Rows of a group of :func:`_of_test_set`: ``value`` is the score or measure, ``label``
-            True for fake, ``cluster`` the number of a column of ``weights``. For
-            FALSE_POSITIVE_RATE they are real ones alone.
-        metric: For :func:`measure`.
-        weights: (1 + replicates, clusters) or, where people are not resampled, (1, clusters).
-        thresholds: For :func:`measure`.
-    """
-    values = []
-    collapsed = []
-    threshold = None
-    has_interval = True
-    columns = [group[name].to_numpy() for name in ("value", "label", "cluster", "collapsed")]
-    seed_of_unit = group["seed"].to_numpy()
-    seeds = np.unique(seed_of_unit)
-    for seed in seeds:
-        is_of_seed = seed_of_unit == seed
-        value, label, cluster, is_collapsed = (column[is_of_seed] for column in columns)
-        if metric in WITH_THRESHOLD:
-            threshold = thresholds[group["detector"].iloc[0], seed]
-            has_interval &= len(threshold) > 1  # it has replicates
-        if callable(metric):
-            of_seed = np.array([metric(value, label, row[cluster]) for row in weights], dtype=float)
-        elif metric == "AUC":
-            of_seed = statistics.auc(value, label, cluster, weights)
-        elif metric == "EER":
-            of_seed = statistics.eer(value, label, cluster, weights)
-        elif metric == TPR:
-            of_seed = statistics.tpr_at(value, label, cluster, weights, 0.05)
-        elif metric in (ACCURACY, AT_THRESHOLD):
-            threshold = np.array([0.5]) if metric == ACCURACY else threshold
-            fpr = statistics.mean(value[~label], cluster[~label], weights, threshold)
-            tpr = statistics.mean(value[label], cluster[label], weights, threshold)
-            of_seed = (1 - fpr + tpr) / 2
-        else:
-            of_seed = statistics.mean(value, cluster, weights, threshold)
-        values.append(of_seed)
-        collapsed.append(is_collapsed[0])
-    first = group.iloc[0]  # of a group, all rows are of one detector and test set
-    # Every seed has the same units: those of the last are counted.
-    n_fake = label.sum()
-    clusters = independent = len(np.unique(cluster))
-    by_label = [cluster[label], cluster[~label]]
-    fewest = min(len(np.unique(of_label)) for of_label in by_label if len(of_label))
-    if _needs_two_classes(metric):  # a pair takes its real and its fake unit from two clusters
-        independent = min(fewest, clusters // 2)
-    return Estimate(
-        test_set=str(first["test_set"]),
-        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
-        seeds=seeds,
-        values=np.array(values),
-        collapsed=np.array(collapsed),
-        counts=np.array([len(label) - n_fake, n_fake, clusters, independent]),
-        fewest=fewest if has_interval else 1,
-    )
-
-
-# ---------------------------------------------------------------- cross-fitted test sets
-
-
-def cross_fitted(
-    scores: pd.DataFrame,
-    by: Names = "detector",
-    minus: Sequence[Mapping[str, Any]] = (),
-) -> pd.DataFrame:
-    """The AUC of each group over folds of few people, each fold scored by a network of its own.
-
-    Compared are a fake and a real of *different clusters*, within a fold and a seed. The
-    comparisons that the fake wins (a tie is half of one) are summed over the folds and divided by
-    the number of comparisons; the value is the mean over seeds. Scores of two networks are never
-    compared, since they differ in their scale. A fake and a real of one cluster are not, since a
-    fake and its own original are told apart more easily than other pairs, and in a small fold they
-    are many.
-
-    The interval is of delete-one-cluster pseudo-values, which lie around the value as the clusters
-    do, and of the seeds. The trained networks are held fixed: it does not cover other training
-    people. Collapsed runs count, and ``collapsed`` is 0: with the few people of a fold a low
-    validation AUC is no proof of a collapse, and a mean without such a run would look better.
-
-    Args:
-        scores: Rows of :func:`dfnb.report.reading.scores`; each test set is a fold.
-        by: The columns that name a group.
-        minus: As for :func:`measure`. Both sides must have the same clusters.
-
-    Returns a table as :func:`measure` does; seeds that lack a fold of their dataset are left out,
-    and groups without any whole seed. Raises :class:`DfnbError` for a cluster in two folds.
-    """
-    by = [by] if isinstance(by, str) else list(by)
-    _refuse_unknown(scores, "AUC", [*by, "score"], minus, None)
-    fold = scores["test_set"].astype(str)
-    scores = scores.assign(test_set=fold, dataset=fold.str.replace(FOLD, "", regex=True))
-    folds_of = scores.groupby(["dataset", "cluster"], observed=True)["test_set"].nunique()
-    if len(folds_of) and folds_of.max() > 1:
-        raise DfnbError(f"the cluster {folds_of.idxmax()[1]!r} is in two folds; name folds alone")
-    all_folds = scores.groupby("dataset")["test_set"].nunique()
-    estimates = {}
-    for key, group in scores.groupby(by, observed=True, sort=False):
-        expected = all_folds[group["dataset"].unique()].sum()
-        whole = group[group.groupby("seed")["test_set"].transform("nunique") == expected]
-        if whole["label"].nunique() == 2:
-            estimates[key] = _of_folds(whole)
-    for counterpart in minus:
-        estimates = _subtracted(estimates, by, counterpart)
-    rows = [
-        {**dict(zip(by, group)), **_jackknifed(estimate, bool(minus))}
-        for group, estimate in estimates.items()
-    ]
-    table = pd.DataFrame(rows, columns=[*by, *SUMMARY])
-    unit = "frames" if "frame" in scores else "videos"
-    return table.assign(unit=unit, metric="AUC", minus=_named(minus))
-
-
-def _of_folds(group: pd.DataFrame) -> Estimate:
-    """The cross-fitted AUC of one group at each seed: of all clusters, then without each of them.
-
-    Every seed has all folds, and so the same videos.
-    """
-    cluster, names = pd.factorize(group["cluster"].astype(str), sort=True)
-    group = group.assign(cluster=cluster, label=group["label"] == 1)
-    values = {}
-    for seed, rows in group.groupby("seed"):
-        won = np.zeros(1 + len(names))  # comparisons that the fake wins: all, then those of each
-        made = np.zeros(1 + len(names))
-        independent = 0  # pairs of a fake and a real at once in which no cluster occurs twice
-        for _, of_fold in rows.groupby("test_set"):
-            fakes, reals = of_fold[of_fold["label"]], of_fold[~of_fold["label"]]
-            fake, real = fakes["score"].to_numpy()[:, np.newaxis], reals["score"].to_numpy()
-            pairs = fakes["cluster"].to_numpy()[:, np.newaxis], reals["cluster"].to_numpy()
-            is_compared = pairs[0] != pairs[1]  # (fakes, reals)
-            wins = is_compared * ((fake > real) + (fake == real) / 2)
-            for sums, each in ((won, wins), (made, is_compared)):
-                sums[0] += each.sum()
-                sums[1:] += np.bincount(fakes["cluster"], each.sum(axis=1), len(names))
-                sums[1:] += np.bincount(reals["cluster"], each.sum(axis=0), len(names))
-            clusters = [side["cluster"].nunique() for side in (fakes, reals, of_fold)]
-            independent += min(*clusters[:2], clusters[2] // 2)
-        won[1:], made[1:] = won[0] - won[1:], made[0] - made[1:]
-        values[seed] = won / made
-    is_fake = rows["label"]
-    first = group.iloc[0]
-    return Estimate(
-        test_set=", ".join(sorted(group["test_set"].unique())),
-        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
-        seeds=np.array([*values]),
-        values=np.array([*values.values()]),
-        collapsed=np.zeros(len(values), bool),
-        counts=np.array([(~is_fake).sum(), is_fake.sum(), len(names), independent]),
-        fewest=len(names),
-    )
-
-
-def _jackknifed(estimate: Estimate, is_signed: bool) -> dict[str, Any]:
-    """The SUMMARY, but for ``unit``, of the mean over seeds of what :func:`_of_folds` gives."""
-    of_seeds = estimate.values[:, 0]
-    value = of_seeds.mean()
-    n_real, n_fake, clusters, independent = estimate.counts.tolist()
-    seeds = len(of_seeds)
-    pseudo_values = clusters * value - (clusters - 1) * estimate.values[:, 1:].mean(axis=0)
-    of_people = pseudo_values.var(ddof=1) / clusters
-    between_seeds = of_seeds.var(ddof=1) / seeds if seeds > 1 else 0.0
-    error, degrees = NAN, clusters - 1
-    if estimate.fewest > 1:
-        error = (of_people + between_seeds) ** 0.5
-        if between_seeds:  # Satterthwaite's, as in _error
-            parts = of_people**2 / (clusters - 1) + between_seeds**2 / (seeds - 1)
-            degrees = error**4 / parts
-    low, high = statistics.interval(value, error, degrees, not is_signed, independent)
-    p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
-    over = "people, seeds" if seeds > 1 else "people"
-    folds = estimate.test_set.split(", ")
-    return {
-        **dict(zip(NUMBER, (value, low, high, error, degrees, p))),
-        "n_real": n_real,
-        "n_fake": n_fake,
-        "clusters": clusters,
-        "seeds": seeds,
-        "collapsed": 0,
-        "sets": len(folds),
-        "of_trainings": estimate.trainings,
-        "of_seeds": tuple(estimate.seeds.tolist()),
-        "seed_values": tuple(of_seeds.tolist()),
-        "of_sets": tuple(folds),
-        "over": "" if np.isnan(low) else over,
-    }
 
 
 def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.DataFrame:
@@ -510,61 +244,322 @@ def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.Dat
         originals: The original's name by that of the fake.
     """
     keys = ["detector", "seed", "test_set", "video"]
-    real = scores[scores["label"] == 0].set_index(keys)["score"]
+    real = scores[scores["label"] == 0].set_index(keys)["log_odds"]
     of_original = scores.assign(video=scores["video"].map(originals))[keys]
     there = real.reindex(pd.MultiIndex.from_frame(of_original)).to_numpy()
-    above = np.sign(scores["score"] - there) / 2 + 0.5
+    above = np.sign(scores["log_odds"] - there) / 2 + 0.5
     return scores.assign(**{"above its original": above.where(scores["label"] == 1)})
 
 
-# ---------------------------------------------------------------- differences and means
+# ---------------------------------------------------------------- groups of units
 
 
-def _subtracted(
-    estimates: Mapping[tuple, Estimate],
+def _needs_two_classes(metric: str | Function) -> bool:
+    """Whether a metric compares real with fake units."""
+    return getattr(metric, "two_classes", True) if callable(metric) else metric in TWO_CLASSES
+
+
+def _units(
+    scores: pd.DataFrame,
+    metric: str | Function,
     names: Sequence[str],
-    minus: Mapping[str, Any],
-) -> dict[tuple, Estimate]:
-    """Each estimate minus its counterpart: the same group, but with the values of ``minus``.
+    averaged: Sequence[str],
+    thresholds: Thresholds,
+) -> tuple[pd.DataFrame, Array]:
+    """The units that are measured, and the names of clusters.
 
-    The keys are a group's values of ``names``. Groups without a counterpart are left out. The
-    comparison is paired: replicates are subtracted one by one, and each seed from the same seed.
-    Seeds that one side lacks are left out. A pair with a collapsed run counts as collapsed. The
-    counts are those of the estimate subtracted from.
+    The table has the columns ``names``, of Trainings, ``seed`` and ``collapsed``; ``unit``, a
+    number for each KEY; ``value``, the score or measure; ``label``, True for fake; ``cluster``, a
+    number; ``test_set``, of folds that are averaged the name of their dataset; ``of_set``, the name
+    of the fold, ``fold``, its number, and ``folds``, how many there are. The arguments are those of
+    :func:`measure`.
     """
-    differences = {}
-    for key, first in estimates.items():
-        second_key = tuple(minus.get(name, value) for name, value in zip(names, key))
-        if second_key == key or second_key not in estimates:
-            continue
-        second = estimates[second_key]
-        seeds = np.intersect1d(first.seeds, second.seeds)
-        if not len(seeds):
-            continue
-        first, second = first.of_seeds(seeds), second.of_seeds(seeds)
-        collapsed = first.collapsed | second.collapsed
-        sides = (first.values[:, 0], second.values[:, 0])
-        # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error:
-        # the interval would be too narrow.
-        at_bound = any(_are_at_bound(of_side[_counted(collapsed)]) for of_side in sides)
-        differences[key] = first._replace(
-            trainings=tuple(dict.fromkeys([*first.trainings, *second.trainings])),
-            values=first.values - second.values,
-            collapsed=collapsed,
-            fewest=1 if at_bound else min(first.fewest, second.fewest),  # 1: no interval
+    column = "score" if callable(metric) or metric in METRICS else metric
+    table = as_table(scores, [column], [*names, "seed"])
+    table["value"] = table["log_odds" if metric in RANKED else column]
+    table["unit"] = table.groupby([name for name in KEY if name in table], observed=True).ngroup()
+    if metric in WITH_THRESHOLD:
+        table = table[table["detector"].isin([name for name, _ in thresholds])]
+    if metric == FALSE_POSITIVE_RATE:
+        table = table[table["label"] == 0]
+    # Other columns are dropped, because selecting a group copies all columns.
+    kept = {*names, *Trainings._fields, "test_set", "seed", "method", "collapsed"}
+    kept |= {"cluster", "label", "unit", "value"}
+    units = table[[name for name in table if name in kept]].dropna(subset="value")
+    units["of_set"] = units["test_set"] = units["test_set"].astype(str)
+    sets = units["of_set"].unique()
+    if len(sets) > 1 and "test_set" not in names:
+        raise DfnbError(f"{len(sets)} test sets: add test_set to by or mean_over")
+    if "test_set" in averaged:
+        units["test_set"] = units["of_set"].map({name: re.sub(FOLD, "", name) for name in sets})
+    units["fold"] = pd.factorize(units["of_set"])[0]
+    units["folds"] = units.groupby("test_set")["fold"].transform("nunique")
+    # Sorted, because test sets with the same people must be resampled alike, see cluster_weights;
+    # as texts, because categories would be sorted in an order of their own.
+    units["cluster"], clusters = pd.factorize(units["cluster"].astype(object), sort=True)
+    units["label"] = units["label"] == 1
+    if "method" in names and _needs_two_classes(metric):  # the same real units for each method
+        is_real = units["method"] == "real"
+        parts = [units.head(0)]  # there may be no method
+        for method in units.loc[~is_real, "method"].unique():
+            of_method = units[is_real | (units["method"] == method)]
+            parts.append(of_method.assign(method=method))
+        units = pd.concat(parts)
+    return units, clusters
+
+
+def _groups(
+    units: pd.DataFrame,
+    metric: str | Function,
+    names: Sequence[str],
+) -> dict[tuple, pd.DataFrame]:
+    """The units of each group by its values of ``names``, with seed and ``unit`` as their index."""
+    whole = _whole(units, metric, [*names, "seed"]).sort_values("test_set", kind="stable")
+    grouped = whole.set_index(["seed", "unit"]).groupby(names, observed=True, sort=False)
+    return dict(iter(grouped))
+
+
+def _whole(units: pd.DataFrame, metric: str | Function, by: Sequence[str]) -> pd.DataFrame:
+    """The units without seeds that lack a fold of their dataset, or one of two classes."""
+    of_seed = units.groupby(by, observed=True)
+    is_whole = of_seed["of_set"].transform("nunique") == units["folds"]
+    if _needs_two_classes(metric):
+        is_whole &= of_seed["label"].transform("nunique") == 2
+    return units[is_whole]
+
+
+def _compared(
+    key: tuple,
+    groups: Mapping[tuple, pd.DataFrame],
+    names: Sequence[str],
+    minus: Sequence[Mapping[str, Any]],
+    metric: str | Function,
+) -> Compared | None:
+    """A group and its counterparts: the same group, but with the values of ``minus``.
+
+    They are joined on seed and unit: what not all of them have is left out. None where the group is
+    its own counterpart, where it has none, or nothing in common with it.
+    """
+    terms = [(1, key)]
+    for counterpart in minus:
+        terms += [
+            (-sign, tuple(counterpart.get(name, value) for name, value in zip(names, each)))
+            for sign, each in terms
+        ]
+    signs, keys = zip(*terms)
+    if len({*keys}) < len(keys) or not groups.keys() >= {*keys}:
+        return None
+    sides = [groups[each] for each in keys]
+    unpaired = set()
+    # Two methods, for example, are tried on different videos: these are joined on the seed alone.
+    if {*chain(*minus)}.isdisjoint(KEY):
+        common = reduce(pd.Index.intersection, [side.index for side in sides])
+        seeds = {*common.get_level_values("seed")}
+        left_out = chain(*(side.index.difference(common) for side in sides))
+        unpaired = {unit for seed, unit in left_out if seed in seeds}
+        if unpaired:
+            sides = [side[side.index.isin(common)] for side in sides]
+            sides = [_whole(side, metric, ["seed"]) for side in sides]
+    seeds = reduce(pd.Index.intersection, [side.index.unique("seed") for side in sides])
+    return Compared(signs, sides, len(unpaired)) if len(seeds) else None
+
+
+# ---------------------------------------------------------------- a number of each group
+
+
+class _People:
+    """How often each cluster of test sets counts in a replicate; people are so wherever they occur.
+
+    Args:
+        units: Of :func:`_units`.
+        names: Of the clusters, by number.
+        replicates: Of the bootstrap.
+    """
+
+    def __init__(self, units: pd.DataFrame, names: Array, replicates: int) -> None:
+        of_cluster = units.groupby(["test_set", "cluster"])["label"]
+        self.is_fake = of_cluster.agg(["any", "all"])  # some of its units, all of its units
+        self.names = names
+        self.replicates = replicates
+        self.known = {}
+
+    def are_shared(self, sets: Sequence[str]) -> bool:
+        """Whether two of these test sets share people."""
+        people = [{*self.is_fake.loc[name].index} for name in sets]
+        return any(
+            len(one & other) > MOST_BY_CHANCE * min(len(one), len(other))
+            for one, other in combinations(people, 2)
         )
-    return differences
+
+    def weights(self, sets: tuple[str, ...]) -> pd.DataFrame:
+        """Weights for the sample and each replicate, a column per cluster in these sets."""
+        if sets not in self.known:
+            of_cluster = self.is_fake.loc[[*sets]].groupby("cluster")
+            # 0: the cluster has real units only, 1: both, 2: fake units only.
+            stratum = of_cluster["any"].any().astype(int) + of_cluster["all"].all()
+            names = self.names[stratum.index]
+            drawn = statistics.cluster_weights(names, stratum.to_numpy(), self.replicates)
+            self.known[sets] = pd.DataFrame(drawn, columns=stratum.index)
+        return self.known[sets]
 
 
-def _resampled(parts: Sequence[Estimate], same_people: bool) -> tuple[str, ...]:
-    """What is resampled beside seeds for the mean of these parts: "people", "test sets" or both.
+def _estimates(
+    parts: Sequence[Compared],
+    metric: str | Function,
+    people: _People,
+    thresholds: Thresholds,
+    known: dict[tuple, Estimate],
+) -> tuple[tuple[str, ...], list[Estimate]]:
+    """What is resampled beside seeds for the mean of these parts, and the estimate of each.
 
-    Where test sets are resampled, their spread contains already that of the people who are in one
-    set only. ``same_people`` says whether all are in every set.
+    ``known`` are the estimates that were made before: many groups have one counterpart.
     """
-    if len({part.test_set for part in parts}) < FEWEST_SETS:
-        return ("people",)
-    return ("people", "test sets") if same_people else ("test sets",)
+    sets = tuple(dict.fromkeys(part.sides[0]["test_set"].iloc[0] for part in parts))
+    are_shared = people.are_shared(sets)
+    # Where test sets are resampled, their spread contains already that of the people who are in one
+    # set only.
+    resampled = ("people", "test sets") if are_shared else ("test sets",)
+    if len(sets) < FEWEST_SETS:
+        resampled = ("people",)
+    estimates = []
+    for part in parts:
+        drawn = sets if are_shared else (part.sides[0]["test_set"].iloc[0],)
+        weights = people.weights(drawn)
+        weights = weights if "people" in resampled else weights.head(1)
+        keys = [(id(side), drawn, len(weights)) for side in part.sides]
+        for key, side in zip(keys, part.sides):
+            if key not in known:
+                known[key] = _estimate(side, metric, weights, thresholds)
+        sides = [known[key] for key in keys]
+        estimates.append(_difference(sides, part.signs, part.unpaired))
+    return resampled, estimates
+
+
+def _estimate(
+    units: pd.DataFrame,
+    metric: str | Function,
+    weights: pd.DataFrame,
+    thresholds: Thresholds,
+) -> Estimate:
+    """The metric of one group at each of its seeds, under each row of ``weights``.
+
+    Args:
+        units: Of :func:`_groups`.
+        metric: For :func:`measure`.
+        weights: Of :class:`_People` or, where people are not resampled, its first row.
+        thresholds: For :func:`measure`, with as many replicates as the bootstrap.
+    """
+    first = units.iloc[0]  # all are of one detector and test set
+    is_folded = first["of_set"] != first["test_set"]
+    two_classes = _needs_two_classes(metric)
+    seed, unit = (units.index.get_level_values(name).to_numpy() for name in units.index.names)
+    columns = [units[name].to_numpy() for name in ("value", "label", "fold", "cluster")]
+    column_of = pd.Index(weights.columns).get_indexer(columns[-1])  # of the weights
+    values, collapsed, fewest = [], [], []
+    for each in np.unique(seed):
+        value, label, fold, cluster, column = (
+            of_all[seed == each] for of_all in (*columns, column_of)
+        )
+        limit = thresholds[first["detector"], each] if metric in WITH_THRESHOLD else None
+        is_fixed = limit is not None and len(limit) == 1  # too uncertain for an interval
+        values.append(
+            _value(metric, value, label, fold, column, weights.to_numpy(), limit, is_folded)
+        )
+        # A seed with folds has collapsed if all of their trainings have.
+        collapsed.append(units["collapsed"].to_numpy()[seed == each].all())
+        by_label = [_count(cluster[is_in]) for is_in in (label, ~label) if is_in.any()]
+        is_too_few = two_classes and _count(cluster) < FEWEST_CLUSTERS
+        fewest.append(1 if is_too_few or is_fixed else min(by_label))
+    _, place = np.unique(unit, return_index=True)  # each unit once
+    _, label, fold, cluster = (column[place] for column in columns)
+    independent = _count(cluster)
+    if two_classes:  # a pair takes its real and its fake unit from two clusters
+        independent = 0
+        for each in np.unique(fold):
+            parts = [cluster[is_in & (fold == each)] for is_in in (label, ~label)]
+            independent += min(*map(_count, parts), _count(np.concatenate(parts)) // 2)
+    return Estimate(
+        test_set=first["test_set"],
+        of_sets=tuple(units["of_set"].unique()),
+        trainings=(Trainings(*(str(first.get(name, "")) for name in Trainings._fields)),),
+        seeds=np.unique(seed),
+        values=np.array(values),
+        collapsed=np.array(collapsed),
+        counts=np.array([(~label).sum(), label.sum(), _count(cluster), independent]),
+        fewest=min(fewest),
+    )
+
+
+def _count(values: Array) -> int:
+    """How many different values there are."""
+    return len(np.unique(values))
+
+
+def _value(
+    metric: str | Function,
+    value: Array,
+    label: Array,
+    fold: Array,
+    cluster: Array,
+    weights: Array,
+    threshold: Array | None,
+    is_folded: bool,
+) -> Array:
+    """The metric of the units of a seed, (rows of weights,); of folds, but for the AUC, their mean.
+
+    Args:
+        metric: For :func:`measure`.
+        value: (n,), the scores or measures of the units.
+        label: (n,) bool, True for fake.
+        fold: (n,) int.
+        cluster: (n,), the column of ``weights`` of each.
+        weights: (1 + replicates, clusters), or (1, clusters).
+        threshold: (1 + replicates,), or (1,) if it is fixed; for a metric WITH_THRESHOLD.
+        is_folded: Whether each fold is tested by a network of its own.
+    """
+    if metric == "AUC":
+        return statistics.auc(value, label, cluster, weights, fold if is_folded else None)
+    if is_folded:
+        columns = value, label, fold, cluster
+        folds = [[column[fold == each] for column in columns] for each in np.unique(fold)]
+        values = [_value(metric, *of_fold, weights, threshold, False) for of_fold in folds]
+        return pd.DataFrame(values).mean().to_numpy()  # without folds that lack a class in a draw
+    if callable(metric):
+        return np.array([metric(value, label, row[cluster]) for row in weights], dtype=float)
+    if metric == "EER":
+        return statistics.eer(value, label, cluster, weights)
+    if metric == TPR:
+        return statistics.tpr_at(value, label, cluster, weights, 0.05)
+    if metric in (ACCURACY, AT_THRESHOLD):
+        threshold = np.array([0.5]) if metric == ACCURACY else threshold
+        fpr = statistics.mean(value[~label], cluster[~label], weights, threshold)
+        tpr = statistics.mean(value[label], cluster[label], weights, threshold)
+        return (1 - fpr + tpr) / 2
+    return statistics.mean(value, cluster, weights, threshold)
+
+
+def _difference(sides: Sequence[Estimate], signs: Sequence[int], unpaired: int) -> Estimate:
+    """The sum of estimates with these signs, replicate by replicate and seed by seed.
+
+    A pair with a collapsed run counts as collapsed. The counts are those of the first.
+    """
+    seeds = reduce(np.intersect1d, [side.seeds for side in sides])
+    sides = [side.of_seeds(seeds) for side in sides]
+    collapsed = np.any([side.collapsed for side in sides], axis=0)
+    # A side that is 0 or 1 at every seed is so in every replicate, too, as if it had no error: the
+    # interval would be too narrow.
+    is_counted = _counted(collapsed)
+    at_bound = len(sides) > 1 and any(_are_at_bound(side.values[is_counted, 0]) for side in sides)
+    return sides[0]._replace(
+        trainings=tuple(dict.fromkeys(chain(*(side.trainings for side in sides)))),
+        values=sum(sign * side.values for sign, side in zip(signs, sides)),
+        collapsed=collapsed,
+        counts=np.append(sides[0].counts, unpaired),
+        fewest=1 if at_bound else min(side.fewest for side in sides),  # 1: no interval
+    )
+
+
+# ---------------------------------------------------------------- means
 
 
 def _counted(collapsed: Array) -> Array:
@@ -601,8 +596,13 @@ def _summary(
     collapsed = np.any([each.collapsed for each in common], axis=0)
     counted = seeds[_counted(collapsed)]
     estimates = [each.of_seeds(counted) for each in common]
-    counts = {each.test_set: each.counts for each in estimates}  # each set counts once
-    n_real, n_fake, clusters, independent = sum(counts.values())
+    counts = defaultdict(list)
+    for each in estimates:
+        counts[each.test_set].append(each.counts)
+    # Each set counts once.
+    totals = sum(np.max(of_set, axis=0) for of_set in counts.values()).tolist()
+    n_real, n_fake, clusters, independent, unpaired = totals
+    sets = tuple(dict.fromkeys(chain(*(each.of_sets for each in estimates))))
     number = _mean(estimates, resampled, is_signed, replicates, independent)
     over = [*resampled, "seeds"] if len(counted) > 1 else resampled
     return {
@@ -610,13 +610,14 @@ def _summary(
         "n_real": n_real,
         "n_fake": n_fake,
         "clusters": clusters,
+        "unpaired": unpaired,
         "seeds": len(counted),
         "collapsed": collapsed.sum(),
-        "sets": len(counts),
+        "sets": len(sets),
         "of_trainings": tuple(dict.fromkeys(chain(*(each.trainings for each in estimates)))),
         "of_seeds": tuple(counted.tolist()),
         "seed_values": tuple(np.mean([each.values[:, 0] for each in estimates], axis=0).tolist()),
-        "of_sets": tuple(counts),
+        "of_sets": sets,
         "over": "" if np.isnan(number["low"]) else ", ".join(over),
     }
 

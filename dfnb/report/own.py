@@ -3,25 +3,14 @@
 Nothing here needs torch, a model or a dataset.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from dfnb.report import metrics
-from dfnb.report.reading import UNITS
-from dfnb.store.scores import KEY_TYPES, KEYS, check_scores
+from dfnb.store.units import DEFAULTS, UNITS, as_table, per_video
 from facesets.checks import DfnbError
-
-log = logging.getLogger(__name__)
-
-# Names of other libraries for the columns that a table needs.
-ALSO_CALLED = {"label": ("y_true",), "score": ("y_score", "logit", "logits", "log_odds")}
-# Columns that metrics.measure groups by, and what a table without them has.
-DEFAULTS = {"detector": "the table", "test_set": "the table", "seed": 0, "collapsed": False}
 
 
 def measure(
@@ -36,18 +25,19 @@ def measure(
     Args:
         table: Of :func:`dfnb.predict`, or any other with the columns ``label`` (0 real, 1 fake),
             also called ``y_true``, and ``score`` = P(fake) in [0, 1], also ``y_score``; or logits
-            of being fake, called ``logit``, ``logits`` or ``log_odds``. It may have ``video``: the
-            score of a video is the mean over its rows; else each row is a video. Videos that share
+            of being fake, called ``logit``, ``logits`` or ``log_odds``. A video is named by
+            ``video``, ``method`` and ``test_set`` together; without ``video`` each row is one. Its
+            score is the mean over its frames, which the column ``frame`` numbers. Videos that share
             people must have one value of ``cluster``, by which intervals are made; without it each
-            video is its own, and a warning says so. ``detector``, ``seed``, ``test_set``,
-            ``method`` and any other column may group the rows.
+            video is its own, and a warning says so. ``detector``, ``seed`` and any other column may
+            group the rows.
         metric: AUC, EER, accuracy, a column or a function, see :func:`dfnb.report.measure`, as for
             the rest and for the table that is returned.
         by: The columns that name a group.
         mean_over: Columns whose values are averaged.
         minus: What is subtracted, such as the name of a detector.
 
-    Raises :class:`DfnbError` for columns that are missing, and for labels and scores that are none.
+    Raises :class:`DfnbError` as :func:`dfnb.store.units.as_table`.
 
     Example::
 
@@ -56,7 +46,7 @@ def measure(
     groups = [
         name for names in (by, mean_over) for name in ([names] if isinstance(names, str) else names)
     ]
-    own = [metric] if isinstance(metric, str) and metric in pd.DataFrame(table) else []
+    own = [metric] if isinstance(metric, str) and metric in table else []
     return metrics.measure(videos(table, groups, own), metric, by, mean_over, minus)
 
 
@@ -94,8 +84,7 @@ def auc(
     rows = videos(table).assign(detector="a")
     if minus is not None:
         rows = pd.concat([rows, videos(minus).assign(detector="b")], ignore_index=True)
-        # A video of both tables has two rows with the same name, cluster and label; the method
-        # follows from the label.
+        # A video of both tables has two rows with the same name, cluster and label.
         unmatched = rows[~rows.duplicated(UNITS["video"], keep=False)]
         if len(unmatched):
             raise DfnbError(
@@ -113,55 +102,13 @@ def videos(
     groups: Sequence[str] = (),
     values: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row per video of a table of scores, with all columns that :func:`metrics.measure` reads.
+    """One row per video of a table of scores, see :func:`dfnb.store.units.as_table`.
 
-    A row is of one value of the columns ``groups``, and the mean over a video's rows of ``score``
-    and of the columns ``values``. Raises :class:`DfnbError` for a table with errors.
+    A row is of one value of the columns ``groups``, and the mean over a video's frames of ``score``
+    and of the columns ``values``.
     """
-    frames = pd.DataFrame(table)
-    if {*frames.index.names} & {*KEYS}:  # as after set_index or groupby
-        frames = frames.reset_index()
-    frames = _completed(frames.reset_index(drop=True), groups)
-    others = [name for name in groups if name not in {*DEFAULTS, *KEYS}]
-    parts = frames.groupby(others, observed=True, dropna=False) if others else [(None, frames)]
-    for _, rows in parts:
-        check_scores(rows, "the table, which needs labels, 0 real and 1 fake,")
-    keys = dict.fromkeys([*DEFAULTS, *UNITS["video"], *groups])
-    means = frames.astype(KEY_TYPES).groupby([*keys], observed=True)[["score", *values]].mean()
-    # Rounded, because the noise of float64 must not rank videos whose means are equal.
-    return means.round(12).reset_index()
-
-
-def _completed(table: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    """The table with a column for all of DEFAULTS, KEYS and ``score``; raises as :func:`videos`."""
-    there = [*table]
-    for name, others in ALSO_CALLED.items():
-        other = next((other for other in others if other in table), None)
-        if name not in table and other:
-            values = table[other]
-            table = table.assign(**{name: expit(values) if "log" in other else values})
-    for name, value in DEFAULTS.items():
-        table = table if name in table else table.assign(**{name: value})
-    # Without names the rows of two detectors cannot be paired.
-    is_one = len(table[["detector", "seed"]].drop_duplicates()) < 2
-    needed = ["label", "score", *groups, *([] if is_one else ["video"])]
-    if lacking := [name for name in dict.fromkeys(needed) if name not in table]:
-        raise DfnbError(
-            f"the table has no column {' and no '.join(lacking)}; it has {', '.join(there)}: "
-            "rename them (label: 0 real, 1 fake; score: P(fake) in [0, 1]; logits: logit), or add "
-            "what is missing"
-        )
-    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in ("label", "score")}
-    table = table.assign(**numbers)
-    if "video" not in table:
-        table["video"] = table.index.astype(str)
-    if "cluster" not in table or table["cluster"].isna().all():
-        log.warning("The table has no clusters: each video counts as independent of all others.")
-        table["cluster"] = table["video"]
-    if "frame" not in table or table["frame"].isna().all():
-        table["frame"] = table.groupby(["video", *DEFAULTS]).cumcount()
-    table["track"] = table["track"].fillna(0) if "track" in table else 0
-    # What is real is said by the label, which may have been assigned later than the method.
-    fakes = table["method"].astype(object) if "method" in groups else "fake"
-    table["method"] = np.where(table["label"] == 0, "real", fakes)
-    return table
+    rows = as_table(table, ["score", *groups, *values], ["detector", "seed", *groups])
+    if "frame" not in rows:
+        return rows
+    by = dict.fromkeys([*DEFAULTS, *UNITS["video"], *groups])
+    return per_video(rows, by, [*dict.fromkeys(["score", *values])])

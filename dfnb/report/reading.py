@@ -20,7 +20,6 @@ from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
     CONDITION,
-    KEYS,
     TEXTS,
     About,
     Condition,
@@ -29,17 +28,15 @@ from dfnb.store.scores import (
     about_of,
     find,
     read_about,
+    read_rows,
     rows_of,
     state_of,
 )
+from dfnb.store.units import KEYS, UNITS, per_video
 from facesets.checks import DfnbError, suggestion
-from facesets.files import read_table, run_folder, stored_report
+from facesets.files import run_folder, stored_report
 
 Level = Literal["video", "frame"]
-UNITS = {
-    "video": ["video", "cluster", "label", "method"],
-    "frame": list(KEYS),
-}
 # Columns of a table of scores: the fields of a Detector, but its runs, and the rule by which their
 # checkpoints were chosen.
 DETECTOR_COLUMNS = ("detector", "paper", "ablation", "variant", "train_set", "rule")
@@ -66,7 +63,7 @@ class Source(NamedTuple):
 
     def rows(self) -> pd.DataFrame:
         """The scores, a row per frame and condition, with TEXTS as categories."""
-        return rows_of(self.found) if self.found else read_table(self.path, TEXTS)
+        return rows_of(self.found) if self.found else read_rows(self.path)
 
 
 def scores(
@@ -107,8 +104,9 @@ def scores(
       measures of :func:`dfnb.training.localisation.localisation`, the same of the mean training
       mask as ``constant <name>``, and :data:`DIFFERENCES`, NaN where there is no mask.
 
-    Raises :class:`DfnbError` where there are no scores (of maps, the table is empty), and where
-    :func:`detectors` does.
+    Raises :class:`DfnbError` where there are no scores (of maps, the table is empty), where a file
+    has a frame twice, where two files disagree on the label, method or cluster of a frame, and
+    where :func:`detectors` does.
     """
     if level not in UNITS:
         raise DfnbError(f"there is no level {level!r}{suggestion(level, UNITS)}")
@@ -125,6 +123,7 @@ def scores(
     if table.empty:  # no map was measured
         names = [*DETECTOR_COLUMNS, *CONDITION, *KEYS, "place", "seed"]
         return pd.DataFrame(columns=names).astype({"sanity": bool})
+    _refuse_disagreement(table, files)
     if wanted:
         table = _named_unless_whole(table, files[len(own) :])
     known = table["test_set"].unique()
@@ -270,6 +269,28 @@ def _check_versions(files: Iterable[Source], test_sets: Collection[str] | None) 
                 )
 
 
+def _refuse_disagreement(table: pd.DataFrame, files: Iterable[Source]) -> None:
+    """Raise :class:`DfnbError` where two files disagree on a unit: its label, method or cluster.
+
+    So these are one table for the whole report, to which each file adds its scores.
+    """
+    unit = [name for name in ("test_set", "video", "track", "frame") if name in table]
+    known = table.drop_duplicates([*unit, "label", "method", "cluster"])
+    differ = known[known.duplicated(unit)]
+    for first in differ.head(1).to_dict("records"):
+        name, key = first["test_set"], (first["detector"], first["seed"])
+        path = next(
+            source.path
+            for source in files
+            if (source.detector.name, source.run.seed) == key and name in source.about.test_sets
+        )
+        raise DfnbError(
+            f"{path} disagrees with the scores before it on {len(differ)} labels, methods or "
+            f"clusters of {name} (first: video {first['video']}, label {first['label']}, method "
+            f"{first['method']}, cluster {first['cluster']}); move it away, then score again"
+        )
+
+
 @lru_cache(maxsize=8)  # a notebook asks for the same table several times
 def _table_of(
     files: tuple[Source, ...],
@@ -298,6 +319,13 @@ def _parts(
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
         rows = rows[is_wanted].dropna(axis=1, how="all")  # without measures of other rows
+        frames = rows[rows.duplicated([*CONDITION, "video", "track", "frame"])]
+        if len(frames):
+            raise DfnbError(
+                f"{source.path} has {len(frames)} frames twice (first: frame "
+                f"{frames['frame'].iloc[0]} of {frames['video'].iloc[0]} of "
+                f"{frames['test_set'].iloc[0]}); move it away, then score again"
+            )
         if len(rows):
             parts.append(_described(_means(rows, level), source, metadata))
     return parts
@@ -335,14 +363,15 @@ def _means(rows: pd.DataFrame, level: Level) -> pd.DataFrame:
         level: Of the units.
     """
     if "log_odds" in rows:  # rows of maps have none
-        rows = rows.assign(score=expit(rows["log_odds"].astype(float))).drop(columns="log_odds")
+        log_odds = rows["log_odds"].astype(float)
+        rows = rows.assign(log_odds=log_odds, score=expit(log_odds))
     by = [*CONDITION, *UNITS[level]]
-    values = [name for name in rows if name not in {*KEYS, *CONDITION}]
-    means = rows[[*by, *values]]
-    if level == "video":  # of frames, each row is a unit
-        means = means.groupby(by, sort=False, observed=True)[values].mean().reset_index()
-    # Rounding, because the noise of float64 must not rank videos whose means are equal.
-    means = means.assign(**means[values].round(12))
+    values = [name for name in rows if name not in {*KEYS, *CONDITION, "log_odds"}]
+    if level == "video":
+        means = per_video(rows, by, values)
+    else:  # each row is a unit
+        means = rows[[*by, *rows.columns.difference(by, sort=False)]]
+        means = means.assign(**means[values].round(12))
     for name, (first, second) in DIFFERENCES.items():
         if first in means and second in means:
             means[name] = means[first] - means[second]

@@ -9,28 +9,20 @@ A file in ``runs/`` is of one condition, and is there or not. A report has one f
 the conditions that it shows, made of these files, see :func:`dfnb.store.reports.keep`.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from dfnb.store.runs import StoredRun, TrainingRecord
+from dfnb.store.units import KEY_TYPES, KEYS, as_table
 from facesets.checks import Closed, DfnbError
-from facesets.files import in_reports, read_metadata, read_table, run_folder, write_table
-
-# What identifies a frame of a test set, and what is known of it; facesets.frames explains them.
-KEY_TYPES = {
-    "video": str,
-    "track": int,
-    "frame": int,
-    "cluster": str,
-    "label": int,
-    "method": str,
-}
-KEYS = tuple(KEY_TYPES)
+from facesets.files import digest, in_reports, read_metadata, read_table, run_folder, write_table
 
 
 class Condition(NamedTuple):
@@ -51,9 +43,8 @@ class Condition(NamedTuple):
 
 CONDITION = list(Condition._fields)
 CONDITION_TYPES = Condition.__annotations__  # each is a type of a column, too
-TEXT_CONDITIONS = ("test_set", "corruption", "map")  # the texts among CONDITION
 # Read as categories, because pandas compares and groups texts a hundred times slower.
-TEXTS = (*TEXT_CONDITIONS, "video", "cluster", "method")
+TEXTS = ("test_set", "corruption", "map", "video", "cluster", "method")
 
 
 class StoredSet(Closed):
@@ -100,7 +91,9 @@ class About(Closed):
 
 
 State = tuple[int, int, int]  # of a file, see state_of
-_REMEMBERED: dict[Path, tuple[State, About]] = {}  # by file: its metadata in the last state
+# By file: its state, and in this its metadata.
+_REMEMBERED: dict[Path, tuple[State, tuple[About, dict[str, str]]]] = {}
+REMEDY = "take it from a copy, or delete it and score again"
 
 
 # ---------------------------------------------------------------- reading and writing a file
@@ -112,10 +105,48 @@ def read_about(path: Path) -> About:
     A notebook asks for those of a hundred files several times. Raises :class:`DfnbError` where the
     file is damaged.
     """
+    return _metadata(path)[0]
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows of a score file, of these columns or of all, with TEXTS as categories.
+
+    Raises :class:`DfnbError` where the file is damaged.
+    """
+    texts = [name for name in TEXTS if columns is None or name in columns]
+    rows = read_table(path, texts, columns)
+    sha256 = _metadata(path)[1]  # empty in a file of an earlier version
+    expected = {name: value for name, value in sha256.items() if columns is None or name in columns}
+    if sha256 and {name: _sha256(rows[name]) for name in rows} != expected:
+        raise DfnbError(f"{path} is damaged: its rows are not those written; {REMEDY}")
+    return rows
+
+
+def _metadata(path: Path) -> tuple[About, dict[str, str]]:
+    """What :func:`write` put into the metadata of a score file: About, and the sha256 of columns.
+
+    Raises :class:`DfnbError` where the file is damaged.
+    """
     state = state_of(path)
     if path not in _REMEMBERED or _REMEMBERED[path][0] != state:
-        _REMEMBERED[path] = state, About.check(read_metadata(path), path)
+        content = read_metadata(path)
+        sha256 = content.pop("sha256", {})
+        if sha256 and sha256.pop("") != digest(content, 64):
+            raise DfnbError(f"{path} is damaged: its metadata are not those written; {REMEDY}")
+        _REMEMBERED[path] = state, (About.check(content, path), sha256)
     return _REMEMBERED[path][1]
+
+
+def _sha256(column: pd.Series) -> str:
+    """The sha256 of a column's values, the same for a column of texts and one of categories."""
+    names = []
+    if not pd.api.types.is_numeric_dtype(column):
+        values, names = pd.factorize(column)
+    else:
+        values = column.to_numpy(copy=True)
+        if values.dtype.kind == "f":
+            values[np.isnan(values)] = np.nan  # there are several NaN
+    return digest([hashlib.sha256(values.tobytes()).hexdigest(), [*names]], 64)
 
 
 def state_of(path: Path) -> State:
@@ -135,13 +166,13 @@ def sizes_of(path: Path) -> dict[Condition, Size]:
     """The conditions of which a score file has rows; none where there is no file."""
     if not path.exists():
         return {}
-    rows = read_table(path, (*TEXT_CONDITIONS, "video"), [*CONDITION, "video"])
+    rows = read_rows(path, [*CONDITION, "video"])
     sizes = rows.groupby(CONDITION, observed=True, sort=False)["video"].agg(["size", "nunique"])
     return {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
 
 
 def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
-    """Write a score file: log-odds and measures as float32.
+    """Write a score file: log-odds and measures as float32, and the sha256 of all.
 
     That is finer than any difference that matters, and half as large as float64.
     """
@@ -149,7 +180,12 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     values = [name for name in rows if name not in (*CONDITION, *KEYS, "score")]
     types = {**CONDITION_TYPES, **KEY_TYPES, **dict.fromkeys(values, "float32")}
     rows = rows.reindex(columns=[*types]).astype(types)
-    write_table(path, rows, metadata.model_dump(mode="json"))
+    content = metadata.model_dump(mode="json")
+    sha256 = {
+        "": digest(content, 64),
+        **{name: _sha256(rows[name]) for name in rows},
+    }  # "": of content
+    write_table(path, rows, {**content, "sha256": sha256})
 
 
 # ---------------------------------------------------------------- the scores of a run
@@ -225,7 +261,7 @@ def rows_of(found: Mapping[Condition, Found]) -> pd.DataFrame:
     """The rows of these scores of :func:`find`, in their order."""
     by_path = {}
     for path in {each.path for each in found.values()}:
-        rows = read_table(path, TEXTS)
+        rows = read_rows(path)
         by_path[path] = dict(iter(rows.groupby(CONDITION, observed=True, sort=False)))
     parts = [by_path[each.path][condition] for condition, each in found.items()]
     return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(TEXTS, "category"))
@@ -240,38 +276,11 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
             seeds has the columns of :func:`dfnb.report.scores` that tell them apart.
         source: What the sentence calls the table, such as the name of its file.
     """
-    for name in ("video", "cluster", "label", "method", "score"):
-        if name not in scores:
-            raise DfnbError(f"{source} has no column {name}; add it")
-    keys = [name for name in KEYS if name in scores]
     parts = [name for name in ("detector", "seed", *CONDITION) if name in scores]
-    unit = [name for name in ("video", "track", "frame") if name in scores]
-    video = [name for name in ("test_set", "video") if name in scores]
-    # A video with one label and one cluster has one row here.
-    videos = scores[[*video, "label", "cluster"]].drop_duplicates()
-    ambiguous = videos[videos.duplicated(video)].set_index(video).index
-    numbers = pd.to_numeric(scores["score"], errors="coerce")  # NaN for a text
-    problems = {  # what is wrong: (rows,) bool, which rows have this problem
-        "a score that is NaN or outside [0, 1]": ~numbers.between(0, 1),
-        f"no {', '.join(keys[:-1])} or {keys[-1]}": scores[keys].isna().any(axis=1),
-        # A bool is compared as 0 or 1, so any other label, such as 2, is wrong, too.
-        "a label that does not fit the method, 0 for real, else 1": scores["label"]
-        != (scores["method"] != "real"),
-        f"a {unit[-1]} that occurs twice": scores.duplicated([*parts, *unit]),
-        "a video of more than one label or cluster": scores.set_index(video).index.isin(ambiguous),
-    }
-    for problem, is_wrong in problems.items():
-        if is_wrong.any():
-            first = scores[is_wrong].iloc[0]
-            place = ", ".join(f"{name} {first[name]}" for name in unit)
-            raise DfnbError(
-                f"{source} has {is_wrong.sum()} rows with {problem} (first: {place}); correct "
-                "them, then score again"
-            )
+    table = as_table(scores, ("video", "cluster", "method", "score"), parts, source)
     # dropna=False: a CSV has no text where a condition is empty.
-    groups = scores.groupby(parts, observed=True, dropna=False) if parts else [(None, scores)]
-    tables = [rows for _, rows in groups]
-    if min((rows["label"].nunique() for rows in tables), default=0) < 2:
+    groups = table.groupby(parts or "detector", observed=True, dropna=False)["label"]
+    if groups.nunique().min() < 2:
         raise DfnbError(
             f"{source} lacks real or fake frames; score a test set with real and fake videos"
         )

@@ -10,7 +10,8 @@ from dfnb.data.corrupt import Corrupted
 from dfnb.data.loading import Read, loader_in_order, prepared
 from dfnb.device import DEVICE, fixed_threads, precision, workers
 from dfnb.papers import contract
-from dfnb.store.scores import KEYS, check_scores
+from dfnb.store.scores import check_scores
+from dfnb.store.units import KEYS
 from dfnb.training.localisation import localisation
 from dfnb.training.progress import PRINTED_S, bar
 from dfnb.training.runs import Run

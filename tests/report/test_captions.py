@@ -355,7 +355,7 @@ def check_rows(rows, detectors, units):
             continue  # of a control that is no training
         names = [name.removesuffix(" × 3") for name, *_ in row["of_trainings"]]
         key = "" if not isinstance(row["map"], str) else row["map"]
-        # In a mean over folds collapsed runs count, see cross_fitted.
+        # In a mean over folds collapsed runs count, unless all of a seed are, see measure.
         is_fold = row["metric"] == "AUC" and len(row["of_sets"]) > 1
         is_fold &= all("-fold-" in test_set for test_set in row["of_sets"])
         scored = [

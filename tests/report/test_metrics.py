@@ -1,6 +1,7 @@
 """Groups of a table of scores: values by hand, what is paired, averaged and left out."""
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,10 @@ from dfnb.report.metrics import (
     METRICS,
     TPR,
     above_original,
-    cross_fitted,
     measure,
 )
 from dfnb.report.reading import GAIN
-from dfnb.statistics import REPLICATES, draws
+from dfnb.statistics import REPLICATES, cluster_weights, draws
 from facesets.checks import DfnbError
 from facesets.seeds import rng
 
@@ -112,9 +112,10 @@ def test_replicates_of_a_threshold_widen_the_interval():
     scores = tables(seeds=[0])
     fixed = {("A", 0): np.full(1 + REPLICATES, 0.5)}
     varied = {("A", 0): np.append(0.5, rng("replicates").uniform(0.3, 0.7, REPLICATES))}
-    for metric in (FALSE_POSITIVE_RATE, CALLED):
+    three = own_people(SETS, seeds=[0])  # in their mean, people are not resampled, but thresholds
+    for metric, rows in product((FALSE_POSITIVE_RATE, CALLED), (scores, three)):
         one, other = (
-            only(measure(scores, metric, "detector", thresholds=limits))
+            only(measure(rows, metric, "detector", "test_set", thresholds=limits))
             for limits in (fixed, varied)
         )
         assert one["value"] == other["value"] and 0 < one["error"] < other["error"]
@@ -348,6 +349,40 @@ def test_people_who_are_the_same_on_all_sets_are_resampled_with_them():
     assert numbers[0]["error"] > 1.05 * numbers[1]["error"]
 
 
+def test_one_person_renamed_in_one_set_leaves_the_others_the_same_people():
+    scores = tables(sets=SETS)
+    whole = only(measure(scores, "AUC", "detector", "test_set"))
+    is_renamed = (scores["test_set"] == "b") & (scores["cluster"] == "3")
+    renamed = scores.assign(cluster=scores["cluster"].mask(is_renamed, "new"))
+    number = only(measure(renamed, "AUC", "detector", "test_set"))
+    assert number["over"] == whole["over"] == "people, test sets, seeds"
+    assert number["error"] == pytest.approx(whole["error"], rel=0.1)
+    missing = only(measure(scores[~is_renamed], "AUC", "detector", "test_set"))
+    assert missing["error"] == pytest.approx(whole["error"], rel=0.15)
+    # Of two sets, too, the same person has the same weight, in the union of their people.
+    two = renamed[renamed["test_set"] != "c"]
+    apart = two.assign(cluster=two["test_set"] + two["cluster"])
+    numbers = [only(measure(rows, "AUC", "detector", "test_set")) for rows in (two, apart)]
+    assert numbers[0]["error"] != numbers[1]["error"]
+    names = sorted(two["cluster"].unique())
+    weights = cluster_weights(names, np.ones(len(names), int))
+    aucs_of = []
+    for _, rows in two[two["seed"] == 0].groupby("test_set"):
+        of_units = weights[:, [names.index(cluster) for cluster in rows["cluster"]]]
+        score = rows["score"].to_numpy()
+        aucs_of.append([roc_auc_score(rows["label"], score, sample_weight=w) for w in of_units])
+    one_seed = only(measure(two[two["seed"] == 0], "AUC", "detector", "test_set"))
+    assert one_seed["error"] == pytest.approx(np.mean(aucs_of, axis=0)[1:].std(ddof=1))
+
+
+def test_a_name_that_two_sets_share_by_chance_is_no_person_of_both():
+    scores = own_people(SETS)
+    whole = only(measure(scores, "AUC", "detector", "test_set"))
+    by_chance = scores.replace({"cluster": {"a3": "both", "b7": "both"}})
+    number = only(measure(by_chance, "AUC", "detector", "test_set"))
+    assert number["over"] == "test sets, seeds" and number["error"] == whole["error"]
+
+
 def test_whether_sets_are_resampled_is_asked_of_each_group():
     """Each difference is over one set, though the table has three."""
     pairs = [own_people([name], detectors=detectors) for name, detectors in zip(SETS, ["AB"] * 3)]
@@ -387,7 +422,7 @@ def test_a_function_is_a_metric_with_the_interval_of_its_replicates():
     assert measure(scores[scores["label"] == 1], precision, "detector").empty
 
 
-# ---------------------------------------------------------------- cross-fitted test sets
+# ---------------------------------------------------------------- thirty rows, pair by pair
 
 
 def folds(detector="A", seeds=(1, 2), shift=0.0):
@@ -405,58 +440,164 @@ def folds(detector="A", seeds=(1, 2), shift=0.0):
     return pd.concat(parts, ignore_index=True)
 
 
-def share_won(scores):
-    """The share of comparisons across clusters, within folds, that the fake wins, pair by pair."""
+def share_won(scores, across=False):
+    """The share of comparisons within test sets that the fake wins, pair by pair.
+
+    ``across``: of pairs of two clusters alone.
+    """
     won = made = 0
     for fake in scores[scores["label"] == 1].itertuples():
         for real in scores[scores["label"] == 0].itertuples():
-            if fake.test_set == real.test_set and fake.cluster != real.cluster:
+            is_pair = fake.cluster != real.cluster or not across
+            if fake.test_set == real.test_set and is_pair:
                 made += 1
                 won += (fake.score > real.score) + (fake.score == real.score) / 2
     return won / made
 
 
-def of_pairs(scores):
-    """Value and pseudo-values by brute force: (1 + clusters,), and the value at each seed."""
-    by_seed = [rows for _, rows in scores.groupby("seed")]
-    names = sorted(scores["cluster"].unique())
-    values = [share_won(rows) for rows in by_seed]
-    without = [
-        np.mean([share_won(rows[rows["cluster"] != name]) for rows in by_seed]) for name in names
-    ]
-    value = np.mean(values)
-    return value, len(names) * value - (len(names) - 1) * np.array(without), np.array(values)
+def by_hand(scores, across=False):
+    """The share at each seed."""
+    return {seed: share_won(rows, across) for seed, rows in scores.groupby("seed")}
 
 
-def test_cross_fitted_counts_pairs_of_two_clusters_within_folds():
+def test_folds_are_one_test_set_in_which_pairs_are_of_two_clusters_and_one_fold():
     scores = folds()
-    value, pseudo, of_seeds = of_pairs(scores)
-    row = only(cross_fitted(scores))
-    assert row["value"] == pytest.approx(value) and row["seed_values"] == pytest.approx(of_seeds)
-    of_people, between_seeds = pseudo.var(ddof=1) / len(pseudo), of_seeds.var(ddof=1) / 2
-    assert row["error"] == pytest.approx((of_people + between_seeds) ** 0.5)
-    parts = of_people**2 / (len(pseudo) - 1) + between_seeds**2 / 1  # Satterthwaite
-    assert row["degrees"] == pytest.approx((of_people + between_seeds) ** 2 / parts)
-    alone = only(cross_fitted(scores[scores["seed"] == 1]))
-    assert alone["degrees"] == len(pseudo) - 1 and alone["over"] == "people"
-    assert row["low"] < value < row["high"] < 1
+    of_seeds = [*by_hand(scores, across=True).values()]
+    row = only(measure(scores, "AUC", "detector", "test_set"))
+    assert row["value"] == pytest.approx(np.mean(of_seeds))
+    assert row["seed_values"] == pytest.approx(of_seeds) and row["over"] == "people, seeds"
     assert (row["n_real"], row["n_fake"], row["sets"]) == (15, 15, 3)
-    # A run with a low validation AUC counts; with it, its seed.
-    low = scores.assign(collapsed=(scores["seed"] == 1) & (scores["test_set"] == "clips-fold-0"))
-    pd.testing.assert_frame_equal(cross_fitted(low), cross_fitted(scores))
-    # A seed without one of the folds does not; nor does a group that lacks one altogether.
-    is_there = (scores["seed"] == 1) | (scores["test_set"] != "clips-fold-2")
-    assert only(cross_fitted(scores[is_there]))["value"] == pytest.approx(of_seeds[0])
-    less = scores[scores["test_set"] != "clips-fold-2"].assign(detector="B")
-    assert only(cross_fitted(pd.concat([scores, less])))["detector"] == "A"
-    # The folds of another dataset may have the same people.
-    twice = scores.assign(test_set=scores["test_set"].str.replace("clips", "other"), detector="B")
-    assert len(cross_fitted(pd.concat([scores, twice]))) == 2
+    assert row["of_sets"] == ("clips-fold-0", "clips-fold-1", "clips-fold-2")
+    assert row["low"] < row["value"] < row["high"] < 1
+    # The error of one seed is that of leaving out each cluster, but for the noise of small samples.
+    alone = scores[scores["seed"] == 1]
+    one = only(measure(alone, "AUC", "detector", "test_set"))
+    names = sorted(alone["cluster"].unique())
+    without = [share_won(alone[alone["cluster"] != name], True) for name in names]
+    pseudo = len(names) * one["value"] - (len(names) - 1) * np.array(without)
+    assert one["over"] == "people"
+    assert one["error"] == pytest.approx((pseudo.var(ddof=1) / len(names)) ** 0.5, rel=0.35)
     # Neither the scales of the networks nor pairs of one cluster count.
     is_fold = scores["test_set"] == "clips-fold-1"
     other = scores.assign(score=scores["score"].where(~is_fold, scores["score"] / 10))
-    assert only(cross_fitted(other))["value"] == pytest.approx(value)
-    assert roc_auc_score(scores["label"], scores["score"]) != pytest.approx(value, abs=0.01)
+    assert only(measure(other, "AUC", "detector", "test_set"))["value"] == row["value"]
+    assert roc_auc_score(scores["label"], scores["score"]) != pytest.approx(row["value"], abs=0.01)
+    # As sets of their own they are sets like any other.
+    each = measure(scores, "AUC", ["detector", "test_set"]).set_index("test_set")["value"]
+    fold = by_hand(scores[is_fold])
+    assert each["clips-fold-1"] == pytest.approx(np.mean([*fold.values()]))
+
+
+@pytest.mark.parametrize("metric", ["AUC", "EER", TPR, "score"])
+def test_all_metrics_treat_folds_and_collapsed_runs_alike(metric):
+    scores = folds()
+    numbers = measure(scores, metric, "detector", "test_set")
+    row = only(numbers)
+    assert row["over"] == "people, seeds" and row["seeds"] == 2
+    if metric != "AUC":  # scores of two networks are not compared: it is the mean over folds
+        each = measure(scores, metric, ["detector", "test_set"])["value"]
+        assert row["value"] == pytest.approx(each.mean())
+    # One collapsed run of a seed is no collapsed seed; a seed of which all collapsed is.
+    is_seed = scores["seed"] == 1
+    low = scores.assign(collapsed=is_seed & (scores["test_set"] == "clips-fold-0"))
+    pd.testing.assert_frame_equal(measure(low, metric, "detector", "test_set"), numbers)
+    all_low = only(measure(scores.assign(collapsed=is_seed), metric, "detector", "test_set"))
+    assert (all_low["of_seeds"], all_low["collapsed"]) == ((2,), 1)
+    # A seed without one of the folds is left out, and so is a group without any whole seed.
+    is_there = is_seed | (scores["test_set"] != "clips-fold-2")
+    assert only(measure(scores[is_there], metric, "detector", "test_set"))["of_seeds"] == (1,)
+    less = scores[scores["test_set"] != "clips-fold-2"].assign(detector="B")
+    both = measure(pd.concat([scores, less]), metric, "detector", "test_set")
+    assert only(both)["detector"] == "A"
+
+
+def test_differences_over_folds_are_of_the_same_videos_and_seeds():
+    better = folds("B", (2, 3), shift=1.0)
+    scores = pd.concat([folds("A", (1, 2, 3)), better])
+    row = only(measure(scores, "AUC", "detector", "test_set", "A"))
+    first, second = by_hand(better, True), by_hand(folds("A", (2, 3)), True)
+    assert row["of_seeds"] == (2, 3) and row["unpaired"] == 0
+    assert row["seed_values"] == pytest.approx([first[seed] - second[seed] for seed in (2, 3)])
+    perfect = folds("A").assign(score=folds("A")["label"].astype(float))
+    clusters = [
+        [
+            side["cluster"].nunique()
+            for side in (rows, rows[rows["label"] == 0], rows[rows["label"] == 1])
+        ]
+        for _, rows in perfect.groupby("test_set")
+    ]
+    pairs = sum(min(both // 2, *sides) for both, *sides in clusters)  # at once, no cluster twice
+    bound = only(measure(perfect, "AUC", "detector", "test_set"))
+    assert bound["low"] == pytest.approx(0.025 ** (1 / pairs)) and bound["high"] == 1
+    chance = perfect.assign(score=0.5, detector="C")
+    number = only(measure(pd.concat([perfect, chance]), "AUC", "detector", "test_set", "C"))
+    assert number["value"] == 0.5 and np.isnan(number["low"])  # a side at its bound: no interval
+
+
+def test_a_difference_is_of_what_both_sides_have_at_a_seed():
+    """People that one side lacks, at one seed or at all, in one set of three; unequal seeds."""
+    scores = pd.concat([folds("A", (1, 2, 3)), folds("B", (2, 3, 4))])
+    scores["test_set"] = scores["test_set"].str.replace("clips-fold", "set")
+    is_b = scores["detector"] == "B"
+    lost = is_b & scores["video"].isin(["0-1", "0-3", "2-2"])
+    lost |= ~is_b & (scores["video"] == "1-4") & (scores["seed"] == 3)
+    kept = scores[~lost]
+    row = only(measure(kept, "AUC", "detector", "test_set", "A"))
+    keys = ["seed", "test_set", "video"]
+    of_b, of_a = (kept[kept["detector"] == name].set_index(keys) for name in "BA")
+    common = of_b.index.intersection(of_a.index)
+    expected = []
+    for seed in (2, 3):
+        sides = [side.loc[common].reset_index() for side in (of_b, of_a)]
+        sides = [side[side["seed"] == seed] for side in sides]
+        aucs_of = [[share_won(rows) for _, rows in side.groupby("test_set")] for side in sides]
+        expected.append(np.mean(aucs_of[0]) - np.mean(aucs_of[1]))
+    assert row["of_seeds"] == (2, 3) and row["seed_values"] == pytest.approx(expected)
+    assert row["unpaired"] == 4 and row["n_real"] + row["n_fake"] == 30 - 3
+    alone = only(measure(kept[kept["detector"] == "B"], "AUC", "detector", "test_set"))
+    assert alone["unpaired"] == 0 and alone["n_real"] + alone["n_fake"] == 27
+
+
+def test_counts_are_of_all_seeds_in_whatever_order_people_are_missing():
+    scores = tables(seeds=(0, 1))
+    is_lost = scores["cluster"].astype(int) > 3
+    for seed in (0, 1):
+        rows = scores[~(is_lost & (scores["seed"] == seed))]
+        assert only(measure(rows, "AUC", "detector"))["clusters"] == 12
+
+
+@pytest.mark.parametrize("metric", ["AUC", "EER"])
+def test_two_clusters_have_no_interval(metric):
+    """In each replicate one of them alone would be compared, with itself."""
+    rows = table().query("cluster in ['1', '2']")
+    assert np.isnan(only(measure(rows, metric, "detector"))["low"])
+
+
+def test_logits_of_a_large_scale_are_no_ties():
+    scores = table().drop(columns="score")
+    for middle in (0, 60, -60, 1000):
+        logits = middle + rng("logits").normal(size=36) + scores["label"]
+        rows = scores.assign(log_odds=logits)
+        expected = roc_auc_score(rows["label"], logits)
+        assert only(measure(rows, "AUC", "detector"))["value"] == pytest.approx(expected)
+    endless = rows.assign(log_odds=np.where(logits > 1000, np.inf, -np.inf))
+    expected = roc_auc_score(rows["label"], logits > 1000)
+    assert only(measure(endless, "AUC", "detector"))["value"] == pytest.approx(expected)
+    assert 0 < only(measure(endless, "EER", "detector"))["value"] < 1
+
+
+def test_a_key_that_occurs_twice_is_refused():
+    scores = tables("AB")
+    with pytest.raises(DfnbError, match=r"a video that occurs twice \(first: video real0, test_se"):
+        measure(scores, "AUC", "test_set")  # which of two detectors, nobody said
+    with pytest.raises(DfnbError, match="occurs twice"):
+        measure(pd.concat([scores, scores.head(1)]), "AUC", "detector")
+    named_alike = scores.assign(video=scores["cluster"])  # by two methods, as in FaceForensics++
+    numbers = measure(named_alike, "AUC", "detector")
+    pd.testing.assert_frame_equal(numbers, measure(scores, "AUC", "detector"))
+
+
+# ---------------------------------------------------------------- beside the original
 
 
 def test_a_fake_is_compared_with_its_own_original_by_the_same_network():
@@ -467,41 +608,7 @@ def test_a_fake_is_compared_with_its_own_original_by_the_same_network():
         ("A", 1, "g", 1, 0.9),
     ]
     rows += [("A", 2, "r", 0, 0.7), ("A", 2, "f", 1, 0.6), ("A", 2, "h", 1, 0.6)]
-    scores = pd.DataFrame(rows, columns=["detector", "seed", "video", "label", "score"])
+    scores = pd.DataFrame(rows, columns=["detector", "seed", "video", "label", "log_odds"])
     scores = scores.assign(test_set="clips-fold-1", cluster=scores["video"])
     above = above_original(scores, {"f": "r", "g": "s", "h": "gone"})["above its original"]
     np.testing.assert_array_equal(above, [np.nan, np.nan, 1, 0.5, np.nan, 0, np.nan])
-
-
-def test_cross_fitted_differences_are_of_the_same_clusters_and_seeds():
-    better = folds("B", (2, 3), shift=1.0)
-    scores = pd.concat([folds("A", (1, 2, 3)), better])
-    row = only(cross_fitted(scores, "detector", [{"detector": "A"}]))
-    first, pseudo, _ = of_pairs(better)
-    second, others, _ = of_pairs(folds("A", (2, 3)))
-    assert row["of_seeds"] == (2, 3) and row["value"] == pytest.approx(first - second)
-    of_seeds = np.array(row["seed_values"])
-    variance = (pseudo - others).var(ddof=1) / len(pseudo) + of_seeds.var(ddof=1) / 2
-    assert row["error"] == pytest.approx(variance**0.5)
-    others = tables("AB", (1, 2, 3), sets=("a", "b"), place="in-dataset")
-    both = pd.concat([others, scores.assign(place="clips", method="swap", corruption="")])
-    numbers = measure(both, "AUC", ["place", "detector"], "test_set", minus="A")
-    within, clips = numbers.to_dict("records")  # each place by its own rule
-    alone = measure(others, "AUC", ["place", "detector"], "test_set", minus="A")
-    assert within["value"] == only(alone)["value"] and clips["value"] == row["value"]
-    perfect = folds("A").assign(score=folds("A")["label"].astype(float))
-    clusters = [
-        [
-            side["cluster"].nunique()
-            for side in (rows, rows[rows["label"] == 0], rows[rows["label"] == 1])
-        ]
-        for _, rows in perfect.groupby("test_set")
-    ]
-    pairs = sum(min(both // 2, *sides) for both, *sides in clusters)  # at once, no cluster twice
-    bound = only(cross_fitted(perfect))
-    assert bound["low"] == pytest.approx(0.025 ** (1 / pairs)) and bound["high"] == 1
-    chance = perfect.assign(score=0.5, detector="C")
-    number = only(cross_fitted(pd.concat([perfect, chance]), minus=[{"detector": "C"}]))
-    assert number["value"] == 0.5 and np.isnan(number["low"])  # a side at its bound: no interval
-    with pytest.raises(DfnbError, match="is in two folds"):
-        cross_fitted(scores.assign(cluster="0/0"))

@@ -14,29 +14,34 @@ from dfnb.store import reports
 from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
+    _REMEMBERED,
     CONDITION,
-    KEYS,
     Condition,
     about_of,
     check_scores,
     find,
     own_path,
     read_about,
+    read_rows,
     rows_of,
     sizes_of,
     write,
 )
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
+from dfnb.store.units import KEYS
 from facesets.checks import DfnbError
 from facesets.files import (
     in_reports,
+    read_metadata,
     read_table,
     report_folder,
     run_folder,
     stored_report,
     write_bytes,
     write_json,
+    write_table,
 )
+from facesets.seeds import rng
 
 A, B = planted.SETS
 
@@ -65,6 +70,7 @@ def test_frames_are_read_as_they_were_written():
         np.testing.assert_array_equal(rows[name].tolist(), far[name].tolist())
     np.testing.assert_array_equal(rows[GAIN], far["pixel_ap"] - 0.25)
     np.testing.assert_allclose(rows["score"], expit(far["log_odds"]), atol=1e-9)
+    np.testing.assert_array_equal(rows["log_odds"], np.float32(far["log_odds"]))
     measures = maps("demo")
     assert len(measures) == 60 and not measures["sanity"].any()
     assert measures["energy"].between(0.2, 0.4).all() and {*measures["map"]} == {"CAM"}
@@ -74,11 +80,26 @@ def test_frames_are_read_as_they_were_written():
 
 def test_a_video_has_the_mean_probability_of_its_frames():
     planted.write("demo", "xception")
-    table = scores("demo").query("test_set == @A").set_index("video")["score"]
+    table = scores("demo").query("test_set == @A").set_index("video")
     frames = planted.table(A, 1.5, "xception---0").assign(p=lambda rows: expit(rows["log_odds"]))
     means = frames.groupby("video")["p"].mean()
-    np.testing.assert_allclose(table, means[table.index], atol=1e-6)
+    np.testing.assert_allclose(table["score"], means[table.index], atol=1e-6)
+    np.testing.assert_allclose(expit(table["log_odds"]), table["score"], atol=1e-11)
     assert table.index.is_unique and len(table) == 45
+
+
+def test_the_log_odds_of_a_video_have_no_limit():
+    far = planted.table(B)
+    far["log_odds"] = far["log_odds"] / 8 + 60 + 5 * far["label"]
+    planted.write("demo", "xception", more={Condition(B): far})
+    table = scores("demo").query("test_set == @B").set_index("video")
+    # Where P is nearly 1, the mean of 1 - P = exp(-log_odds) decides.
+    odds = np.exp(-far["log_odds"].astype("float32").astype(float))
+    expected = -np.log(odds.groupby(far["video"]).mean())
+    np.testing.assert_allclose(table["log_odds"], expected[table.index], rtol=1e-9)
+    assert (table["score"] == 1).all()
+    number = measure(table.reset_index(), "AUC", "test_set")["value"].item()
+    assert number == roc_auc_score(table["label"], table["log_odds"]) > 0.9
 
 
 def test_places_follow_the_manifests():
@@ -416,8 +437,7 @@ def test_folds_are_one_detector_whose_clips_have_a_place_of_their_own():
     assert detector.train_set == "clips-fold-{fold}" and len(detector.runs) == 6
     table = scores("mine")
     assert {*table["place"]} == {"clips"} and not thresholds("mine")
-    people = table["test_set"].astype(str) + table["cluster"].astype(str)
-    (number,) = by_place(table.assign(cluster=people)).to_dict("records")
+    (number,) = by_place(table).to_dict("records")
     assert number["of_sets"] == ("clips-fold-1", "clips-fold-2", "clips-fold-3")
     assert number["seeds"] == 2 and number["over"] == "people, seeds"
     add("theirs", run_of(seed=23, train_set="faceforensics-c23"))
@@ -494,19 +514,99 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cluster": None}, "90 rows with no video, track, frame, cluster"),
-        ({"score": np.nan}, "90 rows with a score that is NaN .* video real/0, track 0, frame 0"),
-        ({"label": 2}, "90 rows with a label that does not fit the method, 0 for real, else 1"),
-        ({"frame": 0}, "occurs twice"),
-        ({"cluster": lambda rows: rows.index}, "a video of more than one label or cluster"),
+        (
+            {"cluster": lambda rows: rows["cluster"].where(rows["label"] == 1)},
+            r"30 rows with no cluster \(first: cluster nan, .* video real/0, track 0, frame 0\)",
+        ),
+        ({"score": np.nan}, r"90 rows with a score that is NaN .*\(first: score nan"),
+        ({"score": 1.5}, r"90 rows with a score .*outside \[0, 1\] \(first: score 1.5"),
+        ({"score": "87%"}, "column score: '87%', the first in row 0"),
+        (
+            {"label": 2},
+            r"90 rows with a label other than 0 for real and 1 for fake \(first: label 2",
+        ),
+        ({"label": 1}, "30 rows with a label that does not fit the method"),
+        ({"frame": 0}, "45 rows with a frame that occurs twice .* frame 0"),
+        ({"cluster": lambda rows: rows.index}, "a video of more than one cluster"),
+        ({"log_odds": 2.0}, "90 rows with log_odds that are not those of the score"),
         ({"label": 1, "method": "swap"}, "lacks real or fake frames"),
     ],
 )
 def test_bad_scores_are_refused_in_one_sentence(changes, message):
-    table = planted.table(A).assign(score=0.5).assign(**changes)
+    table = planted.table(A).drop(columns="log_odds").assign(score=0.5).assign(**changes)
     with pytest.raises(DfnbError, match=message) as error:
         check_scores(table, "the scores of x")
-    assert str(error.value).startswith("the scores of x ") and "\n" not in str(error.value)
+    assert str(error.value).startswith("the scores of x") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: rows.assign(
+                label=1 - rows["label"], method=np.where(rows["label"] == 1, "real", "swap")
+            ),
+            r"disagrees with the scores before it on 45 labels, methods or clusters of synth-b",
+        ),
+        (lambda rows: rows.assign(cluster=rows["video"]), "on 45 labels, methods or clusters"),
+        (lambda rows: rows.assign(method="warp").mask(rows["label"] == 0, rows), "on 15 labels"),
+        (lambda rows: pd.concat([rows, rows.head(3).assign(log_odds=9.0)]), "has 3 frames twice"),
+    ],
+)
+def test_a_file_that_disagrees_with_the_others_is_named(change, message):
+    planted.write("demo", "xception")
+    more = {Condition(B): change(planted.table(B))}
+    run_id = planted.write("demo", "lae", 0, more=more)
+    with pytest.raises(DfnbError, match=message) as error:
+        scores("demo")
+    assert str(error.value).startswith(str(score_path(report_folder("demo"), run_id)))
+    assert len(scores("demo", test_sets=[A]))
+    # Beside this run, which has that test set as it is, the same file is named.
+    run = run_of(seed=7)
+    planted.add(run, {Condition(B): planted.table(B)})
+    with pytest.raises(DfnbError, match=message):
+        scores("demo", run, [B])
+
+
+def test_a_score_file_with_a_flipped_bit_is_refused_or_reads_as_it_was_written():
+    run_id = planted.write("demo", "xception")
+    path = score_path(report_folder("demo"), run_id)
+    about, rows, content = read_about(path), read_rows(path), path.read_bytes()
+    refused = 0
+    for bit in rng("bits").choice(8 * len(content), 300, replace=False):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        _REMEMBERED.clear()  # it is written within one tick of the clock
+        try:
+            again = read_about(path), read_rows(path)
+        except DfnbError:
+            refused += 1
+        else:
+            assert again[0] == about
+            pd.testing.assert_frame_equal(again[1], rows, check_exact=True)
+    assert refused > 200
+
+
+def test_a_column_alone_is_checked_and_a_file_without_a_digest_is_read():
+    run_id = planted.write("demo", "xception")
+    path = score_path(report_folder("demo"), run_id)
+    about, rows = read_about(path), read_rows(path)
+    sizes = sizes_of(path)
+    content = read_metadata(path)
+    assert {*content["sha256"]} == {"", *rows}
+    write_table(path, rows.assign(video=rows["video"].astype(str) + "x"), content)
+    with pytest.raises(DfnbError, match="is damaged: its rows are not those written"):
+        sizes_of(path)
+    write_table(path, rows, {**content, "train_domain": "other"})
+    with pytest.raises(DfnbError, match="is damaged: its metadata are not those written"):
+        read_about(path)
+    del content["sha256"]
+    write_table(path, rows, content)  # of an earlier version
+    assert (read_about(path), sizes_of(path)) == (about, sizes)
+    pd.testing.assert_frame_equal(read_rows(path), rows)
+    run = StoredRun(run_id, about.record)
+    assert "sha256" in read_metadata(reports.keep("mine", run, sizes))  # once it is written again
 
 
 def test_a_shipped_report_is_read_until_the_home_has_scores_of_its_own(empty_home, checkout):

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
-from scipy.special import expit
 
 import notebooks
 from dfnb import report
@@ -147,14 +146,14 @@ def test_a_difference_of_few_seeds_is_called_so():
 
 def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
     log_odds = np.array([[0, 1, 5, -2], [3, 2, -9, 4.0]])  # of two videos at four seeds
-    rows = pd.DataFrame({"score": expit(log_odds).ravel(), "seed": [4, 5, 6, 7] * 2})
+    rows = pd.DataFrame({"score": np.nan, "log_odds": log_odds.ravel(), "seed": [4, 5, 6, 7] * 2})
     facts = {"detector": "A", "test_set": "a", "collapsed": False}
     rows = rows.assign(video=["x"] * 4 + ["y"] * 4, **facts)
     averaged = notebooks.cells("_report", "averaged")["averaged"]
-    ensembles = averaged(rows).pivot(index="video", columns="seed", values="score")
+    ensembles = averaged(rows).pivot(index="video", columns="seed", values="log_odds")
     cyclic = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
     expected = log_odds[:, cyclic].mean(axis=2)
-    np.testing.assert_allclose(ensembles, expit(expected))
+    np.testing.assert_allclose(ensembles, expected)
     assert {*averaged(rows)["detector"]} == {"A × 3"}
     collapsed = rows.assign(collapsed=rows["seed"] < 6)  # the other two are too few
     assert averaged(collapsed).empty

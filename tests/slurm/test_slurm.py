@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dfnb.store.scores import CONDITION, KEYS
+from dfnb.store.scores import CONDITION
+from dfnb.store.units import KEYS
 from facesets.files import read_metadata
 
 CHECKOUT = Path(__file__).resolve().parents[2]
