@@ -378,17 +378,15 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims as text; an undecided one says what difference it would probably have shown.
+    """The claims as text; beside a tested one, what difference it would probably have shown.
 
     ``judged`` is the table of :func:`dfnb.report.claims.judge`.
     """
-    names = ["p_gain", "p_worse"]
-    table = judged.assign(ours=cells(judged), **{name: judged[name].map(p_text) for name in names})
-    detectable = judged["detectable"].map(" (detectable: {:.3f})".format)
-    is_undecided = judged["verdict"] == "undecided"
-    table["verdict"] += detectable.where(is_undecided & judged["detectable"].notna(), "")
+    p_values = {name: judged[name].map(p_text) for name in ("p_gain", "p_worse")}
+    detectable = judged["detectable"].map("{:.3f}".format).where(judged["p_gain"].notna(), "–")
+    table = judged.assign(ours=cells(judged), detectable=detectable, **p_values)
     table = table.set_index(["detector", "claim", "on"])
-    table = table[["ours", "verdict", *names, "registered"]]
+    table = table[["ours", "verdict", "detectable", *p_values, "registered"]]
     return table.rename(columns={"registered": "preregistered"})
 
 
