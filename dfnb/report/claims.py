@@ -240,15 +240,15 @@ def judge(
         return pd.DataFrame(columns=COLUMNS)
     registry = content(profile["claims"])
     limits = thresholds(report)
-    known = {}  # by level
+    if "video" not in read:
+        read["video"] = scores(report)
+    known = _held(read["video"])  # which has the same runs at each level
     judged = []
     shown = set()  # id and place of claims that may be premises, before Holm's correction
     for claim in registry.claims:
         if claim.level not in read:
             read[claim.level] = scores(report, level=claim.level)
-        if claim.level not in known:
-            known[claim.level] = _held(read[claim.level])
-        unknown = problem(claim, known[claim.level])
+        unknown = problem(claim, known)
         rows = _rows(claim, read[claim.level])
         row = {**WITHOUT_NUMBER, **claim.model_dump(exclude=LISTS)}
         row |= {"claim": claim.says, "registered": str(registry.registered)}

@@ -153,7 +153,7 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
             is_part = (differences["place"] == "cross-dataset") & (
                 differences["of_sets"].map(set) != across
             )
-            place = differences["place"].where(~is_part, differences["of_sets"].map(ranges))
+            place = differences["place"].where(~is_part, differences["of_sets"].map(", ".join))
             parts.append(differences.assign(paper=paper, place=place))
     return joined(parts)
 
@@ -404,14 +404,12 @@ def facts(numbers: pd.DataFrame) -> pd.DataFrame:
     table = {
         "trained on": _trained_on(rows),
         "seeds": rows["of_seeds"].map(_seeds_text),
-        "collapsed": rows["collapsed"].map("{:.0f}".format),
+        "collapsed": [f"{runs:.0f}" if runs else "" for runs in rows["collapsed"]],
         f"original/forged {' or '.join(rows['unit'].unique())}": counts,
         "clusters": rows["clusters"].map("{:,.0f}".format),
     }
     if "seed" in rows:  # each number is of the one that it names
         del table["seeds"]
-    if not rows["collapsed"].any():
-        del table["collapsed"]
     return pd.DataFrame(table, index=rows.index, dtype=object)
 
 
@@ -470,23 +468,12 @@ def caption(numbers: pd.DataFrame) -> str:
     return described(lines, numbers)[1]
 
 
-def ranges(names: Iterable[str | int]) -> str:
-    """Names in order, those that count up by one as a range: bed, world-01 to world-24."""
-    parts = []  # what is before the number at the end, the number and its digits
-    for name in {*map(str, names)}:
-        prefix, digits = re.fullmatch(r"(.*?)(\d*)", name).groups()
-        parts.append((prefix, int(digits or 0), len(digits)))
-    runs = []
-    for prefix, number, width in sorted(parts):
-        if runs and width and (prefix, number - 1, width) == runs[-1][-1]:
-            runs[-1].append((prefix, number, width))
-        else:
-            runs.append([(prefix, number, width)])
-    texts = [
-        [f"{prefix}{number:0{width}}" if width else prefix for prefix, number, width in run]
-        for run in runs
-    ]
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in texts)
+def ranges(seeds: Iterable[int]) -> str:
+    """Seeds in order: those of a range without a gap as "30 to 34", others as "30, 32"."""
+    ordered = sorted({*seeds})
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
 
 
 def of_study(report: str, studies: Collection[str], text: str) -> Markdown | None:

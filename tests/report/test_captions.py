@@ -198,7 +198,7 @@ def test_what_all_rows_share_is_one_sentence_and_the_rest_columns():
     columns, text = described(made(clusters=[3, 1200], of_seeds=[(7,), (7, 8)], collapsed=[0, 1]))
     assert columns == {
         "seeds": ["7: one training", "7, 8, exploratory"],
-        "collapsed": ["0", "1"],
+        "collapsed": ["", "1"],
         "clusters": ["3", "1,200"],
     }
     end = "original/forged videos 4/2,000; 95 % intervals over people and seeds."

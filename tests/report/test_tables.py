@@ -274,17 +274,21 @@ def test_trainings_in_tables():
 
 
 @pytest.mark.parametrize(
-    ("names", "text"),
-    [
-        (["b-2", "bed", "b-1", "b-3"], "b-1 to b-3, bed"),
-        ([30, 31, 34], "30, 31, 34"),
-        (["w-09", "w-10", "w-11", "w-1"], "w-1, w-09 to w-11"),
-        ([10, 9, 8], "8, 9, 10"),
-        (["x", "x"], "x"),
-    ],
+    ("seeds", "text"),
+    [([30, 31, 34], "30, 31, 34"), ([9, 8, 10, 8], "8 to 10"), ([7], "7"), ([1, 2], "1, 2")],
 )
-def test_names_that_count_up_are_a_range(names, text):
-    assert tables.ranges(names) == text
+def test_seeds_without_a_gap_are_a_range(seeds, text):
+    assert tables.ranges(seeds) == text
+
+
+def test_claims_have_what_was_detectable_beside_a_verdict():
+    rows = {"detector": ["A", "B"], "claim": "S.", "on": "bed", "minus": "C", "value": 0.1}
+    rows |= {"low": 0.05, "high": 0.15, "detectable": 0.0384, "registered": "2026-11-23"}
+    rows |= {"p_gain": [0.0001, NAN], "p_worse": [0.9, NAN], "verdict": ["better", "not judged"]}
+    table = tables.claims(pd.DataFrame(rows))
+    assert table["detectable"].tolist() == ["0.038", "–"]
+    assert table["p_gain"].tolist() == ["< 0.001", "–"]
+    assert table["verdict"].tolist() == rows["verdict"]
 
 
 def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
