@@ -590,5 +590,6 @@ def tex(text: str) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """A table of texts as a ``tabular`` of LaTeX; it needs the package booktabs."""
-    text = table.rename(columns=tex).map(tex).to_latex(index=False, escape=False)
+    table = table.set_axis([tex(str(name)) for name in table], axis=1)  # a severity is a number
+    text = table.map(tex).to_latex(index=False, escape=False)
     return text.replace("\n[", "\n{[}")  # else an argument of the line break or rule before it

@@ -343,11 +343,11 @@ def test_the_numbers_of_a_table_are_saved_as_measured(scores):
 def test_a_table_in_latex_needs_no_special_fonts():
     row = ["JPEG 45-75 & 5 %", tables.cell(-0.1, -0.2, 0.3, "B"), "< 0.001", "A_b × 3 − {c}"]
     table = pd.DataFrame(
-        [row, ["[x]", "–", "a > b | c…", "~"]], columns=["a_b", "difference", "p", "d"]
+        [row, ["[x]", "–", "a > b | c…", "~"]], columns=["a_b", "difference", "p", 5]
     )
     lines = tables.latex(table).splitlines()
     assert lines[0] == r"\begin{tabular}{llll}" and lines[-1] == r"\end{tabular}"
-    assert lines[2] == r"a\_b & difference & p & d \\"
+    assert lines[2] == r"a\_b & difference & p & 5 \\"
     assert lines[4].startswith(r"JPEG 45-75 \& 5 \% & $-0.10$~[$-0.20$,~$+0.30$] & $<0.001$ & ")
     assert lines[4].endswith(r"A\_b $\times$ 3 $-$ \{c\} \\")
     # A bracket at the beginning of a row would be an argument of the line break before it.
