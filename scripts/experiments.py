@@ -25,6 +25,7 @@ KINDS = (
     "attribution",
 )
 NOT_RUN = "not run"
+NOT_JUDGED = "not judged: {} of {} registered seeds"
 RUN = "run"  # on drawn faces
 NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Each paper's experiments
@@ -35,7 +36,8 @@ published data**, so no published number is reproduced, and ours are not to be c
 What we found stands in [results](results.md), [words](methods.md#glossary) in methods.
 
 Numbers have their 95 % interval and seeds; those of fewer than five seeds are exploratory, and one
-seed is one training. `python scripts/experiments.py` writes this page from
+seed is one training. Of fewer seeds than were registered no number is shown.
+`python scripts/experiments.py` writes this page from
 [experiments.yaml](../data_manifest/experiments.yaml) and the scores of
 [study-bed](../reports/study-bed) and [study-papers](../reports/study-papers).
 
@@ -81,12 +83,18 @@ def number(
     return measure(rows, metric, "detector", "test_set", minus=minus or ())
 
 
-def text(row: pd.DataFrame) -> str:
-    """The row of a number as text, with its interval and its seeds; NOT_RUN where there is none."""
+def text(entry: dict) -> str:
+    """A number of the YAML file as text, with its interval and its seeds; NOT_RUN without any.
+
+    NOT_JUDGED where fewer seeds were trained than the entry says were ``registered``.
+    """
+    row = number(**{name: value for name, value in entry.items() if name != "registered"})
     if row.empty:
         return NOT_RUN
-    [value] = tables.cells(row)
     seeds = row["seeds"].iloc[0]
+    if seeds < entry.get("registered", 1):
+        return NOT_JUDGED.format(seeds, entry["registered"])
+    [value] = tables.cells(row)
     return f"{value} ({seeds} seed{'s' if seeds > 1 else ''})"
 
 
@@ -99,7 +107,7 @@ def status(done: int, planned: int) -> str:
 
 def row_of(experiment: dict) -> dict:
     """An entry of the YAML file as a row of :func:`experiments`."""
-    results = {name: text(number(**each)) for name, each in experiment["ours"].items()}
+    results = {name: text(each) for name, each in experiment["ours"].items()}
     ours = [f"{name}: {result}" for name, result in results.items()]
     done = sum(result != NOT_RUN for result in results.values())
     planned = len(results)

@@ -136,7 +136,8 @@ def cells_of(checkout):
     for row in transfer.query("trained == 'real swaps' and tested == 'hidf-sample'").itertuples():
         cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
         cells[row.network, "real swaps"] = cell
-    for study, faces in {"study-bed": "drawn faces", "study-ff-like": "forged photographs"}.items():
+    studies = {"study-lae": "drawn faces", "study-bed": "drawn faces"}
+    for study, faces in {**studies, "study-ff-like": "forged photographs"}.items():
         report = checkout / "reports" / study
         cells |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
         results = pd.read_parquet(report / "results.parquet").query("minus == ''")
@@ -147,7 +148,9 @@ def cells_of(checkout):
             column = f"{faces}: {what}"
             if what == "in-dataset" or row.place == "cross-dataset":
                 cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
-                cells[row.detector.partition(", ")[0], column] = cell
+                detector = row.detector.partition(", ")[0]
+                second = ", second reading" if (study, detector) == ("study-lae", "LAE") else ""
+                cells[f"{detector}{second}", column] = cell
     return cells
 
 

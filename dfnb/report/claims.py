@@ -4,9 +4,9 @@ The claims are in ``data_manifest/claims/``, whose README explains the fields an
 verdict. Published figures are in :mod:`dfnb.report.published`.
 """
 
-import fnmatch
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Collection, Mapping
+from datetime import date
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,8 @@ from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
 from dfnb import statistics
-from dfnb.report.detectors import detectors
 from dfnb.report.metrics import FEWEST_SEEDS, FEWEST_SETS, METRICS, NUMBER, Thresholds, measure
-from dfnb.report.reading import Level, maps, scores, thresholds
+from dfnb.report.reading import Level, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import profile_of
 from facesets.checks import Closed, DfnbError, Name, read_yaml, suggestion
@@ -34,24 +33,14 @@ POWER = 0.8  # with which a detectable difference is shown at the first step of 
 MOST_COLLAPSED = 2  # runs that may be left out for a verdict; with more, the rest is a selection
 ROBUSTNESS_KEPT = "robustness kept"  # AUC under corruptions minus that of the same videos clean
 # Of each, more is better: a verdict counts a higher value as a gain.
-Metric = Literal[
-    "AUC",
-    "accuracy",
-    "accuracy at 5% validation FPR",
-    "robustness kept",
-    "iou",
-    "pixel_auc",
-    "pixel_ap",
-    "pointing",
-    "energy",
-    "gain in pixel AP",
-    "lost under deletion",
-]
+OfMap = Literal["iou", "pixel_auc", "pixel_ap", "pointing", "energy", "gain in pixel AP"]
+Metric = Literal["AUC", "accuracy", "accuracy at 5% validation FPR", "robustness kept", OfMap]
 REPLICATES = 10_000  # where p decides: with 1,000, a p of .045 is .020 to .064 over redraws
 # Files registered until this day name no seeds: their claims were judged with those trained.
-LAST_WITHOUT_SEEDS = "2026-11-29"
+LAST_WITHOUT_SEEDS = date(2026, 11, 29)
 # Names in ``sets`` that are of no test set.
 PLACES = {"within": "in-dataset", "cross": "cross-dataset"}
+CONTROL = "control"  # in place of a paper
 
 
 class Claim(Closed):
@@ -69,7 +58,6 @@ class Claim(Closed):
     seeds: list[int] = Field([])
     level: Level = "video"
     method: str = "all"
-    map: str = ""
     only_if: str = ""
     family: bool = True
 
@@ -78,8 +66,23 @@ class Claim(Closed):
         """The detectors that it compares: one or two."""
         return [name for name in (self.detector, self.against) if name]
 
+    @property
+    def is_primary(self) -> bool:
+        """Whether it is one of the claims that Holm's correction is for, judged or not."""
+        return self.family and self.kind != "shown"
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+    @model_validator(mode="after")
+    def _check_repetition(self) -> Self:
+        """Refuse a set, a seed or a detector that occurs twice."""
+        for field, values in (("sets", self.sets), ("seeds", self.seeds)):
+            if len({*values}) < len(values):
+                raise ValueError(f"claim {self.id}: {field}: {values} has one of them twice")
+        if self.against == self.detector:
+            raise ValueError(f"claim {self.id}: against is the detector itself")
+        return self
+
+
+Share = Annotated[float, Field(gt=0, le=0.1)]
 
 
 class Delta(Closed):
@@ -100,12 +103,12 @@ class Content(Closed):
     """
 
     delta: Delta
-    registered: str
+    registered: date
     claims: list[Claim] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _check_ids(self) -> Self:
-        """Refuse an id that occurs twice, and a premise that is not listed above its claim."""
+    def _check_claims(self) -> Self:
+        """Refuse an id that occurs twice, a premise that is not above its claim, missing seeds."""
         above = []
         for claim in self.claims:
             if claim.id in above:
@@ -113,6 +116,8 @@ class Content(Closed):
             if claim.only_if and claim.only_if not in above:
                 known = suggestion(claim.only_if, above)
                 raise ValueError(f"claim {claim.id}: only_if: no {claim.only_if!r} above it{known}")
+            if not claim.seeds and self.registered > LAST_WITHOUT_SEEDS:
+                raise ValueError(f"claim {claim.id}: write its seeds, else nothing ends the study")
             above.append(claim.id)
         return self
 
@@ -123,38 +128,80 @@ def content(name: str) -> Content:
     return Content.check(read_yaml(path), path)
 
 
-def check_plan(
-    name: str,
-    trainings: Mapping[str, Collection[int]],
-    test_sets: Collection[str],
-) -> None:
-    """Raise :class:`DfnbError` for claims that a profile could never judge.
-
-    Args:
-        name: Of the file of claims.
-        trainings: Name of each detector that the profile trains, as tables have it, and its seeds.
-        test_sets: All that the profile scores.
-    """
-    registry = content(name)
-    for claim in registry.claims:
-        place = f"{name}, claim {claim.id}"
-        for detector in claim.detectors:
-            if detector not in trainings:
-                known = suggestion(detector, trainings)
-                raise DfnbError(f"{place}: the profile trains no {detector!r}{known}")
-            if missing := sorted({*claim.seeds} - {*trainings[detector]}):
-                raise DfnbError(f"{place}: the profile does not train {detector} with {missing}")
-        if not claim.seeds and registry.registered > LAST_WITHOUT_SEEDS:
-            raise DfnbError(f"{place}: write its seeds, without which nothing ends the study")
-        _check_sets(claim, test_sets, place)
+# ---------------------------------------------------------------- the words of a claim
 
 
-def _check_sets(claim: Claim, test_sets: Collection[str], place: str) -> None:
-    """Raise :class:`DfnbError` for a set that is none of ``test_sets``, and no kind of place."""
+class Known(NamedTuple):
+    """What claims may name: all that a profile makes or, of a report, all that it holds."""
+
+    paper_of: Mapping[str, str]  # by the name of a detector in tables
+    seeds_of: Mapping[str, Collection[int]]  # by the same
+    locating: Collection[str]  # the detectors whose maps are compared with masks
+    methods_of: Mapping[str, Collection[str]]  # by test set; none: they are not known
+
+
+def problem(claim: Claim, known: Known) -> str:
+    """What a claim names and is not known, as a sentence; empty where it can be judged."""
+    for detector in claim.detectors:
+        if detector not in known.paper_of:
+            return f"there is no detector {detector!r}{suggestion(detector, known.paper_of)}"
+        if missing := sorted({*claim.seeds} - {*known.seeds_of[detector]}):
+            there = len(claim.seeds) - len(missing)
+            return f"{there} of {len(claim.seeds)} seeds of {detector}, without {missing}"
+        if claim.metric in get_args(OfMap) and detector not in known.locating:
+            return f"{detector} has no {claim.metric}: its maps are not compared with masks"
+    if claim.paper not in (known.paper_of[claim.detector], CONTROL):
+        return f"{claim.detector} is of {known.paper_of[claim.detector]}, not of {claim.paper!r}"
     for name in claim.sets:
-        if name not in PLACES and not fnmatch.filter(test_sets, name):
-            known = suggestion(name, [*PLACES, *test_sets])
-            raise DfnbError(f"{place}: sets: there is no {name!r}{known}")
+        if name not in PLACES and name not in known.methods_of:
+            return f"there is no test set {name!r}{suggestion(name, [*PLACES, *known.methods_of])}"
+    tested = [known.methods_of.get(name) for name in claim.sets]
+    tested = [*known.methods_of.values()] if None in tested else tested
+    methods = [method for of_set in tested for method in of_set]
+    if claim.method not in ("all", *methods) and all(tested):
+        return f"there is no method {claim.method!r}{suggestion(claim.method, {*methods})}"
+    return ""
+
+
+def check_plan(name: str, known: Known) -> None:
+    """Raise :class:`DfnbError` for claims of a file that a profile could never judge.
+
+    ``known`` is what the profile makes.
+    """
+    for claim in content(name).claims:
+        if text := problem(claim, known):
+            raise DfnbError(f"{name}, claim {claim.id}, by what the profile makes: {text}")
+
+
+def complete(report: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The scores of a report without detectors that lack seeds of a claim; a line names them.
+
+    So no table shows a claim's number before all that was registered for it is in.
+    """
+    profile = profile_of(report)
+    listed = content(profile["claims"]).claims if "claims" in profile else []
+    seeds_of = _held(table).seeds_of
+    unfinished = {
+        name: None  # in the order of the claims
+        for claim in listed
+        for name in claim.detectors
+        if name in seeds_of and {*claim.seeds} - {*seeds_of[name]}
+    }
+    for name in unfinished:
+        print(f"{name} is left out until all seeds of its claims are in.")
+    return table[~table["detector"].isin([*unfinished])]
+
+
+def _held(table: pd.DataFrame) -> Known:
+    """What a report holds, from its scores."""
+    by_detector = table.groupby("detector", observed=True)
+    located = table.dropna(subset="energy") if "energy" in table else table.head(0)
+    return Known(
+        by_detector["paper"].first().to_dict(),
+        by_detector["seed"].unique().to_dict(),
+        {*located["detector"]},
+        table.groupby("test_set", observed=True)["method"].unique().map(list).to_dict(),
+    )
 
 
 # ---------------------------------------------------------------- verdicts
@@ -177,15 +224,14 @@ def judge(
     Args:
         report: Its name. Its profile names the file of claims; without one there is no row.
         paper: Only the claims of this module; the correction for their number is over all.
-        **read: Tables that the caller has read already, see :mod:`dfnb.report.reading`: ``video``
-            and ``frame``, the scores of that level, and ``maps``. Others are read if needed.
+        **read: The scores of a level, ``video`` or ``frame``, that the caller has read already.
 
     Returns:
         A row per claim and place (a test set, "in-dataset" or "cross-dataset"): the fields of
         :class:`Claim` but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``,
         the day when they were written down; the number, as of
-        :func:`dfnb.report.metrics.measure`, NaN where a premise is not shown; ``p_gain``,
-        ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for the claims of the family;
+        :func:`dfnb.report.metrics.measure`, NaN where the claim is not judged; ``p_gain``,
+        ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for all registered claims;
         ``detectable``, the least difference that would have been shown with the probability POWER
         at the first step of this rule; and the ``verdict``. Perhaps no row.
     """
@@ -193,31 +239,29 @@ def judge(
     if "claims" not in profile:
         return pd.DataFrame(columns=COLUMNS)
     registry = content(profile["claims"])
-    present = [detector.name for detector in detectors(report)]
     limits = thresholds(report)
+    if "video" not in read:
+        read["video"] = scores(report)
+    known = _held(read["video"])  # which has the same runs at each level
     judged = []
     shown = set()  # id and place of claims that may be premises, before Holm's correction
     for claim in registry.claims:
-        where = f"{profile['claims']}, claim {claim.id}"
+        if claim.level not in read:
+            read[claim.level] = scores(report, level=claim.level)
+        unknown = problem(claim, known)
+        rows = _rows(claim, read[claim.level])
         row = {**WITHOUT_NUMBER, **claim.model_dump(exclude=LISTS)}
-        row |= {"claim": claim.says, "registered": registry.registered}
-        if lacking := [name for name in claim.detectors if name not in present]:
-            print(f"{where}: {report} has no {lacking[0]!r}{suggestion(lacking[0], present)}.")
-            verdict = f"not judged: {lacking[0]} was not trained"
-            places = [PLACES.get(name, name) for name in claim.sets]
-            judged += [{**row, "on": place, "verdict": verdict} for place in places]
-            continue
-        table = "maps" if claim.map else claim.level
-        if table not in read:
-            read[table] = maps(report) if claim.map else scores(report, level=claim.level)
-        test_sets = {*read[table]["test_set"], *profile.get("test_sets", ())}
-        _check_sets(claim, test_sets, where)
-        for place, of_place in _places(claim, _rows(claim, read[table], where)):
+        row |= {"claim": claim.says, "registered": str(registry.registered)}
+        for name in claim.sets:
+            place = PLACES.get(name, name)
             # The file lists a premise before the claims that depend on it.
-            if claim.only_if and (claim.only_if, place) not in shown:
+            if unknown:
+                outcome = {"verdict": f"not judged: {unknown}"}
+            elif claim.only_if and (claim.only_if, place) not in shown:
                 outcome = {"verdict": f"not judged: {claim.only_if} is not shown"}
             else:
-                outcome = _judged(claim, of_place, limits, place == "in-dataset", registry.delta)
+                here = rows[rows["place" if name in PLACES else "test_set"] == place]
+                outcome = _judged(claim, here, limits, name == "within", registry.delta)
             judged.append({**row, "on": place, **outcome})
             if judged[-1]["p_gain"] < LEVEL:
                 shown.add((claim.id, place))
@@ -225,44 +269,20 @@ def judge(
     return judged[judged["paper"] == paper] if paper else judged
 
 
-def _rows(claim: Claim, table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The scores, or measures of maps, that a claim is about, on all test sets.
-
-    Raises :class:`DfnbError`, which begins with ``where``, for a map or method that was never
-    measured.
-    """
-    for name, value, every in (("map", claim.map, ""), ("method", claim.method, "all")):
-        known = table[name].unique()
-        if len(table) and value not in (every, *known):
-            raise DfnbError(f"{where}: there is no {name} {value!r}{suggestion(value, known)}")
-    keep = table["map"] == claim.map
-    keep &= table["detector"].isin(claim.detectors)
+def _rows(claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
+    """The scores that a claim is about, on all test sets."""
+    keep = table["detector"].isin(claim.detectors)
     if claim.method != "all":
         keep &= table["method"].isin([claim.method, "real"])
     if claim.metric != ROBUSTNESS_KEPT:
-        # Rows with sanity compare a map with those of random networks, and do not measure it.
-        keep &= (table["corruption"] == "") & ~table["sanity"]
+        keep &= table["corruption"] == ""
     if claim.seeds:
         keep &= table["seed"].isin(claim.seeds)
     return table[keep]
 
 
-def _places(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The places of ``Claim.sets``, each with its rows: none where nothing was scored there.
-
-    A set is a key of PLACES (``cross`` is the mean over all other datasets), or the name of a test
-    set, in which * may replace a part.
-    """
-    for name in claim.sets:
-        if name in PLACES:
-            yield PLACES[name], rows[rows["place"] == PLACES[name]]
-        else:
-            for test_set in fnmatch.filter(rows["test_set"].unique(), name) or [name]:
-                yield test_set, rows[rows["test_set"] == test_set]
-
-
 def _number(claim: Claim, rows: pd.DataFrame, limits: Thresholds) -> dict[str, Any]:
-    """The row of :func:`measure` that a claim is about, from the rows of one of :func:`_places`.
+    """The row of :func:`measure` that a claim is about, from its rows at one place.
 
     Empty if there is none.
     """
@@ -295,15 +315,16 @@ def _judged(
 
     Args:
         claim: The claim.
-        rows: Those of :func:`_places`.
+        rows: Those of :func:`_rows` at the place.
         limits: The thresholds of the report.
         within: Whether the place is the dataset trained on.
         delta: The least material differences.
     """
-    by_detector = rows.groupby("detector", observed=True)["seed"].unique()
-    common = set.intersection(*({*by_detector.get(name, ())} for name in claim.detectors))
-    if len(common) < len(claim.seeds):  # its number would show whether to stop the study here
-        return {"verdict": f"not judged: {len(common)} of {len(claim.seeds)} seeds"}
+    seeds_of = [{*rows.loc[rows["detector"] == name, "seed"]} for name in claim.detectors]
+    there = len(set.intersection(*seeds_of))
+    registered = len(claim.seeds) or (FEWEST_SEEDS if claim.is_primary else 1)
+    if there < registered:  # its number would show whether to stop the study here
+        return {"verdict": f"not judged: {there} of {registered} seeds"}
     number = _number(claim, rows, limits)
     if not number:
         return {"verdict": "not judged: not measured"}
@@ -326,12 +347,11 @@ def _of_number(
     verdict = "not judged" if claim.kind == "shown" else _without_verdict(number)
     if verdict:
         return {**number, "verdict": verdict}
-    kind_of_metric = "localisation"  # measures of maps and of located regions
-    if "accuracy" in claim.metric:
-        kind_of_metric = "accuracy"
-    elif claim.metric in ("AUC", ROBUSTNESS_KEPT):
-        kind_of_metric = "within" if within else "cross"  # "cross" for a named test set, too
-    material = getattr(delta, kind_of_metric)
+    material = delta.within if within else delta.cross  # "cross" for a named test set, too
+    if claim.metric in get_args(OfMap):
+        material = delta.localisation
+    elif "accuracy" in claim.metric:
+        material = delta.accuracy
     limit = -material if claim.kind == "no worse" else 0.0
     spread = number["error"], number["degrees"]
     tested = {"limit": limit, "p_gain": p_above(number["value"] - limit, *spread)}
@@ -362,21 +382,19 @@ def _without_verdict(number: Mapping[str, Any]) -> str:
 def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     """Adjust the p values of ``judged`` in place, and set the verdicts of the tested claims.
 
-    Each column of p values is adjusted by itself, over the claims whose ``family`` is true; the
-    others stay as they are.
+    Each column of p values is adjusted by itself, over all primary claims of the file: one that is
+    not judged has no p, and counts.
     """
-    n_tested = (judged["family"] & judged["p_gain"].notna()).sum()
+    is_primary = judged["family"] & (judged["kind"] != "shown")
     # If the true value is this far above the limit, p_gain is below LEVEL with probability POWER.
-    level = np.where(judged["family"], LEVEL / max(n_tested, 1), LEVEL)
+    level = np.where(is_primary, LEVEL / max(is_primary.sum(), 1), LEVEL)
     quantiles = stdtrit(judged["degrees"], 1 - level) + stdtrit(judged["degrees"], POWER)
     judged["detectable"] = judged["limit"] + judged["error"] * quantiles
     for column in VERDICT_OF_P:
-        # holm counts NaN, too, but claims that were not tested must not count.
-        is_adjusted = judged["family"] & judged[column].notna()
-        judged.loc[is_adjusted, column] = holm(judged.loc[is_adjusted, column])
+        judged.loc[is_primary, column] = holm(judged.loc[is_primary, column])
     is_shown = [judged[column] < LEVEL for column in VERDICT_OF_P]
     verdict = np.select(is_shown, [*VERDICT_OF_P.values()], "undecided")
     verdict[(verdict == "better") & (judged["kind"] == "no worse")] = "not worse"
     is_tested = judged["p_gain"].notna()
     judged.loc[is_tested, "verdict"] = verdict[is_tested]
-    return judged.drop(columns="limit")
+    return judged.drop(columns=["limit", "p"], errors="ignore")

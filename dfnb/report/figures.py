@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from dfnb.report.tables import tex
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from facesets.files import write_bytes
@@ -129,7 +130,7 @@ def show(
 
     The PNG is in the report's ``figures/``. ``paper/figures/``, see
     :func:`dfnb.store.reports.paper_folder`, gets it as PDF and SVG in two columns and, if it
-    is a function, in one column, and the caption as text. The same figure gives the same bytes. It
+    is a function, in one column, and the caption as TeX. The same figure gives the same bytes. It
     is closed.
 
     Args:
@@ -150,7 +151,7 @@ def show(
         place = reports.pictures_folder(folder.name) if has_frames else folder
         saved.append(_save(drawn, place / "figures" / f"{name}.png", {CAPTION: caption}))
         paper = reports.paper_folder(folder.name) / "figures"
-        write_bytes(paper / f"{name}.txt", f"{caption}\n".encode())
+        write_bytes(paper / f"{name}-caption.tex", tex(f"{caption}\n").encode())
         for suffix in ("pdf", "svg"):
             _save(drawn, paper / f"{name}.{suffix}")
         if callable(figure):

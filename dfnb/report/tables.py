@@ -5,9 +5,7 @@ network or reads a dataset.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from dfnb.report import reading
-from dfnb.report.detectors import MAIN, THIS_RUN, detectors
+from dfnb.report.detectors import FOLD, MAIN, THIS_RUN, detectors
 from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
@@ -37,7 +35,6 @@ CONTROLS = ("edges", "random")  # maps that ignore the network
 NO_NETWORK = "none (control)"  # what stands in place of their detector
 WITH_SIGN = " (signed)"
 ONE = ": one training"  # after a seed that is the only one
-FEW_SETS = 3  # test sets that a caption names without their number
 MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, they are its rows
 
 
@@ -149,12 +146,14 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
         if ablation and len(references):
             names = [*rows["detector"].unique(), references[0]]
             differences = by_place(scores[scores["detector"].isin(names)], minus=references[0])
+            # Without an error, it is a run of the reference under a second name.
+            differences = differences[differences["error"] != 0]
             is_reference = scores["detector"] == references[0]
             across = {*scores.loc[is_reference & (scores["place"] == "cross-dataset"), "test_set"]}
             is_part = (differences["place"] == "cross-dataset") & (
                 differences["of_sets"].map(set) != across
             )
-            place = differences["place"].where(~is_part, differences["of_sets"].map(ranges))
+            place = differences["place"].where(~is_part, differences["of_sets"].map(", ".join))
             parts.append(differences.assign(paper=paper, place=place))
     return joined(parts)
 
@@ -171,8 +170,7 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
       network, and its interval, in which people and random networks are resampled; NaN where no
       pair has a correlation;
     - ``grey``, the mean rank correlation with the map of a grey image; NaN where that is blank;
-    - ``blank``, the share of pairs that have no correlation, because one of the maps is blank;
-    - ``trained``, its seed as text.
+    - ``blank``, the share of pairs that have no correlation, because one of the maps is blank.
     """
     checked = maps[maps["sanity"]].astype({"map": str})
     first = checked.groupby("detector", observed=True)["seed"].transform("min")
@@ -192,7 +190,6 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     table = of_map[CORRELATION].agg(lambda each: each.isna().mean()).to_frame("blank")
     table["grey"] = checked.reindex(columns=[*by, "grey"]).groupby(by, observed=True)["grey"].mean()
     seed = of_map["seed"].first()
-    table["trained"] = seed.astype(str) + ONE
     # The number of the random network stands for the seed, so that it is resampled like one.
     numbers = measure(
         pairs.assign(seed=pairs["network"].str.split().str[-1]), CORRELATION, by, "test_set"
@@ -234,7 +231,7 @@ def trainings(report: str) -> pd.DataFrame:
             rows[detector.name] = {
                 "images": round(np.mean([record.images_seen for record in records])),
                 "seconds": round(np.median([record.wall_s for record in records])),
-                "seeds": len(records),
+                "seeds": len({run.seed for run in detector.runs}),  # each perhaps in folds
                 "network": "{backbone}, {image_size} px".format(**first.parameters.settings),
                 "started from": first.weights_from,
                 "device": first.environment["device"],
@@ -354,7 +351,11 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     # drop=False: cells reads the column minus to show the sign, also where minus is in the index.
     table = differences.set_index(list(index), drop=False)
     table["difference"] = cells(table)
-    table["seeds"] = [*map(_seeds_text, table["of_seeds"], table["seed_values"])]
+    values = [", ".join(map("{:+.3f}".format, of_row)) for of_row in table["seed_values"]]
+    table["seeds"] = [
+        f"{text}: {of_row}" if text.endswith("exploratory") else text
+        for text, of_row in zip(map(_seeds_text, table["of_seeds"]), values)
+    ]
     return table[["difference", "seeds"]]
 
 
@@ -369,172 +370,110 @@ def outside(differences: pd.DataFrame, material: float) -> str:
     return f"Wholly above the band: {above or 'none'}; below it: {below or 'none'}."
 
 
-def _seeds_text(seeds: Sequence[int], values: Sequence[float]) -> str:
-    """The seeds of a difference; of fewer than FEWEST_SEEDS also their values, if several."""
-    if len(seeds) >= FEWEST_SEEDS:
-        return ranges(seeds)
+def _seeds_text(seeds: Sequence[int]) -> str:
+    """The seeds of a number, and whether they are too few for a verdict."""
     if len(seeds) == 1:
         return f"{seeds[0]}{ONE}"
-    return f"{ranges(seeds)}, exploratory: {', '.join(f'{value:+.3f}' for value in values)}"
+    return ranges(seeds) + (", exploratory" if len(seeds) < FEWEST_SEEDS else "")
 
 
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
-    """The claims as text; an undecided one says what difference it would probably have shown.
+    """The claims as text; beside a tested one, what difference it would probably have shown.
 
     ``judged`` is the table of :func:`dfnb.report.claims.judge`.
     """
-    names = ["p_gain", "p_worse"]
-    table = judged.assign(ours=cells(judged), **{name: judged[name].map(p_text) for name in names})
-    detectable = judged["detectable"].map(" (detectable: {:.3f})".format)
-    is_undecided = judged["verdict"] == "undecided"
-    table["verdict"] += detectable.where(is_undecided & judged["detectable"].notna(), "")
+    p_values = {name: judged[name].map(p_text) for name in ("p_gain", "p_worse")}
+    detectable = judged["detectable"].map("{:.3f}".format).where(judged["p_gain"].notna(), "–")
+    table = judged.assign(ours=cells(judged), detectable=detectable, **p_values)
     table = table.set_index(["detector", "claim", "on"])
-    table = table[["ours", "verdict", *names, "registered"]]
+    table = table[["ours", "verdict", "detectable", *p_values, "registered"]]
     return table.rename(columns={"registered": "preregistered"})
 
 
-# ---------------------------------------------------------------- captions and files
+# ---------------------------------------------------------------- what numbers are of
 
 
-def caption(numbers: pd.DataFrame, test_sets: str = "") -> str:
-    """How numbers of :func:`measure` were made, in sentences: all of it is read from their rows.
+def facts(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What each number of :func:`measure` is of, as text; claims without a number have no row.
 
-    ``test_sets`` is where a text with more than FEW_SETS of them links the table of all.
+    Columns: ``trained on``, ``seeds``, ``collapsed`` (runs that are left out, if any),
+    ``original/forged``, with the unit, and ``clusters`` of people.
     """
-    # Rows without any are those of claims that are not judged.
-    is_number = [isinstance(seeds, tuple) for seeds in numbers.get("of_seeds", ())]
-    if not any(is_number):
-        return ""
-    rows = numbers[is_number]
-    sentences = [*_of_trainings(rows), _tested_on(rows, test_sets)]
-    if {*rows["unit"]} == {"videos"}:
-        sentences.append("A video's score is the mean over its frames.")
-    covered = [_over(over) for over in rows["over"].unique()]
-    sentences.append(f"Intervals: {'95 %, ' if rows['over'].any() else ''}{'; '.join(covered)}.")
-    if (rows["seeds"] == 1).any():
-        sentences.append("A number of one seed is of one training: another may say otherwise.")
-    if rows["collapsed"].any():
-        sentences.append("Runs that learned nothing are left out, unless all are.")
-    return " ".join(sentences)
-
-
-def _of_trainings(rows: pd.DataFrame) -> list[str]:
-    """The sentences of a caption about training sets, seeds and checkpoints."""
-    trainings = [each for of_row in rows["of_trainings"] for each in of_row]
-    every = dict.fromkeys(each.detector for each in trainings)
-    compared = rows["of_trainings"].map(lambda of_row: of_row[0].detector)
-    seeds = rows["of_seeds"].groupby(compared, sort=False).unique()
-    of_one = seeds.map(lambda of_rows: max(map(len, of_rows)) == 1)  # a row per seed, or one seed
-    seeds = seeds.where(~of_one, seeds.map(lambda of_rows: [[*chain(*of_rows)]]))
-    facts = {
-        "Trained on": [(each.detector, each.train_set) for each in trainings],
-        "Seeds": [(name, ranges(of_row)) for name, of_rows in seeds.items() for of_row in of_rows],
-        "Checkpoint": [
-            (each.detector, each.rule.removesuffix(f" of {each.train_set}")) for each in trainings
-        ],
+    rows = numbers[numbers["seeds"].notna()]
+    counts = [f"{real:,.0f}/{fake:,.0f}" for real, fake in zip(rows["n_real"], rows["n_fake"])]
+    table = {
+        "trained on": _trained_on(rows),
+        "seeds": rows["of_seeds"].map(_seeds_text),
+        "collapsed": [f"{runs:.0f}" if runs else "" for runs in rows["collapsed"]],
+        f"original/forged {' or '.join(rows['unit'].unique())}": counts,
+        "clusters": rows["clusters"].map("{:,.0f}".format),
     }
-    return [
-        f"{name}: {_with_exceptions(pairs, every)}."
-        for name, pairs in facts.items()
-        if any(value for _, value in pairs)
-    ]
+    if "seed" in rows:  # each number is of the one that it names
+        del table["seeds"]
+    return pd.DataFrame(table, index=rows.index, dtype=object)
 
 
-def _tested_on(rows: pd.DataFrame, link: str) -> str:
-    """The sentences of a caption about test sets and how much each number is of."""
-    names = {name for of_row in rows["of_sets"] for name in of_row}
-    text = f"Tested on: {ranges(names)}"
-    if len(names) > FEW_SETS:
-        count = f"{len(names)} test sets"
-        text += f" ([{count}]({link}))" if link else f" ({count})"
-    real, fake = (_span(rows[name]) for name in ("n_real", "n_fake"))
-    counts = [f"{real} real"] if real else []  # maps are measured on fakes alone
-    if fake:
-        counts.append(f"{'as many' if fake == real else fake} fake")
-    units = " or ".join(rows["unit"].unique())
-    clusters = _span(rows["clusters"])
-    return f"{text}. Each number is of {' and '.join(counts)} {units} in {clusters} clusters."
+def _trained_on(rows: pd.DataFrame) -> list[str]:
+    """The training sets of each number.
 
-
-def _with_exceptions(pairs: Iterable[tuple[str, str]], every: Iterable[str]) -> str:
-    """What most detectors have of pairs (detector, value), and what others have in its place.
-
-    Such as "30 to 34 (30 to 33 for LAE)"; "30 to 34 or 30" where rows of one detector differ.
-    ``every`` are the detectors of the table.
+    Of networks that were trained on folds, each with a fold left out: a test set that is no fold is
+    scored by those of one fold alone.
     """
-    values = defaultdict(dict)  # as sets that keep their order
-    for detector, value in pairs:
-        values[detector][value or "not known"] = None
-    detectors_of = defaultdict(list)
-    for detector, of_detector in values.items():
-        detectors_of[" or ".join(of_detector)].append(detector)
-    most = max(detectors_of, key=lambda value: len(detectors_of[value]))
-    others = [
-        f"{value} for {_together(names, every)}"
-        for value, names in detectors_of.items()
-        if value != most
-    ]
-    return f"{most} ({'; '.join(others)})" if others else most
+    texts = []
+    for trainings, test_sets in zip(rows["of_trainings"], rows["of_sets"]):
+        are_folds = any(re.search(FOLD, name) for name in test_sets)
+        left_out = f" without {'the fold tested' if are_folds else 'one fold'}"
+        names = dict.fromkeys(train_set for _, train_set, _ in trainings if train_set)
+        texts.append(" / ".join(name.replace("-fold-{fold}", left_out) for name in names))
+    return texts
 
 
-def _together(names: Iterable[str], every: Iterable[str]) -> str:
-    """These names of detectors; "all of LAE", say, where they are all of ``every`` that LAE has.
+def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A table with a column for each of the :func:`facts` in which its rows differ; a sentence.
 
-    Likewise all with an ablation, such as "masks", or with a variant of it, such as "masks: 0 %".
+    The sentence has the facts that all rows share, and what is resampled for the intervals.
+
+    Args:
+        table: Of :func:`pivot` or :func:`listed`; its index has names of columns of ``numbers``.
+        numbers: Those of :func:`measure` in it. Different facts of one row stand with "or".
     """
-    groups = defaultdict(list)
-    for name in every:
-        title, _, variant = name.partition(", ")
-        ablation = variant.partition(": ")[0]
-        groups[f"all of {title}"].append(name)
-        for shared in {ablation, variant} - {""}:
-            groups[f"all with {shared}"].append(name)
-        groups[f"all of {title}, {ablation}"].append(name)
-    texts = {name: name for name in names}
-    left = {*texts}
-    for text, group in sorted(groups.items(), key=lambda each: -len(each[1])):
-        if len(group) > 1 and left.issuperset(group):
-            left.difference_update(group)
-            texts |= dict.fromkeys(group, text)
-    return " / ".join(dict.fromkeys(texts.values()))
-
-
-def _over(over: str) -> str:
-    """What an interval covers, from the column ``over`` of :func:`measure`, in words."""
-    if not over:
-        return "none where a class, or the frames of a threshold, have too few clusters"
-    *most, last = over.split(", ")
-    covered = f"over {', '.join(most)} and {last}" if most else f"over {last}"
-    of = ["a mean over test sets"] if "test sets" in over else []
-    of += [] if "seeds" in over else ["one training"]
-    return f"of {' of '.join(of)}, {covered}" if of else covered
-
-
-def _span(counts: pd.Series) -> str:
-    """The lowest and the highest of some counts, but 0, as 200 to 400; empty if all are 0."""
-    # As integers: a table that has also rows without a number has them as floats.
-    known = counts[counts > 0].astype(int)
-    ends = [known.min(), known.max()] if len(known) else []
-    return " to ".join(dict.fromkeys(map("{:,}".format, ends)))
-
-
-def ranges(names: Iterable[str | int]) -> str:
-    """Names in order, those that count up by one as a range: bed, world-01 to world-24."""
-    parts = []  # what is before the number at the end, the number and its digits
-    for name in {*map(str, names)}:
-        prefix, digits = re.fullmatch(r"(.*?)(\d*)", name).groups()
-        parts.append((prefix, int(digits or 0), len(digits)))
-    runs = []
-    for prefix, number, width in sorted(parts):
-        if runs and width and (prefix, number - 1, width) == runs[-1][-1]:
-            runs[-1].append((prefix, number, width))
-        else:
-            runs.append([(prefix, number, width)])
-    texts = [
-        [f"{prefix}{number:0{width}}" if width else prefix for prefix, number, width in run]
-        for run in runs
+    numbers = numbers.reset_index(drop=True)
+    of_numbers = facts(numbers).drop(columns=table.columns, errors="ignore")
+    if of_numbers.empty:
+        return table, ""
+    index = [numbers.loc[of_numbers.index, name] for name in table.index.names if name in numbers]
+    by = index or (lambda _: 0)  # as one row where it names none
+    of_rows = of_numbers.groupby(by, observed=True, sort=False).agg(_either)
+    is_shared = of_rows.nunique() == 1
+    parts = [
+        f"{name} {value}" for name, value in of_rows.loc[:, is_shared].iloc[0].items() if value
     ]
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in texts)
+    covered = (
+        numbers.loc[of_numbers.index, "over"].str.replace(", ", " and ").replace("", "nothing")
+    )
+    text = "; ".join([*parts, f"95 % intervals over {_either(covered)}"])
+    columns = of_rows.loc[:, ~is_shared]
+    table = table.join(columns).fillna(dict.fromkeys(columns, "–"))
+    return table, f"{text[0].upper()}{text[1:]}."
+
+
+def _either(texts: pd.Series) -> str:
+    """Different texts in their order, as "a or b"."""
+    return " or ".join(dict.fromkeys(texts))
+
+
+def caption(numbers: pd.DataFrame) -> str:
+    """The sentence of :func:`described` for a figure with a line per detector."""
+    lines = pd.DataFrame(index=pd.Index(numbers.get("detector", []), name="detector"))
+    return described(lines, numbers)[1]
+
+
+def ranges(seeds: Iterable[int]) -> str:
+    """Seeds in order: those of a range without a gap as "30 to 34", others as "30, 32"."""
+    ordered = sorted({*seeds})
+    if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
 
 
 def of_study(report: str, studies: Collection[str], text: str) -> Markdown | None:
@@ -545,6 +484,9 @@ def of_study(report: str, studies: Collection[str], text: str) -> Markdown | Non
 def folded(table: pd.DataFrame, title: str) -> Markdown:
     """A table of texts that opens by a click on its title, as below the figure of its numbers."""
     return Markdown(f"<details><summary>{title}</summary>{table.to_html()}</details>")
+
+
+# ---------------------------------------------------------------- files
 
 
 def show(
@@ -559,7 +501,8 @@ def show(
     if table.empty:
         display(Markdown(f"*This report has no numbers for a table “{title}”.*"))
     else:
-        display(Markdown(f"**{title}**"), table)
+        whole, text = (table, about) if isinstance(about, str) else described(table, about)
+        display(Markdown(f"**{title}**"), whole, Markdown(text))
     return save(table, about, folder, name, title, run)
 
 
@@ -574,14 +517,14 @@ def save(
     """Save a table of texts; returns the path of its Markdown in the report's ``tables/``.
 
     Its numbers stand beside it as CSV. ``paper/tables/``, see
-    :func:`dfnb.store.reports.paper_folder`, gets it as LaTeX, and its title and caption as text. An
-    empty table is not saved.
+    :func:`dfnb.store.reports.paper_folder`, gets it, and its caption, as LaTeX. An empty table is
+    not saved.
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
         about: The numbers of :func:`dfnb.report.metrics.measure` from which the texts were made:
-            the CSV has them, and they make the caption. Of a table without such numbers, its
-            caption.
+            the CSV has them, and the table is :func:`described` by them. Of a table without such
+            numbers, its caption.
         folder: Of the report, as a notebook's ``p.folder``. None: nothing is saved.
         name: Of the files.
         title: What the table shows, also the first line of the Markdown.
@@ -591,35 +534,62 @@ def save(
         return []
     name = reports.file_name(folder.name, name, run)
     paper = reports.paper_folder(folder.name) / "tables"
-    table = table.reset_index()
-    is_text = isinstance(about, str)
-    numbers = table if is_text else about
-    text = about if is_text else caption(about)
-    numbers = numbers.drop(columns="of_trainings", errors="ignore")  # they are in the caption
+    if isinstance(about, str):
+        text, numbers = about, table.reset_index()
+    else:
+        table, text = described(table, about)
+        numbers = _unrounded(about)
     write_bytes(folder / "tables" / f"{name}.csv", numbers.to_csv(index=False).encode())
     # As objects first, because a categorical column cannot be filled with a dash.
-    table = table.astype(object).fillna("–").astype(str)
+    table = table.reset_index().astype(object).fillna("–").astype(str)
     write_bytes(paper / f"{name}.tex", latex(table).encode())
-    write_bytes(paper / f"{name}.txt", f"{title}. {text}".strip().encode() + b"\n")
+    write_bytes(paper / f"{name}-caption.tex", tex(f"{title}. {text}\n").encode())
     markdown = table.to_markdown(index=False, disable_numparse=True)  # numbers as they are written
-    text = about if is_text else caption(about, test_sets="test_sets.md")  # in the same folder
-    markdown = f"# {title}\n\n{markdown}\n\n{text}\n"
+    markdown = f"# {title}\n\n{markdown}\n\n{text} [All columns, unrounded]({name}.csv)\n"
     return [write_bytes(folder / "tables" / f"{name}.md", markdown.encode())]
 
 
-# Characters that LaTeX's default fonts lack, or show as others.
-IN_LATEX = {"\u00a0": "~", "–": "--", "−": "$-$", "×": r"$\times$", "…": r"\ldots{}", "|": "$|$"}
+def _unrounded(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a table as its CSV has them: with all that they are of, and without p.
+
+    Only registered claims have p values, in columns of their own.
+    """
+    rows = numbers[numbers["seeds"].notna()]
+    rules = [" / ".join(dict.fromkeys(rule for *_, rule in each)) for each in rows["of_trainings"]]
+    trained_on = pd.Series(_trained_on(rows), rows.index, dtype=object)
+    checkpoint = pd.Series(rules, rows.index, dtype=object)
+    kept = numbers.drop(columns=["of_trainings", "p"], errors="ignore")
+    return kept.assign(trained_on=trained_on, checkpoint=checkpoint)
 
 
-def latex(table: pd.DataFrame) -> str:
-    """A table of texts as a ``tabular`` of LaTeX; it needs the package booktabs.
+# How TeX writes characters that mean something to it, or that its default fonts lack or show as
+# others.
+IN_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\u00a0": "~",
+    "−": "$-$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+    "|": "$|$",
+}
+
+
+def tex(text: str) -> str:
+    """A text as TeX shows it.
 
     Signed numbers and comparisons are in math mode, because a hyphen is no minus, and ``<`` is
     another character in LaTeX's default fonts.
     """
-    text = table.to_latex(index=False, escape=True)
-    text = re.sub(r"(?<![\w.])[+-]\d[\d.]*", r"$\g<0>$", text)  # not that of JPEG 45-75
-    text = re.sub(r"([<>])(?: (?=\d))?([\d.]*)", r"$\1\2$", text)
-    for character, replacement in IN_LATEX.items():
-        text = text.replace(character, replacement)
+    text = text.translate(str.maketrans(IN_TEX))
+    text = re.sub(r"(?<![\w.])[+-]\d+(\.\d+)?", r"$\g<0>$", text)  # not that of JPEG 45-75
+    text = re.sub(r"([<>])(?: (?=\d))?(\d*(?:\.\d+)?)", r"$\1\2$", text)
+    return text.replace("–", "--")  # last, because no sign of a number is meant
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A table of texts as a ``tabular`` of LaTeX; it needs the package booktabs."""
+    table = table.set_axis([tex(str(name)) for name in table], axis=1)  # a severity is a number
+    text = table.map(tex).to_latex(index=False, escape=False)
     return text.replace("\n[", "\n{[}")  # else an argument of the line break or rule before it

@@ -25,7 +25,7 @@ from dfnb.running.parameters import Seeds, TrainingParameters
 from dfnb.store import reports, scores
 from facesets import files, sources
 from facesets.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
-from facesets.frames import load_frames, select
+from facesets.frames import dataset_record, load_frames, select
 from facesets.sources import check_known, check_tested, is_available
 
 # Parameters that a profile sets itself, and what to write instead.
@@ -271,7 +271,7 @@ def calls(name: str, main: bool = False) -> Calls:
     if profile.claims:
         named = [*left_out, *chain(*map(_named, planned))]
         tested = chain(profile.test_sets, *(p.test_sets for p in planned))
-        claims.check_plan(profile.claims, _seeds_by_detector(named), {*tested})
+        claims.check_plan(profile.claims, _made(named, {*tested}))
     others = {  # shown notebooks that train nothing; checked before the first training
         notebook: _others_parameters(name, profile, notebook)
         for notebook in profile.notebooks
@@ -417,13 +417,31 @@ def _named(p: TrainingParameters) -> list[tuple[str, str, int]]:
     return [(notebook, variant, p.seed) for variant in p.variants]
 
 
-def _seeds_by_detector(named: Iterable[tuple[str, str, int]]) -> dict[str, set[int]]:
-    """The seeds of each detector, by its name in tables, from those of :func:`_named`."""
-    seeds = defaultdict(set)
+def _made(named: Iterable[tuple[str, str, int]], test_sets: Iterable[str]) -> claims.Known:
+    """What a profile makes that claims may name; ``named`` are those of :func:`_named`."""
+    paper_of, seeds_of = {}, defaultdict(set)
     for notebook, variant, seed in named:
-        title = papers.module(papers.notebooks()[notebook]).PAPER.title
-        seeds[name_of(title, variant)].add(seed)
-    return seeds
+        paper = papers.notebooks()[notebook]
+        detector = name_of(papers.module(paper).PAPER.title, variant)
+        paper_of[detector] = paper
+        seeds_of[detector].add(seed)
+    locating = {
+        detector
+        for detector, paper in paper_of.items()
+        if hasattr(papers.module(paper).Network, "localise")
+    }
+    methods_of = {test_set: _methods_of(test_set) for test_set in test_sets}
+    return claims.Known(paper_of, seeds_of, locating, methods_of)
+
+
+def _methods_of(test_set: str) -> list[str]:
+    """The manipulation methods of a test set; none where it is not prepared, and so not known."""
+    if sources.is_embedded(test_set):
+        return [*sources.preset(test_set).methods]
+    if not is_available(test_set, "test"):
+        return []
+    kinds = (kind.split("/", 1) for kind in dataset_record(test_set)["n"])  # split/method
+    return [method for split, method in kinds if split == "test"]
 
 
 def _stated(name: str, profile: Profile, notebook: str) -> Iterator[TrainingParameters]:

@@ -1,9 +1,7 @@
-"""A caption says which trainings, seeds and test sets the rows of its table are of: all of them."""
+"""A table says which trainings, seeds and units its rows are of: all of them."""
 
-import re
 from collections import defaultdict
 from functools import partial
-from itertools import chain
 
 import pandas as pd
 import planted
@@ -14,146 +12,47 @@ from numpy import nan
 import notebooks
 from dfnb import report, statistics
 from dfnb.report import claims, reading, tables
-from dfnb.store.scores import Condition, read_about
+from dfnb.report.metrics import Trainings
+from dfnb.statistics import NAN
+from dfnb.store.scores import Condition
 from facesets import files
 
 A, B = planted.SETS
-SENTENCES = (
-    r"Trained on: (?P<train_set>.*?)\. Seeds: (?P<seed>.*?)\. Checkpoint: (?P<rule>.*?)\. "
-    r"Tested on: (?P<test_sets>.*?)\. Each number is of (?P<counts>.*?)\. "
-    r"(?:A video's score is the mean over its frames\. )?Intervals: (?P<intervals>.*?)\."
-)
-COUNTS = (
-    r"(?:(?P<real>[\d, to]*) real)?(?: and )?(?:(?P<fake>[\d, to]*|as many) fake)? "
-    r"(?:videos|frames|videos or frames) in (?P<clusters>.*) clusters"
-)
-# Tables that are of datasets, records or published figures, not of the scores of trainings.
-OF_NO_SCORES = {"audit", "compared", "published", "shortcuts", "test_sets"}
-
-
-# ---------------------------------------------------------------- what a caption says
-
-
-def expanded(text):
-    """The names of a range such as bed, world-01 to world-24."""
-    names = set()
-    for part in text.split(", "):
-        first, _, last = part.partition(" to ")
-        prefix, digits = re.fullmatch(r"(.*?)(\d*)", first).groups()
-        end = int(last.removeprefix(prefix)) if last else int(digits or 0)
-        width = len(digits)
-        numbers = range(int(digits or 0), end + 1)
-        names |= {f"{prefix}{number:0{width}}" if width else prefix for number in numbers}
-    return names
-
-
-def is_called(detector, words):
-    """Whether words such as "all of LAE", "all with masks: 0 %" or its whole name are of it."""
-    if words.startswith("all of "):
-        whole = words.removeprefix("all of ")
-        return detector == whole or detector.startswith((f"{whole}, ", f"{whole}: "))
-    if words.startswith("all with "):
-        whole = words.removeprefix("all with ")
-        variant = detector.partition(", ")[2]
-        return variant == whole or variant.startswith(f"{whole}: ")
-    return detector == words
-
-
-def values_of(text, detector):
-    """What "30 to 34 (30 to 32 for LAE; 30 for all with masks)" says of a detector."""
-    most, others = re.fullmatch(r"(.*?)(?: \((.* for .*)\))?", text).groups()
-    found = []
-    for each in others.split("; ") if others else ():
-        value, names = each.split(" for ", 1)
-        if any(is_called(detector, words) for words in names.split(" / ")):
-            found.append(value)
-    assert len(found) < 2, (text, detector)
-    return {*(found or [most])[0].split(" or ")}
-
-
-def span(text):
-    """The numbers of "400 to 4,800"."""
-    return {int(each.replace(",", "")) for each in text.split(" to ")}
-
-
-def check(text, expected):
-    """That a caption says of each detector, and of the table, exactly what is expected.
-
-    ``expected``: train_set, seed and rule by detector, as sets; test_sets; and the lowest and the
-    highest number of real and fake units and of clusters.
-    """
-    said = re.search(SENTENCES, text)
-    assert said, text
-    for fact in ("train_set", "rule"):
-        for detector, values in expected[fact].items():
-            assert values_of(said[fact], detector) == values, (fact, detector, text)
-    for detector, values in expected["seed"].items():
-        stated = {frozenset(expanded(each)) for each in values_of(said["seed"], detector)}
-        if {*map(len, values)} == {1}:  # a row per seed
-            values = {frozenset().union(*values)}
-        assert stated == values, (detector, text)
-    names, count = re.fullmatch(r"(.*?)(?: \(\[?(\d+) test sets.*\))?", said["test_sets"]).groups()
-    assert expanded(names) == expected["test_sets"], text
-    assert (count is not None) == (len(expected["test_sets"]) > tables.FEW_SETS)
-    assert int(count or 0) in (0, len(expected["test_sets"]))
-    counts = re.fullmatch(COUNTS, said["counts"])
-    for kind in ("real", "fake", "clusters"):
-        is_same = counts[kind] == "as many"
-        stated = span(counts["real"] if is_same else counts[kind]) if counts[kind] else set()
-        assert stated == expected["counts"][kind], (kind, text)
-    is_one = any(len(of_row) == 1 for values in expected["seed"].values() for of_row in values)
-    assert ("of one training" in text) == is_one
-
-
 # ---------------------------------------------------------------- what it must say
 
 
-def of_scores(numbers, read):
-    """The same from the rows of scores that each number is of, of which no caption knows.
+def expected_facts(number, rows):
+    """The same from the rows of scores that a number is of, of which no table knows.
 
-    ``read`` gives these for a number: all that it compares and averages, without collapsed runs.
+    These are all that it compares and averages. Runs that collapsed are left out.
     """
-    found = {name: defaultdict(set) for name in ("train_set", "rule", "seed")}
-    test_sets, counts = set(), defaultdict(set)
-    for number in numbers.to_dict("records"):
-        rows = read(number)
-        rows = rows[~rows["collapsed"]] if not rows["collapsed"].all() else rows
-        names = [
-            name for name in (number["detector"], number["minus"]) if name in {*rows["detector"]}
-        ]
-        of_each = {name: rows[rows["detector"] == name] for name in names}
-        common = set.intersection(
-            *({*zip(each["seed"], each["test_set"])} for each in of_each.values())
-        )
-        seeds, sets = {str(seed) for seed, _ in common}, {name for _, name in common}
-        test_sets |= sets
-        found["seed"][number["detector"]].add(frozenset(seeds))
-        for name, each in of_each.items():
-            found["train_set"][name] |= {*each["train_set"]}
-            found["rule"][name] |= {
-                rule.removesuffix(f" of {train_set}")
-                for rule, train_set in zip(each["rule"], each["train_set"])
-            }
-        first = of_each[number["detector"]]
-        first = first[first["seed"].astype(str).isin([min(seeds)]) & first["test_set"].isin(sets)]
-        key = ["test_set", *(name for name in reading.UNITS["frame"] if name in first)]
-        units = first[key].drop_duplicates()
-        for kind, is_kind in (("real", units["label"] == 0), ("fake", units["label"] == 1)):
-            counts[kind].add(is_kind.sum())
-        counts["clusters"].add(len(units[["test_set", "cluster"]].drop_duplicates()))
-    ends = {}
-    for kind, values in counts.items():
-        known = values - {0}
-        ends[kind] = {min(known), max(known)} if known else set()
-    return {**found, "test_sets": test_sets, "counts": ends}
+    rows = rows[~rows["collapsed"]] if not rows["collapsed"].all() else rows
+    names = [name for name in (number["detector"], number["minus"]) if name in {*rows["detector"]}]
+    of_each = {name: rows[rows["detector"] == name] for name in names}
+    common = set.intersection(
+        *({*zip(each["seed"], each["test_set"])} for each in of_each.values())
+    )
+    first = of_each[number["detector"]]
+    pairs = [*zip(first["seed"], first["test_set"])]
+    of_one_seed = first[[pair in common and pair[0] == min(common)[0] for pair in pairs]]
+    key = ["test_set", *(name for name in reading.UNITS["frame"] if name in first)]
+    units = of_one_seed[key].drop_duplicates()
+    counts = [f"{(units['label'] == label).sum():,}" for label in (0, 1)]
+    train_sets = [name for each in of_each.values() for name in each["train_set"].unique()]
+    return {
+        "trained on": " / ".join(dict.fromkeys(train_sets)),
+        "seeds": {seed for seed, _ in common},
+        "original/forged": "/".join(counts),
+        "clusters": f"{len(units[['test_set', 'cluster']].drop_duplicates()):,}",
+    }
 
 
 # ---------------------------------------------------------------- all kinds of tables
 
 CLAIM = {
-    "paper": "locate_and_verify",
+    "paper": "control",
     "source": "us",
-    "kind": "gain",
+    "kind": "shown",
     "metric": "AUC",
     "says": "S.",
 }
@@ -188,16 +87,8 @@ def home(tmp_path_factory):
             "detector": "LAE, face swap: main",
             "sets": [B],
             "method": "swap",
-            "kind": "shown",
         }
-        third = {
-            "detector": "Baseline",
-            "metric": "energy",
-            "map": "shape",
-            "sets": [A],
-            "kind": "shown",
-        }
-        listed = [{**CLAIM, "id": str(i), **each} for i, each in enumerate((first, second, third))]
+        listed = [{**CLAIM, "id": str(i), **each} for i, each in enumerate((first, second))]
         text |= {"registered": "2026-01-01", "claims": listed}
         path = folder / "data_manifest" / "claims" / "mine.yaml"
         files.write_bytes(path, yaml.safe_dump(text).encode())
@@ -263,30 +154,83 @@ def kinds():
     yield "sanity", tables.sanity(maps), partial(rows_of, checked)
     means = few(corrupted, "AUC", ["detector", "corruption"], ["test_set", "severity"])
     yield "robustness", means, partial(rows_of, corrupted)
-    judged = claims.judge("hand", video=every, maps=maps)
+    judged = claims.judge("hand", video=every)
     judged = judged[judged["value"].notna()].assign(minus=judged["against"])
-    assert {*judged["id"]} == {"0", "1", "2"}
-
-    def of_claim(number):
-        if number["map"]:
-            return rows_of(located, number)
-        return rows_of(scores, number)
-
-    yield "claims", judged, of_claim
+    assert {*judged["id"]} == {"0", "1"}
+    yield "claims", judged, of_scores
 
 
-def test_a_caption_says_what_its_rows_are_of():
+def test_a_table_says_what_its_numbers_are_of():
     for kind, numbers, read in kinds():
-        assert len(numbers), kind
-        print(kind)
-        check(tables.caption(numbers, "test_sets.md"), of_scores(numbers, read))
+        facts = tables.facts(numbers)
+        assert len(facts) == len(numbers) > 0, kind
+        names = {name.partition(" videos")[0].partition(" frames")[0]: name for name in facts}
+        for place, number in enumerate(numbers.to_dict("records")):
+            expected = expected_facts(number, read(number))
+            assert {*number["of_seeds"]} == expected.pop("seeds"), (kind, number)
+            for name, value in expected.items():
+                assert facts[names[name]].iloc[place] == value, (kind, name, number)
+
+
+def made(**columns):
+    """Two numbers of one training set, made by hand, but for some columns."""
+    usual = {"detector": ["A", "B"], "place": "in-dataset", "n_real": 4, "n_fake": 2000}
+    usual |= {"clusters": 3, "seeds": 5, "collapsed": 0, "unit": "videos", "over": "people, seeds"}
+    table = pd.DataFrame({**usual, **columns})
+    each = {"of_trainings": (Trainings("A", "bed-{seed}", "last"),), "of_seeds": (1, 2, 3, 4, 5)}
+    each["of_sets"] = ("bed",)
+    for name, value in each.items():
+        if name not in table:
+            table[name] = [value] * len(table)
+    return table
+
+
+def described(numbers, index="detector"):
+    """The columns that a table of these numbers gets, and the sentence."""
+    table, text = tables.described(pd.DataFrame(index=numbers.set_index(index).index), numbers)
+    return table.to_dict("list"), text
+
+
+def test_what_all_rows_share_is_one_sentence_and_the_rest_columns():
+    shared = "Trained on bed-{seed}; seeds 1 to 5; original/forged videos 4/2,000; clusters 3; "
+    shared += "95 % intervals over people and seeds."
+    assert described(made()) == ({}, shared)
+    columns, text = described(made(clusters=[3, 1200], of_seeds=[(7,), (7, 8)], collapsed=[0, 1]))
+    assert columns == {
+        "seeds": ["7: one training", "7, 8, exploratory"],
+        "collapsed": ["", "1"],
+        "clusters": ["3", "1,200"],
+    }
+    end = "original/forged videos 4/2,000; 95 % intervals over people and seeds."
+    assert text == f"Trained on bed-{{seed}}; {end}"
+    # A row with two numbers has the facts of both.
+    both = made(detector="A", place=["in-dataset", "cross-dataset"], clusters=[3, 9])
+    both["over"] = ["people, seeds", ""]
+    assert described(both, "place")[0] == {"clusters": ["3", "9"]}
+    assert tables.caption(both).endswith(
+        "clusters 3 or 9; 95 % intervals over people and seeds or nothing."
+    )
+
+
+def test_networks_of_one_fold_are_called_so():
+    """Of folds all are tested; other sets by the networks of a single one."""
+    folds = (Trainings("A", "clips-fold-{fold}", "last"),)
+    numbers = made(of_trainings=[folds] * 2, of_sets=[("clips-fold-1", "clips-fold-2"), ("bed",)])
+    columns, _ = described(numbers)
+    assert columns == {"trained on": ["clips without the fold tested", "clips without one fold"]}
+
+
+def test_a_claim_without_a_number_has_dashes():
+    numbers = made(detector=["A", "B", "C"], clusters=[3, 4, 9], seeds=[5, NAN, 5])
+    columns, text = described(numbers)
+    assert columns == {"clusters": ["3", "–", "9"]} and text.startswith("Trained on bed-{seed}; ")
+    assert described(numbers[1:2]) == ({}, "")
 
 
 # ---------------------------------------------------------------- committed tables
 
 
 STUDIES = ["study-bed", "study-ff-like", "study-hidf", "study-papers", "study-recipe"]
-PLACES = {"in-dataset", "cross-dataset"}
 CONDITION = ["test_set", "corruption", "map", "sanity"]
 
 
@@ -298,26 +242,21 @@ def committed(checkout, monkeypatch):
 
 
 def measured(name):
-    """What was scored, by detector: its training sets, rules and places, and the seeds by set.
+    """What was scored, by detector: its training sets and rules, and the seeds by set.
 
     The last has a key per test set, whether it was corrupted, and map; units and clusters are in
     a second table, by test set: the number of real and of fake videos and frames.
     """
     detectors, units = {}, {}
     for detector, run, path, *_ in reading.sources(name):
-        facts = detectors.setdefault(detector.name, {"places": {}, "seeds": defaultdict(set)})
+        facts = detectors.setdefault(detector.name, {"seeds": defaultdict(set)})
         rule = run.record.rule.replace(run.train_set, detector.train_set)
         facts |= {"train_set": detector.train_set, "collapsed": facts.get("collapsed", set())}
         facts["rule"] = rule.removesuffix(f" of {detector.train_set}")
-        about = read_about(path)
         rows = pd.read_parquet(path, columns=CONDITION).drop_duplicates()
         if run.record.collapsed:
             facts["collapsed"] |= {(run.seed, test_set) for test_set in rows["test_set"]}
         for row in rows.itertuples():
-            kept = about.test_sets[row.test_set]
-            place = "in-dataset" if kept.domain == about.train_domain else "cross-dataset"
-            is_apart = kept.apart and row.test_set != run.train_set
-            facts["places"][row.test_set] = row.test_set if is_apart else place
             facts["seeds"][row.test_set, row.corruption != "", row.map].add(run.seed)
         new = {*rows.loc[rows["map"] == "", "test_set"]} - {*units}
         if new:
@@ -331,21 +270,6 @@ def measured(name):
                     "clusters": videos["cluster"].nunique(),
                 }
     return detectors, units
-
-
-def stated(rows):
-    """What the caption must say of rows of ``results.parquet``, as of :func:`of_scores`."""
-    facts = {name: defaultdict(set) for name in ("train_set", "rule", "seed")}
-    for trainings, seeds in zip(rows["of_trainings"], rows["of_seeds"]):
-        for detector, train_set, rule in trainings:
-            facts["train_set"][detector].add(train_set)
-            facts["rule"][detector].add(rule.removesuffix(f" of {train_set}"))
-        facts["seed"][trainings[0][0]].add(frozenset(map(str, seeds)))
-    ends = {}
-    for kind, name in (("real", "n_real"), ("fake", "n_fake"), ("clusters", "clusters")):
-        known = rows.loc[rows[name] > 0, name].astype(int)
-        ends[kind] = {known.min(), known.max()} if len(known) else set()
-    return {**facts, "test_sets": {*chain(*rows["of_sets"])}, "counts": ends}
 
 
 def check_rows(rows, detectors, units):
@@ -378,53 +302,9 @@ def check_rows(rows, detectors, units):
             assert row["clusters"] == sum(each["clusters"] for each in counted), row
 
 
-def check_file(table, text, detectors, units):
-    """A caption says nothing of the detectors and test sets of its table but what was scored."""
-    said = re.search(SENTENCES, text)
-    assert said, text
-    sets = expanded(said["test_sets"].partition(" (")[0])
-    assert sets <= {*units}, text
-    shown = {*table.columns, *table.to_numpy().ravel()}
-    datasets = {re.sub(r"-fold-\d+$", "", each) for each in sets}  # folds may stand under its name
-    named = shown & {*units, *datasets}
-    assert named <= sets | datasets, text
-    assert shown & PLACES or not named or named in (sets, datasets), text
-    for name in detectors.keys() & {*table.get("detector", ()), *table.get("minus", ())}:
-        facts = detectors[name]
-        assert values_of(said["train_set"], name) == {facts["train_set"]}, (name, text)
-        assert values_of(said["rule"], name) == {facts["rule"]}, (name, text)
-        own = {*chain(*facts["seeds"].values())}
-        for each in values_of(said["seed"], name):
-            assert {*map(int, expanded(each))} <= own, (name, text)
-    if "seeds" in table:
-        texts = {re.split(":|, exploratory", each)[0] for each in table["seeds"]}
-        said_of = [values_of(said["seed"], name) for name in table["detector"]]
-        assert {*chain(*map(expanded, texts))} == {*chain(*map(expanded, chain(*said_of)))}, text
-    counts = re.fullmatch(COUNTS, said["counts"])
-    for label, kind in enumerate(("real", "fake")):
-        most = sum(units[test_set]["frames"][label] for test_set in sets)
-        if counts[kind] and counts[kind] != "as many":
-            assert 0 < min(span(counts[kind])) <= max(span(counts[kind])) <= most, text
-
-
-def test_committed_tables_say_what_they_are_of(committed):
+def test_committed_numbers_are_of_all_that_was_scored(committed):
     for name in STUDIES:
-        detectors, units = measured(name)
         results = pd.read_parquet(committed / name / "results.parquet")
         results = results[results["of_seeds"].notna()]
         results = results.reindex(columns=results.columns.union(["map", "method"]))
-        listed = dict(tuple(results.groupby("table")))
-        files_of = {path.stem: path for path in (committed / name / "tables").glob("*.md")}
-        assert {*listed} <= {*files_of}
-        for stem, path in files_of.items():
-            *_, table, text = path.read_text(encoding="utf-8").strip().split("\n\n")
-            assert len(text) > 20, path
-            if stem in OF_NO_SCORES:
-                continue
-            if stem in listed:
-                check(text, stated(listed[stem]))
-            lines = [
-                [cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()
-            ]
-            check_file(pd.DataFrame(lines[2:], columns=lines[0]), text, detectors, units)
-        check_rows(results, detectors, units)
+        check_rows(results, *measured(name))

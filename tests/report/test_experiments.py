@@ -78,6 +78,9 @@ def test_a_number_is_a_mean_over_the_test_sets_of_its_place(script, entries):
     assert len(by_set) == 24
     value = script.number(**across["ours"]["AUC"])["value"].item()
     assert value == pytest.approx(by_set["value"].mean(), abs=1e-9)
+    half = {**across["ours"]["AUC"], "registered": 10}
+    assert script.text(half) == "not judged: 5 of 10 registered seeds"
+    assert script.text({**half, "registered": 5}).endswith("] (5 seeds)")
     missing = {**across["ours"]["AUC"], "detector": "Locate and Verify, x: y"}
     row = script.row_of({**across, "ours": {"AUC": missing}})
     assert script.NOT_RUN in row["ours, drawn faces"] and (row["done"], row["planned"]) == (0, 1)

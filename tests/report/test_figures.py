@@ -111,8 +111,8 @@ def test_a_shown_figure_is_saved_with_the_same_bytes_and_its_caption(monkeypatch
         (path,) = figures.show(figure, report_folder("unit"), "a", "Drei Stühle α, <what>.")
         files = [path, *sorted(paper.iterdir())]
         saved.append({file.name: file.read_bytes() for file in files})
-    assert saved[0] == saved[1] and {*saved[0]} == {"a.png", "a.pdf", "a.svg", "a.txt"}
-    assert saved[0]["a.txt"].decode() == "Drei Stühle α, <what>.\n"
+    assert saved[0] == saved[1] and {*saved[0]} == {"a.png", "a.pdf", "a.svg", "a-caption.tex"}
+    assert saved[0]["a-caption.tex"].decode() == "Drei Stühle α, $<$what$>$.\n"
     (shown, more), (caption, _) = displayed[2:]
     assert shown == (figure,) and more["metadata"]["image/jpeg"]["alt"] == "Drei Stühle α, <what>."
     assert caption[0].data == "*Drei Stühle α, <what>.*"
@@ -214,7 +214,13 @@ def test_a_place_without_frames_has_no_panel():
         thresholds=lambda _: {("A", 0): np.array([0.6, 9]), ("B", 0): np.array([0.1])},
     )
     figure, namespace = drawn(
-        "07_cross_dataset", "cell-42", "distributions", tables=tables, results=results, plain="A"
+        "07_cross_dataset",
+        "cell-42",
+        "distributions",
+        tables=tables,
+        results=results,
+        plain="A",
+        main=frames,
     )
     assert len(figure.axes) == 1 and namespace["of_runs"] == [0.6]
 

@@ -171,10 +171,21 @@ def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
     assert tables.listed(none, ["detector", "minus", "place"]).empty
 
 
+def test_a_run_under_two_names_is_no_variant_of_itself():
+    """As the runs of a fold, which stand with further test sets among those of their detector."""
+    for seed in (0, 1):
+        same = {Condition(name): planted.table(name, 2, f"seed {seed}") for name in planted.SETS}
+        planted.write("twice", "xception", seed, more=same)
+        planted.write("twice", "xception", seed, "copies: the same", more=same)
+        planted.write("twice", "xception", seed, "copies: other", strength=3)
+    numbers = tables.variants(report.scores("twice"))
+    assert {*numbers["detector"]} == {"Baseline, copies: other"} and len(numbers)
+
+
 def test_a_mean_over_a_part_of_the_other_datasets_is_not_called_across():
     """The variant was trained on one of those of its reference: they share a single one."""
-    more = {Condition("synth-c"): planted.table("synth-c")}
-    planted.write("parts", "xception", more=more)
+    planted.write("parts", "xception", more={Condition("synth-c"): planted.table("synth-c")})
+    more = {Condition("synth-c"): planted.table("synth-c", key="other")}
     planted.write("parts", "xception", 0, "training set: other", more=more, train_set=B)
     numbers = tables.variants(report.scores("parts"))
     assert numbers["place"].tolist() == ["synth-c"]
@@ -185,7 +196,7 @@ def shares(maps):
     """What the cell of the report's notebook measures of these maps."""
     results = SimpleNamespace(maps=lambda _: maps, measure=report.measure)
     p = SimpleNamespace(report="hand")
-    return notebooks.cells("_report", "shares", results=results, p=p)["looks"]
+    return notebooks.cells("_report", "shares", results=results, p=p, scores=maps)["looks"]
 
 
 def sanity(maps):
@@ -201,9 +212,8 @@ def test_the_sanity_check_says_how_alike_maps_of_random_networks_are():
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
     assert table["grey"].tolist() == pytest.approx([0.2] * 3)
     assert table["blank"].tolist() == [0, 0, 0]
-    assert {*table["of_seeds"]} == {(0,)} and {*table["trained"]} == {"0: one training"}
-    text = tables.caption(table)
-    assert "Intervals: 95 %, of one training, over people and random networks." in text
+    assert {*table["of_seeds"]} == {(0,)}
+    assert tables.caption(table).endswith("95 % intervals over people and random networks.")
 
 
 def test_random_networks_are_resampled_with_people():
@@ -228,7 +238,7 @@ def test_pairs_with_a_blank_map_are_counted_and_have_no_correlation():
     assert table["value"].isna().tolist() == [False, False, True]
     texts = tables.pivot(table.reset_index(), ["map"], "metric")
     assert texts.loc["edges"].tolist() == ["–"]
-    assert tables.caption(table).startswith(f"Trained on: {A}. Seeds: 0. ")
+    assert tables.caption(table).startswith(f"Trained on {A}; seeds 0: one training; ")
 
 
 def test_a_map_with_negative_values_is_checked_twice():
@@ -263,17 +273,21 @@ def test_trainings_in_tables():
 
 
 @pytest.mark.parametrize(
-    ("names", "text"),
-    [
-        (["b-2", "bed", "b-1", "b-3"], "b-1 to b-3, bed"),
-        ([30, 31, 34], "30, 31, 34"),
-        (["w-09", "w-10", "w-11", "w-1"], "w-1, w-09 to w-11"),
-        ([10, 9, 8], "8, 9, 10"),
-        (["x", "x"], "x"),
-    ],
+    ("seeds", "text"),
+    [([30, 31, 34], "30, 31, 34"), ([9, 8, 10, 8], "8 to 10"), ([7], "7"), ([1, 2], "1, 2")],
 )
-def test_names_that_count_up_are_a_range(names, text):
-    assert tables.ranges(names) == text
+def test_seeds_without_a_gap_are_a_range(seeds, text):
+    assert tables.ranges(seeds) == text
+
+
+def test_claims_have_what_was_detectable_beside_a_verdict():
+    rows = {"detector": ["A", "B"], "claim": "S.", "on": "bed", "minus": "C", "value": 0.1}
+    rows |= {"low": 0.05, "high": 0.15, "detectable": 0.0384, "registered": "2026-11-23"}
+    rows |= {"p_gain": [0.0001, NAN], "p_worse": [0.9, NAN], "verdict": ["better", "not judged"]}
+    table = tables.claims(pd.DataFrame(rows))
+    assert table["detectable"].tolist() == ["0.038", "–"]
+    assert table["p_gain"].tolist() == ["< 0.001", "–"]
+    assert table["verdict"].tolist() == rows["verdict"]
 
 
 def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
@@ -301,21 +315,25 @@ def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch
     table = pd.DataFrame({"a_b": ["50 % & #1", None]}, index=pd.Index(["r", "s"], name="row"))
     (file,) = tables.show(table, "A caption_with 5 %.", report_folder("hand"), "hard", "A title")
     markdown = file.read_text(encoding="utf-8")
-    assert markdown.startswith("# A title\n\n| row") and markdown.endswith("A caption_with 5 %.\n")
+    assert markdown.startswith("# A title\n\n| row") and markdown.endswith(
+        "A caption_with 5 %. [All columns, unrounded](hard.csv)\n"
+    )
     assert "| r     | 50 % & #1 |" in markdown
     paper = report_folder("hand") / "paper" / "tables"
     assert file.with_suffix(".csv").read_text(encoding="utf-8") == "row,a_b\nr,50 % & #1\ns,\n"
-    assert (paper / "hard.txt").read_text("utf-8") == "A title. A caption_with 5 %.\n"
+    assert (paper / "hard-caption.tex").read_text("utf-8") == "A title. A caption\\_with 5 \\%.\n"
     assert tables.show(pd.DataFrame(), "", report_folder("hand"), "none", "Nothing") == []
     assert displayed[0].data == "**A title**" and displayed[1] is table
-    assert "no numbers for a table “Nothing”" in displayed[2].data
+    assert "no numbers for a table “Nothing”" in displayed[3].data
 
 
 def test_the_numbers_of_a_table_are_saved_as_measured(scores):
     measured = tables.by_place(tables.main(scores))
     (file,) = tables.save(tables.pivot(measured), measured, report_folder("hand"), "n", "N")
-    assert file.read_text(encoding="utf-8").endswith(f"\n\n{tables.caption(measured)}\n")
+    assert f"\n\n{tables.caption(measured)} [" in file.read_text(encoding="utf-8")
     read = pd.read_csv(file.with_suffix(".csv"))
+    assert {*read["trained_on"]} == {A} and {*read["checkpoint"]} == {"best epoch"}
+    assert "p" not in read and "of_trainings" not in read
     for name in ("value", "low", "high", "n_real", "n_fake", "clusters", "seeds"):
         assert read[name].tolist() == measured[name].tolist(), name
     assert read["detector"].tolist() == measured["detector"].tolist()
@@ -324,15 +342,15 @@ def test_the_numbers_of_a_table_are_saved_as_measured(scores):
 def test_a_table_in_latex_needs_no_special_fonts():
     row = ["JPEG 45-75 & 5 %", tables.cell(-0.1, -0.2, 0.3, "B"), "< 0.001", "A_b × 3 − {c}"]
     table = pd.DataFrame(
-        [row, ["[x]", "–", "a > b | c…", "~"]], columns=["a_b", "difference", "p", "d"]
+        [row, ["[x]", "–", "a > b | c…", "~"]], columns=["a_b", "difference", "p", 5]
     )
     lines = tables.latex(table).splitlines()
     assert lines[0] == r"\begin{tabular}{llll}" and lines[-1] == r"\end{tabular}"
-    assert lines[2] == r"a\_b & difference & p & d \\"
+    assert lines[2] == r"a\_b & difference & p & 5 \\"
     assert lines[4].startswith(r"JPEG 45-75 \& 5 \% & $-0.10$~[$-0.20$,~$+0.30$] & $<0.001$ & ")
     assert lines[4].endswith(r"A\_b $\times$ 3 $-$ \{c\} \\")
     # A bracket at the beginning of a row would be an argument of the line break before it.
-    assert lines[5] == r"{[}x] & -- & a $>$ b $|$ c\ldots{} & \textasciitilde  \\"
+    assert lines[5] == r"{[}x] & -- & a $>$ b $|$ c\ldots{} & \textasciitilde{} \\"
     assert tables.latex(table[1:]).splitlines()[4].startswith("{[}x]")  # or of the rule
     for line in lines:  # math mode ends where it begins; braces are in pairs
         bare = re.sub(r"\\[\\&%_{}]", "", line)
