@@ -1,5 +1,6 @@
 """A table says which trainings, seeds and units its rows are of: all of them."""
 
+import re
 from collections import defaultdict
 from functools import partial
 
@@ -308,3 +309,17 @@ def test_committed_numbers_are_of_all_that_was_scored(committed):
         results = results[results["of_seeds"].notna()]
         results = results.reindex(columns=results.columns.union(["map", "method"]))
         check_rows(results, *measured(name))
+
+
+def test_only_registered_claims_have_a_p(committed):
+    """In the tables for spreadsheets, and in what all of them are joined to."""
+    files = list(committed.glob("study-*/tables/*.csv"))
+    assert len(files) > 80
+    for path in files:
+        names = {*pd.read_csv(path, nrows=0).columns}
+        p_values = {name for name in names if re.fullmatch("p|p_.*", name)}
+        assert p_values == ({*claims.VERDICT_OF_P} if path.stem == "claims" else set()), path
+    for path in committed.glob("study-*/results.parquet"):
+        table = pd.read_parquet(path)
+        p_values = table.filter(regex="^p(_|$)")
+        assert p_values[table["table"] != "claims"].isna().all(axis=None) and "p" not in table
