@@ -266,7 +266,7 @@ def as_committed(empty_home, monkeypatch):
 @pytest.mark.usefixtures("as_committed")
 @pytest.mark.parametrize("name", PLANNED["ids"])
 def test_a_profile_trains_what_it_always_did(name):
-    """By an edit of a notebook's cell, too, the trainings of a profile become others."""
+    """By an edit of `small`, too, the trainings of other profiles become others."""
     planned = profiles.calls(name).trainings
     assert sorted(call.name for call in planned) == PLANNED["ids"][name]
 
