@@ -1,5 +1,6 @@
 # make demo   installs, trains on generated portraits, runs ten notebooks, ends with the path of the report
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
+# make hours  trains PROFILES="one another" in the background, in a clone of this commit; the log is .hours/log.txt
 # make test   the whole test suite
 # make test-golden   all golden numbers of the released codes, more than make test compares (GOLDEN=a folder of scripts/golden.py)
 # make test-gpu   profiles, killed trainings, maps and golden values on a GPU; skipped without one
@@ -21,7 +22,7 @@ export UV_CONCURRENT_DOWNLOADS := 8
 export UV_CONCURRENT_BUILDS := 2
 export UV_CONCURRENT_INSTALLS := 2
 
-.PHONY: help demo report book test test-golden test-gpu test-lab test-slurm test-release lab lint lock
+.PHONY: help demo report hours book test test-golden test-gpu test-lab test-slurm test-release lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -30,6 +31,10 @@ demo: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	@$(BIN)/dfnb report $(PROFILE)
+
+hours: $(VENV)/.installed
+	@mkdir -p .hours
+	@setsid nohup $(BIN)/python scripts/hours.py $(PROFILES) >> .hours/log.txt 2>&1 < /dev/null &
 
 book: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra book -c requirements.lock

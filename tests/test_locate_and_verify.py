@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from networks import batch_of, small
 
 from dfnb.data.loading import Sample
+from dfnb.papers import contract
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import IGNORED
 from facesets.checks import DfnbError
@@ -64,9 +65,36 @@ def test_the_augmentation_of_july_2023_moves_every_image():
     assert affine == [[-15, 15], [-45, 45]]
 
 
-def test_sspsl_with_mixup_is_refused():
-    with pytest.raises(DfnbError, match="SSPSL has no meaning for mixed images"):
-        lv.Settings.check({"sspsl": True}, "the profile")
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mixup_probability": 0.5}, "SSPSL has no meaning for mixed images"),
+        ({"real_label": "released"}, "the released SSPSL labels real frames right"),
+    ],
+)
+def test_sspsl_is_refused_with_what_it_never_had(changes, sentence):
+    with pytest.raises(DfnbError, match=sentence):
+        lv.Settings.check({"sspsl": True, "mixup_probability": 0.0, **changes}, "the profile")
+
+
+def test_a_released_random_start_is_that_of_torch():
+    """Of a depthwise convolution of 3 × 3, torch's has a deviation of 1 / √(3 · 9)."""
+    for start, deviation in (("released", 27**-0.5), ("corrected", (2 / (9 * 728)) ** 0.5)):
+        changes = {"random_start": start, "mpff_width": 8, "fusion_width": 16, "fusion_out": 16}
+        network = lv.Network(lv.Settings(pretrained=False, **changes))
+        for stream in (network.rgb, network.srm):
+            depthwise = stream[4].block4.rep[1].conv1.weight
+            assert depthwise.shape == (728, 1, 3, 3)
+            assert depthwise.std().item() == pytest.approx(deviation, rel=0.05)
+
+
+def test_it_trains_a_step_on_an_efficientnet():
+    changes = {"backbone": "efficientnet_b4", "pretrained": False, "image_size": 64}
+    lv_settings = contract.small(lv, **changes)
+    contract.check(lv, lv_settings)
+    network = lv.Network(lv_settings).eval()
+    with torch.inference_mode():
+        assert network(torch.randn(1, 3, 64, 64))["seg"].shape == (1, 2, 4, 4)
 
 
 def test_a_crop_one_pixel_larger_is_cut_and_not_resized():

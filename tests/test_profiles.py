@@ -19,6 +19,7 @@ import pandas as pd
 import planted
 import psutil
 import pytest
+import torch
 import yaml
 from conftest import CHECKOUT
 from papermill.iorw import load_notebook_node
@@ -27,7 +28,7 @@ from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write
 
 import notebooks
 from dfnb import papers
-from dfnb.papers import backbones
+from dfnb.papers import backbones, contract
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
 from dfnb.running import measuring, parameters, profiles, workflow
 from dfnb.store import reports
@@ -266,7 +267,7 @@ def as_committed(empty_home, monkeypatch):
 @pytest.mark.usefixtures("as_committed")
 @pytest.mark.parametrize("name", PLANNED["ids"])
 def test_a_profile_trains_what_it_always_did(name):
-    """By an edit of a notebook's cell, too, the trainings of a profile become others."""
+    """By an edit of `small`, too, the trainings of other profiles become others."""
     planned = profiles.calls(name).trainings
     assert sorted(call.name for call in planned) == PLANNED["ids"][name]
 
@@ -278,6 +279,25 @@ def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
     stated = [p for each in of_papers for p in profiles._stated(name, profile, each)]
     values = [p.model_dump(mode="json") for p in stated]
     assert files.digest(values) == PLANNED["parameters"][name]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "cells"),
+    [(BASELINE, None), ("03_lae", 8), (LOCATE, 8), ("05_exposing_the_deception", None)],
+)
+def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_home):
+    """From weights of the package, in float16 at the end; located at stride 16, if at all."""
+    (p,) = profiles._stated("portraits-default", profiles.read("portraits-default"), notebook)
+    paper, settings = papers.module(p.paper), p.settings()
+    contract.check(paper, settings)
+    assert settings.half_weights and backbones.start(p.backbone, p.pretrained).sha256
+    network = paper.Network(settings).eval()
+    assert network.weights_from == "ImageNet"
+    if cells:
+        outputs = contract.outputs_of(network, torch.zeros(1, 3, 128, 128))
+        assert network.localise(outputs).shape == (1, cells, cells)
+    else:
+        assert not hasattr(network, "localise")
 
 
 def edit_cell(home, notebook, old, new):

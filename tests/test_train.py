@@ -14,6 +14,7 @@ import torch
 import toy
 from interrupted import before_loss, kill
 from networks import recipe
+from safetensors.torch import load_file
 
 import notebooks
 from dfnb import device, papers, report
@@ -479,6 +480,36 @@ def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, m
 
 
 # ---------------------------------------------------------------- epochs and records
+
+
+def test_weights_in_half_precision_are_those_that_are_judged(new_home, monkeypatch):
+    """Training goes on with those of float32, so the losses of both trainings are the same."""
+    judged = []
+
+    def predict(*arguments, **options):
+        judged.append(scoring.predict(*arguments, **options)["log_odds"])
+        return scoring.predict(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "predict", predict)
+    half = trained(changes={"half_weights": True})
+    whole = trained()
+    assert half.id != whole.id and "half_weights" not in whole.record.parameters.settings
+    tensors = load_file(half.weights())
+    assert {value.dtype for value in tensors.values()} == {torch.float16, torch.int64}
+    assert half.weights().stat().st_size < 0.6 * whole.weights().stat().st_size
+    assert half.log["loss_total"].equals(whole.log["loss_total"])
+    network = half.network()
+    assert next(network.parameters()).dtype == torch.float32
+    val = runs.frames_of(half.parameters, "val")
+    again = scoring.predict(network, val, half.settings)["log_odds"]
+    assert again.equals(judged[half.record.chosen.epoch - 1])
+    assert not again.equals(judged[half.record.chosen.epoch + 1])  # of the whole training's
+
+
+def test_frozen_statistics_are_those_of_the_start(new_home):
+    run = trained(changes={"freeze_batchnorm": True, "epochs": 1})
+    means = [v for name, v in load_file(run.weights()).items() if "running_mean" in name]
+    assert means and not any(value.any() for value in means)
 
 
 def test_the_record_says_what_a_report_needs(home, plain):

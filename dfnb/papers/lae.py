@@ -239,13 +239,8 @@ class Network(contract.Network):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        # Neither a classifier nor pooling: the encoder ends with its map.
-        self.encoder = backbones.create(
-            settings.backbone,
-            settings.pretrained,
-            settings.image_size,
-            num_classes=0,
-            global_pool="",
+        self.encoder = backbones.encoder(
+            settings.backbone, settings.pretrained, settings.image_size
         )
         self.weights_from = self.encoder.weights_from
         self.normalise = v2.Normalize(settings.mean, settings.std)  # decoded images are in [0, 1]

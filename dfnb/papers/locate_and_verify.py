@@ -65,7 +65,12 @@ class Settings(contract.Settings):
             y + s(x + s·y). corrected: before it, y + s·x, so that neither stream goes first.
         real_label: released: the loader finds real frames by a folder name that no folder has, so
             the loss ``cls`` takes them for fakes and sees one class only; their patches stay real.
-            corrected: real is real.
+            corrected: real is real, as in the released loader of SSPSL, which looks for another
+            folder.
+        random_start: How backbones start without pretrained weights. released: as torch draws
+            convolutions, because the rule in the released code is commented out. corrected: as timm
+            does; weights of Xception then differ in width by up to 16 times. Recorded where it is
+            released.
         annotated: Of the forged training frames that have a mask, the share whose mask may be read,
             drawn by the seed. The other masks are hidden before any is opened. A larger share
             includes the frames of a smaller one.
@@ -92,6 +97,7 @@ class Settings(contract.Settings):
     dropout: float = Field(0.5, ge=0, lt=1)
     cmce_update: contract.Variant = "released"
     real_label: contract.Variant = "corrected"
+    random_start: contract.Variant = Field("corrected", exclude_if=lambda v: v == "corrected")
     annotated: contract.Probability = 1.0
     sspsl: bool = False
     reference: Literal["mouth", "nose", "eyes"] = "mouth"
@@ -110,6 +116,8 @@ class Settings(contract.Settings):
     def _check_combination(self) -> Self:
         if self.sspsl and self.mixup_probability:
             raise ValueError("SSPSL has no meaning for mixed images; set mixup_probability = 0")
+        if self.sspsl and self.real_label == "released":
+            raise ValueError("the released SSPSL labels real frames right; leave real_label out")
         parts_of_second_stream = {"srm", "cmce", "lfga"}.intersection(self.modules)
         if parts_of_second_stream and "second_stream" not in self.modules:
             raise ValueError(
@@ -423,6 +431,10 @@ class Network(contract.Network):
         self.rgb = rgb[:6]  # nothing uses x6
         self.has_second_stream = "second_stream" in modules
         second, _, _ = backbones.stages(settings.backbone, settings.pretrained)
+        if settings.random_start == "released" and not settings.pretrained:
+            for part in (*rgb.modules(), *second.modules()):
+                if isinstance(part, nn.Conv2d):
+                    part.reset_parameters()
         # Without a second stream only its last stage is kept, which then computes y6 from x5.
         self.srm = second if self.has_second_stream else second[6:]
         # CMCE is computed in forward: it has no weights.

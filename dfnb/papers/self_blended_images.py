@@ -114,6 +114,8 @@ class Settings(contract.Settings):
         jpeg_probability: how often a pair is compressed as JPEG, both images alike [measured].
         dropout, drop_path: shares of the classifier's features, and of its residual branches, that
             are dropped in training [README].
+        head_start: as of :class:`dfnb.papers.xception.Settings`; the package of the released code,
+            efficientnet_pytorch, draws it as torch.
         sharpness: ρ of sharpness-aware minimisation (SAM): how far the weights move up their
             gradient, to where the gradient that trains them is computed [recalled]. SAM doubles the
             passes over a batch; 0 turns it off.
@@ -147,6 +149,7 @@ class Settings(contract.Settings):
     dropout: contract.Probability = 0.4
     drop_path: contract.Probability = 0.2
     sharpness: Annotated[float, Field(ge=0, le=10)] = 0.05
+    head_start: xception.HeadStart = "timm"
 
     def fetch(self) -> None:
         """Download the weights of the face mesh, if the mask covers the mesh's hull."""

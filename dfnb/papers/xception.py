@@ -7,11 +7,15 @@ cross-dataset results for it.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
 from torch import Tensor
 from torchvision.transforms import v2
 
 from dfnb.papers import backbones, contract, released
 
+HeadStart = Annotated[Literal["timm", "torch"], Field(exclude_if=lambda value: value == "timm")]
 PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)")
 
 
@@ -22,6 +26,11 @@ class Settings(contract.Settings):
     validation split chooses among the weights after each epoch. DeepfakeBench's initial weights
     (``xception-b5690688.pth``) may differ from timm's (``xception-43020ad28.pth``): nobody has
     compared them.
+
+    Attributes:
+        head_start: how the classifier of two classes is drawn at the start. timm: as timm draws it,
+            of an EfficientNet uniformly from ±.71; torch: as torch draws a linear layer, from ±.03
+            where it has 1280 inputs. Recorded where it is not timm.
     """
 
     image_size: contract.ImageSize = 256
@@ -32,6 +41,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 5e-4
     schedule: contract.Schedule = "constant"
     augmentation: contract.Augmentation = "released"
+    head_start: HeadStart = "timm"
 
     def released_transform(self) -> v2.Transform:
         """DeepfakeBench's: mirror, blur, a change of colour, JPEG (quality 40 to 100), each p = .5.
@@ -55,7 +65,7 @@ class Network(contract.Network):
     ``timm_options`` go to the backbone, for example the rates of its dropout.
     """
 
-    def __init__(self, settings: contract.Settings, **timm_options: float) -> None:
+    def __init__(self, settings: Settings, **timm_options: float) -> None:
         super().__init__()
         self.backbone = backbones.create(
             settings.backbone,
@@ -64,6 +74,8 @@ class Network(contract.Network):
             num_classes=2,
             **timm_options,
         )
+        if settings.head_start == "torch":
+            self.backbone.get_classifier().reset_parameters()
         self.weights_from = self.backbone.weights_from
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, PositiveInt
 
 from dfnb import papers
+from dfnb.papers import backbones
 from dfnb.report import claims
 from dfnb.report.detectors import MAIN, name_of
 from dfnb.report.page import REPORT
@@ -408,7 +409,8 @@ def _trainings(
 
 def _is_weights_file_here(p: TrainingParameters) -> bool:
     """False where a training is to start from a file of weights that is not on this machine."""
-    return not isinstance(p.pretrained, str) or (files.home() / p.pretrained).is_file()
+    is_file = isinstance(p.pretrained, str) and p.pretrained not in backbones.PACKAGES
+    return not is_file or (files.home() / p.pretrained).is_file()
 
 
 def _named(p: TrainingParameters) -> list[tuple[str, str, int]]:

@@ -5,6 +5,7 @@ Interrupted at any step and started again, a training ends in the same weights, 
 mixup from (seed, step), and the checkpoint contains everything else.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from dfnb import device, papers
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, loader_in_order, prepared
-from dfnb.papers import released_weights
+from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Batch, Network
 from dfnb.store.runs import Training
 from dfnb.store.thresholds import threshold_of
@@ -156,6 +157,8 @@ class Trainer:
         if self.settings.optimiser_restarts == "released" and progress.step == 0:
             self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         self.network.train()
+        if self.settings.freeze_batchnorm:
+            backbones.freeze_statistics(self.network)
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
         for item in self.loader:
@@ -284,8 +287,11 @@ class Trainer:
 
         progress = self.progress
         epoch = progress.epoch + 1
+        network = self.network
+        if self.settings.half_weights:
+            network = copy.deepcopy(network).half().float()
         validation = predict(
-            self.network,
+            network,
             self.splits["val"],
             self.settings,
             locate=False,
@@ -299,7 +305,8 @@ class Trainer:
             progress.chosen = {"epoch": epoch, "auc": auc}
             progress.validation_threshold = threshold_of(validation).model_dump()
             with atomic(self.folder / "best.safetensors") as temporary:
-                save_model(self.network, str(temporary))
+                kept = network.half() if self.settings.half_weights else network
+                save_model(kept, str(temporary))
         # Means over the epoch's steps.
         losses = {f"loss_{name}": value / self.steps for name, value in progress.sums.items()}
         rate = self.scheduler.get_last_lr()[0]  # the rate after the epoch, of the first group

@@ -1,0 +1,77 @@
+"""Train profiles in the background, at one commit, while the checkout is worked in.
+
+``make hours PROFILES="one another"``: the first call clones the commit at HEAD to ``.hours/clone``,
+with ``runs/`` and ``datasets/`` of its own, and runs the profiles there. A later call goes on, at
+that commit: delete the clone to begin with another. The score file and record of each training that
+has ended are copied to ``reports/``. ``kill -INT -- -PID`` pauses, with the PID in the log.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facesets import files
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+COPIES_S = 60  # seconds between copies
+DFNB = (sys.executable, "-m", "dfnb.cli")
+
+
+def clone_of(checkout: Path, folder: Path) -> Path:
+    """The clone of a checkout, at the commit that the checkout had when it was made."""
+    clone = folder / "clone"
+    if not clone.exists():
+        with files.atomic(clone) as temporary:
+            subprocess.run(["git", "clone", "-q", checkout, temporary], check=True)
+    commit = subprocess.check_output(["git", "-C", clone, "rev-parse", "HEAD"], text=True).strip()
+    print(f"PID {os.getpid()}: commit {commit} in {clone}", flush=True)
+    return clone
+
+
+def copy_ended(source: Path, target: Path) -> None:
+    """Copy the scores and record of each ended training of a report, in the order they appear."""
+    for record in sorted((source / "records").glob("*.json")):
+        scores = source / "scores" / f"{record.stem}.parquet"
+        for path in [scores, record] if scores.exists() else []:
+            content = path.read_bytes()
+            copy = target / path.relative_to(source)
+            if not copy.exists() or copy.read_bytes() != content:
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                files.write_bytes(copy, content)
+
+
+def run(profile: str, clone: Path, checkout: Path, command: tuple[str, ...] = DFNB) -> int:
+    """Run a profile's main trainings in the clone, copy each that ends; returns the exit status."""
+    # PYTHONPATH, because the installed package is that of the checkout.
+    own = {**os.environ, "DFNB_HOME": str(clone), "PYTHONPATH": str(clone)}
+    arguments = [*command, "run", profile, "--main", "--cores", "1"]
+    process = subprocess.Popen(arguments, cwd=clone, env=own)
+    while process.returncode is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(COPIES_S)
+        copy_ended(clone / "reports" / profile, checkout / "reports" / profile)
+    return process.returncode
+
+
+def main(profiles: Annotated[list[str], typer.Argument(help="In the order to run them.")]) -> None:
+    """Train the main detectors of PROFILES on one core, in a clone of this commit.
+
+    What has ended is copied to reports/; the same command goes on after an interruption.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    os.nice(19)
+    with files.locked(CHECKOUT / ".hours"):  # a second process would train the same
+        clone = clone_of(CHECKOUT, CHECKOUT / ".hours")
+        failed = [name for name in profiles if run(name, clone, CHECKOUT)]
+    if failed:
+        sys.exit(f"not finished: {', '.join(failed)}; the reasons are above")
+
+
+if __name__ == "__main__":
+    typer.run(main)
