@@ -397,4 +397,4 @@ def _decided(judged: pd.DataFrame) -> pd.DataFrame:
     verdict[(verdict == "better") & (judged["kind"] == "no worse")] = "not worse"
     is_tested = judged["p_gain"].notna()
     judged.loc[is_tested, "verdict"] = verdict[is_tested]
-    return judged.drop(columns=["limit", "p"], errors="ignore")
+    return judged.drop(columns="limit")

@@ -86,7 +86,7 @@ class Estimate(NamedTuple):
         )
 
 
-NUMBER = ("value", "low", "high", "error", "degrees", "p")
+NUMBER = ("value", "low", "high", "error", "degrees")
 # What a number is, in this order; the last six say what it is of, from which captions are made.
 SUMMARY = (
     *NUMBER,
@@ -142,14 +142,13 @@ def measure(
             have at a seed, unless the columns are a part of the KEY.
         thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
         replicates: Of the bootstrap. With 1,000 the standard error itself has an error of 4 %,
-            which is too much for a p that is compared with a limit.
+            which is too much for the p of a claim, which is compared with a limit.
 
     Returns:
         A row per group, without those that are subtracted: its columns; ``metric``; ``minus``, the
         name of what is subtracted, such as "Baseline", or "clean" where it is the frames without
         corruption, else empty; ``value``; ``low`` and ``high``, NaN without an interval; ``error``
-        (standard error) and ``degrees`` of freedom; ``p``, two-sided, of a difference or signed
-        value; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
+        (standard error) and ``degrees`` of freedom; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
         ``unpaired``, units that one side of a difference lacks, so that it is not of them;
         ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
         many the value is a mean of, without collapsed runs unless all are (a seed with folds has
@@ -586,8 +585,7 @@ def _summary(
     Args:
         parts: Those of the same test set differ in other averaged columns, such as severity.
         resampled: Of :func:`_resampled`.
-        is_signed: Whether the value may be below 0, and so is tested against 0. Values outside
-            [0, 1] show this themselves.
+        is_signed: Whether the value may be below 0. Values outside [0, 1] show this themselves.
         replicates: Of the bootstrap.
     """
     # The seeds that all parts have, so that each part counts with the same ones.
@@ -629,7 +627,7 @@ def _mean(
     replicates: int,
     independent: int,
 ) -> dict[str, float]:
-    """The mean of estimates with the same seeds: ``value``, its interval, error and p.
+    """The mean of estimates with the same seeds: ``value``, its interval and error.
 
     ``independent`` is the number of independent observations in all test sets; for the others see
     :func:`_summary`.
@@ -655,8 +653,7 @@ def _mean(
     low, high = statistics.interval(
         value, error, degrees, bounded=not is_signed, independent=independent
     )
-    p = 2 * statistics.p_above(abs(value), error, degrees) if is_signed else NAN
-    return dict(zip(NUMBER, (value, low, high, error, degrees, p)))
+    return dict(zip(NUMBER, (value, low, high, error, degrees)))
 
 
 def _error(

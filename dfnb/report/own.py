@@ -70,15 +70,15 @@ def auc(
         ``value`` in [0, 1], of a difference in [-1, 1]; ``low`` and ``high``, the ends of the
         interval, NaN where a class has a single cluster and, of a difference, where one of the
         AUCs is exactly 0 or 1 (it is so in every resample, too, as if it had no error: the interval
-        would be too narrow); ``p``, two-sided, of the test for no difference, NaN without an
-        interval or without ``minus``; and the number of ``clusters``.
+        would be too narrow); and the number of ``clusters``. There is no p: only a claim that was
+        registered before its scores were known has one.
 
     Raises :class:`DfnbError` as :func:`measure`, and when the videos, labels or clusters of the two
     tables differ.
 
     Example::
 
-        dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset)).p
+        dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset))
     """
     table = table if scores is None else {"label": table, "score": scores}
     rows = videos(table).assign(detector="a")
@@ -94,7 +94,7 @@ def auc(
             )
     # One row: the detector "a" or, where there is a second table, "a" minus "b".
     numbers = metrics.measure(rows, "AUC", "detector", minus=() if minus is None else "b")
-    return numbers[["value", "low", "high", "p", "clusters"]].astype(float).iloc[0]
+    return numbers[["value", "low", "high", "clusters"]].astype(float).iloc[0]
 
 
 def videos(

@@ -550,15 +550,12 @@ def save(
 
 
 def _unrounded(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of a table as its CSV has them: with all that they are of, and without p.
-
-    Only registered claims have p values, in columns of their own.
-    """
+    """The numbers of a table as its CSV has them: with all that they are of."""
     rows = numbers[numbers["seeds"].notna()]
     rules = [" / ".join(dict.fromkeys(rule for *_, rule in each)) for each in rows["of_trainings"]]
     trained_on = pd.Series(_trained_on(rows), rows.index, dtype=object)
     checkpoint = pd.Series(rules, rows.index, dtype=object)
-    kept = numbers.drop(columns=["of_trainings", "p"], errors="ignore")
+    kept = numbers.drop(columns="of_trainings")
     return kept.assign(trained_on=trained_on, checkpoint=checkpoint)
 
 
