@@ -72,8 +72,9 @@ def studies(count: int, sets: int, same_people: bool, people: int, key: int = 0)
     of_person[..., [1, 3]] = of_person[..., [0, 2]]  # the same for both videos of a class
     noise = PERSON * of_person + VIDEO * normal(0, 1, 4, 5) + OWN * normal(*range(6))
     table = pd.MultiIndex.from_product(values, names=names).to_frame(index=False)
-    table["score"] = (noise + strength * label).ravel()
+    table["log_odds"] = (noise + strength * label).ravel()
     table["label"] = label[table["video"]]
+    table["video"] += len(label) * table["person"]
     table["cluster"] = table["person"]
     if not same_people:
         table["cluster"] += people * table["test_set"]
