@@ -148,8 +148,9 @@ def measure(
         A row per group, without those that are subtracted: its columns; ``metric``; ``minus``, the
         name of what is subtracted, such as "Baseline", or "clean" where it is the frames without
         corruption, else empty; ``value``; ``low`` and ``high``, NaN without an interval; ``error``
-        (standard error) and ``degrees`` of freedom; ``n_real``, ``n_fake`` (units) and ``clusters``, summed over averaged test sets;
-        ``unpaired``, units that one side of a difference lacks, so that it is not of them;
+        (standard error) and ``degrees`` of freedom; ``n_real``, ``n_fake`` (units) and
+        ``clusters``, summed over averaged test sets; ``unpaired``, units that one side of a
+        difference lacks, so that it is not of them;
         ``collapsed``, how many runs (of differences: pairs of runs) learned nothing; ``seeds``, how
         many the value is a mean of, without collapsed runs unless all are (a seed with folds has
         collapsed if all of its runs have); ``sets``, of how many test sets. What it is of:
