@@ -19,7 +19,7 @@ from typing import Literal
 import pandas as pd
 
 from facesets.checks import Closed, DfnbError, Title, explained
-from facesets.decode import IMAGE, MEDIA
+from facesets.decode import IMAGE, MEDIA, Unusable
 
 # The path of a real or fake file in a sorted folder.
 SORTED = re.compile(
@@ -384,11 +384,23 @@ def shown(name: str) -> str:
 def frame_numbers(names: Sequence[str]) -> list[int]:
     """The numbers of a video's frames, from the ``names`` of their images, which are sorted.
 
-    The last number in a name is that of the frame. Where two images have the same number, or one is
-    too large, all are numbered in their order, from 0.
+    The last number in a name is that of the frame or, in names such as ``10_0`` of which all end
+    alike, the one before. Where two images have the same number, or one is too large, all are
+    numbered in their order, from 0.
+
+    Raises :class:`Unusable` where names end in the number of a face, as ``10_0`` and ``10_1``: each
+    face is another person, and of a fake perhaps one alone is forged.
     """
-    # The 0 is for names without any digit.
-    numbers = [int(re.findall(r"\d+", f"0{PurePosixPath(name).stem}")[-1]) for name in names]
+    # The zeros are for names with fewer numbers.
+    found = [re.findall(r"\d+", f"0 0 {PurePosixPath(name).stem}")[-2:] for name in names]
+    before, last = (list(map(int, numbers)) for numbers in zip(*found))
+    is_face = len(set(last)) < len(last) and len({*zip(before, last)}) == len(last)
+    if is_face and len(set(last)) > 1:
+        raise Unusable(
+            f"its images are named by frame and face, such as {names[0]} and {names[-1]}: give "
+            "each face a folder of its own, with the label of that face"
+        )
+    numbers = before if is_face else last
     if len(set(numbers)) < len(numbers) or max(numbers) >= 2**31:  # stored as int32
         return [*range(len(names))]
     return numbers

@@ -12,8 +12,9 @@ from clips import SMALL, Blobs, draw, moving, write
 
 from facesets import prepare, published
 from facesets.checks import DfnbError
+from facesets.decode import Unusable
 from facesets.frames import load_frames, masked_positions, read_crop
-from facesets.videos import Video, read_csv, read_folder, summary
+from facesets.videos import Video, frame_numbers, read_csv, read_folder, summary
 
 
 @pytest.fixture
@@ -359,3 +360,21 @@ def test_images_without_a_face_are_counted(root):
     record = prepare.prepare("set", read_folder(root), SMALL, Blobs(), workers=1, one_class=True)
     assert prepare.dropouts(record)["share"].tolist() == [1 / 4]
     assert len(load_frames("set")) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["a2", "a10"], [2, 10]),
+        (["10_0", "100_0", "20_0"], [10, 100, 20]),  # all of one face
+        (["1", "01"], [0, 1]),  # the same number twice: in their order
+        (["x", "y"], [0, 1]),
+    ],
+)
+def test_frames_are_numbered_by_their_names(names, numbers):
+    assert frame_numbers([f"{name}.png" for name in names]) == numbers
+
+
+def test_crops_of_two_faces_are_not_one_clip():
+    with pytest.raises(Unusable, match=r"frame and face, such as 10_0.png and 20_1.png: give each"):
+        frame_numbers(["10_0.png", "10_1.png", "20_0.png", "20_1.png"])
