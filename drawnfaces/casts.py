@@ -37,7 +37,7 @@ class Person(NamedTuple):
     tone: float  # of the skin, 0 light to 4 dark; in a photograph -255 light to 0 dark
     donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
     pair: str = ""  # the numbers of its people, such as 003_007: the name of their cluster
-    stratum: str = ""  # pairs are of one stratum where it has two people or more
+    stratum: str = ""  # a pair is of one stratum, but for people who are alone in theirs
     portraits: tuple[Portrait, ...] = ()  # (): drawn
 
     def shown(self, film: int) -> Portrait | None:

@@ -136,10 +136,11 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings. ``cast`` and ``blend`` only affect PASTED, ``anywhere`` and
-            ``regrain`` nothing. ``low_resolution`` is a share of GENERATED_FACE. ``soften`` is the
-            standard deviation of a blur, in 64ths of the face's width. ``motion`` limits how far a
-            feature moves, in halves of the distance between the eyes.
+        forgery: The settings. ``cast`` and ``blend`` only affect PASTED (``mirrored`` is always
+            blended by Poisson's equation), ``anywhere`` and ``regrain`` nothing. ``low_resolution``
+            is a share of GENERATED_FACE. ``soften`` is the standard deviation of a blur, in 64ths
+            of the face's width. ``motion`` limits how far a feature moves, in halves of the
+            distance between the eyes.
         draw: The random stream.
         part: The part of the face to forge; None: the method's own region. ``inpainted`` only
             forges HOLES: it takes another part for None.
@@ -160,7 +161,7 @@ def forge(
     opacity = _opacity(inside, feather)
     if method == "mirrored":  # the light comes from the other side: other blends leave a seam
         forgery = forgery.model_copy(update={"blend": "poisson"})
-    if method in PASTED:  # the other methods keep the target's own colours
+    if method in PASTED:  # the others are not matched in colour
         shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
         image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
         if target.is_grey:
@@ -286,7 +287,7 @@ def recoloured(
     draw: Generator,
     part: Part | None,
 ) -> Forged:
-    """The lips, or the skin, in another colour, generated (as an edit of an attribute)."""
+    """The lips, or the whole oval, in another colour, generated (as an edit of an attribute)."""
     if part is None and draw.random() < 0.5:
         mouth = _filled(target, target.mesh[MOUTH])
         region = _filled(target, target.mesh[LIPS]) & (1 - mouth)

@@ -6,12 +6,13 @@ needed.
 """
 
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from facesets.files import digest, find, sha256
+from facesets.files import digest, find
 from facesets.seeds import rng
 
 FOLDER = "data_manifest/portraits"
@@ -21,9 +22,9 @@ PER_PIXEL = 16  # points are stored in 1/16 pixel
 def people() -> pd.DataFrame:
     """The people, one row per portrait, indexed by name, such as ``female-0``.
 
-    ``split`` and ``stratum`` are texts; donors are of one stratum. ``complexion`` is an angle in
-    degrees, high in light skin. Those who are left out are not among them: ``people.csv`` has them,
-    with the reason.
+    ``split`` and ``stratum`` are texts; a donor is of the same stratum, but where a small dataset
+    has one person alone of it. ``complexion`` is an angle in degrees, high in light skin. Those who
+    are left out are not among them: ``people.csv`` has them, with the reason.
 
     A small dataset takes the first people of a split: first two women and two men of each age and
     complexion, in an order of these that was drawn, then the next ones.
@@ -32,10 +33,10 @@ def people() -> pd.DataFrame:
     used = table[table["left_out"].isna()].drop(columns="left_out")
     sex, kind = used["stratum"].str.split("-", n=1, expand=True).to_numpy().T
     kinds = sorted({*kind})
-    turns = dict(zip(kinds, rng("generated portraits", "order").permutation(len(kinds))))
+    turn_of = dict(zip(kinds, rng("generated portraits", "order").permutation(len(kinds))))
     pair = used.groupby(["split", "stratum"]).cumcount() // 2
-    order = pd.DataFrame({"pair": pair, "turn": [turns[each] for each in kind], "sex": sex})
-    return used.loc[order.sort_values([*order], kind="stable").index]
+    order = pd.DataFrame({"pair": pair, "turn": [turn_of[each] for each in kind], "sex": sex})
+    return used.loc[order.sort_values(["pair", "turn", "sex"], kind="stable").index]
 
 
 def crops() -> Path:
@@ -44,12 +45,13 @@ def crops() -> Path:
 
 
 def hashes() -> dict[str, str]:
-    """By file, a hash of what a dataset depends on: pixels, points, split and stratum."""
-    points = sha256(find(f"{FOLDER}/points.npz"))
-    return {
-        f"{row.Index}.webp": digest([row.sha256_crop, points, row.split, row.stratum], 16)
-        for row in people().itertuples()
-    }
+    """By file, a hash of what a dataset depends on: the table's sha256, points, split, stratum."""
+    found = {}
+    for row in people().itertuples():
+        points = landmarks(row.Index).tobytes() + mesh(row.Index).tobytes()
+        described = [row.sha256_crop, sha256(points).hexdigest(), row.split, row.stratum]
+        found[f"{row.Index}.webp"] = digest(described, 16)
+    return found
 
 
 def landmarks(name: str) -> np.ndarray:

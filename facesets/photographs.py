@@ -7,7 +7,7 @@ person.
 
 A list, such as ``data_manifest/portraits.sha256``, has a line per photograph, as ``sha256sum``
 prints it. What it names is fetched into ``photographs/`` below :func:`facesets.files.home`. No
-report shows a photograph or its name, which may identify the person.
+report shows one of these, or of a user's own, or its name, which may identify the person.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 def hashes(source: str) -> dict[str, str]:
     """The sha256 of each photograph, by its file's path in the folder; nothing is fetched.
 
-    Of the portraits that ship it is the hash of all that is known of one. Raises :class:`DfnbError`
+    Of the portraits that ship it is a hash of pixels, points, split and stratum. Raises :class:`DfnbError`
     as :func:`names` does, and where a line of a list is not two words, a hash and a name, which may
     contain spaces.
     """

@@ -35,8 +35,15 @@ def clone_of(checkout: Path, folder: Path) -> Path:
 
 
 def copy_ended(source: Path, target: Path) -> None:
-    """Copy the scores and record of each ended training of a report, in the order they appear."""
+    """Copy the scores and record of each training of a report that has ended in the clone.
+
+    What was committed with the clone's commit is not: the checkout may have later ones by now.
+    """
+    listed = ["git", "-C", source, "ls-files", "records"]
+    committed = {*subprocess.run(listed, capture_output=True, text=True).stdout.splitlines()}
     for record in sorted((source / "records").glob("*.json")):
+        if f"records/{record.name}" in committed:
+            continue
         scores = source / "scores" / f"{record.stem}.parquet"
         for path in [scores, record] if scores.exists() else []:
             content = path.read_bytes()

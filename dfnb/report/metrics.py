@@ -585,7 +585,7 @@ def _summary(
 
     Args:
         parts: Those of the same test set differ in other averaged columns, such as severity.
-        resampled: Of :func:`_resampled`.
+        resampled: What is resampled, in words, such as "people".
         is_signed: Whether the value may be below 0. Values outside [0, 1] show this themselves.
         replicates: Of the bootstrap.
     """
@@ -612,7 +612,7 @@ def _summary(
         "unpaired": unpaired,
         "seeds": len(counted),
         "collapsed": collapsed.sum(),
-        "sets": len(sets),
+        "sets": len(counts),
         "of_trainings": tuple(dict.fromkeys(chain(*(each.trainings for each in estimates)))),
         "of_seeds": tuple(counted.tolist()),
         "seed_values": tuple(np.mean([each.values[:, 0] for each in estimates], axis=0).tolist()),
@@ -675,9 +675,9 @@ def _error(
     Their sum has the degrees of F. E. Satterthwaite, Biometrics Bulletin 2:110, 1946.
 
     Args:
-        values: (parts, seeds, 1 + REPLICATES), where a part is one of the averaged values, such as
+        values: (parts, seeds, 1 + replicates), where a part is one of the averaged values, such as
             a test set's; people are resampled in the replicates.
-        set_weights: (parts, 1, 1 + REPLICATES), of the test set of each part; (1, 1, 1) where test
+        set_weights: (parts, 1, 1 + replicates), of the test set of each part; (1, 1, 1) where test
             sets are not resampled.
         degrees: Those of the test sets or, if they are not resampled, of the clusters of the
             scarcer class.
