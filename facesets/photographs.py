@@ -29,9 +29,9 @@ URL = "https://github.com/Hainish/congress-images-225x275/raw/20531e9/images"
 def hashes(source: str) -> dict[str, str]:
     """The sha256 of each photograph, by its file's path in the folder; nothing is fetched.
 
-    Of the portraits that ship it is a hash of pixels, points, split and stratum. Raises :class:`DfnbError`
-    as :func:`names` does, and where a line of a list is not two words, a hash and a name, which may
-    contain spaces.
+    Of the portraits that ship it is a hash of pixels, points, split and stratum. Raises
+    :class:`DfnbError` as :func:`names` does, and where a line of a list is not two words, a hash
+    and a name, which may contain spaces.
     """
     if source == GENERATED:
         return generated.hashes()
