@@ -34,7 +34,7 @@ report: $(VENV)/.installed
 
 hours: $(VENV)/.installed
 	@mkdir -p .hours
-	@setsid nohup $(BIN)/python scripts/hours.py $(PROFILES) >> .hours/log.txt 2>&1 < /dev/null &
+	@setsid nohup $(BIN)/python scripts/train_in_background.py $(PROFILES) >> .hours/log.txt 2>&1 < /dev/null &
 
 book: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra book -c requirements.lock

@@ -59,7 +59,7 @@ PAPERS = (
     "lae",
     "self_blended_images",  # whose steps are not measured alone: SAM takes two passes
 )
-# Drawn datasets; how many people they have, and how large their images are, is changed.
+# Embedded datasets; how many people they have, and how large their images are, is changed.
 TRAIN_SET = "smoke-a"  # of the part "training"
 LOOP_SET = "smoke-b"  # of the part "end-to-end"
 # The largest difference that outputs and losses in float32 may have, as a share of the largest
@@ -80,7 +80,7 @@ class Sizes:
     steps: int  # of the loop, after those in which its workers start
     workers: tuple[int, ...]  # processes that load for the loop, see loops()
     crop: int  # pixels of the loop's images
-    people: Mapping[str, int]  # drawn people, by split
+    people: Mapping[str, int]  # by split, or as many as there are
     epochs: int  # of the short training
     gradients: bool  # whether the golden ones are compared, in float64
 
@@ -120,7 +120,7 @@ TINY = Sizes(
     steps=3,
     workers=(1, 2),
     crop=65,
-    people={"train": 8, "val": 4, "test": 4},
+    people={"train": 8, "val": 4, "test": 6},
     epochs=1,
     gradients=False,
 )
@@ -424,7 +424,7 @@ def trainer_of(paper: str, settings: Settings, loop: Loop, steps: int) -> Traine
 
 
 def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
-    """A row per precision: the demo's baseline, shortly trained on drawn people."""
+    """A row per precision: the demo's baseline, shortly trained on portraits."""
     embedded.build(TRAIN_SET, sources.preset(TRAIN_SET, identities=dict(sizes.people), size=96))
     for precision in PRECISIONS:
         yield {"contender": precision, **trained(precision, sizes.epochs)}

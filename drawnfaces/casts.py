@@ -37,8 +37,8 @@ class Person(NamedTuple):
     tone: float  # of the skin, 0 light to 4 dark; in a photograph -255 light to 0 dark
     donor: int = -1  # number of the person whose face its forgeries show; -1: not yet paired
     pair: str = ""  # the numbers of its people, such as 003_007: the name of their cluster
-    stratum: str = ""  # a pair is of one stratum, but for people who are alone in theirs
     portraits: tuple[Portrait, ...] = ()  # (): drawn
+    stratum: str = ""  # a pair is of one stratum, but for people who are alone in theirs
 
     def shown(self, film: int) -> Portrait | None:
         """The portrait that is set in motion in a film, by its number; None: the person is drawn.

@@ -205,7 +205,7 @@ def excerpt(name: str, settings: BaseModel, split: str) -> Path:
     not be built: to show a few frames takes a second. They are kept in ``cache/``, by the identity
     of the whole dataset.
     """
-    folder = home() / "cache" / f"{name}-{split}-{identity(name, settings)}"
+    folder = home() / "cache" / f"{name}-{split}-{EXCERPT}-{identity(name, settings)}"
     with locked(folder, wait_s=-1):
         if read_record(folder) is None:
             people, _ = cast(name, settings)

@@ -226,15 +226,18 @@ def test_a_mark_tells_the_label_as_often_as_the_cue_says():
 def test_nothing_but_the_face_tells_real_from_fake(monkeypatch):
     """No property beside the face, such as brightness or file size, separates the two.
 
-    The audit's limit is made as strict as the number of videos allows: every interval of an AUC
-    lies within 0.45 and 0.55, for some 1,000 originals and as many forgeries of all portraits.
+    Every interval of an AUC lies within 0.45 and 0.55, for some 1,000 originals and as many
+    forgeries of all portraits. An original and its forgery share their film, so these intervals are
+    narrow: many exclude 0.5 by a hundredth. Colours and size of the file are those of the whole
+    frame, the forged face included.
     """
     everybody = dict.fromkeys(("train", "val", "test"), 80)
-    make(identities=everybody, videos=6, frames=1, seed=9, workers=2)
+    few = {"identities": everybody, "videos": 6, "frames": 1, "size": 96}
+    embedded.build("portraits", preset("portraits", **few), workers=2)
     probes = notebooks.cells("01_data", "probe-features", "probe-verdict", "probe-shortcuts")
-    probes["CLEAR_AUC"] = 0.55
-    table = probes["shortcuts"](load_frames("synth-a"))
-    assert (table["verdict"] == "nothing in sight").all(), table
+    table = probes["shortcuts"](load_frames("portraits"))
+    ends = table["frame AUC"].str.extract(r"\[(.*), (.*)\]").astype(float)
+    assert (ends[0] > 0.45).all() and (ends[1] < 0.55).all() and len(ends) == 4, table
 
 
 # ---------------------------------------------------------------- the test bed

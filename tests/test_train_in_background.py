@@ -1,10 +1,10 @@
-"""scripts/hours.py with a command that stands for ``dfnb``."""
+"""scripts/train_in_background.py with a command that stands for ``dfnb``."""
 
 import subprocess
 import sys
 
-import hours
 import pytest
+import train_in_background as hours
 
 from facesets.checks import DfnbError
 
