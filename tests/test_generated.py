@@ -119,6 +119,6 @@ def test_an_original_gives_the_committed_crop_and_points(samples, detector):
     detect = faces.YuNet()
     for name in (NAMES[0], NAMES[80], NAMES[-1]):
         made = script.crop_of(samples / "generated-portraits" / f"{name}.jpg", detect)
-        assert made.webp == generated.crops() / f"{name}.webp".read_bytes()
+        assert made.webp == (generated.crops() / f"{name}.webp").read_bytes()
         assert (made.landmarks == generated.landmarks(name) * generated.PER_PIXEL).all()
         assert (made.mesh == generated.mesh(name) * generated.PER_PIXEL).all()
