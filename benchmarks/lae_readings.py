@@ -1,16 +1,21 @@
 """Which reading of LAE does LAE's two jobs: a map that finds the mask, a z that reconstructs.
 
-    python benchmarks/lae_readings.py    # about an hour of one core
+    python benchmarks/lae_readings.py                # about an hour of one core
+    python benchmarks/lae_readings.py development    # those that a report has trained: a minute
 
 LAE's abstract leaves open how the attention is compared with the mask. Each reading is trained on
 development people of the paper's own task, face swap, with masks for all fakes: phase one, which
 readings share where they can, and three short epochs of phase two. Those whose map finds the masks
 of validation people best, and the two readings that are committed, are trained to the end and
 measured on test people. No score of a detector is computed.
+
+With the name of a report, every LAE of it that was trained with all masks, and has its weights on
+this machine, is measured on the validation people of its own training set.
 """
 
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +33,10 @@ from dfnb.data.loading import in_order
 from dfnb.device import DEVICE
 from dfnb.papers import lae
 from dfnb.papers.contract import Batch, outputs_of
+from dfnb.report.detectors import detectors
 from dfnb.running.profiles import calls
 from dfnb.training.progress import bar
+from dfnb.training.runs import with_weights
 from dfnb.training.scoring import predict
 from dfnb.training.train import make_training
 from dfnb.training.trainer import Trainer
@@ -38,7 +45,7 @@ from facesets.files import atomic
 from facesets.frames import load_frames, mean_mask, select
 from facesets.records import environment
 
-OUT = Path("reports/benchmarks/lae-readings.csv")
+OUT = Path("reports/benchmarks")
 DATASET = "tasks"  # its people are in no dataset that is reported
 SWAP = ["resynthesis"]
 SEED = 20  # of development
@@ -158,15 +165,18 @@ def trained(reading: Reading, settings: lae.Settings, start: lae.Network | None)
     return trainer.network.eval()
 
 
-def measured(network: lae.Network, split: str) -> dict[str, Any]:
+def measured(
+    network: lae.Network, split: str, dataset: str, methods: Sequence[str]
+) -> dict[str, Any]:
     """How well map and z do, on the people of a split; benchmarks/README.md has the columns."""
-    frames = select(load_frames(DATASET), split, SWAP)
-    constant = mean_mask(select(load_frames(DATASET), "train", SWAP))
+    frames = select(load_frames(dataset), split, methods)
+    training_frames = select(load_frames(dataset), "train", methods)
+    constant = mean_mask(training_frames)
     table = predict(network, frames, network.settings, constant=constant)
     table = table.dropna(subset="pixel_ap")  # forged frames
     gains = (table["pixel_ap"] - table["constant pixel_ap"]).groupby(table["cluster"]).mean()
     half = t.ppf(0.975, len(gains) - 1) * gains.sem()
-    to_drawn, to_face = distances(network, frames)
+    to_drawn, to_face = distances(network, frames, training_frames)
     means = table[["pixel_ap", "constant pixel_ap", "energy", "constant energy"]].mean()
     low = gains.mean() - half
     return {
@@ -184,12 +194,13 @@ def measured(network: lae.Network, split: str) -> dict[str, Any]:
 
 @device.fixed_threads()
 @torch.inference_mode()
-def distances(network: lae.Network, frames: pd.DataFrame) -> tuple[float, float]:
+def distances(
+    network: lae.Network, frames: pd.DataFrame, training_frames: pd.DataFrame
+) -> tuple[float, float]:
     """How far frames, real and forged, are from what is drawn from z, and from the average face.
 
     Both are mean absolute differences in normalised colours; the average is of the training frames.
     """
-    training_frames = select(load_frames(DATASET), "train", SWAP)
     face = sum(batch["image"].sum(0) for batch in in_order(training_frames, network.settings))
     face = (face / len(training_frames)).to(DEVICE)
     to_drawn, to_face = [], []  # of each frame
@@ -217,22 +228,43 @@ def row_of(name: str, people: str, **changes: Any) -> dict[str, Any]:
     settings = settings_of(reading, **changes)
     network = trained(reading, settings, phase_one(reading.is_fine, settings.before()))
     row = {"reading": name, "epochs": settings.epochs, "people": people}
-    return {**row, **measured(network, people)}
+    return {**row, **measured(network, people, DATASET, SWAP)}
 
 
-def main() -> None:
-    """Train and measure all readings, and write the table."""
+def rows_of(report: str) -> list[dict[str, Any]]:
+    """A row for each LAE of a report that was trained with all masks, on validation people."""
+    rows = []
+    for detector in detectors(report):
+        for run in with_weights(detector.runs):
+            known = run.parameters
+            if known.paper == "lae" and known.settings["annotated"] == 1:
+                row = {"reading": detector.name, "epochs": known.settings["epochs"]}
+                row |= {"people": "val", "dataset": known.train_set, "seed": known.seed}
+                methods = known.seen_methods
+                rows.append({**row, **measured(run.network(), "val", known.train_set, methods)})
+    return rows
+
+
+def write(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Write rows as a table in reports/benchmarks, with the machine and the commit."""
+    where = environment()
+    table = pd.DataFrame(rows).assign(device=where["device"], commit=where["commit"])
+    with atomic(OUT / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
+
+
+def main(report: str | None = None) -> None:
+    """Train and measure all readings, or measure those of a report, and write the table."""
+    if report:
+        write(rows_of(report), f"lae-readings-{report}")
+        return
     sources.ensure_datasets(DATASET)
     rows = [row_of(name, "val", **SHORT) for name in READINGS]
     others = [row for row in rows if row["reading"] not in COMMITTED]
     best = sorted(others, key=lambda row: -row["gain"])[:CHOSEN]
     rows += [row_of(name, "test") for name in (*COMMITTED, *(row["reading"] for row in best))]
-    where = environment()
-    conditions = {"dataset": DATASET, "seed": SEED, "device": where["device"]}
-    table = pd.DataFrame(rows).assign(**conditions, commit=where["commit"])
-    with atomic(OUT) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f")
+    write([{**row, "dataset": DATASET, "seed": SEED} for row in rows], "lae-readings")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -105,7 +105,7 @@ def readings(checkout, monkeypatch, tmp_path):
     monkeypatch.setattr(lae_readings, "SHORT", {"epochs": 1})
     monkeypatch.setattr(lae_readings, "DATASET", "smoke-tasks")
     monkeypatch.setattr(lae_readings, "SWAP", ["FaceSwap-like"])
-    monkeypatch.setattr(lae_readings, "OUT", tmp_path / "readings.csv")
+    monkeypatch.setattr(lae_readings, "OUT", tmp_path)
     lae_readings.phase_one.cache_clear()
     return lae_readings
 
@@ -149,7 +149,7 @@ def test_the_readings_with_the_best_maps_are_trained_to_the_end(readings, monkey
     monkeypatch.setattr(readings, "READINGS", {name: readings.READINGS[name] for name in names})
     monkeypatch.setattr(readings, "CHOSEN", 1)
     readings.main()
-    table = pd.read_csv(readings.OUT)
+    table = pd.read_csv(readings.OUT / "lae-readings.csv")
     short, full = table[:4], table[4:]
     best = short[2:].sort_values("gain")["reading"].iloc[-1]
     assert [*short["reading"]] == names and [*full["reading"]] == [*readings.COMMITTED, best]
