@@ -1,0 +1,60 @@
+"""What the settings of portraits-default were chosen by: the scores of the profile development.
+
+    dfnb run development && python benchmarks/development.py
+
+writes reports/benchmarks/development.csv. Seeds, people and worlds are those of development, of
+which no result is reported; benchmarks/README.md has the columns.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from dfnb.report import maps, measure, scores
+from dfnb.report.detectors import detectors
+from dfnb.report.reading import GAIN
+from facesets.files import atomic
+from facesets.records import environment
+
+OUT = Path("reports/benchmarks/development.csv")
+REPORT = "development"
+NUMBERS = ["detector", "dataset", "metric", "minus", "value", "low", "high", "seeds", "clusters"]
+
+
+def costs() -> pd.DataFrame:
+    """Images that a training of each detector saw, and its core seconds: means over seeds."""
+    rows = []
+    for detector in detectors(REPORT):
+        for run in detector.runs:
+            record = run.record
+            seconds = record.wall_s * (record.environment.get("threads") or 1)
+            images = record.images_seen
+            rows.append({"detector": detector.name, "images": images, "core_s": seconds})
+    return pd.DataFrame(rows).groupby("detector").mean().round()
+
+
+def table() -> pd.DataFrame:
+    """AUC and gain in pixel AP of each detector, and both minus those of the Baseline."""
+    by_video, by_frame = scores(REPORT), maps(REPORT)
+    own = by_frame[~by_frame["sanity"]].assign(dataset=by_frame["test_set"])
+    # One word for the four worlds, whose mean is shown.
+    by_video = by_video.assign(dataset=by_video["place"].replace("cross-dataset", "four worlds"))
+    parts = []
+    for minus in ("", "Baseline"):
+        options = {"mean_over": "test_set", "minus": minus or ()}
+        parts.append(measure(by_video, "AUC", by=["detector", "dataset"], **options))
+        parts.append(measure(own, GAIN, by=["detector", "dataset", "map"], **options))
+    return pd.concat(parts, ignore_index=True)[NUMBERS]
+
+
+def main() -> None:
+    """Write the table."""
+    where = environment()
+    rows = table().merge(costs(), left_on="detector", right_index=True)
+    rows = rows.assign(device=where["device"], commit=where["commit"])
+    with atomic(OUT) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    main()
