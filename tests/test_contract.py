@@ -156,7 +156,7 @@ MAPS = "    def maps(self):\n        return {}\n\n    def losses"
             f"{WIDTH}    def before(self):\n        return {{}}\n",
             "before returns {}, no Settings",
         ),
-        (WIDTH, f"{WIDTH}    def samples(self, *_):\n        return _\n", "no attribute 'image'"),
+        (WIDTH, f"{WIDTH}    def sample(self, *_):\n        return _\n", "no attribute 'image'"),
         ("Rate = 0.01", 'Rate = "0.01"', "lr = '0.01'"),
         ('{"cls": self.head(features.mean((2, 3)))}', "features, features", "'tuple' object"),
         ("features.mean((2, 3))", "features.mean(2)", r"line \d+: RuntimeError"),
@@ -188,14 +188,14 @@ def refused(home, code, old, new, sentence):
         contract.check(papers.module("mistaken"))
 
 
-def samples(image, draw="draw"):
-    """Settings with ``samples`` that have this image, made with a generator ``draw``."""
+def samples(image, draw="0"):
+    """Settings with a ``sample`` that has this image, made with the number ``draw``."""
     return f"""{WIDTH}
-    def samples(self, sample, draw):
+    def sample(self, sample):
         import random
         import numpy as np
         noise = {draw}
-        return [sample._replace(image={image})]
+        return sample._replace(image={image})
 """
 
 
@@ -252,10 +252,10 @@ def test_what_a_training_would_not_notice_is_refused(blocks, own_home, old, new,
     refused(own_home, code.replace("super().__init__()", seeded), old, new, sentence)
 
 
-def test_draws_from_the_argument_or_torch_are_accepted(blocks, own_home):
+def test_draws_from_torch_are_accepted(blocks, own_home):
     code = blocks["papers/frequency.py"]
     (own_home / "papers").mkdir()
-    drawn = samples(NOISY, "draw.integers(99) + torch.randint(9, ()).item()")
+    drawn = samples(NOISY, "torch.randint(9, ()).item()")
     (own_home / "papers" / "drawing.py").write_text(code.replace(WIDTH, drawn), encoding="utf-8")
     contract.check(papers.module("drawing"))
 

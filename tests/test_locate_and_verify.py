@@ -100,10 +100,10 @@ def test_it_trains_a_step_on_an_efficientnet():
 def test_a_crop_one_pixel_larger_is_cut_and_not_resized():
     pixels = np.random.default_rng(0).random((300, 300, 3))
     sample = Sample(pixels, pixels[..., 0] > 0.5, np.zeros((5, 2)), 1, True)
-    (cut,) = lv.Settings().samples(sample, None)
+    cut = lv.Settings().sample(sample)
     assert np.array_equal(cut.image, sample.image[:299, :299])
     assert np.array_equal(cut.mask, sample.mask[:299, :299])
-    (same,) = lv.Settings(augmentation="light").samples(sample, None)
+    same = lv.Settings(augmentation="light").sample(sample)
     assert same.image.shape[:2] == (300, 300)
 
 

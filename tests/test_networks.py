@@ -56,7 +56,6 @@ PLAIN_SUMS = {
     "exposing_the_deception": {"weighting": "fixed", "weights": (1.0, 1.0, 1.0)},
     "lae": {"pixel_weight": 1.0, "adversarial_weight": 1.0, "attention_weight": 1.0},
     "locate_and_verify": {},
-    "self_blended_images": {},
     "xception": {},
 }
 

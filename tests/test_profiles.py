@@ -558,11 +558,7 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
 @pytest.mark.parametrize(
     ("shared", "notebook", "sentence"),
     [
-        (
-            SHARED,
-            {"06_self_blended_images": {**SETTINGS, "region": "hull"}},
-            "tflite could not",
-        ),
+        (SHARED, {"03_lae": {**SETTINGS, "perceptual_weight": 1.0}}, "perceptual_weight = 0"),
         ({**SHARED, "test_sets": ["photographs"]}, None, "jpg could not"),
         (
             SHARED,
@@ -579,6 +575,7 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
         raise OSError("no network")
 
     monkeypatch.setattr("pooch.retrieve", offline)
+    monkeypatch.setattr(backbones, "_weights_file", offline)
     monkeypatch.setattr(workflow, "_run_snakemake", None)  # it is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)
@@ -634,7 +631,7 @@ def test_hours_are_those_of_similar_trainings_in_reports(empty_home, monkeypatch
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
-    """What is only left out, as its dataset is not prepared, stays."""
+    """What is only left out, as its dataset is not prepared, stays, and so do runs of no paper."""
     variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
     write_profile(own_home, variants=variants)
     calls = planned()
@@ -648,10 +645,11 @@ def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
         planted.write("mine", "xception", 5, detector=notebook),
         planted.write("mine", "xception", 0, "gone: variant", detector=notebook),
     ]
+    of_no_paper = planted.write("mine", "left", 0)
     folder = files.report_folder("mine")
     weights = files.write_bytes(reports.weights_path(folder, "old"), b"weights")
     profiles.set_replaced_aside(calls)
-    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out}
+    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out, of_no_paper}
     assert {path.stem for path in folder.glob("replaced/scores/*")} == {*others}
     assert not weights.exists() and (folder / "replaced/weights" / weights.name).exists()
     assert capsys.readouterr().out.count("its files are now in") == 3

@@ -4,7 +4,7 @@ A paper is one module with
 
 - ``PAPER``, a :class:`Paper`: how it appears in tables and figures;
 - ``Settings``, a subclass of :class:`Settings`: its published settings as defaults. It may also
-  override the methods for its phases, its augmentation, its own samples and the data it may see;
+  override the methods for its phases, its augmentation, its samples and the data it may see;
 - ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses. It
   may also have maps of where an image is forged.
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import operator
 import random
 import re
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -148,12 +148,9 @@ class Settings(Closed):
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
-            other class, which follows it in the batch.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    makes_other_class: ClassVar[bool] = False
 
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool | Annotated[str, Field(min_length=1)] = True
@@ -203,18 +200,12 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> Self:
-        """Refuse a batch size that does not divide, or puts a frame's images in two parts."""
-        multiple = self.images_per_frame * self.accumulate
-        if self.batch_size % multiple:
-            raise ValueError(f"batch_size must be a multiple of {multiple}")
+        """Refuse a batch size that does not divide."""
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size must be a multiple of {self.accumulate}")
         if self.batch_size < 2 * self.accumulate:
             raise ValueError("accumulate must leave two images in each part of a batch")
         return self
-
-    @property
-    def images_per_frame(self) -> int:
-        """How many images are made of one frame; ``batch_size`` counts these images."""
-        return 2 if self.makes_other_class else 1
 
     def before(self) -> Settings | None:
         """The settings of the phase that trains the initial weights; None without such a phase."""
@@ -240,24 +231,21 @@ class Settings(Closed):
         the training and of that phase, ``start`` the network that the phase has trained; None if
         there is none.
 
-        A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,
-        ... for frames of which every batch must show some, -1 for all others, see
-        :class:`dfnb.data.loading.EpochSampler`. The numbers order these frames, so that draws do
-        not depend on the order of the table; a low one is not preferred.
+        A paper may add a column ``always``: numbers 0, 1, ... for frames of which every batch must
+        show some, -1 for all others, see :class:`dfnb.data.loading.EpochSampler`. The numbers order
+        these frames, so that draws do not depend on the order of the table; a low one is not
+        preferred.
         """
         return frames
 
-    def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """What is made of a stored frame: one image or, with ``makes_other_class``, two.
+    def sample(self, stored: Sample) -> Sample:
+        """What training shows of a stored frame; by default the frame itself.
 
-        By default the frame itself. Called in training and, with ``makes_other_class``, in
-        validation; test frames are scored as they are stored. It runs in the loader's workers,
-        before resizing and augmentation. All random numbers must come from ``draw`` or from torch,
-        which is seeded for the frame. The samples of one frame are in the same batch, and are
-        augmented alike.
+        It runs in the loader's workers, before resizing and augmentation. Its random numbers must
+        come from torch, which is seeded for the frame. Validation and test frames are scored as
+        they are stored.
         """
-        return [sample]
+        return stored
 
     def transform(self) -> v2.Transform | None:
         """The augmentation of training images, which is called for one image at a time.
@@ -361,15 +349,6 @@ class Network(nn.Module):
         per image, (B,), or one for all images.
         """
         return {}
-
-    def moved(self) -> AbstractContextManager | None:
-        """A context that moves the weights for a second pass over the batch; None: one pass only.
-
-        It is entered after the first backward pass, of all parts of a batch, and must then clear
-        the gradient; on leaving it must put the weights back. The optimiser changes these weights
-        by the gradient of the second pass alone.
-        """
-        return None
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """The first optimiser's parameter groups; by default one: all weights, with this decay."""
@@ -502,8 +481,8 @@ def _noise(settings: Settings) -> Batch:
     side = settings.image_size
     brightest = np.reshape([64, 128, 192, 256], (4, 1, 1, 1))  # so that the scores differ
     crops = np.random.default_rng(0).integers(0, brightest, (4, side, side, 3), np.uint8)
-    frames = frames_in_memory(crops[:: settings.images_per_frame]).table
-    frames["label"] = [0, 0] if settings.makes_other_class else [0, 1, 0, 1]
+    frames = frames_in_memory(crops).table
+    frames["label"] = [0, 1, 0, 1]
     frames["landmarks"] = [(FACE * side).flatten().tolist()] * len(frames)
     # A copy, because samples may change the image that it gets.
     data = FrameDataset(frames, settings, 0, read=lambda path: crops[int(path)].copy())

@@ -60,19 +60,12 @@ class Settings(contract.Settings):
 
 
 class Network(contract.Network):
-    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``.
+    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``."""
 
-    ``timm_options`` go to the backbone, for example the rates of its dropout.
-    """
-
-    def __init__(self, settings: Settings, **timm_options: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.backbone = backbones.create(
-            settings.backbone,
-            settings.pretrained,
-            settings.image_size,
-            num_classes=2,
-            **timm_options,
+            settings.backbone, settings.pretrained, settings.image_size, num_classes=2
         )
         if settings.head_start == "torch":
             self.backbone.get_classifier().reset_parameters()

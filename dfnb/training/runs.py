@@ -85,8 +85,11 @@ class Run(StoredRun):
 
     @property
     def has_weights(self) -> bool:
-        """Whether its weights are on this machine, in ``runs/`` or in a report."""
-        return self._weights is not None
+        """Whether its weights are on this machine, in ``runs/`` or in a report.
+
+        Those of a paper that is no longer there are of no use, and do not count.
+        """
+        return self.parameters.paper in papers.modules() and self._weights is not None
 
     @property
     def folder(self) -> Path:

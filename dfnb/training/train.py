@@ -27,12 +27,11 @@ def train(training: Training) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
-    the training set, or the last one if the paper's ``Settings.chosen`` says so. If a paper makes
-    samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
-    AUC is that of these samples. If the training starts from the weights of a previous phase
-    (``Settings.before``), that phase is trained first, with the same data and seed. While another
-    process trains the same run, this one waits, and then loads it. Released weights
-    (``Settings.released``) are not trained: see :func:`dfnb.training.trainer.adopt`.
+    the training set, or the last one if the paper's ``Settings.chosen`` says so. If the training
+    starts from the weights of a previous phase (``Settings.before``), that phase is trained first,
+    with the same data and seed. While another process trains the same run, this one waits, and then
+    loads it. Released weights (``Settings.released``) are not trained: see
+    :func:`dfnb.training.trainer.adopt`.
 
     Example::
 
@@ -106,7 +105,6 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
     masks; None: there is none.
 
     Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes.
-    The class that the paper makes itself may have fewer.
     """
     network = start.network() if start else None
     splits = {}
@@ -114,6 +112,6 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
         frames = frames_of(training, split)
         with contract.blamed(papers.module(training.paper), "visible fails"):
             visible = training.settings.visible(frames, training.seed, network)
-        check_classes(visible, split, training.settings.makes_other_class)
+        check_classes(visible, split)
         splits[split] = visible
     return splits
