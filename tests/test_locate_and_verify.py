@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import paper_check
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import batch_of, small
+from networks import batch_of, recipe, small
 
 from dfnb.data.loading import Sample
-from dfnb.papers import contract
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import IGNORED
 from facesets.checks import DfnbError
@@ -90,8 +90,8 @@ def test_a_released_random_start_is_that_of_torch():
 
 def test_it_trains_a_step_on_an_efficientnet():
     changes = {"backbone": "efficientnet_b4", "pretrained": False, "image_size": 64}
-    lv_settings = contract.small(lv, **changes)
-    contract.check(lv, lv_settings)
+    lv_settings = recipe("locate_and_verify", **changes)
+    paper_check.check(lv, lv_settings)
     network = lv.Network(lv_settings).eval()
     with torch.inference_mode():
         assert network(torch.randn(1, 3, 64, 64))["seg"].shape == (1, 2, 4, 4)

@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
+import paper_check
 import planted
 import psutil
 import pytest
@@ -289,7 +290,7 @@ def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_h
     """From weights of the package, in float16 at the end; located at stride 16, if at all."""
     (p,) = profiles._stated("portraits-default", profiles.read("portraits-default"), notebook)
     paper, settings = papers.module(p.paper), p.settings()
-    contract.check(paper, settings)
+    paper_check.check(paper, settings)
     assert settings.half_weights and backbones.start(p.backbone, p.pretrained).sha256
     network = paper.Network(settings).eval()
     assert network.weights_from == "ImageNet"

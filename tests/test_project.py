@@ -442,7 +442,7 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     written += ["datasets/x/a.npy", "reports/study/tables/x.tex", "reports/study/logs/x.txt"]
     evidence = ["scores/x.parquet", "tables/x.md", "figures/x.png"]
     evidence += ["profile.yaml", "records/x.json", "weights/x.safetensors", "results.parquet"]
-    for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
+    for path in [*written, "dfnb/papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
         ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode == 0
         assert ignored == (path in written), path
 

@@ -686,28 +686,24 @@ def test_the_profile_published_scores_what_its_patterns_match(own_home):
 # ---------------------------------------------------------------- what a run was made of
 
 
-def test_a_run_is_compared_with_what_is_asked_for(own_home, monkeypatch, capsys):
+def test_a_run_is_compared_with_what_is_asked_for(own_home):
     small = {"epochs": 1, "batch_size": 4, "images_per_epoch": 8, "image_size": 64}
     training = train.make_training("xception", "smoke-a", recipe("xception", **small))
     run = train.train(training)
-    assert run.record.code == papers.code_of("xception") and run.parameters.code == ""
 
     def opened(**changes):
         content = run.record.model_copy(update=changes).model_dump(mode="json")
+        content["parameters"]["code"] = ""  # as earlier records have it
         write_json(run.folder / "record.json", content)
-        capsys.readouterr()
-        Run.of(training)
-        return capsys.readouterr().out
+        return Run.of(training)
 
-    assert opened() == opened(code="") == ""  # without a digest it is not known
-    line = "xception.py: code changed since this run; raise version in PAPER"
-    assert line in opened(code="another")
+    assert opened().training == training
     # A default of the paper was another one, which its id does not have.
     stored = {**run.parameters.settings, "lr": 0.5}
     with pytest.raises(DfnbError, match=r"was trained with lr = 0.5, and 0.0002 is asked for"):
         opened(parameters=run.parameters.model_copy(update={"settings": stored}))
     del stored["lr"]  # a setting that is newer than the run
-    assert opened(parameters=run.parameters.model_copy(update={"settings": stored})) == ""
+    assert opened(parameters=run.parameters.model_copy(update={"settings": stored})) == run
 
 
 def test_record_and_weights_belong_together(own_home):

@@ -38,6 +38,7 @@ PAPER = contract.Paper(
     title="Locate and Verify",
     notebook="04_locate_and_verify",
     published="Locate and Verify",
+    version=1,
     small={"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
 )
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from dfnb.papers import backbones, contract, released
 
 HeadStart = Annotated[Literal["timm", "torch"], Field(exclude_if=lambda value: value == "timm")]
-PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)")
+PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)", version=1)
 
 
 class Settings(contract.Settings):

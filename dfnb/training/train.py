@@ -7,7 +7,7 @@ epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.train
 import pandas as pd
 
 from dfnb import papers
-from dfnb.papers import backbones, code, contract, released_weights
+from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.store.runs import Training
 from dfnb.training.runs import Run, frames_of
@@ -48,9 +48,6 @@ def train(training: Training) -> Run:
             adopt(folder, training)
         elif read_record(folder) is None:  # not trained to the end yet
             settings.fetch()
-            paper = papers.module(training.paper)
-            if code.is_of_home(paper):  # the suite checks those of the collection
-                contract.check(paper, settings)
             start = None  # the run of the previous phase
             before = settings.before()  # settings of the previous phase
             if before is not None:
@@ -92,9 +89,8 @@ def make_training(
         data=data,
         settings=settings,
         start_weights=weights.sha256,  # empty: random
-        version=papers.module(paper).PAPER.version,
+        version=papers.version(paper),
         numbers=NUMBERS,
-        code=papers.code_of(paper) if code.is_of_home(papers.module(paper)) else "",
     )
 
 
@@ -110,8 +106,7 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
     splits = {}
     for split in ("train", "val"):
         frames = frames_of(training, split)
-        with contract.blamed(papers.module(training.paper), "visible fails"):
-            visible = training.settings.visible(frames, training.seed, network)
+        visible = training.settings.visible(frames, training.seed, network)
         check_classes(visible, split)
         splits[split] = visible
     return splits

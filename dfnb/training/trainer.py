@@ -413,7 +413,6 @@ def _write_record(folder: Path, training: Training, clock: Clock, **values: Any)
             "published": paper.PAPER.published,  # its name in published.csv
             "defaults": defaults,
         },
-        code=papers.code_of(training.paper),
         weights_sha256=sha256(weights),  # by it copies in reports, of other names, are recognised
         **clock.usage(),
         **values,
