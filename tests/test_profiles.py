@@ -442,7 +442,7 @@ def test_a_training_of_two_variants_is_made_once_with_all_that_they_name(own_hom
 
 def test_what_is_not_prepared_is_left_out(own_home):
     variants = {
-        "Pretrained": {"backbone": "resnet18", "pretrained": "weights/resnet18.pth"},
+        "Pretrained": {"backbone": "resnet18", "pretrained": "weights/resnet18.safetensors"},
         "more: elsewhere": {"train_set": "celeb-df-v2"},
     }
     write_profile(
@@ -453,7 +453,7 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert call.parameters["test_sets"] == ["smoke-b"] and call.parameters["variant"] == "main"
     assert calls.left_out == [(BASELINE, name, 0) for name in variants]
     (own_home / "weights").mkdir()
-    (own_home / "weights" / "resnet18.pth").write_bytes(b"weights")
+    (own_home / "weights" / "resnet18.safetensors").write_bytes(b"weights")
     assert [call.parameters["variant"] for call in profiles.calls("mine").trainings] == [
         "main",
         "Pretrained",

@@ -98,7 +98,7 @@ class Settings(Closed):
         backbone: timm's name of the network, with the tag of its weights.
         pretrained: whether the backbone starts from the weights that timm names; or, for a machine
             without a network, a package of its weights, one of :data:`backbones.PACKAGES`, or a
-            file of them, relative to the home or absolute.
+            file of safetensors with them, relative to the home or absolute.
         mean, std: of the pixels in [0, 1], which are normalised by them.
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
