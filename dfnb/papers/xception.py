@@ -7,7 +7,7 @@ cross-dataset results for it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -15,7 +15,6 @@ from torchvision.transforms import v2
 
 from dfnb.papers import backbones, contract, released
 
-HeadStart = Annotated[Literal["timm", "torch"], Field(exclude_if=lambda value: value == "timm")]
 PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)", version=1)
 
 
@@ -41,7 +40,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 5e-4
     schedule: contract.Schedule = "constant"
     augmentation: contract.Augmentation = "released"
-    head_start: HeadStart = "timm"
+    head_start: Literal["timm", "torch"] = Field("timm", exclude_if=lambda value: value == "timm")
 
     def released_transform(self) -> v2.Transform:
         """DeepfakeBench's: mirror, blur, a change of colour, JPEG (quality 40 to 100), each p = .5.
