@@ -576,7 +576,8 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
         raise OSError("no network")
 
     monkeypatch.setattr("pooch.retrieve", offline)
-    monkeypatch.setattr(backbones, "_weights_file", offline)
+    monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(workflow, "_run_snakemake", None)  # it is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)
