@@ -2,6 +2,7 @@
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
 # make hours  trains PROFILES="one another" in the background, in a clone of this commit; the log is .hours/log.txt
 # make test   the whole test suite
+# make test-paper FILE=dfnb/papers/mine.py   whether a paper's file keeps the contract (docs/add-a-paper.md)
 # make test-golden   all golden numbers of the released codes, more than make test compares (GOLDEN=a folder of scripts/golden.py)
 # make test-gpu   profiles, killed trainings, maps and golden values on a GPU; skipped without one
 # make lab    JupyterLab at the first notebook: copies in lab/, which git ignores, are yours to change
@@ -22,7 +23,7 @@ export UV_CONCURRENT_DOWNLOADS := 8
 export UV_CONCURRENT_BUILDS := 2
 export UV_CONCURRENT_INSTALLS := 2
 
-.PHONY: help demo report hours book test test-golden test-gpu test-lab test-slurm test-release lab lint lock
+.PHONY: help demo report hours book test test-paper test-golden test-gpu test-lab test-slurm test-release lab lint lock
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -44,6 +45,9 @@ book: $(VENV)/.installed
 # a thread that spins while it waits for another takes the processor from the test beside it: four times as slow
 test: $(VENV)/.installed
 	@OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+
+test-paper: $(VENV)/.installed
+	@DFNB_PAPER=$(abspath $(FILE)) $(BIN)/python -m pytest tests/test_paper.py
 
 test-golden: $(VENV)/.installed
 	@DFNB_GOLDEN=$(abspath $(GOLDEN)) $(BIN)/python -m pytest tests/test_golden.py

@@ -52,13 +52,7 @@ sys.path.append(str(ROOT / "tests" / "support"))
 import goldens  # noqa: E402
 
 PARTS = ("golden", "steps", "end-to-end", "training")
-PAPERS = (
-    "locate_and_verify",
-    "exposing_the_deception",
-    "xception",
-    "lae",
-    "self_blended_images",  # whose steps are not measured alone: SAM takes two passes
-)
+PAPERS = ("locate_and_verify", "exposing_the_deception", "xception", "lae")
 # Embedded datasets; how many people they have, and how large their images are, is changed.
 TRAIN_SET = "smoke-a"  # of the part "training"
 LOOP_SET = "smoke-b"  # of the part "end-to-end"
@@ -113,7 +107,6 @@ TINY = Sizes(
             "adversary_widths": [8, 8],
             "comparator": "resnet10t",
         },
-        "self_blended_images": {**_small, "dropout": 0.0, "drop_path": 0.0},
     },
     rounds=2,
     warmup=0,
@@ -467,9 +460,8 @@ def all_jobs(names: Sequence[str], sizes: Sizes) -> list[Job]:
             "batch": settings.batch_size,
             "size_px": settings.image_size,
         }
-        if paper != "self_blended_images":
-            rows = partial(steps, paper, settings, sizes)
-            in_order.append(Job("steps", rows, condition))
+        rows = partial(steps, paper, settings, sizes)
+        in_order.append(Job("steps", rows, condition))
         phase = "last"
         while settings is not None:
             rows = partial(end_to_end, paper, settings, sizes)

@@ -31,11 +31,6 @@ TRAININGS = {
         ("224 px", "20 × 2,184 batches of 256, through four", "6.1 at 2,037 (`resnet34`)"),
     ),
 }
-# Extrapolated by hand, see benchmarks/README.md.
-NOT_MEASURED = (
-    "| Self-Blended Images, 380 px | 100 × 11,520, two passes each | – | not measured | 20 | "
-    "2.6 at 242 (`tf_efficientnet_b4_ap`) |"
-)
 DOCUMENT = "docs/published-data.md"
 HEAD = (
     "| network | images of a training | images per second, H200 | hours, H200 | GiB | hours of "
@@ -59,7 +54,7 @@ def rows() -> list[str]:
     for title, (training, (size, images, backbone)) in TRAININGS.items():
         speeds, hours, memory = measured(*training)
         lines.append(f"| {title}, {size} | {images} | {speeds} | {hours} | {memory} | {backbone} |")
-    return [*lines, NOT_MEASURED]
+    return lines
 
 
 def with_table(text: str, head: str, lines: list[str]) -> str:

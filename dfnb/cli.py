@@ -165,7 +165,7 @@ def doctor() -> None:
     about = records.environment()
     packages = about.pop("packages")
     about |= {"workers": device.workers(), "home": files.home()}
-    about["papers"] = ", ".join(papers.modules())  # it says on stderr which files are left out
+    about["papers"] = ", ".join(papers.modules())
     for name, value in {**packages, **about}.items():
         typer.echo(f"{name}: {value}")
 

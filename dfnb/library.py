@@ -110,7 +110,7 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
     Columns: ``name``, for :func:`create_model`; the ``paper``; ``train_set``; ``image_size`` in
     pixels; ``in-dataset`` and ``cross-dataset``, the AUC of videos on datasets like that of the
     training and the mean over others, NaN where no report has scores; ``weights``, whether they are
-    here.
+    here, and the paper that can open them.
     """
     ids = _ids()
     rows = []

@@ -63,7 +63,7 @@ class Detection(NamedTuple):
     top: float
     width: float
     height: float
-    landmarks: np.ndarray  # (5, 2) x and y, in the order of facesets.frames.face_axes
+    landmarks: np.ndarray  # (5, 2) x and y: eyes, nose tip, mouth corners; person's right first
     score: float  # the detector's certainty, 0 to 1
 
     def in_larger_image(self, ratio: float) -> "Detection":
@@ -153,7 +153,7 @@ def face_mesh(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        landmarks: (5, 2) in the order of :func:`facesets.frames.face_axes`.
+        landmarks: (5, 2) in the order of :class:`Detection`.
 
     Raises :class:`DfnbError` as :func:`mesh_path` does.
     """

@@ -48,7 +48,7 @@ COLUMNS = {
     "path": pa.string(),  # image file of the crop, relative to the dataset's folder
     "mask": pa.string(),  # that of its mask; empty: unknown (fake) or nothing is forged (real)
     # These say where a crop was cut out; null: unknown, as of crops that others have cut.
-    "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners
+    "landmarks": POINTS,  # x, y in crop pixels: eyes, nose tip, mouth corners; person's right first
     "crop_box": BOX,  # left, top, right, bottom in source pixels
     "scale": pa.float32(),  # crop pixels per source pixel
     "crop_hash": pa.string(),  # see crop_hash; empty: unknown, prepared by an earlier version
@@ -472,26 +472,19 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     return frames[after > before]
 
 
-def check_classes(
-    frames: pd.DataFrame,
-    split: str,
-    makes_other_class: bool = False,
-) -> None:
+def check_classes(frames: pd.DataFrame, split: str) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
-    A class of one cluster could be told by its one person. Where ``makes_other_class`` is True, one
-    class is enough: training makes the other from it. ``frames`` are those of one split, ``split``,
-    which is only named in the message.
+    A class of one cluster could be told by its one person. ``frames`` are those of one split,
+    ``split``, which is only named in the message.
     """
     clusters = frames.groupby("label")["cluster"].nunique()
     n_real = clusters.get(0, 0)
     n_fake = clusters.get(1, 0)
-    fewest = max(n_real, n_fake) if makes_other_class else min(n_real, n_fake)
-    if fewest < 2:
-        needed = "two of one class" if makes_other_class else "two of each"
+    if min(n_real, n_fake) < 2:
         raise DfnbError(
             f"{datasets_of(frames)}: split {split!r} has {n_real} clusters of real frames and "
-            f"{n_fake} of fake ones, and training needs {needed}; choose other methods or "
+            f"{n_fake} of fake ones, and training needs two of each; choose other methods or "
             "data, or add videos of other people"
         )
 
@@ -548,31 +541,7 @@ def landmarks_array(frames: pd.DataFrame) -> np.ndarray:
     return np.array(points, np.float32).reshape(-1, 5, 2)
 
 
-def face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Axes (2, 2) and origin (2,) of face coordinates, in pixels.
-
-    Face coordinates (s, t) are those of the pixel (x, y) = ``axes @ (s, t) + origin``. In them the
-    eyes are at (-1, 0) and (1, 0), and the middle of the mouth is at (0, 1).
-
-    Args:
-        landmarks: (5, 2) x and y in pixels: right eye, left eye, nose tip, right and left corner
-            of the mouth, named from the person's view. NaN gives NaN.
-    """
-    right_eye, left_eye, _, right_corner, left_corner = landmarks.astype(np.float64)
-    between_eyes = (right_eye + left_eye) / 2
-    mouth = (right_corner + left_corner) / 2
-    across = (left_eye - right_eye) / 2
-    down = mouth - between_eyes
-    return np.column_stack([across, down]), between_eyes
-
-
 # ---------------------------------------------------------------- pixels
-
-
-def rounded(image: np.ndarray) -> np.ndarray:
-    """An image of floats, rounded to uint8 and clipped to [0, 255]."""
-    # astype cuts off the decimals: with a half added before, it rounds.
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 def read_crop(path: str) -> np.ndarray:

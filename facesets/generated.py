@@ -57,7 +57,7 @@ def hashes() -> dict[str, str]:
 def landmarks(name: str) -> np.ndarray:
     """Eyes, nose tip and mouth corners (5, 2) float32 in pixels of the crop.
 
-    Their order is that of :func:`facesets.frames.face_axes`.
+    Their order is that of :class:`facesets.faces.Detection`.
     """
     names, points, _ = _points(find(f"{FOLDER}/points.npz"))
     return np.float32(points[names.index(name)]) / PER_PIXEL

@@ -110,7 +110,7 @@ class Face(NamedTuple):
     is_alone: bool  # whether it is the only usable face in the frame
     box: list[int]  # the square that was cut out: left, top, right, bottom in the frame's pixels
     scale: float  # crop pixels per pixel of the frame
-    landmarks: np.ndarray  # (5, 2) x and y in crop pixels, in the order of frames.face_axes
+    landmarks: np.ndarray  # (5, 2) x and y in crop pixels, in the order of faces.Detection
     crop: np.ndarray  # (size, size, 3) uint8 RGB
     mask: np.ndarray  # (size, size) bool, True where forged; all False where that is unknown
     has_region: bool  # whether it is known which region of the frame is forged

@@ -67,7 +67,7 @@ for name in {READERS}:
 
 
 def test_importing_changes_nothing(tmp_path):
-    """Neither torch's threads and flags nor where modules are found."""
+    """Neither torch's threads and flags nor what a folder of papers in the home has."""
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "surprise.py").write_text("raise SystemExit('imported')")
     code = """
@@ -80,9 +80,9 @@ before = state()
 import dfnb.cli, dfnb.running.workflow
 import dfnb.attribution.measures, dfnb.attribution.pictures
 import dfnb.papers
-print(before == state(), len(list(dfnb.papers.__path__)))
+print(before == state())
 """
-    assert run(code, cwd=tmp_path) == "True 1\n"
+    assert run(code, cwd=tmp_path) == "True\n"
 
 
 def imports(tree, modules):

@@ -4,6 +4,7 @@ import re
 import sys
 from urllib.error import URLError
 
+import convert_weights
 import pytest
 import timm
 import torch
@@ -118,23 +119,60 @@ def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
         backbones.start("test_resnet", True)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("rename", [str, lambda name: f"of_another_package.{name}"])
-def test_a_file_of_weights_is_loaded_by_name_or_in_order(suffix, rename, tmp_path):
+def test_a_file_of_weights_is_loaded_by_name(tmp_path):
     weights = timm.create_model("test_resnet").state_dict()
-    file = tmp_path / f"mine{suffix}"
-    write = save_file if suffix == ".safetensors" else torch.save
-    # The format of safetensors sorts names; torch.save keeps the order.
-    write({rename(name): value for name, value in weights.items()}, file)
-    if suffix == ".safetensors" and rename is not str:
-        with pytest.raises(DfnbError, match=r"mine.safetensors is not valid as weights"):
-            backbones.create("test_resnet", str(file))
-        return
+    file = tmp_path / "mine.safetensors"
+    save_file(weights, file)
     model = backbones.create("test_resnet", str(file), num_classes=2)
     assert model.weights_from == file.name and model.fc.weight.shape[0] == 2
     for name, value in model.state_dict().items():
         assert name.startswith("fc.") or torch.equal(value, weights[name]), name
     assert backbones.start("test_resnet", str(file)).sha256 == sha256(file)
+
+
+def prefixed(weights, prefix="of_another_package."):
+    return {f"{prefix}{name}": value for name, value in weights.items()}
+
+
+FOREIGN = {
+    "alone": dict,
+    "under a key": lambda weights: {"state_dict": prefixed(weights, "module.net."), "epoch": 3},
+    "in order": lambda weights: {"model": dict(zip(map(str, range(99)), weights.values()))},
+}
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_a_foreign_file_is_converted_once(form, tmp_path):
+    weights = timm.create_model("test_resnet").state_dict()
+    torch.save(FOREIGN[form](weights), tmp_path / "theirs.pth")
+    with pytest.raises(DfnbError, match=r"no file of safetensors\); .*scripts/convert_weights.py"):
+        backbones.create("test_resnet", str(tmp_path / "theirs.pth"))
+    output = tmp_path / "weights" / "mine.safetensors"
+    convert_weights.main(tmp_path / "theirs.pth", "test_resnet", output)
+    model = backbones.create("test_resnet", str(output))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def averaged(weights):
+    return {"model": weights, "ema": {name: value + 1 for name, value in weights.items()}}
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"text", "is damaged, or has more than numbers"),
+        (torch.nn.Linear(2, 2), "is damaged, or has more than numbers"),
+        ({"a": torch.zeros(1)}, "has 0 sets of tensors that fit test_resnet"),
+        (averaged(timm.create_model("test_resnet").state_dict()), "has 2 sets of tensors"),
+    ],
+)
+def test_a_file_without_weights_is_not_converted(content, sentence, tmp_path):
+    file = tmp_path / "theirs.pth"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(SystemExit, match=sentence):
+        convert_weights.main(file, "test_resnet", tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_file_of_another_network_is_refused(fetched):
@@ -144,12 +182,14 @@ def test_a_file_of_another_network_is_refused(fetched):
         backbones.start("resnet18", str(fetched.parent / "no.pth"))
 
 
-@pytest.mark.parametrize("content", ["text", {"state_dict": {}}, [1], torch.zeros(3), {"a": 1}])
-def test_a_file_without_tensors_by_name_is_refused_in_one_sentence(content, tmp_path):
-    file = tmp_path / "mine.pth"
-    file.write_text("abc") if isinstance(content, str) else torch.save(content, file)
-    with pytest.raises(DfnbError, match=r"mine.pth is not valid as weights of test_resnet \(it "):
+def test_what_is_no_file_of_weights_is_refused_in_our_words(tmp_path):
+    """Torch's would advise to execute what the file contains."""
+    file = tmp_path / "mine.safetensors"
+    file.write_text("abc")
+    sentence = r"mine.safetensors is not valid as weights of test_resnet \(it is damaged"
+    with pytest.raises(DfnbError, match=sentence) as error:
         backbones.create("test_resnet", str(file))
+    assert "weights_only" not in str(error.value)
 
 
 LITE = "tf_efficientnet_lite0"
@@ -178,6 +218,9 @@ def test_a_package_s_weights_are_those_of_the_network_that_they_are_of():
         assert torch.equal(packaged[name], value), name
     direct = timm.create_model(LITE).eval()
     direct.load_state_dict(dict(zip(direct.state_dict(), packaged.values(), strict=True)))
+    by_path = backbones.create(LITE, str(start.file))  # as study-hidf names it
+    assert by_path.weights_from == start.file.name
+    assert torch.equal(by_path.conv_stem.weight, model.conv_stem.weight)
     image = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model(image), direct(image)) and model(image).shape == (2, 1000)
 

@@ -172,9 +172,6 @@ def test_a_split_of_one_class_or_cluster_is_refused(table):
         frames.check_classes(real, "train")
     with pytest.raises(DfnbError, match="1 clusters of real frames and 1 of fake ones"):
         frames.check_classes(table.assign(cluster="one"), "train")
-    frames.check_classes(real, "train", makes_other_class=True)
-    with pytest.raises(DfnbError, match="training needs two of one class"):
-        frames.check_classes(real.assign(cluster="one"), "train", makes_other_class=True)
 
 
 def test_a_video_is_thinned_evenly():

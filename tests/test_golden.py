@@ -6,7 +6,6 @@ numbers that it gave before.
 """
 
 import json
-from contextlib import nullcontext
 from itertools import islice
 
 import goldens
@@ -34,7 +33,7 @@ from goldens import (
     run,
     seeds,
 )
-from networks import batch_of, recipe
+from networks import recipe
 from torch import nn
 
 from dfnb import papers
@@ -132,13 +131,6 @@ def check_classifier(paper, released, weights, size):
         assert off(network.double()(images)["cls"], expected) < OUTPUTS
 
 
-def test_self_blended_images_is_the_b4_of_efficientnet_pytorch():
-    package = pytest.importorskip("efficientnet_pytorch")  # of the extra ``test``
-    released = package.EfficientNet.from_name("efficientnet-b4", num_classes=2)
-    weights = {"model": renamed(released, "net.{}".format), "epoch": 1}
-    check_classifier(papers.module("self_blended_images"), released, weights, 380)
-
-
 def test_deepfakebench_s_xception_is_timm_s():
     released = timm.create_model("legacy_xception", num_classes=2)
     weights = renamed(released, lambda name: f"backbone.{name.replace('fc.', 'last_linear.')}")
@@ -172,47 +164,6 @@ def test_steps_of_exposing_the_deception_are_those_of_the_released_code(seed, si
     check_steps("etd", seed, size)
 
 
-def defined_gradients(network, weights, batch):
-    """The gradients of the mean of -log P(label) at these weights, by name."""
-    weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    logits = torch.func.functional_call(network, weights, batch["image"])["cls"]
-    share = logits.exp() / logits.exp().sum(1, keepdim=True)
-    loss = -share[range(len(logits)), batch["label"]].log().mean()
-    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()))))
-
-
-def sam_step(network, weights, batch, state):
-    """Foret et al., ICLR 2021, algorithm 1, ρ = .05, around SGD with momentum .9 and rate .001."""
-    gradients = defined_gradients(network, weights, batch)
-    norm = sum((gradient**2).sum() for gradient in gradients.values()).sqrt()
-    climbed = {name: weights[name] + 0.05 * gradients[name] / norm for name in weights}
-    updated = {}
-    for name, gradient in defined_gradients(network, climbed, batch).items():
-        state[name] = 0.9 * state.get(name, 0.0) + gradient
-        updated[name] = weights[name] - 0.001 * state[name]
-    return updated
-
-
-def test_two_steps_of_self_blended_images_are_those_of_the_definition():
-    settings = recipe("self_blended_images")
-    torch.manual_seed(0)
-    network = papers.module("self_blended_images").Network(settings).double().train()
-    defined = {name: value.detach().clone() for name, value in network.named_parameters()}
-    state = {}
-    (optimiser,), schedule = settings.optimisation(network, 10)
-    for step in (1, 2):
-        batch = batch_of(image=torch.tensor(normal(step, 4, 3, 96, 96)))
-        defined = sam_step(network, defined, batch, state)
-        network.losses(network(batch["image"]), batch)["total"].backward()
-        with network.moved():
-            network.losses(network(batch["image"]), batch)["total"].backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        schedule.step()
-    for name, value in network.named_parameters():
-        torch.testing.assert_close(value.detach(), defined[name], rtol=0, atol=1e-10)
-
-
 # A further case is named "<paper> with ...".
 CASES = {paper: {} for paper in papers.modules()} | {
     "lae": {"attention_weight": 1.0},
@@ -244,8 +195,6 @@ def step_numbers(case):
     batch["has_mask"][3] = "SSPSL" not in case
     (optimiser, *_), _ = settings.optimisation(network, 10)
     _, before = run(network, batch)
-    with network.moved() or nullcontext():  # the gradient of a second pass, if there is one
-        run(network, batch)
     gradients = [value.grad for value in network.parameters() if value.grad is not None]
     numbers = {"gradient": nn.utils.get_total_norm(gradients).item()}
     optimiser.step()

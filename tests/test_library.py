@@ -238,7 +238,7 @@ def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
 
 def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
     table = dfnb.list_models("*.drawn").set_index("name")
-    assert len(table) == 5 and table["weights"].all() and {*table["image_size"]} == {96}
+    assert len(table) == 4 and table["weights"].all() and {*table["image_size"]} == {96}
     scores = report.scores("study-bed").query("corruption == ''")
     for _, row in table.iterrows():
         seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]

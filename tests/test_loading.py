@@ -26,27 +26,11 @@ from facesets.frames import keep_masks
 LIGHT = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(10, translate=(0.1, 0.1))])
 
 
-class Pairs(Settings):
-    """Two images of a frame: as it is, and a fake of a random brightness."""
-
-    def samples(self, sample, draw):
-        grey = np.full_like(sample.image, draw.integers(256))
-        return [sample, sample._replace(image=grey, label=1)]
-
-
 class Painted(Settings):
     """Images that are white where they are forged."""
 
-    def samples(self, sample, draw):
-        return [sample._replace(image=np.uint8(255) * sample.mask[..., None].repeat(3, 2))]
-
-
-class Noise(Settings):
-    """Images that a paper draws from torch."""
-
-    def samples(self, sample, draw):
-        noise = torch.randint(256, sample.image.shape, dtype=torch.uint8)
-        return [sample._replace(image=noise.numpy())]
+    def sample(self, stored):
+        return stored._replace(image=np.uint8(255) * stored.mask[..., None].repeat(3, 2))
 
 
 @pytest.fixture
@@ -56,7 +40,7 @@ def table(tmp_path):
 
 def epochs_of(table, batch_size, seed=0, always=(), **settings):
     """The sampler of a table; settings that are not named draw evenly from all of it."""
-    others = {"images_per_epoch": None, "oversampling": None, "images_per_frame": 1}
+    others = {"images_per_epoch": None, "oversampling": None}
     if len(always):
         rank = np.full(len(table), -1)
         rank[list(always)] = range(len(always))
@@ -96,9 +80,7 @@ def test_only_a_fake_without_a_mask_is_not_annotated(table):
     assert batch["mask"].sum(dim=(1, 2, 3)).nonzero().flatten().tolist() == [10, 11]
 
 
-@pytest.mark.parametrize(
-    "settings", [Settings(transform=LIGHT), Settings(augmentation="light"), Noise()]
-)
+@pytest.mark.parametrize("settings", [Settings(transform=LIGHT), Settings(augmentation="light")])
 def test_draws_follow_seed_epoch_and_position(table, settings):
     def image(seed, epoch, position):
         data = FrameDataset(table, settings, seed)
@@ -156,36 +138,14 @@ def test_mask_and_landmarks_follow_the_image(table, transform, dims):
     assert (item["landmarks"][0] - expected).abs().max() <= 1
 
 
-def test_a_paper_makes_its_own_samples(table):
-    real = table[table["label"] == 0]
-    sampler = epochs_of(real, 4, images_per_frame=2)
-    batches = list(loader(FrameDataset(real, Pairs(), seed=3), sampler))
-    assert [batch["label"].tolist() for batch in batches] == [[0, 1, 0, 1]] * 3
-    fakes = images(batches)[1::2, 0, 0, 0]
-    assert len(fakes.unique()) > 3
-    assert len(FrameDataset(real, Pairs())[[(0, 0, 0)]]["label"]) == 1
-
-
-def test_the_samples_of_a_frame_are_the_same_in_any_part_of_the_table(table):
-    real = table[table["label"] == 0]
-    whole = images(in_order(real, Pairs(), seed=3))
-    part = images(in_order(real.iloc[1::2], Pairs(), seed=3))
-    assert torch.equal(part, whole[[2, 3, 6, 7, 10, 11]])
-
-
-@pytest.mark.parametrize("settings", [Pairs(transform=LIGHT), Pairs(augmentation="light")])
-def test_the_samples_of_a_frame_are_augmented_alike(table, settings):
-    batch = prepared(FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]], settings)
-    for name in ("mask", "landmarks"):
-        one, same, other, _ = batch[name]
-        assert torch.equal(one, same) and not torch.equal(one, other)
-
-
 @pytest.mark.parametrize("options", [{"transform": LIGHT}, {"augmentation": "light"}])
 def test_an_image_is_augmented_with_its_mask(table, options):
     settings = Painted(**options)
-    batch = prepared(FrameDataset(table, settings, seed=0)[[(0, 0, 8), (0, 1, 8)]], settings)
+    data = FrameDataset(table, settings, seed=0)
+    batch = prepared(data[[(0, 0, 8), (0, 1, 8)]], settings)
     assert torch.equal(batch["image"][:, :1] > 0, batch["mask"] == 1)
+    scored = images(in_order(table, settings, 9))[8]  # nothing is painted where it is scored
+    assert not torch.equal(scored[:1] > 0, batch["mask"][0] == 1)
 
 
 def test_light_augmentation_moves_image_mask_and_landmarks_together():

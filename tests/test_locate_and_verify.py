@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import paper_check
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import batch_of, small
+from networks import batch_of, recipe, small
 
 from dfnb.data.loading import Sample
-from dfnb.papers import contract
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers.contract import IGNORED
 from facesets.checks import DfnbError
@@ -90,8 +90,8 @@ def test_a_released_random_start_is_that_of_torch():
 
 def test_it_trains_a_step_on_an_efficientnet():
     changes = {"backbone": "efficientnet_b4", "pretrained": False, "image_size": 64}
-    lv_settings = contract.small(lv, **changes)
-    contract.check(lv, lv_settings)
+    lv_settings = recipe("locate_and_verify", **changes)
+    paper_check.check(lv, lv_settings)
     network = lv.Network(lv_settings).eval()
     with torch.inference_mode():
         assert network(torch.randn(1, 3, 64, 64))["seg"].shape == (1, 2, 4, 4)
@@ -100,10 +100,10 @@ def test_it_trains_a_step_on_an_efficientnet():
 def test_a_crop_one_pixel_larger_is_cut_and_not_resized():
     pixels = np.random.default_rng(0).random((300, 300, 3))
     sample = Sample(pixels, pixels[..., 0] > 0.5, np.zeros((5, 2)), 1, True)
-    (cut,) = lv.Settings().samples(sample, None)
+    cut = lv.Settings().sample(sample)
     assert np.array_equal(cut.image, sample.image[:299, :299])
     assert np.array_equal(cut.mask, sample.mask[:299, :299])
-    (same,) = lv.Settings(augmentation="light").samples(sample, None)
+    same = lv.Settings(augmentation="light").sample(sample)
     assert same.image.shape[:2] == (300, 300)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
+import paper_check
 import planted
 import psutil
 import pytest
@@ -289,7 +290,7 @@ def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_h
     """From weights of the package, in float16 at the end; located at stride 16, if at all."""
     (p,) = profiles._stated("portraits-default", profiles.read("portraits-default"), notebook)
     paper, settings = papers.module(p.paper), p.settings()
-    contract.check(paper, settings)
+    paper_check.check(paper, settings)
     assert settings.half_weights and backbones.start(p.backbone, p.pretrained).sha256
     network = paper.Network(settings).eval()
     assert network.weights_from == "ImageNet"
@@ -441,7 +442,7 @@ def test_a_training_of_two_variants_is_made_once_with_all_that_they_name(own_hom
 
 def test_what_is_not_prepared_is_left_out(own_home):
     variants = {
-        "Pretrained": {"backbone": "resnet18", "pretrained": "weights/resnet18.pth"},
+        "Pretrained": {"backbone": "resnet18", "pretrained": "weights/resnet18.safetensors"},
         "more: elsewhere": {"train_set": "celeb-df-v2"},
     }
     write_profile(
@@ -452,7 +453,7 @@ def test_what_is_not_prepared_is_left_out(own_home):
     assert call.parameters["test_sets"] == ["smoke-b"] and call.parameters["variant"] == "main"
     assert calls.left_out == [(BASELINE, name, 0) for name in variants]
     (own_home / "weights").mkdir()
-    (own_home / "weights" / "resnet18.pth").write_bytes(b"weights")
+    (own_home / "weights" / "resnet18.safetensors").write_bytes(b"weights")
     assert [call.parameters["variant"] for call in profiles.calls("mine").trainings] == [
         "main",
         "Pretrained",
@@ -558,11 +559,7 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
 @pytest.mark.parametrize(
     ("shared", "notebook", "sentence"),
     [
-        (
-            SHARED,
-            {"06_self_blended_images": {**SETTINGS, "region": "hull"}},
-            "tflite could not",
-        ),
+        (SHARED, {"03_lae": {**SETTINGS, "perceptual_weight": 1.0}}, "perceptual_weight = 0"),
         ({**SHARED, "test_sets": ["photographs"]}, None, "jpg could not"),
         (
             SHARED,
@@ -579,6 +576,8 @@ def test_what_a_call_needs_is_fetched_before_the_first_one_starts(
         raise OSError("no network")
 
     monkeypatch.setattr("pooch.retrieve", offline)
+    monkeypatch.setattr(backbones, "get_hf_file_metadata", offline)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr(workflow, "_run_snakemake", None)  # it is not started
     monkeypatch.setenv("DFNB_DETECTOR", str(own_home / "detector.onnx"))
     write_profile(own_home, shared, notebook)
@@ -634,7 +633,7 @@ def test_hours_are_those_of_similar_trainings_in_reports(empty_home, monkeypatch
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
-    """What is only left out, as its dataset is not prepared, stays."""
+    """What is only left out, as its dataset is not prepared, stays, and so do runs of no paper."""
     variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
     write_profile(own_home, variants=variants)
     calls = planned()
@@ -648,10 +647,11 @@ def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
         planted.write("mine", "xception", 5, detector=notebook),
         planted.write("mine", "xception", 0, "gone: variant", detector=notebook),
     ]
+    of_no_paper = planted.write("mine", "left", 0)
     folder = files.report_folder("mine")
     weights = files.write_bytes(reports.weights_path(folder, "old"), b"weights")
     profiles.set_replaced_aside(calls)
-    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out}
+    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out, of_no_paper}
     assert {path.stem for path in folder.glob("replaced/scores/*")} == {*others}
     assert not weights.exists() and (folder / "replaced/weights" / weights.name).exists()
     assert capsys.readouterr().out.count("its files are now in") == 3

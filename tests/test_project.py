@@ -390,7 +390,7 @@ def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):
     expected = {*parameters.TrainingParameters.model_fields, *contract.Settings.model_fields}
     for kind in (contract.Settings, contract.Network):
         expected |= {name for name in vars(kind) if not name.startswith("_")}
-    hold_for_all = {"paper", "settings", "model_config", "transform", "score", "images_per_frame"}
+    hold_for_all = {"paper", "settings", "model_config", "transform", "score"}
     assert expected - named - hold_for_all == set()
 
 
@@ -423,7 +423,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     own = (checkout / "docs" / "your-detector.md").read_text(encoding="utf-8")
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
     code = "import clips, dfnb, facesets.prepare as prepare; prepare.YuNet = clips.Blobs\n"
-    code += "assert dfnb.list_models()['cross-dataset'].notna().sum() == 5\n" + block
+    code += "assert dfnb.list_models()['cross-dataset'].notna().sum() == 4\n" + block
     code += "from dfnb import report; report.scores('study-bed')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
     call = [sys.executable, "-c", code]
@@ -442,7 +442,7 @@ def test_a_run_leaves_the_checkout_clean(checkout):
     written += ["datasets/x/a.npy", "reports/study/tables/x.tex", "reports/study/logs/x.txt"]
     evidence = ["scores/x.parquet", "tables/x.md", "figures/x.png"]
     evidence += ["profile.yaml", "records/x.json", "weights/x.safetensors", "results.parquet"]
-    for path in [*written, "papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
+    for path in [*written, "dfnb/papers/core.py", *(f"reports/study/{name}" for name in evidence)]:
         ignored = subprocess.run(["git", "check-ignore", "-q", path], cwd=checkout).returncode == 0
         assert ignored == (path in written), path
 

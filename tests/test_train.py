@@ -212,15 +212,15 @@ def test_killed_between_two_parts_of_a_batch_a_training_ends_in_the_same_weights
     pd.testing.assert_frame_equal(straight.log, resumed.log, check_exact=True)
 
 
-def test_parts_of_a_batch_take_its_frames_in_turn_and_keep_pairs(pairing):
+def test_parts_of_a_batch_take_its_frames_in_turn():
     for changes, expected in (
-        ({}, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        ({}, [[0, 2, 4, 6], [1, 3, 5, 7]]),
         ({"accumulate": 1}, [[*range(8)]]),
     ):
         chosen = settings(**{"batch_size": 8, "accumulate": 2, **changes})
         parts = trainer.Trainer._parts(SimpleNamespace(settings=chosen), {"image": torch.arange(8)})
         assert [part["image"].tolist() for part in parts] == expected
-    with pytest.raises(ValueError, match="batch_size must be a multiple of 6"):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 3"):
         settings(batch_size=8, accumulate=3)
 
 
@@ -351,6 +351,8 @@ def test_committed_runs_have_the_ids_of_their_files(checkout):
     seen = set()
     for path in sorted(checkout.glob("reports/*/scores/*.parquet"))[::8]:
         record = TrainingRecord.check(read_metadata(path)["record"], path)
+        if record.parameters.paper not in papers.modules():  # its settings are known no more
+            continue
         again = Run(path.stem, record).training
         assert again.id == path.stem
         seen.add((again.paper, again.seen_methods is None))
@@ -371,7 +373,6 @@ ODD = [
         {"backbone": "resnet18.a1_in1k", "masks": 5},
     ),
     ("exposing_the_deception-bed-s0-b123d428", {"version": 2}, {"branches": 2, "accumulate": 2}),
-    ("self_blended_images-bed-s7-0918313a", {"seed": 7}, {"ratios": [0.5, 1], "deformation": 2}),
 ]
 
 
@@ -446,37 +447,6 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         partner = original["image"][batch["partner"]]
         mixture = batch["weight"] * original["image"] + (1 - batch["weight"]) * partner
         assert torch.equal(batch["image"], mixture)
-
-
-@pytest.fixture
-def pairing(monkeypatch):
-    """The baseline as a paper that makes a grey fake of every real frame, and sees no others."""
-
-    def samples(self, sample, draw):
-        grey = np.full_like(sample.image, draw.integers(256))
-        return [sample, sample._replace(image=grey, label=1)]
-
-    def visible(self, table, seed, start):
-        return table[table["label"] == 0]
-
-    monkeypatch.setattr(xception.Settings, "makes_other_class", True)
-    monkeypatch.setattr(xception.Settings, "samples", samples)
-    monkeypatch.setattr(xception.Settings, "visible", visible)
-
-
-def test_samples_that_the_paper_makes_choose_the_checkpoint(new_home, pairing, monkeypatch):
-    table = frames.load_frames("smoke-a")
-    monkeypatch.setattr(runs, "load_frames", lambda name: table[table["label"] == 0])
-    run = trained(changes={"epochs": 1})
-    assert "the paper's own samples of the validation split" in run.record.rule
-    validation = table[(table["split"] == "val") & (table["label"] == 0)]
-    scores = scoring.predict(run.network(), validation, run.settings, seed=0)
-    assert scores["label"].tolist() == [0, 1] * len(validation)
-    assert scores["frame"].tolist() == validation["frame"].repeat(2).tolist()
-    threshold = run.limit
-    np.testing.assert_allclose(scores["score"][::2].sub(threshold).abs().min(), 0, atol=1e-9)
-    with pytest.raises(ValueError, match="batch_size must be a multiple of 2"):
-        settings(batch_size=7)
 
 
 # ---------------------------------------------------------------- epochs and records
@@ -716,28 +686,24 @@ def test_the_profile_published_scores_what_its_patterns_match(own_home):
 # ---------------------------------------------------------------- what a run was made of
 
 
-def test_a_run_is_compared_with_what_is_asked_for(own_home, monkeypatch, capsys):
+def test_a_run_is_compared_with_what_is_asked_for(own_home):
     small = {"epochs": 1, "batch_size": 4, "images_per_epoch": 8, "image_size": 64}
     training = train.make_training("xception", "smoke-a", recipe("xception", **small))
     run = train.train(training)
-    assert run.record.code == papers.code_of("xception") and run.parameters.code == ""
 
     def opened(**changes):
         content = run.record.model_copy(update=changes).model_dump(mode="json")
+        content["parameters"]["code"] = ""  # as earlier records have it
         write_json(run.folder / "record.json", content)
-        capsys.readouterr()
-        Run.of(training)
-        return capsys.readouterr().out
+        return Run.of(training)
 
-    assert opened() == opened(code="") == ""  # without a digest it is not known
-    line = "xception.py: code changed since this run; raise version in PAPER"
-    assert line in opened(code="another")
+    assert opened().training == training
     # A default of the paper was another one, which its id does not have.
     stored = {**run.parameters.settings, "lr": 0.5}
     with pytest.raises(DfnbError, match=r"was trained with lr = 0.5, and 0.0002 is asked for"):
         opened(parameters=run.parameters.model_copy(update={"settings": stored}))
     del stored["lr"]  # a setting that is newer than the run
-    assert opened(parameters=run.parameters.model_copy(update={"settings": stored})) == ""
+    assert opened(parameters=run.parameters.model_copy(update={"settings": stored})) == run
 
 
 def test_record_and_weights_belong_together(own_home):

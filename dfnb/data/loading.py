@@ -32,11 +32,11 @@ Tensors = dict[str, Tensor]
 
 
 class Sample(NamedTuple):
-    """One image before resizing and augmentation: a stored frame, or what a paper makes of it."""
+    """A frame before resizing and augmentation."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     mask: np.ndarray  # (H, W) bool, True where forged
-    landmarks: np.ndarray  # (5, 2) float32, x and y in pixels, in face_axes' order; NaN: unknown
+    landmarks: np.ndarray  # (5, 2) float32, x and y in pixels, see contract.Batch; NaN: unknown
     label: int  # 0 real, 1 fake
     has_mask: bool  # False: the forged region is unknown, and ``mask`` is all False
 
@@ -99,20 +99,18 @@ class FrameDataset(Dataset):
     Images and masks of an item are uint8: on the way from the workers to the device, float32 would
     take four times the memory. On the device, :func:`prepared` makes the batch for a network.
 
-    With a ``seed``, the paper's settings make one or two samples from each frame. Those of the
-    train split are augmented. Without a seed, the only sample of a frame is the frame as stored.
+    With a ``seed``, frames are shown as training shows them: as the paper's settings change and
+    augment them. Without, they are as they are stored.
 
     An index is (epoch, position in the epoch's order, row of the table), see :class:`EpochSampler`.
-    The position, not the row, seeds samples and augmentation, so that a frame that an epoch shows
-    twice gets new draws.
+    The position, not the row, seeds the augmentation: a frame that an epoch shows twice gets new
+    draws.
 
     Args:
         frames: A frames table.
-        settings: A paper's ``Settings``; image_size, interpolation, antialias, mean, std, samples,
+        settings: A paper's ``Settings``; image_size, interpolation, antialias, mean, std, sample,
             augmentation and transform are used.
         seed: The seed of the training, or None.
-        split: The split of the frames: only train is augmented. The random numbers of the samples
-            also depend on it.
         read: Reads a crop.
     """
 
@@ -121,52 +119,39 @@ class FrameDataset(Dataset):
         frames: pd.DataFrame,
         settings: Any,
         seed: int | None = None,
-        split: str = "train",
         read: Read = read_crop,
     ) -> None:
         self.settings = settings
         self.seed = seed
-        self.split = split
         self.stored = StoredFrames(frames, read)
         self.resize = _resize(settings)
-        is_training = seed is not None and split == "train"
         # Augments one image. None: no augmentation, or the light one, which is for whole batches.
-        self.transform = settings.transform() if is_training else None
-        self.is_light = is_training and settings.augmentation == "light"
+        self.transform = None if seed is None else settings.transform()
+        self.is_light = seed is not None and settings.augmentation == "light"
 
     def __getitem__(self, indices: Sequence[Index]) -> Tensors:
-        """The samples of these frames as one batch, which :func:`prepared` goes on with.
+        """These frames as one batch, which :func:`prepared` goes on with.
 
         Besides the entries of the batch it has ``draws`` (B, 6), the random numbers in [0, 1) of
         the light augmentation, where that is still to be done.
         """
-        items = []
-        for index in indices:
-            items += self._items(index)
-        return default_collate(items)
+        return default_collate([self._item(index) for index in indices])
 
-    def _items(self, index: Index) -> list[dict[str, Any]]:
-        """The samples of a frame, each as :meth:`_item` gives it, perhaps also with ``draws``."""
+    def _item(self, index: Index) -> dict[str, Any]:
+        """A frame as :meth:`_resized` gives it, perhaps also with ``draws``."""
         epoch, position, row = index
         stored = self.stored[row]
         if self.seed is None:
-            return [self._item(stored)]
-        items = []
-        sample_key = ("samples", self.split, self.seed, epoch, position)
-        # All samples of a frame are augmented alike: they share draws and seed.
-        augment_key = ("augment", self.seed, epoch, position)
-        draws = {"draws": rng(*augment_key).random(augmentation.DRAWS)} if self.is_light else {}
+            return self._resized(stored)
+        key = ("augment", self.seed, epoch, position)
+        draws = {"draws": rng(*key).random(augmentation.DRAWS)} if self.is_light else {}
         with torch.random.fork_rng(devices=[]):  # only the CPU's state is restored afterwards
-            # torch.manual_seed would need a millisecond, because it seeds GPUs, too.
-            torch.default_generator.manual_seed(torch_seed(*sample_key))
-            for sample in self.settings.samples(stored, rng(*sample_key)):
-                if self.transform is not None:
-                    # The 0 has no meaning any more: without it, all seeds would change.
-                    torch.default_generator.manual_seed(torch_seed(*augment_key, 0))
-                items.append({**self._item(sample), **draws})
-        return items
+            # torch.manual_seed would need a millisecond, because it seeds GPUs, too. The 0 has no
+            # meaning any more: without it, all seeds would change.
+            torch.default_generator.manual_seed(torch_seed(*key, 0))
+            return {**self._resized(self.settings.sample(stored)), **draws}
 
-    def _item(self, sample: Sample) -> dict[str, Any]:
+    def _resized(self, sample: Sample) -> dict[str, Any]:
         """A sample resized and transformed: the values of one image in a batch.
 
         Image (3, S, S) and mask (1, S, S) are still uint8; S is ``image_size``. The landmarks
@@ -272,12 +257,11 @@ def in_order(
     frames: pd.DataFrame,
     settings: Any,
     batch_size: int = 64,
-    seed: int | None = None,
     read: Read = read_crop,
     device: str = "cpu",
 ) -> Iterator[Tensors]:
     """Batches of all frames on the ``device``, of :func:`loader_in_order` without workers."""
-    for item in loader_in_order(frames, settings, batch_size, seed=seed, read=read):
+    for item in loader_in_order(frames, settings, batch_size, read=read):
         yield prepared(item, settings, device)
 
 
@@ -286,28 +270,21 @@ def loader_in_order(
     settings: Any,
     batch_size: int = 64,
     workers: int = 0,
-    seed: int | None = None,
     read: Read = read_crop,
 ) -> DataLoader:
-    """A loader of all frames in the order of the table; ``batch_size`` counts frames.
+    """A loader of all frames as they are stored, in the order of the table.
 
     Its items still have to be :func:`prepared`. It may be read several times; its workers stay.
-
-    Without a ``seed``, they are the frames as stored, only resized and normalised. With one, they
-    are the samples that the paper makes, without augmentation. A sample is seeded by the frame's
-    value in the table's index, a whole number from 0, so it is the same each time, and also when
-    only some rows of the table are given. ``read`` reads a crop.
+    ``read`` reads a crop.
     """
-    # An Index is (epoch, position, row), and the position seeds the samples. Here the epoch is 0,
-    # and the value in the table's index takes the place of the position.
-    indices = [(0, index_value, row) for row, index_value in enumerate(frames.index)]
+    # An Index is (epoch, position, row); the first two matter in training alone.
+    indices = [(0, row, row) for row in range(len(frames))]
     batches = BatchSampler(indices, batch_size, drop_last=False)
-    data = FrameDataset(frames, settings, seed, "val", read)  # "val": never augmented
-    return loader(data, batches, workers)
+    return loader(FrameDataset(frames, settings, read=read), batches, workers)
 
 
 def as_batch(frames: pd.DataFrame, settings: Any, read: Read = read_crop) -> Tensors:
-    """All frames of a small table as one batch, as :func:`in_order` gives them without a seed."""
+    """All frames of a small table as one batch, as :func:`in_order` gives them."""
     return next(in_order(frames, settings, len(frames), read=read))
 
 
@@ -336,9 +313,7 @@ class EpochSampler(Sampler[list[Index]]):
         frames: A frames table. A paper may add a column ``always``: 0, 1, ... for frames of which
             every batch must show some, such as annotated fakes, and -1 for the others. An eighth
             of a batch, at least one frame, is then drawn from them, in place of as many fakes.
-        settings: A paper's ``Settings``; batch_size (images),
-            images_per_epoch, oversampling and images_per_frame are used. images_per_frame: one
-            frame may give several images, which batch_size and images_per_epoch count.
+        settings: A paper's ``Settings``; batch_size, images_per_epoch and oversampling are used.
         seed: The seed of the training.
 
     Raises :class:`DfnbError` when the frames do not fill one batch.
@@ -356,7 +331,7 @@ class EpochSampler(Sampler[list[Index]]):
         # The rows of the frames with a rank (0 or more), sorted by it: draws depend on the order,
         # but prefer none.
         self.always = np.argsort(rank, kind="stable")[(rank < 0).sum() :]
-        self.frames_per_batch = settings.batch_size // settings.images_per_frame
+        self.batch_size = settings.batch_size
         self.epoch = 0
         self.skip = 0
         self.is_real = (frames["label"] == 0).to_numpy()
@@ -366,9 +341,9 @@ class EpochSampler(Sampler[list[Index]]):
         times = np.where(self.is_real, self.oversampling or 1, 1)
         self.repeated_rows = np.arange(len(frames)).repeat(times)
         n = len(self.repeated_rows)
-        if settings.images_per_epoch:  # counts images, n frames
-            n = min(n, settings.images_per_epoch // settings.images_per_frame)
-        self.n = n - n % self.frames_per_batch
+        if settings.images_per_epoch:
+            n = min(n, settings.images_per_epoch)
+        self.n = n - n % self.batch_size
         if self.n == 0:
             raise DfnbError(
                 f"{datasets_of(frames)}: an epoch has {n} frames, fewer than one batch; lower "
@@ -404,9 +379,9 @@ class EpochSampler(Sampler[list[Index]]):
 
     def _with_always(self, order: np.ndarray, draw: Generator) -> np.ndarray:
         """The order with frames of ``always`` at the start of each batch, in place of fakes."""
-        batches = order.reshape(-1, self.frames_per_batch)  # one row per batch
-        n_always = max(1, self.frames_per_batch // 8)
-        # Places in each batch (batches, frames_per_batch), those of fakes first. The frames at the
+        batches = order.reshape(-1, self.batch_size)  # one row per batch
+        n_always = max(1, self.batch_size // 8)
+        # Places in each batch (batches, batch_size), those of fakes first. The frames at the
         # first n_always of these places are dropped: real ones only where fakes are too few.
         fakes_first = np.argsort(self.is_real[batches], axis=1, kind="stable")
         kept_places = np.sort(fakes_first[:, n_always:], axis=1)  # in the order of the epoch
@@ -415,11 +390,11 @@ class EpochSampler(Sampler[list[Index]]):
         return np.hstack([chosen.reshape(-1, n_always), others]).ravel()
 
     def __len__(self) -> int:
-        return self.n // self.frames_per_batch - self.skip  # batches that are left
+        return self.n // self.batch_size - self.skip  # batches that are left
 
     def __iter__(self) -> Iterator[list[Index]]:
         order = self.order(self.epoch).tolist()
-        size = self.frames_per_batch
+        size = self.batch_size
         for start in range(self.skip * size, self.n, size):
             positions = range(start, start + size)
             yield [(self.epoch, position, order[position]) for position in positions]

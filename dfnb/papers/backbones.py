@@ -5,7 +5,6 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from importlib import resources
 from itertools import product
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import ConvNormAct, create_classifier
 from timm.models import (
@@ -253,38 +253,25 @@ def _weights_file(config: PretrainedCfg) -> Path:
     raise FileNotFoundError("timm has none for it")  # the reason in the message of start()
 
 
-def _read_weights(file: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a reader's file of weights, under the names of the timm model ``name``.
+def _read_weights(initial: Start, name: str) -> dict[str, Tensor]:
+    """The tensors of a file of weights, under the names of the timm model ``name``.
 
-    Another package may name the layers of the same network otherwise. So where no name is timm's,
-    the tensors are taken in their order, which torch.save keeps and the format of safetensors does
-    not. Raises ValueError where it has something else than tensors by name, and where their shapes
-    differ.
+    It is a file of safetensors with these names, or that of a package: its layers have other names,
+    in the order of timm's. Raises ValueError for another file, and where tensors do not fit.
     """
-    is_safe = file.suffix == ".safetensors"
-    weights = load_file(file) if is_safe else _unpickled(file)
     expected = timm.create_model(name).state_dict()
-    if not is_safe and not weights.keys() & expected.keys():
-        weights = dict(zip(expected, weights.values(), strict=True))
+    if initial.sha256 in {package.sha256 for package in PACKAGES.values()}:
+        packaged = torch.load(initial.file, "cpu", weights_only=True)
+        weights = dict(zip(expected, packaged.values(), strict=True))
+    else:
+        try:
+            weights = load_file(initial.file)
+        except SafetensorError:  # its text names bytes of the header
+            raise ValueError("it is damaged, or no file of safetensors") from None
     no_tensor = torch.empty(0)
     wrong = [key for key in expected if weights.get(key, no_tensor).shape != expected[key].shape]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {wrong[:4]}")
-    return weights
-
-
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    """The tensors that torch.save wrote; no code in the file is executed."""
-    try:
-        weights = torch.load(file, "cpu", weights_only=True)
-    except (IndexError, pickle.UnpicklingError):  # not torch's text, which says how to execute code
-        raise ValueError("it is damaged, or has more than tensors") from None
-    if not (
-        isinstance(weights, dict) and all(isinstance(each, Tensor) for each in weights.values())
-    ):
-        raise ValueError(
-            "it has no tensors by name, such as torch.save(model.state_dict(), ...) saves"
-        )
     return weights
 
 
@@ -308,8 +295,9 @@ def create(
         # custom_load is for other formats; this file is a plain state dict.
         timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
     if isinstance(pretrained, str):
-        with explained(initial.file, f"as weights of {name}", "name a file of this network"):
-            weights = _read_weights(initial.file, name)
+        remedy = "name a file of this network; scripts/convert_weights.py makes one of another form"
+        with explained(initial.file, f"as weights of {name}", remedy):
+            weights = _read_weights(initial, name)
         timm_kwargs["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size

@@ -4,7 +4,7 @@ A paper is one module with
 
 - ``PAPER``, a :class:`Paper`: how it appears in tables and figures;
 - ``Settings``, a subclass of :class:`Settings`: its published settings as defaults. It may also
-  override the methods for its phases, its augmentation, its own samples and the data it may see;
+  override the methods for its phases, its augmentation, its samples and the data it may see;
 - ``Network``, a subclass of :class:`Network`: images to named outputs, outputs to named losses. It
   may also have maps of where an image is forged.
 
@@ -14,33 +14,26 @@ Training, scores, maps and tables know nothing else about a paper.
 from __future__ import annotations
 
 import operator
-import random
-import re
-from contextlib import AbstractContextManager, contextmanager, suppress
-from difflib import get_close_matches
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypedDict
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
-from safetensors.torch import load_model, save_model
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, StepLR
 from torchvision.transforms import v2
 
-from dfnb.data.loading import FrameDataset, Sample, frames_in_memory, prepared
-from dfnb.papers import backbones, code
+from dfnb.data.loading import Sample
+from dfnb.papers import backbones
 from facesets.checks import Closed, DfnbError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import ModuleType
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
 
@@ -74,9 +67,10 @@ class Paper:
     notebook: str  # file name of its notebook, without .ipynb
     published: str  # its name in published.csv, see dfnb.report.published.numbers
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
-    # training. tests/test_golden.py finds out who forgets.
-    version: int = 1
-    small: dict[str, Any] = Field(default_factory=dict)  # settings of :func:`small`
+    # training. None: any change of the file does. tests/test_golden.py finds out who forgets.
+    version: PositiveInt | None = None
+    # Settings with which its network is small, for tests, with the backbone backbones.SMALL.
+    small: dict[str, Any] = Field(default_factory=dict)
 
 
 class Batch(TypedDict):
@@ -104,7 +98,7 @@ class Settings(Closed):
         backbone: timm's name of the network, with the tag of its weights.
         pretrained: whether the backbone starts from the weights that timm names; or, for a machine
             without a network, a package of its weights, one of :data:`backbones.PACKAGES`, or a
-            file of them, relative to the home or absolute.
+            file of safetensors with them, relative to the home or absolute.
         mean, std: of the pixels in [0, 1], which are normalised by them.
         interpolation: how a crop is brought to ``image_size``. Where another backbone than the
             paper's is chosen and none of mean, std and this is stated, all three are those that
@@ -148,12 +142,9 @@ class Settings(Closed):
         released: a file of weights of the paper's authors, see :mod:`dfnb.papers.released_weights`;
             the network has them as they are and is not trained.
         chosen: which epoch's weights are kept: the best on the validation split, or the last.
-        makes_other_class: whether :meth:`samples` makes two images of a frame, one of them of the
-            other class, which follows it in the batch.
     """
 
     chosen: ClassVar[Literal["validation", "last"]] = "validation"
-    makes_other_class: ClassVar[bool] = False
 
     backbone: str = "legacy_xception.tf_in1k"
     pretrained: bool | Annotated[str, Field(min_length=1)] = True
@@ -203,18 +194,12 @@ class Settings(Closed):
 
     @model_validator(mode="after")
     def _check_batch_size(self) -> Self:
-        """Refuse a batch size that does not divide, or puts a frame's images in two parts."""
-        multiple = self.images_per_frame * self.accumulate
-        if self.batch_size % multiple:
-            raise ValueError(f"batch_size must be a multiple of {multiple}")
+        """Refuse a batch size that does not divide."""
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size must be a multiple of {self.accumulate}")
         if self.batch_size < 2 * self.accumulate:
             raise ValueError("accumulate must leave two images in each part of a batch")
         return self
-
-    @property
-    def images_per_frame(self) -> int:
-        """How many images are made of one frame; ``batch_size`` counts these images."""
-        return 2 if self.makes_other_class else 1
 
     def before(self) -> Settings | None:
         """The settings of the phase that trains the initial weights; None without such a phase."""
@@ -240,24 +225,21 @@ class Settings(Closed):
         the training and of that phase, ``start`` the network that the phase has trained; None if
         there is none.
 
-        A paper that ``makes_other_class`` may leave out a class; its checkpoint is chosen on what
-        :meth:`samples` makes of the val split. A paper may add a column ``always``: numbers 0, 1,
-        ... for frames of which every batch must show some, -1 for all others, see
-        :class:`dfnb.data.loading.EpochSampler`. The numbers order these frames, so that draws do
-        not depend on the order of the table; a low one is not preferred.
+        A paper may add a column ``always``: numbers 0, 1, ... for frames of which every batch must
+        show some, -1 for all others, see :class:`dfnb.data.loading.EpochSampler`. The numbers order
+        these frames, so that draws do not depend on the order of the table; a low one is not
+        preferred.
         """
         return frames
 
-    def samples(self, sample: Sample, draw: np.random.Generator) -> list[Sample]:
-        """What is made of a stored frame: one image or, with ``makes_other_class``, two.
+    def sample(self, stored: Sample) -> Sample:
+        """What training shows of a stored frame; by default the frame itself.
 
-        By default the frame itself. Called in training and, with ``makes_other_class``, in
-        validation; test frames are scored as they are stored. It runs in the loader's workers,
-        before resizing and augmentation. All random numbers must come from ``draw`` or from torch,
-        which is seeded for the frame. The samples of one frame are in the same batch, and are
-        augmented alike.
+        It runs in the loader's workers, before resizing and augmentation. Its random numbers must
+        come from torch, which is seeded for the frame. Validation and test frames are scored as
+        they are stored.
         """
-        return [sample]
+        return stored
 
     def transform(self) -> v2.Transform | None:
         """The augmentation of training images, which is called for one image at a time.
@@ -362,15 +344,6 @@ class Network(nn.Module):
         """
         return {}
 
-    def moved(self) -> AbstractContextManager | None:
-        """A context that moves the weights for a second pass over the batch; None: one pass only.
-
-        It is entered after the first backward pass, of all parts of a batch, and must then clear
-        the gradient; on leaving it must put the weights back. The optimiser changes these weights
-        by the gradient of the second pass alone.
-        """
-        return None
-
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """The first optimiser's parameter groups; by default one: all weights, with this decay."""
         return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
@@ -403,197 +376,3 @@ def _mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def outputs_of(network: Network, images: Tensor) -> dict[str, Tensor]:
     """The outputs of a network for images (B, 3, H, W), in float32 and without gradients."""
     return {name: value.float() for name, value in network(images).items()}
-
-
-# ---------------------------------------------------------------- the check of a paper
-
-# Eyes, nose tip and mouth corners in shares of the image's side.
-FACE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.5], [0.4, 0.7], [0.6, 0.7]])
-
-
-def small(module: ModuleType, **changes: Any) -> Settings:
-    """Settings of a paper for a small network with random weights; ``changes`` go before others."""
-    values = {"backbone": backbones.SMALL, "pretrained": False, "image_size": 96}
-    return module.Settings(**{**values, **module.PAPER.small, **changes})
-
-
-def check(module: ModuleType, settings: Settings | None = None) -> None:
-    """Raise :class:`DfnbError`, with the line of the paper's file, where a paper fails.
-
-    A network with random weights makes a training step on noise, then scores and maps. What is
-    checked besides is what a training would not notice: a misspelled hook, images in another range,
-    draws that no seed repeats, and scores that depend on more than the image and the weights.
-    Random numbers that are drawn here do not count for what follows.
-
-    Args:
-        module: The paper.
-        settings: Of the training that is to start; None: :func:`small` ones.
-    """
-    with blamed(module, "its declarations fail"):
-        _check_names(module)
-        defaults = module.Settings().model_dump(mode="json", warnings=False)
-        module.Settings.check(defaults, f"{module.__file__}, defaults of Settings")
-        settings = settings or small(module)
-        before = settings.before()
-        _expect(isinstance(before, Settings | None), f"before returns {before}, no Settings")
-    new = partial(module.Network, settings.model_copy(update={"pretrained": False}))
-    with torch.random.fork_rng(devices=[]):
-        with blamed(module, "samples or transform fail"):
-            batch = _noise(settings)
-        with blamed(module, "a training step fails"):
-            network = _trained(new(), settings, batch)
-        with blamed(module, "a score fails"):
-            _check_scores(network, new(), batch["image"])
-        with blamed(module, "a map fails"):
-            _check_maps(network, batch["image"])
-
-
-@contextmanager
-def blamed(module: ModuleType, what: str) -> Iterator[None]:
-    """Turn any error of a paper into a :class:`DfnbError` with the line of its file.
-
-    So are draws from the global generators of Python and numpy, which no training seeds.
-    """
-    generators = _global_generators()
-    try:
-        yield
-        is_same = _global_generators() == generators
-        _expect(is_same, "no seed fixes random and numpy.random; draw from torch")
-    except DfnbError:
-        raise
-    except Exception as error:
-        fault = code.fault(error, module.__file__)
-        raise DfnbError(f"{module.__file__}: {what} ({fault}); correct it, then train") from error
-
-
-def _global_generators() -> str:
-    """The state of the global generators of Python and numpy."""
-    return str([random.getstate(), np.random.get_state()])  # noqa: NPY002
-
-
-def _expect(is_so: bool, sentence: str) -> None:
-    """Raise an error that :func:`blamed` explains unless something is so."""
-    if not is_so:
-        raise ValueError(sentence)
-
-
-def _check_names(module: ModuleType) -> None:
-    """Refuse a name that is almost that of a hook, and that nothing in the paper's file uses."""
-    source = Path(module.__file__).read_text(encoding="utf-8")
-    for base, more in ((Settings, ()), (Network, ("forward", "localise"))):
-        own = vars(module)[base.__name__]
-        declared = {*vars(own), *own.__annotations__}
-        known = {*vars(base), *base.__annotations__, *more}
-        hooks = [name for name in known - declared if not name.startswith("_")]
-        for name in sorted(declared - known - {*dir(base)}):
-            if not name.startswith("_") and not re.search(rf"\.{name}\b", source):
-                near = get_close_matches(name, hooks, 1, 0.75)
-                _expect(
-                    not near,
-                    f"nothing uses {base.__name__}.{name}; did you mean {' or '.join(near)}?",
-                )
-
-
-def _noise(settings: Settings) -> Batch:
-    """A batch of four images of noise, as the training loads it; of fakes the upper half is forged.
-
-    It is loaded three times, to see whether its seed fixes it.
-    """
-    side = settings.image_size
-    brightest = np.reshape([64, 128, 192, 256], (4, 1, 1, 1))  # so that the scores differ
-    crops = np.random.default_rng(0).integers(0, brightest, (4, side, side, 3), np.uint8)
-    frames = frames_in_memory(crops[:: settings.images_per_frame]).table
-    frames["label"] = [0, 0] if settings.makes_other_class else [0, 1, 0, 1]
-    frames["landmarks"] = [(FACE * side).flatten().tolist()] * len(frames)
-    # A copy, because samples may change the image that it gets.
-    data = FrameDataset(frames, settings, 0, read=lambda path: crops[int(path)].copy())
-    indices = [(0, row, row) for row in range(len(frames))]
-    item, *others = [data[indices] for _ in range(3)]
-    for name, channels in {"image": 3, "mask": 1}.items():
-        found = f"{item[name].dtype} {tuple(item[name].shape)}"
-        is_so = found == f"torch.uint8 {(4, channels, side, side)}"
-        _expect(is_so, f"they return {name}s as {found}, not as uint8 of image_size")
-        is_same = all(torch.equal(item[name], other[name]) for other in others)
-        _expect(is_same, f"one seed gives two {name}s; draw from torch or from the argument")
-    batch = prepared(item, settings)
-    batch["mask"][batch["label"] == 1, :, : side // 2] = 1
-    has_mask = torch.ones(4, dtype=torch.bool)
-    return {**batch, "has_mask": has_mask, "epoch": 0, "partner": None, "weight": 1.0}
-
-
-def _trained(network: Network, settings: Settings, batch: Batch) -> Network:
-    """The network after one training step."""
-    network.train()
-    optimisers, schedule = settings.optimisation(network, 10)
-    mixed = {**batch, "partner": torch.tensor([1, 2, 3, 0]), "weight": 0.3}
-    for each in [batch, mixed] if settings.mixup_probability else [batch]:
-        outputs = {name: value.float() for name, value in network(each["image"]).items()}
-        losses = network.losses(outputs, each)
-        for name, loss in losses.items():
-            is_number = loss.ndim == 0 and bool(loss.isfinite())
-            _expect(is_number, f"the loss {name} is {loss.tolist()}; return a finite mean")
-        (losses["total"] + losses.get("adversary", 0)).backward()
-    for each in [*optimisers, schedule]:
-        each.step()
-    return network
-
-
-def _check_scores(network: Network, loaded: Network, images: Tensor) -> None:
-    """Check P(fake), and that it depends on the image and the saved weights alone.
-
-    ``loaded`` is another network of the paper, which gets the weights.
-    """
-    outputs = outputs_of(network.eval(), images)
-    if type(network).log_odds is Network.log_odds:
-        shape = tuple(outputs["cls"].shape)
-        _expect(shape == (4, 2), f"cls has shape {shape} for 4 images; return (B, 2)")
-    log_odds = network.log_odds(outputs)
-    is_so = log_odds.shape == (4,) and bool(log_odds.isfinite().all())
-    _expect(is_so, f"log_odds is {log_odds.tolist()} for 4 images; return finite (B,)")
-    is_so = torch.allclose(network.score(outputs).double(), log_odds.double().sigmoid(), atol=1e-5)
-    _expect(is_so, "score is not the sigmoid of log_odds, which tables show; define that")
-    with TemporaryDirectory() as folder:
-        file = str(Path(folder, "weights.safetensors"))
-        save_model(network, file)
-        load_model(loaded, file)
-    alone = [network.log_odds(outputs_of(network, image[None])) for image in images]
-    others = {
-        "it is scored again": network.log_odds(outputs_of(network, images)),
-        "it is scored alone": torch.cat(alone),
-        "the weights are saved and loaded": loaded.log_odds(outputs_of(loaded.eval(), images)),
-    }
-    # Of twelve networks, rounding in a batch of another size changed none by a tenth of this.
-    tolerance = 1e-6 + 3e-5 * log_odds.abs().max()
-    for when, other in others.items():
-        is_so = bool((other - log_odds).abs().max() <= tolerance)
-        _expect(is_so, f"the score of an image changes when {when}")
-
-
-def _check_maps(network: Network, images: Tensor) -> None:
-    """Check that each map of a network can be made."""
-    declared = network.maps()
-    for name, origin in declared.items():
-        sentence = f"the map {name!r} is of {origin!r}"
-        if isinstance(origin, tuple):
-            others = declared.keys() - {name}
-            _expect({*origin} <= others, f"{sentence}; other maps are {[*others]}")
-        elif callable(origin):
-            shape = tuple(origin(network, images).shape)
-            _expect(len(shape) == 3, f"{sentence}, which returns {shape}; return (B, h, w)")
-        elif origin != "localise":
-            is_map = _makes_map(network, network.get_submodule(origin), images)
-            _expect(is_map, f"{sentence}, where forward makes no map; name another part")
-    if hasattr(network, "localise") or "localise" in declared.values():
-        located = network.localise(outputs_of(network, images))
-        is_so = located.ndim == 3 and bool(((located >= 0) & (located <= 1)).all())
-        shape = tuple(located.shape)
-        _expect(is_so, f"localise returns {shape}; return maps (B, h, w) in [0, 1]")
-
-
-def _makes_map(network: Network, part: nn.Module, images: Tensor) -> bool:
-    """Whether forward calls a part of the network, and Grad-CAM can be taken at its output."""
-    outputs = []
-    part = backbones.last_map(part) or part
-    with part.register_forward_hook(lambda *call: outputs.append(call[-1])):
-        outputs_of(network, images)
-    return bool(outputs) and isinstance(outputs[-1], Tensor) and outputs[-1].ndim in (3, 4)

@@ -41,6 +41,7 @@ PAPER = contract.Paper(
     title="Exposing the Deception",
     notebook="05_exposing_the_deception",
     published="Exposing the Deception",
+    version=1,
     small={"branches": 3, "fusion_widths": (16, 16, 12)},
 )
 Outputs = dict[str, Tensor]  # of the network, by name

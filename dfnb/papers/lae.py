@@ -42,6 +42,7 @@ PAPER = contract.Paper(
     title="LAE",
     notebook="03_lae",
     published="LAE",
+    version=1,
     small={"decoder_widths": (16, 8, 8), "adversary_widths": (8, 8), "perceptual_weight": 0.0},
 )
 EPSILON = 1e-6  # keeps logarithms and divisions finite

@@ -22,7 +22,6 @@ from typing import Literal, Self, get_args
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.random import Generator
 from pydantic import Field, model_validator
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ PAPER = contract.Paper(
     title="Locate and Verify",
     notebook="04_locate_and_verify",
     published="Locate and Verify",
+    version=1,
     small={"mpff_width": 8, "fusion_width": 16, "fusion_out": 16},
 )
 Module = Literal["second_stream", "srm", "cmce", "lfga", "mpff"]
@@ -155,7 +155,7 @@ class Settings(contract.Settings):
         # The third argument makes it raise if no row is left although the share is not zero.
         return keep_masks(frames, visible_rows, self.annotated)
 
-    def samples(self, sample: Sample, draw: Generator) -> list[Sample]:
+    def sample(self, stored: Sample) -> Sample:
         """Cut the last row and column off a crop that is one pixel larger than the input.
 
         The released code does so with its crops of 300 pixels for an input of 299, and here it is
@@ -163,12 +163,12 @@ class Settings(contract.Settings):
         the upper left corner.
         """
         size = self.image_size
-        height, width, _ = sample.image.shape
+        height, width, _ = stored.image.shape
         if self.augmentation == "released" and height == width == size + 1:
-            image = sample.image[:size, :size]
-            mask = sample.mask[:size, :size]
-            sample = sample._replace(image=image, mask=mask)
-        return [sample]
+            image = stored.image[:size, :size]
+            mask = stored.mask[:size, :size]
+            return stored._replace(image=image, mask=mask)
+        return stored
 
     def released_transform(self) -> v2.Transform:
         """The augmentation of the released code, each step with its probability.

@@ -79,12 +79,12 @@ def _read(file: Path) -> Any:
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(file, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (IndexError, pickle.UnpicklingError) as error:
         others = []
         with suppress(Exception):  # of a file that is damaged, or in an old format
             others = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        if not others:
-            raise
+        if not others:  # torch's own text advises to execute what a file contains
+            raise ValueError("it is damaged, or no file of torch.save") from None
         raise DfnbError(
             f"{file} contains {', '.join(sorted(others)[:4])}, by which reading it could execute "
             "code; where it was made, save the weights alone: torch.save(model.state_dict(), FILE)"

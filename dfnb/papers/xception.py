@@ -7,7 +7,7 @@ cross-dataset results for it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -15,8 +15,7 @@ from torchvision.transforms import v2
 
 from dfnb.papers import backbones, contract, released
 
-HeadStart = Annotated[Literal["timm", "torch"], Field(exclude_if=lambda value: value == "timm")]
-PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)")
+PAPER = contract.Paper("Baseline", "02_xception_baseline", "Xception (Xception)", version=1)
 
 
 class Settings(contract.Settings):
@@ -41,7 +40,7 @@ class Settings(contract.Settings):
     weight_decay: contract.WeightDecay = 5e-4
     schedule: contract.Schedule = "constant"
     augmentation: contract.Augmentation = "released"
-    head_start: HeadStart = "timm"
+    head_start: Literal["timm", "torch"] = Field("timm", exclude_if=lambda value: value == "timm")
 
     def released_transform(self) -> v2.Transform:
         """DeepfakeBench's: mirror, blur, a change of colour, JPEG (quality 40 to 100), each p = .5.
@@ -60,19 +59,12 @@ class Settings(contract.Settings):
 
 
 class Network(contract.Network):
-    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``.
+    """Normalised images (B, 3, H, W) to ``{"cls": logits (B, 2), real first}``."""
 
-    ``timm_options`` go to the backbone, for example the rates of its dropout.
-    """
-
-    def __init__(self, settings: Settings, **timm_options: float) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.backbone = backbones.create(
-            settings.backbone,
-            settings.pretrained,
-            settings.image_size,
-            num_classes=2,
-            **timm_options,
+            settings.backbone, settings.pretrained, settings.image_size, num_classes=2
         )
         if settings.head_start == "torch":
             self.backbone.get_classifier().reset_parameters()

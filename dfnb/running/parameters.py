@@ -160,7 +160,7 @@ class AttributionParameters(MeasuringParameters):
         """The names, if all are known."""
         from dfnb.attribution.maps import EXPLAINERS  # with torch: other notebooks need none
 
-        papers.modules()  # a file in papers/ of the home may register one
+        papers.modules()  # the file of a paper may register one
         return _known("other_maps", names, [*EXPLAINERS, "random"])
 
 

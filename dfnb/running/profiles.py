@@ -272,7 +272,7 @@ def calls(name: str, main: bool = False) -> Calls:
     if profile.claims:
         named = [*left_out, *chain(*map(_named, planned))]
         tested = chain(profile.test_sets, *(p.test_sets for p in planned))
-        claims.check_plan(profile.claims, _made(named, {*tested}))
+        claims.check_plan(profile.claims, _made(named, {*tested}), papers.modules())
     others = {  # shown notebooks that train nothing; checked before the first training
         notebook: _others_parameters(name, profile, notebook)
         for notebook in profile.notebooks
@@ -548,7 +548,7 @@ def set_replaced_aside(planned: Calls) -> None:
     """Move the runs of the report that no call makes any more to its folder ``replaced``.
 
     They had other settings or data, or the profile does not name them any more. What is only left
-    out now stays.
+    out now stays, and so does a run of a paper that is no longer there: nothing makes it again.
     """
     made = {call.name for call in planned.trainings}
     kept = {*planned.left_out}
@@ -556,7 +556,8 @@ def set_replaced_aside(planned: Calls) -> None:
         about = scores.read_about(path)
         notebook, seed = about.record.detector.notebook, about.record.parameters.seed
         is_left_out = any((notebook, variant, seed) in kept for variant in about.variants)
-        if path.stem not in made and not is_left_out:
+        is_of_paper = about.record.parameters.paper in papers.modules()
+        if path.stem not in made and not is_left_out and is_of_paper:
             reports.set_aside(planned.profile, path.stem)
 
 

@@ -16,10 +16,10 @@ from facesets.files import digest
 Settings = TypeVar("Settings")
 
 
-class Training(Closed, Generic[Settings]):
+class Training(Closed, Generic[Settings], extra="ignore"):
     """Everything that identifies a training; :func:`dfnb.training.train.make_training` makes one.
 
-    Its JSON is the entry ``parameters`` of the record.
+    Its JSON is the entry ``parameters`` of the record. What only earlier records have is ignored.
 
     Attributes:
         paper: Module name of the paper.
@@ -31,10 +31,9 @@ class Training(Closed, Generic[Settings]):
         settings: An instance of the paper's Settings. Where a record is read without the paper's
             code, it is a dict, as JSON has them: a ``Training[dict[str, Any]]``.
         start_weights: sha256 of the pretrained or released weights; empty: random ones.
-        version: Of the paper, raised when its code gives other numbers.
-        numbers: Of all other code, likewise: :data:`dfnb.training.train.NUMBERS`.
-        code: Of a paper of the reader's home a digest of its code, so that changed code is trained
-            anew; empty for a paper of the collection.
+        version: Of the paper, see :func:`dfnb.papers.version`.
+        numbers: Of all other code, raised when it gives other numbers:
+            :data:`dfnb.training.train.NUMBERS`.
     """
 
     paper: Name
@@ -45,9 +44,8 @@ class Training(Closed, Generic[Settings]):
     data: str
     settings: Settings
     start_weights: str
-    version: int
+    version: int | str
     numbers: int
-    code: str = ""
 
     @property
     def id(self: "Training[Closed]") -> str:
@@ -55,11 +53,11 @@ class Training(Closed, Generic[Settings]):
 
         The hash is of everything, but of the settings only those that differ from their defaults.
         So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that
-        leaves it at its default. Nor does a changed default, nor changed code of a paper of the
-        collection: :meth:`dfnb.training.runs.Run.of` sees them.
+        leaves it at its default. Nor does a changed default: :meth:`dfnb.training.runs.Run.of` sees
+        it.
         """
         changed = self.settings.model_dump(mode="json", exclude_defaults=True)
-        others = self.model_dump(exclude={"settings"} if self.code else {"settings", "code"})
+        others = self.model_dump(exclude={"settings"})
         hashed = digest({**others, "settings": changed}, 8)
         return f"{self.paper}-{self.train_set}-s{self.seed}-{hashed}"
 
@@ -94,7 +92,6 @@ class TrainingRecord(Closed, extra="ignore"):
     validation_threshold: Threshold | None = None
     weights_from: str  # what the training started from, in words
     weights_sha256: str
-    code: str = ""  # a digest of the paper's code, see dfnb.papers.code; empty: not known
     log: list[dict[str, int | float]] = Field([])  # one row per epoch
     n: dict[str, int] = Field({})  # frames per split
     collapsed: bool = False  # whether it learned nothing

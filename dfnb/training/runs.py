@@ -47,8 +47,7 @@ class Run(StoredRun):
         """The finished run of a training; None where there is none.
 
         Raises :class:`DfnbError` where it was trained with other settings than those of the
-        training, as after a change of a default: its id does not have them. If the paper's code
-        has changed since, a line says so.
+        training, as after a change of a default: its id does not have them.
         """
         run = cls.find(training.id)
         if run is None:
@@ -62,10 +61,6 @@ class Run(StoredRun):
                     f"for, because a default has changed since; raise version in PAPER of {file}, "
                     "and it is trained under another id"
                 )
-        if run.record.code not in ("", papers.code_of(training.paper)):
-            _say(
-                f"{file}: code changed since this run; raise version in PAPER if its numbers change"
-            )
         return run
 
     @classmethod
@@ -85,8 +80,11 @@ class Run(StoredRun):
 
     @property
     def has_weights(self) -> bool:
-        """Whether its weights are on this machine, in ``runs/`` or in a report."""
-        return self._weights is not None
+        """Whether its weights are on this machine, in ``runs/`` or in a report.
+
+        Those of a paper that is no longer there are of no use, and do not count.
+        """
+        return self.parameters.paper in papers.modules() and self._weights is not None
 
     @property
     def folder(self) -> Path:
@@ -194,12 +192,6 @@ def _records(run_id: str) -> Iterator[dict[str, Any]]:
         yield content
     for path in in_reports(f"scores/{escape(run_id)}.parquet"):
         yield read_metadata(path)["record"]
-
-
-@cache
-def _say(line: str) -> None:
-    """Print a line, once in a process: all runs of a paper have the same."""
-    print(line)
 
 
 @cache

@@ -28,7 +28,6 @@ def predict(
     read: Read = read_crop,
     constant: np.ndarray | None = None,
     locate: bool = True,
-    seed: int | None = None,
     loader: DataLoader | None = None,
 ) -> pd.DataFrame:
     """Scores of frames, on the network's device, in the training's precision.
@@ -44,28 +43,22 @@ def predict(
         constant: One map (h, w) in [0, 1] for all frames, such as the mean mask of the training.
             Its localisation measures are returned beside the network's, as ``constant <name>``.
         locate: Whether to measure localisation, where the network has ``localise``.
-        seed: None: frames are scored as they are stored. Else the samples are scored that
-            :meth:`dfnb.papers.contract.Settings.samples` makes of each frame, without augmentation:
-            two, one of each class, where ``Settings.makes_other_class``. Their random numbers
-            follow from the seed and the frame's value in the table's index.
         loader: Reads these frames, see :func:`dfnb.data.loading.loader_in_order`; by default one
             that is made for this call. One that is given keeps its workers for the next call.
 
     Returns:
-        One row per frame, or per sample with a ``seed``, in the order of ``frames``: KEYS, which
-        identify the frame, ``log_odds`` of being fake, ``score`` = P(fake), and where localisation
-        is measured the columns of :func:`localisation`, which are NaN for real frames and for fakes
-        without a mask.
+        One row per frame, in the order of ``frames``: KEYS, which identify the frame, ``log_odds``
+        of being fake, ``score`` = P(fake), and where localisation is measured the columns of
+        :func:`localisation`, which are NaN for real frames and for fakes without a mask.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device.type
     localises = locate and read is read_crop and hasattr(network, "localise")
     is_mixed = settings.precision == "bf16-mixed"
-    log_odds = []  # one value per image, as in labels and measures
-    labels = []
+    log_odds = []  # one value per image, as in measures
     measures = []
     if loader is None:
-        loader = loader_in_order(frames, settings, workers=workers(), seed=seed, read=read)
+        loader = loader_in_order(frames, settings, workers=workers(), read=read)
     line = bar(iterable=loader, desc="scored", unit=" batches", delay=PRINTED_S, leave=False)
     with line:
         for item in line:
@@ -78,12 +71,8 @@ def predict(
                 masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
                 measures += [_measured(*pair, constant) for pair in zip(located, masks)]
             log_odds += network.log_odds(outputs).tolist()
-            labels += batch["label"].tolist()
-    # 1 without a seed; else as many as the paper makes of a frame, in adjacent rows.
-    samples_per_frame = len(labels) // len(frames)
-    rows = np.arange(len(frames)).repeat(samples_per_frame)
-    table = frames[list(KEYS)].iloc[rows].reset_index(drop=True)
-    # Labels are those of the batches: a sample that the paper makes of a real frame may be a fake.
+    labels = frames["label"].tolist()  # score files have them in 64 bits, and tables of frames in 8
+    table = frames[list(KEYS)].reset_index(drop=True)
     table = table.assign(label=labels, log_odds=log_odds, score=expit(log_odds))
     return table.join(pd.DataFrame(measures)) if localises else table
 

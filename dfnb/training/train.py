@@ -7,7 +7,7 @@ epoch and, written last, ``record.json``. The loop itself is in :mod:`dfnb.train
 import pandas as pd
 
 from dfnb import papers
-from dfnb.papers import backbones, code, contract, released_weights
+from dfnb.papers import backbones, released_weights
 from dfnb.papers.contract import Settings
 from dfnb.store.runs import Training
 from dfnb.training.runs import Run, frames_of
@@ -27,12 +27,11 @@ def train(training: Training) -> Run:
     """Train a paper, resume its training where it was interrupted, or load the finished run.
 
     The chosen checkpoint is that of the epoch with the highest frame AUC on the validation split of
-    the training set, or the last one if the paper's ``Settings.chosen`` says so. If a paper makes
-    samples of both classes (``Settings.makes_other_class``), such as fakes from real frames, the
-    AUC is that of these samples. If the training starts from the weights of a previous phase
-    (``Settings.before``), that phase is trained first, with the same data and seed. While another
-    process trains the same run, this one waits, and then loads it. Released weights
-    (``Settings.released``) are not trained: see :func:`dfnb.training.trainer.adopt`.
+    the training set, or the last one if the paper's ``Settings.chosen`` says so. If the training
+    starts from the weights of a previous phase (``Settings.before``), that phase is trained first,
+    with the same data and seed. While another process trains the same run, this one waits, and then
+    loads it. Released weights (``Settings.released``) are not trained: see
+    :func:`dfnb.training.trainer.adopt`.
 
     Example::
 
@@ -49,9 +48,6 @@ def train(training: Training) -> Run:
             adopt(folder, training)
         elif read_record(folder) is None:  # not trained to the end yet
             settings.fetch()
-            paper = papers.module(training.paper)
-            if code.is_of_home(paper):  # the suite checks those of the collection
-                contract.check(paper, settings)
             start = None  # the run of the previous phase
             before = settings.before()  # settings of the previous phase
             if before is not None:
@@ -93,9 +89,8 @@ def make_training(
         data=data,
         settings=settings,
         start_weights=weights.sha256,  # empty: random
-        version=papers.module(paper).PAPER.version,
+        version=papers.version(paper),
         numbers=NUMBERS,
-        code=papers.code_of(paper) if code.is_of_home(papers.module(paper)) else "",
     )
 
 
@@ -106,14 +101,12 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
     masks; None: there is none.
 
     Raises :class:`DfnbError` where a split has fewer than two clusters of real frames or of fakes.
-    The class that the paper makes itself may have fewer.
     """
     network = start.network() if start else None
     splits = {}
     for split in ("train", "val"):
         frames = frames_of(training, split)
-        with contract.blamed(papers.module(training.paper), "visible fails"):
-            visible = training.settings.visible(frames, training.seed, network)
-        check_classes(visible, split, training.settings.makes_other_class)
+        visible = training.settings.visible(frames, training.seed, network)
+        check_classes(visible, split)
         splits[split] = visible
     return splits

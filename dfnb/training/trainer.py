@@ -45,7 +45,7 @@ class Progress:
 
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps of the epoch that is under way
-    images_seen: int = 0  # of all epochs; each sample of a frame counts
+    images_seen: int = 0  # of all epochs
     seconds: float = 0  # of all processes that trained, each up to its last checkpoint
     sums: dict[str, float] = field(default_factory=dict)  # loss -> its sum over ``step`` steps
     threads: int = 1  # that torch computed with; another number would change the weights
@@ -129,10 +129,8 @@ class Trainer:
         self.steps = len(self.sampler)  # of a whole epoch; a resumed one will skip some
         data = FrameDataset(splits["train"], self.settings, training.seed)
         self.loader = loader(data, self.sampler, device.workers())
-        # With a seed, the samples are scored that the paper makes; without, the stored frames.
-        seed = training.seed if self.settings.makes_other_class else None
         self.validation_loader = loader_in_order(
-            splits["val"], self.settings, workers=device.workers(), seed=seed
+            splits["val"], self.settings, workers=device.workers()
         )
         # Network.
         torch.manual_seed(torch_seed("init", training.seed))
@@ -171,8 +169,7 @@ class Trainer:
     def train_step(self, item: dict[str, Tensor]) -> None:
         """One step of all optimisers, for a batch as the loader gives it.
 
-        Raises :class:`DfnbError` when the loss is not finite. The losses that are logged are those
-        of the first pass.
+        Raises :class:`DfnbError` when the loss is not finite.
         """
         progress = self.progress
         global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
@@ -180,37 +177,27 @@ class Trainer:
             self._mixed(part, global_step, number) for number, part in enumerate(self._parts(item))
         ]
         losses = self._backward(batches, global_step)
-        totals = [losses["total"]]
-        moved = self.network.moved()
-        if moved is not None:  # the paper wants the gradient at other weights, as SAM does
-            with moved:  # clears the first gradient and moves the weights; puts them back at exit
-                totals.append(self._backward(batches, global_step)["total"])
         # Read all at once: each value that is read waits for the GPU.
-        values = torch.stack([*losses.values(), *totals]).tolist()
-        for total in values[len(losses) :]:
-            self._check_finite(total, "loss")
+        values = dict(zip(losses, torch.stack([*losses.values()]).tolist()))
+        self._check_finite(values["total"], "loss")
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.scheduler.step()
         progress.step += 1
         progress.images_seen += self.settings.batch_size
-        for name, value in zip(losses, values):
+        for name, value in values.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
     def _parts(self, item: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """A batch of the loader in ``accumulate`` parts, to which its frames go in turn.
 
         So each part has as many of the frames with which a batch begins, see
-        :class:`EpochSampler`. The images of a frame stay together.
+        :class:`EpochSampler`.
         """
         count = self.settings.accumulate
-        if count == 1:
-            return [item]
-        rows = torch.arange(len(item["image"])).view(-1, count, self.settings.images_per_frame)
         return [
-            {name: tensor[rows[:, part].flatten()] for name, tensor in item.items()}
-            for part in range(count)
+            {name: tensor[part::count] for name, tensor in item.items()} for part in range(count)
         ]
 
     def _mixed(self, item: dict[str, Tensor], global_step: int, part: int) -> Batch:
@@ -243,8 +230,6 @@ class Trainer:
         """
         losses_of_parts = []
         for part, batch in enumerate(batches):
-            # The seed is that of the step and part, so that a second pass, which train_step makes
-            # where Network.moved gives other weights, drops the same units as the first.
             torch.manual_seed(torch_seed("dropout", self.training.seed, global_step, part))
             losses = losses_of(self.network, batch, self.settings.precision)
             # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
@@ -387,9 +372,7 @@ class Trainer:
         """How the epoch was chosen, in words."""
         if self.settings.chosen == "last":
             return "the last epoch"
-        samples_of = "the paper's own samples of " if self.settings.makes_other_class else ""
-        train_set = self.training.train_set
-        return f"highest frame AUC on {samples_of}the validation split of {train_set}"
+        return f"highest frame AUC on the validation split of {self.training.train_set}"
 
 
 def few_steps(
@@ -430,7 +413,6 @@ def _write_record(folder: Path, training: Training, clock: Clock, **values: Any)
             "published": paper.PAPER.published,  # its name in published.csv
             "defaults": defaults,
         },
-        code=papers.code_of(training.paper),
         weights_sha256=sha256(weights),  # by it copies in reports, of other names, are recognised
         **clock.usage(),
         **values,

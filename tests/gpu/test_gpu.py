@@ -91,7 +91,7 @@ def test_published_networks_go_from_downloads_to_the_table_of_published_figures(
 def test_a_killed_training_of_published_size_ends_in_the_same_weights(
     paper, tmp_path, monkeypatch, capsys
 ):
-    """At the fourth loss: of LAE in phase two, of Self-Blended Images in the second step."""
+    """At the fourth loss: of LAE in phase two."""
     module = papers.module(paper)
     # The weights that are kept are those after the last step.
     monkeypatch.setattr(module.Settings, "chosen", "last")

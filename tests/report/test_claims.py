@@ -10,10 +10,12 @@ import pytest
 import yaml
 from scipy.stats import t
 
-from dfnb import report
+from dfnb import papers, report
 from dfnb.report import claims
-from dfnb.store.reports import profile_of
+from dfnb.running import measuring, profiles
+from dfnb.store.reports import profile_of, score_path
 from dfnb.store.scores import Condition, read_about, write
+from dfnb.training.runs import Run
 from facesets.checks import DfnbError, read_yaml
 from facesets.files import find, write_bytes
 
@@ -244,12 +246,12 @@ def test_a_claim_that_the_profile_could_never_judge_is_refused(empty_home, chang
         content = {"delta": DELTA, "registered": "2026-01-01", "claims": [listed]}
         write_bytes(path, yaml.safe_dump(content).encode())
         if listed is entries:
-            claims.check_plan("mine", made)
+            claims.check_plan("mine", made, ["lae", "xception"])
     with pytest.raises(DfnbError, match=f"mine, claim c, .*: .*{problem}"):
-        claims.check_plan("mine", made)
+        claims.check_plan("mine", made, ["lae", "xception"])
     unprepared = made._replace(methods_of={"synth-a": [], "synth-b": ["swap"]})
     if "method" in change:  # that of a test set that is not there cannot be known
-        claims.check_plan("mine", unprepared)
+        claims.check_plan("mine", unprepared, ["lae", "xception"])
 
 
 @pytest.mark.parametrize(("change", "problem"), UNKNOWN)
@@ -348,6 +350,27 @@ def test_one_wrong_letter_is_refused_or_leaves_the_other_claims_alone(committed,
         pd.testing.assert_series_equal(others["detectable"], detectable)
         if field not in FREE:
             assert judged["verdict"][own].str.startswith("not judged: ").all(), (place, field)
+
+
+def test_a_paper_that_has_left_is_read_and_judged_by_what_is_stored(committed, capsys):
+    """By the name in its records. Its claims are in Holm's family; nothing opens its weights."""
+    title, paper = "Self-Blended Images", "self_blended_images"
+    assert paper not in papers.modules()
+    (detector,) = [each for each in report.detectors("study-bed") if each.paper == paper]
+    assert detector.name == title and [run.seed for run in detector.runs] == [30, 31, 32, 33, 34]
+    table = report.scores("study-bed")
+    assert table.query("detector == @title")["test_set"].nunique() == 26
+    judged = claims.judge("study-bed", video=table).set_index("id")
+    assert judged.loc["sbi-unseen-reshape", "verdict"] == "undecided"
+    assert judged["family"].eq(True).mul(judged["kind"] == "gain").sum() == 8
+    first = Run.find(detector.runs[0].id)
+    assert score_path(committed / "reports/study-bed", first.id).exists() and not first.has_weights
+    assert title not in measuring.first_runs("study-bed")
+    with pytest.raises(DfnbError, match=f"there is no paper '{paper}'"):
+        first.network()
+    profiles.calls("study-bed")
+    said = capsys.readouterr().err
+    assert f"claims-bed, claim sbi-across: the paper {paper} is not here" in said
 
 
 def test_the_family_of_claims_that_were_never_run_is_fixed_too(committed):

@@ -31,7 +31,7 @@ def kill(n, training):
     """Begin a training, which writes a checkpoint after every step, and kill it at the n-th loss.
 
     Args:
-        n: From 1, over all phases. A paper with a second pass per step has two losses per step.
+        n: From 1, over all phases.
         training: Made by ``train.make_training``.
     """
     process = multiprocessing.get_context(START).Process(target=_killed, args=(n, training))

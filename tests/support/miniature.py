@@ -57,7 +57,6 @@ PUBLISHED = {
         "DFDC-P": 0.835,
     },
     "Exposing the Deception": {"FF++": 0.983, "Celeb-DF-v2": 0.864, "DFDC-P": 0.851},
-    "Self-Blended Images": {"Celeb-DF-v2": 0.9287, "DFDC-P": 0.8551},
 }
 
 

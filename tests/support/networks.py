@@ -3,12 +3,21 @@
 import torch
 
 from dfnb import papers
-from dfnb.papers import contract
+from dfnb.papers import backbones
+
+# Eyes, nose tip and mouth corners in shares of the image's side.
+FACE = torch.tensor([[0.35, 0.35], [0.65, 0.35], [0.5, 0.5], [0.4, 0.7], [0.6, 0.7]])
+
+
+def small_settings(module, **changes):
+    """Settings of a paper's module for the small backbone, with random weights."""
+    values = {"backbone": backbones.SMALL, "pretrained": False, "image_size": 96}
+    return module.Settings(**{**values, **module.PAPER.small, **changes})
 
 
 def recipe(paper, **changes):
-    """Settings of a paper for the small backbone, with random weights."""
-    return contract.small(papers.module(paper), **changes)
+    """The same of a paper by its name."""
+    return small_settings(papers.module(paper), **changes)
 
 
 def small(paper, **changes):

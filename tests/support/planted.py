@@ -16,7 +16,12 @@ from facesets.sources import domain_of
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 CROP = "face box × 1.3, 300 pixels"
-TITLES = {"xception": "Baseline", "lae": "LAE", "locate_and_verify": "Locate and Verify"}
+TITLES = {
+    "xception": "Baseline",
+    "lae": "LAE",
+    "locate_and_verify": "Locate and Verify",
+    "left": "A paper that has left",
+}
 SIZES = {"locate_and_verify": 128}  # of the input, where it is not 96 pixels
 MAPS = {"Grad-CAM": [0.6, 0.1], "shape": [0.7, 0.9], "edges": [0.9, 0.1]}  # energy, sameness
 

@@ -9,7 +9,7 @@ VIDEOS = [("a", "real", 3), ("b", "real", 3), ("c", "swap", 4), ("d", "warp", 8)
 
 
 class Settings:
-    """One sample per frame, as it is stored."""
+    """Frames are shown as they are stored."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
@@ -24,8 +24,8 @@ class Settings:
     def transform(self):
         return self.given_transform
 
-    def samples(self, sample, draw):
-        return [sample]
+    def sample(self, stored):
+        return stored
 
 
 def rows(n, video, method, split="train"):
