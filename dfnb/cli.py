@@ -78,9 +78,9 @@ def run(
 def call(
     profile: ProfileName,
     notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
-    variant: str,
-    seed: int,
-    fold: int,
+    variant: Annotated[str, typer.Argument(help="Of the profile; empty: it trains nothing.")],
+    seed: Annotated[int, typer.Argument(help="Such as 30.")],
+    fold: Annotated[int, typer.Argument(help="0: the training set has none.")],
     output: Annotated[Path, typer.Argument(help="The executed notebook.")],
     whole: Annotated[bool, typer.Option("--whole", help="Also what follows the training.")] = False,
 ) -> None:

@@ -62,20 +62,9 @@ def code_cells(path):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def literals(path):
-    """The values of a notebook's parameters cell."""
-    values = {}
-    for cell in code_cells(path):
-        if "parameters" in cell.metadata.get("tags", []):
-            for statement in ast.parse(cell.source).body:
-                if isinstance(statement, ast.AnnAssign):
-                    values[statement.target.id] = ast.literal_eval(statement.value)
-    return values
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(path):
-    values = literals(path)
+    values = notebooks.literals(path)
     about_call = {*parameters.DESCRIBED, "report", "save"}
     assert {values[name] for name in values.keys() - about_call} <= {None}
     assert not values["save"] and values["report"] in (None, "study-bed")
@@ -1011,11 +1000,10 @@ def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make(home):
     for notebook, change in (("08_attribution", {"frames": 3}), (BASELINE, {**main, "seed": 1})):
         with pytest.raises(DfnbError, match="comes with a profile, and this is none of the calls"):
             load(notebook, **{**measured, **change})
-    assert load("07_cross_dataset", report="study-ff-like", save=True).folder  # not in the profile
-    with pytest.raises(
-        DfnbError, match="none of the calls that `dfnb run study-ff-like --dry-run`"
-    ):
-        load("09_robustness", report="study-ff-like", save=True)
+    not_in_profile = {"report": "study-ff-like", "save": True}
+    assert load("07_cross_dataset", **not_in_profile).folder
+    with pytest.raises(DfnbError, match="none of the calls that `dfnb run study-ff-like"):
+        load("09_robustness", **not_in_profile)
 
 
 def test_a_loop_makes_the_rows_of_a_profile(own_home):
@@ -1084,7 +1072,7 @@ def study_bed(checkout):
 @pytest.mark.parametrize("notebook", papers.notebooks())
 def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch, study_bed):
     monkeypatch.setenv("DFNB_HOME", str(checkout))
-    p = parameters.load(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
+    p = parameters.load(notebook, notebooks.literals(checkout / "notebooks" / f"{notebook}.ipynb"))
     run_id = measuring.training_of(p).id
     (call,) = [call for call in study_bed.trainings if call.name == run_id]
     assert call.done and call.call.variant == "main"
