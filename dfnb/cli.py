@@ -78,10 +78,10 @@ def run(
 def call(
     profile: ProfileName,
     notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
-    variant: Annotated[str, typer.Argument(help="Of the profile; empty: it trains nothing.")],
-    seed: Annotated[int, typer.Argument(help="Such as 30.")],
-    fold: Annotated[int, typer.Argument(help="0: the training set has none.")],
     output: Annotated[Path, typer.Argument(help="The executed notebook.")],
+    variant: Annotated[str, typer.Argument(help="Of a paper's notebook, such as main.")] = "",
+    seed: Annotated[int, typer.Argument(help="Such as 30.")] = 0,
+    fold: Annotated[int, typer.Argument(help="0: the training set has none.")] = 0,
     whole: Annotated[bool, typer.Option("--whole", help="Also what follows the training.")] = False,
 ) -> None:
     """Execute one call of a profile by papermill; an error is one sentence."""
