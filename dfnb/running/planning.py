@@ -77,7 +77,7 @@ def plan(name: str, main: bool = False) -> Plan:
     weights are not there.
     """
     profile = profiles.read(name)
-    trained, left_out, others = {}, [], {}
+    trained, left_out, shown = {}, [], {}
     for notebook in profile.notebooks:
         if notebook in papers.notebooks():
             of_notebook, without = parameters.planned(name, profile, notebook)
@@ -85,35 +85,39 @@ def plan(name: str, main: bool = False) -> Plan:
             left_out += without
         else:
             call = Call(profile=name, notebook=notebook)
-            others[notebook] = Planned(notebook, call, _of_other(call, profile), Path())
+            shown[notebook] = call, _of_other(call, profile)
     if profile.claims:
         claims.check_plan(profile.claims, _made(profile, [*trained, *left_out], trained.values()))
-    trainings, first = {}, {}
-    logs = Path("reports", name, "logs")
+    trainings = {}
     for call, p in trained.items():
         # Released weights have no training that could be left out: they are scored.
         if main and MAIN not in p.variants and not p.released:
             left_out.append(call)
             continue
         run_id = measuring.training_of(p).id
-        trainings.setdefault(run_id, Planned(run_id, call, p, logs / f"{run_id}.ipynb"))
+        executed = Path("reports", name, "logs", f"{run_id}.ipynb")
+        trainings.setdefault(run_id, Planned(run_id, call, p, executed))
         if not p.released:  # the authors' weights are scored alone
-            first.setdefault(call.notebook, Planned(call.notebook, call, p, Path()))
-    _refuse_empty(name, profile, [*trainings])
-    both = first | others
-    # The last notebook waits for the others.
-    order = sorted(profile.notebooks, key=lambda notebook: notebook == REPORT)
-    shown = [_placed(both[notebook], profile) for notebook in order if notebook in both]
-    return Plan(name, [*trainings.values()], shown, left_out)
+            shown.setdefault(call.notebook, (call, p))
+    patterns = [each["released"] for each in profile.notebooks.values() if "released" in each]
+    if patterns and not trainings:
+        raise DfnbError(
+            f"profile {name} has nothing to score: put weights into {' or '.join(patterns)}, and "
+            "prepare one of its test sets (`dfnb data`)"
+        )
+    order = sorted(shown, key=lambda notebook: (notebook == REPORT, notebook))  # the last waits
+    whole = [
+        Planned(notebook, *shown[notebook], _executed(notebook, shown[notebook][1], profile))
+        for notebook in order
+    ]
+    return Plan(name, [*trainings.values()], whole, left_out)
 
 
-def _placed(planned: Planned, profile: Profile) -> Planned:
-    """A notebook that is shown, with the place of its executed copy."""
-    shows_faces = {*type(planned.parameters).model_fields} != reports.READING
-    # As reports.pictures_folder.
-    inner = "faces/notebooks" if profile.faces == "real" and shows_faces else "notebooks"
-    path = Path("reports", planned.call.profile, inner, f"{planned.name}.ipynb")
-    return planned._replace(executed=path)
+def _executed(notebook: str, p: Parameters, profile: Profile) -> Path:
+    """The place of the executed copy of a notebook that is shown, relative to the home."""
+    shows_faces = profile.faces == "real" and {*type(p).model_fields} != reports.READING
+    inner = "faces/notebooks" if shows_faces else "notebooks"  # as reports.pictures_folder
+    return Path("reports", p.report, inner, f"{notebook}.ipynb")
 
 
 def _of_other(call: Call, profile: Profile) -> Parameters:
@@ -131,18 +135,6 @@ def _of_other(call: Call, profile: Profile) -> Parameters:
             )
         check_tested([p.measured_on], source)
     return p
-
-
-def _refuse_empty(name: str, profile: Profile, trainings: list[str]) -> None:
-    """Raise :class:`DfnbError` where released weights are to be scored, and there are none."""
-    released = [
-        changes["released"] for changes in profile.notebooks.values() if "released" in changes
-    ]
-    if released and not trainings:
-        raise DfnbError(
-            f"profile {name} has nothing to score: put weights into {' or '.join(released)}, and "
-            "prepare one of its test sets (`dfnb data`)"
-        )
 
 
 def _made(

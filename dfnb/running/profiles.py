@@ -17,15 +17,19 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from dfnb import papers
 from dfnb.report.detectors import MAIN
 from facesets import files
-from facesets.checks import TITLE, Closed, DfnbError, Name, Title, check_name, read_yaml, suggestion
+from facesets.checks import (
+    TITLE,
+    Closed,
+    DfnbError,
+    Name,
+    Title,
+    check_name,
+    explained,
+    read_yaml,
+    suggestion,
+)
 
-# Parameters that a profile sets itself, and what to write instead.
-REPLACED = {
-    "seed": "write seeds: [...] in the profile or a variant",
-    "report": "the report has the name of the profile",
-    "save": "a profile saves all that it makes",
-    "variant": "write it below variants:",
-}
+SET = {"report", "save", "seed", "variant"}  # parameters that a profile sets by itself
 
 
 def _without_repetition(seeds: list[int]) -> list[int]:
@@ -100,17 +104,19 @@ def read(name: str) -> Profile:
     path = files.profile_path(name)
     checked = Profile.check(content(name), path)
     for notebook in checked.variants:
-        if notebook not in checked.notebooks:
-            raise DfnbError(f"{path} has variants of {notebook}; add it below `notebooks:`, too")
-        if papers.of_notebook(notebook) is None:  # no other notebook trains
-            known = suggestion(notebook, papers.notebooks())
-            raise DfnbError(f"{path} has variants of {notebook}, which trains nothing{known}")
-    for notebook, changes in checked.notebooks.items():
+        if notebook not in checked.notebooks or papers.of_notebook(notebook) is None:
+            raise DfnbError(
+                f"{path} has variants of {notebook}, which is no paper's notebook below "
+                f"`notebooks:`{suggestion(notebook, papers.notebooks())}"
+            )
+    for notebook, stated in checked.notebooks.items():
         variants = checked.variants.get(notebook, {})
-        stated = {*changes}.union(*(variant.model_extra for variant in variants.values()))
-        for name, instead in REPLACED.items():
-            if name in stated:
-                raise DfnbError(f"{path}, {notebook}: {name} has no effect; {instead}")
+        names = {*stated}.union(*(variant.model_extra for variant in variants.values()))
+        for parameter in sorted(names & SET):
+            raise DfnbError(
+                f"{path}, {notebook}: {parameter} has no effect, because a profile sets it by "
+                "itself: seeds by `seeds:`, names of variants below `variants:`"
+            )
     return checked
 
 
@@ -122,34 +128,20 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     path = files.profile_path(name)
     stated = read_yaml(path)
-    notebooks = stated.get("notebooks", {})
-    is_parameters = isinstance(notebooks, dict) and all(
-        changes is None or isinstance(changes, dict) for changes in notebooks.values()
-    )
-    if not is_parameters:
-        raise DfnbError(
-            f"{path}: write below `notebooks:` each notebook with its parameters or {{}}"
-        )
-    other = stated.pop("like", None)
-    if other is None:
-        for notebook in [notebook for notebook, changes in notebooks.items() if changes is None]:
-            raise DfnbError(
-                f"{path}, {notebook}: null removes a notebook of `like`; write {{}} for one that "
-                "the profile executes unchanged"
-            )
-        return stated
-    other = check_name(str(other), f"{path}, like")
-    if other in (*followed, name):
-        raise DfnbError(f"{path}: like: {other} leads back to this profile; leave one of them out")
-    base = content(other, (*followed, name))
-    merged_notebooks = dict(base.get("notebooks", {}))
-    for notebook, changes in notebooks.items():
-        if changes is None:
-            merged_notebooks.pop(notebook, None)
-        else:
-            merged_notebooks[notebook] = {**merged_notebooks.get(notebook, {}), **changes}
+    base = {}
+    if "like" in stated:
+        other = check_name(str(stated.pop("like")), f"{path}, like")
+        if other in (*followed, name):
+            raise DfnbError(f"{path}: like: {other} leads back here; leave one of them out")
+        base = content(other, (*followed, name))
+    notebooks = dict(base.get("notebooks", {}))
+    with explained(path, "as a profile", "write notebooks as NAME: {} or with their parameters"):
+        for notebook, changes in dict(stated.get("notebooks", {})).items():
+            of_other = notebooks.pop(notebook, {})
+            if changes is not None:
+                notebooks[notebook] = {**of_other, **changes}
     # In reading order: the name of a notebook begins with its number.
-    merged = {**base, **stated, "notebooks": dict(sorted(merged_notebooks.items()))}
+    merged = {**base, **stated, "notebooks": dict(sorted(notebooks.items()))}
     return {entry: value for entry, value in merged.items() if value is not None}
 
 
