@@ -36,7 +36,7 @@ from dfnb import auc, device, papers
 from dfnb.device import DEVICE
 from dfnb.papers import lae
 from dfnb.papers.contract import Settings
-from dfnb.running.profiles import calls
+from dfnb.running.planning import plan
 from dfnb.training import scoring, train
 from dfnb.training.trainer import Trainer
 from facesets import embedded, sources
@@ -425,7 +425,7 @@ def trainings(sizes: Sizes) -> Iterator[dict[str, Any]]:
 
 def trained(precision: str, epochs: int) -> dict[str, Any]:
     """Columns of a row: seconds and speed of a training, AUC of test videos with its interval."""
-    settings = calls("demo").trainings[0].check().settings()
+    settings = plan("demo").trainings[0].parameters.settings()
     settings = settings.model_copy(update={"epochs": epochs, "precision": precision})
     started = time.monotonic()
     run = train.train(train.make_training("xception", TRAIN_SET, settings))

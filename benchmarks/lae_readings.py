@@ -34,7 +34,8 @@ from dfnb.device import DEVICE
 from dfnb.papers import lae
 from dfnb.papers.contract import Batch, outputs_of
 from dfnb.report.detectors import detectors
-from dfnb.running.profiles import calls
+from dfnb.running.parameters import of_call
+from dfnb.running.profiles import Call, read
 from dfnb.training.progress import bar
 from dfnb.training.runs import with_weights
 from dfnb.training.scoring import predict
@@ -130,13 +131,10 @@ READINGS = {
 
 def settings_of(reading: Reading, **changes: Any) -> lae.Settings:
     """Those of study-papers for a face swap with all masks, with a reading's changes, and these."""
-    for call in calls("study-papers").trainings:
-        if call.notebook == "03_lae" and call.parameters["variant"] == "face swap: 100 %":
-            known = lae.Settings.model_fields.keys() & call.parameters.keys()
-            values = {name: call.parameters[name] for name in known}
-            values.update(**dict(reading.settings), **changes)
-            return lae.Settings.check(values, "the settings of a reading")
-    raise LookupError("study-papers has no training of LAE with all masks")
+    call = Call(profile="study-papers", notebook="03_lae", variant="face swap: 100 %", seed=30)
+    p = of_call(call, read("study-papers"), {})
+    values = p.settings().model_dump(mode="json") | dict(reading.settings) | changes
+    return lae.Settings.check(values, "the settings of a reading")
 
 
 def trained(reading: Reading, settings: lae.Settings, start: lae.Network | None) -> lae.Network:

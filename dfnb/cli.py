@@ -76,29 +76,19 @@ def run(
 
 @commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself
 def call(
-    calls: Annotated[Path, typer.Argument(help="The file calls.json of a report.")],
-    name: Annotated[str, typer.Argument(help="Of a call in the file CALLS.")],
+    profile: ProfileName,
+    notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
+    output: Annotated[Path, typer.Argument(help="The executed notebook.")],
+    variant: Annotated[str, typer.Argument(help="Of a paper's notebook, such as main.")] = "",
+    seed: Annotated[int, typer.Argument(help="Such as 30.")] = 0,
+    fold: Annotated[int, typer.Argument(help="0: the training set has none.")] = 0,
+    whole: Annotated[bool, typer.Option("--whole", help="Also what follows the training.")] = False,
 ) -> None:
     """Execute one call of a profile by papermill; an error is one sentence."""
     from dfnb.running import execution
 
-    execution.execute(calls, name)
-
-
-@commands.command()
-def parameters(
-    profile: ProfileName,
-    notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
-) -> None:
-    """Print the parameters of a notebook in a profile, for `papermill NOTEBOOK OUT -f FILE`.
-
-    Those of smoke are small sizes for a try, those of paper the published ones for a GPU.
-    """
-    import yaml
-
-    from dfnb.running import profiles
-
-    typer.echo(yaml.safe_dump(profiles.notebook_parameters(profile, notebook), sort_keys=False))
+    changes = execution.injected(profile, variant, seed, fold)
+    execution.execute(notebook, output, changes, whole)
 
 
 @commands.command()

@@ -177,6 +177,21 @@ class _Loader(yaml.CSafeLoader):
         node.value = [*{key.value: (key, value) for key, value in node.value}.values()]
 
 
+def _word(loader: _Loader, node: yaml.ScalarNode) -> bool | float | str:
+    """True, false or a finite number; of any other plain word the text, as it is written."""
+    text = node.value.lower()
+    if text in ("true", "false"):
+        return text == "true"
+    if node.tag.endswith(":float") and not text.endswith((".inf", ".nan")):
+        return loader.construct_yaml_float(node)
+    return node.value
+
+
+# YAML makes false of no, a date of 2026-11-30, and a number of .nan: JSON has none of these.
+for _kind in ("bool", "timestamp", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _word)
+
+
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text; raises ``yaml.YAMLError``, or ``TypeError`` for a list as a key."""
     return yaml.load(text, _Loader)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import notebooks
 from dfnb import cli
-from dfnb.running import profiles
+from dfnb.running import planning
 from facesets import files
 
 NOTEBOOKS = ("02_xception_baseline", "10_report")
@@ -51,7 +51,7 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     No process of it stays, nothing that was finished is repeated, and no file of others is touched.
     """
     command = [sys.executable, "-m", "dfnb.cli", "run", "mine", "--cores", "2"]
-    calls = profiles.calls("mine")
+    calls = planning.plan("mine")
     (training,) = calls.trainings
     planned = [training, *calls.shown]
     report = home / "reports" / "mine"
@@ -101,7 +101,9 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     assert "Select jobs" not in done.stderr
     for call in calls.shown:
         notebooks.check_executed(report / "notebooks" / f"{call.name}.ipynb")
-        assert files.read_json(home / call.record)["parameters"] == call.parameters
+        assert files.read_json(home / call.record)["parameters"] == call.parameters.model_dump(
+            mode="json"
+        )
     check_links(report / "index.html")
     times = {call.name: (home / call.record).stat().st_mtime_ns for call in planned}
     monkeypatch.chdir(elsewhere)

@@ -22,7 +22,9 @@ class Values(Closed):
         ("seeds: '[0, 1]'", r"seeds = '\[0, 1\]': .* valid array$"),
         ("flag: 'yes'", "flag = 'yes': .* valid boolean$"),
         ("name: 001", "name = 1: .* write it in quotes, and for papermill after -r"),
-        ("name: on", "name = True: .* valid string; write it in quotes"),
+        ("flag: on", "flag = 'on': .* valid boolean$"),
+        ("rate: .nan", "rate = '.nan': .* valid number"),
+        ("rate: -.inf", "rate = '-.inf': .* valid number"),
         ("{nmae: a, rate: b}", "no parameter 'nmae'; did you mean name[?]"),
         ("depth: 1", "no parameter 'depth'; known are rate, count, seeds, flag, name$"),
     ],
@@ -35,6 +37,15 @@ def test_a_wrong_value_is_named_with_its_file_and_field(text, sentence):
 def test_the_number_of_the_remedy_is_one():
     for text in ("0.0001", "1.0e-4"):
         assert Values.check(parse_yaml(f"rate: {text}"), "mine.yaml").rate == 1e-4
+
+
+def test_words_that_only_yaml_takes_for_values_are_texts():
+    """A date and no, also as keys; JSON has neither."""
+    text = "{name: 2026-11-30, no: on, yes: {2026-11-30: off}, flag: True, rate: 1.5, none: ~}"
+    assert parse_yaml(text) == {
+        **{"name": "2026-11-30", "no": "on", "yes": {"2026-11-30": "off"}},
+        **{"flag": True, "rate": 1.5, "none": None},
+    }
 
 
 def test_keys_are_written_once_also_where_mappings_are_merged():

@@ -65,8 +65,8 @@ def test_the_paper_is_short_and_is_found_by_its_entry_point(home):
     assert len(EXAMPLE.splitlines()) <= 40
     assert papers.notebooks()["14_frequency"] == "frequency"
     calls = profiles.planned("my-paper")
-    trainings = [call for call in calls.trainings if call.notebook == "14_frequency"]
-    names = [call.parameters["variant"] for call in trainings]
+    trainings = [call for call in calls.trainings if call.call.notebook == "14_frequency"]
+    names = [call.parameters.variant for call in trainings]
     assert names == ["main", "main", "widths: narrow"] and len(calls.trainings) == 5
     assert [call.name for call in calls.shown] == SHOWN
 
@@ -271,5 +271,7 @@ def test_its_notebook_runs_with_its_defaults_as_the_page_says(home):
 
 def test_its_notebook_is_executed_whole_by_the_profile(report, home):
     call = profiles.planned("my-paper").shown[1]
-    shown, _ = notebooks.execute("14_frequency", home, home / "notebooks", **call.changes)
+    shown, _ = notebooks.execute(
+        "14_frequency", home, home / "notebooks", **profiles.injected(call)
+    )
     assert call.done and "class Network(contract.Network)" in "".join(shown)

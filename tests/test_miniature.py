@@ -33,8 +33,10 @@ def test_downloads_become_the_table_of_published_figures_and_ours(empty_home, mo
         of_paper[paper] = {"backbone": "dfnb_plain7", **papers.module(paper).PAPER.small}
     miniature.write_profile(empty_home, of_paper, **small)
     for call in profiles.trained("paper").shown:
-        _, names = notebooks.execute(call.notebook, empty_home, **call.changes)
-        assert read_json(empty_home / call.record)["parameters"] == call.parameters
+        _, names = notebooks.execute(call.call.notebook, empty_home, **profiles.injected(call))
+        assert read_json(empty_home / call.record)["parameters"] == call.parameters.model_dump(
+            mode="json"
+        )
         if call.name == "08_attribution":  # the maps of the further baseline were not measured
             assert "Baseline" in names["firsts"] and "Small" not in names["firsts"]
     # A figure belongs to the published backbone.

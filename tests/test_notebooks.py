@@ -27,7 +27,6 @@ import notebooks
 from dfnb import cli, papers
 from dfnb import report as results
 from dfnb.running import measuring, parameters
-from dfnb.running.profiles import notebook_parameters
 from dfnb.training import train
 from facesets import prepare, sources
 from facesets.frames import load_frames
@@ -36,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
 NAMES = [path.stem for path in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))]
 TABULATING = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
 LOOP_OF_SHELL = re.compile(r"^for (\w+) in (\S+)[^\n]*; do\n(.*?)^done", re.MULTILINE | re.DOTALL)
+PROFILE = re.compile(r"(?ms)^```yaml\n# notebooks/profiles/(\S+)\.yaml\n(.*?)^```")
 COMMAND = re.compile(r"^ *papermill notebooks/(\w+)\.ipynb \S+(.*?)(?:#.*)?$", re.MULTILINE)
 # In place of the sizes of the committed detectors, which train for minutes, and of their bfloat16,
 # which a processor may have to emulate.
@@ -61,7 +61,7 @@ def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
     status = ["git", "status", "--porcelain", "--untracked-files=no", "--", "reports"]
     before = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
     shown, _ = notebooks.execute(name, checkout)
-    assert "Changed:" not in "".join(shown)
+    assert "The texts describe" not in "".join(shown)
     check_numbers(name, shown)
     after = subprocess.run(status, cwd=checkout, capture_output=True, text=True).stdout
     assert after == before
@@ -71,8 +71,9 @@ def test_run_all_opens_what_is_committed(name, checkout, monkeypatch):
 def test_papermill_explains_each_parameter(name):
     from papermill.inspection import inspect_notebook
 
-    explained = inspect_notebook(CHECKOUT / "notebooks" / f"{name}.ipynb")
-    assert explained.keys() == parameters.stated(name).keys()  # papermill skips other annotations
+    path = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    explained = inspect_notebook(path)
+    assert explained.keys() == notebooks.literals(path).keys()  # it skips other annotations
     for parameter in explained.values():
         assert parameter["inferred_type_name"] not in (None, "None"), parameter
         assert parameter["help"], parameter
@@ -87,7 +88,7 @@ def test_cells_can_be_run_again_in_any_order(name):
             read[cell.id], assigned[cell.id] = notebooks.names_of(cell.source)
             if "parameters" in notebooks.tags(cell):
                 assigned[cell.id] = set()
-    fields = {*parameters.schema(name).model_fields}  # those, too, that the cell does not state
+    fields = {*parameters.schema(name).model_fields, *parameters.DESCRIBED}
     assert not {each: names & fields for each, names in assigned.items() if names & fields}
     anew = Counter(itertools.chain(*(assigned[each] - read[each] for each in assigned)))
     twofold = {key for key, count in anew.items() if count > 1}
@@ -157,8 +158,6 @@ def parameters_of(options):
         elif option in ("-p", "-r"):
             key, text = words.pop(0), words.pop(0)
             values[key] = yaml.safe_load(text) if option == "-p" else text
-        elif option == "-f":  # the small or published parameters of a profile
-            words.pop(0)
     return values
 
 
@@ -167,9 +166,13 @@ COMMANDS = printed_commands()
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, smoke_home):
-    """A home without a report, where the small datasets are there already."""
+    """A home without a report, where the small datasets and the documents' profiles are there."""
     home = tmp_path_factory.mktemp("own")
     (home / "datasets").symlink_to(smoke_home / "datasets")
+    (home / "notebooks" / "profiles").mkdir(parents=True)
+    for path in CHECKOUT.glob("docs/*.md"):
+        for name, text in PROFILE.findall(path.read_text("utf-8")):
+            (home / "notebooks" / "profiles" / f"{name}.yaml").write_text(text, encoding="utf-8")
     return home
 
 
@@ -179,6 +182,8 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
         pytest.skip("executed with its defaults, and on a report")
     # Sizes and datasets are small ones; smoke-tasks has more frames, of which a share is annotated.
     parameters = {**small(name), **changes, **small(name)}
+    if changes.get("profile") == "paper":  # whose networks need a GPU and their weights
+        parameters["profile"] = "smoke"
     if changes.get("train_set") in sources.published_names():
         parameters.pop("seen_methods", None)  # those of another dataset
     elif "seen_methods" in changes:
@@ -189,9 +194,7 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
 
 
 def test_the_second_reading_opens_where_its_training_set_was_not_drawn(own):
-    """As by ``dfnb parameters study-lae 03_lae > second.yaml`` and ``papermill -f second.yaml``."""
-    changes = notebook_parameters("study-lae", "03_lae")
-    _, names = notebooks.execute("03_lae", own, **changes)
+    _, names = notebooks.execute("03_lae", own, profile="study-lae")
     run = names["trained"]
     assert run.settings.attention_map == "sigmoid" and names["first"].id == run.record.start
     assert not run.has_training_frames and not run.folder.exists()  # nothing was trained
@@ -200,7 +203,7 @@ def test_the_second_reading_opens_where_its_training_set_was_not_drawn(own):
 def check_this_run(name, home, parameters, times=1):
     """The run that the notebook shows has its parameters; its table and its scores agree."""
     shown, names = notebooks.execute(name, home, times=times, **parameters)
-    assert "Changed: " in "".join(shown)
+    assert "The texts describe the defaults." in "".join(shown)
     run = names["trained"]
     for key in {"seed", "train_set"} & parameters.keys():
         assert getattr(run.parameters, key) == parameters[key]
@@ -261,7 +264,7 @@ def test_a_report_of_two_detectors_is_measured_and_shown_without_save(own, monke
     for name in TABULATING:
         shown, names = notebooks.execute(name, own, **few.get(name, {}), **report)
         text = "\n".join(shown)
-        assert "In `study-" not in text and "Changed:" not in text
+        assert "In `study-" not in text and "The texts describe" not in text
         assert names.get("plain", plain) == plain
     assert {*results.maps("two")["map"]} == {"Grad-CAM", "edges", "random"}
     assert not (own / "reports" / "two" / "figures").exists()
@@ -394,8 +397,7 @@ def test_papers_that_learn_from_masks_run_without(poorest, name):
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     """As it is written, but for fewer images."""
     text = (CHECKOUT / "docs" / "your-data.md").read_text("utf-8")
-    place = r"# notebooks/profiles/three-detectors\.yaml"
-    (profile,) = re.findall(rf"```yaml\n{place}\n(.*?)```", text, re.DOTALL)
+    profile = dict(PROFILE.findall(text))["three-detectors"]
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     path = poorest / "notebooks" / "profiles" / "three-detectors.yaml"
     path.parent.mkdir(parents=True)
@@ -404,7 +406,7 @@ def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
     calls = profiles.planned("three-detectors")
     assert len(calls.trainings) == 9 and {*TABULATING} < {call.name for call in calls.shown}
     for call in calls.trainings:
-        p = call.check()
+        p = call.parameters
         if p.seed == 0 and "main" in p.variants:
             measuring.open_or_train(p)
             assert call.done

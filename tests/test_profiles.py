@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 
@@ -18,20 +18,30 @@ import nbformat
 import pandas as pd
 import paper_check
 import planted
-import psutil
 import pytest
 import torch
 import yaml
 from conftest import CHECKOUT
+from papermill.cli import _resolve_type
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from profiles import BASELINE, LOCATE, SETTINGS, SHARED, planned, trained, write_profile
+from profiles import (
+    BASELINE,
+    LOCATE,
+    SETTINGS,
+    SHARED,
+    injected,
+    namespace,
+    planned,
+    trained,
+    write_profile,
+)
 
 import notebooks
 from dfnb import papers
 from dfnb.papers import backbones, contract
 from dfnb.report import detectors, figures, maps, scores, tables, thresholds
-from dfnb.running import measuring, parameters, profiles, workflow
+from dfnb.running import measuring, parameters, planning, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about, write
@@ -42,7 +52,7 @@ NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
 
 
 def trainings(name="mine"):
-    return profiles.calls(name).trainings
+    return planning.plan(name).trainings
 
 
 # ---------------------------------------------------------------- parameters
@@ -53,27 +63,23 @@ def code_cells(path):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def literals(path):
-    """The values of a notebook's parameters cell."""
-    values = {}
-    for cell in code_cells(path):
-        if "parameters" in cell.metadata.get("tags", []):
-            for statement in ast.parse(cell.source).body:
-                if isinstance(statement, ast.AnnAssign):
-                    values[statement.target.id] = ast.literal_eval(statement.value)
-    return values
-
-
-NAMESPACE = literals(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb")
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path):
-    values = literals(path)
-    checked = parameters.check(path.stem, values).model_dump(mode="json")
-    assert values == {name: checked[name] for name in values}
+def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(path):
+    values = notebooks.literals(path)
+    about_call = {*parameters.DESCRIBED, "report", "save"}
+    assert {values[name] for name in values.keys() - about_call} <= {None}
+    assert not values["save"] and values["report"] in (None, "study-bed")
+    of_call = values.items() & parameters.DESCRIBED.items()
+    assert dict(of_call) == (parameters.DESCRIBED if "profile" in values else {})
+    known = {*parameters.schema(path.stem).model_fields} - {"paper"}
+    assert values.keys() == (known | {*parameters.DESCRIBED} if "profile" in values else known)
     for cell in code_cells(path):
         assert not cell.outputs and cell.execution_count is None
+
+
+def load(notebook, **changes):
+    """The parameters of a notebook whose cell was run with these changes."""
+    return parameters.load(notebook, namespace(notebook, **changes))
 
 
 @pytest.mark.parametrize(
@@ -81,88 +87,94 @@ def test_a_notebook_is_committed_without_outputs_and_with_valid_parameters(path)
     [
         ({"epochs": True}, "epochs = True"),
         ({"report": "../x"}, "report = '../x'"),
+        ({"report": 1}, "report = 1.* for papermill after -r"),
+        ({"lr": float("nan")}, "lr = nan: Input should be a finite number"),
+        ({"images_per_epoch": "all"}, "images_per_epoch = 'all'"),
+        ({"seed": -1}, "seed = -1"),
+        ({"seed": 1}, "no dataset 'bed-1'.* did you mean bed-31"),
+        ({"variant": "modules: no CMCE"}, "study-bed has no variant 'modules: no CMCE'.* known"),
+        ({"profile": "smok"}, "there is no profile 'smok'.* did you mean smoke"),
+        ({"profile": "study-ff-like", "variant": "x"}, "study-ff-like has no variant"),
+        ({"profile": "study-lae"}, "study-lae has no notebook '04_locate_and_verify'"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(change, sentence):
-    with pytest.raises(DfnbError, match=f"^{LOCATE}: .*{sentence}") as error:
-        parameters.check(LOCATE, {**NAMESPACE, **change})
+    with pytest.raises(DfnbError, match=sentence) as error:
+        load(LOCATE, **change)
     assert "\n" not in str(error.value)
 
 
 def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
-    p = parameters.check(LOCATE, {**NAMESPACE, "lr": 1, "modules": ["mpff"]})
+    p = load(LOCATE, lr=1, modules=["mpff"])
     assert p.paper == "locate_and_verify" and p.settings().modules == ("mpff",)
     for name in papers.modules():
         settings = set(papers.module(name).Settings.model_fields)
         assert not settings & set(parameters.TrainingParameters.model_fields)
 
 
-def test_a_name_that_papermill_injects_is_checked():
-    notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb"))
-    injected = parameterize_notebook(notebook, {"epocs": 1}).cells
-    sources = [cell.source for cell in injected if cell.cell_type == "code"]
+def test_none_as_a_word_is_none_where_a_parameter_may_be():
+    """None itself stands for what the profile says; ``augmentation`` has a value of this name."""
+    p = load(BASELINE, images_per_epoch="none", augmentation="none", lr=None)
+    assert (p.images_per_epoch, p.augmentation, p.lr) == (None, "none", 0.002)
+    assert load("09_robustness", videos="none").videos is None
+    assert load("09_robustness").videos == 200
+
+
+def test_every_plain_value_of_a_new_kernel_is_a_parameter():
+    """Papermill's own names are none, nor IPython's, nor what a reader has imported."""
+    others = {"In": [""], "Out": {}, "_i1": "seed = 3", "__name__": "__main__", "Path": Path}
+    others |= {"PAPERMILL_INPUT_PATH": "a", "PAPERMILL_OUTPUT_PATH": "b", "exit": print}
+    values = namespace(LOCATE, epochs=3) | others
+    assert parameters.load(LOCATE, values).epochs == 3
+    assert values == others
+    for name, known in (("epocs", "did you mean epochs"), ("LR", "known are"), ("SEED", "known")):
+        with pytest.raises(DfnbError, match=f"^{LOCATE}: there is no parameter '{name}'.*{known}"):
+            load(LOCATE, **{name: 1})
+
+
+def test_a_mistyped_name_is_gone_when_it_was_mended_and_a_deleted_line_has_no_effect():
+    """As in JupyterLab, whose kernel keeps what a cell once assigned."""
+    kernel = namespace(LOCATE, epocs=1)
     with pytest.raises(DfnbError, match="no parameter 'epocs'"):
-        parameters.check(LOCATE, {"In": sources, "epocs": 1})
+        parameters.load(LOCATE, kernel)
+    kernel |= namespace(LOCATE, epochs=1)
+    kernel["p"] = parameters.load(LOCATE, kernel)
+    kernel["limit"] = 0.5  # of a later cell
+    with pytest.raises(DfnbError, match="first run the cell above, which has the parameters"):
+        parameters.load(LOCATE, kernel)
+    cell = namespace(LOCATE)
+    del cell["epochs"]
+    assert kernel["p"].epochs == 1 and parameters.load(LOCATE, kernel | cell).epochs == 32
 
 
-def test_a_value_of_papermill_that_the_defaults_overwrite_is_refused():
-    """As papermill injects it above a cell that has lost its tag."""
+@pytest.mark.parametrize("heading", ["", "# Parameters\n"])
+def test_values_of_papermill_are_taken_unless_the_defaults_overwrite_them(heading):
+    """As where an editor has lost the tag: papermill injects its cell above the defaults then."""
     notebook = load_notebook_node(str(CHECKOUT / "notebooks" / f"{LOCATE}.ipynb"))
-    for cell in notebook.cells:
-        cell.metadata.tags = []
-    cells = parameterize_notebook(notebook, {"seed": 5}).cells
-    sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    with pytest.raises(DfnbError, match=r"seed = 30 has replaced papermill's seed = 5: give"):
-        parameters.check(LOCATE, {**NAMESPACE, "In": sources})
-    assert parameters.check(LOCATE, {**NAMESPACE, "seed": 5, "In": sources}).seed == 5
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = heading + cell.source
 
+    def kernel():
+        cells = parameterize_notebook(deepcopy(notebook), {"seed": 31, "epochs": 3}).cells
+        sources = [cell.source for cell in cells if cell.cell_type == "code"]
+        values = {"In": ["", *sources[:2]]}
+        for source in sources[:2]:
+            exec(source, values)
+        return {name: value for name, value in values.items() if name != "__builtins__"}
 
-def test_a_name_in_the_cell_of_the_parameters_is_checked_until_it_is_mended():
-    mistyped = 'report: str = "mine"\nepocs: int = 1\n'
-    values = {**NAMESPACE, "epocs": 1}  # which stays in the kernel
-    with pytest.raises(DfnbError, match="no parameter 'epocs'"):
-        parameters.check(LOCATE, {**values, "In": ["%time 1", mistyped]})
-    mended = mistyped.replace("epocs", "epochs")
-    cells = [mistyped, mended, "epocs: int = 2"]
-    p = parameters.check(LOCATE, {**values, "epochs": 1, "In": cells})
-    assert p.epochs == 1
-
-
-def test_masks_that_only_some_methods_have_are_said_before_anything_runs(
-    own_home, smoke_home, monkeypatch, capfd
-):
-    """Hours later, Locate and Verify would have learned from the masks of the others alone."""
-
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    (own_home / "datasets").unlink()
-    shutil.copytree(smoke_home / "datasets", own_home / "datasets")
-    write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: SETTINGS})
-    assert profiles.missing_masks(profiles.calls("mine")) == []
-    path = own_home / "datasets" / "smoke-a" / "frames.parquet"
-    table = pd.read_parquet(path)
-    method = table.loc[table["label"] == 1, "method"].iloc[0]
-    table.assign(mask=table["mask"].where(table["method"] != method, "")).to_parquet(path)
-    (sentence,) = profiles.missing_masks(profiles.calls("mine"))
-    assert sentence.startswith("smoke-a has masks of ") and f"none of {method}:" in sentence
-    workflow.run("mine", cores=1, dry_run=True)
-    assert sentence in capfd.readouterr().err
-    monkeypatch.setattr(workflow.measuring, "scored", stop)  # the first that may compute
-    with pytest.raises(KeyboardInterrupt):
-        workflow.run("mine", cores=1)
-    assert sentence in capfd.readouterr().err
-    unmasked = {**SETTINGS, "annotated": 0.0}
-    write_profile(own_home, notebooks={BASELINE: SETTINGS, LOCATE: unmasked})
-    assert profiles.missing_masks(profiles.calls("mine")) == []
+    p = parameters.load(LOCATE, kernel())
+    assert (p.seed, p.train_set, p.epochs) == (31, "bed-31", 3)
+    cell.metadata.tags = []
+    with pytest.raises(DfnbError, match="give it its tag `parameters`"):
+        parameters.load(LOCATE, kernel())
 
 
 def write_own_notebook(home):
     """That of ``docs/reference.md``."""
     text = (CHECKOUT / "docs" / "reference.md").read_text(encoding="utf-8")
     text = text.partition("\n## A notebook of your own\n")[2]
-    first, second = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    cells = [nbformat.v4.new_code_cell(first), nbformat.v4.new_code_cell(second)]
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    cells = [nbformat.v4.new_code_cell(block) for block in blocks]
     cells[0].metadata["tags"] = ["parameters"]
     path = home / "notebooks" / "11_strength.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,30 +186,31 @@ def test_a_notebook_of_the_home_is_called_with_the_parameters_of_its_own_cell(ow
     write_own_notebook(own_home)
     both = {BASELINE: SETTINGS, "10_report": {}, "11_strength": {"strength": 0.7}}
     write_profile(own_home, notebooks=both)
-    calls = profiles.calls("mine")
+    calls = planning.plan("mine")
     assert [call.name for call in calls.shown] == [BASELINE, "11_strength", "10_report"]
-    assert calls.shown[1].changes == {"report": "mine", "save": True, "strength": 0.7}
+    own = calls.shown[1].parameters
+    assert dict(own) == {"report": "mine", "save": True, "strength": 0.7}
+    cell = {"report": "study-bed", "save": False, "strength": 0.5}
+    called = parameters.load("11_strength", {**cell, **injected(calls.shown[1])})
+    assert dict(called) == dict(own)  # as the profile says
+    assert parameters.load("11_strength", {**cell, "strength": 0.6}).strength == 0.6
     for wrong in ({"strength": "much"}, {"strenght": 0.7}):
         write_profile(own_home, notebooks={**both, "11_strength": wrong})
         with pytest.raises(DfnbError, match="11_strength"):
-            profiles.calls("mine")
+            planning.plan("mine")
 
 
-@pytest.mark.parametrize(
-    "annotation", ['__import__("os").mkdir("run")', "int.foo", "(1 / 0)", "print"]
-)
-def test_reading_a_notebook_of_the_home_runs_nothing(own_home, annotation, monkeypatch):
+def test_reading_a_notebook_of_the_home_runs_nothing(own_home, monkeypatch):
     monkeypatch.chdir(own_home)
     write_own_notebook(own_home)
     path = own_home / "notebooks" / "11_strength.ipynb"
     notebook = nbformat.read(path, 4)
-    lines = notebook.cells[0].source
-    assert "strength: float" in lines
-    notebook.cells[0].source = lines.replace("strength: float", f"strength: {annotation}")
+    value = '__import__("os").mkdir("run")'
+    notebook.cells[0].source = notebook.cells[0].source.replace("0.5", value)
     nbformat.write(notebook, path)
     write_profile(own_home, notebooks={BASELINE: SETTINGS, "11_strength": {}})
-    with pytest.raises(DfnbError, match="11_strength"):
-        profiles.calls("mine")
+    with pytest.raises(DfnbError, match=r"11_strength.*its cell of literals `parameters`"):
+        planning.plan("mine")
     assert not (own_home / "run").exists()
 
 
@@ -214,26 +227,35 @@ def test_a_notebook_of_the_home_leaves_its_table_and_record(own_home):
 # ---------------------------------------------------------------- calls
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-ff-like"])
-def test_calls_survive_their_file_and_papermill(name, empty_home):
-    """What papermill passes, laid over the notebook's own cell, gives the call's parameters.
+@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-hidf", "study-ff-like"])
+def test_a_notebook_has_the_parameters_of_its_call(name, empty_home, capsys):
+    """With what papermill injects, over its own cell. No embedded dataset is there."""
+    if name == "study-hidf":  # with folds, of real data
+        make_empty_datasets(
+            empty_home, [f"hidf-sample{c}-fold-{n}" for c in ("", "-23") for n in range(6)]
+        )
+    plan = planning.plan(name)
+    assert len({training.name for training in plan.trainings}) == len(plan.trainings)
+    first = {call.name: call for call in plan.shown}
+    some = [*plan.trainings[:5], *plan.trainings[-5:], *plan.shown]
+    for call in some:
+        notebook = call.call.notebook
+        p = load(notebook, **injected(call))
+        assert dict(p) == dict(call.parameters) and p.report == name and p.save
+        # Figures and tables are saved by one call of a notebook.
+        assert bool(p.folder) == (call.call == first[notebook].call)
+    assert measuring.training_of(some[0].parameters).id == some[0].name
 
-    No dataset has to be there.
-    """
-    calls = profiles.calls(name)
-    path = files.report_folder(name) / "calls.json"
-    files.write_json(path, calls.model_dump(mode="json"))
-    again = profiles.Calls.check(files.read_json(path), path)
-    assert again == calls
-    for call in (again.trainings[0], again.trainings[-1]):
-        assert measuring.training_of(call.check()).id == call.name
-    for call in [*calls.trainings, *calls.shown]:
-        passed = yaml.safe_load(yaml.safe_dump(call.changes))
-        own = parameters.stated(call.notebook)
-        checked = parameters.schema(call.notebook).check({**own, **passed}, call.name)
-        assert checked.model_dump(mode="json") == call.parameters
-        if name == parameters.DESCRIBED and call in calls.shown:  # as a reader opens them
-            assert {*passed} <= {"save", "variant"}
+
+def make_empty_datasets(home, names):
+    """Records of prepared datasets, which have nothing else."""
+    splits = ("train", "val", "test")
+    methods = [f"{split}/{method}" for split in splits for method in ("real", "x")]
+    facts = {"n": dict.fromkeys(methods, 1), "fingerprints": dict.fromkeys(splits, "")}
+    for name in names:
+        folder = home / "datasets" / name
+        folder.mkdir(parents=True)
+        records.write_record(folder / "record.json", {}, [], **facts)
 
 
 PLANNED = files.read_json(CHECKOUT / "tests" / "golden" / "planned.json")
@@ -247,14 +269,7 @@ def as_committed(empty_home, monkeypatch):
         known = read_about(path).record.parameters
         identities[known.train_set] = known.data
         weights[Path(str(known.settings["pretrained"])).name] = known.start_weights
-    splits = ("train", "val", "test")
-    methods = [f"{split}/{method}" for split in splits for method in ("real", "x")]
-    facts = {"n": dict.fromkeys(methods, 1), "fingerprints": dict.fromkeys(splits, "")}
-    for name in identities:
-        if not sources.is_embedded(name):
-            folder = empty_home / "datasets" / name
-            folder.mkdir(parents=True)
-            records.write_record(folder / "record.json", {}, [], **facts)
+    make_empty_datasets(empty_home, [n for n in identities if not sources.is_embedded(n)])
     for name in filter(re.compile(r"\.pth$").search, weights):
         (empty_home / "weights").mkdir()
         (empty_home / "weights" / name).touch()
@@ -269,7 +284,7 @@ def as_committed(empty_home, monkeypatch):
 @pytest.mark.parametrize("name", PLANNED["ids"])
 def test_a_profile_trains_what_it_always_did(name):
     """By an edit of `small`, too, the trainings of other profiles become others."""
-    planned = profiles.calls(name).trainings
+    planned = planning.plan(name).trainings
     assert sorted(call.name for call in planned) == PLANNED["ids"][name]
 
 
@@ -277,8 +292,9 @@ def test_a_profile_trains_what_it_always_did(name):
 def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
     profile = profiles.read(name)
     of_papers = [each for each in profile.notebooks if each in papers.notebooks()]
-    stated = [p for each in of_papers for p in profiles._stated(name, profile, each)]
-    values = [p.model_dump(mode="json") for p in stated]
+    calls = [call for each in of_papers for call in profiles.trainings(name, profile, each)]
+    saved = {"report": name, "save": True}
+    values = [parameters.of_call(call, profile, saved).model_dump(mode="json") for call in calls]
     assert files.digest(values) == PLANNED["parameters"][name]
 
 
@@ -288,7 +304,9 @@ def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
 )
 def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_home):
     """From weights of the package, in float16 at the end; located at stride 16, if at all."""
-    (p,) = profiles._stated("portraits-default", profiles.read("portraits-default"), notebook)
+    profile = profiles.read("portraits-default")
+    (call,) = profiles.trainings("portraits-default", profile, notebook)
+    p = parameters.of_call(call, profile, {})
     paper, settings = papers.module(p.paper), p.settings()
     paper_check.check(paper, settings)
     assert settings.half_weights and backbones.start(p.backbone, p.pretrained).sha256
@@ -301,68 +319,29 @@ def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_h
         assert not hasattr(network, "localise")
 
 
-def edit_cell(home, notebook, old, new):
-    """Change a line of the parameters' cell of the home's copy of a notebook."""
-    path = home / "notebooks" / f"{notebook}.ipynb"
-    if not path.exists():
-        shutil.copy(CHECKOUT / "notebooks" / path.name, path)
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), "utf-8")
-
-
-def test_a_profile_may_start_from_the_cells_or_from_what_is_published(own_home):
-    of_cell = parameters.stated(LOCATE)
+def test_a_profile_starts_from_the_defaults_of_the_paper_or_from_another_profile(own_home):
     published = papers.module("locate_and_verify").Settings()
-    assert of_cell["fusion_width"] != published.fusion_width
+    small = profiles.read("small").notebooks[LOCATE]
+    assert small["fusion_width"] != published.fusion_width
     variants = {LOCATE: {"modules: one": {"modules": ["mpff"]}}}
-    for start, width in (("notebooks", of_cell["fusion_width"]), ("published", None)):
-        write_profile(own_home, notebooks={LOCATE: {"epochs": 1}}, variants=variants, start=start)
-        for p in profiles._stated("mine", profiles.read("mine"), LOCATE):
-            assert (p.fusion_width, p.epochs) == (width or published.fusion_width, 1)
+    for like, width in (({}, published.fusion_width), ({"like": "small"}, small["fusion_width"])):
+        write_profile(own_home, notebooks={LOCATE: {"epochs": 1}}, variants=variants, **like)
+        profile = profiles.read("mine")
+        for call in profiles.trainings("mine", profile, LOCATE):
+            p = parameters.of_call(call, profile, {"report": "mine"})
+            assert (p.fusion_width, p.epochs, p.seed) == (width, 1, 0)
             assert (p.report, p.train_set, p.test_sets) == ("mine", "smoke-a", ["smoke-b"])
-            assert p.seed == 0 and p.save
-
-
-def test_an_edited_cell_is_named_before_the_profile_trains_by_it(own_home, capfd):
-    """Until a run has begun with it: a dry run says it as often as it is asked."""
-    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}}, start="notebooks")
-    edit_cell(own_home, BASELINE, "lr: float = 2e-3", "lr: float = 1e-3")
-    profiles.keep_copy("mine")
-    edit_cell(own_home, BASELINE, "lr: float = 1e-3", "lr: float = 4e-3")
-    edit_cell(own_home, BASELINE, "epochs: int = 32", "epochs: int = 33")  # stated: without effect
-    sentence = f"{BASELINE}: its cell has lr = 0.004 now, and mine ran with 0.001 before"
-    for _ in range(2):
-        workflow.run("mine", cores=1, dry_run=True)
-        assert [line for line in capfd.readouterr().err.splitlines() if "cell" in line] == [
-            sentence
-        ]
-    profiles.keep_copy("mine")
-    assert profiles.changed_cells("mine") == []
-    write_profile(own_home, notebooks={BASELINE: {"epochs": 1}})  # published: no cell matters
-    edit_cell(own_home, BASELINE, "lr: float = 4e-3", "lr: float = 3e-3")
-    assert profiles.changed_cells("mine") == []
-
-
-def test_a_cell_is_compared_with_a_value_that_stood_in_the_profile_last_time(own_home):
-    """As the committed copies have them, which are older than ``start``."""
-    write_profile(own_home, notebooks={BASELINE: {"lr": 0.001, "epochs": 32}})
-    profiles.keep_copy("mine")
-    write_profile(own_home, notebooks={BASELINE: {}}, start="notebooks")
-    (sentence,) = profiles.changed_cells("mine")
-    assert sentence == f"{BASELINE}: its cell has lr = 0.002 now, and mine ran with 0.001 before"
-    assert profiles.changed_cells("study-bed") == []
 
 
 def variants_of(calls):
-    return [(call.parameters["seed"], call.parameters["variant"]) for call in calls.trainings]
+    return [(call.parameters.seed, call.parameters.variant) for call in calls.trainings]
 
 
 def test_a_profile_trains_its_papers_and_their_variants(own_home):
     slow = {"lr": 0.001, "seeds": [1, 2]}
     variants = {"learning: main": {}, "learning: slow": slow, "learning: 0 %": {"epochs": 2}}
     write_profile(own_home, {**SHARED, "seeds": [1, 2]}, variants={BASELINE: variants})
-    calls = profiles.calls("mine")
+    calls = planning.plan("mine")
     assert variants_of(calls) == [
         (1, "main; learning: main"),
         (2, "main"),
@@ -370,28 +349,29 @@ def test_a_profile_trains_its_papers_and_their_variants(own_home):
         (1, "learning: slow"),
         (2, "learning: slow"),
     ]
-    main, slow = calls.trainings[0].parameters, calls.trainings[3].parameters
+    main, slow = (dict(calls.trainings[number].parameters) for number in (0, 3))
     assert {name for name in main if main[name] != slow[name]} == {"lr", "variant"}
     assert len({call.record for call in calls.trainings}) == 5
     # The main detectors alone keep all names, which are in their score files.
-    alone = profiles.calls("mine", main=True)
+    alone = planning.plan("mine", main=True)
     assert alone.trainings == calls.trainings[:2] and alone.shown == calls.shown
-    assert alone.left_out == [(BASELINE, name, seed) for seed, name in variants_of(calls)[2:]]
+    left_out = [(call.seed, call.variant) for call in alone.left_out]
+    assert left_out == variants_of(calls)[2:]
 
 
 def test_what_main_leaves_out_needs_nothing(own_home):
     """Of a variant that needs the weights of another network, none is looked for."""
     variants = {BASELINE: {"ResNet-50": {"backbone": "no_such_network"}}}
     write_profile(own_home, variants=variants)
-    assert len(profiles.calls("mine", main=True).trainings) == 1
+    assert len(planning.plan("mine", main=True).trainings) == 1
     with pytest.raises(DfnbError, match="no_such_network"):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 def test_a_detector_without_a_test_set_is_refused(own_home):
     write_profile(own_home, {**SHARED, "test_sets": ["celeb-df-v2"]})
     with pytest.raises(DfnbError, match="no test set is left; celeb-df-v2"):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 def test_the_name_of_a_training_set_may_have_the_seed(own_home):
@@ -399,18 +379,18 @@ def test_the_name_of_a_training_set_may_have_the_seed(own_home):
     slow = {"lr": 0.001, "seeds": [31]}
     variants = {"learning: slow": slow, "learning: all of 30": {"train_set": "bed-30"}}
     write_profile(own_home, shared, variants={BASELINE: variants})
-    calls = profiles.calls("mine").trainings
-    found = [(call.parameters["seed"], call.parameters["train_set"]) for call in calls]
+    calls = planning.plan("mine").trainings
+    found = [(call.parameters.seed, call.parameters.train_set) for call in calls]
     assert found == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
     write_profile(own_home, {**SHARED, "train_set": "bed-{run}"})
     with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 def test_a_setting_that_is_recorded_only_where_it_differs_is_a_change(own_home):
     write_profile(own_home, notebooks={LOCATE: {**SETTINGS, "antialias": False}})
-    (call,) = profiles.calls("mine").trainings
-    assert call.changes["antialias"] is False and call.parameters["antialias"] is False
+    (call,) = planning.plan("mine").trainings
+    assert call.parameters.antialias is False
 
 
 def test_each_fold_has_its_training_set_and_its_test_set(own_home):
@@ -418,26 +398,26 @@ def test_each_fold_has_its_training_set_and_its_test_set(own_home):
     one = {"train_set": "world-01", "test_sets": ["bed"]}
     variants = {"learning: slow": {"lr": 0.001}, "one: fold": one}
     write_profile(own_home, {**shared, "folds": [1, 2]}, variants={BASELINE: variants})
-    trainings = profiles.calls("mine").trainings
-    found = [(call.parameters["seed"], call.parameters["train_set"]) for call in trainings]
+    trainings = planning.plan("mine").trainings
+    found = [(call.parameters.seed, call.parameters.train_set) for call in trainings]
     by_fold = [*product((30, 31), ("world-01", "world-02"))]
     assert found == [*by_fold, *by_fold[:2]]
-    assert [call.parameters["test_sets"] for call in trainings[:2]] == [
+    assert [call.parameters.test_sets for call in trainings[:2]] == [
         ["world-01", "bed"],
         ["world-02"],
     ]
     write_profile(own_home, {**shared, "folds": [1, 2], "test_sets": ["bed"]})
     with pytest.raises(DfnbError, match=r"write \{fold\} in each test set"):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 def test_a_training_of_two_variants_is_made_once_with_all_that_they_name(own_home):
     more = {"test_sets": ["smoke-a"], "map_frames": 2}
     write_profile(own_home, variants={BASELINE: {"more: tests": more}})
-    (call,) = profiles.calls("mine").trainings
-    assert call.parameters["test_sets"] == ["smoke-b", "smoke-a"]
-    assert call.parameters["variant"] == "main; more: tests"
-    assert call.parameters["map_frames"] == 2
+    (call,) = planning.plan("mine").trainings
+    assert call.parameters.test_sets == ["smoke-b", "smoke-a"]
+    assert call.parameters.variant == "main; more: tests"
+    assert call.parameters.map_frames == 2
 
 
 def test_what_is_not_prepared_is_left_out(own_home):
@@ -448,13 +428,15 @@ def test_what_is_not_prepared_is_left_out(own_home):
     write_profile(
         own_home, {**SHARED, "test_sets": ["dfdc", "smoke-b"]}, variants={BASELINE: variants}
     )
-    calls = profiles.calls("mine")
+    calls = planning.plan("mine")
     (call,) = calls.trainings
-    assert call.parameters["test_sets"] == ["smoke-b"] and call.parameters["variant"] == "main"
-    assert calls.left_out == [(BASELINE, name, 0) for name in variants]
+    assert call.parameters.test_sets == ["smoke-b"] and call.parameters.variant == "main"
+    assert [(call.variant, call.seed) for call in calls.left_out] == [
+        (name, 0) for name in variants
+    ]
     (own_home / "weights").mkdir()
     (own_home / "weights" / "resnet18.safetensors").write_bytes(b"weights")
-    assert [call.parameters["variant"] for call in profiles.calls("mine").trainings] == [
+    assert [call.parameters.variant for call in planning.plan("mine").trainings] == [
         "main",
         "Pretrained",
     ]
@@ -467,7 +449,7 @@ def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
         record = {"parameters": {}, "fingerprints": {split: "x"}, "n": counts, "outputs": {}}
         files.write_json(own_home / "datasets" / name / "record.json", record)
     write_profile(own_home, {**SHARED, "train_set": "smoke-a", "test_sets": ["tested", "trained"]})
-    assert trainings()[0].parameters["test_sets"] == ["tested"]
+    assert trainings()[0].parameters.test_sets == ["tested"]
     write_profile(own_home, {**SHARED, "train_set": "tested"})
     with pytest.raises(DfnbError, match="tested has no split train and no split val; prepare it"):
         trainings()
@@ -475,26 +457,29 @@ def test_a_dataset_without_the_splits_that_are_needed_is_not_used(own_home):
 
 WRONG = [
     ({"notebooks": {"99_nothing": {}}}, "there is no notebook '99_nothing'"),
-    ({"notebooks": {BASELINE: None}}, "02_xception_baseline: null removes a notebook of `like`"),
+    ({"notebooks": {BASELINE: None}}, "should have at least 1 item"),
     ({"sedes": [1]}, "there is no parameter 'sedes'; did you mean seeds"),
     ({"train_set": "celeb-df-v2"}, "celeb-df-v2"),
     ({"train_set": "$(touch x)"}, "use letters"),
     ({"variants": {"07_cross_dataset": {}}}, "variants of 07_cross_dataset"),
-    ({"variants": {"03_lae": {}}}, "variants of 03_lae; add it below `notebooks:`, too"),
+    ({"variants": {"03_lae": {}}}, "variants of 03_lae, which is no paper's notebook below"),
     ({"variants": {BASELINE: {"g: v": {"epocs": 3}}}}, "there is no parameter 'epocs'"),
     ({"variants": {BASELINE: {"g'; touch x": {}}}}, "use letters"),
-    ({"variants": {BASELINE: {"g: v": {"seed": 3}}}}, "seed has no effect; write seeds: [...]"),
+    ({"variants": {BASELINE: {"g: v": {"seed": 3}}}}, "seed has no effect, because"),
     ({"seeds": [0, 0]}, "seeds = [0, 0]: write each seed once"),
     ({"test_sets": ["smoke-bb"]}, "did you mean smoke-b or"),
     ({"notebooks": {"08_attribution": {"measured_on": "x"}}}, "there is no dataset 'x'"),
     ({"notebooks": {"08_attribution": {"other_maps": ["edgs"]}}}, "no 'edgs'; did you mean edges"),
     ({"notebooks": {"09_robustness": {"measured_on": "dfdc"}}}, "dfdc is not prepared"),
-    ({"notebooks": {BASELINE: {**SETTINGS, "save": False}}}, "save has no effect; a profile saves"),
+    (
+        {"notebooks": {BASELINE: {**SETTINGS, "save": False}}},
+        "save has no effect, because",
+    ),
     ({"faces": "photographs"}, "faces = 'photographs'"),
-    ({"notebooks": [BASELINE]}, "write below `notebooks:` each notebook with its parameters"),
+    ({"notebooks": [BASELINE]}, "write notebooks as NAME: {} or with their parameters"),
     ({"like": ["smoke"]}, "like: \"['smoke']\": use letters"),
     ({"like": "smok"}, "there is no profile 'smok'"),
-    ({"like": "mine"}, "like: mine leads back to this profile"),
+    ({"like": "mine"}, "like: mine leads back here"),
     ({"claims": "x"}, "claims/x.yaml"),
 ]
 
@@ -503,7 +488,7 @@ WRONG = [
 def test_a_wrong_profile_is_refused_before_anything_runs(own_home, changes, sentence):
     write_profile(own_home, **changes)
     with pytest.raises(DfnbError, match=re.escape(sentence)) as error:
-        profiles.calls("mine")
+        planning.plan("mine")
     assert "\n" not in str(error.value)
 
 
@@ -525,7 +510,7 @@ def test_released_files_of_one_name_are_refused(own_home):
     for name in ("first.pth", "first.tar"):
         files.write_bytes(own_home / "weights" / name, b"")
     with pytest.raises(DfnbError, match=r"weights/first\.tar: .* like weights/first\.pth;"):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 @pytest.mark.parametrize(
@@ -541,10 +526,10 @@ def test_a_test_set_that_lacks_a_class_is_refused_before_training(empty_home, co
     records.write_record(folder / "record.json", {}, [], n=counts, fingerprints={"test": "x"})
     sentence = f"the test split of my-set has {lacking},"
     with pytest.raises(DfnbError, match=sentence):
-        parameters.check(BASELINE, {**parameters.defaults(BASELINE), "test_sets": ["my-set"]})
+        load(BASELINE, test_sets=["my-set"])
     write_profile(empty_home, {**SHARED, "test_sets": ["my-set"]})
     with pytest.raises(DfnbError, match=sentence):
-        profiles.calls("mine")
+        planning.plan("mine")
 
 
 def test_a_profile_that_is_no_yaml_is_named(own_home):
@@ -552,7 +537,7 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
     path = own_home / "notebooks" / "profiles" / "mine.yaml"
     path.write_text("seeds:\n\t- x", encoding="utf-8")
     with pytest.raises(DfnbError, match=re.escape(str(path))) as error:
-        profiles.calls("mine")
+        planning.plan("mine")
     assert "\n" not in str(error.value)
 
 
@@ -596,40 +581,17 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     first, *commands = out.splitlines()
     assert "4 calls, 0 done" in about
     assert shlex.split(first) == ["cd", str(own_home)]
-    calls = profiles.Calls.check(files.read_json(own_home / "reports/mine/calls.json"), "calls")
-    planned = [*calls.trainings, *calls.shown]
-    assert len(commands) == len(planned) == 4
+    plan = planning.plan("mine")
+    planned = [plan.trainings[1], *plan.shown]  # the first training is a part of its notebook
+    assert len(commands) == len(planned) == 3
     for command, call in zip(commands, planned):
-        program, notebook, output, option, changes = shlex.split(command)
-        assert (program, option) == ("papermill", "-y")
-        assert notebook.endswith(f"/{call.notebook}.ipynb")
+        program, notebook, output, *options = shlex.split(command)
+        assert program == "papermill" and options[::3] == ["-p"] * (len(options) // 3)
+        assert notebook.endswith(f"/{call.call.notebook}.ipynb")
         assert (own_home / output).parent.is_dir()
-        passed = {**parameters.stated(call.notebook), **yaml.safe_load(changes)}
-        checked = parameters.schema(call.notebook).check(passed, "a command")
-        assert checked.model_dump(mode="json") == call.parameters
-
-
-def test_hours_are_those_of_similar_trainings_in_reports(empty_home, monkeypatch):
-    """Also where the report has no training itself; of smoke's sizes there is none."""
-    monkeypatch.setattr(workflow.device, "DEVICE", "cpu")
-    calls = profiles.calls("demo")
-    (call,) = [call for call in calls.trainings if call.notebook == BASELINE][:1]
-    rows = []
-    for path in (CHECKOUT / "reports").glob("*/scores/xception-*.parquet"):
-        record = read_about(path).record
-        of_run = record.parameters.settings
-        if of_run["backbone"] == call.parameters["backbone"]:
-            images = of_run["images_per_epoch"] or record.n["train"]
-            rows.append(record.wall_s / len(record.log) / images)
-    images = call.parameters["epochs"] * call.parameters["images_per_epoch"]
-    expected = pd.Series(rows).median() * images / 3600
-    assert workflow._hours(call) == pytest.approx(expected)
-    hours = sum(map(workflow._hours, calls.trainings))
-    found = re.fullmatch(r"(\d+) calls, 0 done, about (\S+) core hours .*", workflow._plan(calls))
-    assert int(found[1]) == len(calls.trainings) + len(calls.shown)
-    assert float(found[2]) == pytest.approx(hours, rel=0.05)
-    unknown = profiles.calls("smoke")
-    assert workflow._plan(unknown).endswith(f"a similar one: {len(unknown.trainings)}")
+        passed = {name: _resolve_type(value) for name, value in zip(options[1::3], options[2::3])}
+        assert dict(load(call.call.notebook, **passed)) == dict(call.parameters)
+    assert not (own_home / "reports/mine/calls.json").exists()
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
@@ -650,7 +612,7 @@ def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
     of_no_paper = planted.write("mine", "left", 0)
     folder = files.report_folder("mine")
     weights = files.write_bytes(reports.weights_path(folder, "old"), b"weights")
-    profiles.set_replaced_aside(calls)
+    planning.set_replaced_aside(calls)
     assert {path.stem for path in reports.score_files(folder)} == {kept, left_out, of_no_paper}
     assert {path.stem for path in folder.glob("replaced/scores/*")} == {*others}
     assert not weights.exists() and (folder / "replaced/weights" / weights.name).exists()
@@ -661,8 +623,7 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     subprocess.run(["git", "init", "-q", own_home], check=True)
     write_profile(own_home, {**SHARED, "faces": "real"}, {"10_report": {}, BASELINE: SETTINGS})
     calls = planned()
-    p = calls.shown[0].check()
-    p._is_shown = reports.is_shown(p.report, BASELINE, p.model_dump(mode="json"))
+    p = load(BASELINE, **injected(calls.shown[0]))
     figure = plt.figure()
     saved = figures.show(figure, p.folder, "people", "People.")
     saved += figures.show(plt.figure(), p.folder, "points", "Points.", has_frames=False)
@@ -676,28 +637,8 @@ def test_faces_of_people_are_saved_where_git_ignores_them(own_home, monkeypatch)
     assert {*seen} == {"tables/numbers.md", "figures/points.png", "notebooks/10_report.ipynb"}
 
 
-def test_silence_ends_a_call_and_its_kernel(tmp_path):
-    """In a process of its own, which ends."""
-    kernel = {"name": "conda-env-mine-py", "display_name": "mine", "language": "python"}
-    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-    source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    notebook.cells = [nbformat.v4.new_code_cell(source)]
-    nbformat.write(notebook, tmp_path / "hangs.ipynb")
-    program = "import nbformat; from dfnb.running import execution; execution.LONGEST_SILENCE = 15;"
-    program += f"nb = nbformat.read({str(tmp_path / 'hangs.ipynb')!r}, 4);"
-    output = str(tmp_path / "out.ipynb")
-    program += f"execution.execute_notebook(nb, execution.Path({output!r}), {{}})"
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, done.stderr
-    *_, kernel, sentence = filter(None, done.stdout.splitlines())
-    assert sentence.startswith("dfnb: ") and "nothing was printed" in sentence
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(kernel)).wait(10)
-
-
 def test_a_report_without_the_scores_that_a_notebook_shows_is_refused():
-    p = parameters.check("09_robustness", {"report": "mine"})
+    p = load("09_robustness", report="mine")
     measuring.refuse_unmeasured(pd.DataFrame({"severity": [5]}), p)
     with pytest.raises(DfnbError, match="report mine has no scores that"):
         measuring.refuse_unmeasured(pd.DataFrame({"severity": []}), p)
@@ -721,16 +662,16 @@ def done(smoke_home, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(home))
         _, of_maps, of_corruptions = trained().shown
-        measuring.measure_maps(of_maps.check())
-        measuring.score_corrupted(of_corruptions.check())
+        measuring.measure_maps(of_maps.parameters)
+        measuring.score_corrupted(of_corruptions.parameters)
     return home
 
 
 def added(call):
     """Add a training to its report if nothing of it is missing, and say whether it was."""
-    run = measuring.scored(call.check())
+    run = measuring.scored(call.parameters)
     if run:
-        measuring.add(call.check(), run)
+        measuring.add(call.parameters, run)
     return run is not None
 
 
@@ -751,17 +692,14 @@ def test_a_training_leaves_its_scores_and_record_in_the_report(done, monkeypatch
     assert {*maps("mine")["map"]} == {"Grad-CAM", *tables.CONTROLS}
     assert {*maps("mine").query("sanity")["map"]} == {"Grad-CAM", *tables.CONTROLS}
     profile = (done / "notebooks" / "profiles" / "mine.yaml").read_text("utf-8")
-    kept, written = reports.profile_of("mine"), yaml.safe_load(profile)
-    for notebook, stated in written.pop("notebooks").items():
-        assert stated.items() <= kept["notebooks"][notebook].items()
-    assert kept.pop("notebooks") and kept == written
+    assert reports.profile_of("mine") == yaml.safe_load(profile)
 
 
 def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_home):
     call = copied(done, own_home, "notebooks", "runs")
-    run = measuring.open_or_train(call.check())
-    shown = planned().shown[0].check()
-    for p, keeps in ((call.check(), False), (shown, True)):
+    run = measuring.open_or_train(call.parameters)
+    shown = planned().shown[0].parameters
+    for p, keeps in ((call.parameters, False), (shown, True)):
         p._is_shown = keeps
         reports.finish(BASELINE, p, records.Clock(), run=run)
         folder = files.report_folder("mine")
@@ -773,12 +711,12 @@ def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_ho
 def test_a_profile_may_keep_the_weights_of_all_trainings(done, own_home):
     call = copied(done, own_home, "notebooks", "runs")
     weights = reports.weights_path(files.report_folder("mine"), call.name)
-    measuring.open_or_train(call.check())
+    measuring.open_or_train(call.parameters)
     assert not weights.exists()
     profile = own_home / "notebooks" / "profiles" / "mine.yaml"
     profile.write_text(profile.read_text("utf-8") + "weights: all\n", "utf-8")
     profiles.keep_copy("mine")
-    run = measuring.open_or_train(call.check())
+    run = measuring.open_or_train(call.parameters)
     assert files.sha256(weights) == run.record.weights_sha256
 
 
@@ -790,7 +728,7 @@ def test_an_unreadable_crop_fails_the_call_instead_of_losing_its_maps(done, own_
     shutil.rmtree(own_home / "runs" / call.name / "scores")
     monkeypatch.setattr(measuring.measures, "as_batch", unreadable)
     with pytest.raises(DfnbError, match="a crop is damaged"):
-        measuring.open_or_train(call.check())
+        measuring.open_or_train(call.parameters)
     assert not call.done
 
 
@@ -1000,7 +938,7 @@ def test_a_committed_detector_gets_one_file_for_each_further_test_set(done, own_
     shutil.rmtree(own_home / "runs")
     before = left_in(own_home)
     of_own = {"save": False, "test_sets": ["smoke-b", "smoke-tasks"], "map_frames": 0}
-    p = parameters.check(BASELINE, {**call.parameters, **of_own})
+    p = load(BASELINE, **{**injected(call), **of_own})
     run = measuring.open_or_train(p)
     after = left_in(own_home)
     (new,) = after.keys() - before.keys()
@@ -1021,7 +959,7 @@ def test_a_committed_training_that_is_trained_again_stands_beside_the_committed_
     rows["log_odds"] += 1
     write(path, rows, about.model_copy(update={"record": record}))
     before = path.read_bytes()
-    p = parameters.check(BASELINE, {**call.parameters, "save": False})
+    p = load(BASELINE, **{**injected(call), "save": False})
     run = measuring.open_or_train(p)
     line = f"report mine has {run.id} with other weights: the report stays as it is"
     assert capsys.readouterr().out.count(line) == 1
@@ -1034,14 +972,14 @@ def test_a_committed_training_that_is_trained_again_stands_beside_the_committed_
 def test_without_save_a_report_stays_as_it_is_and_its_run_is_opened(done, own_home, capsys):
     call = copied(done, own_home, "reports", "notebooks", "runs")
     before = {path: path.stat().st_mtime_ns for path in (own_home / "reports").rglob("*")}
-    by_hand = {**call.parameters, "save": False}
-    run = measuring.open_or_train(parameters.check(BASELINE, by_hand))
+    by_hand = {**injected(call), "save": False}
+    run = measuring.open_or_train(load(BASELINE, **by_hand))
     assert "Nothing is kept in a report: save = True" in capsys.readouterr().out
     assert run.id == call.name
-    other = parameters.check(BASELINE, {**by_hand, "seed": 7, "test_sets": ["smoke-a"]})
+    other = load(BASELINE, **{**by_hand, "seed": 7, "test_sets": ["smoke-a"]})
     trained = measuring.open_or_train(other)
     assert trained.seed == 7 and trained.id != run.id
-    p = parameters.check(BASELINE, {**by_hand, "seed": 7})
+    p = load(BASELINE, **{**by_hand, "seed": 7})
     assert measuring.open_or_train(p).id == trained.id  # its other test set is scored now
     table = scores("mine", trained, ["smoke-a", "smoke-b"])
     own = table[table["detector"] == "this run"]
@@ -1050,8 +988,26 @@ def test_without_save_a_report_stays_as_it_is_and_its_run_is_opened(done, own_ho
     assert {*measured["map"]} == {"Grad-CAM"}
     assert ("this run", 7) in thresholds("mine", trained)
     assert before == {path: path.stat().st_mtime_ns for path in (own_home / "reports").rglob("*")}
-    with pytest.raises(DfnbError, match="none of the calls that `dfnb run mine --dry-run`"):
-        parameters.check(BASELINE, {**by_hand, "save": True, "seed": 7})
+    refused = [{"seed": 7}, {"lr": 0.5}, {"test_sets": ["smoke-a"]}, {"report": "smoke"}]
+    for change in refused:  # what the profile does not make
+        with pytest.raises(DfnbError, match=r"none of the calls.*of your own, such as my-report"):
+            load(BASELINE, **{**by_hand, "save": True, **change})
+
+
+def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make(home):
+    """Any other report is a reader's own; what only shows a report may be saved by anyone."""
+    main = {"profile": "smoke", "seed": 0, "save": True}
+    assert load(BASELINE, **main).folder == load(BASELINE, **main, report="smoke").folder
+    assert load(BASELINE, **main, report="mine", lr=0.5).folder == home / "reports" / "mine"
+    measured = {"report": "smoke", "save": True}
+    assert load("08_attribution", **measured).frames == 4
+    for notebook, change in (("08_attribution", {"frames": 3}), (BASELINE, {**main, "seed": 1})):
+        with pytest.raises(DfnbError, match="comes with a profile, and this is none of the calls"):
+            load(notebook, **{**measured, **change})
+    not_in_profile = {"report": "study-ff-like", "save": True}
+    assert load("07_cross_dataset", **not_in_profile).folder
+    with pytest.raises(DfnbError, match="none of the calls that `dfnb run study-ff-like"):
+        load("09_robustness", **not_in_profile)
 
 
 def test_a_loop_makes_the_rows_of_a_profile(own_home):
@@ -1059,25 +1015,29 @@ def test_a_loop_makes_the_rows_of_a_profile(own_home):
     slow = {"learning: slow": {"lr": 0.001}}
     write_profile(own_home, {**SHARED, "seeds": [0, 1]}, variants={BASELINE: slow})
     for call in trained().trainings:
-        by_hand = {**call.parameters, "report": "loop"}
-        measuring.open_or_train(parameters.check(BASELINE, by_hand))
+        measuring.open_or_train(load(BASELINE, **{**injected(call), "report": "loop"}))
     ours, theirs = scores("mine"), scores("loop")
     pd.testing.assert_frame_equal(ours, theirs)
     assert [run.seed for run in detectors("loop")[0].runs] == [0, 1]
     assert [each.name for each in detectors("loop")] == ["Baseline", "Baseline, learning: slow"]
 
 
-def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
-    defaults = parameters.defaults(BASELINE)
-    assert dict(parameters.check(BASELINE, defaults)) == defaults
-    (how_to_keep,) = capsys.readouterr().out.splitlines()
+def test_the_values_and_what_was_changed_of_them_are_said(home, capsys):
+    p = load(BASELINE)
+    values, how_to_keep = capsys.readouterr().out.rstrip().rsplit("\n", 1)
     assert how_to_keep.startswith("Nothing is kept")
-    changed = {**defaults, "seed": 1, "test_sets": ["smoke-b", "celeb-df-v2"], "report": "mine"}
-    p = parameters.check(BASELINE, {**changed, "save": True})
-    said, left_out = capsys.readouterr().out.splitlines()
-    assert said.startswith("Changed: report = 'mine', train_set") is False
-    assert "seed = 1" in said and "test_sets = ['smoke-b', 'celeb-df-v2']" in said
-    assert said.startswith("Changed: ") and "save" not in said
+    assert values.startswith("study-bed, main, seed 30: train_set bed-30, ")
+    text = " ".join(values.split())
+    assert "test_sets ['bed', 'world-01', 'world-02'], map_frames 100" in text
+    for name in papers.module(p.paper).Settings.model_fields.keys() & p.model_dump().keys():
+        assert f" {name} {p.model_dump(mode='json')[name]}" in text
+    own = {"test_sets": ["smoke-b", "celeb-df-v2"], "report": "mine", "save": True}
+    p = load(BASELINE, seed=31, **own)
+    left_out, *values, changed, about = capsys.readouterr().out.splitlines()
+    assert values[0].startswith("study-bed, main, seed 31: train_set bed-31, ")
+    assert "test_sets ['smoke-b'], map_frames 100" in " ".join(values)
+    assert changed == "Changed: test_sets = ['smoke-b', 'celeb-df-v2']"
+    assert about == "The texts describe the defaults."
     assert (
         left_out
         == "left out: celeb-df-v2: no split test is prepared, `dfnb data` says how to get it"
@@ -1086,102 +1046,42 @@ def test_what_differs_from_the_defaults_is_said_in_one_line(home, capsys):
     for name in ("train_set", "test_sets"):
         wrong = "smoke-bb" if name == "train_set" else ["smoke-a", "smoke-bb"]
         with pytest.raises(DfnbError, match=r"no dataset 'smoke-bb', .* did you mean smoke-b"):
-            parameters.check(BASELINE, {**defaults, name: wrong})
+            load(BASELINE, **{name: wrong})
 
 
-@pytest.mark.parametrize(
-    ("variant", "names"),
-    [
-        ("", []),
-        ("modules: without CMCE", ["modules: without CMCE"]),
-        ("masks: main; modules: main ;", ["masks: main", "modules: main"]),
-    ],
-)
-def test_a_run_may_have_several_names(variant, names):
-    assert parameters.check(LOCATE, {**NAMESPACE, "variant": variant}).variants == names
-
-
-def cells_of(notebook, **changes):
-    """The namespace of a notebook that papermill executes with these changes."""
-    node = load_notebook_node(str(CHECKOUT / "notebooks" / f"{notebook}.ipynb"))
-    cells = parameterize_notebook(node, changes).cells
-    sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    return {**literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb"), **changes, "In": sources}
-
-
-def test_a_run_without_a_name_is_called_by_what_its_reader_changed(home, capsys):
-    """In the order of the command, without what follows from it, or is the report's."""
+def test_a_run_of_ones_own_is_called_by_what_its_reader_changed(home):
+    """Without what follows from it, or is the report's."""
     of_report = {"train_set": "smoke-a", "seed": 3, "map_frames": 0, "test_sets": ["smoke-b"]}
     changes = {"schedule": "step", "lr": 0.0005, "backbone": "legacy_xception", **of_report}
-    p = parameters.check(BASELINE, cells_of(BASELINE, **changes))
-    assert p.variants == ["main, schedule step, lr 0.0005, backbone legacy_xception"]
-    said = capsys.readouterr().out
-    assert said.startswith("Changed: schedule = 'step', lr = 0.0005, backbone = 'legacy_xception',")
-    assert "mean" not in said
-    assert parameters.check(BASELINE, cells_of(BASELINE, **of_report)).variants == []
-    assert parameters.check(BASELINE, cells_of(BASELINE, variant="A", lr=0.5)).variants == ["A"]
+    assert load(BASELINE, **changes).variants == [
+        "main, backbone legacy_xception, lr 0.0005, schedule step"
+    ]
+    assert load(BASELINE, **of_report).variants == []
+    swap = {"profile": "study-papers", "variant": "methods: swap"}
+    assert load(BASELINE, **swap).variants == ["methods: swap"]
+    assert load(BASELINE, **swap, lr=0.5).variants == ["methods: swap, lr 0.5"]
     modules = {"modules": ["second_stream", "srm"], "dropout": 0.4, "accumulate": 2, "epochs": 1}
-    (name,) = parameters.check(LOCATE, cells_of(LOCATE, **modules, mpff_width=16)).variants
-    assert name == "main, modules [second_stream, srm], dropout 0.4, accumulate 2, …"
-
-
-def test_a_name_that_another_run_has_is_refused_before_anything_trains(own_home, capsys):
-    """A run may be executed again, also under another name, which a line says."""
-    asked = {"report": "mine", "save": True, "train_set": "smoke-a", "test_sets": ["smoke-b"]}
-    asked |= {"seed": 0}
-    first = parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
-    training = measuring.training_of(first)
-    settings = training.settings.model_dump(mode="json")
-
-    def plant(*names):
-        path = reports.score_path(files.report_folder("mine"), training.id)
-        record = planted.record("xception", train_set="smoke-a", settings=settings)
-        about = planted.about(record, {}).model_copy(update={"variants": [*names]})
-        write(path, pd.DataFrame(), about)
-
-    plant("main", "loss: CE")
-    capsys.readouterr()
-    for variant in ("main", "loss: CE", "b; main", ""):
-        values = cells_of(BASELINE, **asked, variant=variant)
-        with pytest.raises(DfnbError, match=f"^report mine has Baseline.*, {training.id}") as error:
-            parameters.check(BASELINE, values)
-        unsaved = parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "save": False}))
-        other = measuring.training_of(unsaved)
-        assert f"{other.id} has another lr (0.002, there 0.001): give" in str(error.value)
-    free = [{"variant": "slow"}, {"seed": 1}, {"train_set": "smoke-b"}, {"report": "other"}]
-    for change in [*free, {"epochs": 3}, {"save": False}]:
-        parameters.check(BASELINE, cells_of(BASELINE, **{**asked, "variant": "", **change}))
-    capsys.readouterr()
-    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001, variant="main; loss: CE"))
-    assert "renamed" not in capsys.readouterr().out
-    parameters.check(BASELINE, cells_of(BASELINE, **asked, lr=0.001))
-    assert "mine has this run as main; loss: CE: it is renamed" in capsys.readouterr().out
-
-
-def test_a_name_that_no_table_can_show_is_refused():
-    with pytest.raises(DfnbError, match="variant = '<b>': use letters"):
-        parameters.check(LOCATE, {**NAMESPACE, "variant": "main; <b>"})
+    (name,) = load(LOCATE, **modules, mpff_width=16).variants
+    assert name == "main, epochs 1, accumulate 2, modules [second_stream, srm], …"
 
 
 @pytest.fixture(scope="module")
 def study_bed(checkout):
-    """The calls of study-bed, planned once: that takes seconds."""
+    """The plan of study-bed, made once: that takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DFNB_HOME", str(checkout))
-        return profiles.calls("study-bed")
+        return planning.plan("study-bed")
 
 
-@pytest.mark.parametrize("notebook", [path.stem for path in NOTEBOOKS])
+@pytest.mark.parametrize("notebook", papers.notebooks())
 def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatch, study_bed):
-    """The cell has the values of the study's profile; so its run has an id of the study."""
     monkeypatch.setenv("DFNB_HOME", str(checkout))
-    p = parameters.check(notebook, literals(checkout / "notebooks" / f"{notebook}.ipynb"))
-    assert dict(p) == parameters.defaults(notebook)
-    if notebook in papers.notebooks():
-        run_id = measuring.training_of(p).id
-        (call,) = [call for call in study_bed.trainings if call.name == run_id]
-        assert call.done and call.parameters["variant"].split("; ")[0] == "main"
-        assert reports.weights_path(checkout / "reports/study-bed", run_id).exists()
+    p = parameters.load(notebook, notebooks.literals(checkout / "notebooks" / f"{notebook}.ipynb"))
+    run_id = measuring.training_of(p).id
+    (call,) = [call for call in study_bed.trainings if call.name == run_id]
+    assert call.done and call.call.variant == "main"
+    assert p.test_sets == ["bed", "world-01", "world-02"]
+    assert reports.weights_path(checkout / "reports/study-bed", run_id).exists()
 
 
 def test_a_missing_dataset_is_built_or_named(own_home):
@@ -1195,7 +1095,7 @@ def test_a_missing_dataset_is_built_or_named(own_home):
 def test_the_record_of_a_notebook_holds_what_it_wrote(own_home):
     figure = files.write_bytes(own_home / "reports" / "mine" / "figures" / "a.png", b"png")
     for save in (False, True):
-        p = parameters.check("07_cross_dataset", {"report": "mine", "save": save})
+        p = load("07_cross_dataset", report="mine", save=save)
         cost = reports.finish("07_cross_dataset", p, records.Clock(), [figure], runs=["a"])
         assert cost["wall_s"] >= 0
         path = own_home / "reports" / "mine" / "records" / "07_cross_dataset.json"
@@ -1203,23 +1103,6 @@ def test_the_record_of_a_notebook_holds_what_it_wrote(own_home):
     record = files.read_json(path)
     assert record["parameters"] == {"report": "mine", "save": True} and record["runs"] == ["a"]
     assert record["outputs"] == {"a.png": files.sha256(figure)} and record["wall_s"] >= 0
-
-
-@pytest.mark.parametrize("notebook", papers.notebooks())
-def test_parameters_of_a_profile_give_the_runs_of_the_profile(notebook, home):
-    """`papermill -f` lays them over the values of the notebook's own cell."""
-    cell = literals(CHECKOUT / "notebooks" / f"{notebook}.ipynb")
-    file = yaml.safe_load(yaml.safe_dump(profiles.notebook_parameters("smoke", notebook)))
-    p = parameters.check(notebook, {**cell, **file})
-    run_id = measuring.training_of(p).id
-    assert run_id in {call.name for call in profiles.calls("smoke").trainings}
-    published = profiles.notebook_parameters("paper", notebook)  # no dataset need be prepared
-    assert published["train_set"] == "faceforensics-c23" and "report" not in published
-
-
-def test_a_notebook_that_a_profile_does_not_have_is_named(home):
-    with pytest.raises(DfnbError, match=r"has no notebook '04'; known are .*04_locate"):
-        profiles.notebook_parameters("smoke", "04")
 
 
 # ---------------------------------------------------------------- GPUs
@@ -1276,11 +1159,8 @@ def test_each_call_has_a_gpu_of_its_own(tmp_path):
 
 def test_snakemake_reads_calls_whose_names_have_braces(own_home, checkout, study_bed):
     """Such as bed-{seed}, which Snakemake would take for a wildcard."""
-    calls = study_bed.model_dump(mode="json")
-    files.write_json(own_home / "calls.json", calls)
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--quiet"]
     command += ["--snakefile", checkout / "workflow" / "Snakefile", "--directory", own_home]
-    done = subprocess.run(
-        [*command, "--config", "calls=calls.json"], capture_output=True, text=True
-    )
+    calls = workflow._write_calls(study_bed)
+    done = subprocess.run([*command, "--config", f"calls={calls}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

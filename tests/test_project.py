@@ -377,10 +377,6 @@ def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypat
             files.profile_path(profile)
         if name == "synth":
             assert context.params["preset"] in sources.embedded_names(), line
-        if name == "parameters":
-            assert profiles.notebook_parameters(
-                context.params["profile"], context.params["notebook"]
-            )
 
 
 def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):

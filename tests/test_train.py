@@ -22,7 +22,7 @@ from dfnb.data import loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.papers import contract, released_weights, xception
 from dfnb.running import measuring
-from dfnb.running.profiles import calls
+from dfnb.running.planning import plan
 from dfnb.store.runs import Training, TrainingRecord
 from dfnb.training import progress, runs, scoring, train, trainer
 from dfnb.training.runs import Run, with_weights
@@ -624,8 +624,8 @@ def released(own_home):
 def test_released_weights_are_scored_and_not_trained(released):
     network, weights, file = released
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
-    call = calls("mine").trainings[-1]
-    run = measuring.open_or_train(call.check())
+    call = plan("mine").trainings[-1]
+    run = measuring.open_or_train(call.parameters)
     stored = report.scores("mine", level="frame").query("test_set == 'smoke-b'")
     assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
@@ -642,7 +642,7 @@ def test_released_weights_are_scored_and_not_trained(released):
 def test_released_weights_that_do_not_fit_are_refused(released):
     _, weights, file = released
     with pytest.raises(DfnbError, match=r"etd\.pth.* correct the parameter released"):
-        calls("mine")
+        plan("mine")
     del weights["linear.1.weight"]
     for change, sentence in [
         ({"linear.1.bias": torch.zeros(3)}, "size mismatch for cls_head.1.bias"),
@@ -650,10 +650,10 @@ def test_released_weights_that_do_not_fit_are_refused(released):
     ]:
         torch.save({**weights, **change}, file)
         with pytest.raises(DfnbError, match=rf"etd\.pth is not valid.*{sentence}"):
-            measuring.open_or_train(calls("mine").trainings[-1].check())
+            measuring.open_or_train(plan("mine").trainings[-1].parameters)
     file.write_bytes(b"PK and no more")
     with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
-        measuring.open_or_train(calls("mine").trainings[-1].check())
+        measuring.open_or_train(plan("mine").trainings[-1].parameters)
     with pytest.raises(DfnbError, match=r"lae\.yaml.*leave the parameter released out"):
         released_weights.start(str(file), papers.module("lae"))
 
@@ -665,16 +665,16 @@ def test_the_profile_published_scores_what_its_patterns_match(own_home):
     shared = {"like": "published", "test_sets": ["smoke-b"]}
     profiles.write_profile(own_home, shared, {profiles.BASELINE: small})
     with pytest.raises(DfnbError, match=r"nothing to score: put weights into weights/xception/\*"):
-        calls("mine")
+        plan("mine")
     (own_home / "weights" / "xception").mkdir(parents=True)
     paper = papers.module("xception")
     network = paper.Network(paper.Settings(backbone="dfnb_plain7", pretrained=False))
     for name in ("first", "second"):
         torch.save(network.state_dict(), own_home / "weights" / "xception" / f"{name}.pth")
-    assert calls("mine", main=True).trainings == calls("mine").trainings
+    assert plan("mine", main=True).trainings == plan("mine").trainings
     planned = profiles.trained()
     assert [call.name for call in planned.shown] == ["10_report"] and len(planned.trainings) == 2
-    shown, _ = notebooks.execute("10_report", own_home, **planned.shown[0].changes)
+    shown, _ = notebooks.execute("10_report", own_home, **profiles.injected(planned.shown[0]))
     assert "Baseline, second" in "".join(shown) and planned.shown[0].done
     scores = report.scores("mine", level="frame")
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]

@@ -1,13 +1,10 @@
-"""Executing a notebook by papermill, with a limit on silence.
+"""Executing a notebook by papermill.
 
 Snakemake starts this once for each call of a profile, so it imports neither torch nor pandas.
 """
 
 import logging
-import os
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,32 +14,40 @@ import nbformat
 from facesets import files
 from facesets.checks import DfnbError
 
-LONGEST_SILENCE = 3 * 3600  # seconds without any output, after which a kernel counts as hanging
+# How papermill's own remarks begin, and what it makes of the things that a cell has shown.
+PAPERMILLS = ("Input Notebook", "Output Notebook", "Executing ", "Ending ", "Passed unknown", "<")
 
 
-def execute(calls: Path, name: str) -> None:
-    """Execute a call by papermill: a training up to the cell tagged ``run``, else the whole.
+def injected(profile: str, variant: str, seed: int, fold: int) -> dict[str, Any]:
+    """The parameters that papermill sets for a call, a :class:`dfnb.running.profiles.Call`."""
+    if not variant:  # it trains nothing
+        return {"report": profile, "save": True}
+    of_fold = {"fold": fold} if fold else {}
+    return {"profile": profile, "variant": variant, "seed": seed, **of_fold, "save": True}
 
-    What the notebook prints goes to standard output, where a log of it shows how far it is. Raises
+
+def execute(notebook: str, output: Path, changes: Mapping[str, Any], whole: bool) -> None:
+    """Execute a notebook by papermill up to its cell tagged ``run`` or, if it is ``whole``, all.
+
+    What it prints goes to standard output, where a log of it shows how far it is. Raises
     :class:`DfnbError` as :func:`execute_notebook`.
 
     Args:
-        calls: A file of :class:`dfnb.running.profiles.Calls`.
-        name: Of the call.
+        notebook: Its name.
+        output: Where the executed notebook is written.
+        changes: The parameters that papermill sets.
+        whole: Whether cells after the one tagged ``run`` are executed, too.
     """
-    content = files.read_json(calls)
-    call = next(each for each in [*content["shown"], *content["trainings"]] if each["name"] == name)
-    notebook = nbformat.read(files.find(f"notebooks/{call['notebook']}.ipynb"), as_version=4)
-    if call not in content["shown"]:
-        tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-        is_run = ["run" in of_cell for of_cell in tags]
+    content = nbformat.read(files.find(f"notebooks/{notebook}.ipynb"), as_version=4)
+    if not whole:
+        is_run = ["run" in cell.metadata.get("tags", []) for cell in content.cells]
         if True not in is_run:
             raise DfnbError(
-                f"no cell of {call['notebook']} has the tag run; tag the one that calls "
-                "open_or_train, as in 02_xception_baseline"
+                f"no cell of {notebook} has the tag run; tag the one that calls open_or_train, as "
+                "in 02_xception_baseline"
             )
-        notebook.cells = notebook.cells[: is_run.index(True) + 1]
-    execute_notebook(notebook, files.home() / call["executed"], call["changes"])
+        content.cells = content.cells[: is_run.index(True) + 1]
+    execute_notebook(content, output, changes)
 
 
 def execute_notebook(
@@ -56,8 +61,7 @@ def execute_notebook(
     It runs by the kernel of this environment. What it prints is printed, if ``is_printed``.
 
     Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
-    error of a cell that failed or whose process was killed. After LONGEST_SILENCE this process
-    ends, and its kernel with it.
+    error of a cell that failed or whose process was killed.
     """
     import papermill  # takes a second to import
     from nbclient.exceptions import DeadKernelError
@@ -65,7 +69,8 @@ def execute_notebook(
 
     output.parent.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger("papermill")
-    listener = _Listener(output, is_printed)
+    listener = logging.StreamHandler(sys.stdout)
+    listener.addFilter(lambda record: is_printed and not record.getMessage().startswith(PAPERMILLS))
     log.addHandler(listener)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -91,46 +96,6 @@ def execute_notebook(
         raise DfnbError(f"{output} shows how far it came: {reason}") from None
     finally:
         log.removeHandler(listener)
-        listener.close()
-
-
-class _Listener(logging.StreamHandler):
-    """Prints what a notebook prints, and ends this process after LONGEST_SILENCE.
-
-    nbclient's own limit is on a cell: the longest trainings would need one of days.
-    """
-
-    def __init__(self, output: Path, is_printed: bool) -> None:
-        super().__init__(sys.stdout)
-        self.output = output
-        self.is_printed = is_printed
-        self.heard_at = time.monotonic()
-        self.is_closed = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def close(self) -> None:
-        """End the watch."""
-        self.is_closed.set()
-        super().close()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record of papermill, which has what a cell has printed or shown."""
-        self.heard_at = time.monotonic()
-        # Neither papermill's own remarks, nor the classes of what a cell has shown.
-        own = ("Input Notebook", "Output Notebook", "Executing ", "Ending ", "Passed unknown", "<")
-        if self.is_printed and not record.getMessage().startswith(own):
-            super().emit(record)
-
-    def _watch(self) -> None:
-        while time.monotonic() - self.heard_at < LONGEST_SILENCE:
-            if self.is_closed.wait(min(10, LONGEST_SILENCE / 10)):
-                return
-        hours = LONGEST_SILENCE / 3600
-        print(
-            f"dfnb: {self.output} shows how far it came: nothing was printed for {hours:g} hours",
-            flush=True,
-        )
-        os._exit(1)  # the kernel ends by itself when this process has ended
 
 
 def rebuild(report: str, paper: bool = False) -> Path:

@@ -116,9 +116,8 @@ def _write_record(p: TrainingParameters, run: Run) -> None:
     path = files.home() / reports.record_path(p.report, run.id)
     parameters = p.model_dump(mode="json")
     # An equal record stays as it is: Snakemake would take a newer one for a changed input of the
-    # notebooks that are shown. These show the run, which has its record from its training.
-    is_there = path.exists() and (p.folder or files.read_json(path)["parameters"] == parameters)
-    if not is_there:
+    # notebooks that are shown.
+    if not path.exists() or files.read_json(path)["parameters"] != parameters:
         # Without the sha256 of the scores, to which 08 and 09 add rows.
         records.write_record(path, parameters, [], run=run.id)
 

@@ -1,53 +1,37 @@
-"""The parameters of the notebooks: their schemas, and how they are checked.
+"""The parameters of the notebooks: their schemas, and how a notebook gets its own.
 
 A notebook has one cell of plain literals tagged ``parameters``. The cell after it hands the
-notebook's namespace to :func:`check`, which refuses wrong types and impossible values in one
-sentence.
+notebook's namespace to :func:`load`. A value of None stands for what the profile says; any other is
+a change of that.
 """
 
 import ast
 import json
 import re
 import textwrap
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    PrivateAttr,
-    create_model,
-    field_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, create_model, field_validator
 
 from dfnb import papers
-from dfnb.report.detectors import MAIN, name_of
-from dfnb.store import reports, scores
-from dfnb.store.runs import Training
+from dfnb.report.detectors import MAIN
+from dfnb.running import profiles
+from dfnb.running.profiles import Call, Profile
+from dfnb.store import reports
 from facesets import files
-from facesets.checks import PATTERN_RULES, TITLE, Closed, DfnbError, Name, explained, suggestion
-from facesets.sources import check_known, check_tested, present
-
-
-def _without_repetition(seeds: list[int]) -> list[int]:
-    """The seeds; raises ValueError where one occurs twice, because both would be one training."""
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds = {seeds}: write each seed once")
-    return seeds
-
+from facesets.checks import Closed, DfnbError, Name, explained, suggestion
+from facesets.sources import check_known, check_tested, is_available, present
 
 Names = Annotated[list[Name], Field(min_length=1)]
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_without_repetition)]
-
 
 LONGEST_NAME = 60  # letters of a run's name by what was changed
-DESCRIBED = "study-bed"  # the report whose detectors the notebooks show by default
-# Their texts are about the report that is shown, whichever it is.
-ABOUT_ANY_REPORT = ("07_cross_dataset", "08_attribution", "09_robustness", "10_report")
+# The call of the cell of a paper's notebook, which its texts describe.
+DESCRIBED = {"profile": "study-bed", "variant": MAIN, "seed": 30, "fold": 0}
+PLAIN = (str, int, float, list, tuple, dict, NoneType)  # the types of parameters
 
 
 class Parameters(Closed):
@@ -59,9 +43,9 @@ class Parameters(Closed):
             there.
     """
 
-    report: Name = DESCRIBED
+    report: Name = DESCRIBED["profile"]
     save: bool = False
-    _is_shown: bool = PrivateAttr(False)  # set by check: reports.is_shown
+    _is_shown: bool = PrivateAttr(False)  # whether figures, tables and record are saved, too
 
     @property
     def folder(self) -> Path | None:
@@ -83,7 +67,7 @@ class TrainingParameters(Parameters):
         test_sets: The split test of each is scored.
         map_frames: On about so many forged frames of the first test set the run's own maps are
             measured; 0: none.
-        variant: The names under which the report shows the run, separated by semicolons, see
+        variant: The names of the run in its profile, separated by semicolons, see
             :mod:`dfnb.report.detectors`; empty: it is named by what its reader changed.
     """
 
@@ -95,32 +79,24 @@ class TrainingParameters(Parameters):
     test_sets: Names
     map_frames: NonNegativeInt = 0
     variant: str = ""
-    _changed: str = PrivateAttr("")  # set by check: what was changed of the training, in words
-
-    @field_validator("variant")
-    @classmethod
-    def _check_variant(cls, value: str) -> str:
-        """The names, if each could stand in a table."""
-        for name in split_variants(value):
-            if not re.fullmatch(TITLE, name):
-                raise ValueError(f"variant = {name!r}: {PATTERN_RULES[TITLE]}")
-        return value
+    _changed: str = PrivateAttr("")  # what its reader changed of the training, in words
+    _shown_sets: list[str] = PrivateAttr([])  # of the profile
 
     @property
     def variants(self) -> list[str]:
-        """The names in ``variant`` or, without any, that by what was changed, if there is some."""
-        changed = [f"{MAIN}, {self._changed}"] if self._changed else []
-        return split_variants(self.variant) or changed
+        """The names under which the report shows the run; none: it is the main one."""
+        names = self.variant.split("; ") if self.variant else []
+        return [f"{name}, {self._changed}" for name in names or [MAIN]] if self._changed else names
+
+    @property
+    def shown_sets(self) -> list[str]:
+        """The test sets of which the notebook shows tables."""
+        return [name for name in self._shown_sets if name in self.test_sets] or self.test_sets
 
     def settings(self) -> Closed:
         """The part of the parameters that belongs to the paper: an instance of its ``Settings``."""
         schema = papers.module(self.paper).Settings
         return schema(**self.model_dump(include=set(schema.model_fields)))
-
-
-def split_variants(variant: str) -> list[str]:
-    """The names in a parameter ``variant``."""
-    return [name.strip() for name in variant.split(";") if name.strip()]
 
 
 class DataParameters(Parameters):
@@ -209,15 +185,20 @@ def schema(notebook: str) -> type[Parameters]:
     """The pydantic class of a notebook's parameters, which refuses unknown names.
 
     That of a paper's notebook has the paper's settings, too; that of a notebook which the
-    collection does not know has the names, types and defaults in its own cell. Raises
-    :class:`DfnbError` for an unknown notebook, and for that of a paper whose file is broken.
+    collection does not know has the names in its own cell, with the types of their values there.
+    Raises :class:`DfnbError` for an unknown notebook, and for that of a paper whose file is broken.
     """
     if notebook in NOTEBOOKS:
         return NOTEBOOKS[notebook]  # without the papers, so that torch is not imported either
     paper = papers.of_notebook(notebook)
-    if paper is None:
-        return _schema_of_cell(notebook)
-    return _schema_of_paper(notebook, paper, papers.module(paper).Settings)
+    if paper is not None:
+        return _schema_of_paper(notebook, paper, papers.module(paper).Settings)
+    fields = {
+        name: (Any if value is None else type(value), value)
+        for name, value in _own_literals(notebook).items()
+        if name not in Parameters.model_fields
+    }
+    return create_model(notebook, __base__=Parameters, **fields)
 
 
 @cache  # pydantic needs milliseconds, and a profile asks for each training
@@ -228,226 +209,260 @@ def _schema_of_paper(notebook: str, paper: str, settings: type[Closed]) -> type[
     return create_model(notebook, __base__=bases, paper=(Literal[paper], paper))
 
 
-def _schema_of_cell(notebook: str) -> type[Parameters]:
-    """The schema of a reader's own notebook, in ``notebooks/`` of the home.
+def _own_literals(notebook: str) -> dict[str, Any]:
+    """The literals in the cell of a reader's notebook that is tagged ``parameters``, by name.
 
-    Its cell tagged ``parameters`` has lines such as ``strength: float = 0.5``, with the types of
-    Python and ``Optional`` and ``Literal``. Raises :class:`DfnbError` where there is no such
-    notebook, or its cell has another type.
+    Raises :class:`DfnbError` where there is no such notebook or cell.
     """
     path = files.find(f"notebooks/{notebook}.ipynb")
     if not path.is_file():
         raise DfnbError(f"there is no notebook {notebook!r}{suggestion(notebook, NOTEBOOKS)}")
-    types = {each.__name__: each for each in (bool, int, float, str, list, dict)}
-    types |= {"Optional": Optional, "Literal": Literal}
-    fields = {}
-    for name, statement in annotated(_parameters_cell(notebook)).items():
-        if name not in Parameters.model_fields:
-            annotation = ast.unparse(statement.annotation)
-            try:
-                known_type = _type_of(statement.annotation, types)
-                fields[name] = known_type, ast.literal_eval(statement.value)
-            except (KeyError, TypeError, ValueError):
-                raise DfnbError(
-                    f"{path}: {name}: {annotation} is no type of a parameter with a literal; use "
-                    f"{', '.join(types)}"
-                ) from None
-    return create_model(notebook, __base__=Parameters, **fields)
+    with explained(path, "as a notebook", "tag its cell of literals `parameters`"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        lines = ast.parse("".join(tagged[0]["source"])).body
+        lines = [line for line in lines if isinstance(line, ast.AnnAssign)]
+        return {line.target.id: ast.literal_eval(line.value) for line in lines}
 
 
-def _type_of(node: ast.expr, types: Mapping[str, Any]) -> Any:
-    """The type that an annotation names, such as ``Optional[int]``.
+# ---------------------------------------------------------------- what a profile says
 
-    It is read, not evaluated: a reader's notebook must not run code before it is executed. Raises
-    KeyError for a name that is not in ``types``, TypeError or ValueError for another expression.
+
+def planned(
+    name: str,
+    profile: Profile,
+    notebook: str,
+    seed: int | None = None,
+) -> tuple[dict[Call, TrainingParameters], list[Call]]:
+    """The parameters of each training of a paper's notebook, and the calls that are left out.
+
+    Calls of one training have its parameters with the names and test sets of all of them. Left out
+    are variants whose datasets are not prepared or whose file of weights is not here, and test sets
+    that are not prepared. ``seed`` leaves other seeds out of both.
+
+    Raises :class:`DfnbError` for wrong parameters, and where the main training has no test set.
     """
-    match node:
-        case ast.Name(id=name):
-            return types[name]
-        case ast.Constant(value=None):
-            return None
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=values):
-            values = ast.literal_eval(values)
-            return Literal[values]
-        case ast.Subscript(value=outer, slice=ast.Tuple(elts=inner)):
-            return _type_of(outer, types)[tuple(_type_of(each, types) for each in inner)]
-        case ast.Subscript(value=outer, slice=inner):
-            return _type_of(outer, types)[_type_of(inner, types)]
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _type_of(left, types) | _type_of(right, types)
-    raise ValueError(f"{ast.unparse(node)} is no type")
+    keys, merged, left_out = {}, {}, []
+    for call in profiles.trainings(name, profile, notebook):
+        if seed not in (None, call.seed):
+            continue
+        p = of_call(call, profile, {"report": name, "save": True})
+        test_sets = [dataset for dataset in p.test_sets if is_available(dataset, "test")]
+        check_tested(test_sets, f"profile {call}")
+        if call.variant != MAIN and not (test_sets and _can_start(p)):
+            left_out.append(call)
+            continue
+        if not test_sets:
+            raise DfnbError(
+                f"profile {call}, {notebook}: no test set is left; {', '.join(p.test_sets)}: no "
+                "split test is prepared, `dfnb data` says how to get it"
+            )
+        of_notebook = {"test_sets", "variant", "map_frames"}  # and not of the training
+        keys[call] = files.digest(p.model_dump(mode="json", exclude=of_notebook))
+        other = merged.get(keys[call], p.model_copy(update={"test_sets": []}))
+        update = {
+            "test_sets": list(dict.fromkeys([*other.test_sets, *test_sets])),
+            "map_frames": max(other.map_frames, p.map_frames),
+            "variant": "; ".join(dict.fromkeys([*other.variants, *p.variants])),
+        }
+        merged[keys[call]] = other.model_copy(update=update)
+    return {call: merged[key] for call, key in keys.items()}, left_out
 
 
-def check(notebook: str, namespace: Mapping[str, Any]) -> Parameters:
-    """Check a notebook's parameters against its schema.
+def of_call(call: Call, profile: Profile, changes: dict[str, Any]) -> TrainingParameters:
+    """The checked parameters of a call of a paper's notebook, with ``changes`` of them."""
+    source = f"profile {call}, {call.notebook}"
+    stated = {**profiles.values(call, profile), **changes}
+    p = schema(call.notebook).check({**stated, "seed": call.seed, "variant": call.variant}, source)
+    check_known([p.train_set, *p.test_sets], source)
+    methods = sorted(p.seen_methods) if p.seen_methods else None  # as a training has them
+    p = p.model_copy(update={"seen_methods": methods})
+    p._shown_sets = profile.shown_sets
+    return p
 
-    Every name in the cell of the parameters, or that papermill injected, is checked, so that a
-    mistyped one cannot pass; of the other variables only those with the name of a parameter are
-    read. Printed lines name the parameters that differ from the defaults, because the texts of the
-    notebook describe the defaults; the published test sets that are left out since they are not
-    prepared; and, without ``save``, how to keep what follows.
+
+def _can_start(p: TrainingParameters) -> bool:
+    """Whether the training set and the file of weights of a training are on this machine."""
+    from dfnb.papers import backbones  # with torch: notebooks that train nothing need none
+
+    is_file = isinstance(p.pretrained, str) and p.pretrained not in backbones.PACKAGES
+    has_weights = not is_file or (files.home() / p.pretrained).is_file()
+    return bool(p.released) or (is_available(p.train_set, "train", "val") and has_weights)
+
+
+# ---------------------------------------------------------------- what a notebook says
+
+
+def load(notebook: str, namespace: dict[str, Any]) -> Parameters:
+    """The parameters of a notebook: its profile's, and what its reader or papermill changed.
+
+    Printed lines have the values, those that were changed, the published test sets that are left
+    out since they are not prepared and, without ``save``, how to keep what follows.
 
     Args:
         notebook: Name of the notebook, without ``.ipynb``.
-        namespace: Its variables, ``globals()``, among them IPython's ``In``: the source texts of
-            the executed cells.
+        namespace: Its variables, ``globals()``; the parameters are taken out of it.
 
-    Raises :class:`DfnbError` with one sentence; of a paper's notebook also for datasets that nobody
-    knows, for test sets that lack real or fake frames, where no test set is left and, with
-    ``save``, where another run of the report has the name of this one; and as
-    :func:`dfnb.store.reports.is_shown`.
+    Raises :class:`DfnbError` with one sentence; also as :func:`_taken_from`; of a paper's notebook
+    for datasets that nobody knows, for test sets that lack real or fake frames, and where no test
+    set is left; and, with ``save``, for what is no call of the profile that its report comes with.
     """
-    expected = schema(notebook)
-    cells = namespace.get("In", ())
-    names = dict.fromkeys([*_stated_in(cells), *expected.model_fields])  # in the reader's order
-    _refuse_overwritten(cells, namespace)
-    values = {name: namespace[name] for name in names if name in namespace}
-    p = expected.check(values, notebook)
-    described = {**defaults(notebook), "save": p.save, "variant": values.get("variant")}
-    # Of values alone: others may follow from these, such as the input of another backbone.
-    changed = [name for name in values if getattr(p, name) != described.get(name)]
-    if changed and notebook not in ABOUT_ANY_REPORT:
-        text = ", ".join(f"{name} = {getattr(p, name)!r}" for name in changed)
-        print(f"Changed: {text}. The texts describe the defaults.")
-    if isinstance(p, TrainingParameters):
-        check_known([p.train_set], notebook)
-        p = p.model_copy(update={"test_sets": present(p.test_sets, notebook)})
-        check_tested(p.test_sets, notebook)
-        p._changed = _in_words(p, changed)
-    if p.save:
-        p._is_shown = reports.is_shown(p.report, notebook, p.model_dump(mode="json"))
-        if isinstance(p, TrainingParameters):
-            _refuse_taken_name(p)
-    elif isinstance(p, MeasuringParameters) and not reports.has_profile(p.report):
+    given = _taken_from(notebook, namespace)
+    report, save = given.pop("report"), given.pop("save", False)
+    load_of = _of_paper if issubclass(schema(notebook), TrainingParameters) else _of_other
+    p = load_of(notebook, given, report, save)
+    if p.save and reports.has_profile(p.report) and not reports.profile_of(p.report):
+        profiles.keep_copy(p.report)  # it says where pictures of real faces are saved
+    if not p.save and isinstance(p, MeasuringParameters) and not reports.has_profile(p.report):
         print(f"Measures are kept with the scores of {p.report}; save = True keeps figures, too.")
-    else:
+    elif not p.save:
         print("Nothing is kept in a report: save = True with a report of your own does that.")
     return p
 
 
-def _in_words(p: TrainingParameters, changed: Iterable[str]) -> str:
+def _of_paper(
+    notebook: str,
+    given: dict[str, Any],
+    report: str | None,
+    save: bool,
+) -> TrainingParameters:
+    """:func:`load` of a paper's notebook."""
+    coordinates = {name: given.pop(name, default) for name, default in DESCRIBED.items()}
+    call = Call.check({**coordinates, "notebook": notebook}, notebook)
+    profile = profiles.read(call.profile)
+    changes = _changes(notebook, given)
+    report = call.profile if report is None else report
+    p = of_call(call, profile, {**changes, "report": report, "save": save})
+    if p.save and reports.has_profile(p.report):
+        of_report, _ = planned(call.profile, profile, notebook, call.seed)
+        if changes or p.report != call.profile or call not in of_report:
+            _refuse(notebook, p.report)
+        p = of_report[call]
+        first = next(profiles.trainings(call.profile, profile, notebook))
+        p._is_shown = call == first and not p.released  # other calls add scores alone
+    else:
+        variant = "" if call.variant == MAIN else call.variant
+        test_sets = present(p.shown_sets, notebook)
+        p = p.model_copy(update={"variant": variant, "test_sets": test_sets})
+        check_tested(p.test_sets, notebook)
+        p._changed = _in_words(p, changes)
+        p._is_shown = p.save
+    _print(p, changes, call)
+    if changes or coordinates != DESCRIBED:
+        print("The texts describe the defaults.")
+    return p
+
+
+def _in_words(p: TrainingParameters, changes: Collection[str]) -> str:
     """A short name of a run by these changed parameters, such as ``lr 0.0005, schedule step``.
 
     It is without those that belong to the report, and without training set and seed: seeds of one
     name are one detector.
     """
     own = TrainingParameters.model_fields.keys() - {"seen_methods", "frames_per_video"}
-    values = p.model_dump(mode="json")
-    parts = [f"{name} {values[name]}".replace("'", "") for name in changed if name not in own]
-    return textwrap.shorten(", ".join(parts), LONGEST_NAME, placeholder=" …")
+    values = {**dict(p), **p.model_dump(mode="json")}  # lists as lists
+    words = [f"{name} {values[name]}" for name in changes if name not in own]
+    text = ", ".join(words).replace("'", "")
+    return textwrap.shorten(text, LONGEST_NAME, placeholder=" …")
 
 
-def _refuse_taken_name(p: TrainingParameters) -> None:
-    """Raise :class:`DfnbError` where another run of the report has a name of this one.
-
-    That is one of the same paper, training set and seed. A line says where this run gets other
-    names than it has there.
-    """
-    from dfnb.running.measuring import training_of  # with torch
-
-    same_seed = {}  # id -> names and training of each run that may be in the way
-    for path in reports.score_files(files.stored_report(p.report)):
-        about = scores.read_about(path)
-        known = about.record.parameters
-        if (known.paper, known.train_set, known.seed) == (p.paper, p.train_set, p.seed):
-            same_seed[path.stem] = about.variants or [MAIN], known
-    if not same_seed:
-        return
-    training, names = training_of(p), p.variants or [MAIN]
-    for run_id, (known_names, known) in same_seed.items():
-        if run_id == training.id and names != known_names:
-            print(f"{p.report} has this run as {'; '.join(known_names)}: it is renamed there.")
-        elif run_id != training.id and (taken := {*names} & {*known_names}):
-            name = name_of(papers.module(p.paper).PAPER.title, min(taken))
-            raise DfnbError(
-                f"report {p.report} has {name} of seed {p.seed} on {p.train_set} already, "
-                f"{run_id}, and {training.id} has another {_differing(training, known)}: give this "
-                "run a variant that is free, or another report"
-            )
+def _of_other(
+    notebook: str,
+    given: dict[str, Any],
+    report: str,
+    save: bool,
+) -> Parameters:
+    """:func:`load` of a notebook that trains nothing."""
+    changes = _changes(notebook, given)
+    stated = {}
+    is_of_profile = isinstance(report, str) and reports.has_profile(report)
+    if is_of_profile and given:
+        notebooks = profiles.read(report).notebooks
+        stated = notebooks.get(notebook, {})
+        if save and (changes or notebook not in notebooks):
+            _refuse(notebook, report)
+    values = {**stated, **changes, "report": report, "save": save}
+    p = schema(notebook).check(values, notebook)
+    if given:
+        _print(p, changes, report)
+    p._is_shown = p.save
+    return p
 
 
-def _differing(training: Training, known: Training) -> str:
-    """In what a training differs from a stored one, in words."""
-    new, old = (
-        {**values.pop("settings"), **values}
-        for values in (training.model_dump(mode="json"), known.model_dump(mode="json"))
+def _refuse(notebook: str, report: str) -> None:
+    """Raise :class:`DfnbError` for what the profile of a report does not call."""
+    raise DfnbError(
+        f"{notebook}: the report {report} comes with a profile, and this is none of the calls that "
+        f"`dfnb run {report} --dry-run` prints: set report to a name of your own, such as "
+        "my-report, or save to False"
     )
-    own = new.keys() - {"data", "start_weights", "version", "numbers", "code"}
-    differing = [
-        f"{name} ({new[name]}, there {old[name]})"
-        for name in new
-        if name in own and old.get(name, new[name]) != new[name]
+
+
+def _print(p: Parameters, changes: dict[str, Any], call: object) -> None:
+    """Print the values of the parameters of a call, then those that its reader changed."""
+    values = p.model_dump(mode="json", exclude={"report", "save", "paper", "variant", "seed"})
+    names = sorted(values, key=lambda name: name not in TrainingParameters.model_fields)
+    text = ", ".join(f"{name} {values[name]}" for name in names)  # the datasets first
+    print(textwrap.fill(f"{call}: {text}", 100))
+    if changes:
+        print("Changed:", ", ".join(f"{name} = {value!r}" for name, value in changes.items()))
+
+
+def _changes(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What was changed, of the values of a notebook's parameters, by name.
+
+    A parameter that may be None is so by the word none. In a reader's notebook, the values of its
+    cell are no changes.
+    """
+    expected = schema(notebook)
+    is_own = expected.__base__ is Parameters and notebook not in NOTEBOOKS
+    changes = {}
+    for name, value in given.items():
+        field = expected.model_fields[name]
+        if value is not None and not (is_own and value == field.default):
+            is_none = value == "none" and NoneType in get_args(field.annotation)
+            changes[name] = None if is_none else value
+    return changes
+
+
+def _taken_from(notebook: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a notebook by name, which leave its namespace.
+
+    So a line that is deleted in JupyterLab has no effect when its cell was run again, and values of
+    later cells do not matter. Before the first call in a kernel there are no such cells: every
+    plain value is a parameter.
+
+    Raises :class:`DfnbError` for one that is none, so that a mistyped name cannot pass; where the
+    cell of the parameters was not run before; and where it was run after papermill's.
+    """
+    expected = schema(notebook)
+    known = [*expected.model_fields]
+    if issubclass(expected, TrainingParameters):
+        known += DESCRIBED
+    is_first = not any(isinstance(value, Parameters) for value in namespace.values())
+    names = [
+        name
+        for name, value in namespace.items()
+        if name in known or (is_first and isinstance(value, PLAIN) and _is_of_reader(name))
     ]
-    return ", ".join(differing) or "version of its training set, start or code"
+    taken = {name: namespace.pop(name) for name in names}
+    for name in names:
+        if name not in known:
+            raise DfnbError(f"{notebook}: there is no parameter {name!r}{suggestion(name, known)}")
+    if "report" not in taken:
+        raise DfnbError(f"{notebook}: first run the cell above, which has the parameters")
+    cells = [*namespace.get("In", ())]
+    own = [n for n, cell in enumerate(cells) if re.search("^report: ", cell, re.MULTILINE)]
+    injected = [n for n, cell in enumerate(cells) if re.match("# Parameters", cell)]
+    injected = [n for n in injected if n not in own]  # a reader's cell may begin so, too
+    if is_first and injected and own and injected[-1] < own[-1]:
+        raise DfnbError(
+            f"{notebook}: the cell of the parameters has replaced the values of papermill's: give "
+            "it its tag `parameters`, or run papermill's cell last"
+        )
+    return taken
 
 
-def _stated_in(cells: Iterable[str]) -> list[str]:
-    """The names in the cell that papermill injects, then those in the cell of the parameters.
-
-    ``cells`` are the source texts of the executed cells. Of a cell that was executed several times
-    the last text counts: an earlier one may have the mistake that was mended since.
-    """
-    stated, injected = [], []
-    for cell in cells:
-        if cell.startswith("# Parameters"):
-            injected = re.findall(r"^(\w+) = ", cell, re.MULTILINE)
-        elif "report" in annotated(cell):  # every notebook has this parameter
-            stated = annotated(cell)
-    return [*injected, *stated]
-
-
-def _refuse_overwritten(cells: Iterable[str], namespace: Mapping[str, Any]) -> None:
-    """Raise :class:`DfnbError` where a value that papermill injected is not the notebook's.
-
-    As where an editor has lost the tag ``parameters``: papermill then injects its cell above the
-    defaults. ``cells`` are those of :func:`_stated_in`, and ``namespace`` that of :func:`check`.
-    """
-    injected = [cell for cell in cells if cell.startswith("# Parameters")]
-    for assignment in ast.parse(injected[-1]).body if injected else ():
-        name, value = assignment.targets[0].id, ast.literal_eval(assignment.value)
-        if namespace[name] != value:
-            raise DfnbError(
-                f"{name} = {namespace[name]!r} has replaced papermill's {name} = {value!r}: give "
-                "the cell of the defaults its tag `parameters`, or execute papermill's cell last"
-            )
-
-
-def annotated(cell: str) -> dict[str, ast.AnnAssign]:
-    """The annotated assignments of a cell, such as ``seed: int = 0``, by name."""
-    try:
-        statements = ast.parse(cell).body
-    except SyntaxError:  # of a magic command, for example
-        return {}
-    return {
-        each.target.id: each
-        for each in statements
-        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
-    }
-
-
-def defaults(notebook: str) -> dict[str, Any]:
-    """The default parameters of a notebook: those of its own cell."""
-    return dict(schema(notebook).check(stated(notebook), notebook))
-
-
-def stated(notebook: str) -> dict[str, Any]:
-    """The literals in the cell of a notebook that is tagged ``parameters``, by name.
-
-    Raises :class:`DfnbError` where there is none.
-    """
-    statements = annotated(_parameters_cell(notebook))
-    path = files.find(f"notebooks/{notebook}.ipynb")
-    with explained(path, "as a notebook", "restore it"):
-        return {name: ast.literal_eval(each.value) for name, each in statements.items()}
-
-
-def _parameters_cell(notebook: str) -> str:
-    """The source of the cell of a notebook that is tagged ``parameters``.
-
-    Raises :class:`DfnbError` where there is none.
-    """
-    path = files.find(f"notebooks/{notebook}.ipynb")
-    with explained(path, "as a notebook", "restore it"):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        is_parameters = ["parameters" in cell["metadata"].get("tags", []) for cell in cells]
-        return "".join(cells[is_parameters.index(True)]["source"])
+def _is_of_reader(name: str) -> bool:
+    """Whether a name in a kernel may be a reader's: neither IPython's nor papermill's."""
+    return not (name.startswith(("_", "PAPERMILL_")) or name in ("In", "Out"))

@@ -3,7 +3,6 @@
 ::
 
     reports/<name>/profile.yaml                 the profile's entries, if it comes with a profile
-                   calls.json                   the calls of the profile, see dfnb.running.profiles
                    scores/<run id>.parquet      of a run, see dfnb.store.scores
                    records/<run id>.json        says that the run was added
                    records/<notebook>.json      says that a notebook was executed, see finish
@@ -19,7 +18,7 @@ Where a profile has the report's name, the report has what the calls of this pro
 nothing else is saved in it. Any other report is a reader's own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,11 @@ import numpy as np
 from dfnb.store import scores
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition
-from facesets.checks import DfnbError, read_yaml
+from facesets.checks import read_yaml
 from facesets.files import (
     find,
     home,
     locked,
-    read_json,
     report_folder,
     write_bytes,
 )
@@ -113,29 +111,6 @@ def file_name(report: str, name: str, run: StoredRun | None) -> str:
 
 
 # ---------------------------------------------------------------- writing
-
-
-def is_shown(report: str, notebook: str, parameters: Mapping[str, Any]) -> bool:
-    """Whether a notebook with these parameters saves its figures, tables and record in a report.
-
-    In a reader's own report all do. One that comes with a profile has what the last ``dfnb run``
-    planned, ``calls.json``: of a training the run alone, and no two of the others save one file.
-    Raises :class:`DfnbError` for what is not planned.
-    """
-    # What only shows the report makes the same files, whoever calls it.
-    if not has_profile(report) or {*parameters} == READING:
-        return True
-    path = report_folder(report) / "calls.json"
-    planned = read_json(path) if path.exists() else {}
-    for kind in ("shown", "trainings"):
-        calls = [(call["notebook"], call["parameters"]) for call in planned.get(kind, [])]
-        if (notebook, parameters) in calls:
-            return kind == "shown"
-    raise DfnbError(
-        f"the report {report} comes with a profile, and this is none of the calls that `dfnb run "
-        f"{report} --dry-run` prints: set report to a name of your own, such as my-report, or save "
-        "to False"
-    )
 
 
 def keep(

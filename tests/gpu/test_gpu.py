@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import notebooks
 from dfnb import auc, cli, device, papers
 from dfnb.attribution import maps
-from dfnb.running.profiles import calls
+from dfnb.running.planning import plan
 from dfnb.training import scoring, train
 from facesets import embedded, sources
 from facesets.files import read_json
@@ -48,7 +48,7 @@ def run_profile(name, home):
     command = [sys.executable, "-m", "dfnb.cli", *words]
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    planned = calls(name)
+    planned = plan(name)
     for call in planned.shown:
         notebooks.check_executed(home / f"reports/{name}/notebooks/{call.name}.ipynb")
         record = read_json(home / call.record)
@@ -123,7 +123,7 @@ def trained_auc(home):
     os.environ["DFNB_HOME"] = str(home)
     home.mkdir()
     small_dataset(train=48, val=12, test=48)
-    settings = calls("demo").trainings[0].check().settings()
+    settings = plan("demo").trainings[0].parameters.settings()
     changes = {"epochs": 4, "images_per_epoch": None, "precision": "32-true"}
     settings = settings.model_copy(update=changes)
     run = train.train(train.make_training("xception", DATASET, settings))

@@ -38,7 +38,6 @@ from facesets.files import (
     run_folder,
     stored_report,
     write_bytes,
-    write_json,
     write_table,
 )
 from facesets.seeds import rng
@@ -447,23 +446,6 @@ def test_folds_are_one_detector_whose_clips_have_a_place_of_their_own():
         "Baseline, train_set faceforensics-c23",
         "Baseline, train_set faceforensics-c40",
     ]
-
-
-def test_a_report_with_a_profile_has_what_the_calls_of_the_profile_make():
-    parameters = {"report": "smoke", "save": True, "seed": 1}
-    training, shown = [
-        {"notebook": "02", "parameters": {**parameters, "seed": seed}} for seed in (1, 0)
-    ]
-    with pytest.raises(DfnbError, match="none of the calls that `dfnb run smoke --dry-run` prints"):
-        reports.is_shown("smoke", "02", training["parameters"])
-    plan = {"trainings": [training], "shown": [shown]}
-    write_json(report_folder("smoke") / "calls.json", plan)
-    assert not reports.is_shown("smoke", "02", training["parameters"])
-    assert reports.is_shown("smoke", "02", shown["parameters"])
-    with pytest.raises(DfnbError, match="set report to a name of your own, such as my-report"):
-        reports.is_shown("smoke", "02", {**parameters, "seed": 2})
-    assert reports.is_shown("mine", "02", parameters)
-    assert reports.is_shown("smoke", "10", {"report": "smoke", "save": True})
 
 
 def test_two_detectors_never_have_one_name():

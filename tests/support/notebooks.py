@@ -70,6 +70,17 @@ def tags(cell):
     return {*cell.metadata.get("tags", [])}
 
 
+def literals(path):
+    """The values in the cell of the parameters of a notebook."""
+    values = {}
+    for cell in load_notebook_node(str(path)).cells:
+        if "parameters" in tags(cell):
+            for statement in ast.parse(cell.source).body:
+                if isinstance(statement, ast.AnnAssign):
+                    values[statement.target.id] = ast.literal_eval(statement.value)
+    return values
+
+
 def is_prose(cell):
     """Whether a cell is text; that of a study alone is in a code cell with the tag ``text``."""
     return cell.cell_type == "markdown" or "text" in tags(cell)

@@ -2,8 +2,7 @@
 
 import yaml
 
-from dfnb.running import measuring, profiles
-from facesets import files
+from dfnb.running import execution, measuring, parameters, planning, profiles
 
 BASELINE = "02_xception_baseline"
 LOCATE = "04_locate_and_verify"
@@ -34,17 +33,33 @@ def write_profile(home, shared=SHARED, notebooks=None, **more):
 
 
 def planned(name="mine"):
-    """The calls of a profile, written where its notebooks and Snakemake look for them."""
-    calls = profiles.calls(name)
-    path = files.report_folder(name) / "calls.json"
-    files.write_json(path, calls.model_dump(mode="json"))
+    """The plan of a profile whose entries are in its report, as while it runs."""
+    plan = planning.plan(name)
     profiles.keep_copy(name)
-    return calls
+    return plan
 
 
 def trained(name="mine"):
-    """The calls of a profile, after its trainings were done in this process."""
-    calls = planned(name)
-    for call in calls.trainings:
-        measuring.open_or_train(call.check())
-    return calls
+    """The plan of a profile, after its trainings were done in this process."""
+    plan = planned(name)
+    for training in plan.trainings:
+        measuring.open_or_train(training.parameters)
+    return plan
+
+
+def namespace(notebook, **changes):
+    """The variables of a notebook whose cell of parameters was run, with these changes."""
+    expected = parameters.schema(notebook)
+    values = dict.fromkeys(expected.model_fields)
+    if issubclass(expected, parameters.TrainingParameters):
+        del values["paper"]
+        values |= parameters.DESCRIBED
+    else:
+        values["report"] = "study-bed"
+    return {**values, "save": False, **changes}
+
+
+def injected(planned):
+    """What papermill sets in the notebook of a planned call."""
+    call = planned.call
+    return execution.injected(call.profile, call.variant, call.seed, call.fold)
