@@ -289,9 +289,9 @@ def test_a_record_has_the_number_of_threads_and_a_training_keeps_it(new_home, pl
     assert plain.record.environment["threads"] == 1
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         before_loss(patch, xception.Network, 5, interrupt)
-        trained()
+        trained(seed=20)
     monkeypatch.setenv("DFNB_THREADS", "2")
-    resumed = trained()
+    resumed = trained(seed=20)
     assert resumed.record.environment["threads"] == 1
     assert resumed.record.weights_sha256 == plain.record.weights_sha256
     monkeypatch.setenv("DFNB_THREADS", "2")
