@@ -1,12 +1,11 @@
 """Where torch computes, and how: device, worker processes, threads, memory, determinism.
 
-Two environment variables set what belongs to a machine and not to a training: ``DFNB_WORKERS``
-(:func:`workers`) and ``DFNB_THREADS`` (:func:`facesets.records.threads`). All settings are restored
-at the end of each context: importing this module changes nothing.
+Environment variables set what belongs to a machine and not to a training: ``DFNB_DEVICE``,
+``DFNB_WORKERS`` (:func:`workers`) and ``DFNB_THREADS`` (:func:`facesets.records.threads`). All
+settings are restored at the end of each context: importing this module changes nothing.
 """
 
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +16,22 @@ import torch
 
 from facesets.records import threads
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+def _best_device() -> str:
+    """``DFNB_DEVICE``; else a GPU, of NVIDIA (cuda) or Apple (mps), where there is one."""
+    if chosen := os.environ.get("DFNB_DEVICE"):
+        return chosen
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+DEVICE = _best_device()
 
 
 def name() -> str:
-    """The device in words, for messages and records."""
-    return torch.cuda.get_device_name(0) if DEVICE == "cuda" else "CPU"
+    """The device in words, for messages."""
+    return torch.cuda.get_device_name(0) if DEVICE == "cuda" else DEVICE.upper()
 
 
 def workers() -> int:
@@ -32,13 +41,20 @@ def workers() -> int:
     they would compete with the network. The limits of a container, of a Slurm job and of
     workflow/with_gpu.py count, which ``os.cpu_count`` does not know.
     """
-    return int(os.environ.get("DFNB_WORKERS") or (joblib.cpu_count() if DEVICE == "cuda" else 0))
+    return int(os.environ.get("DFNB_WORKERS") or (0 if DEVICE == "cpu" else joblib.cpu_count()))
 
 
-def peak_memory() -> int:
-    """The most bytes so far: of torch's tensors on a GPU, else of the whole process."""
+def peak_memory() -> int | None:
+    """The most bytes so far: of torch's tensors on an NVIDIA GPU, else of the whole process.
+
+    None on Windows, which does not tell it.
+    """
     if DEVICE == "cuda":
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
 
@@ -48,7 +64,7 @@ def emulates_bf16() -> bool:
 
     False on a GPU, and where torch cannot tell: in older versions and on ARM.
     """
-    if DEVICE == "cuda" or not hasattr(torch.cpu, "get_capabilities"):
+    if DEVICE != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return False
     return torch.cpu.get_capabilities().get("avx512_bf16") is False
 
@@ -56,6 +72,8 @@ def emulates_bf16() -> bool:
 @contextmanager
 def fixed_threads() -> Iterator[None]:
     """A context, or a decorator, in which torch uses :func:`threads`, and OpenCV one.
+
+    Inside, a resumed training may choose another number: that of its checkpoint.
 
     OpenCV's threads are stopped here, before any fork, because a forked worker that stops the
     OpenCV threads of its parent hangs.

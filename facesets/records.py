@@ -14,6 +14,8 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
+import joblib
+
 from facesets.checks import explained
 from facesets.files import read_json, sha256, write_json
 
@@ -65,6 +67,8 @@ def _computing() -> dict[str, Any]:
     device = f"cpu ({platform.machine()})"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name(0)
+    elif torch.backends.mps.is_available():
+        device = f"mps ({platform.machine()})"
     return {
         "device": device,
         "capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX512
@@ -73,12 +77,14 @@ def _computing() -> dict[str, Any]:
 
 
 def threads() -> int:
-    """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one.
+    """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one per core.
 
     A sum over several threads is rounded according to their number: another number gives other
-    weights and other last digits of scores. So records have it.
+    weights and other last digits of scores. So records have it, and equal bits are promised for
+    equal numbers alone. ``dfnb run`` gives each of its calls one.
     """
-    return int(os.environ.get("DFNB_THREADS") or 1)
+    # Not os.cpu_count, which does not know the limits of a container or a job.
+    return int(os.environ.get("DFNB_THREADS") or joblib.cpu_count())
 
 
 def commit() -> str:

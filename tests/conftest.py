@@ -49,6 +49,7 @@ def one_thread():
     """Torch as detectors use it; imported here, because what starts the workers needs none."""
     import torch
 
+    os.environ["DFNB_THREADS"] = "1"  # also of the processes that tests start
     torch.set_num_threads(1)
 
 

@@ -289,12 +289,21 @@ def test_a_record_has_the_number_of_threads_and_a_training_keeps_it(new_home, pl
     assert plain.record.environment["threads"] == 1
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         before_loss(patch, xception.Network, 5, interrupt)
-        trained()
+        trained(seed=20)
     monkeypatch.setenv("DFNB_THREADS", "2")
-    with pytest.raises(DfnbError, match="computed with DFNB_THREADS = 1; set it so again"):
-        trained()
+    resumed = trained(seed=20)
+    assert resumed.record.environment["threads"] == 1
+    assert resumed.record.weights_sha256 == plain.record.weights_sha256
+    monkeypatch.setenv("DFNB_THREADS", "2")
     run = trained(seed=1, changes={"images_per_epoch": 16})
     assert run.record.environment["threads"] == 2
+
+
+@pytest.mark.parametrize(("variable", "cores"), [("", 7), ("3", 3)])
+def test_a_training_takes_all_cores_unless_it_is_told_otherwise(variable, cores, monkeypatch):
+    monkeypatch.setenv("DFNB_THREADS", variable)
+    monkeypatch.setattr(records.joblib, "cpu_count", lambda: 7)
+    assert records.threads() == cores
 
 
 def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):

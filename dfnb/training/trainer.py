@@ -7,6 +7,7 @@ mixup from (seed, step), and the checkpoint contains everything else.
 
 import copy
 import math
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -254,7 +255,9 @@ class Trainer:
         progress = self.progress
         last = progress.log[-1] if progress.log else {}
         loss = progress.sums["total"] / progress.step if progress.step else last["loss_total"]
-        text = f"{device.peak_memory() / 2**30:.1f} GiB, loss {loss:.3f}"
+        memory = device.peak_memory()
+        text = f"{memory / 2**30:.1f} GiB, " if memory else ""
+        text += f"loss {loss:.3f}"
         if last:
             text += f", validation AUC {last['validation_auc']:.3f}"
         epoch = progress.epoch + bool(progress.step)
@@ -331,11 +334,9 @@ class Trainer:
             parts = (self.scheduler, *self.optimisers)
             for part, values in zip(parts, state["others"], strict=True):
                 part.load_state_dict(values)
-        if progress.threads != self.progress.threads:
-            raise DfnbError(
-                f"{self.checkpoint} was computed with DFNB_THREADS = {progress.threads}; set it "
-                f"so again, because another number changes the weights, or {remedy}"
-            )
+        # Another number would change the weights: also validation and the record have this one.
+        os.environ["DFNB_THREADS"] = str(progress.threads)
+        torch.set_num_threads(progress.threads)
         self.progress = progress
         self.clock.start -= self.progress.seconds  # so that it counts the processes before, too
         print(f"resumed in epoch {self.progress.epoch + 1}, step {self.progress.step}")
