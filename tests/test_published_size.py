@@ -1,0 +1,28 @@
+"""The papers at published size, by the profile for a GPU; batches are small, and people few."""
+
+import torch
+
+from dfnb.data.loading import EpochSampler, FrameDataset, loader
+from dfnb.running.planning import plan
+from dfnb.training.train import make_training
+from dfnb.training.trainer import few_steps
+from facesets.frames import load_frames, select
+
+IMAGES = 2  # of a batch: the published one of Exposing the Deception has 256
+
+
+def test_the_papers_take_two_steps_of_paper_portraits(own_home):
+    sizes = {}
+    for planned in plan("paper-portraits").trainings:
+        p = planned.parameters
+        changes = {"batch_size": IMAGES, "images_per_epoch": 2 * IMAGES}
+        settings = p.settings().model_copy(update=changes)
+        frames = select(load_frames("smoke-a"), "train")
+        batches = loader(FrameDataset(frames, settings, 0), EpochSampler(frames, settings, 0))
+        training = make_training(p.paper, "smoke-a", settings, 0, None, None)
+        trainer = few_steps(training, frames, batches)
+        sizes[p.paper] = settings.image_size
+        assert trainer.progress.step == 2
+        assert all(weights.isfinite().all() for weights in trainer.network.parameters())
+    assert sizes == {"lae": 256, "locate_and_verify": 299, "exposing_the_deception": 224}
+    assert torch.get_num_threads() == 1
