@@ -53,11 +53,16 @@ def copy_ended(source: Path, target: Path) -> None:
                 files.write_bytes(copy, content)
 
 
-def run(profile: str, clone: Path, checkout: Path, command: tuple[str, ...] = DFNB) -> int:
-    """Run a profile's main trainings in the clone, copy each that ends; returns the exit status."""
+def run(
+    profile: str, clone: Path, checkout: Path, *options: str, command: tuple[str, ...] = DFNB
+) -> int:
+    """Run a profile in the clone, copy each training that ends; returns the exit status.
+
+    ``options`` are those of ``dfnb run``: ``--main`` leaves the variants out.
+    """
     # PYTHONPATH, because the installed package is that of the checkout.
     own = {**os.environ, "DFNB_HOME": str(clone), "PYTHONPATH": str(clone)}
-    arguments = [*command, "run", profile, "--main", "--cores", "1"]
+    arguments = [*command, "run", profile, *options, "--cores", "1"]
     process = subprocess.Popen(arguments, cwd=clone, env=own)
     while process.returncode is None:
         with suppress(subprocess.TimeoutExpired):
@@ -67,7 +72,7 @@ def run(profile: str, clone: Path, checkout: Path, command: tuple[str, ...] = DF
 
 
 def main(profiles: Annotated[list[str], typer.Argument(help="In the order to run them.")]) -> None:
-    """Train the main detectors of PROFILES on one core, in a clone of this commit.
+    """Train PROFILES on one core, in a clone of this commit: main detectors first, then variants.
 
     What has ended is copied to reports/; the same command goes on after an interruption.
     """
@@ -75,7 +80,8 @@ def main(profiles: Annotated[list[str], typer.Argument(help="In the order to run
     os.nice(19)
     with files.locked(CHECKOUT / ".hours"):  # a second process would train the same
         clone = clone_of(CHECKOUT, CHECKOUT / ".hours")
-        failed = [name for name in profiles if run(name, clone, CHECKOUT)]
+        failed = [name for name in profiles if run(name, clone, CHECKOUT, "--main")]
+        failed += [name for name in profiles if run(name, clone, CHECKOUT)]
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}; the reasons are above")
 

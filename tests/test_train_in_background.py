@@ -63,7 +63,8 @@ def test_what_has_ended_is_copied_while_the_rest_trains(checkout, tmp_path, monk
     clone.mkdir()
     stand_in = tmp_path / "stand_in.py"
     stand_in.write_text(f"CHECKOUT = {str(checkout)!r}\n{STAND_IN}")
-    assert hours.run("mine", clone, checkout, (sys.executable, str(stand_in))) == 3
+    command = (sys.executable, str(stand_in))
+    assert hours.run("mine", clone, checkout, "--main", command=command) == 3
     report = checkout / "reports" / "mine"
     copied = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
     ended = ("first", "second")
