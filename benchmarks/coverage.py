@@ -1,4 +1,4 @@
-"""How often the 95 % interval of :func:`dfnb.report.metrics.measure` has the true value in it.
+"""How often the 95 % interval of :func:`dfnb.results.metrics.measure` has the true value in it.
 
     python benchmarks/coverage.py --repetitions 2000 --people 50
 
@@ -14,7 +14,7 @@ import pandas as pd
 import typer
 from scipy.stats import norm
 
-from dfnb.report.metrics import measure
+from dfnb.results.metrics import measure
 from dfnb.statistics import REPLICATES
 from facesets.files import atomic, home
 from facesets.seeds import rng

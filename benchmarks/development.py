@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dfnb.report import maps, measure, scores
-from dfnb.report.detectors import detectors
-from dfnb.report.reading import GAIN
+from dfnb.results import maps, measure, scores
+from dfnb.results.detectors import detectors
+from dfnb.results.reading import GAIN
 from facesets.files import atomic
 from facesets.records import environment
 

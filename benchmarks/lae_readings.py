@@ -33,7 +33,7 @@ from dfnb.data.loading import in_order
 from dfnb.device import DEVICE
 from dfnb.papers import lae
 from dfnb.papers.contract import Batch, outputs_of
-from dfnb.report.detectors import detectors
+from dfnb.results.detectors import detectors
 from dfnb.running.parameters import of_call
 from dfnb.running.profiles import Call, read
 from dfnb.training.progress import bar

@@ -1,7 +1,7 @@
 """Deepfake detection papers, re-implemented in notebooks that run.
 
 For a notebook of your own there are the functions of :mod:`dfnb.library`, which score, and those of
-:mod:`dfnb.report.own`, which measure scores. They are imported when they are first used, because
+:mod:`dfnb.results.own`, which measure scores. They are imported when they are first used, because
 torch and pandas take seconds.
 """
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfnb.library import create_model, list_datasets, list_models, load_dataset, predict
-    from dfnb.report.own import auc, measure
+    from dfnb.results.own import auc, measure
 
     __version__: str
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("dfnb")
     needs_torch = name not in ("auc", "measure")
-    return getattr(import_module("dfnb.library" if needs_torch else "dfnb.report.own"), name)
+    return getattr(import_module("dfnb.library" if needs_torch else "dfnb.results.own"), name)
 
 
 def __dir__() -> list[str]:

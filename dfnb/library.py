@@ -1,7 +1,7 @@
 """Functions for a notebook of your own; ``import dfnb`` offers them as ``dfnb.predict`` etc.
 
 They read the datasets and trained detectors of :func:`facesets.files.home`, and leave torch's
-settings and your model as they are. :mod:`dfnb.report.own` measures scores.
+settings and your model as they are. :mod:`dfnb.results.own` measures scores.
 """
 
 import logging
@@ -27,7 +27,7 @@ from dfnb import device
 from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames, frames_in_memory, to_input
 from dfnb.papers.contract import INPUT
-from dfnb.report.reading import of_file
+from dfnb.results.reading import of_file
 from dfnb.store.runs import TrainingRecord
 from dfnb.store.units import KEYS
 from dfnb.training import scoring

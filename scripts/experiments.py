@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from dfnb.report import detectors, measure, scores, tables
+from dfnb.results import detectors, measure, scores, tables
 from facesets.checks import read_yaml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ def trained(report: str) -> set[str]:
 
 @cache  # several experiments have numbers of one report
 def clean_scores(report: str, level: str) -> pd.DataFrame:
-    """The scores of a report on frames without corruption, see :func:`dfnb.report.scores`."""
+    """The scores of a report on frames without corruption, see :func:`dfnb.results.scores`."""
     table = scores(report, level=level)
     return table[table["corruption"] == ""]
 
@@ -69,7 +69,7 @@ def number(
     method: str = "",
     level: str = "video",
 ) -> pd.DataFrame:
-    """The row of :func:`dfnb.report.measure` for a number; no row if it was not run.
+    """The row of :func:`dfnb.results.measure` for a number; no row if it was not run.
 
     It is a mean over the test sets of a ``place``, such as "cross-dataset". ``minus`` is the
     detector that is subtracted, ``method`` a manipulation method; both are empty where there is

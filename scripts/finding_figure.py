@@ -13,7 +13,7 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator
 
-from dfnb.report import figures
+from dfnb.results import figures
 from facesets.files import atomic
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -39,7 +39,7 @@ def differences(study: str) -> pd.DataFrame:
     Each main detector is compared with the baseline, and each control with the baseline on the same
     seeds. The column ``place`` is "in-dataset" or "cross-dataset", the mean over other datasets;
     ``judged`` says whether a claim on the difference was preregistered and tested;
-    :func:`dfnb.report.measure` explains the others.
+    :func:`dfnb.results.measure` explains the others.
     """
     results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
     claims = results.query("table == 'claims' and against == @BASELINE and p_gain.notna()")

@@ -232,7 +232,7 @@ def sheet() -> None:
     """Draw frames of every method at 224 pixels, without and with their masks."""
     # Here, because the other commands need no torch.
     from dfnb.attribution.pictures import frames_panel, panel_frames
-    from dfnb.report import figures
+    from dfnb.results import figures
 
     figures.style()
     names = ("portraits", "portraits-tasks", "portraits-tasks-unseen")

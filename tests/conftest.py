@@ -112,13 +112,13 @@ def own_home(smoke_home, empty_home):
 def figures_without_a_screen():
     """The backend of matplotlib that opens no window; figures are made for no screen or printer.
 
-    Saved ones have few pixels, and their PDF is empty: tests/report/test_figures.py saves whole
+    Saved ones have few pixels, and their PDF is empty: tests/results/test_figures.py saves whole
     ones.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from dfnb.report import figures
+    from dfnb.results import figures
 
     def savefig(figure, file, format, **options):
         if format == "png":

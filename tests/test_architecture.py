@@ -9,17 +9,17 @@ from graphlib import TopologicalSorter
 import pytest
 
 from dfnb import papers
-from dfnb.report import tables
+from dfnb.results import tables
 
 READERS = (
-    "report.claims",
-    "report.figures",
-    "report.metrics",
-    "report.own",
-    "report.page",
-    "report.published",
-    "report.reading",
-    "report.tables",
+    "results.claims",
+    "results.figures",
+    "results.metrics",
+    "results.own",
+    "results.page",
+    "results.published",
+    "results.reading",
+    "results.tables",
     "store.reports",
 )
 LAYERS = """

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from dfnb.cli import app, commands
 from dfnb.papers import backbones
-from dfnb.report.page import REPORT
+from dfnb.results.page import REPORT
 from dfnb.running import workflow
 from facesets import files, prepare
 from facesets.checks import DfnbError

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 import notebooks
 from dfnb import papers
-from dfnb.report import claims, scores, tables
+from dfnb.results import claims, scores, tables
 from dfnb.training import train
 from facesets import files, published
 from facesets.checks import DfnbError

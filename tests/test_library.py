@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 import dfnb
-from dfnb import library, papers, report
+from dfnb import library, papers, results
 from dfnb.data.loading import StoredFrames
 from dfnb.store import reports
 from dfnb.store.scores import Condition, write
@@ -239,12 +239,12 @@ def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
 def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
     table = dfnb.list_models("*.drawn").set_index("name")
     assert len(table) == 4 and table["weights"].all() and {*table["image_size"]} == {96}
-    scores = report.scores("study-bed").query("corruption == ''")
+    scores = results.scores("study-bed").query("corruption == ''")
     for _, row in table.iterrows():
         seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]
         for place in ("in-dataset", "cross-dataset"):
             rows = seed_30[seed_30["place"] == place]
-            expected = report.measure(rows, "AUC", "detector", mean_over="test_set", replicates=9)
+            expected = results.measure(rows, "AUC", "detector", mean_over="test_set", replicates=9)
             assert row[place] == pytest.approx(expected["value"].item())
 
 
@@ -431,8 +431,8 @@ def test_numbers_are_those_of_the_report(run, dataset):
     tables = {Condition("smoke-b"): noisy}
     about = planted.about(run.record, tables)
     write(reports.score_path(files.report_folder("mine"), run.id), planted.rows(tables), about)
-    scores = report.scores("mine")
-    expected = report.measure(scores, "AUC", "test_set").iloc[0]
+    scores = results.scores("mine")
+    expected = results.measure(scores, "AUC", "test_set").iloc[0]
     number = dfnb.auc(noisy)
     assert number["value"] == expected["value"] < 1
     assert number[["low", "high"]].tolist() == expected[["low", "high"]].tolist()
@@ -575,7 +575,7 @@ def test_all_columns_that_are_missing_are_named_with_those_that_are_there():
     with pytest.raises(DfnbError, match="no column label and no score and no method; it has y, p:"):
         dfnb.measure({"y": [0, 1], "p": [0.2, 0.8]}, by="method")
     with pytest.raises(DfnbError, match="no column label; it has score, a"):
-        report.measure(pd.DataFrame({"score": [0.2, 0.8], "a": 1}), "AUC", "a")
+        results.measure(pd.DataFrame({"score": [0.2, 0.8], "a": 1}), "AUC", "a")
 
 
 # ---------------------------------------------------------------- as it is typed
@@ -621,7 +621,7 @@ def study_home(empty_home, monkeypatch):
     Returns the table of the CSV: a video of the study's test set in each row.
     """
     monkeypatch.chdir(empty_home)
-    frames = report.scores("study-bed", test_sets=["bed"])
+    frames = results.scores("study-bed", test_sets=["bed"])
     table = frames[["video", "label"]].drop_duplicates(ignore_index=True)
     noise = np.random.default_rng(0).normal(size=len(table))
     table["score"] = expit(table["label"] + noise)
@@ -641,9 +641,9 @@ def test_the_python_of_the_documents_works_as_it_is_typed(
     exec("\n".join(python_of(checkout / name)), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     if name == "docs/methods.md":  # pandas alone gives the AUC of the report
-        scores = report.scores("study-bed", test_sets=["bed"])
+        scores = results.scores("study-bed", test_sets=["bed"])
         scores = scores.query("detector == 'Baseline' and seed == 30 and corruption == ''")
-        expected = report.measure(scores, "AUC", "test_set")["value"]
+        expected = results.measure(scores, "AUC", "test_set")["value"]
         assert float(printed) == pytest.approx(expected.item(), abs=1e-9)
     else:
         assert "clusters" in printed and "value" in printed
@@ -676,13 +676,13 @@ def scores_beside(checkout):
 def test_scores_of_another_tool_stand_beside_those_of_a_report(study_home, scores_beside):
     names = scores_beside()
     both = pd.concat([names["scores"], names["my_scores"]])
-    minus = report.measure(both, "AUC", "detector", minus="my tool").set_index("detector")
+    minus = results.measure(both, "AUC", "detector", minus="my tool").set_index("detector")
     own = roc_auc_score(study_home["label"], study_home["score"])
     baseline = both[both["detector"] == "Baseline"]
     theirs = [roc_auc_score(rows["label"], rows["score"]) for _, rows in baseline.groupby("seed")]
     assert len(theirs) == 5 and minus.loc["Baseline", "seeds"] == 5
     assert minus.loc["Baseline", "value"] == pytest.approx(np.mean(theirs) - own)
-    alone = report.measure(both, "AUC", "detector").set_index("detector")
+    alone = results.measure(both, "AUC", "detector").set_index("detector")
     assert alone.loc["my tool", "value"] == pytest.approx(own)
     errors = alone.loc[["Baseline", "my tool"], "error"]
     assert 0 < minus.loc["Baseline", "error"] < 1.1 * (errors**2).sum() ** 0.5  # paired
@@ -712,4 +712,4 @@ def test_a_mistake_in_the_scores_of_another_tool_is_one_sentence(
 def test_scores_of_one_class_are_refused(study_home, scores_beside):
     my_scores = scores_beside()["my_scores"]
     with pytest.raises(DfnbError, match=r"^my-scores.csv lacks real or fake frames"):
-        report.check_scores(my_scores[my_scores["label"] == 1], "my-scores.csv")
+        results.check_scores(my_scores[my_scores["label"] == 1], "my-scores.csv")

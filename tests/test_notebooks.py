@@ -24,8 +24,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import notebooks
-from dfnb import cli, papers
-from dfnb import report as results
+from dfnb import cli, papers, results
 from dfnb.running import measuring, parameters
 from dfnb.training import train
 from facesets import prepare, sources

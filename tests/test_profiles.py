@@ -40,7 +40,7 @@ from profiles import (
 import notebooks
 from dfnb import papers
 from dfnb.papers import backbones, contract
-from dfnb.report import detectors, figures, maps, scores, tables, thresholds
+from dfnb.results import detectors, figures, maps, scores, tables, thresholds
 from dfnb.running import measuring, parameters, planning, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun

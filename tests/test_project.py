@@ -22,7 +22,7 @@ from typer.main import get_command
 import notebooks
 from dfnb import cli, papers
 from dfnb.papers import contract
-from dfnb.report import tables
+from dfnb.results import tables
 from dfnb.running import parameters, profiles
 from facesets import files, sources
 
@@ -420,7 +420,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
     code = "import clips, dfnb, facesets.prepare as prepare; prepare.YuNet = clips.Blobs\n"
     code += "assert dfnb.list_models()['cross-dataset'].notna().sum() == 4\n" + block
-    code += "from dfnb import report; report.scores('study-bed')"
+    code += "from dfnb import report; results.scores('study-bed')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
     call = [sys.executable, "-c", code]
     done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)

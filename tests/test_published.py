@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dfnb import cli
-from dfnb.report import claims
-from dfnb.report.published import datasets_by_source
+from dfnb.results import claims
+from dfnb.results.published import datasets_by_source
 from dfnb.running import measuring, profiles
 from drawnfaces import Delivery, Settings, codecs
 from drawnfaces import videos as filmed

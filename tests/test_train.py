@@ -17,7 +17,7 @@ from networks import recipe
 from safetensors.torch import load_file
 
 import notebooks
-from dfnb import device, papers, report
+from dfnb import device, papers, results
 from dfnb.data import loading
 from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.papers import contract, released_weights, xception
@@ -635,7 +635,7 @@ def test_released_weights_are_scored_and_not_trained(released):
     torch.save({"model": {f"module.{name}": value for name, value in weights.items()}}, file)
     call = plan("mine").trainings[-1]
     run = measuring.open_or_train(call.parameters)
-    stored = report.scores("mine", level="frame").query("test_set == 'smoke-b'")
+    stored = results.scores("mine", level="frame").query("test_set == 'smoke-b'")
     assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
     expected = scoring.predict(network, test_frames, run.settings)["score"]
@@ -685,11 +685,11 @@ def test_the_profile_published_scores_what_its_patterns_match(own_home):
     assert [call.name for call in planned.shown] == ["10_report"] and len(planned.trainings) == 2
     shown, _ = notebooks.execute("10_report", own_home, **profiles.injected(planned.shown[0]))
     assert "Baseline, second" in "".join(shown) and planned.shown[0].done
-    scores = report.scores("mine", level="frame")
+    scores = results.scores("mine", level="frame")
     assert [*scores["detector"].unique()] == ["Baseline, first", "Baseline, second"]
-    limits = report.thresholds("mine")
+    limits = results.thresholds("mine")
     assert limits == {}  # nobody has published one
-    assert report.measure(scores, "false positive rate", "detector", thresholds=limits).empty
+    assert results.measure(scores, "false positive rate", "detector", thresholds=limits).empty
 
 
 # ---------------------------------------------------------------- what a run was made of

@@ -1,7 +1,7 @@
 """How good a map is: does it find the forgery, and does it depend on the decision and the network?
 
-:func:`measure` and :func:`sanity` give one row per forged frame; :mod:`dfnb.report` makes means and
-intervals of them.
+:func:`measure` and :func:`sanity` give one row per forged frame; :mod:`dfnb.results` makes means
+and intervals of them.
 """
 
 from collections.abc import Iterable, Sequence

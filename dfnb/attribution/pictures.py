@@ -17,7 +17,7 @@ from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames
 from dfnb.device import DEVICE
 from dfnb.papers.contract import Network
-from dfnb.report.figures import width
+from dfnb.results.figures import width
 from dfnb.training.runs import Run
 from dfnb.training.scoring import predict
 from facesets import sources

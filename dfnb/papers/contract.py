@@ -65,7 +65,7 @@ class Paper:
 
     title: str  # in tables and figures
     notebook: str  # file name of its notebook, without .ipynb
-    published: str  # its name in published.csv, see dfnb.report.published.numbers
+    published: str  # its name in published.csv, see dfnb.results.published.numbers
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
     # training. None: any change of the file does. tests/test_golden.py finds out who forgets.
     version: PositiveInt | None = None

@@ -104,7 +104,7 @@ def rebuild(report: str, paper: bool = False) -> Path:
     ``paper`` first executes the other notebook that needs nothing but scores, for its figures and
     tables. Raises :class:`DfnbError` as :func:`execute_notebook`.
     """
-    from dfnb.report import page  # it imports pandas
+    from dfnb.results import page  # it imports pandas
 
     folder = files.report_folder(report) / "notebooks"
     for name in [page.COMPARISON, page.REPORT] if paper else [page.REPORT]:

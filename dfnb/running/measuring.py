@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from dfnb.attribution import maps, measures
-from dfnb.report.detectors import detectors
-from dfnb.report.tables import CONTROLS
+from dfnb.results.detectors import detectors
+from dfnb.results.tables import CONTROLS
 from dfnb.running.parameters import (
     AttributionParameters,
     MeasuringParameters,

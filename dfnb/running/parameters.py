@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, create_model, field_validator
 
 from dfnb import papers
-from dfnb.report.detectors import MAIN
+from dfnb.results.detectors import MAIN
 from dfnb.running import profiles
 from dfnb.running.profiles import Call, Profile
 from dfnb.store import reports
@@ -68,7 +68,7 @@ class TrainingParameters(Parameters):
         map_frames: On about so many forged frames of the first test set the run's own maps are
             measured; 0: none.
         variant: The names of the run in its profile, separated by semicolons, see
-            :mod:`dfnb.report.detectors`; empty: it is named by what its reader changed.
+            :mod:`dfnb.results.detectors`; empty: it is named by what its reader changed.
     """
 
     paper: Name

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dfnb import papers
-from dfnb.report import claims
-from dfnb.report.detectors import MAIN, name_of
-from dfnb.report.page import REPORT
+from dfnb.results import claims
+from dfnb.results.detectors import MAIN, name_of
+from dfnb.results.page import REPORT
 from dfnb.running import measuring, parameters, profiles
 from dfnb.running.parameters import Parameters, TrainingParameters
 from dfnb.running.profiles import Call, Profile

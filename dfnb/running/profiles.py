@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from dfnb import papers
-from dfnb.report.detectors import MAIN
+from dfnb.results.detectors import MAIN
 from facesets import files
 from facesets.checks import (
     TITLE,

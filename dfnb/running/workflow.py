@@ -14,7 +14,7 @@ from pathlib import Path
 
 import joblib
 
-from dfnb.report import page
+from dfnb.results import page
 from dfnb.running import measuring, planning, profiles
 from dfnb.running.execution import injected
 from dfnb.running.planning import Plan, Planned

@@ -81,7 +81,7 @@ class About(Closed):
         train_domain: The domain of its training set, see :class:`StoredSet`.
         test_sets: By name, what is kept about each.
         variants: The names under which the report shows the run, see
-            :mod:`dfnb.report.detectors`; none in ``runs/``, and where a reader gave none.
+            :mod:`dfnb.results.detectors`; none in ``runs/``, and where a reader gave none.
     """
 
     record: TrainingRecord
@@ -273,7 +273,7 @@ def check_scores(scores: pd.DataFrame, source: object) -> None:
     Args:
         scores: A row per video or, with the columns ``track`` and ``frame``, per frame. It needs
             the other KEYS and ``score``. A table of several test sets, conditions, detectors or
-            seeds has the columns of :func:`dfnb.report.scores` that tell them apart.
+            seeds has the columns of :func:`dfnb.results.scores` that tell them apart.
         source: What the sentence calls the table, such as the name of its file.
     """
     parts = [name for name in ("detector", "seed", *CONDITION) if name in scores]

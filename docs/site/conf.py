@@ -73,7 +73,7 @@ apidoc_modules = [
     for package in ("dfnb", "drawnfaces")
 ]
 autodoc_member_order = "bysource"
-# A function of dfnb.report is documented in its module, which has the same name.
+# A function of dfnb.results is documented in its module, which has the same name.
 autodoc_default_options = {"ignore-module-all": True}
 napoleon_use_ivar = True  # else an attribute is documented twice, by its class and by itself
 

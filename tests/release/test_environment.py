@@ -56,7 +56,7 @@ def test_the_list_for_conda_is_enough_by_itself(tmp_path):
     where = call(python, "-c", "import dfnb; print(dfnb.__file__)", cwd=tmp_path)
     assert str(CHECKOUT) in where
     assert "faceforensics-c23" in call(python.with_name("dfnb"), "data", cwd=tmp_path)
-    call(python, "-m", "pytest", "tests/report/test_statistics.py", "-q", cwd=CHECKOUT)
+    call(python, "-m", "pytest", "tests/results/test_statistics.py", "-q", cwd=CHECKOUT)
 
 
 def test_the_oldest_versions_run_the_smoke_profile(tmp_path):

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 import drawnfaces
 from dfnb import papers
-from dfnb.report import detectors
+from dfnb.results import detectors
 from facesets import embedded
 from facesets.frames import dataset_record, load_frames
 from facesets.sources import manifest, preset

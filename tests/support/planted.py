@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from dfnb.report.detectors import split
+from dfnb.results.detectors import split
 from dfnb.store import scores
 from dfnb.store.reports import score_path
 from dfnb.store.runs import TrainingRecord

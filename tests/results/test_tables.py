@@ -9,8 +9,8 @@ import planted
 import pytest
 
 import notebooks
-from dfnb import report
-from dfnb.report import tables
+from dfnb import results
+from dfnb.results import tables
 from dfnb.statistics import NAN
 from dfnb.store.scores import Condition
 from facesets.files import report_folder
@@ -28,7 +28,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scores():
-    return report.scores("hand")
+    return results.scores("hand")
 
 
 def test_differences_wholly_outside_a_band_are_named():
@@ -52,7 +52,7 @@ def test_the_main_table_is_in_the_order_of_detectors_and_places(scores):
     table = tables.pivot(numbers)
     assert table.index.tolist() == ["Baseline", "Locate and Verify"]
     assert table.columns.tolist() == ["in-dataset", "cross-dataset"]
-    measured = report.measure(tables.main(scores), "AUC", ["detector", "test_set"])
+    measured = results.measure(tables.main(scores), "AUC", ["detector", "test_set"])
     expected = tables.pivot(measured, columns="test_set")  # the first set is that of training
     assert table.to_numpy().tolist() == expected[[A, B]].to_numpy().tolist()
     assert table.loc["Baseline", "cross-dataset"].startswith(f"{numbers['value'].iloc[-2]:.3f}")
@@ -65,7 +65,7 @@ def test_the_baseline_is_found_by_its_paper():
         name = f"main, lr {lr}"
         planted.write("own", "xception", 0, name, 3, settings=settings, name=f"x-{lr}")
     planted.write("own", "lae", strength=1)
-    scores = report.scores("own")
+    scores = results.scores("own")
     run = scores[scores["paper"] == "lae"].assign(detector="this run")
     both = pd.concat([run, scores[scores["paper"] != "lae"].astype({"detector": str})])
     numbers = tables.minus_baseline(both)
@@ -95,7 +95,7 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
     more = {Condition("smoke-b"): planted.table("smoke-b")}
     planted.write("gaps", "xception", more=more)
     planted.write("gaps", "locate_and_verify")
-    scores = report.scores("gaps")
+    scores = results.scores("gaps")
     table = tables.pivot(tables.by_place(tables.main(scores)))
     assert table["cross-dataset"].tolist()[1] == "–" != table["cross-dataset"].tolist()[0]
     printed = capsys.readouterr().out
@@ -105,7 +105,7 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
 def test_a_test_set_in_no_mean_has_a_place_of_its_own():
     more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
     planted.write("aside", "xception", more=more)
-    scores = tables.main(report.scores("aside"))
+    scores = tables.main(results.scores("aside"))
     places = ["in-dataset", "cross-dataset", "photographs", "tasks-unseen"]
     assert tables.by_place(scores)["place"].tolist() == places
     kept = tables.test_sets("aside")["in the mean"].to_dict()
@@ -178,7 +178,7 @@ def test_a_run_under_two_names_is_no_variant_of_itself():
         planted.write("twice", "xception", seed, more=same)
         planted.write("twice", "xception", seed, "copies: the same", more=same)
         planted.write("twice", "xception", seed, "copies: other", strength=3)
-    numbers = tables.variants(report.scores("twice"))
+    numbers = tables.variants(results.scores("twice"))
     assert {*numbers["detector"]} == {"Baseline, copies: other"} and len(numbers)
 
 
@@ -187,16 +187,16 @@ def test_a_mean_over_a_part_of_the_other_datasets_is_not_called_across():
     planted.write("parts", "xception", more={Condition("synth-c"): planted.table("synth-c")})
     more = {Condition("synth-c"): planted.table("synth-c", key="other")}
     planted.write("parts", "xception", 0, "training set: other", more=more, train_set=B)
-    numbers = tables.variants(report.scores("parts"))
+    numbers = tables.variants(results.scores("parts"))
     assert numbers["place"].tolist() == ["synth-c"]
     assert numbers["of_sets"].tolist() == [("synth-c",)]
 
 
 def shares(maps):
     """What the cell of the report's notebook measures of these maps."""
-    results = SimpleNamespace(maps=lambda _: maps, measure=report.measure)
+    own = SimpleNamespace(maps=lambda _: maps, measure=results.measure)
     p = SimpleNamespace(report="hand")
-    return notebooks.cells("_report", "shares", results=results, p=p, scores=maps)["looks"]
+    return notebooks.cells("_report", "shares", results=own, p=p, scores=maps)["looks"]
 
 
 def sanity(maps):
@@ -206,7 +206,7 @@ def sanity(maps):
 
 def test_the_sanity_check_says_how_alike_maps_of_random_networks_are():
     """An estimate with its interval and the seeds; no verdict."""
-    table = sanity(report.maps("hand"))
+    table = sanity(results.maps("hand"))
     assert table.index.tolist() == ["Grad-CAM", "shape", "edges"] and "verdict" not in table
     assert table["value"].tolist() == pytest.approx([0.1, 0.9, 0.1], abs=0.01)
     assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
@@ -218,7 +218,7 @@ def test_the_sanity_check_says_how_alike_maps_of_random_networks_are():
 
 def test_random_networks_are_resampled_with_people():
     """Three draws that differ widely decide less than three that agree."""
-    maps = report.maps("hand")
+    maps = results.maps("hand")
     spread = maps.assign(**{"random 1": maps["random 1"] + 0.6, "random 2": maps["random 2"] - 0.1})
     table = sanity(spread)
     assert table.loc["Grad-CAM", "value"] == pytest.approx(0.1 + 0.5 / 3, abs=0.01)
@@ -226,7 +226,7 @@ def test_random_networks_are_resampled_with_people():
 
 
 def test_pairs_with_a_blank_map_are_counted_and_have_no_correlation():
-    maps = report.maps("hand")
+    maps = results.maps("hand")
     is_shape = maps["map"] == "shape"
     maps["random 3"] = maps["random 3"].where(~is_shape)
     is_edges = maps["map"] == "edges"
@@ -242,7 +242,7 @@ def test_pairs_with_a_blank_map_are_counted_and_have_no_correlation():
 
 
 def test_a_map_with_negative_values_is_checked_twice():
-    maps = report.maps("hand")
+    maps = results.maps("hand")
     is_shape = maps["map"] == "shape"
     signed = {f"signed {draw}": (maps["random 1"] - 0.95).where(is_shape) for draw in (1, 2)}
     table = sanity(maps.assign(**signed))
@@ -252,13 +252,13 @@ def test_a_map_with_negative_values_is_checked_twice():
 
 
 def test_maps_are_shown_beside_their_check_whatever_it_says():
-    table = tables.pivot(shares(report.maps("hand")), ["detector", "map", "test_set"], "metric")
+    table = tables.pivot(shares(results.maps("hand")), ["detector", "map", "test_set"], "metric")
     of_baseline = table.loc["Baseline"]
     assert of_baseline.index.tolist() == [(name, A) for name in ("Grad-CAM", "shape")]
     assert table.columns.tolist() == [tables.TITLES[name] for name in ("energy", "constant energy")]
     control = table.loc[(tables.NO_NETWORK, "edges", A)]
     assert control["relevance mass in the mask"].startswith("0.898")
-    assert tables.pivot(shares(report.maps("hand").head(0))).empty
+    assert tables.pivot(shares(results.maps("hand").head(0))).empty
 
 
 def test_trainings_in_tables():
@@ -266,7 +266,7 @@ def test_trainings_in_tables():
     numbers = compared.loc["Baseline", ["images", "seconds", "seeds", "device"]]
     assert numbers.tolist() == [200, 1, 2, "cpu"]
     assert compared.loc["Baseline", "network"] == "small, 96 px"
-    deviations = tables.deviations(report.detectors("hand")[0].runs[0])
+    deviations = tables.deviations(results.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]
     assert "lr" not in deviations.index
     assert deviations.loc["initial weights", "this run"] == "random weights"
@@ -294,13 +294,13 @@ def test_crops_that_train_and_test_share_are_said_where_they_are_known(capsys):
     """Two trainings: of one it is known for both test sets, of the other for the second alone."""
     for seed, known in enumerate(({A: 7, B: 0}, {A: None, B: 0})):
         planted.write("leaky", "xception", seed, shared=known)
-    report.scores("leaky")
+    results.scores("leaky")
     leak = f"7 of 90 frames of {A} are also in the training set {A}, pixel by pixel"
     assert capsys.readouterr().out.count(leak) == 1
 
 
 def test_many_methods_are_rows(scores):
-    numbers = report.measure(tables.main(scores), "AUC", ["detector", "test_set", "method"])
+    numbers = results.measure(tables.main(scores), "AUC", ["detector", "test_set", "method"])
     table = tables.pivot(numbers, ["detector", "test_set"], "method")
     assert table.columns.tolist() == ["swap", "warp"]
     many = [numbers.assign(method=numbers["method"].astype(str) + str(i)) for i in range(7)]

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from dfnb.report.tables import tex
+from dfnb.results.tables import tex
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from facesets.files import write_bytes
@@ -299,12 +299,12 @@ def forest(
     """A forest plot: each value with its interval, and one grey dot per seed below it.
 
     Args:
-        numbers: Of :func:`dfnb.report.metrics.measure`, all of one metric, unless ``across`` is
+        numbers: Of :func:`dfnb.results.metrics.measure`, all of one metric, unless ``across`` is
             "metric". Where their ``minus`` is not the same in all panels, the values of ``across``
             should say what is subtracted.
         by_seed: The same numbers with a row per seed; None draws no dots.
         across: There is one panel per value of this column, such as ``place`` of
-            :func:`dfnb.report.reading.scores`; each panel has one line per detector.
+            :func:`dfnb.results.reading.scores`; each panel has one line per detector.
         material: Of differences: a band from -material to material is grey; 0: none.
     """
     lines = list(numbers["detector"].unique())

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from dfnb.report import detectors, measure
-from dfnb.report.reading import GAIN, maps, scores, thresholds
-from dfnb.report.tables import by_place
+from dfnb.results import detectors, measure
+from dfnb.results.reading import GAIN, maps, scores, thresholds
+from dfnb.results.tables import by_place
 from dfnb.store import reports
 from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun

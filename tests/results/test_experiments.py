@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dfnb import papers
-from dfnb.report import measure, scores
+from dfnb.results import measure, scores
 from dfnb.running import profiles
 from facesets.checks import read_yaml
 

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import notebooks
-from dfnb.report import figures
-from dfnb.report.metrics import Trainings, measure
+from dfnb.results import figures
+from dfnb.results.metrics import Trainings, measure
 from dfnb.store.runs import StoredRun
 from facesets.files import report_folder
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dfnb.report import metrics
+from dfnb.results import metrics
 from dfnb.store.units import DEFAULTS, UNITS, as_table, per_video
 from facesets.checks import DfnbError
 
@@ -31,7 +31,7 @@ def measure(
             people must have one value of ``cluster``, by which intervals are made; without it each
             video is its own, and a warning says so. ``detector``, ``seed`` and any other column may
             group the rows.
-        metric: AUC, EER, accuracy, a column or a function, see :func:`dfnb.report.measure`, as for
+        metric: AUC, EER, accuracy, a column or a function, see :func:`dfnb.results.measure`, as for
             the rest and for the table that is returned.
         by: The columns that name a group.
         mean_over: Columns whose values are averaged.

@@ -9,10 +9,10 @@ from functools import cache
 
 import pandas as pd
 
-from dfnb.report.detectors import MAIN, Detector, detectors
-from dfnb.report.metrics import measure
-from dfnb.report.reading import Level, scores
-from dfnb.report.tables import cells
+from dfnb.results.detectors import MAIN, Detector, detectors
+from dfnb.results.metrics import measure
+from dfnb.results.reading import Level, scores
+from dfnb.results.tables import cells
 from facesets.files import find
 from facesets.sources import manifest, published_names
 

@@ -6,7 +6,7 @@ import pandas as pd
 import planted
 import pytest
 
-from dfnb.report import published
+from dfnb.results import published
 from dfnb.store.scores import Condition
 from facesets.files import find
 

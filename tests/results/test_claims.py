@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy.stats import t
 
-from dfnb import papers, report
-from dfnb.report import claims
+from dfnb import papers, results
+from dfnb.results import claims
 from dfnb.running import measuring, profiles
 from dfnb.store.reports import profile_of, score_path
 from dfnb.store.scores import Condition, read_about, write
@@ -266,7 +266,7 @@ def test_of_a_report_it_is_listed_and_counts(judge, change, problem):
 
 def test_a_detector_that_lacks_a_registered_seed_is_in_no_table(judge, capsys):
     judge({"seeds": [0, 1, 2, 3, 4]}, {"detector": "Baseline", "against": "", "seeds": [0, 9]})
-    table = report.scores("demo")
+    table = results.scores("demo")
     kept = claims.complete("demo", table)
     assert {*kept["detector"]} == {"LAE"} and {*table["detector"]} == {"LAE", "Baseline"}
     assert "Baseline is left out until all seeds of its claims are in." in capsys.readouterr().out
@@ -312,7 +312,7 @@ def outlines(report_name):
     """The scores of a report without most of their rows, but with all that claims may name."""
     found = {}
     for level in ("video", "frame"):
-        table = report.scores(report_name, level=level)
+        table = results.scores(report_name, level=level)
         table = table[~table["test_set"].astype(str).str.contains("world-(?!01)")]
         table = table.assign(energy=table["energy"].notna().map({True: 1.0, False: np.nan}))
         names = ["detector", "paper", "seed", "test_set", "place", "method", "corruption", "energy"]
@@ -356,9 +356,9 @@ def test_a_paper_that_has_left_is_read_and_judged_by_what_is_stored(committed, c
     """By the name in its records. Its claims are in Holm's family; nothing opens its weights."""
     title, paper = "Self-Blended Images", "self_blended_images"
     assert paper not in papers.modules()
-    (detector,) = [each for each in report.detectors("study-bed") if each.paper == paper]
+    (detector,) = [each for each in results.detectors("study-bed") if each.paper == paper]
     assert detector.name == title and [run.seed for run in detector.runs] == [30, 31, 32, 33, 34]
-    table = report.scores("study-bed")
+    table = results.scores("study-bed")
     assert table.query("detector == @title")["test_set"].nunique() == 26
     judged = claims.judge("study-bed", video=table).set_index("id")
     assert judged.loc["sbi-unseen-reshape", "verdict"] == "undecided"

@@ -11,9 +11,9 @@ import yaml
 from numpy import nan
 
 import notebooks
-from dfnb import report, statistics
-from dfnb.report import claims, reading, tables
-from dfnb.report.metrics import Trainings
+from dfnb import results, statistics
+from dfnb.results import claims, reading, tables
+from dfnb.results.metrics import Trainings
 from dfnb.statistics import NAN
 from dfnb.store.scores import Condition
 from facesets import files
@@ -67,7 +67,7 @@ def home(tmp_path_factory):
         patch.setenv("DFNB_HOME", str(folder))
         for module in (claims, statistics):
             patch.setattr(module, "REPLICATES", 20)
-        patch.setattr(tables, "measure", partial(report.measure, replicates=20))
+        patch.setattr(tables, "measure", partial(results.measure, replicates=20))
         planted.write_all("hand")
         for seed in (2, 3, 4):  # a detector of three seeds, with maps of its first
             located = {Condition(name): planted.table(name).assign(pixel_ap=0.4) for name in (A, B)}
@@ -114,17 +114,17 @@ def rows_of(table, number, **also):
 
 def kinds():
     """By kind of table: its numbers, and what gives the scores that a number is of."""
-    every = report.scores("hand")
+    every = results.scores("hand")
     scores = every[every["corruption"] == ""]
     corrupted = every[every["corruption"] != ""]
     main = tables.main(scores)
-    frames = report.scores("hand", level="frame").query("corruption == ''")
-    maps = report.maps("hand")
+    frames = results.scores("hand", level="frame").query("corruption == ''")
+    maps = results.maps("hand")
     located = maps[~maps["sanity"]]
     by = ["detector", "map", "test_set"]
     averaged = notebooks.cells("_report", "averaged")["averaged"]
-    few = partial(report.measure, replicates=20)
-    limits = {"thresholds": report.thresholds("hand")}
+    few = partial(results.measure, replicates=20)
+    limits = {"thresholds": results.thresholds("hand")}
     of_scores = partial(rows_of, scores)
     three = pd.concat(
         [main.astype({"detector": str}), averaged(main[main["detector"] == "Baseline"])]

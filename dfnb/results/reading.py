@@ -1,6 +1,6 @@
 """The scores of a report as one table, and those of this run beside it.
 
-Which runs are a detector: :mod:`dfnb.report.detectors`; how scores are stored:
+Which runs are a detector: :mod:`dfnb.results.detectors`; how scores are stored:
 :mod:`dfnb.store.scores`.
 """
 
@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api.types import union_categoricals
 from scipy.special import expit
 
-from dfnb.report.detectors import FOLD, THIS_RUN, Detector, detectors
+from dfnb.results.detectors import FOLD, THIS_RUN, Detector, detectors
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
@@ -196,7 +196,7 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
 def gaps(scores: pd.DataFrame) -> list[str]:
     """A sentence for each main detector that lacks test sets of the cross-dataset mean.
 
-    :func:`dfnb.report.metrics.measure` has no mean for it where another detector has more of them.
+    :func:`dfnb.results.metrics.measure` has no mean for it where another detector has more of them.
     ``scores`` are those of :func:`scores`.
     """
     main = scores[(scores["ablation"] == "") & (scores["corruption"] == "")]

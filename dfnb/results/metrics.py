@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from dfnb import statistics
-from dfnb.report.detectors import FOLD
-from dfnb.report.reading import DIFFERENCES
+from dfnb.results.detectors import FOLD
+from dfnb.results.reading import DIFFERENCES
 from dfnb.statistics import NAN, REPLICATES, Array
 from dfnb.store.units import KEY, as_table
 from facesets.checks import DfnbError, suggestion
@@ -119,7 +119,7 @@ def measure(
 
     Args:
         scores: A table for :func:`dfnb.store.units.as_table`, such as that of
-            :func:`dfnb.report.reading.scores` or ``maps``: each row is a unit.
+            :func:`dfnb.results.reading.scores` or ``maps``: each row is a unit.
         metric: One of :data:`METRICS`, computed from ``score`` or, where RANKED, ``log_odds``; or
             the name of a column, whose mean is taken over the units that have a value. Measures of
             masks and maps have none for real frames, so these are left out. Or a function
@@ -140,7 +140,7 @@ def measure(
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
             must be in ``by`` or ``mean_over``. Compared are the units of one KEY that both sides
             have at a seed, unless the columns are a part of the KEY.
-        thresholds: Of :func:`dfnb.report.reading.thresholds`, for a metric WITH_THRESHOLD.
+        thresholds: Of :func:`dfnb.results.reading.thresholds`, for a metric WITH_THRESHOLD.
         replicates: Of the bootstrap. With 1,000 the standard error itself has an error of 4 %,
             which is too much for the p of a claim, which is compared with a limit.
 
@@ -230,7 +230,7 @@ def _refuse_unknown(
         if value not in known and len(scores):
             raise DfnbError(f"there is no {name} {value!r}{suggestion(str(value), known)}")
     if metric in WITH_THRESHOLD and thresholds is None:
-        raise DfnbError(f"{metric} needs thresholds: pass those of report.thresholds(NAME)")
+        raise DfnbError(f"{metric} needs thresholds: pass those of results.thresholds(NAME)")
 
 
 def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.DataFrame:
@@ -240,7 +240,7 @@ def above_original(scores: pd.DataFrame, originals: Mapping[str, str]) -> pd.Dat
     test set, .5 for a tie, else 0; NaN for real videos and without the original.
 
     Args:
-        scores: Rows of :func:`dfnb.report.reading.scores` of videos.
+        scores: Rows of :func:`dfnb.results.reading.scores` of videos.
         originals: The original's name by that of the fake.
     """
     keys = ["detector", "seed", "test_set", "video"]

@@ -11,7 +11,7 @@ from scipy.special import expit
 from scipy.stats import sem, t
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from dfnb.report.metrics import (
+from dfnb.results.metrics import (
     ACCURACY,
     AT_THRESHOLD,
     CALLED,
@@ -21,7 +21,7 @@ from dfnb.report.metrics import (
     above_original,
     measure,
 )
-from dfnb.report.reading import GAIN
+from dfnb.results.reading import GAIN
 from dfnb.statistics import REPLICATES, cluster_weights, draws
 from facesets.checks import DfnbError
 from facesets.seeds import rng

@@ -11,8 +11,8 @@ from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
 
-from dfnb import report
-from dfnb.report import page
+from dfnb import results
+from dfnb.results import page
 from dfnb.running import execution
 from facesets.checks import DfnbError
 from facesets.files import report_folder
@@ -122,7 +122,7 @@ def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
     cells = [
         v4.new_markdown_cell("# A report"),
         v4.new_code_cell('report = ""\nsave = False', metadata={"tags": ["parameters"]}),
-        v4.new_code_cell("from dfnb import report as results"),
+        v4.new_code_cell("from dfnb import results"),
         v4.new_code_cell('results.measure(results.scores(report), "AUC", "test_set")'),
     ]
     small = empty_home / "notebooks" / f"{page.REPORT}.ipynb"
@@ -133,6 +133,6 @@ def test_a_report_is_made_from_its_scores_to_the_page(empty_home):
     assert not LOADS.search(text) and "measure(" not in text
     executed = report_folder("hand") / "notebooks" / small.name
     assert str(empty_home) not in text + executed.read_text(encoding="utf-8")
-    videos = report.scores("hand").query("test_set == @A")
+    videos = results.scores("hand").query("test_set == @A")
     auc = roc_auc_score(videos["label"], videos["score"])
     assert f"<td>{auc:.6f}</td>" in text

@@ -1,7 +1,7 @@
 """What the papers claim, and whether the scores of a report support it.
 
 The claims are in ``data_manifest/claims/``, whose README explains the fields and the rule of each
-verdict. Published figures are in :mod:`dfnb.report.published`.
+verdict. Published figures are in :mod:`dfnb.results.published`.
 """
 
 import sys
@@ -15,8 +15,8 @@ from pydantic import Field, model_validator
 from scipy.special import stdtrit
 
 from dfnb import statistics
-from dfnb.report.metrics import FEWEST_SEEDS, FEWEST_SETS, METRICS, NUMBER, Thresholds, measure
-from dfnb.report.reading import Level, scores, thresholds
+from dfnb.results.metrics import FEWEST_SEEDS, FEWEST_SETS, METRICS, NUMBER, Thresholds, measure
+from dfnb.results.reading import Level, scores, thresholds
 from dfnb.statistics import NAN, holm, p_above
 from dfnb.store.reports import profile_of
 from facesets.checks import Closed, DfnbError, Name, read_yaml, suggestion
@@ -235,7 +235,7 @@ def judge(
         A row per claim and place (a test set, "in-dataset" or "cross-dataset"): the fields of
         :class:`Claim` but ``sets``, with ``says`` as ``claim``; ``on``, the place; ``registered``,
         the day when they were written down; the number, as of
-        :func:`dfnb.report.metrics.measure`, NaN where the claim is not judged; ``p_gain``,
+        :func:`dfnb.results.metrics.measure`, NaN where the claim is not judged; ``p_gain``,
         ``p_worse`` and ``p_small_gain``, corrected by Holm's rule for all registered claims;
         ``detectable``, the least difference that would have been shown with the probability POWER
         at the first step of this rule; and the ``verdict``. Perhaps no row.

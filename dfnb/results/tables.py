@@ -1,4 +1,4 @@
-"""The tables of a report: calls of :func:`dfnb.report.metrics.measure`, and how they are printed.
+"""The tables of a report: calls of :func:`dfnb.results.metrics.measure`, and how they are printed.
 
 Numbers stay numbers until :func:`pivot` formats them. Nothing here computes a metric, runs a
 network or reads a dataset.
@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from dfnb.report import reading
-from dfnb.report.detectors import FOLD, MAIN, THIS_RUN, detectors
-from dfnb.report.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
+from dfnb.results import reading
+from dfnb.results.detectors import FOLD, MAIN, THIS_RUN, detectors
+from dfnb.results.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from facesets.files import write_bytes
@@ -44,7 +44,7 @@ MOST_COLUMNS = 12  # of a table; with more, as of forty manipulation methods, th
 def main(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of main detectors, of the frames as they are.
 
-    ``scores`` are those of :func:`dfnb.report.reading.scores`. A main detector is a paper's own
+    ``scores`` are those of :func:`dfnb.results.reading.scores`. A main detector is a paper's own
     training, not a variant of an ablation.
     """
     return scores[(scores["ablation"] == "") & (scores["corruption"] == "")]
@@ -60,7 +60,7 @@ def by_place(
     """The table of :func:`measure` at each ``place`` of the scores, with the column ``place``.
 
     Each number is a mean over the test sets of a place and over ``mean_over``. ``place`` is that of
-    :func:`dfnb.report.reading.scores`. The rows of each metric follow those of the one before it.
+    :func:`dfnb.results.reading.scores`. The rows of each metric follow those of the one before it.
 
     Args:
         scores: Those of :func:`measure`.
@@ -161,7 +161,7 @@ def variants(scores: pd.DataFrame) -> pd.DataFrame:
 def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The sanity check by detector and map: how alike maps are to those of random networks.
 
-    ``maps`` are those of :func:`dfnb.report.reading.maps`, measured by
+    ``maps`` are those of :func:`dfnb.results.reading.maps`, measured by
     :func:`dfnb.attribution.measures.sanity`. A map with negative values has a second row: with them
     it has WITH_SIGN after its name. All is of the first training of each detector, which
     notebook 08 compares. The columns are those of :func:`measure`, and
@@ -380,7 +380,7 @@ def _seeds_text(seeds: Sequence[int]) -> str:
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """The claims as text; beside a tested one, what difference it would probably have shown.
 
-    ``judged`` is the table of :func:`dfnb.report.claims.judge`.
+    ``judged`` is the table of :func:`dfnb.results.claims.judge`.
     """
     p_values = {name: judged[name].map(p_text) for name in ("p_gain", "p_worse")}
     detectable = judged["detectable"].map("{:.3f}".format).where(judged["p_gain"].notna(), "–")
@@ -522,7 +522,7 @@ def save(
 
     Args:
         table: Of :func:`pivot` or :func:`listed`, for example.
-        about: The numbers of :func:`dfnb.report.metrics.measure` from which the texts were made:
+        about: The numbers of :func:`dfnb.results.metrics.measure` from which the texts were made:
             the CSV has them, and the table is :func:`described` by them. Of a table without such
             numbers, its caption.
         folder: Of the report, as a notebook's ``p.folder``. None: nothing is saved.
