@@ -26,7 +26,7 @@ LAYERS = """
 device statistics
 store
 data
-report
+results
 papers
 training
 attribution
@@ -187,23 +187,28 @@ def test_nothing_is_unpickled_and_only_downloads_are_unpacked(checkout):
                 assert called != "torch.load" or options["weights_only"] == "True", path
 
 
-def test_a_detector_is_trained_and_scored_without_what_windows_lacks(tmp_path):
+def test_a_detector_is_trained_and_scored_without_what_windows_lacks(tmp_path, checkout):
     """As by the commands of .github/workflows/ci.yml there, and by a notebook.
 
     In a home without files of locks: without fcntl, filelock takes one that is there for locked.
     """
     lacking = ["fcntl", "grp", "pwd", "resource", "termios"]
+    support = str(checkout / "tests" / "support")
     code = f"""
 import sys
+import warnings
+warnings.simplefilter("ignore")  # filelock says what it lacks
+sys.path.append({support!r})
 sys.modules.update(dict.fromkeys({lacking}))
 from typer.testing import CliRunner
 from dfnb import cli
-from dfnb.papers import contract, module
+from dfnb.papers import module
 from dfnb.training import scoring, train
+from networks import small_settings
 for command in (["doctor"], ["data"], ["synth", "smoke-a"]):
     result = CliRunner().invoke(cli.commands, command)
     assert result.exit_code == 0, result.output
-settings = contract.small(module("xception"), epochs=1, images_per_epoch=16, batch_size=8)
+settings = small_settings(module("xception"), epochs=1, images_per_epoch=16, batch_size=8)
 run = train.train(train.make_training("xception", "smoke-a", settings, 0, None, None))
 assert len(scoring.score(run, "smoke-a"))
 """

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from dfnb import papers, results
 from dfnb.results import claims
-from dfnb.running import measuring, profiles
+from dfnb.running import measuring, planning
 from dfnb.store.reports import profile_of, score_path
 from dfnb.store.scores import Condition, read_about, write
 from dfnb.training.runs import Run
@@ -368,7 +368,7 @@ def test_a_paper_that_has_left_is_read_and_judged_by_what_is_stored(committed, c
     assert title not in measuring.first_runs("study-bed")
     with pytest.raises(DfnbError, match=f"there is no paper '{paper}'"):
         first.network()
-    profiles.calls("study-bed")
+    planning.plan("study-bed")
     said = capsys.readouterr().err
     assert f"claims-bed, claim sbi-across: the paper {paper} is not here" in said
 
