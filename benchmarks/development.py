@@ -38,7 +38,8 @@ def table() -> pd.DataFrame:
     by_video, by_frame = scores(REPORT), maps(REPORT)
     own = by_frame[~by_frame["sanity"]].assign(dataset=by_frame["test_set"])
     # One word for the four worlds, whose mean is shown.
-    by_video = by_video.assign(dataset=by_video["place"].replace("cross-dataset", "four worlds"))
+    place = by_video["place"].astype(str).replace("cross-dataset", "four worlds")
+    by_video = by_video.assign(dataset=place)
     parts = []
     for minus in ("", "Baseline"):
         options = {"mean_over": "test_set", "minus": minus or ()}
