@@ -57,7 +57,7 @@ def table() -> pd.DataFrame:
         for _, rows in by_video.groupby("dataset"):  # apart: a mean is over equally many sets
             parts.append(measure(rows, "AUC", by=["detector", "dataset"], **options))
         parts.append(measure(own, GAIN, by=["detector", "dataset", "map"], **options))
-    return pd.concat(parts, ignore_index=True)[NUMBERS]
+    return pd.concat(parts, ignore_index=True)[[*NAMES, *NUMBERS]]
 
 
 def main() -> None:
