@@ -18,18 +18,8 @@ from facesets.records import environment
 
 OUT = Path("reports/benchmarks/development.csv")
 REPORT = "development"
-NUMBERS = [
-    "detector",
-    "map",
-    "dataset",
-    "metric",
-    "minus",
-    "value",
-    "low",
-    "high",
-    "seeds",
-    "clusters",
-]
+NAMES = ["detector", "map", "dataset", "metric", "minus"]
+NUMBERS = ["value", "low", "high", "seeds", "clusters"]
 
 
 def costs() -> pd.DataFrame:
