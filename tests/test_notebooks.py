@@ -258,7 +258,7 @@ def test_a_report_of_two_detectors_is_measured_and_shown_without_save(own, monke
         notebooks.execute("02_xception_baseline", own, **parameters)
     monkeypatch.setenv("DFNB_HOME", str(own))
     plain = "Baseline, epochs 1, images_per_epoch 64, precision 32-true"
-    assert [each.name for each in results.detectors("two")][1] == plain
+    assert plain in [each.name for each in results.detectors("two")]
     few = {**FEW, "08_attribution": {**FEW["08_attribution"], "other_maps": ["edges"]}}
     for name in TABULATING:
         shown, names = notebooks.execute(name, own, **few.get(name, {}), **report)

@@ -100,7 +100,7 @@ def test_a_committed_study_counted_again(checkout, frames, results):
 
 def test_the_frames_of_a_committed_study_counted_again(checkout, frames, results, monkeypatch):
     """The share of real frames above the threshold, and the AUC of frames, which no table has."""
-    from dfnb import results  # what is tested here
+    from dfnb.results import measure, scores  # what is tested here
 
     monkeypatch.setenv("DFNB_HOME", str(checkout))
     real = frames[frames["label"] == 0]
@@ -112,7 +112,7 @@ def test_the_frames_of_a_committed_study_counted_again(checkout, frames, results
     for row in alarms.itertuples():
         assert mean[row.detector, row.place] == pytest.approx(row.value, abs=1e-9)
     again = aucs(frames, "log_odds")  # of which some give the same P, rounded
-    numbers = results.measure(results.scores(STUDY, level="frame"), "AUC", KEYS, replicates=2)
+    numbers = measure(scores(STUDY, level="frame"), "AUC", KEYS, replicates=2)
     assert len(numbers) == len(again) == 30 * 13
     for row in numbers.itertuples():
         assert again[row.detector, row.seed, row.test_set] == pytest.approx(row.value, abs=1e-9)
