@@ -131,7 +131,10 @@ def small(name):
 
 
 def printed_commands():
-    """The papermill commands in notebooks and documents, each once: (notebook, parameters)."""
+    """The papermill commands in notebooks and documents: (notebook, parameters).
+
+    Of those that are the same at the sizes of a test, but for seed and report, the first.
+    """
     documents = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")]
     texts = [path.read_text("utf-8") for path in sorted(documents)]
     for path in sorted(CHECKOUT.glob("notebooks/*.ipynb")):
@@ -142,7 +145,9 @@ def printed_commands():
     once = LOOP_OF_SHELL.sub(lambda loop: loop[3].replace(f"${loop[1]}", loop[2]), "\n".join(texts))
     for notebook, options in COMMAND.findall(once):
         changes = parameters_of(options)
-        found[f"{notebook}-{changes}"] = (notebook, changes)
+        same = {*TINY, "representation_epochs", "seed", "report", "save"}
+        key = {name: value for name, value in changes.items() if name not in same}
+        found.setdefault(f"{notebook}-{key}", (notebook, changes))
     return found
 
 
