@@ -14,19 +14,9 @@ import cv2
 import joblib
 import torch
 
-from facesets.records import threads
+from facesets.records import device, threads
 
-
-def _best_device() -> str:
-    """``DFNB_DEVICE``; else a GPU, of NVIDIA (cuda) or Apple (mps), where there is one."""
-    if chosen := os.environ.get("DFNB_DEVICE"):
-        return chosen
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-DEVICE = _best_device()
+DEVICE = device()
 
 
 def name() -> str:

@@ -64,16 +64,24 @@ def _computing() -> dict[str, Any]:
     """Where torch computes, and with how many threads."""
     import torch
 
-    device = f"cpu ({platform.machine()})"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name(0)
-    elif torch.backends.mps.is_available():
-        device = f"mps ({platform.machine()})"
+    kind = device()
+    is_nvidia = kind == "cuda"
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name(0) if is_nvidia else f"{kind} ({platform.machine()})",
         "capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX512
         "threads": threads(),  # of a network on a CPU: they decide how sums are rounded
     }
+
+
+def device() -> str:
+    """Where networks compute: ``DFNB_DEVICE``, else the first there is of cuda, mps and cpu."""
+    import torch
+
+    if chosen := os.environ.get("DFNB_DEVICE"):
+        return chosen
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def threads() -> int:

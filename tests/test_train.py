@@ -306,6 +306,15 @@ def test_a_training_takes_all_cores_unless_it_is_told_otherwise(variable, cores,
     assert records.threads() == cores
 
 
+@pytest.mark.parametrize(("variable", "has_mps", "kind"), [("", True, "mps"), ("cpu", True, "cpu")])
+def test_a_record_has_the_device_that_computes(variable, has_mps, kind, monkeypatch):
+    monkeypatch.setenv("DFNB_DEVICE", variable)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: variable == "cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
+    assert records.device() == kind
+    assert records.environment()["device"].startswith(f"{kind} (")
+
+
 def test_a_float64_step_has_the_numbers_of_this_version(tmp_path):
     """Where this fails on purpose, raise ``train.NUMBERS``: trainings have other weights now."""
     table = toy.table(tmp_path)
