@@ -3,12 +3,13 @@
 #
 #     sh scripts/on_gpu.sh WHEELS OUT [PROFILE]
 #
-# WHEELS is a folder with the wheels that such a machine lacks, made where there is a network:
-#     pip download --no-deps -d WHEELS -r scripts/on_gpu.txt -c requirements.lock
+# WHEELS is a folder with the wheels that such a machine lacks, about 95 MB, made where there is a network for its Python, here 3.12:
+#     pip download --no-deps --python-version 3.12 -d WHEELS -r scripts/on_gpu.txt -c requirements.lock
 # What the profile leaves is copied to OUT: scores, records, tables and executed notebooks.
 set -eu
 wheels=$1 out=$2 profile=${3:-gpu-portraits}
-python -m pip install --quiet --no-index --no-deps "$wheels"/*.whl
+# Not all are wheels: setuptools, which torch brings, builds what is not.
+python -m pip install --quiet --no-index --no-deps --no-build-isolation "$wheels"/*
 export PYTHONPATH="$PWD" DFNB_WORKERS="${DFNB_WORKERS:-14}"
 python -m pytest -q tests/gpu -k published_networks
 status=0
