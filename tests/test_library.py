@@ -70,7 +70,7 @@ def run(own_home):
     facts = {"weights_sha256": digest, "faces": faces_of("smoke-b")}
     record = planted.record("xception", 0, values, **facts)
     files.write_json(folder / "record.json", record.model_dump())
-    return Run.open("untrained-s0")
+    return Run.find("untrained-s0")
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_scores_by_hand_by_predict_and_of_a_notebook_are_equal(dataset, name):
     model = dfnb.create_model(name)
     scores = dfnb.predict(model, dataset)["score"]
     np.testing.assert_allclose(by_hand(model, dataset), scores, atol=1e-5)
-    run = Run.open(model.info["id"])
+    run = Run.find(model.info["id"])
     assert scores.tolist() == scoring.score(run, "smoke-b")["score"].tolist()
     assert model.info["faces"] == run.record.faces and not model.training
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}

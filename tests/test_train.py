@@ -257,8 +257,7 @@ def test_damaged_checkpoints_and_weights_are_refused(new_home, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(DfnbError, match="is missing or is not what the record describes"):
         run.network()
-    with pytest.raises(DfnbError, match="there is no finished run 'unknown'; known are"):
-        Run.open("unknown")
+    assert Run.find("unknown") is None
 
 
 def test_threads_change_no_weights_and_stay_as_they_were(new_home, plain):
@@ -526,7 +525,7 @@ def test_the_chosen_epoch_is_the_best_on_validation_or_the_last(home, plain, mon
 
 def test_a_phase_before_is_trained_once_and_started_from(new_home, monkeypatch):
     run = trained("lae", changes={"epochs": 1}, frames_per_video=1)
-    first = Run.open(run.record.start)
+    first = Run.find(run.record.start)
     assert first.settings == run.settings.before() and first.record.start is None
     assert run.record.images_seen == first.record.images_seen + 32
     assert first.record.n == run.record.n == {"train": 32, "val": 16}
@@ -713,7 +712,7 @@ def test_a_run_is_compared_with_what_is_asked_for(own_home):
         content = run.record.model_copy(update=changes).model_dump(mode="json")
         content["parameters"]["code"] = ""  # as earlier records have it
         write_json(run.folder / "record.json", content)
-        return Run.of(training)
+        return Run.find(training)
 
     assert opened().training == training
     # A default of the paper was another one, which its id does not have.

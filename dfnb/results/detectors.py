@@ -1,26 +1,27 @@
 """The detectors of a report: which of its runs belong together, and what tables call them.
 
-A run has the names that its parameter ``variant`` gives it: ``main``, the detector of its paper;
-``modules: without CMCE``, an ablation and its variant; ``ResNet-50``, a detector beside the
-papers'. Without any it is ``main``, too, with what its reader changed: ``main, lr 0.0005``.
+A run has the names that the parameter ``variant`` of its calls gives it: ``main``, the detector of
+its paper; ``modules: without CMCE``, an ablation and its variant; ``ResNet-50``, a detector beside
+the papers'. Runs of one name are one detector where they differ in their seed alone; else what
+differs between them is in the names of their detectors: ``Baseline, lr 0.0005``.
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from operator import attrgetter
-from pathlib import Path
-from typing import NamedTuple
+from collections import Counter
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from dfnb.store import scores
 from dfnb.store.reports import score_files
 from dfnb.store.runs import StoredRun
-from facesets.checks import DfnbError
 from facesets.files import stored_report
 
 FOLD = r"-fold-\d+$"  # how the name of a fold of a cross-fitted dataset ends
 MAIN = "main"  # a paper's own detector; of an ablation, what its other variants are compared with
 THIS_RUN = "this run"  # the name of the detector whose notebook is open
+# What tells detectors apart without standing in their names, because no reader could read it.
+DIGESTS = ("data", "start_weights", "version", "numbers")
 
 
 class Detector(NamedTuple):
@@ -35,52 +36,34 @@ class Detector(NamedTuple):
     is_beside: bool = False  # whether it stands beside the papers' own, as ResNet-50 does
 
 
-def is_main(name: str) -> bool:
-    """Whether a run is called ``main``, perhaps with what was changed; "": it has no name."""
-    return name in ("", MAIN) or name.startswith(f"{MAIN}, ")
-
-
 def split(name: str) -> tuple[str, str]:
     """Ablation and variant of a run's name such as ``modules: without CMCE``.
 
     The ablation is empty for a main detector, such as ``ResNet-50``; so is the variant of MAIN.
     """
-    if is_main(name):
-        return "", ""
     ablation, colon, variant = name.partition(": ")
-    return (ablation, variant) if colon else ("", name)
+    return (ablation, variant) if colon else ("", "" if name == MAIN else name)
 
 
 def name_of(title: str, name: str) -> str:
     """What tables call a detector of the paper ``title`` whose runs have this name."""
-    if is_main(name):
-        return ", ".join(filter(None, [title, name.partition(", ")[2]]))
+    if name == MAIN:
+        return title
     return f"{title}, {name}" if split(name)[0] else name
 
 
 def detectors(report: str) -> list[Detector]:
     """The detectors of a report: main ones in the order of their notebooks, then variants.
 
-    Where two would have one name in tables, each has the end of the id of its first run there: they
-    have one seed, for example, or a variant of two papers' notebooks. Raises :class:`DfnbError`
-    when main detectors that are named by ``variant`` have different training sets.
+    Where two would have one name in tables, each has the end of the id of its first run there:
+    variants of two papers' notebooks, or runs that only :data:`DIGESTS` tell apart.
     """
-    folder = stored_report(report)
-    run_names = {}  # run -> the names under which it is shown
-    for path in score_files(folder):
-        about = scores.read_about(path)
-        run_names[StoredRun(path.stem, about.record)] = about.variants or [""]
-    train_sets = pooled_train_sets(run_names)
-    groups = defaultdict(list)
-    for run, names in run_names.items():
-        for name in names:
-            groups[_key(run, name, train_sets[run])].append(run)
-    _check_train_sets(folder, groups)
-    mains = {key.train_set for key in groups if not key.is_ablation}
+    rows = _table_of_runs(report)
+    order = ["is_ablation", "notebook", "ablation", "is_beside", "name"]
     found = [
-        _detector(key, runs, len(mains) > 1)
-        for key in sorted(groups)
-        for runs in _once_per_seed(groups[key])
+        detector
+        for _, of_name in (rows.groupby(order) if len(rows) else ())
+        for detector in _detectors_of_name(of_name)
     ]
     count = Counter(each.name for each in found)
     return [
@@ -91,79 +74,75 @@ def detectors(report: str) -> list[Detector]:
     ]
 
 
-class _Key(NamedTuple):
-    """What identifies and sorts a detector."""
-
-    is_ablation: bool
-    notebook: str
-    ablation: str
-    is_beside: bool
-    name: str
-    train_set: str
-    settings: str  # of runs whose reader gave no name; else empty
-
-
-def _key(run: StoredRun, name: str, train_set: str) -> _Key:
-    """The detector of a run by one of its names; ``train_set`` is the pooled one."""
-    ablation, variant = split(name)
-    # Nobody said that runs without a name are one detector: their settings must be the same.
-    settings = _without_seed(run) if is_main(name) and name != MAIN else ""
-    is_beside = bool(variant) and not ablation
-    notebook = run.record.detector.notebook
-    return _Key(bool(ablation), notebook, ablation, is_beside, name, train_set, settings)
+def _table_of_runs(report: str) -> pd.DataFrame:
+    """A row per run of a report and name of it: its place in a table, and what was trained."""
+    rows = []
+    for path in score_files(stored_report(report)):
+        about = scores.read_about(path)
+        run = StoredRun(path.stem, about.record)
+        for name in about.variants or [MAIN]:
+            ablation, variant = split(name)
+            place = {
+                "is_ablation": bool(ablation),
+                "notebook": run.record.detector.notebook,
+                "ablation": ablation,
+                "is_beside": bool(variant) and not ablation,
+                "name": name,
+            }
+            rows.append({"run": run, **place, "trained": _facts(run)})
+    table = pd.DataFrame(rows)
+    return table.assign(train_set=_pooled_train_sets(table["run"])) if rows else table
 
 
-def _detector(key: _Key, runs: Sequence[StoredRun], names_train_set: bool) -> Detector:
-    """The detector of these runs; ``names_train_set``: where its reader gave no name."""
-    name = name_of(runs[0].record.detector.title, key.name)
-    name += f", train_set {key.train_set}" if key.settings and names_train_set else ""
-    paper, variant = runs[0].parameters.paper, split(key.name)[1] if key.is_ablation else ""
-    return Detector(name, paper, key.ablation, variant, key.train_set, tuple(runs), key.is_beside)
+def _facts(run: StoredRun) -> dict[str, str]:
+    """What was trained but for the seed, by name: settings, and what else identifies it."""
+    own = {"seed", "train_set", "settings"}
+    values: dict[str, Any] = {**run.parameters.model_dump(exclude=own), **run.parameters.settings}
+    return {name: str(value).replace("'", "") for name, value in values.items()}
 
 
-def _check_train_sets(folder: Path, groups: Iterable[_Key]) -> None:
-    """Raise :class:`DfnbError` where named main detectors differ in their training sets."""
-    named = {key.train_set for key in groups if not key.is_ablation and not key.settings}
-    if len(named) > 1:
-        raise DfnbError(
-            f"{folder} has main detectors of several training sets, {', '.join(sorted(named))}; "
-            "give each a report of its own"
-        )
-
-
-def _once_per_seed(runs: Sequence[StoredRun]) -> list[list[StoredRun]]:
-    """The runs of one name as detectors: together, but for those whose seed another one has, too.
-
-    Each fold of a dataset has its own run of a seed. Others may differ in the version of their
-    training set, for example. Together, metrics would take the scores of both for those of one
-    training.
-    """
-    training = attrgetter("seed", "train_set")
-    count = Counter(map(training, runs))
-    ordered = sorted(runs, key=training)
-    together = [run for run in ordered if count[training(run)] == 1]
-    return [*filter(None, [together]), *([run] for run in ordered if count[training(run)] > 1)]
-
-
-def _without_seed(run: StoredRun) -> str:
-    """What identifies a run among those of its paper and training set, but for the seed."""
-    # Without ``data``, the identity of the training set: another seed may draw another set.
-    options = run.parameters.model_dump(mode="json", exclude={"train_set", "seed", "data"})
-    return repr(sorted(options.items()))
-
-
-def pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
+def _pooled_train_sets(runs: pd.Series) -> pd.Series:
     """The training set of each run, under one name where each seed or fold has its own.
 
     It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
     seed 31, and ``hidf-sample-fold-{fold}`` for the folds of a cross-fitted dataset. A single set
     that happens to end so is a set like any other.
     """
-    own_sets = defaultdict(set)  # name with {seed} or {fold} -> the training sets it stands for
-    pooled = {}
-    for run in runs:
-        of_fold = re.sub(FOLD, "-fold-{fold}", run.train_set)
-        pooled[run] = re.sub(rf"(?<=-){run.seed}$", "{seed}", of_fold)
-    for run, name in pooled.items():
-        own_sets[name].add(run.train_set)
-    return {run: name if len(own_sets[name]) > 1 else run.train_set for run, name in pooled.items()}
+    own = runs.map(lambda run: run.train_set)
+    pooled = runs.map(
+        lambda run: re.sub(
+            rf"(?<=-){run.seed}$", "{seed}", re.sub(FOLD, "-fold-{fold}", run.train_set)
+        )
+    )
+    return pooled.where(own.groupby(pooled).transform("nunique") > 1, own)
+
+
+def _detectors_of_name(rows: pd.DataFrame) -> list[Detector]:
+    """The detectors whose runs have one name: one for all runs that differ in their seed alone."""
+    facts = pd.DataFrame([*rows["trained"]], index=rows.index)
+    facts.insert(0, "train_set", rows["train_set"])
+    own_set = rows["run"].map(lambda run: run.train_set)
+    # Each seed's own set has other data; only two versions of one set are two things to train on.
+    versions = facts.groupby(own_set)["data"].transform("nunique")
+    facts["data"] = facts["data"].where(versions > 1, "")
+    # nunique ignores NaN: a setting that is newer than one of the runs is no difference.
+    differ = [name for name in facts if facts[name].nunique() > 1]
+    found = []
+    for _, same in facts.fillna("").groupby(differ or "train_set"):
+        runs = sorted(rows.loc[same.index, "run"], key=lambda run: (run.seed, run.train_set))
+        first = rows.loc[same.index[0]]
+        name = name_of(runs[0].record.detector.title, first["name"])
+        words = [f"{key} {same[key].iloc[0]}" for key in differ if key not in DIGESTS]
+        variant = split(first["name"])[1] if first["is_ablation"] else ""
+        found.append(
+            Detector(
+                ", ".join([name, *words]),
+                runs[0].parameters.paper,
+                first["ablation"],
+                variant,
+                first["train_set"],
+                tuple(runs),
+                bool(first["is_beside"]),
+            )
+        )
+    return found

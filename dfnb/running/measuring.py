@@ -41,7 +41,7 @@ def open_or_train(p: TrainingParameters) -> Run:
     Raises as :func:`dfnb.training.train.train` and :func:`ensure_scores`.
     """
     training = training_of(p)
-    run = Run.of(training)
+    run = Run.find(training)
     if run is None or not run.has_weights:
         if not p.released:  # such weights need no training set
             print("No finished run has these parameters: it is trained now.")
@@ -60,7 +60,7 @@ def scored(p: TrainingParameters) -> Run | None:
     They may be copies in another report: then the weights need not be on this machine. Without
     them no map can be measured, and none is missed. None: something is missing.
     """
-    run = Run.of(training_of(p))
+    run = Run.find(training_of(p))
     if run is None:
         return None
     lacks = missing(run, p.report, _conditions(p, run), Counts(frames=p.map_frames))

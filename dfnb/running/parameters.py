@@ -28,7 +28,6 @@ from facesets.sources import check_known, check_tested, is_available, present
 
 Names = Annotated[list[Name], Field(min_length=1)]
 
-LONGEST_NAME = 60  # letters of a run's name by what was changed
 # The call of the cell of a paper's notebook, which its texts describe.
 DESCRIBED = {"profile": "study-bed", "variant": MAIN, "seed": 30, "fold": 0}
 PLAIN = (str, int, float, list, tuple, dict, NoneType)  # the types of parameters
@@ -68,7 +67,7 @@ class TrainingParameters(Parameters):
         map_frames: On about so many forged frames of the first test set the run's own maps are
             measured; 0: none.
         variant: The names of the run in its profile, separated by semicolons, see
-            :mod:`dfnb.results.detectors`; empty: it is named by what its reader changed.
+            :mod:`dfnb.results.detectors`; empty: it is the main one.
     """
 
     paper: Name
@@ -79,14 +78,12 @@ class TrainingParameters(Parameters):
     test_sets: Names
     map_frames: NonNegativeInt = 0
     variant: str = ""
-    _changed: str = PrivateAttr("")  # what its reader changed of the training, in words
     _shown_sets: list[str] = PrivateAttr([])  # of the profile
 
     @property
     def variants(self) -> list[str]:
         """The names under which the report shows the run; none: it is the main one."""
-        names = self.variant.split("; ") if self.variant else []
-        return [f"{name}, {self._changed}" for name in names or [MAIN]] if self._changed else names
+        return self.variant.split("; ") if self.variant else []
 
     @property
     def shown_sets(self) -> list[str]:
@@ -345,25 +342,11 @@ def _of_paper(
         test_sets = present(p.shown_sets, notebook)
         p = p.model_copy(update={"variant": variant, "test_sets": test_sets})
         check_tested(p.test_sets, notebook)
-        p._changed = _in_words(p, changes)
         p._is_shown = p.save
     _print(p, changes, call)
     if changes or coordinates != DESCRIBED:
         print("The texts describe the defaults.")
     return p
-
-
-def _in_words(p: TrainingParameters, changes: Collection[str]) -> str:
-    """A short name of a run by these changed parameters, such as ``lr 0.0005, schedule step``.
-
-    It is without those that belong to the report, and without training set and seed: seeds of one
-    name are one detector.
-    """
-    own = TrainingParameters.model_fields.keys() - {"seen_methods", "frames_per_video"}
-    values = {**dict(p), **p.model_dump(mode="json")}  # lists as lists
-    words = [f"{name} {values[name]}" for name in changes if name not in own]
-    text = ", ".join(words).replace("'", "")
-    return textwrap.shorten(text, LONGEST_NAME, placeholder=" …")
 
 
 def _of_other(

@@ -53,8 +53,8 @@ class Training(Closed, Generic[Settings], extra="ignore"):
 
         The hash is of everything, but of the settings only those that differ from their defaults.
         So a setting that is added to :class:`dfnb.papers.contract.Settings` renames no run that
-        leaves it at its default. Nor does a changed default: :meth:`dfnb.training.runs.Run.of` sees
-        it.
+        leaves it at its default. Nor does a changed default, which
+        :meth:`dfnb.training.runs.Run.find` sees.
         """
         changed = self.settings.model_dump(mode="json", exclude_defaults=True)
         others = self.model_dump(exclude={"settings"})

@@ -15,8 +15,8 @@ import pandas as pd
 
 from dfnb import papers
 from dfnb.store.runs import StoredRun, Training, TrainingRecord
-from facesets.checks import DfnbError, suggestion
-from facesets.files import dataset_folder, home, in_reports, read_metadata, run_folder, sha256
+from facesets.checks import DfnbError
+from facesets.files import dataset_folder, in_reports, read_metadata, run_folder, sha256
 from facesets.frames import data_identity, load_frames, mean_mask, select, thinned
 from facesets.records import read_record
 
@@ -28,54 +28,21 @@ class Run(StoredRun):
     """A finished training; :meth:`network` loads its weights where they are on this machine."""
 
     @classmethod
-    def find(cls, run_id: str) -> "Run | None":
-        """The finished run with an id, see :meth:`open`; None where there is none.
+    def find(cls, which: str | Training) -> "Run | None":
+        """The finished run with an id, or of a training; None where there is none.
 
         ``runs/`` and several reports may have it, also trained again on another machine, to other
         weights. The first record whose weights are on this machine is taken, or else the first.
+
+        Raises :class:`DfnbError` where the training asks for other settings than those of the run,
+        as after a change of a default: the id does not have them.
         """
-        first = None
-        for content in _records(run_id):
-            run = cls(run_id, TrainingRecord.check(content, f"the record of {run_id}"))
-            if run.has_weights:
-                return run
-            first = first or run
-        return first
-
-    @classmethod
-    def of(cls, training: Training) -> "Run | None":
-        """The finished run of a training; None where there is none.
-
-        Raises :class:`DfnbError` where it was trained with other settings than those of the
-        training, as after a change of a default: its id does not have them.
-        """
-        run = cls.find(training.id)
-        if run is None:
-            return None
-        file = papers.module(training.paper).__file__
-        stored = run.parameters.settings
-        for name, asked in training.settings.model_dump(mode="json").items():
-            if stored.get(name, asked) != asked:  # a setting that is newer than the run is absent
-                raise DfnbError(
-                    f"{run.id} was trained with {name} = {stored[name]!r}, and {asked!r} is asked "
-                    f"for, because a default has changed since; raise version in PAPER of {file}, "
-                    "and it is trained under another id"
-                )
-        return run
-
-    @classmethod
-    def open(cls, run_id: str) -> "Run":
-        """The run with an id, from ``runs/``, or else from the record in a report's score file.
-
-        Raises :class:`DfnbError`, which suggests the nearest ids, when there is no such run or it
-        is not finished.
-        """
-        run = cls.find(run_id)
-        if run is None:
-            trained_here = [path.parent.name for path in home().glob("runs/*/record.json")]
-            of_reports = [path.stem for path in in_reports("scores/[!.]*.parquet")]
-            ids = dict.fromkeys([*sorted(trained_here), *of_reports])  # each id once
-            raise DfnbError(f"there is no finished run {run_id!r}{suggestion(run_id, ids)}")
+        run_id = which if isinstance(which, str) else which.id
+        name = f"the record of {run_id}"
+        found = [cls(run_id, TrainingRecord.check(each, name)) for each in _records(run_id)]
+        run = next((each for each in found if each.has_weights), next(iter(found), None))
+        if run is not None and isinstance(which, Training):
+            _check_defaults(run, which)
         return run
 
     @property
@@ -168,6 +135,18 @@ class Run(StoredRun):
         if not fingerprints:
             return False
         return data_identity(record, ("train", "val")) == self.parameters.data
+
+
+def _check_defaults(run: Run, training: Training) -> None:
+    """Raise :class:`DfnbError` where the run was trained with other settings than the training."""
+    stored = run.parameters.settings
+    for name, asked in training.settings.model_dump(mode="json").items():
+        if stored.get(name, asked) != asked:  # a setting that is newer than the run is absent
+            raise DfnbError(
+                f"{run.id} was trained with {name} = {stored[name]!r}, and {asked!r} is asked for, "
+                "because a default has changed since; raise version in PAPER of "
+                f"{papers.module(training.paper).__file__}, and it is trained under another id"
+            )
 
 
 def frames_of(training: Training, split: str) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def train(training: Training) -> Run:
             if before is not None:
                 start = train(training.model_copy(update={"settings": before}))
             fit(folder, training, visible_splits(training, start), start)
-    return Run.of(training)
+    return Run.find(training)
 
 
 def make_training(
