@@ -432,7 +432,7 @@ def trained(precision: str, epochs: int) -> dict[str, Any]:
     seconds = time.monotonic() - started
     frames = select(load_frames(TRAIN_SET), "test")
     network = run.network().to(DEVICE)
-    result = auc(scoring.predict(network, frames, settings))
+    result = auc(scoring.predict_frames(network, frames, settings))
     return {
         "train_s": round(seconds, 2),
         "images_per_s": round(run.record.images_seen / run.record.wall_s, 2),

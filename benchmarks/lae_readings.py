@@ -38,7 +38,7 @@ from dfnb.running.parameters import of_call
 from dfnb.running.profiles import Call, read
 from dfnb.training.progress import bar
 from dfnb.training.runs import with_weights
-from dfnb.training.scoring import predict
+from dfnb.training.scoring import predict_frames
 from dfnb.training.train import make_training
 from dfnb.training.trainer import Trainer
 from facesets import sources
@@ -170,7 +170,7 @@ def measured(
     frames = select(load_frames(dataset), split, methods)
     training_frames = select(load_frames(dataset), "train", methods)
     constant = mean_mask(training_frames)
-    table = predict(network, frames, network.settings, constant=constant)
+    table = predict_frames(network, frames, network.settings, constant=constant)
     table = table.dropna(subset="pixel_ap")  # forged frames
     gains = (table["pixel_ap"] - table["constant pixel_ap"]).groupby(table["cluster"]).mean()
     half = t.ppf(0.975, len(gains) - 1) * gains.sem()

@@ -15,7 +15,7 @@ import pandas as pd
 
 import dfnb
 from dfnb.running.measuring import first_runs
-from dfnb.training.scoring import predict
+from dfnb.training.scoring import predict_frames
 from drawnfaces import codecs
 from facesets.files import atomic
 from facesets.frames import read_crop
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     tables = []
     for name, run in first_runs("demo").items():
         for treatment, read in {"as made": read_crop, ALIKE: handled_alike}.items():
-            scores = predict(run.network(), frames, run.settings, read, locate=False)
+            scores = predict_frames(run.network(), frames, run.settings, read, locate=False)
             about = {"detector": name, "treatment": treatment, "seed": run.seed}
             tables.append(scores.assign(test_set=DATASET, **about))
     scores = pd.concat(tables, ignore_index=True)

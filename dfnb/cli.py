@@ -193,18 +193,18 @@ def fetch(
     signal.signal(signal.SIGINT, _stop)
     from facesets import fetch, published
 
-    dataset = published.load(name)
+    dataset = published.load_manifest(name)
     if not dataset.fetch:
         raise DfnbError(f"{name} cannot be downloaded by a command; access: {dataset.access}")
     source = fetch.source_of(dataset.fetch, part, name)
     size = files.size_in_words(source.bytes)
     typer.echo(f"{name}: {size}\naccess: {dataset.access}\nterms: {dataset.terms}")
-    accepted = fetch.folder_of(name) / ".accepted"  # the terms that were accepted
+    accepted = fetch.download_folder(name) / ".accepted"  # the terms that were accepted
     if not accepted.exists() or accepted.read_text(encoding="utf-8") != dataset.terms:
         if not yes:
             _ask(f"Do you accept these terms, and download {size}?", name)
         files.write_bytes(accepted, dataset.terms.encode())
-    typer.echo(f"{fetch.fetch(name, source, part)} is complete; next: dfnb prepare {name}")
+    typer.echo(f"{fetch.fetch_dataset(name, source, part)} is complete; next: dfnb prepare {name}")
 
 
 def _ask(question: str, name: str) -> None:
@@ -278,12 +278,12 @@ def prepare(
     values = {}
     missing = []  # sentences about what is missing or left out
     if source in [*sources.published_names(), *sources.broken_names()]:
-        values.update(published.load(source).prepare)  # the settings of its manifest
+        values.update(published.load_manifest(source).prepare)  # the settings of its manifest
         folder = root or published.default_root(source)  # in which the videos are found
         videos, missing = published.scan(source, folder)
     else:
         folder = Path(source) if Path(source).is_dir() else None
-        videos = _videos(Path(source), root)
+        videos = _listed_videos(Path(source), root)
     with explained("--set", "YAML", "write KEY=VALUE, as in --set size=256"):
         for setting in settings or []:  # KEY=VALUE is read as the YAML mapping KEY: VALUE
             values.update(parse_yaml(setting.replace("=", ": ", 1)))
@@ -300,7 +300,7 @@ def prepare(
     _print_record(record, name)
 
 
-def _videos(source: Path, root: Path | None) -> list:
+def _listed_videos(source: Path, root: Path | None) -> list:
     """The :class:`~facesets.videos.Video` list of SOURCE: a CSV, or a folder of sorted files.
 
     In a CSV, videos are named by their paths below ``root``; a folder is its own root.

@@ -155,7 +155,8 @@ class Detector(nn.Module):
 
     def __init__(self, run: Run, weights: Path | None = None) -> None:
         super().__init__()
-        # As scoring.predict has it: in bfloat16, another order of the sums gives other scores.
+        # As scoring.predict_frames has it: in bfloat16, another order of the sums gives other
+        # scores.
         self.network = run.network(weights).to(memory_format=torch.channels_last)
         self.settings = run.settings
         self.info = {"id": run.id, **run.record.model_dump(mode="json")}
@@ -284,7 +285,7 @@ def predict(
         One row per frame: ``video``, ``track``, ``frame``, ``cluster``, ``label`` (NaN but for a
         dataset), ``method`` and ``score`` = P(fake); for a detector of :func:`create_model` also
         ``log_odds``, the ``train_set``, since elsewhere a score says less, and, if it locates
-        forged regions, how well, see :func:`dfnb.training.scoring.predict`.
+        forged regions, how well, see :func:`dfnb.training.scoring.predict_frames`.
 
     Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities, and
     for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for one
@@ -306,7 +307,7 @@ def predict(
     tables = []
     for frames in _datasets(data, faces):
         if is_ours:
-            scores = scoring.predict(network, frames.table, model.settings, frames.read)
+            scores = scoring.predict_frames(network, frames.table, model.settings, frames.read)
             tables.append(scores.assign(train_set=model.info["parameters"]["train_set"]))
         else:
             tables.append(_scores(model, frames, transform))

@@ -73,7 +73,7 @@ def cluster_weights(
 # ---------------------------------------------------------------- metrics under weights
 
 
-def auc(
+def weighted_auc(
     score: Array,
     label: Array,
     cluster: Array,
@@ -123,7 +123,7 @@ def auc(
 
 
 def _ordered(score: Array, label: Array, cluster: Array, is_in: Array) -> tuple[Array, ...]:
-    """The units ``is_in`` as :func:`auc` compares them.
+    """The units ``is_in`` as :func:`weighted_auc` compares them.
 
     The clusters of the reals, by ascending score, and of the fakes; and for each fake how many
     reals are below it, and how many below it or tied.
@@ -140,7 +140,7 @@ def mean(
     weights: Array,
     thresholds: Array | None = None,
 ) -> Array:
-    """The mean of ``values`` (n,) under each row of ``weights``; arguments as in :func:`auc`.
+    """The mean of ``values`` (n,) under each row of ``weights``, see :func:`weighted_auc`.
 
     With ``thresholds`` (R,), one per row, it is the share of values above the row's threshold. A
     single row of weights counts for all thresholds, and a single threshold for all rows.
@@ -162,7 +162,7 @@ def eer(
     cluster: Array,
     weights: Array,
 ) -> Array:
-    """The equal error rate (R,) under each row of ``weights``; arguments as in :func:`auc`.
+    """The equal error rate (R,) under each row of ``weights``, see :func:`weighted_auc`.
 
     It is where FPR = 1 - TPR on the points of the ROC curve, joined by lines; NaN where a class is
     not drawn.
@@ -192,7 +192,7 @@ def _roc_curves(
 ) -> Iterator[tuple[Array, Array]]:
     """FPR and TPR, (points,) from 0 to 1, under each row of ``weights``.
 
-    Both are empty where a class is not drawn. Arguments as in :func:`auc`.
+    Both are empty where a class is not drawn. Arguments as in :func:`weighted_auc`.
     """
     order = np.argsort(-score, kind="stable")
     is_fake = label[order]

@@ -74,12 +74,12 @@ class Closed(BaseModel):
 def checked(schema: type[Schema], values: Any, source: object) -> Schema:
     """An instance of a strict schema with these values, as read from YAML or JSON.
 
-    Only types that JSON lacks are converted, see :func:`plain`. ``"1e-4"`` is not a number and
+    Only types that JSON lacks are converted, see :func:`as_json`. ``"1e-4"`` is not a number and
     ``True`` is not 1, because YAML makes such values by accident. Raises a :class:`DfnbError` that
     begins with ``source``.
     """
     try:  # as JSON, because only from JSON a strict schema accepts a list for a tuple
-        return schema.model_validate_json(json.dumps(values, default=plain))
+        return schema.model_validate_json(json.dumps(values, default=as_json))
     except ValidationError as error:
         problems = "; ".join(_sentences(error, schema))
         raise DfnbError(f"{source}: {problems}") from None
@@ -220,6 +220,6 @@ def read_mapping(
     return content
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """What to write for a value that JSON lacks: numpy's as Python's own, any other as text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)

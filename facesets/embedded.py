@@ -57,7 +57,7 @@ def _maker(settings: BaseModel) -> ModuleType:
     return next(maker for maker in MAKERS.values() if isinstance(settings, maker.Settings))
 
 
-def identity(name: str, settings: BaseModel) -> str:
+def preset_identity(name: str, settings: BaseModel) -> str:
     """The identifier of a dataset's data; the dataset need not be built.
 
     It is the digest, 16 hexadecimal digits, of the generator's version and the parameters. Pixels
@@ -70,7 +70,7 @@ def identity(name: str, settings: BaseModel) -> str:
 def _parameters(name: str, settings: BaseModel) -> dict[str, Any]:
     """All that a dataset's pixels depend on.
 
-    ``dataset.json`` has these values, and :func:`identity` is their hash.
+    ``dataset.json`` has these values, and :func:`preset_identity` is their hash.
     """
     generator = _maker(settings).GENERATOR
     parameters = {"name": name, "generator": generator, **settings.model_dump(mode="json")}
@@ -104,7 +104,7 @@ def _photographs(source: str) -> drawnfaces.Photographs:
 
     In the portraits that ship, the points of the faces are stored: no network looks for them.
     """
-    folder, files = photographs.folder_of(source), photographs.names(source)
+    folder, files = photographs.photograph_folder(source), photographs.names(source)
     if source == photographs.GENERATED:
         people = generated.people().itertuples()
         return drawnfaces.Photographs(
@@ -183,7 +183,7 @@ def build(name: str, settings: BaseModel, workers: int | None = None) -> dict[st
         return write_dataset(folder, parameters, originals, **record_entries, **clock.usage())
 
 
-def fetch(name: str, settings: BaseModel) -> None:
+def fetch_pictures(name: str, settings: BaseModel) -> None:
     """Download what :func:`build` needs for a dataset of photographs.
 
     These are the photographs, and the networks that find their faces and place a mesh on them. For
@@ -192,7 +192,7 @@ def fetch(name: str, settings: BaseModel) -> None:
     """
     ships = settings.portraits in (None, photographs.GENERATED)
     if not ships and read_record(dataset_folder(name)) is None:
-        photographs.folder_of(settings.portraits)
+        photographs.photograph_folder(settings.portraits)
         faces.detector_path()
         if settings.along_mesh:
             faces.mesh_path()
@@ -205,7 +205,7 @@ def excerpt(name: str, settings: BaseModel, split: str) -> Path:
     not be built: to show a few frames takes a second. They are kept in ``cache/``, by the identity
     of the whole dataset.
     """
-    folder = home() / "cache" / f"{name}-{split}-{EXCERPT}-{identity(name, settings)}"
+    folder = home() / "cache" / f"{name}-{split}-{EXCERPT}-{preset_identity(name, settings)}"
     with locked(folder, wait_s=-1):
         if read_record(folder) is None:
             people, _ = cast(name, settings)
@@ -291,7 +291,7 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
         initializer=start_worker,  # else a killed build would leave its workers running
         initargs=[os.getpid()],
     )
-    films = parallel(joblib.delayed(_videos)(take) for take in takes)
+    films = parallel(joblib.delayed(_drawn_videos)(take) for take in takes)
     pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log keeps each form of the bar
     looks = {"desc": dataset, "total": len(takes), "unit": " films", "ncols": 80}
     # Its first form comes at once: by it a reader knows what the next minutes are for.
@@ -299,7 +299,7 @@ def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
         yield from videos
 
 
-def _videos(take: Any) -> list:
+def _drawn_videos(take: Any) -> list:
     """The videos of a film; it runs in a worker process."""
     cv2.setNumThreads(1)  # one process per core: more threads would only wait for each other
     return [*take.videos()]

@@ -65,7 +65,7 @@ class Fetch(Source):
     parts: dict[Name, Source] = Field({})
 
 
-def folder_of(name: str) -> Path:
+def download_folder(name: str) -> Path:
     """``downloads/<name>`` in the home, where the files of a published dataset are, or will be."""
     return home() / "downloads" / name
 
@@ -83,15 +83,15 @@ def source_of(fetch: Fetch, part: str | None, name: str) -> Source:
     return fetch.parts[part]
 
 
-def fetch(name: str, source: Source, part: str | None = None) -> Path:
-    """Download the files of a dataset into :func:`folder_of`, which is returned, and unpack them.
+def fetch_dataset(name: str, source: Source, part: str | None = None) -> Path:
+    """Download the files of a dataset into :func:`download_folder`, and unpack them; returns it.
 
     ``source`` is that of ``part``, see :func:`source_of`. What is there already is kept, and not
     overwritten. Raises :class:`DfnbError` where a file cannot be downloaded, or another one is in
     its place, where the disk has no room, while another process downloads the same, and at the end
     where another part, or the whole, has begun before and is not complete.
     """
-    folder = folder_of(name)
+    folder = download_folder(name)
     unfinished = folder / (f"{UNFINISHED}-{part}" if part else UNFINISHED)
     with locked(folder):
         there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -112,7 +112,7 @@ def fetch(name: str, source: Source, part: str | None = None) -> Path:
 
 def refuse_unfinished(name: str) -> None:
     """Raise :class:`DfnbError` where a dataset, or a part of it, was begun, but not completed."""
-    folder = folder_of(name)
+    folder = download_folder(name)
     for path in sorted(folder.glob(f"{UNFINISHED}*")):
         part = path.name.removeprefix(UNFINISHED).replace("-", " --part ", 1)
         goes_on = f"`dfnb fetch {name}{part}` goes on with the download"
@@ -159,7 +159,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 def _fetch_from_hub(hub: Hub, folder: Path) -> None:
     """Download the files of a hub's dataset that match its patterns, as they were at its revision.
 
-    Raises :class:`DfnbError` as :func:`fetch` does, and where the hub has no such revision.
+    Raises :class:`DfnbError` as :func:`download` does, and where the hub has no such revision.
     """
     from huggingface_hub import HfApi
 

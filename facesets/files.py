@@ -22,9 +22,9 @@ import filelock
 
 from facesets.checks import (
     DfnbError,
+    as_json,
     check_name,
     explained,
-    plain,
     read_mapping,
     suggestion,
 )
@@ -198,7 +198,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> Path:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object atomically."""
-    text = json.dumps(content, indent=1, default=plain)
+    text = json.dumps(content, indent=1, default=as_json)
     write_bytes(path, f"{text}\n".encode())
 
 
@@ -234,7 +234,7 @@ def write_table(
     ):
         writer.write_table(arrow)
         # Not in the schema's metadata, which parquet would store twice.
-        writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=plain)})
+        writer.add_key_value_metadata({"dfnb": json.dumps(metadata, default=as_json)})
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -349,7 +349,7 @@ def digest(content: Any, digits: int = 12) -> str:
     The order of keys does not change it. ``plain`` gives what to write for values that JSON lacks,
     such as numpy's numbers and paths.
     """
-    canonical = json.dumps(content, sort_keys=True, default=plain, separators=(",", ":"))
+    canonical = json.dumps(content, sort_keys=True, default=as_json, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:digits]
 
 

@@ -287,7 +287,7 @@ def write_dataset(
         if videos is not None and video not in videos:
             continue
         original = (originals or {}).get(video, "")
-        rows, video_digest = _completed(read_json(file), video, original)
+        rows, video_digest = _complete_rows(read_json(file), video, original)
         video_digests[rows[0]["split"]].append([video, video_digest])
         kind = "{split}/{method}".format_map(rows[0])  # that of all frames of a video
         counts[kind].update(frames=len(rows), videos=1)  # adds to a Counter's numbers
@@ -311,7 +311,7 @@ def write_dataset(
     )
 
 
-def _completed(content: Mapping, video: str, original: str) -> tuple[list[dict], str]:
+def _complete_rows(content: Mapping, video: str, original: str) -> tuple[list[dict], str]:
     """The rows of a video with all :data:`COLUMNS`, and a digest of its pixels and rows.
 
     ``content`` is that of the video's ``video.json``; ``original`` is the name of its original, or
@@ -472,7 +472,7 @@ def thinned(frames: pd.DataFrame, per_video: int | None) -> pd.DataFrame:
     return frames[after > before]
 
 
-def check_classes(frames: pd.DataFrame, split: str) -> None:
+def check_clusters(frames: pd.DataFrame, split: str) -> None:
     """Raise :class:`DfnbError` unless ``frames`` have two clusters or more of each class.
 
     A class of one cluster could be told by its one person. ``frames`` are those of one split,

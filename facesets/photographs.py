@@ -98,7 +98,7 @@ def count(source: str) -> str:
     )
 
 
-def folder_of(source: str) -> Path:
+def photograph_folder(source: str) -> Path:
     """The folder with the photographs that ``source`` names; those of a list are fetched.
 
     ``source`` is as for :func:`names`. A file that is there

@@ -58,7 +58,7 @@ from facesets.frames import (
     write_dataset,
     write_video,
 )
-from facesets.videos import Video, frame_numbers, sentences, shown
+from facesets.videos import Video, frame_numbers, printable, sentences
 from facesets.workers import start_worker
 
 DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
@@ -397,7 +397,7 @@ def explained_by(what: str) -> Iterator[None]:
     try:
         yield
     except Unusable as error:
-        raise Unusable(f"{shown(what)}: {error}") from None
+        raise Unusable(f"{printable(what)}: {error}") from None
 
 
 def wanted_frames(length: int, settings: Settings) -> list[int]:
@@ -803,8 +803,8 @@ def check_names(videos: Sequence[Video]) -> None:
     for video in videos:
         videos_of_name[PurePosixPath(video.name)].append(video)
     for video in videos:
-        if video.name != shown(video.name):
-            raise DfnbError(f"{shown(video.name)} is a name that is not UTF-8; rename the file")
+        if video.name != printable(video.name):
+            raise DfnbError(f"{printable(video.name)} is a name that is not UTF-8; rename the file")
         # Tables must be able to show it.
         check_name(video.method, f"{video.path}, its method", TITLE)
         if not VIDEO_NAME.fullmatch(video.name):
@@ -828,7 +828,7 @@ def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> 
     for video in videos:
         if video.frames or IMAGE.fullmatch(video.path.name):
             raise DfnbError(
-                f"{name} has images, such as {shown(video.path.name)}, and only videos can be "
+                f"{name} has images, such as {printable(video.path.name)}, and only videos can be "
                 "encoded again; leave reencode out, or prepare the videos alone"
             )
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from facesets.checks import Closed, DfnbError, Name, explained
 from facesets.decode import guess_length
-from facesets.fetch import Fetch, folder_of, refuse_unfinished
+from facesets.fetch import Fetch, download_folder, refuse_unfinished
 from facesets.files import find, read_json, verified
 from facesets.sources import broken_names, manifest, published_names
 from facesets.videos import (
@@ -119,7 +119,7 @@ class Manifest(Closed):
     rules: tuple[Rule, ...]
 
 
-def load(name: str) -> Manifest:
+def load_manifest(name: str) -> Manifest:
     """The manifest of a published dataset.
 
     Raises :class:`DfnbError` for a name without a manifest, and for an impossible entry.
@@ -137,7 +137,7 @@ def overview() -> pd.DataFrame:
     rows = {}
     for name in [*published_names(), *broken_names()]:
         try:
-            description = load(name)
+            description = load_manifest(name)
             rows[name] = {"how": _way(description), **vars(description)}
         except DfnbError as error:
             rows[name] = {"how": WAYS[-1], "access": str(error), "space": "", "terms": ""}
@@ -160,10 +160,10 @@ def default_root(name: str) -> Path:
 
     Raises :class:`DfnbError` where nothing is there, or a download that is not complete.
     """
-    root = folder_of(name)
+    root = download_folder(name)
     refuse_unfinished(name)
     if not root.is_dir():
-        description = load(name)
+        description = load_manifest(name)
         fetched = f"`dfnb fetch {name}` before, or " if description.fetch else ""
         raise DfnbError(
             f"{name} needs {fetched}--root, the folder of its download; access: "
@@ -180,7 +180,7 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
     that ships with the manifest and was changed, for another split than train, val and test, for
     more files than were published, and for files of one's own that no rule reads.
     """
-    description = load(name)
+    description = load_manifest(name)
     if not description.rules:
         return [_as_crops(video) for video in read_folder(root)], []
     files = files_below(root)
@@ -189,7 +189,7 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
     for rule in description.rules:
         # Errors of reading become a DfnbError: "the rule ... is not valid here (why); correct ...".
         with explained(f"the rule {rule.files!r}", "here", "correct it, or the list that it uses"):
-            for video in _videos(rule, files, problems):
+            for video in _rule_videos(rule, files, problems):
                 threshold = description.mask_threshold.get(video.method, video.mask_threshold)
                 split = _split_of(video, description, name)
                 way = description.difference
@@ -261,7 +261,7 @@ def _split_of(video: Video, description: Manifest, name: str) -> str:
     return split
 
 
-def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
+def _rule_videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     """Yield the videos that a rule finds; problems are added to ``problems``.
 
     The names of missing files are unknown: their problem has an empty list of files. Raises
@@ -276,7 +276,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
     if alternatives:
         missing = {*alternatives[1].split("|")} - {values["method"] for values in matches.values()}
         problems.update({f"no file of the method {method}": [] for method in sorted(missing)})
-    rows = read_list(rule.list, files) if rule.list else {}
+    rows = read_listing(rule.list, files) if rule.list else {}
     used = 0
     for path, placeholders in matches.items():
         values = {**placeholders, "path": path, "stem": PurePosixPath(path).stem}
@@ -288,7 +288,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
                 continue
             values.update(row)  # the list wins over the path
         used += 1
-        yield _video(rule, values, files, problems)
+        yield _rule_video(rule, values, files, problems)
     if used > rule.expected > 0:
         raise DfnbError(
             f"{shown}: {used} files, where {rule.expected} were published; move away those that "
@@ -296,7 +296,7 @@ def _videos(rule: Rule, files: Files, problems: Problems) -> Iterator[Video]:
         )
 
 
-def _video(
+def _rule_video(
     rule: Rule,
     values: Texts,
     files: Files,
@@ -368,7 +368,7 @@ def _matches(template: str, paths: Iterable[str]) -> dict[str, Texts]:
     return {match.string: match.groupdict() for match in matches}
 
 
-def read_list(listing: Listing, files: Files) -> dict[str, Texts]:
+def read_listing(listing: Listing, files: Files) -> dict[str, Texts]:
     """The rows of a list by their keys, from all files that match its template.
 
     ``files`` maps paths below the root to full paths; a list with a sha256 is not among them. A row

@@ -198,7 +198,7 @@ def identity(name: str, *splits: str) -> str:
     :class:`DfnbError` for any other one that is not prepared.
     """
     if is_embedded(name):
-        return embedded.identity(name, preset(name))
+        return embedded.preset_identity(name, preset(name))
     return data_identity(dataset_record(name, *splits), splits)
 
 
@@ -209,7 +209,7 @@ def fetch(name: str) -> None:
     be had.
     """
     if is_embedded(name):
-        embedded.fetch(name, preset(name))
+        embedded.fetch_pictures(name, preset(name))
 
 
 def ensure_datasets(*names: str) -> None:

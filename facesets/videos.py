@@ -256,7 +256,7 @@ def read_folder(root: Path) -> list[Video]:
     files = files_below(root)
     media = [name for name in files if MEDIA.fullmatch(name)]
     if other := sorted({*files} - {*media}):
-        names = ", ".join(map(shown, other[:3]))
+        names = ", ".join(map(printable, other[:3]))
         print(f"not read: {len(other)} files that are no videos or images, such as {names}")
     name_of_stem = {_stem(name): name for name in media}
     matches = {name: match for name in media if (match := SORTED.fullmatch(name))}
@@ -289,7 +289,7 @@ def _refuse_mixture(root: Path, matches: Mapping[str, re.Match]) -> None:
     in_split = {name: bool(match["split"]) for name, match in matches.items()}
     in_clip = {name: "/" in matches[name]["below"] for name in filter(IMAGE.fullmatch, matches)}
     for what, is_in in {"split": in_split, "clip": in_clip}.items():
-        examples = {inside: shown(name) for name, inside in is_in.items()}
+        examples = {inside: printable(name) for name, inside in is_in.items()}
         if len(examples) == 2:
             raise DfnbError(
                 f"{root}: {examples[True]} lies in the folder of a {what}, and {examples[False]} "
@@ -363,7 +363,7 @@ def refuse_unread(root: Path, files: Iterable[str], read: Iterable[str], layout:
     if unread := sorted({*filter(MEDIA.fullmatch, files)} - {*read}):
         raise DfnbError(
             f"{root} contains {len(unread)} videos or images that are not read, such as "
-            f"{shown(unread[0])}; move them elsewhere, or sort them: {layout}"
+            f"{printable(unread[0])}; move them elsewhere, or sort them: {layout}"
         )
 
 
@@ -376,7 +376,7 @@ def sentences(problems: Problems) -> list[str]:
     return lines
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name of a file for a message: bytes that are not UTF-8 are written as \\xe9."""
     return os.fsencode(name).decode(errors="backslashreplace")
 

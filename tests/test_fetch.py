@@ -370,7 +370,7 @@ def test_what_needs_a_form_is_not_fetched(empty_home):
 def test_what_dfnb_fetch_offers_is_pinned_and_has_terms():
     pinned = re.compile(r"/[0-9a-f]{40}/|//zenodo.org/api/records/[0-9]+/files/")
     for name in published_names():
-        manifest = published.load(name)
+        manifest = published.load_manifest(name)
         if manifest.fetch:
             assert "CC " in manifest.terms and "asked" in manifest.terms
             for source in (manifest.fetch, *manifest.fetch.parts.values()):

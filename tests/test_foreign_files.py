@@ -190,5 +190,5 @@ def test_a_photograph_of_the_name_of_a_listed_one_is_not_overwritten(empty_home)
     path.parent.mkdir()
     path.write_bytes(b"mine")
     with pytest.raises(DfnbError, match=r"another file than expected .* move it away"):
-        photographs.folder_of("portraits.sha256")
+        photographs.photograph_folder("portraits.sha256")
     assert path.read_bytes() == b"mine"

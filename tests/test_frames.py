@@ -167,11 +167,11 @@ def test_selected_methods_keep_the_real_frames(table):
 
 def test_a_split_of_one_class_or_cluster_is_refused(table):
     real = table[table["label"] == 0]
-    frames.check_classes(table, "train")
+    frames.check_clusters(table, "train")
     with pytest.raises(DfnbError, match="2 clusters of real frames and 0 of fake ones"):
-        frames.check_classes(real, "train")
+        frames.check_clusters(real, "train")
     with pytest.raises(DfnbError, match="1 clusters of real frames and 1 of fake ones"):
-        frames.check_classes(table.assign(cluster="one"), "train")
+        frames.check_clusters(table.assign(cluster="one"), "train")
 
 
 def test_a_video_is_thinned_evenly():

@@ -151,7 +151,7 @@ def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(
     net = network(perceptual_weight=1.0)
     features = Features()
     made = []
-    monkeypatch.setattr(lae.backbones, "start", lambda *args, **kwargs: None)
+    monkeypatch.setattr(lae.backbones, "find_start", lambda *args, **kwargs: None)
     monkeypatch.setattr(lae.backbones, "create", lambda *a, **k: made.append(a) or features)
     names = [*net.state_dict()]
     losses = losses_of(net)

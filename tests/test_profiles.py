@@ -292,7 +292,7 @@ def test_a_profile_trains_what_it_always_did(name):
 def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
     profile = profiles.read(name)
     of_papers = [each for each in profile.notebooks if each in papers.notebooks()]
-    calls = [call for each in of_papers for call in profiles.trainings(name, profile, each)]
+    calls = [call for each in of_papers for call in profiles.training_calls(name, profile, each)]
     saved = {"report": name, "save": True}
     values = [parameters.of_call(call, profile, saved).model_dump(mode="json") for call in calls]
     assert files.digest(values) == PLANNED["parameters"][name]
@@ -305,11 +305,11 @@ def test_a_profile_of_real_datasets_states_what_it_always_did(name, empty_home):
 def test_the_detectors_of_portraits_default_take_a_step(notebook, cells, empty_home):
     """From weights of the package, in float16 at the end; located at stride 16, if at all."""
     profile = profiles.read("portraits-default")
-    (call,) = profiles.trainings("portraits-default", profile, notebook)
+    (call,) = profiles.training_calls("portraits-default", profile, notebook)
     p = parameters.of_call(call, profile, {})
     paper, settings = papers.module(p.paper), p.settings()
     paper_check.check(paper, settings)
-    assert settings.half_weights and backbones.start(p.backbone, p.pretrained).sha256
+    assert settings.half_weights and backbones.find_start(p.backbone, p.pretrained).sha256
     network = paper.Network(settings).eval()
     assert network.weights_from == "ImageNet"
     if cells:
@@ -327,7 +327,7 @@ def test_a_profile_starts_from_the_defaults_of_the_paper_or_from_another_profile
     for like, width in (({}, published.fusion_width), ({"like": "small"}, small["fusion_width"])):
         write_profile(own_home, notebooks={LOCATE: {"epochs": 1}}, variants=variants, **like)
         profile = profiles.read("mine")
-        for call in profiles.trainings("mine", profile, LOCATE):
+        for call in profiles.training_calls("mine", profile, LOCATE):
             p = parameters.of_call(call, profile, {"report": "mine"})
             assert (p.fusion_width, p.epochs, p.seed) == (width, 1, 0)
             assert (p.report, p.train_set, p.test_sets) == ("mine", "smoke-a", ["smoke-b"])

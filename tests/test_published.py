@@ -77,7 +77,7 @@ def test_every_manifest_says_what_a_user_must_know_and_has_a_tree():
     # A dataset that is encoded again has the tree of the one that is not.
     assert sorted(n for n in published_names() if "-23-" not in n) == sorted(trees.TREES)
     for name in published_names():
-        manifest = published.load(name)
+        manifest = published.load_manifest(name)
         prepare.Settings.check(manifest.prepare, name)
         for fact in ("Licence: ", "Labels: ", "Splits: ", "Masks: "):
             assert f"\n{fact}" in manifest.about
@@ -94,7 +94,9 @@ def test_every_dataset_with_a_claim_or_a_published_figure_is_in_a_profile():
     figures = figures[figures[["train_set", "test_set"]].isin(names.values()).all(axis=1)]
     assert ("celeb-df-v2", "celeb-df-v2") in {*zip(figures["train_set"], figures["test_set"])}
     assert {*zip(figures["train_set"], figures["test_set"])} <= planned
-    claimed = {name for claim in claims.content("claims-published").claims for name in claim.sets}
+    claimed = {
+        name for claim in claims.read_claims("claims-published").claims for name in claim.sets
+    }
     assert claimed & {*names.values()} <= {test_set for _, test_set in planned}
 
 
@@ -114,13 +116,15 @@ def test_folds_of_hidf_share_nobody_and_are_those_that_the_seed_draws():
 
 
 def test_the_shipped_splits_are_the_published_ones(home):
-    pairs = published.load("faceforensics-c23").rules[0].list
-    rows = published.read_list(pairs, {})
+    pairs = published.load_manifest("faceforensics-c23").rules[0].list
+    rows = published.read_listing(pairs, {})
     splits = pd.Series({name: row["split"] for name, row in rows.items()})
     for kind in (splits[splits.index.str.len() == 3], splits[splits.index.str.len() == 7]):
         assert kind.value_counts().to_dict() == {"train": 720, "val": 140, "test": 140}
     for version, counts in ((1, {"0": 38, "1": 62}), (2, {"0": 178, "1": 340})):
-        rows = published.read_list(published.load(f"celeb-df-v{version}").rules[0].list, {})
+        rows = published.read_listing(
+            published.load_manifest(f"celeb-df-v{version}").rules[0].list, {}
+        )
         assert {row["split"] for row in rows.values()} == {"test"}
         labels = pd.Series({name: row["label"] for name, row in rows.items()})
         assert labels.value_counts().to_dict() == counts
@@ -128,14 +132,14 @@ def test_the_shipped_splits_are_the_published_ones(home):
     (home / "data_manifest/splits").mkdir(parents=True)
     (home / "data_manifest/splits/faceforensics_pairs.csv").write_text("a,b,split\n0,3,train\n")
     with pytest.raises(DfnbError, match=r"faceforensics_pairs\.csv is missing or was changed"):
-        published.read_list(pairs, {})
+        published.read_listing(pairs, {})
 
 
 def test_a_mistake_in_a_manifest_is_named(home):
     (home / "data_manifest").mkdir()
     (home / "data_manifest/own.yaml").write_text("kind: real\nrules: []\nlicense: free\n")
     with pytest.raises(DfnbError, match=r"own\.yaml: .*there is no parameter 'license'"):
-        published.load("own")
+        published.load_manifest("own")
 
 
 def test_a_wrong_manifest_stops_what_needs_it_alone(home):

@@ -66,7 +66,7 @@ def test_weights_are_found_under_any_key(tmp_path, source, form, is_old):
     torch.save(FORMS[form](source), file, _use_new_zipfile_serialization=not is_old)
     torch.manual_seed(2)
     network = xception.Network(SETTINGS)
-    released_weights.load(network, str(file), xception)
+    released_weights.load_file(network, str(file), xception)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, source[name]), name
 
@@ -103,7 +103,7 @@ def test_other_files_are_refused_by_what_they_contain(tmp_path, source, monkeypa
     make, sentence = REFUSED[form]
     torch.save(make(source), tmp_path / "a.pth")
     with pytest.raises(DfnbError, match=rf"a\.pth .*{sentence}"):
-        released_weights.load(xception.Network(SETTINGS), str(tmp_path / "a.pth"), xception)
+        released_weights.load_file(xception.Network(SETTINGS), str(tmp_path / "a.pth"), xception)
     assert not (tmp_path / "executed").exists()
 
 
@@ -111,5 +111,5 @@ def test_what_torch_has_not_saved_is_refused_in_our_words(tmp_path):
     """Torch's would advise to execute what the file contains."""
     (tmp_path / "a.pth").write_text("abc")
     with pytest.raises(DfnbError, match="it is damaged, or no file of torch") as error:
-        released_weights.load(xception.Network(SETTINGS), str(tmp_path / "a.pth"), xception)
+        released_weights.load_file(xception.Network(SETTINGS), str(tmp_path / "a.pth"), xception)
     assert "weights_only" not in str(error.value)

@@ -59,7 +59,7 @@ def test_scores_and_regions_are_those_of_each_frame(home):
         for name in LOCALISATION:
             assert table.loc[row, name] == pytest.approx(ours[name], abs=1e-3)
             assert table.loc[row, f"constant {name}"] == pytest.approx(constant[name])
-    turned = scoring.predict(run.network(), frames.iloc[::-1], SETTINGS)
+    turned = scoring.predict_frames(run.network(), frames.iloc[::-1], SETTINGS)
     np.testing.assert_allclose(table["log_odds"], turned["log_odds"].iloc[::-1], atol=1e-5)
 
 

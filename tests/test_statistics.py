@@ -30,19 +30,20 @@ def clustered(clusters=12):
 
 
 def test_auc_and_eer_by_hand():
-    assert statistics.auc(SCORE, LABEL, ALONE, ONCE) == 12 / 16  # a tie is half a win
+    assert statistics.weighted_auc(SCORE, LABEL, ALONE, ONCE) == 12 / 16  # a tie is half a win
     # ROC (FPR, TPR): (0, .25), (.25, .75), then level: FPR = 1 - TPR at (.25, .75).
     assert statistics.eer(SCORE, LABEL, ALONE, ONCE) == pytest.approx(0.25)
     # The fake .2 alone wins one of four pairs, and twice the fake .9 wins all.
     weights = np.array([[0, 0, 0, 1, 1, 1, 1, 1], [2, 0, 0, 1, 1, 1, 1, 1]])
-    np.testing.assert_allclose(statistics.auc(SCORE, LABEL, ALONE, weights), [1 / 4, 9 / 12])
-    for metric in (statistics.auc, statistics.eer):
+    auc = statistics.weighted_auc(SCORE, LABEL, ALONE, weights)
+    np.testing.assert_allclose(auc, [1 / 4, 9 / 12])
+    for metric in (statistics.weighted_auc, statistics.eer):
         assert np.isnan(metric(SCORE, LABEL, ALONE, ONCE * ~LABEL))  # no fake is drawn
 
 
 def test_a_replicate_is_what_scikit_learn_computes_with_the_weights():
     score, label, cluster, weights = clustered()
-    aucs = statistics.auc(score, label, cluster, weights)
+    aucs = statistics.weighted_auc(score, label, cluster, weights)
     means = statistics.mean(score, cluster, weights)
     thresholds = np.arange(1001) / 1000
     shares = statistics.mean(score, cluster, weights, thresholds)
@@ -74,7 +75,7 @@ def test_the_auc_is_that_of_scikit_learn_however_many_replicates_are_held(
     weights = draw.multinomial(clusters, np.full(clusters, 1 / clusters), 50) * 1.1
     for replicates in (100, 7, 0):  # at once: all of them, some, one
         monkeypatch.setattr(statistics, "VALUES_AT_ONCE", replicates * n)
-        values = statistics.auc(score, label, cluster, weights)
+        values = statistics.weighted_auc(score, label, cluster, weights)
         for of_clusters, value in zip(weights, values, strict=True):
             of_units = of_clusters[cluster]
             if of_units[label].any() and of_units[~label].any():
@@ -90,7 +91,7 @@ def test_the_auc_of_folds_is_of_pairs_of_two_clusters_within_a_fold():
     score, label, fold = draw.integers(0, 6, 30) / 6, draw.random(30) < 0.5, np.arange(30) % 3
     cluster = draw.integers(0, 8, 30)  # some are in two folds
     weights = statistics.cluster_weights(list("abcdefgh"), np.zeros(8, int), 20)
-    values = statistics.auc(score, label, cluster, weights, fold)
+    values = statistics.weighted_auc(score, label, cluster, weights, fold)
     for of_clusters, value in zip(weights, values, strict=True):
         won = made = 0
         for fake in np.flatnonzero(label):

@@ -474,10 +474,10 @@ def test_weights_in_half_precision_are_those_that_are_judged(new_home, monkeypat
     judged = []
 
     def predict(*arguments, **options):
-        judged.append(scoring.predict(*arguments, **options)["log_odds"])
-        return scoring.predict(*arguments, **options)
+        judged.append(scoring.predict_frames(*arguments, **options)["log_odds"])
+        return scoring.predict_frames(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "predict", predict)
+    monkeypatch.setattr(trainer, "predict_frames", predict)
     half = trained(changes={"half_weights": True})
     whole = trained()
     assert half.id != whole.id and "half_weights" not in whole.record.parameters.settings
@@ -488,7 +488,7 @@ def test_weights_in_half_precision_are_those_that_are_judged(new_home, monkeypat
     network = half.network()
     assert next(network.parameters()).dtype == torch.float32
     val = runs.frames_of(half.parameters, "val")
-    again = scoring.predict(network, val, half.settings)["log_odds"]
+    again = scoring.predict_frames(network, val, half.settings)["log_odds"]
     assert again.equals(judged[half.record.chosen.epoch - 1])
     assert not again.equals(judged[half.record.chosen.epoch + 1])  # of the whole training's
 
@@ -507,7 +507,7 @@ def test_the_record_says_what_a_report_needs(home, plain):
     assert record.weights_from == "random weights"
     assert plain.settings == settings()
     validation = frames.select(frames.load_frames("smoke-a"), "val")
-    scores = scoring.predict(plain.network(), validation, plain.settings)
+    scores = scoring.predict_frames(plain.network(), validation, plain.settings)
     real = scores[scores["label"] == 0]
     threshold = record.validation_threshold
     assert threshold.threshold_clusters == real["cluster"].nunique() > 1
@@ -646,7 +646,7 @@ def test_released_weights_are_scored_and_not_trained(released):
     stored = results.scores("mine", level="frame").query("test_set == 'smoke-b'")
     assert {*stored["detector"]} == {"Exposing, released"}
     test_frames = frames.select(frames.load_frames("smoke-b"), "test")
-    expected = scoring.predict(network, test_frames, run.settings)["score"]
+    expected = scoring.predict_frames(network, test_frames, run.settings)["score"]
     np.testing.assert_allclose(stored["score"], expected, atol=1e-6)  # stored in float32
     record = run.record
     assert record.parameters.settings["released"] == "weights/etd.pth"
@@ -672,7 +672,7 @@ def test_released_weights_that_do_not_fit_are_refused(released):
     with pytest.raises(DfnbError, match=r"etd\.pth is not valid as weights of Exposing"):
         measuring.open_or_train(plan("mine").trainings[-1].parameters)
     with pytest.raises(DfnbError, match=r"lae\.yaml.*leave the parameter released out"):
-        released_weights.start(str(file), papers.module("lae"))
+        released_weights.released_start(str(file), papers.module("lae"))
 
 
 @pytest.mark.usefixtures("figures_without_a_screen")

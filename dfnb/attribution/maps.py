@@ -183,9 +183,9 @@ def integrated_gradients(network: nn.Module, images: Tensor) -> Tensor:
 def edges(network: nn.Module, images: Tensor) -> Tensor:
     """How steeply the grey value changes at each pixel: a control.
 
-    It ignores the network, so the sanity check (:func:`dfnb.attribution.measures.sanity`) must find
-    it *similar*; ``network`` is there only because all methods get it. Images (n, 3, H, W) give
-    maps (n, H, W), 0 or more.
+    It ignores the network, so the sanity check
+    (:func:`dfnb.attribution.measures.compare_with_random`) must find it *similar*; ``network`` is
+    there only because all methods get it. Images (n, 3, H, W) give maps (n, H, W), 0 or more.
     """
     grey = images.mean(1)
     down, across = torch.gradient(grey, dim=(1, 2))
@@ -222,7 +222,7 @@ def register(name: str, explainer: Explainer) -> None:
 # ---------------------------------------------------------------- maps of frames
 
 
-def names(network: Network) -> list[str]:
+def measured_names(network: Network) -> list[str]:
     """The maps that are measured of each run of a paper: its own, and Grad-CAM.
 
     Grad-CAM is left out if the network has no backbone whose last map is known.

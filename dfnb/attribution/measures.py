@@ -1,7 +1,7 @@
 """How good a map is: does it find the forgery, and does it depend on the decision and the network?
 
-:func:`measure` and :func:`sanity` give one row per forged frame; :mod:`dfnb.results` makes means
-and intervals of them.
+:func:`measure_map` and :func:`compare_with_random` give one row per forged frame;
+:mod:`dfnb.results` makes means and intervals of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ def sample(
 
 
 @fixed_threads()
-def measure(
+def measure_map(
     run: Run,
     frames: pd.DataFrame,
     name: str,
@@ -156,7 +156,7 @@ def ranks(frame_map: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 @fixed_threads()
-def sanity(
+def compare_with_random(
     run: Run,
     frames: pd.DataFrame,
     names: Sequence[str],
@@ -253,17 +253,17 @@ def randomise(
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation (n,) in [-1, 1] of maps (n, h, w) with maps (n, h', w').
 
-    Both are averaged to :func:`cells` first, because their sizes may differ. It is Pearson's
+    Both are averaged to :func:`cell_means` first, because their sizes may differ. It is Pearson's
     correlation of the cells' ranks, and NaN if one of two maps has the same value everywhere.
     """
     ranks = []
     for frame_maps in (a, b):
         # Rounded, so that cells that differ by rounding alone are ties.
-        values = cells(frame_maps).reshape(len(frame_maps), -1).round(6)
+        values = cell_means(frame_maps).reshape(len(frame_maps), -1).round(6)
         ranks.append(pd.DataFrame(values).rank(axis=1))  # (n, 576)
     return ranks[0].corrwith(ranks[1], axis=1).to_numpy()
 
 
-def cells(frame_maps: np.ndarray) -> np.ndarray:
+def cell_means(frame_maps: np.ndarray) -> np.ndarray:
     """Maps (n, h, w) as means of 24 × 24 cells, (n, 24, 24)."""
     return F.adaptive_avg_pool2d(torch.from_numpy(frame_maps), 24).numpy()

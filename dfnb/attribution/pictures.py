@@ -19,7 +19,7 @@ from dfnb.device import DEVICE
 from dfnb.papers.contract import Network
 from dfnb.results.figures import width
 from dfnb.training.runs import Run
-from dfnb.training.scoring import predict
+from dfnb.training.scoring import predict_frames
 from facesets import sources
 
 # A map lies on the face: transparent where it is 0, so that the face is seen, and then from yellow
@@ -235,7 +235,7 @@ def frames_panel(
             rows.append(Row(name, views, masks, MAP, crops, scale_of(network, name)))
         # Last, because predict() converts the weights in inference mode: they take no gradients
         # any more, which the maps need.
-        scores = predict(network, frames, run.settings, locate=False)["score"]
+        scores = predict_frames(network, frames, run.settings, locate=False)["score"]
         titles = [f"{method}\nP(fake) {score:.2f}" for method, score in zip(titles, scores)]
     return panel(rows, titles, frames["dataset"])
 
@@ -252,7 +252,9 @@ def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
         network = run.network().to(DEVICE)
         views = visible(maps.of(run, frames, map_name, network), map_name)
         rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
-        scores = predict(network, frames, run.settings, locate=False)["score"]  # after the map
+        scores = predict_frames(network, frames, run.settings, locate=False)[
+            "score"
+        ]  # after the map
         titles = [f"{title}\n{label}: {score:.2f}" for title, score in zip(titles, scores)]
     return panel(rows, titles, frames["dataset"])
 

@@ -177,7 +177,7 @@ class Start(NamedTuple):
     sha256: str = ""
 
 
-def start(
+def find_start(
     name: str,
     pretrained: bool | str,
     remedy: str = "set pretrained = false to start from random weights, or to a file of weights",
@@ -287,9 +287,9 @@ def create(
     size of images only, as most transformers do, is built for ``image_size``. If that is None, it
     is built for the size that its weights were trained with.
 
-    Raises as :func:`start`, and :class:`DfnbError` where timm cannot build the model.
+    Raises as :func:`find_start`, and :class:`DfnbError` where timm cannot build the model.
     """
-    initial = start(name, pretrained)
+    initial = find_start(name, pretrained)
     if initial.file:
         timm_kwargs["pretrained"] = True  # timm loads the very file that start() has checked
         # custom_load is for other formats; this file is a plain state dict.
@@ -402,7 +402,7 @@ STAGES = {
 }
 
 
-def _parts(model: nn.Module) -> tuple[tuple[str, ...], ...] | None:
+def _stage_parts(model: nn.Module) -> tuple[tuple[str, ...], ...] | None:
     """The parts of each stage, see :data:`STAGES`; None where it is not known how to cut it.
 
     EfficientNets have six or seven groups of blocks, of which the first five become stages 1 to 5.
@@ -430,7 +430,7 @@ def stages(name: str, pretrained: bool | str) -> tuple[nn.ModuleList, list[int],
         DfnbError: as :func:`create`, or it is not known how to cut the backbone.
     """
     model = create(name, pretrained).eval()  # so that the probe changes no BatchNorm statistics
-    parts = _parts(model)
+    parts = _stage_parts(model)
     if parts is None:
         raise DfnbError(
             f"{name} cannot be cut into seven stages; use legacy_xception, an EfficientNet or "

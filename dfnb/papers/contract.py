@@ -185,7 +185,7 @@ class Settings(Closed):
         default = type(self).model_fields["backbone"].default
         if self.backbone == default or self.model_fields_set & set(INPUT):
             return self
-        # RuntimeError: timm has no such backbone; backbones.start raises an explanation later.
+        # RuntimeError: timm has no such backbone; backbones.find_start raises an explanation later.
         with suppress(RuntimeError):
             weights = get_pretrained_cfg(self.backbone, allow_unregistered=False)
             # The instance is frozen: ordinary assignments to its attributes would raise.

@@ -380,7 +380,8 @@ def sinkhorn(
 
     All points have the weight 1/B. A larger ``epsilon`` = ε makes π smoother (entropic
     regularisation). Sinkhorn's iterations (Cuturi, NeurIPS 2013) change the dual potentials u and v
-    in turn, which brings the row sums and the column sums of π (:func:`plan`) towards the weights:
+    in turn, which brings the row sums and the column sums of π (:func:`transport_plan`) towards the
+    weights:
 
         u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and v_j likewise with Σ_i π_ij
 
@@ -399,17 +400,17 @@ def sinkhorn(
     for _ in range(iterations):
         previous_u = u
         # u_i ← u_i + ε (log(1/B) - log Σ_j π_ij), and then v_j in the same way with Σ_i π_ij
-        log_row_sums = (plan(cost, u, v, epsilon).sum(1) + 1e-6).log()
+        log_row_sums = (transport_plan(cost, u, v, epsilon).sum(1) + 1e-6).log()
         u = epsilon * (log_weight - log_row_sums) + u
-        log_column_sums = (plan(cost, u, v, epsilon).sum(0) + 1e-6).log()
+        log_column_sums = (transport_plan(cost, u, v, epsilon).sum(0) + 1e-6).log()
         v = epsilon * (log_weight - log_column_sums) + v
         if (u - previous_u).abs().sum() < tolerance:
             break
-    transport = plan(cost, u, v, epsilon)  # π
+    transport = transport_plan(cost, u, v, epsilon)  # π
     return (transport * cost).sum()  # Σ_ij π_ij cost_ij
 
 
-def plan(
+def transport_plan(
     cost: Tensor,
     u: Tensor,
     v: Tensor,

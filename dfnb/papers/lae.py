@@ -161,7 +161,7 @@ class Settings(contract.Settings):
     def fetch(self) -> None:
         """Download the weights of the comparator, if there is a perceptual term."""
         if self.perceptual_weight:
-            backbones.start(self.comparator, pretrained=True, remedy=WITHOUT_COMPARATOR)
+            backbones.find_start(self.comparator, pretrained=True, remedy=WITHOUT_COMPARATOR)
 
     def visible(
         self,
@@ -474,7 +474,7 @@ def comparator(name: str, device: torch.device) -> nn.Module:
     Raises :class:`DfnbError` where its pretrained weights cannot be had.
     """
     # Called for its error alone, which names another remedy than that of create.
-    backbones.start(name, pretrained=True, remedy=WITHOUT_COMPARATOR)
+    backbones.find_start(name, pretrained=True, remedy=WITHOUT_COMPARATOR)
     with torch.random.fork_rng():  # building it must not change the random numbers of training
         features = backbones.create(name, pretrained=True, features_only=True)
     trained_with = features.pretrained_cfg

@@ -38,7 +38,7 @@ HARMLESS = [
 ]
 
 
-def start(file: str, paper: ModuleType) -> Start:
+def released_start(file: str, paper: ModuleType) -> Start:
     """The start of a network with released weights: their name, their file, and its sha256.
 
     ``file`` is the setting ``released``: a path relative to the home, or absolute. Raises
@@ -50,16 +50,16 @@ def start(file: str, paper: ModuleType) -> Start:
         return Start("the authors' weights", path, sha256(path))
 
 
-def load(network: Network, file: str, paper: ModuleType) -> None:
+def load_file(network: Network, file: str, paper: ModuleType) -> None:
     """Load the weights of ``Settings.released``, a file that torch.save wrote, into the network.
 
     The file contains a state_dict, alone or under any keys. Of several the one that fits is loaded,
     rather the weights themselves than their moving average. The network's ``weights_from`` then
-    says that it has the authors' weights. Raises :class:`DfnbError` where :func:`start` does, when
-    the file is damaged or could execute code, and when tensors are missing, unexpected or of
-    another shape.
+    says that it has the authors' weights. Raises :class:`DfnbError` where :func:`released_start`
+    does, when the file is damaged or could execute code, and when tensors are missing, unexpected
+    or of another shape.
     """
-    initial = start(file, paper)
+    initial = released_start(file, paper)
     remedy = "name a file of the released code, of a network of the published size"
     with explained(initial.file, f"as weights of {paper.PAPER.title}", remedy):
         content = _read(initial.file)

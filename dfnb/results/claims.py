@@ -123,7 +123,7 @@ class Content(Closed):
         return self
 
 
-def content(name: str) -> Content:
+def read_claims(name: str) -> Content:
     """The content of a file of claims; raises :class:`DfnbError` that names the field at fault."""
     path = find(f"data_manifest/claims/{name}.yaml")
     return Content.check(read_yaml(path), path)
@@ -170,7 +170,7 @@ def check_plan(name: str, known: Known, papers: Collection[str]) -> None:
     ``known`` is what the profile makes. Of a paper that is none of ``papers`` it makes nothing: a
     line says that its claim is judged by what is stored.
     """
-    for claim in content(name).claims:
+    for claim in read_claims(name).claims:
         if claim.detector not in known.paper_of and claim.paper not in {CONTROL, *papers}:
             text = f"the paper {claim.paper} is not here, so its stored runs alone are judged"
             print(f"{name}, claim {claim.id}: {text}", file=sys.stderr)
@@ -184,7 +184,7 @@ def complete(report: str, table: pd.DataFrame) -> pd.DataFrame:
     So no table shows a claim's number before all that was registered for it is in.
     """
     profile = profile_of(report)
-    listed = content(profile["claims"]).claims if "claims" in profile else []
+    listed = read_claims(profile["claims"]).claims if "claims" in profile else []
     seeds_of = _held(table).seeds_of
     unfinished = {
         name: None  # in the order of the claims
@@ -243,7 +243,7 @@ def judge(
     profile = profile_of(report)
     if "claims" not in profile:
         return pd.DataFrame(columns=COLUMNS)
-    registry = content(profile["claims"])
+    registry = read_claims(profile["claims"])
     limits = thresholds(report)
     if "video" not in read:
         read["video"] = scores(report)

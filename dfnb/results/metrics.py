@@ -133,8 +133,9 @@ def measure(
             more are resampled, too: the interval is for other test sets. Groups that lack one of
             the averaged values are left out. The folds of a dataset, each tested by a network of
             its own, are one test set of which a seed has all: their AUC compares within folds, see
-            :func:`dfnb.statistics.auc`, and any other metric is the mean of those of the folds. The
-            trained networks are held fixed: the interval does not cover other training people.
+            :func:`dfnb.statistics.weighted_auc`, and any other metric is the mean of those of the
+            folds. The trained networks are held fixed: the interval does not cover other training
+            people.
         minus: What is subtracted from each group: the same group with another value of one or more
             columns, ``[{"method": "swap"}]``. Several are subtracted one after the other:
             differences of differences. A text is short for ``[{"detector": text}]``. The columns
@@ -467,17 +468,17 @@ def _estimate(
         )
         # A seed with folds has collapsed if all of their trainings have.
         collapsed.append(units["collapsed"].to_numpy()[seed == each].all())
-        by_label = [_count(cluster[is_in]) for is_in in (label, ~label) if is_in.any()]
-        is_too_few = two_classes and _count(cluster) < FEWEST_CLUSTERS
+        by_label = [_distinct(cluster[is_in]) for is_in in (label, ~label) if is_in.any()]
+        is_too_few = two_classes and _distinct(cluster) < FEWEST_CLUSTERS
         fewest.append(1 if is_too_few or is_fixed else min(by_label))
     _, place = np.unique(unit, return_index=True)  # each unit once
     _, label, fold, cluster = (column[place] for column in columns)
-    independent = _count(cluster)
+    independent = _distinct(cluster)
     if two_classes:  # a pair takes its real and its fake unit from two clusters
         independent = 0
         for each in np.unique(fold):
             parts = [cluster[is_in & (fold == each)] for is_in in (label, ~label)]
-            independent += min(*map(_count, parts), _count(np.concatenate(parts)) // 2)
+            independent += min(*map(_distinct, parts), _distinct(np.concatenate(parts)) // 2)
     return Estimate(
         test_set=first["test_set"],
         of_sets=tuple(units["of_set"].unique()),
@@ -485,12 +486,12 @@ def _estimate(
         seeds=np.unique(seed),
         values=np.array(values),
         collapsed=np.array(collapsed),
-        counts=np.array([(~label).sum(), label.sum(), _count(cluster), independent]),
+        counts=np.array([(~label).sum(), label.sum(), _distinct(cluster), independent]),
         fewest=min(fewest),
     )
 
 
-def _count(values: Array) -> int:
+def _distinct(values: Array) -> int:
     """How many different values there are."""
     return len(np.unique(values))
 
@@ -518,7 +519,7 @@ def _value(
         is_folded: Whether each fold is tested by a network of its own.
     """
     if metric == "AUC":
-        return statistics.auc(value, label, cluster, weights, fold if is_folded else None)
+        return statistics.weighted_auc(value, label, cluster, weights, fold if is_folded else None)
     if is_folded:
         columns = value, label, fold, cluster
         folds = [[column[fold == each] for column in columns] for each in np.unique(fold)]

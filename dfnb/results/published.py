@@ -69,7 +69,7 @@ def beside(paper: str, report: str) -> pd.DataFrame:
     for row, figure in table.iterrows():
         for detector in candidates:
             if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
-                ours = _measured(detector, figure, report)
+                ours = _our_number(detector, figure, report)
                 if ours:
                     table.loc[row, "ours"] = ours
                     table.loc[row, "checkpoint"] = detector.runs[0].record.rule
@@ -128,7 +128,7 @@ def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
     )
 
 
-def _measured(detector: Detector, figure: pd.Series, report: str) -> str:
+def _our_number(detector: Detector, figure: pd.Series, report: str) -> str:
     """Our number for a published figure as text, ``value [low, high]`` on the source's scale.
 
     Empty where we do not know its dataset or level, or have no scores for it. A level that is not

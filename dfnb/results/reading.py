@@ -26,7 +26,7 @@ from dfnb.store.scores import (
     Found,
     State,
     about_of,
-    find,
+    find_scores,
     read_about,
     read_rows,
     rows_of,
@@ -77,8 +77,8 @@ def scores(
 
     A condition is a test set with its corruption and severity or, of maps, with a map.
 
-    If the scores are of videos, the sentences of :func:`leaks` and :func:`gaps` are printed,
-    because tables of AUC follow.
+    If the scores are of videos, the sentences of :func:`leak_sentences` and :func:`gap_sentences`
+    are printed, because tables of AUC follow.
 
     Args:
         report: Name of the report.
@@ -114,7 +114,7 @@ def scores(
     wanted = tuple(test_sets) if run or test_sets else None
     _check_versions(files, wanted)
     own = [source for source in files if source.detector.name == THIS_RUN]
-    parts = _parts(own, wanted, level, of_maps)
+    parts = _read_parts(own, wanted, level, of_maps)
     # Apart from this run: so the table is remembered for all runs that are shown beside it.
     of_report = _table_of(tuple(files[len(own) :]), wanted, level, of_maps)
     table = _in_order([part for part in (*parts, of_report) if len(part)])
@@ -130,7 +130,7 @@ def scores(
     if unknown := [name for name in test_sets if name not in known and not of_maps]:
         raise DfnbError(f"no score of the test set {unknown[0]!r}{suggestion(unknown[0], known)}")
     if level == "video" and not of_maps:
-        for sentence in [*leaks(files, table["test_set"].unique()), *gaps(table)]:
+        for sentence in [*leak_sentences(files, table["test_set"].unique()), *gap_sentences(table)]:
             print(sentence)
     return table
 
@@ -142,7 +142,7 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
         for each in detector.runs:
             path = reports.score_path(stored_report(report), each.id)
             files.append(Source(detector, each, path, state_of(path)))
-    if run and (found := find(run, report)):
+    if run and (found := find_scores(run, report)):
         this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
         kept = [each for source in files for each in source.about.test_sets.items()]
         apart = {name: of_report.apart for name, of_report in kept}
@@ -154,7 +154,7 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
 def of_file(run: StoredRun, path: Path) -> pd.DataFrame:
     """The scores of videos in the score file of a run, as those of :func:`scores`."""
     this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
-    return _in_order(_parts([Source(this, run, path, state_of(path))], None, "video", False))
+    return _in_order(_read_parts([Source(this, run, path, state_of(path))], None, "video", False))
 
 
 def ablations(
@@ -175,7 +175,7 @@ def ablations(
     return table[table["ablation"].isin(names) & (table["corruption"] == "")]
 
 
-def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
+def leak_sentences(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
     """A sentence for each pair of a training set and a test set with the same crops in both.
 
     ``files`` are those of :func:`sources`. Nothing is said of pairs of which it is not known.
@@ -193,7 +193,7 @@ def leaks(files: Iterable[Source], test_sets: Collection[str]) -> list[str]:
     ]
 
 
-def gaps(scores: pd.DataFrame) -> list[str]:
+def gap_sentences(scores: pd.DataFrame) -> list[str]:
     """A sentence for each main detector that lacks test sets of the cross-dataset mean.
 
     :func:`dfnb.results.metrics.measure` has no mean for it where another detector has more of them.
@@ -231,7 +231,8 @@ def maps(
 
     Arguments and columns are those of :func:`scores`: ``map``, the name of the map; ``sanity``,
     whether it was compared with those of random networks; and in place of ``score`` the measures,
-    of :func:`dfnb.attribution.measures.sanity` where ``sanity``, else of ``measure`` there.
+    of :func:`dfnb.attribution.measures.compare_with_random` where ``sanity``, else of ``measure``
+    there.
     """
     return scores(report, run, test_sets, "frame", of_maps=True)
 
@@ -298,11 +299,11 @@ def _table_of(
     level: Level,
     of_maps: bool,
 ) -> pd.DataFrame:
-    """:func:`_parts` as one table, remembered until one of the files is written again."""
-    return _in_order(_parts(files, test_sets, level, of_maps))
+    """:func:`_read_parts` as one table, remembered until one of the files is written again."""
+    return _in_order(_read_parts(files, test_sets, level, of_maps))
 
 
-def _parts(
+def _read_parts(
     files: Iterable[Source],
     test_sets: Collection[str] | None,
     level: Level,

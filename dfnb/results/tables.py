@@ -169,9 +169,9 @@ def sanity(maps: pd.DataFrame) -> pd.DataFrame:
     """The sanity check by detector and map: how alike maps are to those of random networks.
 
     ``maps`` are those of :func:`dfnb.results.reading.maps`, measured by
-    :func:`dfnb.attribution.measures.sanity`. A map with negative values has a second row: with them
-    it has WITH_SIGN after its name. All is of the first training of each detector, which
-    notebook 08 compares. The columns are those of :func:`measure`, and
+    :func:`dfnb.attribution.measures.compare_with_random`. A map with negative values has a second
+    row: with them it has WITH_SIGN after its name. All is of the first training of each detector,
+    which notebook 08 compares. The columns are those of :func:`measure`, and
 
     - ``value``, ``low`` and ``high``: the mean CORRELATION of pairs of a frame and a random
       network, and its interval, in which people and random networks are resampled; NaN where no

@@ -73,7 +73,7 @@ def add(p: TrainingParameters, run: Run) -> None:
     if reports.profile_of(p.report).get("weights") == "all" and run.has_weights:
         reports.keep_weights(p.report, run)
     if reports.has_profile(p.report):
-        _write_record(p, run)
+        _record_addition(p, run)
 
 
 def training_of(p: TrainingParameters) -> Training:
@@ -87,7 +87,9 @@ def _conditions(p: TrainingParameters, run: Run) -> list[Condition]:
     """The conditions under which the run of a paper's notebook is scored and measured."""
     wanted = [Condition(name) for name in p.test_sets]
     if p.map_frames and run.has_weights:
-        wanted += [Condition(p.test_sets[0], map=name) for name in maps.names(run.network())]
+        wanted += [
+            Condition(p.test_sets[0], map=name) for name in maps.measured_names(run.network())
+        ]
     return wanted
 
 
@@ -111,7 +113,7 @@ def _is_apart(report: str) -> Callable[[str], bool]:
     return lambda name: sources.domain_of(name)[1] if apart is None else name in apart
 
 
-def _write_record(p: TrainingParameters, run: Run) -> None:
+def _record_addition(p: TrainingParameters, run: Run) -> None:
     """Write the record that says that a run was added to the report of its notebook."""
     path = files.home() / reports.record_path(p.report, run.id)
     parameters = p.model_dump(mode="json")
@@ -165,7 +167,7 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
         test_set = p.measured_on or _test_set(p.report, firsts)
         counts = Counts(frames=p.frames, sanity_frames=p.sanity_frames)
         for run in firsts.values():
-            names = dict.fromkeys([*maps.names(run.network()), *p.other_maps, *CONTROLS])
+            names = dict.fromkeys([*maps.measured_names(run.network()), *p.other_maps, *CONTROLS])
             pairs = product((False, True), names)
             wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
             ensure_scores(run, p.report, wanted, counts)
@@ -244,9 +246,9 @@ def ensure_scores(
     """Score and measure a run under the conditions of which it lacks scores.
 
     Each is written at once, see :func:`dfnb.store.scores.own_path`. Datasets are built if needed.
-    Rows are of frames: scores of :func:`dfnb.training.scoring.predict`; or, of a map, what
-    :func:`dfnb.attribution.measures.measure` or ``sanity`` gives; a condition without rows leaves
-    no file. Raises :class:`DfnbError` for a test set that cannot be had.
+    Rows are of frames: scores of :func:`dfnb.training.scoring.predict_frames`; or, of a map, what
+    :func:`dfnb.attribution.measures.measure_map` or ``sanity`` gives; a condition without rows
+    leaves no file. Raises :class:`DfnbError` for a test set that cannot be had.
 
     Args:
         run: A finished training.
@@ -278,7 +280,7 @@ def missing(
 ) -> list[Condition]:
     """The conditions, each once, of which a run has too few scores of the test sets of today."""
     run.versions.update({name: sources.identity(name, "test") for name in _test_sets(wanted)})
-    there = scores.find(run, report)
+    there = scores.find_scores(run, report)
     return [
         condition
         for condition in dict.fromkeys(wanted)
@@ -354,11 +356,11 @@ def _make(
         elif not condition.sanity:
             frames = measures.sample(condition.test_set, counts.frames, methods)
             if len(frames):
-                yield condition, measures.measure(run, frames, condition.map)
+                yield condition, measures.measure_map(run, frames, condition.map)
     checked = {condition.map: condition for condition in conditions if condition.sanity}
     test_set = conditions[0].test_set
     if checked and len(frames := measures.sample(test_set, counts.sanity_frames, methods)):
         for_statistics = measures.sample(test_set, STATISTICS_FRAMES, methods)
         # All at once, because they share their random networks.
-        rows = measures.sanity(run, frames, [*checked], for_statistics)
+        rows = measures.compare_with_random(run, frames, [*checked], for_statistics)
         yield from ((checked[name], of_map) for name, of_map in rows.groupby("map", sort=False))

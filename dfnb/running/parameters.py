@@ -240,7 +240,7 @@ def planned(
     Raises :class:`DfnbError` for wrong parameters, and where the main training has no test set.
     """
     keys, merged, left_out = {}, {}, []
-    for call in profiles.trainings(name, profile, notebook):
+    for call in profiles.training_calls(name, profile, notebook):
         if seed not in (None, call.seed):
             continue
         p = of_call(call, profile, {"report": name, "save": True})
@@ -306,7 +306,7 @@ def load(notebook: str, namespace: dict[str, Any]) -> Parameters:
     """
     given = _taken_from(notebook, namespace)
     report, save = given.pop("report"), given.pop("save", False)
-    load_of = _of_paper if issubclass(schema(notebook), TrainingParameters) else _of_other
+    load_of = _load_paper if issubclass(schema(notebook), TrainingParameters) else _load_other
     p = load_of(notebook, given, report, save)
     if p.save and reports.has_profile(p.report) and not reports.profile_of(p.report):
         profiles.keep_copy(p.report)  # it says where pictures of real faces are saved
@@ -317,7 +317,7 @@ def load(notebook: str, namespace: dict[str, Any]) -> Parameters:
     return p
 
 
-def _of_paper(
+def _load_paper(
     notebook: str,
     given: dict[str, Any],
     report: str | None,
@@ -335,7 +335,7 @@ def _of_paper(
         if changes or p.report != call.profile or call not in of_report:
             _refuse(notebook, p.report)
         p = of_report[call]
-        first = next(profiles.trainings(call.profile, profile, notebook))
+        first = next(profiles.training_calls(call.profile, profile, notebook))
         p._is_shown = call == first and not p.released  # other calls add scores alone
     else:
         variant = "" if call.variant == MAIN else call.variant
@@ -349,7 +349,7 @@ def _of_paper(
     return p
 
 
-def _of_other(
+def _load_other(
     notebook: str,
     given: dict[str, Any],
     report: str,

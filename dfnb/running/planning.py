@@ -85,7 +85,7 @@ def plan(name: str, main: bool = False) -> Plan:
             left_out += without
         else:
             call = Call(profile=name, notebook=notebook)
-            shown[notebook] = call, _of_other(call, profile)
+            shown[notebook] = call, _parameters_of_other(call, profile)
     if profile.claims:
         made = _made(profile, [*trained, *left_out], trained.values())
         claims.check_plan(profile.claims, made, papers.modules())
@@ -121,7 +121,7 @@ def _executed(notebook: str, p: Parameters, profile: Profile) -> Path:
     return Path("reports", p.report, inner, f"{notebook}.ipynb")
 
 
-def _of_other(call: Call, profile: Profile) -> Parameters:
+def _parameters_of_other(call: Call, profile: Profile) -> Parameters:
     """The checked parameters of a notebook that is none of a paper."""
     source = f"profile {call.profile}, {call.notebook}"
     stated = {**profiles.values(call, profile), "report": call.profile, "save": True}
@@ -170,7 +170,7 @@ def _methods_of(test_set: str) -> list[str]:
     return [method for split, method in kinds if split == "test"]
 
 
-def fetch(planned: Plan) -> None:
+def fetch_needed(planned: Plan) -> None:
     """Download what the unfinished calls need, also to build their datasets.
 
     So none of them stops for it hours later, or on a machine without a network. The backbones'

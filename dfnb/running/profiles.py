@@ -1,7 +1,7 @@
 """Profiles: files of ``notebooks/profiles``, which say with what parameters notebooks are called.
 
 A call is a profile, a notebook and, of a paper's, a variant, a seed and a fold. :func:`values`
-looks up what the profile says of it, and :func:`trainings` lists the calls that train.
+looks up what the profile says of it, and :func:`training_calls` lists the calls that train.
 """
 
 import json
@@ -102,7 +102,7 @@ class Profile(Closed):
 def read(name: str) -> Profile:
     """The checked content of a profile; raises :class:`DfnbError` that names file and remedy."""
     path = files.profile_path(name)
-    checked = Profile.check(content(name), path)
+    checked = Profile.check(merged_content(name), path)
     for notebook in checked.variants:
         if notebook not in checked.notebooks or papers.of_notebook(notebook) is None:
             raise DfnbError(
@@ -120,7 +120,7 @@ def read(name: str) -> Profile:
     return checked
 
 
-def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
+def merged_content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
     """The entries of a profile as they are written, with those of the profile in ``like``.
 
     ``followed`` are the profiles whose ``like`` led here. Raises :class:`DfnbError` where these
@@ -133,7 +133,7 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
         other = check_name(str(stated.pop("like")), f"{path}, like")
         if other in (*followed, name):
             raise DfnbError(f"{path}: like: {other} leads back here; leave one of them out")
-        base = content(other, (*followed, name))
+        base = merged_content(other, (*followed, name))
     notebooks = dict(base.get("notebooks", {}))
     with explained(path, "as a profile", "write notebooks as NAME: {} or with their parameters"):
         for notebook, changes in dict(stated.get("notebooks", {})).items():
@@ -148,7 +148,7 @@ def content(name: str, followed: tuple[str, ...] = ()) -> dict[str, Any]:
 def keep_copy(name: str) -> None:
     """Write the entries of a profile to its report, which is then read without the profile."""
     # Through JSON, which knows no references: YAML would write them for lists that stand twice.
-    entries = json.loads(json.dumps(content(name)))
+    entries = json.loads(json.dumps(merged_content(name)))
     text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
     files.write_bytes(files.report_folder(name) / "profile.yaml", text.encode())
 
@@ -174,7 +174,7 @@ class Call(Closed):
         return f"{self.profile}, {self.variant}, seed {self.seed}{fold}"
 
 
-def trainings(name: str, profile: Profile, notebook: str) -> Iterator[Call]:
+def training_calls(name: str, profile: Profile, notebook: str) -> Iterator[Call]:
     """The calls of a paper's notebook by a profile; the first is the one that is shown whole."""
     for variant, changes in _variants(name, profile, notebook).items():
         own = {"train_set": profile.train_set, **profile.notebooks[notebook], **changes.model_extra}

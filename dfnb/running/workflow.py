@@ -69,7 +69,7 @@ def _run(profile: str, cores: int, main: bool, dry_run: bool) -> None:
         if not training.done and (run := measuring.scored(training.parameters)):
             measuring.add(training.parameters, run)
     _say(_count(planned))
-    planning.fetch(plan)
+    planning.fetch_needed(plan)
     for each in planned:
         if not each.done:  # Snakemake asks for no more than a file of this name
             (files.home() / each.record).unlink(missing_ok=True)

@@ -122,9 +122,10 @@ def keep(
 ) -> Path:
     """Show a run in a report under the conditions ``shown``, too; returns its score file there.
 
-    The file is made anew of what :func:`dfnb.store.scores.find` finds, also under the conditions
-    that it had, unless they are of another version of a test set. Its bytes do not depend on which
-    of two notebooks was first. One that has all of this already is not written again.
+    The file is made anew of what :func:`dfnb.store.scores.find_scores` finds, also under the
+    conditions that it had, unless they are of another version of a test set. Its bytes do not
+    depend on which of two notebooks was first. One that has all of this already is not written
+    again.
 
     Args:
         report: Name of the report.
@@ -138,7 +139,7 @@ def keep(
         old = scores.read_about(path) if path.exists() else None
         is_of_run = old and old.record.weights_sha256 == run.record.weights_sha256
         before = scores.sizes_of(path) if is_of_run else {}
-        there = scores.find(run, report)
+        there = scores.find_scores(run, report)
         # Frames as they are, then maps, then corrupted frames; among these as they were added.
         wanted = sorted(
             dict.fromkeys([*before, *shown]),

@@ -117,7 +117,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     rows = read_table(path, texts, columns)
     sha256 = _metadata(path)[1]  # empty in a file of an earlier version
     expected = {name: value for name, value in sha256.items() if columns is None or name in columns}
-    if sha256 and {name: _sha256(rows[name]) for name in rows} != expected:
+    if sha256 and {name: _column_sha256(rows[name]) for name in rows} != expected:
         raise DfnbError(f"{path} is damaged: its rows are not those written; {REMEDY}")
     return rows
 
@@ -137,7 +137,7 @@ def _metadata(path: Path) -> tuple[About, dict[str, str]]:
     return _REMEMBERED[path][1]
 
 
-def _sha256(column: pd.Series) -> str:
+def _column_sha256(column: pd.Series) -> str:
     """The sha256 of a column's values, the same for a column of texts and one of categories."""
     names = []
     if not pd.api.types.is_numeric_dtype(column):
@@ -183,7 +183,7 @@ def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
     content = metadata.model_dump(mode="json")
     sha256 = {
         "": digest(content, 64),
-        **{name: _sha256(rows[name]) for name in rows},
+        **{name: _column_sha256(rows[name]) for name in rows},
     }  # "": of content
     write_table(path, rows, {**content, "sha256": sha256})
 
@@ -205,7 +205,7 @@ def own_path(run_id: str, condition: Condition, fingerprint: str) -> Path:
     return run_folder(run_id) / "scores" / f"{'.'.join(filter(None, parts))}.parquet"
 
 
-def find(run: StoredRun, report: str = "") -> dict[Condition, Found]:
+def find_scores(run: StoredRun, report: str = "") -> dict[Condition, Found]:
     """The scores of a run and its weights, in ``runs/`` and in reports, by condition.
 
     They are of one version of each test set: that in ``run.versions``, else that of the first file,
@@ -232,7 +232,7 @@ def find(run: StoredRun, report: str = "") -> dict[Condition, Found]:
 
 
 def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> About:
-    """The metadata of a file with these scores of :func:`find`.
+    """The metadata of a file with these scores of :func:`find_scores`.
 
     ``apart`` is what a report decides of test sets, see :class:`StoredSet`.
     """
@@ -258,7 +258,7 @@ def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> Abo
 
 
 def rows_of(found: Mapping[Condition, Found]) -> pd.DataFrame:
-    """The rows of these scores of :func:`find`, in their order."""
+    """The rows of these scores of :func:`find_scores`, in their order."""
     by_path = {}
     for path in {each.path for each in found.values()}:
         rows = read_rows(path)

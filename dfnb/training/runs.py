@@ -104,7 +104,7 @@ class Run(StoredRun):
         """The first file with the sha256 of the record; a damaged one is passed over."""
         for path in _weight_files(self.id):
             status = path.stat()
-            if _sha256(path, status.st_mtime_ns, status.st_size) == self.record.weights_sha256:
+            if _file_sha256(path, status.st_mtime_ns, status.st_size) == self.record.weights_sha256:
                 return path
         return None
 
@@ -174,7 +174,7 @@ def _records(run_id: str) -> Iterator[dict[str, Any]]:
 
 
 @cache
-def _sha256(path: Path, modified: int, size: int) -> str:
+def _file_sha256(path: Path, modified: int, size: int) -> str:
     """The sha256 of a file, which is computed again only when it was modified."""
     return sha256(path)
 

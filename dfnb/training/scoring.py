@@ -21,7 +21,7 @@ from facesets.frames import first_clusters, read_crop
 
 @fixed_threads()
 @torch.inference_mode()
-def predict(
+def predict_frames(
     network: contract.Network,
     frames: pd.DataFrame,
     settings: contract.Settings,
@@ -97,7 +97,7 @@ def score(
     severity: int = 0,
     videos: int | None = None,
 ) -> pd.DataFrame:
-    """Scores of a test set by the chosen checkpoint of a run, see :func:`predict`.
+    """Scores of a test set by the chosen checkpoint of a run, see :func:`predict_frames`.
 
     At most :data:`facesets.sources.TEST_FRAMES` frames of each video are scored.
 
@@ -117,11 +117,11 @@ def score(
     if corruption:
         read = Corrupted(frames, corruption, severity)
         unmasked = frames.assign(mask="")  # nothing is located, so reading masks is spared
-        table = predict(network, unmasked, run.settings, read)
+        table = predict_frames(network, unmasked, run.settings, read)
     else:
         # The mean mask is compared with what the network locates. If it locates nothing, the mean
         # is not computed, because that reads all masks of the training.
         constant = run.mean_mask() if hasattr(network, "localise") else None
-        table = predict(network, frames, run.settings, constant=constant)
+        table = predict_frames(network, frames, run.settings, constant=constant)
     check_scores(table, f"the scores of {run.id} on {test_set}")
     return table

@@ -14,7 +14,7 @@ from dfnb.training.runs import Run, frames_of
 from dfnb.training.trainer import adopt, fit
 from facesets import sources
 from facesets.files import locked, run_folder
-from facesets.frames import check_classes
+from facesets.frames import check_clusters
 from facesets.records import read_record
 
 # Part of every run's id: raise it when a change of code outside the papers' files changes the
@@ -73,9 +73,9 @@ def make_training(
     """
     if settings.released:  # the authors' weights replace all others, and are not trained
         settings = settings.model_copy(update={"pretrained": False})
-        weights = released_weights.start(settings.released, papers.module(paper))
+        weights = released_weights.released_start(settings.released, papers.module(paper))
     else:
-        weights = backbones.start(settings.backbone, settings.pretrained)
+        weights = backbones.find_start(settings.backbone, settings.pretrained)
     # A digest that identifies the frames. That of the embedded benchmark is computed from the
     # settings of its generator, so the frames need not exist yet.
     # Released weights need no frames.
@@ -107,6 +107,6 @@ def visible_splits(training: Training, start: Run | None) -> dict[str, pd.DataFr
     for split in ("train", "val"):
         frames = frames_of(training, split)
         visible = training.settings.visible(frames, training.seed, network)
-        check_classes(visible, split)
+        check_clusters(visible, split)
         splits[split] = visible
     return splits

@@ -28,7 +28,7 @@ from dfnb.store.runs import Training
 from dfnb.store.thresholds import threshold_of
 from dfnb.training.progress import bar
 from dfnb.training.runs import Run
-from dfnb.training.scoring import predict
+from dfnb.training.scoring import predict_frames
 from facesets import records
 from facesets.checks import DfnbError, explained
 from facesets.files import atomic, sha256, write_bytes
@@ -278,7 +278,7 @@ class Trainer:
         network = self.network
         if self.settings.half_weights:
             network = copy.deepcopy(network).half().float()
-        validation = predict(
+        validation = predict_frames(
             network,
             self.splits["val"],
             self.settings,
@@ -429,7 +429,7 @@ def adopt(folder: Path, training: Training) -> None:
     settings = training.settings
     paper = papers.module(training.paper)
     network = paper.Network(settings)
-    released_weights.load(network, settings.released, paper)
+    released_weights.load_file(network, settings.released, paper)
     with atomic(folder / "best.safetensors") as temporary:
         save_model(network, str(temporary))
     _write_record(

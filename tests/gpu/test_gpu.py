@@ -128,7 +128,7 @@ def trained_auc(home):
     settings = settings.model_copy(update=changes)
     run = train.train(train.make_training("xception", DATASET, settings))
     frames = select(load_frames(DATASET), "test")
-    scores = scoring.predict(run.network().to(device.DEVICE), frames, settings)
+    scores = scoring.predict_frames(run.network().to(device.DEVICE), frames, settings)
     return auc(scores)[["value", "low", "high"]].astype(float).tolist()
 
 

@@ -215,7 +215,7 @@ def test_a_malformed_head_is_refused(empty_home, head, problem):
     content = {"delta": DELTA, "registered": "2026-01-01", "claims": [claim()], **head}
     write_bytes(path, yaml.safe_dump(content).encode())
     with pytest.raises(DfnbError, match=rf"mine\.yaml: .*{problem}"):
-        claims.content("mine")
+        claims.read_claims("mine")
 
 
 # A word that the plan or the report does not know.
@@ -325,9 +325,9 @@ def test_one_wrong_letter_is_refused_or_leaves_the_other_claims_alone(committed,
     """Whatever is mistyped: it counts like a claim that shows nothing, so no other p falls."""
     of_scores = outlines(name)
     file = profile_of(name)["claims"]
-    registered = claims.content(file)
+    registered = claims.read_claims(file)
     now = {"content": registered}
-    monkeypatch.setattr(claims, "content", lambda _: now["content"])
+    monkeypatch.setattr(claims, "read_claims", lambda _: now["content"])
     monkeypatch.setattr(claims, "thresholds", lambda _: {})
     # The p of a claim depends on its detector, and is near the limit of the correction.
     monkeypatch.setattr(
@@ -377,7 +377,7 @@ def test_the_family_of_claims_that_were_never_run_is_fixed_too(committed):
     def size(content):
         return sum(len(claim.sets) for claim in content.claims if claim.is_primary)
 
-    expected = size(claims.content("claims-published"))
+    expected = size(claims.read_claims("claims-published"))
     for place, field, content in mistakes("claims-published"):
         try:
             checked = claims.Content.check(content, "claims-published")

@@ -19,7 +19,7 @@ from dfnb.store.scores import (
     Condition,
     about_of,
     check_scores,
-    find,
+    find_scores,
     own_path,
     read_about,
     read_rows,
@@ -156,7 +156,7 @@ def test_a_test_set_of_another_version_replaces_none_that_nobody_asked_for():
     for report, version in (("a-old", "old"), ("z-new", "new")):
         about = read_about(score_path(report_folder(report), run.id))
         assert about.test_sets[B].fingerprint == version
-        assert about_of(find(run, report), {}).test_sets[B].fingerprint == version
+        assert about_of(find_scores(run, report), {}).test_sets[B].fingerprint == version
 
 
 def test_scores_by_other_weights_are_those_of_another_run():
@@ -166,10 +166,10 @@ def test_scores_by_other_weights_are_those_of_another_run():
     planted.add(first, tables)
     reports.keep("mine", first, tables)
     again = StoredRun("r", planted.record("xception", weights_sha256="again"))
-    assert not find(again, "mine")
+    assert not find_scores(again, "mine")
     planted.add(again, {Condition(A): planted.table(A, 3)})
     path = reports.keep("mine", again, [Condition(A)])
-    assert [*find(again)] == [*sizes_of(path)] == [Condition(A)]
+    assert [*find_scores(again)] == [*sizes_of(path)] == [Condition(A)]
     assert read_about(path).record.weights_sha256 == "again"
 
 
@@ -178,11 +178,11 @@ def test_a_known_leak_and_a_place_outlast_what_is_known_today():
     jpeg = Condition(A, "JPEG", 3)
     planted.add(run, {jpeg: planted.table(A)})
     planted.add(run, {Condition(A): planted.table(A)}, {A: 7})
-    assert about_of(find(run), {}).test_sets[A].shared_crops == 7
+    assert about_of(find_scores(run), {}).test_sets[A].shared_crops == 7
     tables = {Condition(B): planted.table(B), Condition(A, map="CAM"): planted.measured(A, x=1)}
     planted.add(run, tables)
     for condition in tables:
-        path = find(run)[condition].path
+        path = find_scores(run)[condition].path
         renamed = read_about(path).model_copy(update={"train_domain": "renamed"})
         (name, kept), *_ = renamed.test_sets.items()
         if name == A:
@@ -192,7 +192,7 @@ def test_a_known_leak_and_a_place_outlast_what_is_known_today():
             planted.rows({condition: tables[condition]}),
             renamed.model_copy(update={"test_sets": {name: kept}}),
         )
-    path = reports.keep("mine", run, find(run))
+    path = reports.keep("mine", run, find_scores(run))
     kept = read_about(path)
     assert kept.test_sets[A].domain == kept.train_domain != kept.test_sets[B].domain
     assert kept.test_sets[A].shared_crops == 7  # A was within, and stays so
@@ -234,7 +234,7 @@ def test_scores_are_written_once_and_those_of_a_changed_test_set_do_not_count():
     run = StoredRun("r", planted.record("xception", 0))
     for condition, table in tables.items():
         planted.add(run, {condition: table})
-    found = find(run)
+    found = find_scores(run)
     assert about_of(found, {}) == planted.about(run.record, tables)
     stored = rows_of(found)
     for (name, *_), table in tables.items():
@@ -245,13 +245,13 @@ def test_scores_are_written_once_and_those_of_a_changed_test_set_do_not_count():
     files = {path: path.read_bytes() for path in run_folder("r").rglob("*.parquet")}
     edges = Condition(A, map="edges")
     planted.add(run, {edges: planted.measured(A, energy=0.5)})
-    assert {*find(run)} == {Condition(A), Condition(B), edges}
+    assert {*find_scores(run)} == {Condition(A), Condition(B), edges}
     planted.add(run, {Condition(A): planted.table(A, 3)}, **{A: "second"})
-    assert {*find(run)} == {Condition(A), Condition(B)}
-    assert about_of(find(run), {}).test_sets[A].fingerprint == "second"
+    assert {*find_scores(run)} == {Condition(A), Condition(B)}
+    assert about_of(find_scores(run), {}).test_sets[A].fingerprint == "second"
     assert files == {path: path.read_bytes() for path in files}
     run.versions[A] = A  # the test set is what it was
-    assert {*find(run)} == {Condition(A), Condition(B), edges}
+    assert {*find_scores(run)} == {Condition(A), Condition(B), edges}
 
 
 def test_a_report_shows_the_rows_that_were_made_on_most_of_a_test_set():
@@ -307,7 +307,7 @@ def test_committed_files_are_made_anew_from_their_conditions(monkeypatch):
             for table in (rows, read_table(again))
         )
         pd.testing.assert_frame_equal(first, second, check_exact=True)
-    assert len(committed) == 7 and {*sizes_of(path)} == {*find(run)}
+    assert len(committed) == 7 and {*sizes_of(path)} == {*find_scores(run)}
 
 
 def test_this_run_comes_first_and_with_its_own_scores_alone():
@@ -331,9 +331,9 @@ def test_a_committed_run_is_read_from_its_report():
     run_id = planted.write("demo", "xception", 3)
     run = StoredRun(run_id, planted.record("xception", 3))
     assert {*scores("elsewhere", run, [A])["detector"]} == {"this run"}
-    assert [*find(run)] == [Condition(A), Condition(B)]
+    assert [*find_scores(run)] == [Condition(A), Condition(B)]
     trained_again = run.record.model_copy(update={"weights_sha256": "other"})
-    assert not find(StoredRun(run_id, trained_again))
+    assert not find_scores(StoredRun(run_id, trained_again))
     assert not run_folder(run_id).exists()
 
 

@@ -89,7 +89,7 @@ def loaded(network, weights):
     with TemporaryDirectory() as folder:
         file = Path(folder) / "released.pth"
         torch.save(dict(weights), file)
-        released_weights.load(network, str(file), sys.modules[type(network).__module__])
+        released_weights.load_file(network, str(file), sys.modules[type(network).__module__])
     return network.eval()
 
 
@@ -237,11 +237,11 @@ def saved_scores(folder, kind, settings):
     released_scores = read_json(folder / f"{kind}_scores.json")
     paper = etd if kind == "etd" else lv
     network = paper.Network(settings)
-    released_weights.load(network, str(folder / f"{kind}.pth"), paper)
+    released_weights.load_file(network, str(folder / f"{kind}.pth"), paper)
     files = [str(folder / f"{kind}_crops" / name) for name in released_scores]
     table = frames_in_memory([read_crop(file) for file in files]).table
     table = table.assign(path=files, label=0)
-    scores = scoring.predict(network.eval(), table, settings)["score"]
+    scores = scoring.predict_frames(network.eval(), table, settings)["score"]
     return scores.to_numpy(), np.array([*released_scores.values()])
 
 
