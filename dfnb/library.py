@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import save_model
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
@@ -36,6 +36,7 @@ from facesets import sources
 from facesets.checks import DfnbError, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
 from facesets.frames import SPLITS, load_frames, select
+from facesets.pictures import plain_rgb
 from facesets.records import read_record
 
 log = logging.getLogger(__name__)
@@ -326,7 +327,8 @@ def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
         if isinstance(images, Sequence) and all(isinstance(each, Image.Image) for each in images):
             yield from _of_images(images, faces)
         else:
-            yield frames_in_memory(_checked_crops(data))
+            is_many = isinstance(data, Sequence) or getattr(data, "ndim", 0) == 4
+            yield frames_in_memory([plain_rgb(crop) for crop in (data if is_many else [data])])
     else:
         # The one door to what finds faces; it imports PyAV.
         from facesets import decode, prepare, videos
@@ -359,25 +361,10 @@ def _of_images(images: Sequence[Image.Image], faces: Mapping[str, Any]) -> Itera
     with TemporaryDirectory() as folder:
         for number, image in enumerate(images):
             path = Path(folder, f"{number}.png")
-            upright = ImageOps.exif_transpose(image)
-            upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(path)
+            Image.fromarray(plain_rgb(image)).save(path)
             table, read = prepare.prepare_picture(path, faces)
             name = {"video": str(number), "cluster": str(number), "method": "not known"}
             yield StoredFrames(table.assign(**name), read)
-
-
-def _checked_crops(data: Any) -> list[np.ndarray]:
-    """The crops, if all are (H, W, 3) uint8; else :class:`DfnbError`."""
-    is_many = isinstance(data, Sequence) or (isinstance(data, np.ndarray) and data.ndim == 4)
-    crops = [*data] if is_many else [data]
-    for crop in crops:
-        if not (isinstance(crop, np.ndarray) and crop.dtype == np.uint8 and crop.shape[2:] == (3,)):
-            raise DfnbError(
-                f"a {type(data).__name__} cannot be scored; give a dataset of load_dataset or a "
-                "slice of it, a path, PIL images, or faces that are cut out: arrays (H, W, 3) of "
-                "uint8, RGB"
-            )
-    return crops
 
 
 def _scores(model: Callable, frames: StoredFrames, transform: Callable | None) -> pd.DataFrame:

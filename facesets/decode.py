@@ -1,9 +1,7 @@
 """Decodes videos and images into the pictures that a viewer shows: upright, with square pixels.
 
-What is read is a short list: pictures that are PNG, JPEG, WebP or BMP of 8 bits without
-transparency, which Pillow decodes, and clips of upright frames with square pixels, which FFmpeg
-(PyAV) decodes. Anything else is refused in one sentence, so that nothing is read otherwise than it
-is shown.
+Pillow decodes pictures, and FFmpeg (PyAV) clips. What is not plain is refused, see
+:mod:`facesets.pictures`.
 """
 
 import re
@@ -15,7 +13,16 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from facesets.pictures import (
+    QUARTER_TURNS,
+    SAVE,
+    Unusable,
+    check_plain,
+    opaque,
+    plain_rgb,
+)
 
 # By their names: pictures, which may also be frames of a video, and clips.
 IMAGE = re.compile(r"(?!\.).+\.(bmp|jfif|jpe|jpe?g|png|webp)", re.IGNORECASE | re.DOTALL)
@@ -29,28 +36,12 @@ MEDIA = re.compile(
 )
 # Safety: Pillow opens other formats, too, and one of them, EPS, by running Ghostscript.
 IMAGE_FORMATS = ["PNG", "JPEG", "WEBP", "BMP"]
-IMAGE_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}  # of Pillow; with transparency, if it is opaque
 # Safety: without these lists FFmpeg opens text files as ANSI art, and playlists fetch other hosts.
 OPEN_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,gif,flv,"
     "asf,ogg,mxf,h264,hevc,m4v,dv,ivf,yuv4mpegpipe",
     "protocol_whitelist": "file",
 }
-# A clip's display matrix ((a, b), (c, d)) says where a stored pixel (x, y) is shown: at (ax + cy,
-# bx + dy), up to a shift. By (a, b, c, d): the quarter turns of numpy.rot90 that show it upright.
-QUARTER_TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
-
-
-class Unusable(Exception):
-    """The reason why a video cannot be used; ``dfnb prepare`` lists it in the quarantine."""
-
-
-def not_read(what: str) -> Unusable:
-    """The sentence on everything that is not on the list of what is read; ``what`` it is."""
-    return Unusable(
-        f"{what}; save it as PNG, JPEG, WebP or BMP of 8 bits without transparency, or as an "
-        "upright clip with square pixels"
-    )
 
 
 class Picture(NamedTuple):
@@ -102,7 +93,7 @@ def decode(file: Path) -> Iterator[Picture]:
         with explained_as_unusable():
             yield from _frames_of_clip(file)
     else:
-        raise not_read(f"a file {file.suffix}")
+        raise Unusable(f"a file {file.suffix}; {SAVE}")
 
 
 def guess_length(file: Path) -> int:
@@ -125,33 +116,13 @@ def guess_length(file: Path) -> int:
 def read_picture(file: Path) -> Picture:
     """The picture of an image file, turned as its EXIF data say; raises as :func:`decode`."""
     with explained_as_unusable(), Image.open(file, formats=IMAGE_FORMATS) as image:
-        # An MPO is a JPEG; its further pictures are previews, depth or another eye.
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise not_read("an animation")
-        # Of 16 bits Pillow would show the upper 8, also where a camera fills the lower 12.
-        if image.mode not in IMAGE_MODES or ";16" in str(image.tile):
-            raise not_read(f"a picture whose pixels are {image.tile[0].args}")
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data:
-            rgb = opaque(np.array(upright.convert("RGBA")))
-        else:
-            rgb = np.array(upright.convert("RGB"))
+        rgb = plain_rgb(image)
     return Picture(rgb.shape, lambda: rgb)
 
 
 def read_image(file: Path) -> np.ndarray:
     """Read an image (H, W, 3) uint8 RGB; raises :class:`Unusable` as :func:`decode`."""
     return read_picture(file).rgb()
-
-
-def opaque(pixels: np.ndarray) -> np.ndarray:
-    """RGBA pixels (H, W, 4) uint8 as RGB (H, W, 3); raises :class:`Unusable` for transparent ones.
-
-    What is beneath transparency, or whether it is a mask, is not guessed.
-    """
-    if pixels[..., 3].min() < 255:
-        raise not_read("a transparent picture")
-    return np.ascontiguousarray(pixels[..., :3])
 
 
 # ---------------------------------------------------------------- clips
@@ -167,7 +138,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """The pictures of a file, rather than its cover; raises :class:`Unusable` where it has none."""
     stream = container.streams.best("video")
     if stream is None:
-        raise not_read("it has no picture, only sound")
+        raise Unusable(f"it has no picture, only sound; {SAVE}")
     return stream
 
 
@@ -176,8 +147,9 @@ def _frames_of_clip(file: Path) -> Iterator[Picture]:
     with open_video(file) as container:
         stream = _video_stream(container)
         stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
-        if not 0.99 <= float(stream.sample_aspect_ratio or 1) <= 1.01:  # FFmpeg, too, rounds so
-            raise not_read(f"a clip whose pixels are {stream.sample_aspect_ratio} and not square")
+        aspect = stream.sample_aspect_ratio or 1
+        is_square = 0.99 <= float(aspect) <= 1.01  # FFmpeg, too, rounds so
+        check_plain("a clip", {"pixel aspect": "square" if is_square else str(aspect)})
         # Compared below with the number that the file states. Frames cannot be counted instead,
         # because an edit list may hide some. AVI also states frames that were dropped, which have
         # no packet: there the place in time of the last packet counts.
@@ -198,13 +170,19 @@ def _frames_of_clip(file: Path) -> Iterator[Picture]:
 
 
 def _picture_of_frame(frame: av.VideoFrame) -> Picture:
-    """A frame of a clip, turned as its metadata say; raises :class:`Unusable` for mirrored ones."""
+    """A frame of a clip, turned as its metadata say; raises :class:`Unusable` where not plain."""
     matrix = np.eye(3)
     if "DISPLAYMATRIX" in frame.side_data:
         matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).reshape(3, 3) / 2**16
-    turns = QUARTER_TURNS.get(tuple(matrix[:2, :2].ravel().round(2)))
-    if turns is None:
-        raise not_read("a clip that is shown mirrored, or turned by less than a quarter")
+    orientation = tuple(matrix[:2, :2].ravel().round(2).tolist())
+    attributes = {
+        "orientation": orientation,
+        "transfer curve": int(frame.color_trc),
+        "primaries": int(frame.color_primaries),
+        "scan": "interlaced" if frame.interlaced_frame else "progressive",
+    }
+    check_plain("a clip", attributes)
+    turns = QUARTER_TURNS[orientation]
     has_alpha = any(component.is_alpha for component in frame.format.components)
 
     def rgb() -> np.ndarray:

@@ -30,7 +30,6 @@ from facesets.checks import TITLE, Closed, DfnbError, check_name
 from facesets.decode import (
     IMAGE,
     Picture,
-    Unusable,
     decode,
     explained_as_unusable,
     guess_length,
@@ -58,6 +57,7 @@ from facesets.frames import (
     write_dataset,
     write_video,
 )
+from facesets.pictures import Unusable
 from facesets.videos import Video, frame_numbers, printable, sentences
 from facesets.workers import start_worker
 

@@ -19,7 +19,8 @@ from typing import Literal
 import pandas as pd
 
 from facesets.checks import Closed, DfnbError, Title, explained
-from facesets.decode import IMAGE, MEDIA, Unusable
+from facesets.decode import IMAGE, MEDIA
+from facesets.pictures import Unusable
 
 # The path of a real or fake file in a sorted folder.
 SORTED = re.compile(

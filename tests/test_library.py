@@ -373,7 +373,9 @@ def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
     "data", [None, torch.zeros(3, 8, 8), np.zeros((2, 8, 8, 3)), [[0]], Dataset()]
 )
 def test_what_is_neither_frames_nor_crops_is_refused(data):
-    with pytest.raises(DfnbError, match=r"cannot be scored; give a dataset of load_dataset"):
+    with pytest.raises(
+        DfnbError, match=r"whose (type|last axis) is .*; give a PIL image, or an arr"
+    ):
         dfnb.predict(redness, data)
 
 

@@ -12,8 +12,8 @@ from clips import SMALL, Blobs, draw, moving, write
 
 from facesets import prepare, published
 from facesets.checks import DfnbError
-from facesets.decode import Unusable
 from facesets.frames import load_frames, masked_positions, read_crop
+from facesets.pictures import Unusable
 from facesets.videos import Video, frame_numbers, read_csv, read_folder, summary
 
 

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from dfnb.data import augmentation
 from facesets.checks import DfnbError
 from facesets.frames import datasets_of, landmarks_array, read_crop, read_mask
+from facesets.pictures import plain_rgb
 from facesets.seeds import rng, torch_seed
 
 Index = tuple[int, int, int]  # epoch, position in the epoch's order, row of the frames table
@@ -192,12 +193,13 @@ def _resize(settings: Any) -> v2.Resize:
 def to_input(settings: Any) -> v2.Compose:
     """A transform of one image to (3, S, S) float32, as :func:`prepared` gives it, unaugmented.
 
-    It takes a PIL image, or a crop (H, W, 3) uint8 RGB; S is the ``image_size`` of the settings.
+    It takes what :func:`facesets.pictures.plain_rgb` does, a PIL image or a crop (H, W, 3) uint8
+    RGB, and raises as it; S is the ``image_size`` of the settings.
     """
     return v2.Compose(
         [
+            plain_rgb,
             v2.ToImage(),
-            v2.RGB(),
             _resize(settings),
             v2.ToPureTensor(),
             v2.Lambda(in_unit_range),
