@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+import textwrap
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +45,8 @@ def options(
 def app() -> None:
     """Run the command that was typed.
 
-    A :class:`DfnbError` becomes one line and status 1.
+    A :class:`DfnbError` becomes one line and status 1; so does whatever else is raised, whose
+    traceback is kept for ``dfnb doctor``.
     """
     # Remarks of libraries are not for users: joblib's processes would count what they had open.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -54,6 +57,15 @@ def app() -> None:
         commands()
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
+    except Exception as error:  # of a library, or a mistake of ours
+        path = files.write_bytes(last_error(), traceback.format_exc().encode())
+        text = textwrap.shorten(f"{type(error).__name__}: {error}", 400)
+        sys.exit(f"dfnb: {text} (the traceback is in {path})")
+
+
+def last_error() -> Path:
+    """The file with the last traceback of a command."""
+    return files.home() / "cache" / "last-error.txt"
 
 
 @commands.command()
@@ -156,6 +168,8 @@ def doctor() -> None:
     packages = about.pop("packages")
     about |= {"workers": device.workers(), "home": files.home()}
     about["papers"] = ", ".join(papers.modules())
+    if last_error().exists():
+        about["last error"] = last_error()
     for name, value in {**packages, **about}.items():
         typer.echo(f"{name}: {value}")
 

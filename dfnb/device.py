@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import cv2
 import joblib
+import numpy as np
 import torch
 
 from facesets.records import device, threads
@@ -47,6 +48,12 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
+
+
+def to_numpy(values: torch.Tensor) -> np.ndarray:
+    """Values on the CPU, floats of half precision as float32: numpy has no bfloat16."""
+    is_half = values.is_floating_point() and values.element_size() == 2
+    return (values.float() if is_half else values).detach().cpu().numpy()
 
 
 def emulates_bf16() -> bool:

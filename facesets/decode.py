@@ -13,6 +13,7 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorTrc
 from PIL import Image
 
 from facesets.pictures import (
@@ -177,8 +178,8 @@ def _picture_of_frame(frame: av.VideoFrame) -> Picture:
     orientation = tuple(matrix[:2, :2].ravel().round(2).tolist())
     attributes = {
         "orientation": orientation,
-        "transfer curve": int(frame.color_trc),
-        "primaries": int(frame.color_primaries),
+        "transfer curve": ColorTrc(frame.color_trc).name,
+        "primaries": ColorPrimaries(frame.color_primaries).name,
         "scan": "interlaced" if frame.interlaced_frame else "progressive",
     }
     check_plain("a clip", attributes)

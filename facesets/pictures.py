@@ -19,15 +19,26 @@ from facesets.checks import DfnbError
 QUARTER_TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
 # By attribute, the values of a plain picture. A file need not state all of them.
 PLAIN = {
-    "pictures": {1},  # of an animation there are more
+    "number of pictures": {1},  # of an animation there are more
     "mode": {"1", "L", "LA", "P", "RGB", "RGBA"},  # of Pillow
-    "bits": {8},
+    "number of bits": {8},
     "lowest alpha": {255},  # what is beneath transparency, or whether it is a mask, is not guessed
     "colour profile": {"", "sRGB"},
     "gamma": {None, 0.45455},
-    # Of frames of clips, by the numbers of ITU-T H.273, which FFmpeg has.
-    "transfer curve": {1, 2, 4, 5, 6, 7, 13, 14, 15},  # 2: not stated; 16 and 18 are those of HDR
-    "primaries": {1, 2, 4, 5, 6, 7, 22},  # 9 is BT.2020, 11 and 12 are P3
+    # Of frames of clips, in FFmpeg's names. Left out are the curves of HDR and linear light, and
+    # the wide gamuts, BT.2020 and P3.
+    "transfer curve": {
+        "UNSPECIFIED",
+        "BT709",
+        "GAMMA22",
+        "GAMMA28",
+        "SMPTE170M",
+        "SMPTE240M",
+        "IEC61966_2_1",
+        "BT2020_10",
+        "BT2020_12",
+    },
+    "primaries": {"UNSPECIFIED", "BT709", "BT470M", "BT470BG", "SMPTE170M", "SMPTE240M", "EBU3213"},
     "scan": {"progressive"},
     "pixel aspect": {"square"},
     "orientation": QUARTER_TURNS.keys(),
@@ -74,9 +85,9 @@ def _rgb_of_pil(image: Image.Image) -> np.ndarray:
     # An MPO is a JPEG; its further pictures are previews, depth or another eye.
     is_animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
     attributes = {
-        "pictures": image.n_frames if is_animated else 1,
+        "number of pictures": image.n_frames if is_animated else 1,
         # Of 16 bits Pillow would show the upper 8, also where a camera fills the lower 12.
-        "bits": 16 if ";16" in f"{image.mode} {getattr(image, 'tile', '')}" else 8,
+        "number of bits": 16 if ";16" in f"{image.mode} {getattr(image, 'tile', '')}" else 8,
         "mode": image.mode,
         "colour profile": _colour_profile(image.info.get("icc_profile") or b"", image.mode),
         "gamma": None if "srgb" in image.info else image.info.get("gamma"),

@@ -74,6 +74,22 @@ def test_bad_input_ends_in_one_sentence(own_home, output_of, words, sentence, mo
     assert "Traceback" not in printed
 
 
+def test_what_another_library_raises_is_one_sentence_and_its_traceback_is_kept(
+    own_home, output_of, monkeypatch
+):
+    def out_of_memory(*_, **__):
+        raise RuntimeError("A worker ended.\nIt had too little memory.")
+
+    monkeypatch.setattr(workflow, "run", out_of_memory)
+    status, printed = output_of("run", "demo")
+    assert status == 1 and "Traceback" not in printed
+    sentence = "dfnb: RuntimeError: A worker ended. It had too little memory. (the traceback is in"
+    assert printed.splitlines()[-1].startswith(sentence)
+    path = own_home / "cache" / "last-error.txt"
+    assert "in out_of_memory" in path.read_text()
+    assert f"last error: {path}" in output_of("doctor")[1]
+
+
 def test_every_option_and_argument_has_a_help():
     for name, command in get_command(commands).commands.items():
         for each in command.params:

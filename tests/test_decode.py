@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import ColorPrimaries, ColorTrc
 from clips import moving, without_first, write
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -192,7 +193,7 @@ def test_an_animated_picture_is_unusable(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     frames = [Image.new("RGB", (64, 48), (20 * i,) * 3) for i in range(1, 9)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(Unusable, match="pictures is"):
+    with pytest.raises(Unusable, match="number of pictures is"):
         list(decode(path))
 
 
@@ -272,15 +273,16 @@ def encoded(path, options=None, **attributes):
     return path
 
 
-@pytest.mark.parametrize(("curve", "primaries"), [(16, 9), (18, 9), (1, 9), (1, 12), (16, 1)])
+@pytest.mark.parametrize("curve", ["BT709", "SMPTE2084", "ARIB_STD_B67"])
+@pytest.mark.parametrize("primaries", ["BT709", "BT2020", "SMPTE432"])
 def test_a_clip_in_hdr_or_a_wide_gamut_is_unusable(tmp_path, curve, primaries):
-    path = encoded(tmp_path / "a.mp4", color_trc=curve, color_primaries=primaries)
+    marks = {"color_trc": ColorTrc[curve], "color_primaries": ColorPrimaries[primaries]}
+    path = encoded(tmp_path / "a.mp4", **marks)
+    if curve == primaries == "BT709":
+        assert len(list(decode(path))) == 1
+        return
     with pytest.raises(Unusable, match=f"(curve is {curve}|primaries is {primaries});"):
         list(decode(path))
-
-
-def test_a_clip_that_is_marked_as_sdr_is_read(tmp_path):
-    assert len(list(decode(encoded(tmp_path / "a.mp4", color_trc=1, color_primaries=6)))) == 1
 
 
 def test_an_interlaced_clip_is_unusable(tmp_path):
@@ -313,7 +315,7 @@ def test_what_is_in_memory_passes_the_same_door():
     grey = image.convert("L")
     others = {
         "mode is CMYK": image.convert("CMYK"),
-        "bits is 16": Image.fromarray(deep(GREY)),
+        "number of bits is 16": Image.fromarray(deep(GREY)),
         "mode is F": Image.fromarray(np.float32(grey)),
         "type is float32": np.float32(image) / 255,
         r"last axis is \(\)": np.asarray(grey),

@@ -212,8 +212,9 @@ def test_an_animated_picture_is_listed(tmp_path, data):
     still = trees.image(tmp_path / "b.png", draw([(40, 60)]))
     record = run(real(path), real(path, name="clip", frames=((path, None),)), real(still))
     problems = reasons(record)
-    assert problems["a"].startswith("an animation")
-    assert problems["clip"].startswith("its frame a.png: an animation")
+    sentence = "a picture whose number of pictures is 5; "
+    assert problems["a"].startswith(sentence)
+    assert problems["clip"].startswith(f"its frame a.png: {sentence}")
 
 
 def test_of_several_people_the_one_under_the_mask_is_shown_else_the_largest(tmp_path, data):

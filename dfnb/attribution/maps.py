@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dfnb.data.loading import Read, in_order
-from dfnb.device import DEVICE, fixed_threads
+from dfnb.device import DEVICE, fixed_threads, to_numpy
 from dfnb.papers import backbones
 from dfnb.papers.contract import Network, outputs_of
 from dfnb.training.runs import Run
@@ -275,17 +275,16 @@ def compute(
         return np.max(parts, axis=0)  # pixel by pixel
     if origin == "localise":
         outputs = outputs_of(network, images)
-        return network.localise(outputs).cpu().numpy()
+        return to_numpy(network.localise(outputs))
     layer = layer or (None if callable(origin) else origin)
     if layer:
         values = grad_cam(network, images, network.get_submodule(layer))
     else:
         explainer = origin if callable(origin) else EXPLAINERS[name]
         values = explainer(network, images)
-    values = values if signed else values.clamp(min=0)
-    highest = values.abs().amax((1, 2), keepdim=True)
-    scaled = values / highest.clamp(min=1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
-    return scaled.cpu().numpy()
+    values = to_numpy(values if signed else values.clamp(min=0))
+    highest = np.abs(values).max((1, 2), keepdims=True)
+    return values / np.maximum(highest, 1e-12)  # a map of zeros stays zero; 0 / 0 would be NaN
 
 
 def random(frames: pd.DataFrame, side: int) -> np.ndarray:

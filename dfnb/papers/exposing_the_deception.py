@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torchvision.ops import MLP
 from torchvision.transforms import v2
 
+from dfnb.device import to_numpy
 from dfnb.papers import backbones, contract, released
 from dfnb.papers.contract import Batch, cross_entropy
 
@@ -458,4 +459,4 @@ def branch_likeness(network: nn.Module, images: Tensor) -> pd.DataFrame:
     normalised_grams = F.normalize((local @ local.mT).flatten(1))  # (branches, n²)
     likeness = normalised_grams @ normalised_grams.T
     names = [f"branch {i + 1}" for i in range(len(local))]
-    return pd.DataFrame(likeness.cpu().numpy(), names, names)
+    return pd.DataFrame(to_numpy(likeness), names, names)

@@ -32,7 +32,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchvision.transforms import v2
 
 from dfnb.data.loading import in_order
-from dfnb.device import DEVICE, fixed_threads
+from dfnb.device import DEVICE, fixed_threads, to_numpy
 from dfnb.papers import backbones, contract
 from facesets.checks import DfnbError
 from facesets.frames import keep_masks, masked_positions
@@ -603,7 +603,7 @@ def concepts(network: Network, table: pd.DataFrame) -> tuple[np.ndarray, np.ndar
         outputs = contract.outputs_of(network, batch["image"])
         vectors.append(outputs["channels"].cpu())
         losses.append(latent_loss(outputs, batch["label"]).cpu())
-    return torch.cat(vectors).numpy(), torch.cat(losses).numpy()
+    return to_numpy(torch.cat(vectors)), to_numpy(torch.cat(losses))
 
 
 def clustered(

@@ -7,10 +7,11 @@ differs between them is in the names of their detectors: ``Baseline, lr 0.0005``
 """
 
 import re
-from collections import Counter
-from typing import Any, NamedTuple
-
-import pandas as pd
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from dfnb.store import scores
 from dfnb.store.reports import score_files
@@ -58,12 +59,17 @@ def detectors(report: str) -> list[Detector]:
     Where two would have one name in tables, each has the end of the id of its first run there:
     variants of two papers' notebooks, or runs that only :data:`DIGESTS` tell apart.
     """
-    rows = _table_of_runs(report)
-    order = ["is_ablation", "notebook", "ablation", "is_beside", "name"]
+    runs_of = defaultdict(list)  # by their name
+    for path in score_files(stored_report(report)):
+        about = scores.read_about(path)
+        for name in about.variants or [MAIN]:
+            run = StoredRun(path.stem, about.record)
+            runs_of[_named(run, name)].append(run)
+    train_sets = _pooled_train_sets(chain(*runs_of.values()))
     found = [
         detector
-        for _, of_name in (rows.groupby(order) if len(rows) else ())
-        for detector in _detectors_of_name(of_name)
+        for named in sorted(runs_of)
+        for detector in _detectors_of(named, runs_of[named], train_sets)
     ]
     count = Counter(each.name for each in found)
     return [
@@ -74,75 +80,76 @@ def detectors(report: str) -> list[Detector]:
     ]
 
 
-def _table_of_runs(report: str) -> pd.DataFrame:
-    """A row per run of a report and name of it: its place in a table, and what was trained."""
-    rows = []
-    for path in score_files(stored_report(report)):
-        about = scores.read_about(path)
-        run = StoredRun(path.stem, about.record)
-        for name in about.variants or [MAIN]:
-            ablation, variant = split(name)
-            place = {
-                "is_ablation": bool(ablation),
-                "notebook": run.record.detector.notebook,
-                "ablation": ablation,
-                "is_beside": bool(variant) and not ablation,
-                "name": name,
-            }
-            rows.append({"run": run, **place, "trained": _facts(run)})
-    table = pd.DataFrame(rows)
-    return table.assign(train_set=_pooled_train_sets(table["run"])) if rows else table
+class _Named(NamedTuple):
+    """What runs of one name have in common, in the order of tables."""
+
+    is_ablation: bool
+    notebook: str
+    ablation: str
+    is_beside: bool
+    name: str
+
+
+def _named(run: StoredRun, name: str) -> _Named:
+    """What a run has in common with others of this name."""
+    ablation, variant = split(name)
+    notebook = run.record.detector.notebook
+    return _Named(bool(ablation), notebook, ablation, bool(variant) and not ablation, name)
+
+
+def _detectors_of(
+    named: _Named, runs: Sequence[StoredRun], train_sets: Mapping[StoredRun, str]
+) -> Iterator[Detector]:
+    """The detectors whose runs have one name: one for all runs that differ in their seed alone."""
+    versions = defaultdict(set)  # of each training set
+    for run in runs:
+        versions[run.train_set].add(run.parameters.data)
+    facts = {}
+    for run in runs:
+        # Each seed's own set has other data; only two versions of one set are two to train on.
+        data = run.parameters.data if len(versions[run.train_set]) > 1 else ""
+        facts[run] = {"train_set": train_sets[run], "data": data, **_facts(run)}
+    # A setting that is newer than one of the runs is no difference.
+    values_of = defaultdict(set)
+    for name, value in chain(*(each.items() for each in facts.values())):
+        values_of[name].add(value)
+    differ = [name for name, values in values_of.items() if len(values) > 1]
+    groups = defaultdict(list)
+    for run in sorted(runs, key=attrgetter("seed", "train_set")):
+        groups[tuple(facts[run].get(name, "") for name in differ)].append(run)
+    for values, same in sorted(groups.items(), key=itemgetter(0)):
+        words = [f"{name} {value}" for name, value in zip(differ, values) if name not in DIGESTS]
+        title = name_of(same[0].record.detector.title, named.name)
+        yield Detector(
+            name=", ".join([title, *words]),
+            paper=same[0].parameters.paper,
+            ablation=named.ablation,
+            variant=split(named.name)[1] if named.is_ablation else "",
+            train_set=train_sets[same[0]],
+            runs=tuple(same),
+            is_beside=named.is_beside,
+        )
 
 
 def _facts(run: StoredRun) -> dict[str, str]:
-    """What was trained but for the seed, by name: settings, and what else identifies it."""
-    own = {"seed", "train_set", "settings"}
-    values: dict[str, Any] = {**run.parameters.model_dump(exclude=own), **run.parameters.settings}
+    """What was trained but for seed and training set, by name: settings, and what else counts."""
+    p = run.parameters
+    names = ("seen_methods", "frames_per_video", "start_weights", "version", "numbers")
+    values = {name: getattr(p, name) for name in names} | p.settings
     return {name: str(value).replace("'", "") for name, value in values.items()}
 
 
-def _pooled_train_sets(runs: pd.Series) -> pd.Series:
+def _pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
     """The training set of each run, under one name where each seed or fold has its own.
 
     It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
     seed 31, and ``hidf-sample-fold-{fold}`` for the folds of a cross-fitted dataset. A single set
     that happens to end so is a set like any other.
     """
-    own = runs.map(lambda run: run.train_set)
-    pooled = runs.map(
-        lambda run: re.sub(
-            rf"(?<=-){run.seed}$", "{seed}", re.sub(FOLD, "-fold-{fold}", run.train_set)
-        )
-    )
-    return pooled.where(own.groupby(pooled).transform("nunique") > 1, own)
-
-
-def _detectors_of_name(rows: pd.DataFrame) -> list[Detector]:
-    """The detectors whose runs have one name: one for all runs that differ in their seed alone."""
-    facts = pd.DataFrame([*rows["trained"]], index=rows.index)
-    facts.insert(0, "train_set", rows["train_set"])
-    own_set = rows["run"].map(lambda run: run.train_set)
-    # Each seed's own set has other data; only two versions of one set are two things to train on.
-    versions = facts.groupby(own_set)["data"].transform("nunique")
-    facts["data"] = facts["data"].where(versions > 1, "")
-    # nunique ignores NaN: a setting that is newer than one of the runs is no difference.
-    differ = [name for name in facts if facts[name].nunique() > 1]
-    found = []
-    for _, same in facts.fillna("").groupby(differ or "train_set"):
-        runs = sorted(rows.loc[same.index, "run"], key=lambda run: (run.seed, run.train_set))
-        first = rows.loc[same.index[0]]
-        name = name_of(runs[0].record.detector.title, first["name"])
-        words = [f"{key} {same[key].iloc[0]}" for key in differ if key not in DIGESTS]
-        variant = split(first["name"])[1] if first["is_ablation"] else ""
-        found.append(
-            Detector(
-                ", ".join([name, *words]),
-                runs[0].parameters.paper,
-                first["ablation"],
-                variant,
-                first["train_set"],
-                tuple(runs),
-                bool(first["is_beside"]),
-            )
-        )
-    return found
+    own_sets = defaultdict(set)  # name with {seed} or {fold} -> the training sets it stands for
+    pooled = {}
+    for run in runs:
+        of_fold = re.sub(FOLD, "-fold-{fold}", run.train_set)
+        pooled[run] = re.sub(rf"(?<=-){run.seed}$", "{seed}", of_fold)
+        own_sets[pooled[run]].add(run.train_set)
+    return {run: name if len(own_sets[name]) > 1 else run.train_set for run, name in pooled.items()}

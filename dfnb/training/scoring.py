@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.loading import Read, loader_in_order, prepared
-from dfnb.device import DEVICE, fixed_threads, precision, workers
+from dfnb.device import DEVICE, fixed_threads, precision, to_numpy, workers
 from dfnb.papers import contract
 from dfnb.store.scores import check_scores
 from dfnb.store.units import KEYS
@@ -67,7 +67,7 @@ def predict_frames(
             with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
                 outputs = contract.outputs_of(network, images)
             if localises:
-                located = network.localise(outputs).cpu().numpy()  # (B, h, w) in [0, 1]
+                located = to_numpy(network.localise(outputs))  # (B, h, w) in [0, 1]
                 masks = batch["mask"][:, 0].cpu().numpy() > 0.5  # (B, H, W) bool, from 0. and 1.
                 measures += [_measured(*pair, constant) for pair in zip(located, masks)]
             log_odds += network.log_odds(outputs).tolist()
