@@ -115,6 +115,17 @@ def names_of(code):
     return read, assigned
 
 
+def share_excerpts(home):
+    """Give a home the checkout's excerpts of drawn datasets, unless it has its own.
+
+    They are kept by the identity of their dataset; each home would draw the same ones.
+    """
+    shared = CHECKOUT / "cache"
+    shared.mkdir(exist_ok=True)
+    if not (home / "cache").exists():
+        (home / "cache").symlink_to(shared)
+
+
 def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     """Run All of a notebook of a folder with parameters as papermill injects them.
 
@@ -135,6 +146,7 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     shell.reset(new_session=True)
     shown = []
     left_out = {"committed"} if parameters and "report" not in parameters else set()
+    share_excerpts(home)
     with working_in(home), _restored(main):
         for cell in times * nbformat.from_dict(notebook).cells:
             if cell.cell_type == "code" and left_out.isdisjoint(tags(cell)):
