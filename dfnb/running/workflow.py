@@ -17,6 +17,7 @@ import joblib
 from dfnb.results import page
 from dfnb.running import measuring, planning, profiles
 from dfnb.running.execution import injected
+from dfnb.running.parameters import DataParameters
 from dfnb.running.planning import Plan, Planned
 from dfnb.store import reports
 from facesets import files, records
@@ -168,6 +169,7 @@ def _write_calls(plan: Plan) -> Path:
             "name": each.name,
             "executed": str(each.executed),
             "is_shown": each.is_shown,
+            "needs_runs": each.is_shown and not isinstance(each.parameters, DataParameters),
         }
         for each in [*plan.trainings, *plan.shown]
     ]
