@@ -129,6 +129,24 @@ def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
     return by_place(two, minus=names[0]) if names else joined([])
 
 
+def not_compared(scores: pd.DataFrame, minus: str) -> str:
+    """A sentence on the detectors from which ``minus`` is not subtracted, and why; perhaps empty.
+
+    Differences are made seed by seed, on the same videos.
+    """
+    trained = scores[["detector", "seed", "test_set"]].drop_duplicates()
+    is_minus = trained["detector"] == minus
+    if is_minus.all() or not is_minus.any():
+        return "There is no other detector to compare with."
+    texts = []
+    for name, rows in trained[~is_minus].groupby("detector", observed=True, sort=False):
+        for column, word in (("seed", "seed"), ("test_set", "test set")):
+            if not rows[column].isin(trained.loc[is_minus, column]).any():
+                texts.append(f"{name} (no shared {word})")
+                break
+    return f"Not compared with {minus}: {', '.join(texts)}." if texts else ""
+
+
 def with_baseline(scores: pd.DataFrame) -> pd.DataFrame:
     """The scores of this run and of the report's :func:`plain` classifier, where there is one."""
     is_own = scores["detector"] == THIS_RUN

@@ -91,6 +91,18 @@ def test_differences_subtract_the_plain_classifier_that_shares_seeds():
     assert tables.plain(rows[:0]) == ""
 
 
+def test_a_detector_that_shares_no_seed_is_said_to_be_not_compared():
+    rows = pd.DataFrame(
+        [("A", 0, A), ("A", 1, A), ("B", 1, A), ("C", 2, A), ("D", 1, B)],
+        columns=["detector", "seed", "test_set"],
+    )
+    expected = "Not compared with A: C (no shared seed), D (no shared test set)."
+    assert tables.not_compared(rows, "A") == expected
+    assert tables.not_compared(rows[:3], "A") == ""
+    for alone, minus in ((rows[:2], "A"), (rows[:2], ""), (rows[:0], "")):
+        assert tables.not_compared(alone, minus) == "There is no other detector to compare with."
+
+
 def test_a_control_stands_once_as_of_no_network():
     rows = {"detector": ["A", "A", "B", "B"], "map": ["Grad-CAM", "edges"] * 2, "value": range(4)}
     once = tables.controls_once(pd.DataFrame(rows))
