@@ -18,6 +18,7 @@ from dfnb.results.detectors import FOLD, MAIN, THIS_RUN, detectors
 from dfnb.results.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
+from facesets.checks import DfnbError
 from facesets.files import write_bytes
 
 # What tables print in place of the names of columns.
@@ -351,10 +352,17 @@ def pivot(
 
     ``index`` and ``columns`` name columns of ``numbers``: their values are the table's rows and
     columns. Of several numbers with the same two values, only the first is shown. With more than
-    MOST_COLUMNS columns the table is transposed.
+    MOST_COLUMNS columns the table is transposed. Raises :class:`DfnbError` for a name that is none
+    of a column.
     """
     if numbers.empty:
         return pd.DataFrame()
+    for name in (*index, columns):  # pandas would take a list of other names for those of rows
+        if name not in numbers:
+            there = ", ".join(each for each in numbers if each not in SUMMARY)
+            raise DfnbError(
+                f"there is no column {name!r} for rows or columns; name some of {there}"
+            )
     texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
     table = texts.pivot_table(
         "text", list(index), columns, aggfunc="first", sort=False, observed=True

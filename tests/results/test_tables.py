@@ -13,6 +13,7 @@ from dfnb import results
 from dfnb.results import tables
 from dfnb.statistics import NAN
 from dfnb.store.scores import Condition
+from facesets.checks import DfnbError
 from facesets.files import report_folder
 
 A, B = planted.SETS
@@ -327,6 +328,17 @@ def test_many_methods_are_rows(scores):
     turned = tables.pivot(pd.concat(many), ["detector", "test_set"], "method")
     assert turned.columns[0] == f"Baseline, {A}" and len(turned) == 14
     assert turned.loc["warp6"].tolist() == table["warp"].tolist()
+
+
+def test_a_column_that_numbers_do_not_have_is_no_row_or_column_of_their_table(scores):
+    """Pandas would take the list of names for those of the rows, where it is as long."""
+    rows = scores[(scores["detector"] == "Baseline") & (scores["test_set"] == A)]
+    numbers = results.measure(tables.main(rows), "AUC", "method")
+    sentence = "there is no column {} for rows or columns; name some of method, metric, minus"
+    for index, name in ((["detector"], "'detector'"), (["method"], "'place'")):
+        with pytest.raises(DfnbError, match=sentence.format(name)):
+            tables.pivot(numbers, index)
+    assert tables.pivot(numbers, ["method"], "metric").index.tolist() == ["swap", "warp"]
 
 
 def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch):
