@@ -298,18 +298,23 @@ def test_sets(report: str) -> pd.DataFrame:
 
 
 def deviations(run: StoredRun) -> pd.DataFrame:
-    """The settings of a run that differ from the published ones, one per row, as text.
+    """The settings of a run that differ from its paper's defaults, one per row, as text.
 
-    Columns: ``published``, the paper's defaults, and ``this run``.
+    Columns: ``default`` and ``this run``. A default that the paper's file does not state is one of
+    the contract, and was published by nobody.
     """
     record = run.record
-    # The published trainings are taken to start from ImageNet weights.
+    defaults = record.detector.defaults
+    pretrained = defaults["pretrained"]
+    if isinstance(pretrained, bool):
+        # The published trainings are taken to start from ImageNet weights.
+        pretrained = "ImageNet" if pretrained else "random weights"
     settings = {
-        "published": {**record.detector.defaults, "initial weights": "ImageNet"},
+        "default": {**defaults, "initial weights": pretrained},
         "this run": {**record.parameters.settings, "initial weights": record.weights_from},
     }
     table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
-    return table[table["published"] != table["this run"]]
+    return table[table["default"] != table["this run"]]
 
 
 # ---------------------------------------------------------------- as text

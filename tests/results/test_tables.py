@@ -289,8 +289,20 @@ def test_trainings_in_tables():
     assert compared.loc["Baseline", "network"] == "small, 96 px"
     deviations = tables.deviations(results.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]
-    assert "lr" not in deviations.index
-    assert deviations.loc["initial weights", "this run"] == "random weights"
+    assert "lr" not in deviations.index and "published" not in deviations
+    assert deviations.loc["initial weights"].tolist() == ["ImageNet", "random weights"]
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "start"), [(True, "ImageNet"), (False, "random weights"), ("a.file", "a.file")]
+)
+def test_the_default_start_is_that_of_the_paper_s_file(pretrained, start):
+    run = results.detectors("hand")[0].runs[0]
+    record = run.record.model_copy(deep=True)
+    record.detector.defaults["pretrained"] = pretrained
+    run = SimpleNamespace(record=record.model_copy(update={"weights_from": "w"}))
+    table = tables.deviations(run)
+    assert table.loc["initial weights"].tolist() == [start, "w"]
 
 
 @pytest.mark.parametrize(
