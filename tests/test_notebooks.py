@@ -114,6 +114,35 @@ def test_committed_cells_are_the_same_for_every_run(name):
                 of_others |= assigned - imported(cell.source)
 
 
+# Texts below outputs that are true of every run, by the id of their cell.
+OF_EVERY_RUN = {
+    "02_xception_baseline": {"step-loop", "step-question", "step-order", "cell-41"},
+    "03_lae": {"cell-6", "cell-23", "step-answer", "bfec547a"},
+    "04_locate_and_verify": {"cell-17", "cell-32"},
+    "05_exposing_the_deception": {"cell-6", "cell-18", "cell-24", "cell-26", "cell-31"},
+}
+WHOSE = re.compile(
+    "default|committed|`study-|report contrasts|published|by hand|one training", re.I
+)
+
+
+@pytest.mark.parametrize("name", papers.notebooks())
+def test_what_is_said_below_an_output_says_of_which_run_it_is(name):
+    """A reader may have another one before them: its numbers stand above texts about ours."""
+    before, unsaid = None, set()
+    for cell in nbformat.read(CHECKOUT / "notebooks" / f"{name}.ipynb", 4).cells:
+        follows = (
+            before and before.cell_type == "code" and "committed" not in notebooks.tags(before)
+        )
+        first = cell.source.partition("\n\n")[0]
+        if cell.cell_type == "markdown" and follows and not first.startswith("#"):
+            unsaid |= set() if WHOSE.search(first) else {cell.id}
+        if cell.cell_type == "code" and "first_runs(" in cell.source:  # whatever run is shown
+            assert "report contrasts" in cell.source.partition("caption")[2]
+        before = cell
+    assert unsaid == OF_EVERY_RUN[name]
+
+
 def imported(code):
     """The names that a cell imports."""
     parts = [
