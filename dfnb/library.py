@@ -72,16 +72,17 @@ def load_dataset(
 ) -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
-    Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
-    (H, W) bool (True where forged), ``landmarks`` (5, 2) in pixels (NaN where unknown), ``label``
-    (0 real, 1 fake) and ``has_mask`` (False where it is unknown what was forged). Of a test video
-    the dataset has at most 32 frames, evenly spaced, as in the reports; train and val are complete.
+    Item i is an image, (H, W, 3) uint8 RGB without a ``transform``, and its label, 0 real, 1 fake.
+    Its ``sample(i)`` also has ``mask`` (H, W) bool (True where forged), ``landmarks`` (5, 2) in
+    pixels (NaN where unknown) and ``has_mask`` (False where it is unknown what was forged). Of a
+    test video the dataset has at most 32 frames, evenly spaced, as in the reports; train and val
+    are complete.
 
     Args:
         name: A dataset that ``dfnb prepare`` made, or the path of its folder; or one that ``dfnb
             synth`` makes, which is made now if it is missing.
         split: train, val or test.
-        transform: Makes ``image`` from a PIL image of the crop: a model's ``transform``, one of
+        transform: Makes an image from a PIL image of the crop: a model's ``transform``, one of
             torchvision or of timm. :func:`predict` reads the crops themselves.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
@@ -89,7 +90,7 @@ def load_dataset(
     Example::
 
         dataset = dfnb.load_dataset("smoke-b", "test")
-        dataset[0].image.shape, dataset.table["method"].value_counts()
+        dataset[0][0].shape, dataset.table["method"].value_counts()
     """
     if "/" not in name:
         sources.check_known([name], "dfnb.load_dataset")
