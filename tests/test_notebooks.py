@@ -387,7 +387,9 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     capfd.readouterr()
     done = CliRunner().invoke(cli.commands, ["report", "own"])
     page = poorest / "reports" / "own" / "index.html"
-    assert done.output == f"report: {page}\n" and leak in page.read_text("utf-8")
+    shown = page.read_text("utf-8")
+    assert done.output == f"report: {page}\n" and leak in shown
+    assert "intervals over videos" in shown and "over people." not in shown
     assert "eavesdropping" not in capfd.readouterr().err
 
 

@@ -32,7 +32,7 @@ from dfnb.store.scores import (
     rows_of,
     state_of,
 )
-from dfnb.store.units import KEYS, UNITS, per_video
+from dfnb.store.units import KEYS, UNITS, cluster_of, per_video
 from facesets.checks import DfnbError, suggestion
 from facesets.files import run_folder, stored_report
 
@@ -100,6 +100,7 @@ def scores(
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
       but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
+      ``cluster_of``, what a cluster of the test set is one of, "people" or "videos";
     - ``score``, P(fake), of a video the mean over its frames; where a detector locates, the
       measures of :func:`dfnb.training.localisation.localisation`, the same of the mean training
       mask as ``constant <name>``, and :data:`DIFFERENCES`, NaN where there is no mask.
@@ -316,6 +317,9 @@ def _read_parts(
         if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
             continue  # without reading the rows
         rows = source.rows()
+        # Of all rows: those of maps are of fakes alone, and a cluster may be named by a real video.
+        by_set = rows.groupby("test_set", observed=True)
+        clusters = {name: cluster_of(of_set) for name, of_set in by_set}
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
@@ -328,7 +332,9 @@ def _read_parts(
                 f"{frames['test_set'].iloc[0]}); move it away, then score again"
             )
         if len(rows):
-            parts.append(_described(_means(rows, level), source, metadata))
+            table = _described(_means(rows, level), source, metadata)
+            of_set = table["test_set"].map(clusters).astype("category")
+            parts.append(table.assign(cluster_of=of_set))
     return parts
 
 
@@ -344,7 +350,7 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     categories = {}
     # Joined apart from the other columns: pd.concat would make texts of those whose categories
     # differ, which takes most of the time.
-    for name in (*DETECTOR_COLUMNS, "place", *TEXTS):
+    for name in (*DETECTOR_COLUMNS, "place", "cluster_of", *TEXTS):
         is_sorted = name in TEXTS
         joined = union_categoricals([part[name] for part in parts], sort_categories=is_sorted)
         categories[name] = joined.remove_unused_categories()
