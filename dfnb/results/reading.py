@@ -312,14 +312,15 @@ def _read_parts(
 ) -> list[pd.DataFrame]:
     """The scores in these files on these test sets, or on all, a table per file that has some."""
     parts = []
+    clusters = {}  # of a test set: the same in all files
     for source in files:
         metadata = source.about
         if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
             continue  # without reading the rows
         rows = source.rows()
         # Of all rows: those of maps are of fakes alone, and a cluster may be named by a real video.
-        by_set = rows.groupby("test_set", observed=True)
-        clusters = {name: cluster_of(of_set) for name, of_set in by_set}
+        for name in metadata.test_sets.keys() - clusters.keys():
+            clusters[name] = cluster_of(rows[rows["test_set"] == name])
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
@@ -333,8 +334,9 @@ def _read_parts(
             )
         if len(rows):
             table = _described(_means(rows, level), source, metadata)
-            of_set = table["test_set"].map(clusters).astype("category")
-            parts.append(table.assign(cluster_of=of_set))
+            sets = table["test_set"].cat
+            of_sets = pd.Categorical([clusters[name] for name in sets.categories])
+            parts.append(table.assign(cluster_of=of_sets[sets.codes]))
     return parts
 
 
