@@ -381,7 +381,7 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     assert "not known" in "\n".join(shown)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
-    assert detector.name == "Baseline, epochs 1, images_per_epoch 64, precision 32-true"
+    assert detector.name == "Baseline"
     pictures = poorest / "reports" / "own" / "figures"
     assert (pictures / f"attribution_{detector.runs[0].id}.png").exists()
     capfd.readouterr()
@@ -418,7 +418,15 @@ def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatc
             notebooks.execute(name, empty_home, **of_run, **parameters_of(changes))
     page = empty_home / "reports" / "my-report" / "index.html"
     assert printed.endswith(f"report: {page}\n") and "test/swap: 24 frames of 2 videos" in printed
-    assert "Baseline" in page.read_text("utf-8")
+    shown = page.read_text("utf-8")
+    assert "Baseline" in shown
+    for name in ("real/0", "real/1", "fake/swap/0", "fake/swap/1"):
+        assert f"test/{name}</" in shown  # a clip, beside its P(fake)
+    assert (
+        shown.count("<img") == 2 and "ROC of videos" in shown and "P(fake) of the frames" in shown
+    )
+    for absent in ("Holm", "ensemble", "mean-mask", "Variants", "There is no", "no numbers"):
+        assert absent not in shown
     (table,) = page.parent.glob("tables/cross_dataset.md")
     assert "original/forged videos 2/2" in table.read_text("utf-8")
 

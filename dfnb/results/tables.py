@@ -297,6 +297,19 @@ def test_sets(report: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, "index").rename_axis("test set")
 
 
+def clips(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per video, the highest first: what it is, and its P(fake) by each detector, as text.
+
+    ``scores`` are of videos; P(fake) is the mean over the seeds.
+    """
+    means = scores.pivot_table(
+        "score", ["test_set", "video", "method"], "detector", observed=True, sort=False
+    )
+    order = means.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    table = means.loc[order].map("{:.3f}".format, na_action="ignore").fillna("–")
+    return table.rename_axis(columns=None)
+
+
 def deviations(run: StoredRun) -> pd.DataFrame:
     """The settings of a run that differ from its paper's defaults, one per row, as text.
 

@@ -74,6 +74,25 @@ def test_an_executed_notebook_begins_with_how_it_was_made():
     assert len(texts) == 1
 
 
+def test_a_section_that_shows_nothing_is_left_out_with_its_texts():
+    path = executed("2030-01-01T00:00:00")
+    notebook = nbformat.read(path, 4)
+    empty = v4.new_output("execute_result", {"text/markdown": ""})
+    notebook.cells += [
+        v4.new_markdown_cell("## Claims\n\nHolm's correction"),
+        v4.new_code_cell("claims", outputs=[empty]),
+        v4.new_markdown_cell("and its family"),
+        v4.new_markdown_cell("## Costs\n\nSeconds"),
+        v4.new_code_cell("seconds", outputs=[v4.new_output("stream", text="12 s")]),
+        v4.new_code_cell("done"),
+    ]
+    nbformat.write(notebook, path)
+    text = page.export("demo", "n").read_text(encoding="utf-8")
+    assert "Seconds" in text and "12 s" in text and "0.85 [0.8, 0.9]" in text
+    assert "Claims" not in text and "Holm" not in text and "family" not in text
+    assert len(nbformat.read(path, 4).cells) == 9  # the executed notebook has all
+
+
 def test_a_table_of_other_scores_than_the_page_is_left_out():
     """07 was executed with one detector; then a second one was added."""
     planted.write("grown", "xception")

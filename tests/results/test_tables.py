@@ -282,6 +282,18 @@ def test_maps_are_shown_beside_their_check_whatever_it_says():
     assert tables.pivot(shares(results.maps("hand").head(0))).empty
 
 
+def test_each_clip_stands_with_its_score_by_each_detector(scores):
+    rows = tables.main(scores)
+    table = tables.clips(rows[rows["test_set"] == A])
+    assert len(table) == 45 and table.columns.tolist() == ["Baseline", "Locate and Verify"]
+    first = rows[(rows["detector"] == "Baseline") & (rows["test_set"] == A)]
+    means = first.groupby("video", observed=True)["score"].mean()
+    for (_, video, _), text in table["Baseline"].items():
+        assert text == f"{means[video]:.3f}"
+    by_both = table.astype(float).mean(axis=1)
+    assert by_both.iloc[0] > 0.9 > by_both.iloc[-1] and tables.clips(rows.head(0)).empty
+
+
 def test_trainings_in_tables():
     compared = tables.trainings("hand")
     numbers = compared.loc["Baseline", ["images", "seconds", "seeds", "device"]]
