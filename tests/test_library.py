@@ -252,6 +252,20 @@ def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
             assert row[place] == pytest.approx(expected["value"].item())
 
 
+def test_predict_says_once_what_a_detector_is_and_on_what_it_was_trained(dataset, caplog):
+    """A name such as xception must not stand for a network of 75,330 weights."""
+    library._say_once.cache_clear()
+    model = dfnb.create_model("plain7.drawn")
+    for data in (dataset[:1], dataset[1:2]):
+        dfnb.predict(model, data)
+    said = [record.getMessage() for record in caplog.records]
+    what = "Baseline, 75,330 weights for 96 × 96 pixels, trained on bed-30"
+    assert said == [f"{what}, drawn faces: it is no judge of real ones."]
+    assert dfnb.list_models("xception.*").empty
+    with pytest.raises(DfnbError, match="there is no trained detector 'xception'"):
+        dfnb.create_model("xception")
+
+
 def test_the_table_of_datasets_begins_with_the_prepared_ones(own_home):
     table = dfnb.list_datasets().set_index("name")
     assert [*table.index[:2]] == ["smoke-a", "smoke-b"]
@@ -364,7 +378,7 @@ def constant(value):
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
-        ("exception", "there is no trained detector 'exception'; did you mean"),
+        ("plain7.drwan", "there is no trained detector 'plain7.drwan'; did you mean plain7.drawn"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
