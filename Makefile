@@ -74,7 +74,7 @@ lab: $(VENV)/.installed
 	  if [ ! -e $$copy ]; then cp $$file $$copy; \
 	  elif [ $$file -nt $$copy ]; then echo "$$file is newer than $$copy; delete the copy to get it anew"; fi; \
 	done
-	@$(BIN)/jupyter lab --ServerApp.root_dir=. lab/00_start_here.ipynb
+	@$(BIN)/jupyter lab --allow-root --ServerApp.root_dir=. lab/00_start_here.ipynb
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -150,7 +150,7 @@ def synth(
 
     name = name or preset
     sources.refuse_taken(name, preset)
-    changes = {"portraits": str(portraits)} if portraits else {}
+    changes = {"portraits": str(portraits.expanduser())} if portraits else {}
     settings = sources.preset(preset, **changes)
     record = embedded.build(name, settings)
     if settings.portraits and photographs.is_folder(settings.portraits):
@@ -285,6 +285,8 @@ def prepare(
     from facesets import prepare, published, sources
     from facesets.videos import summary
 
+    # A shell leaves the ~ of --root=~/clips to the program.
+    source, root = str(Path(source).expanduser()), root and root.expanduser()
     if name is None:  # a folder's name may have a dot, as in celeb.v2
         name = Path(source).name if Path(source).is_dir() else Path(source).stem
     check_name(name, "dfnb prepare NAME")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from fnmatch import filter as matching
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,16 +74,17 @@ def load_dataset(
 ) -> StoredFrames:
     """The frames of a prepared dataset as a torch ``Dataset``; its ``table`` has a row per frame.
 
-    Item i is a :class:`dfnb.data.loading.Sample` with ``image`` (H, W, 3) uint8 RGB, ``mask``
-    (H, W) bool (True where forged), ``landmarks`` (5, 2) in pixels (NaN where unknown), ``label``
-    (0 real, 1 fake) and ``has_mask`` (False where it is unknown what was forged). Of a test video
-    the dataset has at most 32 frames, evenly spaced, as in the reports; train and val are complete.
+    Item i is an image, (H, W, 3) uint8 RGB without a ``transform``, and its label, 0 real, 1 fake.
+    Its ``sample(i)`` also has ``mask`` (H, W) bool (True where forged), ``landmarks`` (5, 2) in
+    pixels (NaN where unknown) and ``has_mask`` (False where it is unknown what was forged). Of a
+    test video the dataset has at most 32 frames, evenly spaced, as in the reports; train and val
+    are complete.
 
     Args:
         name: A dataset that ``dfnb prepare`` made, or the path of its folder; or one that ``dfnb
             synth`` makes, which is made now if it is missing.
         split: train, val or test.
-        transform: Makes ``image`` from a PIL image of the crop: a model's ``transform``, one of
+        transform: Makes an image from a PIL image of the crop: a model's ``transform``, one of
             torchvision or of timm. :func:`predict` reads the crops themselves.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
@@ -90,7 +92,7 @@ def load_dataset(
     Example::
 
         dataset = dfnb.load_dataset("smoke-b", "test")
-        dataset[0].image.shape, dataset.table["method"].value_counts()
+        dataset[0][0].shape, dataset.table["method"].value_counts()
     """
     if "/" not in name:
         sources.check_known([name], "dfnb.load_dataset")
@@ -202,6 +204,17 @@ class Detector(nn.Module):
         crop = {"input_size": (3, side, side), "crop_pct": 1.0, "crop_mode": "squash"}
         return {**of_input, **crop, "architecture": self.settings.backbone, "num_classes": 2}
 
+    @property
+    def about(self) -> str:
+        """What it is, and on what it was trained, in a sentence."""
+        weights = sum(each.numel() for each in self.parameters())
+        title, data = self.info["detector"]["title"], self.info["parameters"]["train_set"]
+        side = self.settings.image_size
+        text = f"{title}, {weights:,} weights for {side} × {side} pixels, trained on {data}"
+        if self.info["faces"].get("drawn"):
+            text += ", drawn faces: it is no judge of real ones"
+        return f"{text}."
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, which :func:`create_model` reads.
 
@@ -221,8 +234,8 @@ def create_model(name: str | Path, pretrained: bool = True) -> Detector:
     """A trained :class:`Detector`: a torch module in evaluation mode, on the CPU.
 
     Args:
-        name: Of :func:`list_models`; or the id of a run, in ``runs/`` or a report; or a paper, for
-            the first of its detectors; or a folder that ``save_pretrained`` wrote.
+        name: Of :func:`list_models`; or the id of a run, in ``runs/`` or a report; or a folder that
+            ``save_pretrained`` wrote.
         pretrained: As of timm; every detector here is trained.
 
     Raises :class:`DfnbError`, which names the nearest, if there is none, and where its weights are
@@ -230,7 +243,7 @@ def create_model(name: str | Path, pretrained: bool = True) -> Detector:
 
     Example::
 
-        model = dfnb.create_model("xception.drawn")
+        model = dfnb.create_model("plain7.drawn")
         model(model.transform(face)[None]).softmax(1)[:, 1]  # P(fake)
     """
     if not pretrained:
@@ -246,8 +259,7 @@ def create_model(name: str | Path, pretrained: bool = True) -> Detector:
 def _opened(name: str) -> Run:
     """The run that has a name of :func:`create_model`; raises as that does."""
     ids = _ids()
-    first = {alias.partition(".")[0]: run_id for alias, run_id in reversed(ids.items())}
-    run = Run.find((first | ids).get(name, name))
+    run = Run.find(ids.get(name, name))
     if run is None:
         raise DfnbError(f"there is no trained detector {name!r}{suggestion(name, ids)}")
     return run
@@ -288,16 +300,19 @@ def predict(
         ``log_odds``, the ``train_set``, since elsewhere a score says less, and, if it locates
         forged regions, how well, see :func:`dfnb.training.scoring.predict_frames`.
 
-    Logs a warning where all outputs of a module are in [0, 1], as if they were probabilities, and
+    Says once what a detector of :func:`create_model` is, and on what it was trained. Logs a warning
+    where all outputs of a module are in [0, 1], as if they were probabilities, and
     for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for one
     picture without a face, and for outputs that are not finite, of another shape or, of a function,
     outside [0, 1].
 
     Example::
 
-        dfnb.predict("xception.drawn", "clip.mp4")["score"].mean()
+        dfnb.predict("plain7.drawn", "clip.mp4")["score"].mean()
     """
     model = create_model(model) if isinstance(model, str | Path) else model
+    if isinstance(model, Detector):
+        _say_once(model.about)
     model = Detector(model) if isinstance(model, Run) else model
     if isinstance(model, nn.Module) and model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
@@ -313,6 +328,12 @@ def predict(
         else:
             tables.append(_scores(model, frames, transform))
     return pd.concat(tables, ignore_index=True)
+
+
+@cache
+def _say_once(about: str) -> None:
+    """Log what a detector is, where it has not been said."""
+    log.warning(about)
 
 
 def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:

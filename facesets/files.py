@@ -59,6 +59,11 @@ def _say_home(folder: Path) -> None:
     print(f"The home is the current folder, {folder}: DFNB_HOME names another.", file=sys.stderr)
 
 
+def named_file(path: str) -> Path:
+    """The file or folder that a user names by a path: absolute, from ``~``, or from the home."""
+    return home() / Path(path).expanduser()  # an absolute path replaces the home
+
+
 def find(relative: str) -> Path:
     """A file or folder that ships with the project: in the home, the checkout, or the package.
 
@@ -108,9 +113,9 @@ def in_reports(pattern: str) -> list[Path]:
 
 
 def dataset_folder(name: str | Path) -> Path:
-    """``datasets/<name>`` in the home, or ``name`` itself where it has a slash."""
+    """``datasets/<name>`` in the home, or the path ``name`` itself where it has a slash."""
     if "/" in str(name):
-        return Path(name)
+        return Path(name).expanduser()
     return home() / "datasets" / name
 
 

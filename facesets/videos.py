@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -109,7 +109,8 @@ class Row(Closed):
     method: Title = "fake"  # the manipulation method of a fake
     split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
-    cluster: str = ""  # see Video; default: the identity, else the video
+    # See Video; default: the identity, else the video; of a fake that of its original in the list.
+    cluster: str = ""
     # Of a fake; those of a real video are ignored.
     mask: str = ""  # path of a video, an image or a folder of images, white where it is forged
     original: str = ""  # path of what the fake was made from; without a mask, compared with it
@@ -182,6 +183,13 @@ def _videos(rows: Iterable[Row], folder: Path, root: Path) -> list[Video]:
     for row in rows:
         rows_of_video[row.video or absolute(folder / row.path)].append(row)
     videos = [_video(group, folder, root) for group in rows_of_video.values()]
+    real_of = {}  # the path of a real video, or of one of its frames -> its cluster
+    for video, group in zip(videos, rows_of_video.values()):
+        if not video.label:
+            real_of |= {absolute(folder / row.path): video.cluster for row in group}
+    for number, (video, group) in enumerate(zip(videos, rows_of_video.values())):
+        if video.original in real_of and not (group[0].cluster or group[0].identity):
+            videos[number] = replace(video, cluster=real_of[video.original])
     times = Counter(chain(*([image for image, _ in each.frames] or [each.path] for each in videos)))
     if repeated := [file for file, n in times.items() if n > 1]:
         raise ValueError(f"{repeated[0]} is listed twice")
@@ -216,7 +224,7 @@ def _video(rows: Sequence[Row], folder: Path, root: Path) -> Video:
         label=int(is_fake),
         method=first.method if is_fake else "real",
         split=first.split,
-        cluster=first.cluster or first.identity or name,  # the name: independent of all others
+        cluster=first.cluster or first.identity or name,  # the name: independent of others
         identity=first.identity,
         mask=next(filter(None, masks), None),
         original=next(filter(None, originals), None),
@@ -246,6 +254,7 @@ def _frames(path: Path, region: Path | None) -> list[tuple[Path, Path | None]]:
 def read_folder(root: Path) -> list[Video]:
     """The videos of a folder that is sorted as :data:`LAYOUT` says: it becomes a list of its files.
 
+    A fake and the real video at the same path below real/ are one clip: they share a cluster.
     A file that is no image is a video. The images of a tree are either frames, each clip in a
     folder of its own, or all lie directly in real/ or fake/<method>/: then each is a video by
     itself. A file directly in fake/ has the method "fake". A line is printed that counts the files
@@ -269,8 +278,13 @@ def read_folder(root: Path) -> list[Video]:
             if region := name_of_stem.get(_stem(name).replace("fake/", f"{kind}/", 1)):
                 cells[kind] = region
         read += cells.values()
-        if IMAGE.fullmatch(name) and "/" in match["below"]:  # a frame: its folder is the video
+        is_frame = IMAGE.fullmatch(name) and "/" in match["below"]
+        if is_frame:  # its folder is the video
             cells = {kind: PurePosixPath(path).parent.as_posix() for kind, path in cells.items()}
+        real = match["fake"] and name_of_stem.get(_stem(f"{match[1] or ''}real/{match['below']}"))
+        if real:  # the same clip: its cluster has the name of the real video
+            path = PurePosixPath(real)
+            cells["cluster"] = (path.parent if is_frame else path.with_suffix("")).as_posix()
         label = match["fake"] or "real"
         method = _composed(match["method"] or label)
         facts = {"label": label, "method": method, "split": match["split"] or "test"}
@@ -304,15 +318,21 @@ def _stem(name: str) -> str:
 
 
 def summary(videos: Sequence[Video]) -> str:
-    """How many videos are given as images, of how many frames, and how many as one file each."""
+    """How many videos are given as images, of how many frames, and how many as one file each.
+
+    And of how many nobody knows who is in them.
+    """
     lengths = [len(video.frames) for video in videos if video.frames]
+    names = {video.name for video in videos}
     n_files = len(videos) - len(lengths)
     parts = []
     if lengths:
         parts.append(f"{len(lengths)} videos of {sum(lengths)} frames")
     if n_files or not lengths:
         parts.append(f"{n_files} files that are a video each")
-    return ", ".join(parts)
+    unknown = [video for video in videos if not video.identity and video.cluster in names]
+    text = f"; nobody knows who is in {len(unknown)} of them: each counts as a person of its own"
+    return ", ".join(parts) + (text if unknown else "")
 
 
 # ---------------------------------------------------------------- files

@@ -169,6 +169,13 @@ def test_each_planted_shortcut_is_given_away_in_its_row(tmp_path, row, planted):
     assert table.loc[row, "verdict"] == "given away"
 
 
+def test_a_probe_that_is_reversed_is_said_to_be_below_one_half():
+    """As where a clip is in another fold than its fake, which has the same border."""
+    verdict_of = notebooks.cells("01_data", *PROBES)["verdict_of"]
+    verdicts = [verdict_of(*interval) for interval in ((-0.008, 0.143), (0.4, 0.6), (0.4, 0.7))]
+    assert verdicts == ["below one half", "nothing in sight", "too few videos to tell"]
+
+
 @pytest.mark.parametrize("n", [1, 6])
 def test_few_videos_decide_nothing(tmp_path, n):
     table = write(tmp_path, pairs(n))

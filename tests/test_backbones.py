@@ -119,7 +119,7 @@ def test_fetched_weights_are_loaded_and_reported(fetched, monkeypatch):
         backbones.find_start("test_resnet", True)
 
 
-def test_a_file_of_weights_is_loaded_by_name(tmp_path):
+def test_a_file_of_weights_is_loaded_by_name(tmp_path, monkeypatch):
     weights = timm.create_model("test_resnet").state_dict()
     file = tmp_path / "mine.safetensors"
     save_file(weights, file)
@@ -127,7 +127,9 @@ def test_a_file_of_weights_is_loaded_by_name(tmp_path):
     assert model.weights_from == file.name and model.fc.weight.shape[0] == 2
     for name, value in model.state_dict().items():
         assert name.startswith("fc.") or torch.equal(value, weights[name]), name
-    assert backbones.find_start("test_resnet", str(file)).sha256 == sha256(file)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (str(file), f"~/{file.name}"):
+        assert backbones.find_start("test_resnet", path).sha256 == sha256(file)
 
 
 def prefixed(weights, prefix="of_another_package."):

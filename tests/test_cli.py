@@ -151,6 +151,22 @@ def test_a_folder_with_a_dot_names_its_dataset_and_is_its_own_root(
     assert status == 1 and "a folder is its own root" in printed
 
 
+def test_a_tilde_that_the_shell_leaves_is_the_user_s_folder(empty_home, output_of, monkeypatch):
+    """As in ``--root=~/clips``."""
+    monkeypatch.setattr(prepare, "YuNet", clips.Blobs)
+    monkeypatch.setenv("HOME", str(empty_home / "user"))
+    clips.write(empty_home / "user" / "clips" / "real" / "a.mp4", clips.moving(3))
+    listed = empty_home / "user" / "clips.csv"
+    listed.write_text("path,label\nclips/real/a.mp4,real\n", encoding="utf-8")
+    words = ("--one-class", "--set", "min_face=16")
+    assert output_of("prepare", "~/clips", "folder", *words)[0] == 0
+    assert output_of("prepare", "~/clips.csv", "listed", "--root=~/clips", *words)[0] == 0
+    status, printed = output_of("synth", "ff-like", "--portraits=~/none", "--name", "mine")
+    assert status == 1 and f"no folder {empty_home / 'user' / 'none'}" in printed
+    assert files.dataset_folder("~/made") == empty_home / "user" / "made"
+    assert files.named_file("~/a.pth") == empty_home / "user" / "a.pth"
+
+
 def test_a_damaged_table_is_made_again(own_home, output_of, smoke_home):
     (own_home / "datasets").unlink()
     shutil.copytree(smoke_home / "datasets", own_home / "datasets")

@@ -32,8 +32,8 @@ def written(folder, crops):
 
 def corrupted(table, name, severity):
     """The corrupted crops in the order in which they were written."""
-    samples = StoredFrames(table, Corrupted(table, name, severity))
-    images = {path: sample.image for path, sample in zip(table["path"], samples)}
+    stored = StoredFrames(table, Corrupted(table, name, severity))
+    images = {path: image for path, (image, _) in zip(table["path"], stored)}
     return [images[path] for path in sorted(images)]
 
 

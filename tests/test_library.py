@@ -80,17 +80,21 @@ def dataset(own_home):
 
 def test_a_dataset_is_torch_s_and_has_its_table(dataset):
     assert len(dataset) == len(dataset.table) == len(select(load_frames("smoke-b"), "test"))
-    batch = next(iter(DataLoader(dataset, 8)))
-    assert batch.image.shape == (8, 96, 96, 3) and batch.image.dtype == torch.uint8
-    assert batch.label.tolist() == dataset.table["label"].tolist()[:8]
-    assert (batch.mask.sum((1, 2)) > 0).tolist() == (batch.label == 1).tolist()
+    for images, labels in DataLoader(dataset[:8], 8):
+        assert images.shape == (8, 96, 96, 3) and images.dtype == torch.uint8
+        assert labels.tolist() == dataset.table["label"].tolist()[:8]
+    for row in range(8):
+        sample = dataset.sample(row)
+        assert sample.has_mask and sample.mask.any() == sample.label
+        np.testing.assert_array_equal(sample.image, images[row])
 
 
 def test_a_transform_makes_images_for_a_loop_and_not_for_predict(run, dataset):
     model = library.Detector(run)
     made = dfnb.load_dataset("smoke-b", "test", transform=model.transform)
-    batch = next(iter(DataLoader(made[:4], 4)))
-    torch.testing.assert_close(batch.image[1], model.transform(dataset[1].image))
+    images, _ = next(iter(DataLoader(made[:4], 4)))
+    torch.testing.assert_close(images[1], model.transform(dataset[1][0]))
+    assert made.sample(1).image.dtype == np.uint8  # as it is stored
     assert dfnb.predict(run, made).equals(dfnb.predict(run, dataset))
     module = Redness(lambda red: red)
     scores = [dfnb.predict(module, each, transform=TO_TENSOR)["score"] for each in (made, dataset)]
@@ -122,7 +126,7 @@ def test_a_run_scores_as_in_a_report(run, dataset):
 def test_modules_and_functions_give_one_score_per_frame(dataset, model):
     transform = TO_TENSOR if isinstance(model, nn.Module) else None
     table = dfnb.predict(model, dataset, transform=transform)
-    expected = [redness(sample.image[None])[0] for sample in dataset]
+    expected = [redness(image[None])[0] for image, _ in dataset]
     np.testing.assert_allclose(table["score"], expected, atol=1e-6)
     assert table["video"].tolist() == dataset.table["video"].tolist()
 
@@ -176,13 +180,13 @@ def test_the_number_of_frames_may_leave_a_last_batch_of_one(dataset, monkeypatch
 def test_a_module_in_half_precision_gives_its_own_outputs(dataset):
     module = Redness(lambda red: red).half()
     table = dfnb.predict(module, dataset, transform=TO_TENSOR)
-    images = torch.stack([TO_TENSOR(sample.image) for sample in dataset])
+    images = torch.stack([TO_TENSOR(image) for image, _ in dataset])
     np.testing.assert_allclose(table["score"], expit(module(images.half()).tolist()), atol=1e-6)
 
 
 def by_hand(model, frames):
     """P(fake) as a reader computes it: one image at a time."""
-    inputs = [model.transform(Image.fromarray(frame.image))[None] for frame in frames]
+    inputs = [model.transform(Image.fromarray(image))[None] for image, _ in frames]
     with torch.inference_mode():
         return [model(image).softmax(1)[0, 1].item() for image in inputs]
 
@@ -248,6 +252,20 @@ def test_the_table_of_models_has_the_numbers_of_the_report(own_home):
             assert row[place] == pytest.approx(expected["value"].item())
 
 
+def test_predict_says_once_what_a_detector_is_and_on_what_it_was_trained(dataset, caplog):
+    """A name such as xception must not stand for a network of 75,330 weights."""
+    library._say_once.cache_clear()
+    model = dfnb.create_model("plain7.drawn")
+    for data in (dataset[:1], dataset[1:2]):
+        dfnb.predict(model, data)
+    said = [record.getMessage() for record in caplog.records]
+    what = "Baseline, 75,330 weights for 96 × 96 pixels, trained on bed-30"
+    assert said == [f"{what}, drawn faces: it is no judge of real ones."]
+    assert dfnb.list_models("xception.*").empty
+    with pytest.raises(DfnbError, match="there is no trained detector 'xception'"):
+        dfnb.create_model("xception")
+
+
 def test_the_table_of_datasets_begins_with_the_prepared_ones(own_home):
     table = dfnb.list_datasets().set_index("name")
     assert [*table.index[:2]] == ["smoke-a", "smoke-b"]
@@ -305,7 +323,7 @@ def test_of_a_folder_every_clip_is_scored_and_what_is_not_is_said(run, folder, c
 
 
 def test_an_array_is_a_face_and_a_pil_image_is_a_picture_as_its_file(dataset, run, folder):
-    crop = dataset[0].image
+    crop = dataset[0][0]
     assert dfnb.predict(run, crop)["score"].equals(dfnb.predict(run, [crop])["score"])
     path = folder / "a.jpg"
     turned = Image.Exif()
@@ -360,7 +378,7 @@ def constant(value):
         (lambda images: images, r"shape \(48, 96, 96, 3\)"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
-        ("exception", "there is no trained detector 'exception'; did you mean"),
+        ("plain7.drwan", "there is no trained detector 'plain7.drwan'; did you mean plain7.drawn"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(dataset, model, sentence):
@@ -380,7 +398,7 @@ def test_what_is_neither_frames_nor_crops_is_refused(data):
 
 
 def test_crops_in_memory_are_scored_as_those_of_a_dataset(dataset, run):
-    crops = [dataset[row].image for row in range(3)]
+    crops = [dataset[row][0] for row in range(3)]
     for model in (redness, run):
         table = dfnb.predict(model, crops)
         assert np.allclose(table["score"], dfnb.predict(model, dataset[:3])["score"])

@@ -64,7 +64,25 @@ def test_folders_mean_the_same_to_prepare_and_to_face_crops(root, files, expecte
     touch(root, *files)
     crops, _ = published.scan("face-crops", root)
     assert facts(read_folder(root)) == facts(crops) == expected
-    assert summary(crops) == f"{len(expected)} videos of {len(files)} frames"
+    assert summary(crops).startswith(f"{len(expected)} videos of {len(files)} frames; ")
+
+
+@pytest.mark.parametrize("split", ["", "test/"])
+@pytest.mark.parametrize("end", [".mp4", "/0.png"])
+def test_a_clip_and_its_own_fake_are_one_cluster_where_nobody_is_known(root, split, end):
+    """By the same name below real/, or by the original that a list names."""
+    names = ["real/e\u0301", "fake/DF/\u00e9", "fake/DF/other", "real/b"]
+    touch(root, *(f"{split}{name}{end}" for name in names))
+    clusters = {video.name: video.cluster for video in read_folder(root)}
+    own = {name: name for name in (f"{split}{name}" for name in names)}
+    assert clusters == {**own, f"{split}{names[1]}": f"{split}{names[0]}"}
+    paths = [f"{split}{name}{end if end == '.mp4' else ''}" for name in names]
+    rows = f"{paths[0]},real,,\n{paths[1]},fake,{paths[0]},\n{paths[2]},fake,{paths[0]},ann\n"
+    listed = root / "list.csv"
+    listed.write_text(f"path,label,original,identity\n{rows}", encoding="utf-8")
+    real, fake, of_ann = read_csv(listed, root)
+    assert fake.cluster == real.cluster == real.name and of_ann.cluster == "ann"
+    assert "; nobody knows who is in 2 of them: " in summary([real, fake, of_ann])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +159,8 @@ def test_a_folder_of_frames_is_one_video_with_the_masks_that_there_are(root):
     for number in (2, 10):
         trees.image(root / f"mask/DF/1_2/frame{number}.png", mask)
     videos = read_folder(root)
-    assert summary(videos) == "3 videos of 9 frames"
+    unknown = "; nobody knows who is in 3 of them: each counts as a person of its own"
+    assert summary(videos) == f"3 videos of 9 frames{unknown}"
     prepare.prepare("set", videos, SMALL, Blobs(), workers=1)
     table = load_frames("set")
     assert table["video"].value_counts().to_dict() == {"real/1": 3, "real/2": 3, "fake/DF/1_2": 3}

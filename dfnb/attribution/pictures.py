@@ -268,7 +268,7 @@ def _titles(frames: pd.DataFrame) -> list[str]:
 
 def _crops_and_masks(frames: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The images of frames and their true masks, which are all zero where unknown or real."""
-    samples = list(StoredFrames(frames))
+    samples = [*map(StoredFrames(frames).sample, range(len(frames)))]
     return [sample.image for sample in samples], [sample.mask for sample in samples]
 
 

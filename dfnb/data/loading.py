@@ -43,16 +43,16 @@ class Sample(NamedTuple):
 
 
 class StoredFrames(Dataset):
-    """The frames of a table as they are stored: item i is the :class:`Sample` of row i.
+    """The frames of a table: item i is image and label of row i, as in torchvision's datasets.
 
-    Torch's ``DataLoader`` makes a batch of them, a :class:`Sample` of tensors, where all crops have
-    one size: ``image`` is (B, H, W, 3) uint8 RGB.
+    Torch's ``DataLoader`` makes batches of them, where all images have one size. :meth:`sample` has
+    what else is known of a frame.
 
     Attributes:
         table: The frames table, one row per frame, see :mod:`facesets.frames`.
         read: Reads a crop.
-        transform: Makes ``image`` from a PIL image of the crop, as transforms of torchvision do;
-            None leaves the crop as it is.
+        transform: Makes the image of an item from a PIL image of the crop, as transforms of
+            torchvision do; without, it is the crop (H, W, 3) uint8 RGB.
     """
 
     def __init__(
@@ -72,17 +72,22 @@ class StoredFrames(Dataset):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, row: int | slice) -> "Sample | StoredFrames":
-        """The frame in this row of the table, read from disk; of a slice, all its frames."""
+    def __getitem__(self, row: int | slice) -> "tuple[Any, int] | StoredFrames":
+        """Image and label (0 real, 1 fake) of this row; of a slice, a dataset of its frames."""
         if isinstance(row, slice):
             return StoredFrames(self.table.iloc[row], self.read, self.transform)
+        image = self.read(self.paths[row])
+        if self.transform:
+            image = self.transform(Image.fromarray(image))
+        return image, self.labels[row]
+
+    def sample(self, row: int) -> Sample:
+        """The frame in this row of the table as it is stored, read from disk."""
         image = self.read(self.paths[row])
         mask_path = self.mask_paths[row]
         mask = read_mask(mask_path, image.shape[:2])
         label = self.labels[row]
         has_mask = bool(mask_path) or label == 0  # of a real frame it is known: nothing is forged
-        if self.transform:
-            image = self.transform(Image.fromarray(image))
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
 
@@ -141,7 +146,7 @@ class FrameDataset(Dataset):
     def _item(self, index: Index) -> dict[str, Any]:
         """A frame as :meth:`_resized` gives it, perhaps also with ``draws``."""
         epoch, position, row = index
-        stored = self.stored[row]
+        stored = self.stored.sample(row)
         if self.seed is None:
             return self._resized(stored)
         key = ("augment", self.seed, epoch, position)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facesets.checks import DfnbError, explained
-from facesets.files import home, sha256
+from facesets.files import named_file, sha256
 
 SMALL = "dfnb_plain7"  # timm's name of Plain7
 WIDE = "dfnb_plain7_wide"
@@ -196,7 +196,7 @@ def find_start(
     if pretrained in PACKAGES:
         return _packaged(pretrained, name)
     if isinstance(pretrained, str):
-        file = home() / pretrained  # an absolute path replaces the home
+        file = named_file(pretrained)
         with explained(file, "as a file of weights", "correct the parameter pretrained"):
             return Start(file.name, file, sha256(file))
     try:

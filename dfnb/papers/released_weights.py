@@ -23,7 +23,7 @@ from torch import Tensor
 from dfnb.papers.backbones import Start
 from dfnb.papers.contract import Network
 from facesets.checks import DfnbError, explained, parse_yaml, read_mapping
-from facesets.files import home, sha256
+from facesets.files import named_file, sha256
 
 # What training scripts save beside weights, and what executes nothing: numbers and arrays of numpy,
 # by their places in numpy 1 and 2, and options of the command line.
@@ -41,11 +41,11 @@ HARMLESS = [
 def released_start(file: str, paper: ModuleType) -> Start:
     """The start of a network with released weights: their name, their file, and its sha256.
 
-    ``file`` is the setting ``released``: a path relative to the home, or absolute. Raises
+    ``file`` is the setting ``released``, of :func:`facesets.files.named_file`. Raises
     :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
     """
     _patterns(paper)  # raises if the paper has no .yaml
-    path = home() / file  # an absolute path replaces the home
+    path = named_file(file)
     with explained(path, "as a file of weights", "correct the parameter released"):
         return Start("the authors' weights", path, sha256(path))
 

@@ -1,7 +1,8 @@
 """A result is a groupby: a metric of each group of a table of scores, with its interval.
 
-:func:`measure` resamples people (clusters) and seeds together, and test sets where a mean is over
-three or more; :mod:`dfnb.statistics` has the metrics and the interval.
+:func:`measure` resamples clusters (people or, where nobody knows these, videos) and seeds together,
+and test sets where a mean is over three or more; :mod:`dfnb.statistics` has the metrics and the
+interval.
 """
 
 import re
@@ -77,6 +78,7 @@ class Estimate(NamedTuple):
     # (4,) real units, fake units, clusters, independent observations; in a mean also unpaired ones
     counts: Array
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
+    cluster_of: str  # see the function of this name
 
     def of_seeds(self, seeds: Array) -> "Estimate":
         """The same of these seeds alone, which it must have."""
@@ -157,7 +159,8 @@ def measure(
         collapsed if all of its runs have); ``sets``, of how many test sets. What it is of:
         ``of_trainings``, of differences all; ``of_seeds``, and ``seed_values`` at these;
         ``of_sets``, the names of the test sets; ``unit``, "videos" or "frames"; ``over``, what was
-        resampled for the interval, in words, empty without one.
+        resampled for the interval, in words, empty without one: "videos" where nobody knows who is
+        in them, and a cluster is a video with the fakes that were made from it.
 
     Raises :class:`DfnbError` for columns that are missing, where several test sets are neither
     told apart nor averaged, and as :func:`as_table`, for a KEY that is twice in a group, say.
@@ -285,7 +288,7 @@ def _units(
         table = table[table["label"] == 0]
     # Other columns are dropped, because selecting a group copies all columns.
     kept = {*names, *Trainings._fields, "test_set", "seed", "method", "collapsed"}
-    kept |= {"cluster", "label", "unit", "value"}
+    kept |= {"cluster", "cluster_of", "label", "unit", "value"}
     units = table[[name for name in table if name in kept]].dropna(subset="value")
     units["of_set"] = units["test_set"] = units["test_set"].astype(str)
     sets = units["of_set"].unique()
@@ -488,6 +491,7 @@ def _estimate(
         collapsed=np.array(collapsed),
         counts=np.array([(~label).sum(), label.sum(), _distinct(cluster), independent]),
         fewest=min(fewest),
+        cluster_of=str(first["cluster_of"]),
     )
 
 
@@ -604,7 +608,9 @@ def _summary(
     n_real, n_fake, clusters, independent, unpaired = totals
     sets = tuple(dict.fromkeys(chain(*(each.of_sets for each in estimates))))
     number = _mean(estimates, resampled, is_signed, replicates, independent)
-    over = [*resampled, "seeds"] if len(counted) > 1 else resampled
+    cluster_of = " or ".join(dict.fromkeys(each.cluster_of for each in estimates))
+    over = [cluster_of if name == "people" else name for name in resampled]
+    over += ["seeds"] if len(counted) > 1 else []
     return {
         **number,
         "n_real": n_real,

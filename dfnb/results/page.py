@@ -1,6 +1,7 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -52,7 +53,7 @@ def export(report: str, notebook: str) -> Path:
     """Write ``index.html`` of a report from an executed notebook; returns its path.
 
     The page has the outputs without the code, a small style sheet of its own, and links nothing
-    that must be loaded from elsewhere.
+    that must be loaded from elsewhere. A section that shows nothing is left out with its texts.
     """
     folder = report_folder(report)
     path = folder / "notebooks" / f"{notebook}.ipynb"
@@ -63,7 +64,8 @@ def export(report: str, notebook: str) -> Path:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    body, _ = exporter.from_notebook_node(executed)
+    shown = nbformat.from_dict({**executed, "cells": _sections_that_show(executed.cells)})
+    body, _ = exporter.from_notebook_node(shown)
     # The notebook's links are relative to its own folder, except those to headings and websites.
     body = re.sub(r'href="(?!#|[a-z]+:|\.\./)', 'href="notebooks/', body)
     body = body.replace('href="../', 'href="')
@@ -77,3 +79,20 @@ def export(report: str, notebook: str) -> Path:
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n<main>{body}</main>\n</html>\n"
     )
     return write_bytes(folder / "index.html", page.encode())
+
+
+def _sections_that_show(cells: Sequence[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The cells before the first heading of level two, and those of sections with an output."""
+    sections = [[]]
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            sections.append([])
+        sections[-1].append(cell)
+    first, *others = sections
+    return sum(filter(lambda section: any(map(_shows, section)), others), first)
+
+
+def _shows(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell has an output; an empty text is none."""
+    outputs = cell.get("outputs", ())
+    return any(output.get("data", {}).get("text/markdown", "printed") for output in outputs)

@@ -32,7 +32,7 @@ from dfnb.store.scores import (
     rows_of,
     state_of,
 )
-from dfnb.store.units import KEYS, UNITS, per_video
+from dfnb.store.units import KEYS, UNITS, cluster_of, per_video
 from facesets.checks import DfnbError, suggestion
 from facesets.files import run_folder, stored_report
 
@@ -100,6 +100,7 @@ def scores(
       ``severity``, empty and 0 for the frames as they are; ``map`` and ``sanity``, empty and False
       but for :func:`maps`;
     - ``video``, ``cluster``, ``label`` and ``method``; of frames also ``track`` and ``frame``;
+      ``cluster_of``, what a cluster of the test set is one of, "people" or "videos";
     - ``score``, P(fake), of a video the mean over its frames; where a detector locates, the
       measures of :func:`dfnb.training.localisation.localisation`, the same of the mean training
       mask as ``constant <name>``, and :data:`DIFFERENCES`, NaN where there is no mask.
@@ -311,11 +312,15 @@ def _read_parts(
 ) -> list[pd.DataFrame]:
     """The scores in these files on these test sets, or on all, a table per file that has some."""
     parts = []
+    clusters = {}  # of a test set: the same in all files
     for source in files:
         metadata = source.about
         if test_sets is not None and metadata.test_sets.keys().isdisjoint(test_sets):
             continue  # without reading the rows
         rows = source.rows()
+        # Of all rows: those of maps are of fakes alone, and a cluster may be named by a real video.
+        for name in metadata.test_sets.keys() - clusters.keys():
+            clusters[name] = cluster_of(rows[rows["test_set"] == name])
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)
@@ -328,7 +333,10 @@ def _read_parts(
                 f"{frames['test_set'].iloc[0]}); move it away, then score again"
             )
         if len(rows):
-            parts.append(_described(_means(rows, level), source, metadata))
+            table = _described(_means(rows, level), source, metadata)
+            sets = table["test_set"].cat
+            of_sets = pd.Categorical([clusters[name] for name in sets.categories])
+            parts.append(table.assign(cluster_of=of_sets[sets.codes]))
     return parts
 
 
@@ -344,7 +352,7 @@ def _in_order(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     categories = {}
     # Joined apart from the other columns: pd.concat would make texts of those whose categories
     # differ, which takes most of the time.
-    for name in (*DETECTOR_COLUMNS, "place", *TEXTS):
+    for name in (*DETECTOR_COLUMNS, "place", "cluster_of", *TEXTS):
         is_sorted = name in TEXTS
         joined = union_categoricals([part[name] for part in parts], sort_categories=is_sorted)
         categories[name] = joined.remove_unused_categories()

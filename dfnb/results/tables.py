@@ -18,6 +18,7 @@ from dfnb.results.detectors import FOLD, MAIN, THIS_RUN, detectors
 from dfnb.results.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
+from facesets.checks import DfnbError
 from facesets.files import write_bytes
 
 # What tables print in place of the names of columns.
@@ -127,6 +128,24 @@ def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
     two = with_baseline(scores)
     names = [name for name in two["detector"].unique() if name != THIS_RUN]
     return by_place(two, minus=names[0]) if names else joined([])
+
+
+def not_compared(scores: pd.DataFrame, minus: str) -> str:
+    """A sentence on the detectors from which ``minus`` is not subtracted, and why; perhaps empty.
+
+    Differences are made seed by seed, on the same videos.
+    """
+    trained = scores[["detector", "seed", "test_set"]].drop_duplicates()
+    is_minus = trained["detector"] == minus
+    if is_minus.all() or not is_minus.any():
+        return "There is no other detector to compare with."
+    texts = []
+    for name, rows in trained[~is_minus].groupby("detector", observed=True, sort=False):
+        for column, word in (("seed", "seed"), ("test_set", "test set")):
+            if not rows[column].isin(trained.loc[is_minus, column]).any():
+                texts.append(f"{name} (no shared {word})")
+                break
+    return f"Not compared with {minus}: {', '.join(texts)}." if texts else ""
 
 
 def with_baseline(scores: pd.DataFrame) -> pd.DataFrame:
@@ -278,19 +297,37 @@ def test_sets(report: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(table, "index").rename_axis("test set")
 
 
-def deviations(run: StoredRun) -> pd.DataFrame:
-    """The settings of a run that differ from the published ones, one per row, as text.
+def clips(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per video, the highest first: what it is, and its P(fake) by each detector, as text.
 
-    Columns: ``published``, the paper's defaults, and ``this run``.
+    ``scores`` are of videos; P(fake) is the mean over the seeds.
+    """
+    means = scores.pivot_table(
+        "score", ["test_set", "video", "method"], "detector", observed=True, sort=False
+    )
+    order = means.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    table = means.loc[order].map("{:.3f}".format, na_action="ignore").fillna("–")
+    return table.rename_axis(columns=None)
+
+
+def deviations(run: StoredRun) -> pd.DataFrame:
+    """The settings of a run that differ from its paper's defaults, one per row, as text.
+
+    Columns: ``default`` and ``this run``. A default that the paper's file does not state is one of
+    the contract, and was published by nobody.
     """
     record = run.record
-    # The published trainings are taken to start from ImageNet weights.
+    defaults = record.detector.defaults
+    pretrained = defaults["pretrained"]
+    if isinstance(pretrained, bool):
+        # The published trainings are taken to start from ImageNet weights.
+        pretrained = "ImageNet" if pretrained else "random weights"
     settings = {
-        "published": {**record.detector.defaults, "initial weights": "ImageNet"},
+        "default": {**defaults, "initial weights": pretrained},
         "this run": {**record.parameters.settings, "initial weights": record.weights_from},
     }
     table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
-    return table[table["published"] != table["this run"]]
+    return table[table["default"] != table["this run"]]
 
 
 # ---------------------------------------------------------------- as text
@@ -333,10 +370,17 @@ def pivot(
 
     ``index`` and ``columns`` name columns of ``numbers``: their values are the table's rows and
     columns. Of several numbers with the same two values, only the first is shown. With more than
-    MOST_COLUMNS columns the table is transposed.
+    MOST_COLUMNS columns the table is transposed. Raises :class:`DfnbError` for a name that is none
+    of a column.
     """
     if numbers.empty:
         return pd.DataFrame()
+    for name in (*index, columns):  # pandas would take a list of other names for those of rows
+        if name not in numbers:
+            there = ", ".join(each for each in numbers if each not in SUMMARY)
+            raise DfnbError(
+                f"there is no column {name!r} for rows or columns; name some of {there}"
+            )
     texts = numbers.assign(text=cells(numbers)).replace({"metric": TITLES})
     table = texts.pivot_table(
         "text", list(index), columns, aggfunc="first", sort=False, observed=True

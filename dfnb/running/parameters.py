@@ -283,7 +283,7 @@ def _can_start(p: TrainingParameters) -> bool:
     from dfnb.papers import backbones  # with torch: notebooks that train nothing need none
 
     is_file = isinstance(p.pretrained, str) and p.pretrained not in backbones.PACKAGES
-    has_weights = not is_file or (files.home() / p.pretrained).is_file()
+    has_weights = not is_file or files.named_file(p.pretrained).is_file()
     return bool(p.released) or (is_available(p.train_set, "train", "val") and has_weights)
 
 

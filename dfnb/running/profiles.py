@@ -224,7 +224,8 @@ def _variants(name: str, profile: Profile, notebook: str) -> dict[str, Variant]:
     if released:
         variants.clear()
         paper = papers.module(papers.notebooks()[notebook]).PAPER.title
-        for file in sorted(glob(released, root_dir=files.home())):  # noqa: PTH207, may be absolute
+        pattern = str(Path(released).expanduser())
+        for file in sorted(glob(pattern, root_dir=files.home())):  # noqa: PTH207, may be absolute
             title = check_name(f"{paper}, {Path(file).stem}", file, TITLE)
             if title in variants:
                 raise DfnbError(

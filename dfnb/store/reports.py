@@ -30,10 +30,13 @@ from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition
 from facesets.checks import read_yaml
 from facesets.files import (
+    digest,
     find,
     home,
     locked,
+    read_json,
     report_folder,
+    stored_report,
     write_bytes,
 )
 from facesets.records import Clock, write_record
@@ -189,7 +192,7 @@ def finish(
             sha256 of each, by file name.
         run: The :class:`dfnb.training.runs.Run` of a paper's notebook, whose weights are kept, too;
             None for any other notebook.
-        entries: Other entries of the record, such as the ids of the runs shown.
+        entries: Other entries of the record, such as what had scores, see :func:`scored`.
 
     Returns the entries of the record that say what the notebook cost.
     """
@@ -204,6 +207,34 @@ def finish(
 
 
 # ---------------------------------------------------------------- what is replaced
+
+
+def scored(report: str) -> str:
+    """Identifies what a report has scores of: its runs, their names and their test sets.
+
+    A notebook that shows all of them keeps it in its record, see :func:`outdated`.
+    """
+    runs = []
+    for path in score_files(stored_report(report)):
+        about = scores.read_about(path)
+        versions = {name: kept.fingerprint for name, kept in about.test_sets.items()}
+        runs.append([path.stem, about.variants, sorted(versions.items())])
+    return digest(runs)
+
+
+def outdated(report: str) -> dict[str, str]:
+    """The figures and tables of a report that other scores were shown in than it has now.
+
+    By file name, the notebook that makes each of them anew. A record that does not say what had
+    scores, as of a notebook of a single run, is not outdated.
+    """
+    now = scored(report)
+    names = {}
+    for path in sorted(report_folder(report).glob("records/*.json")):
+        record = read_json(path)
+        if record.get("scored", now) != now:
+            names |= dict.fromkeys(record["outputs"], path.stem)
+    return names
 
 
 def set_aside(report: str, run_id: str) -> None:

@@ -52,8 +52,9 @@ def as_table(
         source: What a sentence calls the table, such as the name of its file.
 
     Returns the table with columns of DEFAULTS, KEYS (``track`` and ``frame`` only if it had them),
-    and, if it had one of them, ``log_odds``, by which units are ranked, and ``score`` = P(fake). A
-    row without a video is one; a video without a cluster is one, and a warning says so.
+    ``cluster_of``, see the function of this name, and, if it had one of them, ``log_odds``, by
+    which units are ranked, and ``score`` = P(fake). A row without a video is one; a video without a
+    cluster is one, and a warning says so.
 
     Raises :class:`DfnbError`, with the value at fault, for columns that are missing or contradict
     each other, for labels and scores that are none, and for a KEY that occurs twice.
@@ -77,6 +78,14 @@ def as_table(
     table = _completed(table.assign(label=_numbers(table["label"], source)))
     _check(table, [name for name in dict.fromkeys(apart) if name not in KEY], source)
     return table
+
+
+def cluster_of(table: pd.DataFrame) -> str:
+    """What the clusters of a test set are: "people" or, where nobody knows these, "videos".
+
+    A cluster of a video of unknown people has the name of this video, or of the real one in it.
+    """
+    return "videos" if {*table["cluster"].unique()} <= {*table["video"].unique()} else "people"
 
 
 def per_video(frames: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
@@ -154,6 +163,8 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
     if "cluster" not in table or table["cluster"].isna().all():
         log.warning("The table has no clusters: each video counts as independent of all others.")
         table["cluster"] = table["video"]
+    if "cluster_of" not in table:
+        table["cluster_of"] = cluster_of(table)
     without = [name for name in ("track", "frame") if name in table and table[name].isna().all()]
     table = table.drop(columns=without)
     if "track" in table:

@@ -323,3 +323,22 @@ def test_only_registered_claims_have_a_p(committed):
         table = pd.read_parquet(path)
         p_values = table.filter(regex="^p(_|$)")
         assert p_values[table["table"] != "claims"].isna().all(axis=None) and "p" not in table
+
+
+def test_intervals_are_over_videos_where_nobody_knows_who_is_in_them():
+    """A cluster then has the name of a real video, also among maps, which are of fakes alone."""
+
+    def named(table):
+        return table.assign(cluster="real/" + table["cluster"])
+
+    more = {Condition(name): named(planted.table(name)) for name in planted.SETS}
+    more[Condition(A, map="Grad-CAM")] = named(planted.measured(A, energy=0.5))
+    planted.write("unknown", "xception", more=more)
+    scores = results.scores("unknown")
+    assert {*tables.by_place(scores)["over"]} == {"videos"}
+    assert tables.caption(tables.by_place(scores)).endswith("; 95 % intervals over videos.")
+    assert {*results.measure(results.maps("unknown"), "energy", "map")["over"]} == {"videos"}
+    own = scores.drop(columns="cluster_of")  # as a reader's own table
+    assert {*results.measure(own, "AUC", "test_set")["over"]} == {"videos"}
+    known = tables.by_place(tables.main(results.scores("hand")))["over"]
+    assert known.str.contains("people").all() and not known.str.contains("videos").any()

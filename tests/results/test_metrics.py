@@ -591,7 +591,8 @@ def test_a_key_that_occurs_twice_is_refused():
         measure(scores, "AUC", "test_set")  # which of two detectors, nobody said
     with pytest.raises(DfnbError, match="occurs twice"):
         measure(pd.concat([scores, scores.head(1)]), "AUC", "detector")
-    named_alike = scores.assign(video=scores["cluster"])  # by two methods, as in FaceForensics++
+    names = "clip " + scores["cluster"].astype(str)  # by two methods, as in FaceForensics++
+    named_alike = scores.assign(video=names)
     numbers = measure(named_alike, "AUC", "detector")
     pd.testing.assert_frame_equal(numbers, measure(scores, "AUC", "detector"))
 

@@ -1,8 +1,10 @@
 """The page: an executed notebook without its code, which loads nothing from elsewhere."""
 
 import re
+from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import papermill
 import planted
 import pytest
@@ -11,9 +13,11 @@ from nbformat import v4
 from papermill.exceptions import PapermillExecutionError
 from sklearn.metrics import roc_auc_score
 
+import notebooks
 from dfnb import results
-from dfnb.results import page
+from dfnb.results import page, tables
 from dfnb.running import execution
+from dfnb.store import reports
 from facesets.checks import DfnbError
 from facesets.files import report_folder
 
@@ -68,6 +72,47 @@ def test_an_executed_notebook_begins_with_how_it_was_made():
         assert f"{day}T" not in content and "/private" not in content
         texts.add((content + again).replace(day, "DAY"))
     assert len(texts) == 1
+
+
+def test_a_section_that_shows_nothing_is_left_out_with_its_texts():
+    path = executed("2030-01-01T00:00:00")
+    notebook = nbformat.read(path, 4)
+    empty = v4.new_output("execute_result", {"text/markdown": ""})
+    notebook.cells += [
+        v4.new_markdown_cell("## Claims\n\nHolm's correction"),
+        v4.new_code_cell("claims", outputs=[empty]),
+        v4.new_markdown_cell("and its family"),
+        v4.new_markdown_cell("## Costs\n\nSeconds"),
+        v4.new_code_cell("seconds", outputs=[v4.new_output("stream", text="12 s")]),
+        v4.new_code_cell("done"),
+    ]
+    nbformat.write(notebook, path)
+    text = page.export("demo", "n").read_text(encoding="utf-8")
+    assert "Seconds" in text and "12 s" in text and "0.85 [0.8, 0.9]" in text
+    assert "Claims" not in text and "Holm" not in text and "family" not in text
+    assert len(nbformat.read(path, 4).cells) == 9  # the executed notebook has all
+
+
+def test_a_table_of_other_scores_than_the_page_is_left_out():
+    """07 was executed with one detector; then a second one was added."""
+    planted.write("grown", "xception")
+    p = SimpleNamespace(report="grown", folder=report_folder("grown"), model_dump=lambda mode: {})
+    clock = SimpleNamespace(usage=dict)
+    table = pd.DataFrame({"AUC": ["0.8"]}, index=pd.Index(["A"], name="detector"))
+    older = tables.save(table, "", p.folder, "metrics", "Metrics")
+    reports.finish("07_cross_dataset", p, clock, older, scored=reports.scored("grown"))
+    of_run = tables.save(table, "", p.folder, "lae", "LAE")
+    reports.finish("03_lae", p, clock, of_run)
+    assert reports.outdated("grown") == {}
+    planted.write("grown", "lae")
+    old = reports.outdated("grown")
+    assert old == {"metrics.md": "07_cross_dataset"}
+    newer = tables.save(table, "", p.folder, "cross_dataset", "AUC")
+    links = notebooks.cells("_report", "links", p=p, old=old, saved=newer)
+    assert [text.partition("]")[0] for text in links["links"]] == ["[cross_dataset", "[lae"]
+    assert "Left out, since runs were added later: tables of 07_cross_dataset." in links["text"]
+    links = notebooks.cells("_report", "links", p=p, old=old, saved=[*newer, *older])
+    assert len(links["links"]) == 3  # a table that was made again just now
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dfnb import results
 from dfnb.results import tables
 from dfnb.statistics import NAN
 from dfnb.store.scores import Condition
+from facesets.checks import DfnbError
 from facesets.files import report_folder
 
 A, B = planted.SETS
@@ -89,6 +90,18 @@ def test_differences_subtract_the_plain_classifier_that_shares_seeds():
     assert tables.plain(rows[rows["detector"] != "Baseline, lr 0.1"]) == "Baseline, lr 0.01"
     assert tables.plain(rows[rows["paper"] == "lae"]) == "LAE"
     assert tables.plain(rows[:0]) == ""
+
+
+def test_a_detector_that_shares_no_seed_is_said_to_be_not_compared():
+    rows = pd.DataFrame(
+        [("A", 0, A), ("A", 1, A), ("B", 1, A), ("C", 2, A), ("D", 1, B)],
+        columns=["detector", "seed", "test_set"],
+    )
+    expected = "Not compared with A: C (no shared seed), D (no shared test set)."
+    assert tables.not_compared(rows, "A") == expected
+    assert tables.not_compared(rows[:3], "A") == ""
+    for alone, minus in ((rows[:2], "A"), (rows[:2], ""), (rows[:0], "")):
+        assert tables.not_compared(alone, minus) == "There is no other detector to compare with."
 
 
 def test_a_control_stands_once_as_of_no_network():
@@ -269,6 +282,18 @@ def test_maps_are_shown_beside_their_check_whatever_it_says():
     assert tables.pivot(shares(results.maps("hand").head(0))).empty
 
 
+def test_each_clip_stands_with_its_score_by_each_detector(scores):
+    rows = tables.main(scores)
+    table = tables.clips(rows[rows["test_set"] == A])
+    assert len(table) == 45 and table.columns.tolist() == ["Baseline", "Locate and Verify"]
+    first = rows[(rows["detector"] == "Baseline") & (rows["test_set"] == A)]
+    means = first.groupby("video", observed=True)["score"].mean()
+    for (_, video, _), text in table["Baseline"].items():
+        assert text == f"{means[video]:.3f}"
+    by_both = table.astype(float).mean(axis=1)
+    assert by_both.iloc[0] > 0.9 > by_both.iloc[-1] and tables.clips(rows.head(0)).empty
+
+
 def test_trainings_in_tables():
     compared = tables.trainings("hand")
     numbers = compared.loc["Baseline", ["images", "seconds", "seeds", "device"]]
@@ -276,8 +301,20 @@ def test_trainings_in_tables():
     assert compared.loc["Baseline", "network"] == "small, 96 px"
     deviations = tables.deviations(results.detectors("hand")[0].runs[0])
     assert deviations.loc["backbone"].tolist() == ["large", "small"]
-    assert "lr" not in deviations.index
-    assert deviations.loc["initial weights", "this run"] == "random weights"
+    assert "lr" not in deviations.index and "published" not in deviations
+    assert deviations.loc["initial weights"].tolist() == ["ImageNet", "random weights"]
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "start"), [(True, "ImageNet"), (False, "random weights"), ("a.file", "a.file")]
+)
+def test_the_default_start_is_that_of_the_paper_s_file(pretrained, start):
+    run = results.detectors("hand")[0].runs[0]
+    record = run.record.model_copy(deep=True)
+    record.detector.defaults["pretrained"] = pretrained
+    run = SimpleNamespace(record=record.model_copy(update={"weights_from": "w"}))
+    table = tables.deviations(run)
+    assert table.loc["initial weights"].tolist() == [start, "w"]
 
 
 @pytest.mark.parametrize(
@@ -315,6 +352,17 @@ def test_many_methods_are_rows(scores):
     turned = tables.pivot(pd.concat(many), ["detector", "test_set"], "method")
     assert turned.columns[0] == f"Baseline, {A}" and len(turned) == 14
     assert turned.loc["warp6"].tolist() == table["warp"].tolist()
+
+
+def test_a_column_that_numbers_do_not_have_is_no_row_or_column_of_their_table(scores):
+    """Pandas would take the list of names for those of the rows, where it is as long."""
+    rows = scores[(scores["detector"] == "Baseline") & (scores["test_set"] == A)]
+    numbers = results.measure(tables.main(rows), "AUC", "method")
+    sentence = "there is no column {} for rows or columns; name some of method, metric, minus"
+    for index, name in ((["detector"], "'detector'"), (["method"], "'place'")):
+        with pytest.raises(DfnbError, match=sentence.format(name)):
+            tables.pivot(numbers, index)
+    assert tables.pivot(numbers, ["method"], "metric").index.tolist() == ["swap", "warp"]
 
 
 def test_a_table_is_shown_and_saved_for_spreadsheets_and_as_markdown(monkeypatch):

@@ -12,7 +12,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 START_S = 180
-OPTIONS = "--no-browser --allow-root"
+OPTIONS = "--no-browser"
 
 
 @contextmanager

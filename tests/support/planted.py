@@ -70,7 +70,7 @@ def record(paper, seed=0, settings=None, train_set=SETS[0], **facts):
             "title": title,
             "published": title,
             "notebook": f"{list(TITLES).index(paper)}_{paper}",
-            "defaults": {"backbone": "large", "lr": 0.01, "image_size": size},
+            "defaults": {"backbone": "large", "pretrained": True, "lr": 0.01, "image_size": size},
         },
         "rule": "best epoch",
         "chosen": {"epoch": 1, "auc": 0.8},
