@@ -32,7 +32,7 @@ from dfnb.store.runs import TrainingRecord
 from dfnb.store.units import KEYS
 from dfnb.training import scoring
 from dfnb.training.runs import Run
-from facesets import sources
+from facesets import manifests, sources
 from facesets.checks import DfnbError, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
 from facesets.frames import SPLITS, load_frames, select
@@ -53,8 +53,8 @@ def list_datasets(pattern: str = "*") -> pd.DataFrame:
     Columns: ``name``; ``kind``: embedded (:func:`load_dataset` makes it), published (``dfnb data``
     says how to get it) or your own; the ``splits`` and the number of ``frames`` that are prepared.
     """
-    kinds = dict.fromkeys(sources.embedded_names(), "embedded")
-    kinds |= dict.fromkeys(sources.published_names(), "published")
+    kinds = dict.fromkeys(manifests.embedded_names(), "embedded")
+    kinds |= dict.fromkeys(manifests.published_names(), "published")
     prepared = [path.parent.name for path in sorted(home().glob("datasets/*/record.json"))]
     rows = []
     for name in matching(dict.fromkeys([*prepared, *kinds]), pattern):
@@ -92,7 +92,7 @@ def load_dataset(
         dataset[0].image.shape, dataset.table["method"].value_counts()
     """
     if "/" not in name:
-        sources.check_known([name], "dfnb.load_dataset")
+        manifests.check_known([name], "dfnb.load_dataset")
         sources.ensure_datasets(name)
     is_test = split == "test"
     frames = sources.frames_to_score(name) if is_test else select(load_frames(name), split)

@@ -23,7 +23,7 @@ from facesets.checks import Closed, DfnbError, Name, explained
 from facesets.decode import guess_length
 from facesets.fetch import Fetch, download_folder, refuse_unfinished
 from facesets.files import find, read_json, verified
-from facesets.sources import broken_names, manifest, published_names
+from facesets.manifests import broken_names, manifest, published_names
 from facesets.videos import (
     Files,
     Problems,

@@ -27,7 +27,7 @@ import notebooks
 from dfnb import cli, papers, results
 from dfnb.running import measuring, parameters
 from dfnb.training import train
-from facesets import prepare, sources
+from facesets import manifests, prepare
 from facesets.frames import load_frames
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
@@ -188,7 +188,7 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
     parameters = {**small(name), **changes, **small(name)}
     if changes.get("profile") == "paper":  # whose networks need a GPU and their weights
         parameters["profile"] = "smoke"
-    if changes.get("train_set") in sources.published_names():
+    if changes.get("train_set") in manifests.published_names():
         parameters.pop("seen_methods", None)  # those of another dataset
     elif "seen_methods" in changes:
         parameters["seen_methods"] = ["FaceSwap-like"]

@@ -21,7 +21,7 @@ from dfnb.running.planning import Plan, Planned
 from dfnb.store import reports
 from facesets import files, records
 from facesets.checks import DfnbError
-from facesets.sources import is_available
+from facesets.manifests import is_available
 
 STATUS_EVERY = 30  # seconds
 STOPPING_S = 30  # that calls have to end after Ctrl-C
