@@ -585,8 +585,9 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     planned = [plan.trainings[1], *plan.shown]  # the first training is a part of its notebook
     assert len(commands) == len(planned) == 3
     for command, call in zip(commands, planned):
-        program, notebook, output, *options = shlex.split(command)
-        assert program == "papermill" and options[::3] == ["-p"] * (len(options) // 3)
+        threads, program, notebook, output, *options = shlex.split(command)
+        assert threads == "DFNB_THREADS=1" and program == "papermill"
+        assert options[::3] == ["-p"] * (len(options) // 3)
         assert notebook.endswith(f"/{call.call.notebook}.ipynb")
         assert (own_home / output).parent.is_dir()
         passed = {name: _resolve_type(value) for name, value in zip(options[1::3], options[2::3])}
