@@ -38,11 +38,18 @@ def explain_missing() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        module = str(error.name).partition(".")[0]
-        extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
-        if extra is None:
-            raise
-        raise DfnbError(
-            f"this needs {module}, which is not installed; install dfnb with its extra {extra} or "
-            f"with all, in a checkout by pip install '.[{extra}]' or '.[train,lab]'"
-        ) from None
+        if sentence := sentence_of(str(error.name)):
+            raise DfnbError(sentence) from None
+        raise
+
+
+def sentence_of(module: str) -> str:
+    """What to install where a module is missing; empty where it belongs to no extra."""
+    package = module.partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if package in modules), None)
+    if extra is None:
+        return ""
+    return (
+        f"this needs {package}, which is not installed; install dfnb with its extra {extra} or "
+        f"with all, in a checkout by pip install '.[{extra}]' or '.[train,lab]'"
+    )

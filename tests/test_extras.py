@@ -12,6 +12,8 @@ import nbformat
 import pytest
 
 from dfnb.extras import EXTRAS
+from dfnb.running import execution
+from facesets.checks import DfnbError
 
 # Modules that do not have the name of their package.
 MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
@@ -104,6 +106,16 @@ def test_a_command_names_the_extra_that_is_missing(checkout, installed, command,
 def test_a_function_names_the_extra_that_is_missing(checkout):
     done = run("import dfnb; dfnb.predict", checkout)
     assert "DfnbError: this needs " in done.stderr and "[train]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"), [("cv2", r"\.\[prepare\]"), ("mine", "shows where it failed: Module")]
+)
+def test_a_notebook_names_the_extra_that_is_missing(module, sentence, tmp_path):
+    code = f"""raise ModuleNotFoundError("No module named '{module}'")"""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(DfnbError, match=sentence):
+        execution.execute_notebook(content, tmp_path / "executed.ipynb", {}, is_printed=False)
 
 
 def test_what_prepares_lists_the_published_datasets(checkout):
