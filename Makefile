@@ -56,7 +56,7 @@ test-gpu: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/gpu -rs
 
 test-lab: $(VENV)/.installed
-	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra lab -c requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra test-lab -c requirements.lock
 	@$(BIN)/python -m pytest tests/lab -k "$(NOTEBOOK)"
 
 test-slurm: $(VENV)/.installed
@@ -83,6 +83,7 @@ lint: $(VENV)/.installed
 lock:
 	@$(BIN)/uv pip compile --universal --python-version 3.11 --extra test --extra book --no-header -q pyproject.toml -o requirements.lock
 
+# the extra test has all that is needed to prepare, to train and to execute notebooks
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }

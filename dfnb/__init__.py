@@ -33,8 +33,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"dfnb has no {name!r}; it has {', '.join(__all__[1:])}")
     if name == "__version__":
         return version("dfnb")
+    from dfnb.extras import explain_missing
+
     needs_torch = name not in ("auc", "measure")
-    return getattr(import_module("dfnb.library" if needs_torch else "dfnb.results.own"), name)
+    with explain_missing():
+        return getattr(import_module("dfnb.library" if needs_torch else "dfnb.results.own"), name)
 
 
 def __dir__() -> list[str]:

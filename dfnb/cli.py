@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dfnb.extras import explain_missing
 from facesets import files
 from facesets.checks import DfnbError, check_name, explained, parse_yaml, suggestion
 
@@ -45,8 +46,8 @@ def options(
 def app() -> None:
     """Run the command that was typed.
 
-    A :class:`DfnbError` becomes one line and status 1; so does whatever else is raised, whose
-    traceback is kept for ``dfnb doctor``.
+    A :class:`DfnbError` becomes one line and status 1, as does a missing extra of the package; so
+    does whatever else is raised, whose traceback is kept for ``dfnb doctor``.
     """
     # Remarks of libraries are not for users: joblib's processes would count what they had open.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -54,7 +55,8 @@ def app() -> None:
     logging.basicConfig(format="%(message)s", level=logging.ERROR, force=True)
     logging.getLogger("dfnb").setLevel(logging.INFO)
     try:
-        commands()
+        with explain_missing():
+            commands()
     except DfnbError as error:
         sys.exit(f"dfnb: {error}")
     except Exception as error:  # of a library, or a mistake of ours
@@ -146,10 +148,10 @@ def synth(
     Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
     signal.signal(signal.SIGINT, _stop)
-    from facesets import embedded, photographs, sources
+    from facesets import embedded, manifests, photographs, sources
 
     name = name or preset
-    sources.refuse_taken(name, preset)
+    manifests.refuse_taken(name, preset)
     changes = {"portraits": str(portraits.expanduser())} if portraits else {}
     settings = sources.preset(preset, **changes)
     record = embedded.build(name, settings)
@@ -161,13 +163,14 @@ def synth(
 @commands.command()
 def doctor() -> None:
     """Print what a report of a problem needs: versions, device, home and papers."""
-    from dfnb import device, papers
     from facesets import records
 
-    about = records.environment()
+    about = {**records.environment(), "home": files.home()}
     packages = about.pop("packages")
-    about |= {"workers": device.workers(), "home": files.home()}
-    about["papers"] = ", ".join(papers.modules())
+    if "torch" in packages:
+        from dfnb import device, papers
+
+        about |= {"workers": device.workers(), "papers": ", ".join(papers.modules())}
     if last_error().exists():
         about["last error"] = last_error()
     for name, value in {**packages, **about}.items():
@@ -282,7 +285,7 @@ def prepare(
     used: they are printed, and listed in its quarantine.csv. It is 1 when it cannot be used.
     """
     signal.signal(signal.SIGINT, _stop)
-    from facesets import prepare, published, sources
+    from facesets import manifests, prepare, published
     from facesets.videos import summary
 
     # A shell leaves the ~ of --root=~/clips to the program.
@@ -290,10 +293,10 @@ def prepare(
     if name is None:  # a folder's name may have a dot, as in celeb.v2
         name = Path(source).name if Path(source).is_dir() else Path(source).stem
     check_name(name, "dfnb prepare NAME")
-    sources.refuse_taken(name, source)
+    manifests.refuse_taken(name, source)
     values = {}
     missing = []  # sentences about what is missing or left out
-    if source in [*sources.published_names(), *sources.broken_names()]:
+    if source in [*manifests.published_names(), *manifests.broken_names()]:
         values.update(published.load_manifest(source).prepare)  # the settings of its manifest
         folder = root or published.default_root(source)  # in which the videos are found
         videos, missing = published.scan(source, folder)
@@ -321,7 +324,7 @@ def _listed_videos(source: Path, root: Path | None) -> list:
 
     In a CSV, videos are named by their paths below ``root``; a folder is its own root.
     """
-    from facesets import sources, videos
+    from facesets import manifests, videos
 
     if source.is_dir():
         if root:
@@ -330,7 +333,7 @@ def _listed_videos(source: Path, root: Path | None) -> list:
             )
         return videos.read_folder(source)
     if not source.is_file():
-        known = suggestion(str(source), sources.published_names())
+        known = suggestion(str(source), manifests.published_names())
         raise DfnbError(
             f"there is no file or folder {source}, and no such dataset in `dfnb data`{known}"
         )

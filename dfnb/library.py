@@ -33,7 +33,7 @@ from dfnb.store.runs import TrainingRecord
 from dfnb.store.units import KEYS
 from dfnb.training import scoring
 from dfnb.training.runs import Run
-from facesets import sources
+from facesets import manifests, sources
 from facesets.checks import DfnbError, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
 from facesets.frames import SPLITS, load_frames, select
@@ -55,8 +55,8 @@ def list_datasets(pattern: str = "*") -> pd.DataFrame:
     Columns: ``name``; ``kind``: embedded (:func:`load_dataset` makes it), published (``dfnb data``
     says how to get it) or your own; the ``splits`` and the number of ``frames`` that are prepared.
     """
-    kinds = dict.fromkeys(sources.embedded_names(), "embedded")
-    kinds |= dict.fromkeys(sources.published_names(), "published")
+    kinds = dict.fromkeys(manifests.embedded_names(), "embedded")
+    kinds |= dict.fromkeys(manifests.published_names(), "published")
     prepared = [path.parent.name for path in sorted(home().glob("datasets/*/record.json"))]
     rows = []
     for name in matching(dict.fromkeys([*prepared, *kinds]), pattern):
@@ -95,7 +95,7 @@ def load_dataset(
         dataset[0][0].shape, dataset.table["method"].value_counts()
     """
     if "/" not in name:
-        sources.check_known([name], "dfnb.load_dataset")
+        manifests.check_known([name], "dfnb.load_dataset")
         sources.ensure_datasets(name)
     is_test = split == "test"
     frames = sources.frames_to_score(name) if is_test else select(load_frames(name), split)
@@ -311,6 +311,8 @@ def predict(
         dfnb.predict("plain7.drawn", "clip.mp4")["score"].mean()
     """
     model = create_model(model) if isinstance(model, str | Path) else model
+    if isinstance(model, Detector):
+        _say_once(model.about)
     if isinstance(model, Detector):
         _say_once(model.about)
     model = Detector(model) if isinstance(model, Run) else model

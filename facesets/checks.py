@@ -21,7 +21,6 @@ from typing import Annotated, Any, Self, TypeVar
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
-from safetensors import SafetensorError
 
 # Names of datasets, profiles, papers, runs and jobs become file names and words of command lines.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
@@ -135,7 +134,6 @@ READING_ERRORS = (
     IndexError,  # of pyarrow: a damaged table
     TypeError,
     RuntimeError,  # of torch: damaged weights, and such as do not fit
-    SafetensorError,
     yaml.YAMLError,
     pickle.UnpicklingError,
     zipfile.BadZipFile,

@@ -23,7 +23,7 @@ from facesets.checks import Closed, DfnbError, Name, explained
 from facesets.decode import guess_length
 from facesets.fetch import Fetch, download_folder, refuse_unfinished
 from facesets.files import find, read_json, verified
-from facesets.sources import broken_names, manifest, published_names
+from facesets.manifests import broken_names, manifest, published_names
 from facesets.videos import (
     Files,
     Problems,
@@ -107,7 +107,7 @@ class Manifest(Closed):
     # Regular expression of the clusters whose training videos are for validation: our choice where
     # the authors published no validation split. The empty one matches no cluster.
     validation: str = ""
-    domain: str = ""  # what the dataset counts as, see sources.domain_of; empty: ``like``
+    domain: str = ""  # what the dataset counts as, see manifests.domain_of; empty: ``like``
     splits: dict[str, Split] = Field({})  # name of a split in the dataset's lists -> ours
     # Its videos are in so many folds instead, see _split_of: the names end in -fold-1, -fold-2, ...
     folds: int | None = Field(None, ge=3)

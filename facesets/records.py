@@ -14,8 +14,6 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-import joblib
-
 from facesets.checks import explained
 from facesets.files import read_json, sha256, write_json
 
@@ -47,8 +45,9 @@ class Clock:
 def environment() -> dict[str, Any]:
     """What a number may depend on besides data and settings. No path, no host name.
 
-    Equal data, settings, versions and threads give equal bytes on processors of one ``capability``:
-    another rounds otherwise, and after some epochs the weights are others. Where torch is not
+    Where all of it is equal, a network on a CPU gives equal bytes: another number of ``threads`` or
+    another ``capability`` of the processor rounds otherwise, and after some epochs the weights are
+    others. Where torch is not
     installed, device, capability and threads are missing: no network computes there.
     """
     installed = {distribution.name for distribution in distributions()}
@@ -69,7 +68,7 @@ def _computing() -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(0) if is_nvidia else f"{kind} ({platform.machine()})",
         "capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX512
-        "threads": threads(),  # of a network on a CPU: they decide how sums are rounded
+        "threads": threads(),
     }
 
 
@@ -87,10 +86,11 @@ def device() -> str:
 def threads() -> int:
     """How many CPU threads a network computes with: ``DFNB_THREADS``, by default one per core.
 
-    A sum over several threads is rounded according to their number: another number gives other
-    weights and other last digits of scores. So records have it, and equal bits are promised for
-    equal numbers alone. ``dfnb run`` gives each of its calls one.
+    They are part of :func:`environment`, because a sum over several threads is rounded according to
+    their number. ``dfnb run`` gives each of its calls one.
     """
+    import joblib  # of the extra train, as torch
+
     # Not os.cpu_count, which does not know the limits of a container or a job.
     return int(os.environ.get("DFNB_THREADS") or joblib.cpu_count())
 

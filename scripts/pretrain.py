@@ -133,8 +133,9 @@ def pretrain(
     """Learn a start; write ``<folder>/<name>.safetensors`` and its record ``<name>.json``.
 
     The loss is smooth L1 on standardised targets, the optimiser AdamW with one cycle of the
-    learning rate. The same machine gives the same bytes. The record has the settings and, for
-    each target, R² on :data:`TESTED` other faces.
+    learning rate. The same machine and number of threads give the same bytes; the starts that
+    ship are of one thread. The record has the settings and, for each target, R² on
+    :data:`TESTED` other faces.
 
     Returns:
         The path of the weights, which are those of the convolutions.

@@ -23,6 +23,7 @@ READERS = (
     "store.reports",
 )
 LAYERS = """
+extras
 device statistics
 store
 data

@@ -35,8 +35,9 @@ from facesets.audit import audit
 from facesets.checks import Closed, DfnbError
 from facesets.files import dataset_folder, digest, find, sha256
 from facesets.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
+from facesets.manifests import embedded_names, manifest
 from facesets.seeds import rng
-from facesets.sources import embedded_names, frames_to_show, identity, manifest, preset
+from facesets.sources import frames_to_show, identity, preset
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2, "size": 96}
 FORGERIES = preset("bed").forgery

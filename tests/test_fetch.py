@@ -21,7 +21,7 @@ from dfnb import cli
 from facesets import fetch, prepare, published
 from facesets.checks import DfnbError
 from facesets.files import download, read_json
-from facesets.sources import published_names
+from facesets.manifests import published_names
 
 
 def sha256(content):

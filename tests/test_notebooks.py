@@ -27,7 +27,7 @@ import notebooks
 from dfnb import cli, papers, results
 from dfnb.running import measuring, parameters
 from dfnb.training import train
-from facesets import prepare, sources
+from facesets import manifests, prepare
 from facesets.frames import load_frames
 
 pytestmark = pytest.mark.usefixtures("figures_without_a_screen")
@@ -151,6 +151,37 @@ def imported(code):
     return {alias.asname or alias.name for part in parts for alias in part.names}
 
 
+# ---------------------------------------------------------------- standard error
+
+
+def execute_cell(code, folder):
+    """A notebook with this cell alone, executed as all others here."""
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(content, folder / "one_cell.ipynb")
+    return notebooks.execute("one_cell", folder, folder)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import warnings; warnings.warn('remark')",
+        "import warnings; warnings.warn('remark', DeprecationWarning)",
+        "import logging; logging.getLogger('a library').warning('remark')",
+        "import sys; print('remark', file=sys.stderr)",
+        "import os; _ = os.write(2, b'remark')",  # as FFmpeg and OpenCV do
+    ],
+)
+def test_a_remark_on_standard_error_fails_a_notebook(code, tmp_path):
+    with pytest.raises(AssertionError, match="remark"):
+        execute_cell(code, tmp_path)
+
+
+def test_progress_on_standard_error_fails_none(tmp_path):
+    code = "import sys; from tqdm import tqdm\n"
+    code += "for _ in tqdm(range(2), 'smoke-a', file=sys.stderr, unit=' films', ncols=80): pass"
+    assert execute_cell(code, tmp_path)
+
+
 # ---------------------------------------------------------------- other parameters
 
 
@@ -217,7 +248,7 @@ def test_every_printed_papermill_command_works_in_an_empty_home(name, changes, o
     parameters = {**small(name), **changes, **small(name)}
     if changes.get("profile") == "paper":  # whose networks need a GPU and their weights
         parameters["profile"] = "smoke"
-    if changes.get("train_set") in sources.published_names():
+    if changes.get("train_set") in manifests.published_names():
         parameters.pop("seen_methods", None)  # those of another dataset
     elif "seen_methods" in changes:
         parameters["seen_methods"] = ["FaceSwap-like"]

@@ -45,7 +45,7 @@ from dfnb.running import measuring, parameters, planning, profiles, workflow
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import Condition, read_about, write
-from facesets import files, records, sources
+from facesets import files, manifests, records, sources
 from facesets.checks import DfnbError
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
@@ -269,7 +269,7 @@ def as_committed(empty_home, monkeypatch):
         known = read_about(path).record.parameters
         identities[known.train_set] = known.data
         weights[Path(str(known.settings["pretrained"])).name] = known.start_weights
-    make_empty_datasets(empty_home, [n for n in identities if not sources.is_embedded(n)])
+    make_empty_datasets(empty_home, [n for n in identities if not manifests.is_embedded(n)])
     for name in filter(re.compile(r"\.pth$").search, weights):
         (empty_home / "weights").mkdir()
         (empty_home / "weights" / name).touch()
@@ -585,8 +585,9 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
     planned = [plan.trainings[1], *plan.shown]  # the first training is a part of its notebook
     assert len(commands) == len(planned) == 3
     for command, call in zip(commands, planned):
-        program, notebook, output, *options = shlex.split(command)
-        assert program == "papermill" and options[::3] == ["-p"] * (len(options) // 3)
+        threads, program, notebook, output, *options = shlex.split(command)
+        assert threads == "DFNB_THREADS=1" and program == "papermill"
+        assert options[::3] == ["-p"] * (len(options) // 3)
         assert notebook.endswith(f"/{call.call.notebook}.ipynb")
         assert (own_home / output).parent.is_dir()
         passed = {name: _resolve_type(value) for name, value in zip(options[1::3], options[2::3])}

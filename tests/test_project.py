@@ -1,5 +1,6 @@
 """What a stranger meets: lists of packages that agree, links that lead somewhere, a small tree."""
 
+import itertools
 import json
 import os
 import re
@@ -21,10 +22,11 @@ from typer.main import get_command
 
 import notebooks
 from dfnb import cli, papers
+from dfnb.extras import EXTRAS
 from dfnb.papers import contract
 from dfnb.results import tables
 from dfnb.running import parameters, profiles
-from facesets import files, sources
+from facesets import files, manifests
 
 TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".html", ".txt", ".cff"}
 COMMANDS = set(get_command(cli.commands).commands)
@@ -58,15 +60,15 @@ def test_the_lists_of_packages_agree(checkout, project):
     environment = yaml.safe_load((checkout / "environment.yml").read_text())["dependencies"]
     by_pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
     by_conda = [entry for entry in environment if isinstance(entry, str)]
-    dependencies = project["dependencies"]
+    extras = [project["optional-dependencies"][name] for name in (*EXTRAS, "test")]
+    named = {*project["dependencies"], *itertools.chain(*extras)}
+    listed = {each for each in named if not each.startswith("dfnb[")}
     beside = {f"python{project['requires-python']},<3.14", "pip", "-e ."}
-    assert {*by_conda, *by_pip} == {
-        *dependencies,
-        *project["optional-dependencies"]["test"],
-    } | beside
+    assert {*by_conda, *by_pip} == listed | beside
+    assert named - listed == {"dfnb[prepare]", "dfnb[train,lab]"}
     lock = (checkout / "requirements.lock").read_text()
     locked = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
-    assert {re.split("[<>=]", name)[0] for name in dependencies} <= set(locked)
+    assert {re.split("[<>=]", name)[0] for name in listed} <= set(locked)
     assert "://" not in lock
 
 
@@ -376,7 +378,7 @@ def test_every_printed_dfnb_command_has_arguments_that_exist(checkout, monkeypat
         if profile and name != "report":
             files.profile_path(profile)
         if name == "synth":
-            assert context.params["preset"] in sources.embedded_names(), line
+            assert context.params["preset"] in manifests.embedded_names(), line
 
 
 def test_the_documents_name_every_parameter_and_hook_of_a_paper(checkout):
@@ -400,6 +402,9 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     subprocess.run(build, cwd=checkout, check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
+    (licences,) = (tmp_path / "site").glob("dfnb-*.dist-info/licenses")
+    for name in ("LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt", "data_manifest/portraits/LICENSE"):
+        assert (licences / name).read_bytes() == (checkout / name).read_bytes()
     empty = tmp_path / "empty"
     empty.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

@@ -26,7 +26,7 @@ from facesets.checks import DfnbError
 from facesets.decode import read_image
 from facesets.files import find, read_json, write_json
 from facesets.frames import landmarks_array, load_frames, read_crop, read_mask
-from facesets.sources import domain_of, published_names
+from facesets.manifests import domain_of, published_names
 from facesets.videos import Video, read_folder
 
 # The datasets that have masks of their fakes, of all methods. In DFD and in those of sorted images

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pandas as pd
 import profiles
@@ -301,7 +302,7 @@ def test_a_record_has_the_number_of_threads_and_a_training_keeps_it(new_home, pl
 @pytest.mark.parametrize(("variable", "cores"), [("", 7), ("3", 3)])
 def test_a_training_takes_all_cores_unless_it_is_told_otherwise(variable, cores, monkeypatch):
     monkeypatch.setenv("DFNB_THREADS", variable)
-    monkeypatch.setattr(records.joblib, "cpu_count", lambda: 7)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 7)
     assert records.threads() == cores
 
 

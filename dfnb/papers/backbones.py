@@ -5,7 +5,8 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -264,15 +265,22 @@ def _read_weights(initial: Start, name: str) -> dict[str, Tensor]:
         packaged = torch.load(initial.file, "cpu", weights_only=True)
         weights = dict(zip(expected, packaged.values(), strict=True))
     else:
-        try:
+        with _explained_safetensors():
             weights = load_file(initial.file)
-        except SafetensorError:  # its text names bytes of the header
-            raise ValueError("it is damaged, or no file of safetensors") from None
     no_tensor = torch.empty(0)
     wrong = [key for key in expected if weights.get(key, no_tensor).shape != expected[key].shape]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {wrong[:4]}")
     return weights
+
+
+@contextmanager
+def _explained_safetensors() -> Iterator[None]:
+    """Turn the error of a damaged file, whose text names bytes of its header, into a ValueError."""
+    try:
+        yield
+    except SafetensorError:
+        raise ValueError("it is damaged, or no file of safetensors") from None
 
 
 def create(
@@ -306,7 +314,7 @@ def create(
         "choose another image_size, backbone or dropout, or delete damaged weights, to fetch them "
         "again"
     )
-    with explained(source, "as a backbone here", remedy):
+    with explained(source, "as a backbone here", remedy), _explained_safetensors():
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     heads = timm.get_pretrained_cfg(name).classifier or ()

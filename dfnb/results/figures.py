@@ -17,7 +17,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
+from matplotlib import get_data_path
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.transforms import Bbox
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -58,6 +60,7 @@ VALUE, TRAINED, LOSS = "white", "#d7e8f7", "#fde0cc"  # colours of a diagram's b
 
 def style() -> None:
     """Give all figures the look of ``figures.mplstyle``, and let notebooks show tables in full."""
+    _list_shipped_fonts()
     pd.set_option("display.max_colwidth", 600, "display.max_columns", 40, "display.max_rows", 200)
     styles = [
         "seaborn-v0_8-paper",
@@ -72,6 +75,17 @@ def style() -> None:
     # In notebooks: a panel of frames as JPEG is a tenth as large as its PNG.
     if get_ipython():
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 70})
+
+
+def _list_shipped_fonts() -> None:
+    """Let matplotlib find the fonts that it ships: DejaVu Sans, and those of formulas.
+
+    Its list of fonts is in the user's cache, for all environments with its version. One whose fonts
+    were missing when the list was made leaves them out, and each formula warns of 21 of them.
+    """
+    shipped = {*Path(get_data_path(), "fonts", "ttf").glob("*.ttf")}
+    for path in sorted(shipped - {Path(font.fname) for font in fontManager.ttflist}):
+        fontManager.addfont(path)
 
 
 def width() -> float:

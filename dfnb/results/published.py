@@ -14,7 +14,7 @@ from dfnb.results.metrics import measure
 from dfnb.results.reading import Level, scores
 from dfnb.results.tables import cells
 from facesets.files import find
-from facesets.sources import manifest, published_names
+from facesets.manifests import manifest, published_names
 
 NOT_RUN = "not run"
 # The level at which ours are measured, by that of the figure. Of "not stated" those of frames.

@@ -11,6 +11,7 @@ from typing import Any
 
 import nbformat
 
+from dfnb.extras import sentence_of
 from facesets import files
 from facesets.checks import DfnbError
 
@@ -60,8 +61,8 @@ def execute_notebook(
 
     It runs by the kernel of this environment. What it prints is printed, if ``is_printed``.
 
-    Raises :class:`DfnbError`: with the sentence of a cell that refused something, or else with the
-    error of a cell that failed or whose process was killed.
+    Raises :class:`DfnbError`: with the sentence of a cell that refused something or that lacked an
+    extra, or else with the error of a cell that failed or whose process was killed.
     """
     import papermill  # takes a second to import
     from nbclient.exceptions import DeadKernelError
@@ -90,6 +91,10 @@ def execute_notebook(
     except PapermillExecutionError as error:
         if error.ename == DfnbError.__name__:
             raise DfnbError(error.evalue) from None
+        if error.ename == ModuleNotFoundError.__name__:
+            module = error.evalue.partition("'")[2].partition("'")[0]  # No module named 'torch'
+            if sentence := sentence_of(module):
+                raise DfnbError(sentence) from None
         raise DfnbError(f"{output} shows where it failed: {error.ename}: {error.evalue}") from None
     except DeadKernelError as error:
         reason = str(error).splitlines()[0]

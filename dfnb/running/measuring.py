@@ -23,7 +23,7 @@ from dfnb.store.runs import Training
 from dfnb.store.scores import Condition, Found, StoredSet
 from dfnb.training import scoring, train
 from dfnb.training.runs import Run, frames_of, with_weights
-from facesets import audit, files, records, sources
+from facesets import audit, files, manifests, records, sources
 from facesets.checks import DfnbError
 from facesets.frames import data_identity, dataset_record
 
@@ -110,7 +110,7 @@ def _is_apart(report: str) -> Callable[[str], bool]:
     That is its profile or, without one that says so, the manifest of the test set.
     """
     apart = reports.profile_of(report).get("apart")
-    return lambda name: sources.domain_of(name)[1] if apart is None else name in apart
+    return lambda name: manifests.domain_of(name)[1] if apart is None else name in apart
 
 
 def _record_addition(p: TrainingParameters, run: Run) -> None:
@@ -258,7 +258,7 @@ def ensure_scores(
             is made again.
     """
     counts = counts or Counts()
-    domain, _ = sources.domain_of(run.train_set)
+    domain, _ = manifests.domain_of(run.train_set)
     lacking = missing(run, report, wanted, counts)
     for name in _test_sets(lacking):
         sources.ensure_datasets(name)
@@ -309,7 +309,7 @@ def describe(name: str, shared_crops: int | None = None) -> StoredSet:
     crop = f"{cut}, {made_with['size']} pixels"
     if "crops" in record:  # others have cut them
         crop = f"crops {record['crops']}"
-    domain, is_apart = sources.domain_of(name)
+    domain, is_apart = manifests.domain_of(name)
     return StoredSet(
         fingerprint=data_identity(record, ["test"]),
         domain=domain,

@@ -24,7 +24,7 @@ from dfnb.running.profiles import Call, Profile
 from dfnb.store import reports
 from facesets import files
 from facesets.checks import Closed, DfnbError, Name, explained, suggestion
-from facesets.sources import check_known, check_tested, is_available, present
+from facesets.manifests import check_known, check_tested, is_available, present
 
 Names = Annotated[list[Name], Field(min_length=1)]
 

@@ -18,10 +18,10 @@ from dfnb.running import measuring, parameters, profiles
 from dfnb.running.parameters import Parameters, TrainingParameters
 from dfnb.running.profiles import Call, Profile
 from dfnb.store import reports, scores
-from facesets import files, sources
+from facesets import files, manifests, sources
 from facesets.checks import DfnbError
 from facesets.frames import dataset_record
-from facesets.sources import check_known, check_tested, is_available
+from facesets.manifests import check_known, check_tested, is_available
 
 
 class Planned(NamedTuple):
@@ -162,7 +162,7 @@ def _made(
 
 def _methods_of(test_set: str) -> list[str]:
     """The manipulation methods of a test set; none where it is not prepared, and so not known."""
-    if sources.is_embedded(test_set):
+    if manifests.is_embedded(test_set):
         return [*sources.preset(test_set).methods]
     if not is_available(test_set, "test"):
         return []

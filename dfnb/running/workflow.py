@@ -22,7 +22,7 @@ from dfnb.running.planning import Plan, Planned
 from dfnb.store import reports
 from facesets import files, records
 from facesets.checks import DfnbError
-from facesets.sources import is_available
+from facesets.manifests import is_available
 
 STATUS_EVERY = 30  # seconds
 STOPPING_S = 30  # that calls have to end after Ctrl-C
@@ -110,7 +110,8 @@ def _commands(plan: Plan) -> str:
             notebook = files.find(f"notebooks/{each.call.notebook}.ipynb")
             output = files.home() / each.executed
             output.parent.mkdir(parents=True, exist_ok=True)
-            words = ["papermill", *map(_from_home, (notebook, output))]
+            # With as many threads as the Snakefile gives: else the bits would be others.
+            words = ["DFNB_THREADS=1", "papermill", *map(_from_home, (notebook, output))]
             call = each.call
             changes = injected(call.profile, call.variant, call.seed, call.fold)
             for name, value in changes.items():

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dfnb.store import scores
@@ -168,6 +167,8 @@ def keep_weights(report: str, run: Any) -> None:
     write_bytes(weights_path(folder, run.id), run.weights().read_bytes())
     mask = run.mean_mask()
     if mask is not None:
+        import cv2  # of the extra train, as the weights
+
         _, png = cv2.imencode(".png", np.uint16(65535 * mask + 0.5))  # 16 bits, rounded
         write_bytes(mean_mask_path(folder, run.id), png.tobytes())
 

@@ -52,7 +52,7 @@ class StoredSet(Closed):
 
     Attributes:
         fingerprint: Identifies its frames, see ``frames.data_identity``.
-        domain: Datasets of one domain are made alike, see ``sources.domain_of``.
+        domain: Datasets of one domain are made alike, see ``manifests.domain_of``.
         apart: Whether means over datasets leave it out: in a report as its profile decides, in
             ``runs/`` as its manifest says.
         compression: In words, for captions.

@@ -163,8 +163,9 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
     if "cluster" not in table or table["cluster"].isna().all():
         log.warning("The table has no clusters: each video counts as independent of all others.")
         table["cluster"] = table["video"]
-    if "cluster_of" not in table:
-        table["cluster_of"] = cluster_of(table)
+    # Some rows lack it where a reader's own were added to those of a report.
+    known = table.get("cluster_of", pd.Series(np.nan, table.index)).astype(object)
+    table["cluster_of"] = known.fillna(cluster_of(table))
     without = [name for name in ("track", "frame") if name in table and table[name].isna().all()]
     table = table.drop(columns=without)
     if "track" in table:

@@ -63,7 +63,7 @@ def test_the_oldest_versions_run_the_smoke_profile(tmp_path):
     call(sys.executable, "-m", "venv", tmp_path / "environment")
     python = tmp_path / "environment" / "bin" / "python"
     install = [Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--python", python]
-    call(*install, "--resolution", "lowest-direct", CHECKOUT)
+    call(*install, "--resolution", "lowest-direct", f"{CHECKOUT}[train,lab]")
     (tmp_path / "home").mkdir()
     call(python.with_name("dfnb"), "run", "smoke", cwd=tmp_path / "home")
     assert (tmp_path / "home" / "reports" / "smoke" / "index.html").exists()

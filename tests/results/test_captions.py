@@ -339,6 +339,8 @@ def test_intervals_are_over_videos_where_nobody_knows_who_is_in_them():
     assert tables.caption(tables.by_place(scores)).endswith("; 95 % intervals over videos.")
     assert {*results.measure(results.maps("unknown"), "energy", "map")["over"]} == {"videos"}
     own = scores.drop(columns="cluster_of")  # as a reader's own table
-    assert {*results.measure(own, "AUC", "test_set")["over"]} == {"videos"}
+    both = pd.concat([scores, own.assign(detector="own")])
+    for table in (own, both):
+        assert {*results.measure(table, "AUC", ["detector", "test_set"])["over"]} == {"videos"}
     known = tables.by_place(tables.main(results.scores("hand")))["over"]
     assert known.str.contains("people").all() and not known.str.contains("videos").any()

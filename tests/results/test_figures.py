@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -9,7 +10,9 @@ import numpy as np
 import pandas as pd
 import planted
 import pytest
+from matplotlib import get_data_path
 from matplotlib import pyplot as plt
+from matplotlib.font_manager import fontManager
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -27,6 +30,18 @@ def styled(empty_home):
     figures.style()
     yield
     plt.close("all")
+
+
+def test_a_formula_has_its_fonts_where_the_cached_list_lacks_them(monkeypatch, caplog):
+    shipped = Path(get_data_path())
+    others = [font for font in fontManager.ttflist if shipped not in Path(font.fname).parents]
+    assert len(others) < len(fontManager.ttflist)
+    monkeypatch.setattr(fontManager, "ttflist", others)
+    fontManager._findfont_cached.cache_clear()
+    figures.style()
+    plt.figure().text(0, 0, "a formula of this test alone, $x_{17}^{29}$")
+    plt.gcf().draw_without_rendering()
+    assert caplog.text == ""
 
 
 def test_open_source_is_the_whole_code_without_its_docstring():

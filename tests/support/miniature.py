@@ -22,7 +22,8 @@ from dfnb import papers
 from dfnb.results import detectors
 from facesets import embedded
 from facesets.frames import dataset_record, load_frames
-from facesets.sources import manifest, preset
+from facesets.manifests import manifest
+from facesets.sources import preset
 
 FACEFORENSICS = "faceforensics-c23"
 DATASETS = (FACEFORENSICS, "celeb-df-v2", "dfdc-p")

@@ -2,12 +2,15 @@
 
 import ast
 import json
+import logging
 import os
 import re
 import symtable
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -19,6 +22,8 @@ from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# A bar of tqdm, such as "smoke-a:  50%|█████     | 18/36 [00:02<00:02, 8.91 films/s]".
+PROGRESS = re.compile(r"[^|]*\d+%\|[^|]*\| *[\d.]+\w*/[\d.]+\w* \[.*\]")
 
 
 @contextmanager
@@ -43,6 +48,41 @@ def _restored(main):
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _warning_as_in_a_kernel():
+    """Warnings and what libraries log go to standard error, and by Python's own filters.
+
+    pytest collects both. Yields a list, which at the end has what was written by no Python code.
+    """
+    written = []
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    standard_error = os.dup(2)
+    try:
+        with TemporaryFile() as file, warnings.catch_warnings():
+            os.dup2(file.fileno(), 2)
+            warnings.resetwarnings()
+            for kind in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+                warnings.simplefilter("ignore", kind)
+            warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
+            warnings.showwarning = lambda *of_warning, **_: sys.stderr.write(
+                warnings.formatwarning(*of_warning[:4])
+            )
+            yield written
+            file.seek(0)
+            written.append(file.read().decode())
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        root.handlers = handlers
+
+
+def beside_progress(text):
+    """The lines of a text on standard error that are no progress."""
+    lines = [line.strip() for line in re.split(r"[\r\n]", text)]
+    return [line for line in lines if line and not PROGRESS.fullmatch(line)]
 
 
 def cells(name, *ids, **values):
@@ -135,6 +175,7 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
 
     With ``times`` of 2 all cells are run a second time in the same kernel. Returns what each cell
     shows as text, and the namespace at the end; the first cell that fails raises its own error.
+    Nothing but progress may be on standard error.
     """
     notebook = load_notebook_node(str(folder / f"{name}.ipynb"))
     if parameters:
@@ -144,10 +185,10 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     config = Config(InteractiveShell={"colors": "nocolor"}, HistoryManager=history)
     shell = InteractiveShell.instance(config=config)
     shell.reset(new_session=True)
-    shown = []
+    shown, errors = [], []
     left_out = {"committed"} if parameters and "report" not in parameters else set()
     share_excerpts(home)
-    with working_in(home), _restored(main):
+    with working_in(home), _restored(main), _warning_as_in_a_kernel() as written:
         for cell in times * nbformat.from_dict(notebook).cells:
             if cell.cell_type == "code" and left_out.isdisjoint(tags(cell)):
                 with capture_output() as captured:
@@ -160,14 +201,17 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
                 last = result.result
                 texts.append(last.data if isinstance(last, Markdown) else str(last))
                 shown.append("\n".join([captured.stdout, *texts]))
+                errors += [f"{cell.id}: {line}" for line in beside_progress(captured.stderr)]
                 plt.close("all")
+    errors += beside_progress("".join(written))
+    assert not errors, "on standard error: " + "; ".join(errors)
     return shown, dict(shell.user_ns)
 
 
 def check_executed(path):
     """No error and no warning is shown, no widget (papermill may wait for one), nothing trained.
 
-    Every picture has an alternative text.
+    On standard error there is progress alone. Every picture has an alternative text.
     """
     notebook = json.loads(path.read_text(encoding="utf-8"))
     outputs = []
@@ -177,6 +221,8 @@ def check_executed(path):
         for kind in output.get("data", {}):
             if kind.startswith("image/"):
                 assert output["metadata"].get(kind, {}).get("alt"), path
+    errors = ["".join(each["text"]) for each in outputs if each.get("name") == "stderr"]
+    assert not beside_progress("\r".join(errors)), path
     text = json.dumps(outputs)
     assert not any(output["output_type"] == "error" for output in outputs), path
     assert "vnd.jupyter.widget" not in text and "widgets" not in notebook["metadata"], path

@@ -11,8 +11,8 @@ from dfnb.store.reports import score_path
 from dfnb.store.runs import TrainingRecord
 from dfnb.store.scores import About, Condition, StoredSet
 from facesets.files import report_folder
+from facesets.manifests import domain_of
 from facesets.seeds import rng
-from facesets.sources import domain_of
 
 SETS = ["synth-a", "synth-b"]  # trained on the first
 CROP = "face box × 1.3, 300 pixels"
