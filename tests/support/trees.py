@@ -279,13 +279,13 @@ def lae_images(root, fakes=""):
     videos = {}
     for number, split in enumerate(("train", "val", "test")):
         image(root / split / "real/a b é.png", faces(number)[0][0])
-        videos[f"{split}/real/a b é"] = "real", split, f"{split}/{fakes and 'real/'}a b é"
+        cluster = f"{split}/{fakes and 'real/'}a b é"  # one picture, and its forgeries
+        videos[f"{split}/real/a b é"] = "real", split, cluster
         for method in ("seen", "unseen"):
             images, masks = faces(number, forged=True)
             image(root / split / "fake" / method / "a b é.png", images[0])
             image(root / split / "mask" / method / "a b é.png", masks[0] * np.uint8(255))
-            name = f"{split}/{fakes}{method}/a b é"
-            videos[name] = method, split, name if fakes else f"{split}/a b é"
+            videos[f"{split}/{fakes}{method}/a b é"] = method, split, cluster
     return videos
 
 
