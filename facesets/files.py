@@ -258,20 +258,21 @@ def read_table(
     path: Path,
     categories: Sequence[str] = (),
     columns: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """The rows of a table of :func:`write_table`; :func:`read_metadata` reads the rest.
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The metadata and rows of a table of :func:`write_table`.
 
     The columns ``categories`` become categories, which pandas compares faster than texts. Without
     ``columns``, all are read. Raises :class:`DfnbError` when the file is missing or damaged.
     """
-    import pandas as pd
+    from pyarrow import parquet
 
-    # Opened once: by its path it is opened twice, and another process may replace it between.
+    # Opened once: another process may replace the file between two openings by its path.
     with (
         explained(path, "as a table of dfnb", "delete it and make it again"),
-        path.open("rb") as file,
+        path.open("rb") as opened,
     ):
-        return pd.read_parquet(file, columns=columns, read_dictionary=list(categories))
+        table = parquet.ParquetFile(opened, read_dictionary=list(categories))
+        return json.loads(table.metadata.metadata[b"dfnb"]), table.read(columns).to_pandas()
 
 
 # ---------------------------------------------------------------- names, hashes and downloads

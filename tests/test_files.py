@@ -58,17 +58,19 @@ def test_a_table_is_read_whole_while_another_process_replaces_it(tmp_path):
     path = tmp_path / "x.parquet"
     values = [np.random.default_rng(k).integers(0, 9 + 50 * k, 200 + 37 * k) for k in range(3)]
     tables = [pd.DataFrame({"a": each.astype(str), "b": each}) for each in values]
-    write_table(path, tables[0], {})
+    write_table(path, tables[0], {"n": len(tables[0])})
 
     def replace_for_ever():
         for table in itertools.cycle(tables):
-            write_table(path, table, {})
+            write_table(path, table, {"n": len(table)})
 
     fork = multiprocessing.get_context("fork")
     process = fork.Process(target=replace_for_ever, daemon=True)
     process.start()
     try:
-        lengths = {len(read_table(path, ["a"], ["a", "b"])) for _ in range(300)}
+        read = [read_table(path, ["a"], ["a", "b"]) for _ in range(300)]
     finally:
         process.kill()
+    lengths = {len(rows) for _, rows in read}
     assert len(lengths) > 1 and lengths <= {*map(len, tables)}
+    assert all(metadata == {"n": len(rows)} for metadata, rows in read)  # of one version

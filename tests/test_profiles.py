@@ -955,7 +955,7 @@ def test_a_committed_training_that_is_trained_again_stands_beside_the_committed_
     """To other weights, as on another machine: the report stays as it is."""
     call = copied(done, own_home, "reports", "notebooks", "runs")
     path = reports.score_path(files.report_folder("mine"), call.name)
-    about, rows = read_about(path), files.read_table(path)
+    about, rows = read_about(path), files.read_table(path)[1]
     record = about.record.model_copy(update={"weights_sha256": 64 * "0"})
     rows["log_odds"] += 1
     write(path, rows, about.model_copy(update={"record": record}))

@@ -138,9 +138,9 @@ def keep(
     """
     path = score_path(report_folder(report), run.id)
     with locked(path.parent.parent, wait_s=600):  # 08 and 09 may add to it at the same time
-        old = scores.read_about(path) if path.exists() else None
-        is_of_run = old and old.record.weights_sha256 == run.record.weights_sha256
-        before = scores.sizes_of(path) if is_of_run else {}
+        old, before = scores.read_sizes(path) if path.exists() else (None, {})
+        if old and old.record.weights_sha256 != run.record.weights_sha256:
+            before = {}
         there = scores.find_scores(run, report)
         # Frames as they are, then maps, then corrupted frames; among these as they were added.
         wanted = sorted(

@@ -9,10 +9,11 @@ A file in ``runs/`` is of one condition, and is there or not. A report has one f
 the conditions that it shows, made of these files, see :func:`dfnb.store.reports.keep`.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -22,7 +23,14 @@ from pydantic import Field
 from dfnb.store.runs import StoredRun, TrainingRecord
 from dfnb.store.units import KEY_TYPES, KEYS, as_table
 from facesets.checks import Closed, DfnbError
-from facesets.files import digest, in_reports, read_metadata, read_table, run_folder, write_table
+from facesets.files import (
+    digest,
+    in_reports,
+    read_metadata,
+    read_table,
+    run_folder,
+    write_table,
+)
 
 
 class Condition(NamedTuple):
@@ -91,8 +99,6 @@ class About(Closed):
 
 
 State = tuple[int, int, int]  # of a file, see state_of
-# By file: its state, and in this its metadata.
-_REMEMBERED: dict[Path, tuple[State, tuple[About, dict[str, str]]]] = {}
 REMEDY = "take it from a copy, or delete it and score again"
 
 
@@ -100,12 +106,13 @@ REMEDY = "take it from a copy, or delete it and score again"
 
 
 def read_about(path: Path) -> About:
-    """The metadata of a score file, remembered until the file is written again.
+    """The metadata of a score file; raises :class:`DfnbError` where it is damaged."""
+    return _read_about(path, state_of(path))
 
-    A notebook asks for those of a hundred files several times. Raises :class:`DfnbError` where the
-    file is damaged.
-    """
-    return _metadata(path)[0]
+
+@functools.lru_cache(maxsize=1024)  # a notebook asks for those of a hundred files several times
+def _read_about(path: Path, state: State) -> About:
+    return _checked(read_metadata(path), path)[0]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -113,28 +120,32 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
     Raises :class:`DfnbError` where the file is damaged.
     """
+    return read_scores(path, columns)[1]
+
+
+def read_scores(path: Path, columns: Sequence[str] | None = None) -> tuple[About, pd.DataFrame]:
+    """The metadata and rows of a score file, as :func:`read_about` and :func:`read_rows`.
+
+    Both are of one version of the file, which another process may write again meanwhile.
+    """
     texts = [name for name in TEXTS if columns is None or name in columns]
-    rows = read_table(path, texts, columns)
-    sha256 = _metadata(path)[1]  # empty in a file of an earlier version
+    content, rows = read_table(path, texts, columns)
+    about, sha256 = _checked(content, path)  # no sha256 in a file of an earlier version
     expected = {name: value for name, value in sha256.items() if columns is None or name in columns}
     if sha256 and {name: _column_sha256(rows[name]) for name in rows} != expected:
         raise DfnbError(f"{path} is damaged: its rows are not those written; {REMEDY}")
-    return rows
+    return about, rows
 
 
-def _metadata(path: Path) -> tuple[About, dict[str, str]]:
+def _checked(content: dict[str, Any], path: Path) -> tuple[About, dict[str, str]]:
     """What :func:`write` put into the metadata of a score file: About, and the sha256 of columns.
 
     Raises :class:`DfnbError` where the file is damaged.
     """
-    state = state_of(path)
-    if path not in _REMEMBERED or _REMEMBERED[path][0] != state:
-        content = read_metadata(path)
-        sha256 = content.pop("sha256", {})
-        if sha256 and sha256.pop("") != digest(content, 64):
-            raise DfnbError(f"{path} is damaged: its metadata are not those written; {REMEDY}")
-        _REMEMBERED[path] = state, (About.check(content, path), sha256)
-    return _REMEMBERED[path][1]
+    sha256 = content.pop("sha256", {})
+    if sha256 and sha256.pop("") != digest(content, 64):
+        raise DfnbError(f"{path} is damaged: its metadata are not those written; {REMEDY}")
+    return About.check(content, path), sha256
 
 
 def _column_sha256(column: pd.Series) -> str:
@@ -162,13 +173,11 @@ class Size(NamedTuple):
     videos: int
 
 
-def sizes_of(path: Path) -> dict[Condition, Size]:
-    """The conditions of which a score file has rows; none where there is no file."""
-    if not path.exists():
-        return {}
-    rows = read_rows(path, [*CONDITION, "video"])
+def read_sizes(path: Path) -> tuple[About, dict[Condition, Size]]:
+    """The metadata of a score file, and the conditions of which it has rows."""
+    about, rows = read_scores(path, [*CONDITION, "video"])
     sizes = rows.groupby(CONDITION, observed=True, sort=False)["video"].agg(["size", "nunique"])
-    return {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
+    return about, {Condition(*key): Size(*map(int, size)) for key, *size in sizes.itertuples()}
 
 
 def write(path: Path, rows: pd.DataFrame, metadata: About) -> None:
@@ -218,10 +227,10 @@ def find_scores(run: StoredRun, report: str = "") -> dict[Condition, Found]:
     paths = [*as_written, *in_reports(f"scores/{run.id}.parquet")]  # of the home's reports first
     found, versions = {}, dict(run.versions)
     for path in sorted(paths, key=lambda path: path.parent.parent.name != report):
-        about = read_about(path)
+        about, sizes = read_sizes(path)
         if about.record.weights_sha256 != run.record.weights_sha256:
             continue
-        for condition, size in sizes_of(path).items():
+        for condition, size in sizes.items():
             kept = about.test_sets[condition.test_set]
             there = size.videos if condition.corruption else size.frames
             new = Found(size.frames, kept.asked.get(condition.kind, there), path)

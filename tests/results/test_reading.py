@@ -14,17 +14,17 @@ from dfnb.store import reports
 from dfnb.store.reports import score_path
 from dfnb.store.runs import StoredRun
 from dfnb.store.scores import (
-    _REMEMBERED,
     CONDITION,
     Condition,
+    _read_about,
     about_of,
     check_scores,
     find_scores,
     own_path,
     read_about,
     read_rows,
+    read_sizes,
     rows_of,
-    sizes_of,
     write,
 )
 from dfnb.store.thresholds import FEWEST_VALIDATION, threshold_of
@@ -169,7 +169,7 @@ def test_scores_by_other_weights_are_those_of_another_run():
     assert not find_scores(again, "mine")
     planted.add(again, {Condition(A): planted.table(A, 3)})
     path = reports.keep("mine", again, [Condition(A)])
-    assert [*find_scores(again)] == [*sizes_of(path)] == [Condition(A)]
+    assert [*find_scores(again)] == [*read_sizes(path)[1]] == [Condition(A)]
     assert read_about(path).record.weights_sha256 == "again"
 
 
@@ -290,24 +290,24 @@ def test_committed_files_are_made_anew_from_their_conditions(monkeypatch):
     committed += [path for path in paths if path.parent.parent.name == "study-hidf"][:1]
     monkeypatch.setattr("dfnb.store.scores.in_reports", lambda pattern: [])
     for path in committed:
-        about, rows = read_about(path), read_table(path)
+        about, rows = read_about(path), read_table(path)[1]
         run = StoredRun(path.stem, about.record)
         for key, of_condition in rows.groupby(CONDITION, sort=False):
             condition = Condition(*key)
             kept = about.test_sets[condition.test_set]
             part = about.model_copy(update={"test_sets": {condition.test_set: kept}})
             write(own_path(run.id, condition, kept.fingerprint), of_condition, part)
-        again = reports.keep("mine", run, sizes_of(path), about.variants)
+        again = reports.keep("mine", run, read_sizes(path)[1], about.variants)
         assert read_about(again) == about
         keys = [*CONDITION, *KEYS]
         first, second = (
             table.astype({name: "float32" for name in table if name not in keys})
             .sort_values(keys, ignore_index=True)
             .sort_index(axis=1)
-            for table in (rows, read_table(again))
+            for table in (rows, read_table(again)[1])
         )
         pd.testing.assert_frame_equal(first, second, check_exact=True)
-    assert len(committed) == 7 and {*sizes_of(path)} == {*find_scores(run)}
+    assert len(committed) == 7 and {*read_sizes(path)[1]} == {*find_scores(run)}
 
 
 def test_this_run_comes_first_and_with_its_own_scores_alone():
@@ -555,7 +555,7 @@ def test_a_score_file_with_a_flipped_bit_is_refused_or_reads_as_it_was_written()
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        _REMEMBERED.clear()  # it is written within one tick of the clock
+        _read_about.cache_clear()  # it is written within one tick of the clock
         try:
             again = read_about(path), read_rows(path)
         except DfnbError:
@@ -570,18 +570,18 @@ def test_a_column_alone_is_checked_and_a_file_without_a_digest_is_read():
     run_id = planted.write("demo", "xception")
     path = score_path(report_folder("demo"), run_id)
     about, rows = read_about(path), read_rows(path)
-    sizes = sizes_of(path)
+    sizes = read_sizes(path)[1]
     content = read_metadata(path)
     assert {*content["sha256"]} == {"", *rows}
     write_table(path, rows.assign(video=rows["video"].astype(str) + "x"), content)
     with pytest.raises(DfnbError, match="is damaged: its rows are not those written"):
-        sizes_of(path)
+        read_sizes(path)
     write_table(path, rows, {**content, "train_domain": "other"})
     with pytest.raises(DfnbError, match="is damaged: its metadata are not those written"):
         read_about(path)
     del content["sha256"]
     write_table(path, rows, content)  # of an earlier version
-    assert (read_about(path), sizes_of(path)) == (about, sizes)
+    assert read_sizes(path) == (about, sizes)
     pd.testing.assert_frame_equal(read_rows(path), rows)
     run = StoredRun(run_id, about.record)
     assert "sha256" in read_metadata(reports.keep("mine", run, sizes))  # once it is written again
