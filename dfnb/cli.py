@@ -78,6 +78,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run as commands of papermill.")
     ] = False,
+    snakemake: Annotated[
+        list[str] | None, typer.Argument(help="After --, options of Snakemake: -- --retries 2.")
+    ] = None,
 ) -> None:
     """Run a profile: its trainings, its notebooks, its report.
 
@@ -85,7 +88,7 @@ def run(
     """
     from dfnb.running import workflow
 
-    workflow.run(profile, cores, main, dry_run)
+    workflow.run(profile, cores, main, dry_run, snakemake or ())
 
 
 @commands.command(hidden=True)  # for the Snakefile; a reader has papermill itself
@@ -93,6 +96,7 @@ def call(
     profile: ProfileName,
     notebook: Annotated[str, typer.Argument(help="Such as 04_locate_and_verify.")],
     output: Annotated[Path, typer.Argument(help="The executed notebook.")],
+    log: Annotated[Path, typer.Argument(help="Of what it prints.")],
     variant: Annotated[str, typer.Argument(help="Of a paper's notebook, such as main.")] = "",
     seed: Annotated[int, typer.Argument(help="Such as 30.")] = 0,
     fold: Annotated[int, typer.Argument(help="0: the training set has none.")] = 0,
@@ -102,7 +106,7 @@ def call(
     from dfnb.running import execution
 
     changes = execution.injected(profile, variant, seed, fold)
-    execution.execute(notebook, output, changes, whole)
+    execution.execute(notebook, output, log, changes, whole)
 
 
 @commands.command()

@@ -3,6 +3,7 @@
 One training and two notebooks: tests/test_notebooks.py executes all others in its own process.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -73,16 +74,19 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
 
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     stops = (
-        (is_training, signal.SIGINT, 130, []),
+        (is_training, signal.SIGINT, 1, []),  # Ctrl-C
         (is_in_a_notebook, signal.SIGKILL, -signal.SIGKILL, [training]),
     )
     for is_reached, number, status, finished in stops:
-        stopped = subprocess.Popen(command, cwd=elsewhere, **pipes)
+        stopped = subprocess.Popen(command, cwd=elsewhere, start_new_session=True, **pipes)
         while not is_reached():
             assert stopped.poll() is None
             time.sleep(0.1)
         children = psutil.Process(stopped.pid).children(recursive=True)
-        stopped.send_signal(number)
+        if number == signal.SIGINT:  # which a terminal sends to all
+            os.killpg(stopped.pid, number)
+        else:
+            stopped.send_signal(number)
         printed = stopped.communicate()[1]
         assert stopped.returncode == status and "Traceback" not in printed
         assert children and psutil.wait_procs(children, timeout=30)[1] == []
@@ -95,10 +99,8 @@ def test_a_profile_that_is_stopped_twice_runs_whole_and_only_once(home, tmp_path
     assert done.stdout == f"report: {report / 'index.html'}\n"
     assert not list(elsewhere.iterdir())
     assert trained_at == (home / training.record).stat().st_mtime_ns
-    for call in calls.shown:  # a line for each, and neither rows of its tables nor Snakemake's log
-        assert f"of {len(planned)}: {call.name}\n" in done.stderr
-    assert done.stderr.count(f"first result: {home / calls.shown[0].executed}\n") == 1
-    assert "Select jobs" not in done.stderr
+    for call in calls.shown:
+        assert done.stderr.count(f"executed: {home / call.executed}\n") == 1
     for call in calls.shown:
         notebooks.check_executed(report / "notebooks" / f"{call.name}.ipynb")
         assert files.read_json(home / call.record)["parameters"] == call.parameters.model_dump(

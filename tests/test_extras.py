@@ -115,7 +115,7 @@ def test_a_notebook_names_the_extra_that_is_missing(module, sentence, tmp_path):
     code = f"""raise ModuleNotFoundError("No module named '{module}'")"""
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     with pytest.raises(DfnbError, match=sentence):
-        execution.execute_notebook(content, tmp_path / "executed.ipynb", {}, is_printed=False)
+        execution.execute_notebook(content, tmp_path / "executed.ipynb", {})
 
 
 def test_what_prepares_lists_the_published_datasets(checkout):

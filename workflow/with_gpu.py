@@ -1,10 +1,10 @@
-"""Run a command on a GPU of its own: ``with_gpu.py 1 PARENT COMMAND...``; 0: with every GPU.
+"""Run a command on a GPU of its own: ``with_gpu.py PARENT COMMAND...``.
 
-The command waits for one of the GPUs that this process sees, and then has it to itself: a file in
-``runs/`` locks it as long as the command runs. It also gets its share of the CPUs, from which it
-starts the loaders of its images. Without GPUs, and in a job of Slurm, which hands
-them out itself, the command just runs. On Linux it is killed when PARENT ends, the process id of
-what starts it.
+Snakemake counts GPUs, and does not say which one is free. The command waits for one of those that
+this process sees, and then has it to itself: a file in ``runs/`` locks it as long as the command
+runs. It also gets its share of the CPUs, from which it starts the loaders of its images. Without
+GPUs, and in a job of Slurm, which hands them out itself, the command just runs. On Linux it is
+killed when PARENT ends, the process id of what starts it.
 """
 
 import ctypes
@@ -47,8 +47,8 @@ def lock(gpu: str) -> bool:
     return True
 
 
-def main(needs_gpu: bool, parent: int, command: list[str]) -> None:
-    """Wait for a GPU if one is needed, then become the command."""
+def main(parent: int, command: list[str]) -> None:
+    """Wait for a GPU if there are any, then become the command."""
     if sys.platform == "linux":
         # The end of its parent kills this process, also after exec. 1: PR_SET_PDEATHSIG, prctl.h
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -56,7 +56,7 @@ def main(needs_gpu: bool, parent: int, command: list[str]) -> None:
         if os.getppid() != parent:
             sys.exit("with_gpu.py: what started this has ended")
     gpus = visible_gpus()
-    if gpus and needs_gpu:
+    if gpus:
         Path("runs").mkdir(exist_ok=True)
         while not (gpu := next(filter(lock, gpus), None)):
             time.sleep(0.1)
@@ -69,4 +69,4 @@ def main(needs_gpu: bool, parent: int, command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] == "1", int(sys.argv[2]), sys.argv[3:])
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -5,6 +5,7 @@
 :mod:`dfnb.running.workflow` executes them.
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from dfnb.results import claims
 from dfnb.results.detectors import MAIN, name_of
 from dfnb.results.page import REPORT
 from dfnb.running import measuring, parameters, profiles
+from dfnb.running.execution import injected
 from dfnb.running.parameters import Parameters, TrainingParameters
 from dfnb.running.profiles import Call, Profile
 from dfnb.store import reports, scores
@@ -48,6 +50,22 @@ class Planned(NamedTuple):
         path = files.home() / self.record
         values = self.parameters.model_dump(mode="json")
         return path.is_file() and files.read_json(path)["parameters"] == values
+
+    @property
+    def command(self) -> str:
+        """The call as a command of papermill, to be pasted in the home.
+
+        It executes a training's notebook whole. What comes out is the same.
+        """
+        notebook = files.find(f"notebooks/{self.call.notebook}.ipynb")
+        if notebook.is_relative_to(files.home()):  # which other machines understand, too
+            notebook = notebook.relative_to(files.home())
+        # With as many threads as the Snakefile gives: else the bits would be others.
+        words = ["DFNB_THREADS=1", "papermill", notebook, self.executed]
+        call = self.call
+        for changed in injected(call.profile, call.variant, call.seed, call.fold).items():
+            words += ["-p", *changed]
+        return shlex.join(map(str, words))
 
 
 class Plan(NamedTuple):

@@ -147,7 +147,7 @@ def test_a_notebook_whose_kernel_is_killed_is_one_sentence(monkeypatch):
 def test_for_a_paper_the_comparison_is_executed_before_the_report(monkeypatch):
     executed = []
 
-    def execute(notebook, output, changes, is_printed):
+    def execute(notebook, output, changes):
         assert any("figures.show(" in cell.source for cell in notebook.cells)
         executed.append((output.name, changes))
 
