@@ -247,7 +247,7 @@ def test_the_log_of_a_failed_job_is_named_and_a_second_run_waits_for_none(own_ho
     log = f"reports/mine/logs/{REPORT}.txt"
     assert log in capfd.readouterr().err
     # By its end: a kernel that is shut down may log that its sockets are closed.
-    assert (own_home / log).read_text().endswith("dfnb: a sentence\n")
+    assert (own_home / log).read_text().endswith("a sentence\n")
     message = "another process is writing"
     with files.locked(own_home / ".snakemake"), pytest.raises(DfnbError, match=message):
         workflow.run("mine", cores=1)
