@@ -1,6 +1,7 @@
 """The four functions for a notebook of one's own: any detector, any data, the report's numbers."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,9 @@ def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
     assert changed.info["id"] == f"{run.id}-changed"
     assert changed.info["weights_sha256"] == files.sha256(tmp_path / "changed/model.safetensors")
     assert not dfnb.predict(changed, dataset).equals(dfnb.predict(run, dataset))
+    shutil.copy(tmp_path / "same/model.safetensors", tmp_path / "changed")
+    with pytest.raises(DfnbError, match=r"model\.safetensors is not valid .* another sha256"):
+        dfnb.create_model(tmp_path / "changed")
 
 
 def test_the_table_of_models_has_the_numbers_of_the_report(own_home):

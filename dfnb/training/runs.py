@@ -15,7 +15,7 @@ import pandas as pd
 
 from dfnb import papers
 from dfnb.store.runs import StoredRun, Training, TrainingRecord
-from facesets.checks import DfnbError
+from facesets.checks import DfnbError, explained
 from facesets.files import dataset_folder, in_reports, read_metadata, run_folder, sha256
 from facesets.frames import data_identity, load_frames, mean_mask, select, thinned
 from facesets.records import read_record
@@ -80,14 +80,18 @@ class Run(StoredRun):
         ``weights`` is another file that has them.
 
         Raises :class:`DfnbError` when neither ``runs/`` nor a report has weights with the sha256 of
-        the record.
+        the record, and when ``weights`` has another or its tensors do not fit.
         """
         from safetensors.torch import load_model  # with torch, which opening a run does not need
 
+        from dfnb.papers.weights import Weights
+
+        file = weights or self.weights()
         # The file replaces all weights, so that pretrained ones need not be fetched.
         settings = self.settings.model_copy(update={"pretrained": False})
         network = papers.module(self.parameters.paper).Network(settings)
-        load_model(network, weights or self.weights())
+        with explained(file, f"as weights of {self.id}", "take them from a copy"):
+            load_model(network, Weights(self.id, file, self.record.weights_sha256).intact())
         return network.eval()
 
     def weights(self) -> Path:
