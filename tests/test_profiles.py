@@ -273,11 +273,13 @@ def as_committed(empty_home, monkeypatch):
     for name in filter(re.compile(r"\.pth$").search, weights):
         (empty_home / "weights").mkdir()
         (empty_home / "weights" / name).touch()
-    identity, sha256 = sources.identity, backbones.sha256
+    identity, sha256 = sources.identity, files.sha256
     monkeypatch.setattr(
         sources, "identity", lambda name, *splits: identities.get(name) or identity(name, *splits)
     )
-    monkeypatch.setattr(backbones, "sha256", lambda path: weights.get(path.name) or sha256(path))
+    monkeypatch.setattr(
+        "dfnb.papers.weights.sha256", lambda path: weights.get(path.name) or sha256(path)
+    )
 
 
 @pytest.mark.usefixtures("as_committed")

@@ -500,6 +500,13 @@ def test_frozen_statistics_are_those_of_the_start(new_home):
     assert means and not any(value.any() for value in means)
 
 
+def test_a_linear_probe_learns_its_classifier_alone(new_home):
+    probe = {"trunk_lr": 0, "freeze_batchnorm": True, "weight_decay": 0.1}
+    short, long = (load_file(trained(changes={**probe, "epochs": n}).weights()) for n in (1, 2))
+    differ = [name for name in short if not torch.equal(short[name], long[name])]
+    assert {*differ} == {"backbone.fc.weight", "backbone.fc.bias"}
+
+
 def test_the_record_says_what_a_report_needs(home, plain):
     record = plain.record
     assert record.images_seen == 2 * 64 and record.n == {"train": 64, "val": 32}

@@ -125,7 +125,7 @@ class Settings(Closed):
             contrast and saturation by up to 20 %; ``released``: that of the paper's released code.
         images_per_epoch: the largest number of images that an epoch shows; None: no limit.
         trunk_lr: the highest learning rate of the weights that backbones bring, without those of
-            classifiers; None: ``lr``.
+            classifiers; None: ``lr``; 0: they stay as they are (a linear probe).
         freeze_batchnorm: whether the BatchNorm of backbones keeps the means and variances that it
             starts with.
         half_weights: whether the weights are rounded to float16 before they are judged, scored and
@@ -169,7 +169,7 @@ class Settings(Closed):
     augmentation: Augmentation = "light"
     images_per_epoch: Annotated[int, Field(ge=2)] | None = None
     released: str | None = None
-    trunk_lr: LearningRate | None = Field(None, exclude_if=lambda value: value is None)
+    trunk_lr: NonNegativeFloat | None = Field(None, exclude_if=lambda value: value is None)
     freeze_batchnorm: bool = Field(False, exclude_if=operator.not_)
     half_weights: bool = Field(False, exclude_if=operator.not_)
     precision: Precision = "32-true"
@@ -262,7 +262,7 @@ class Settings(Closed):
         schedule make a step.
         """
         groups = network.parameter_groups(self.weight_decay)  # dicts of weights and their decay
-        if self.trunk_lr:
+        if self.trunk_lr is not None:
             groups = backbones.with_rate(groups, self.trunk_lr)
         optimiser = OPTIMISERS[self.optimiser](groups, self.lr)
         total_steps = steps * self.epochs
