@@ -152,12 +152,6 @@ def sources(report: str, run: StoredRun | None = None) -> list[Source]:
     return files
 
 
-def of_file(run: StoredRun, path: Path) -> pd.DataFrame:
-    """The scores of videos in the score file of a run, as those of :func:`scores`."""
-    this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
-    return _in_order(_read_parts([Source(this, run, path, state_of(path))], None, "video", False))
-
-
 def ablations(
     report: str,
     *names: str,
