@@ -78,7 +78,7 @@ class Estimate(NamedTuple):
     # (4,) real units, fake units, clusters, independent observations; in a mean also unpaired ones
     counts: Array
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
-    cluster_of: str  # see the function of this name
+    cluster_of: str  # see dfnb.store.units.people_or_videos
 
     def of_seeds(self, seeds: Array) -> "Estimate":
         """The same of these seeds alone, which it must have."""

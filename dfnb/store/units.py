@@ -29,11 +29,9 @@ KEY_TYPES = {
 }
 KEYS = tuple(KEY_TYPES)
 UNITS = {"video": ["video", "cluster", "label", "method"], "frame": list(KEYS)}
-# Other names of the columns that a table needs.
-ALSO_CALLED = {"y_true": "label", "y_score": "score", "logit": "log_odds", "logits": "log_odds"}
 # Columns that tell tables apart, and what a table without them has.
 DEFAULTS = {"detector": "the table", "test_set": "the table", "seed": 0, "collapsed": False}
-REMEDY = "label: 0 real, 1 fake; score: P(fake) in [0, 1]; logits: logit"
+REMEDY = "label: 0 real, 1 fake; score: P(fake) in [0, 1], or log_odds of being fake"
 
 
 def as_table(
@@ -52,8 +50,8 @@ def as_table(
         source: What a sentence calls the table, such as the name of its file.
 
     Returns the table with columns of DEFAULTS, KEYS (``track`` and ``frame`` only if it had them),
-    ``cluster_of``, see the function of this name, and, if it had one of them, ``log_odds``, by
-    which units are ranked, and ``score`` = P(fake). A row without a video is one; a video without a
+    ``cluster_of``, see :func:`people_or_videos`, and, if it had one of them, ``log_odds``, by which
+    units are ranked, and ``score`` = P(fake). A row without a video is one; a video without a
     cluster is one, and a warning says so.
 
     Raises :class:`DfnbError`, with the value at fault, for columns that are missing or contradict
@@ -64,8 +62,7 @@ def as_table(
         table = table.reset_index()
     table = table.reset_index(drop=True)
     there = ", ".join(map(str, table))
-    new_names = {old: new for old, new in ALSO_CALLED.items() if new not in table}
-    table = _with_both_scores(table.rename(columns=new_names), source)
+    table = _with_both_scores(table, source)
     table = table.assign(**{name: each for name, each in DEFAULTS.items() if name not in table})
     # Without names the rows of two detectors cannot be paired.
     is_one = len(table[["detector", "seed"]].drop_duplicates()) < 2
@@ -80,7 +77,7 @@ def as_table(
     return table
 
 
-def cluster_of(table: pd.DataFrame) -> str:
+def people_or_videos(table: pd.DataFrame) -> str:
     """What the clusters of a test set are: "people" or, where nobody knows these, "videos".
 
     A cluster of a video of unknown people has the name of this video, or of the real one in it.
@@ -165,7 +162,7 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
         table["cluster"] = table["video"]
     # Some rows lack it where a reader's own were added to those of a report.
     known = table.get("cluster_of", pd.Series(np.nan, table.index)).astype(object)
-    table["cluster_of"] = known.fillna(cluster_of(table))
+    table["cluster_of"] = known.fillna(people_or_videos(table))
     without = [name for name in ("track", "frame") if name in table and table[name].isna().all()]
     table = table.drop(columns=without)
     if "track" in table:
