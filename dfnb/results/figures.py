@@ -101,8 +101,8 @@ def wrapped(name: str) -> str:
 def arranged(grid: "FacetGrid", height: float) -> Figure:
     """The figure of a seaborn grid, as wide as all others and ``height`` inches high.
 
-    seaborn would make it wider for its legend, which here takes its room from the panels. The value
-    of a facet is its title.
+    seaborn would make it wider for its legend, which here takes its room from the panels: at their
+    right or, in one column, above them. The value of a facet is its title.
     """
     from seaborn import move_legend  # takes a second to import; most notebooks need none
 
@@ -110,7 +110,8 @@ def arranged(grid: "FacetGrid", height: float) -> Figure:
         title = ", ".join(name) if isinstance(name, tuple) else str(name)  # row and column
         axis.set_title(textwrap.fill(title, int(8 * width() / axis.get_gridspec().ncols)))
     if grid.legend:
-        move_legend(grid, "outside center right", title="")
+        place = "center right" if width() > ONE_COLUMN else "upper center"
+        move_legend(grid, f"outside {place}", title="")
     grid.figure.set_size_inches(width(), height)
     grid.figure.set_layout_engine("constrained")
     return grid.figure

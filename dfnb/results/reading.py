@@ -109,8 +109,6 @@ def scores(
     has a frame twice, where two files disagree on the label, method or cluster of a frame, and
     where :func:`detectors` does.
     """
-    if level not in UNITS:
-        raise DfnbError(f"there is no level {level!r}{suggestion(level, UNITS)}")
     files = sources(report, run)
     wanted = tuple(test_sets) if run or test_sets else None
     _check_versions(files, wanted)

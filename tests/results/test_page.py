@@ -103,7 +103,7 @@ def test_a_table_of_other_scores_than_the_page_is_left_out():
     clock = SimpleNamespace(usage=dict)
     table = pd.DataFrame({"AUC": ["0.8"]}, index=pd.Index(["A"], name="detector"))
     older = tables.save(table, "", p.folder, "metrics", "Metrics")
-    reports.finish("07_cross_dataset", p, clock, older, scored=reports.scored("grown"))
+    reports.finish("07_cross_dataset", p, clock, older, scored=reports.scores_id("grown"))
     of_run = tables.save(table, "", p.folder, "lae", "LAE")
     reports.finish("03_lae", p, clock, of_run)
     assert reports.outdated("grown") == {}
