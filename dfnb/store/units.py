@@ -55,14 +55,15 @@ def as_table(
     cluster is one, and a warning says so.
 
     Raises :class:`DfnbError`, with the value at fault, for columns that are missing or contradict
-    each other, for labels and scores that are none, and for a KEY that occurs twice.
+    each other, for labels and scores that are none, and for a KEY that occurs twice; ValueError for
+    texts in place of numbers.
     """
-    table = data if isinstance(data, pd.DataFrame) else _by_position(data, source)
+    table = data if isinstance(data, pd.DataFrame) else _by_position(data)
     if {*table.index.names} & {*KEYS}:  # as after set_index or groupby
         table = table.reset_index()
     table = table.reset_index(drop=True)
     there = ", ".join(map(str, table))
-    table = _with_both_scores(table, source)
+    table = _with_both_scores(table)
     table = table.assign(**{name: each for name, each in DEFAULTS.items() if name not in table})
     # Without names the rows of two detectors cannot be paired.
     is_one = len(table[["detector", "seed"]].drop_duplicates()) < 2
@@ -72,7 +73,7 @@ def as_table(
             f"{source} has no column {' and no '.join(lacking)}; it has {there}: rename them "
             f"({REMEDY}), or add what is missing"
         )
-    table = _completed(table.assign(label=_numbers(table["label"], source)))
+    table = _completed(table.assign(label=table["label"].astype(float)))
     _check(table, [name for name in dict.fromkeys(apart) if name not in KEY], source)
     return table
 
@@ -111,46 +112,22 @@ def per_video(frames: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
 # ---------------------------------------------------------------- steps of as_table
 
 
-def _by_position(columns: Mapping[str, Any], source: object) -> pd.DataFrame:
-    """The table with these columns, such as arrays, Series and tensors; raises as as_table."""
+def _by_position(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with these columns, such as arrays, Series and tensors; a shorter one has NaN."""
     table = {}
     for name, values in columns.items():
         values = values.detach().cpu() if hasattr(values, "detach") else values  # of torch
-        if np.ndim(values) != 1:
-            shape = "×".join(map(str, np.shape(values))) or "a single value"
-            raise DfnbError(f"{source}, column {name}: {shape}; give one value per row, of P(fake)")
         table[name] = pd.Series(values).reset_index(drop=True)
-    lengths = {name: len(values) for name, values in table.items()}
-    if len({*lengths.values()}) > 1:
-        counts = ", ".join(f"{length} of {name}" for name, length in lengths.items())
-        raise DfnbError(f"{source} has columns of several lengths: {counts}; each row needs both")
     return pd.DataFrame(table)
 
 
-def _numbers(values: pd.Series, source: object) -> pd.Series:
-    """The column as floats; raises :class:`DfnbError` with values that are no numbers."""
-    try:
-        return values.astype(float)
-    except (TypeError, ValueError):
-        is_number = pd.to_numeric(values, errors="coerce").notna() | values.isna()
-        words = ", ".join(map(repr, values[~is_number].unique()[:3]))
-        raise DfnbError(
-            f"{source}, column {values.name}: {words}, the first in row {is_number.idxmin()}; "
-            f"write numbers ({REMEDY})"
-        ) from None
-
-
-def _with_both_scores(table: pd.DataFrame, source: object) -> pd.DataFrame:
+def _with_both_scores(table: pd.DataFrame) -> pd.DataFrame:
     """The table with ``log_odds`` and ``score``, of which either gives the other."""
     if not {"log_odds", "score"} & {*table}:
         return table
-    unknown = pd.Series(np.nan, table.index)
-    log_odds, score = (
-        _numbers(table[name], source) if name in table else unknown
-        for name in ("log_odds", "score")
-    )
-    score = score.fillna(expit(log_odds))
-    return table.assign(log_odds=log_odds.fillna(logit(score)), score=score)
+    both = table.reindex(columns=["log_odds", "score"]).astype(float)
+    score = both["score"].fillna(expit(both["log_odds"]))
+    return table.assign(log_odds=both["log_odds"].fillna(logit(score)), score=score)
 
 
 def _completed(table: pd.DataFrame) -> pd.DataFrame:
