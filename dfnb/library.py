@@ -277,9 +277,9 @@ def predict(
     is_ours = isinstance(model, Detector)
     if is_ours:
         _say_once(model.about)
-        network = deepcopy(model.network).to(device.DEVICE)
     if isinstance(data, Tensor):
         return pd.DataFrame({"score": _p_fake(model, [(data, None)])})
+    network = deepcopy(model.network).to(device.DEVICE) if is_ours else None
     tables = []
     for frames in _datasets(data, model.info["faces"] if is_ours else {}):
         if is_ours:
@@ -307,12 +307,12 @@ def _say_once(about: str) -> None:
 
 def _datasets(data: str | Path | StoredFrames, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
     """The frames of :func:`predict`: of a dataset, or per file, cut as ``faces`` says."""
-    # The one door to what finds faces; it imports PyAV.
-    from facesets import decode, prepare, videos
-
     if isinstance(data, StoredFrames):
         yield data
         return
+    # The one door to what finds faces; it imports PyAV.
+    from facesets import decode, prepare, videos
+
     path = Path(data).expanduser()
     if decode.MEDIA.fullmatch(path.name) and not path.is_dir():
         yield StoredFrames(*prepare.prepare_picture(path, faces, sources.TEST_FRAMES))
