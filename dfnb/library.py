@@ -6,12 +6,11 @@ settings and your model as they are. :mod:`dfnb.results.own` measures scores.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from fnmatch import filter as matching
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,12 @@ from safetensors.torch import save_model
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from dfnb import device
 from dfnb.attribution import maps
-from dfnb.data.loading import StoredFrames, frames_in_memory, to_input
+from dfnb.data.loading import StoredFrames, to_input
 from dfnb.papers.contract import INPUT
 from dfnb.results.reading import of_file
 from dfnb.store.runs import TrainingRecord
@@ -37,13 +37,11 @@ from facesets import manifests, sources
 from facesets.checks import DfnbError, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home, in_reports, read_json, sha256, write_json
 from facesets.frames import SPLITS, load_frames, select
-from facesets.pictures import plain_rgb
 from facesets.records import read_record
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 64  # crops that a module or function gets in one call, at most
-Pictures = np.ndarray | Image.Image | Sequence[np.ndarray] | Sequence[Image.Image]
+AT_ONCE = 64  # images that a module gets in one call, at most
 
 
 # ---------------------------------------------------------------- datasets
@@ -85,7 +83,7 @@ def load_dataset(
             synth`` makes, which is made now if it is missing.
         split: train, val or test.
         transform: Makes an image from a PIL image of the crop: a model's ``transform``, one of
-            torchvision or of timm. :func:`predict` reads the crops themselves.
+            torchvision or of timm.
 
     Raises :class:`DfnbError` where there is no such dataset or split.
 
@@ -183,10 +181,6 @@ class Detector(nn.Module):
         half = self.network.log_odds(outputs).float() / 2
         return torch.stack([-half, half], dim=1)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """As a call, for tools that ask for a function of this name."""
-        return self(images)
-
     @property
     def transform(self) -> v2.Transform:
         """From a PIL image of a face, cut out, or its crop (H, W, 3) uint8 RGB, to an image."""
@@ -230,13 +224,12 @@ class Detector(nn.Module):
         write_json(weights.with_name("config.json"), info)
 
 
-def create_model(name: str | Path, pretrained: bool = True) -> Detector:
+def create_model(name: str | Path) -> Detector:
     """A trained :class:`Detector`: a torch module in evaluation mode, on the CPU.
 
     Args:
         name: Of :func:`list_models`; or the id of a run, in ``runs/`` or a report; or a folder that
             ``save_pretrained`` wrote.
-        pretrained: As of timm; every detector here is trained.
 
     Raises :class:`DfnbError`, which names the nearest, if there is none, and where its weights are
     not on this machine.
@@ -246,89 +239,80 @@ def create_model(name: str | Path, pretrained: bool = True) -> Detector:
         model = dfnb.create_model("plain7.drawn")
         model(model.transform(face)[None]).softmax(1)[:, 1]  # P(fake)
     """
-    if not pretrained:
-        raise DfnbError("dfnb.create_model has trained detectors alone; leave pretrained out")
     config = Path(name).expanduser() / "config.json"
     if config.is_file():
         content = read_json(config)
         run = Run(content["id"], TrainingRecord.check(content, config))
         return Detector(run, config.with_name("model.safetensors"))
-    return Detector(_opened(str(name)))
-
-
-def _opened(name: str) -> Run:
-    """The run that has a name of :func:`create_model`; raises as that does."""
     ids = _ids()
-    run = Run.find(ids.get(name, name))
+    run = Run.find(ids.get(str(name), str(name)))
     if run is None:
-        raise DfnbError(f"there is no trained detector {name!r}{suggestion(name, ids)}")
-    return run
+        raise DfnbError(f"there is no trained detector {str(name)!r}{suggestion(str(name), ids)}")
+    return Detector(run)
 
 
 # ---------------------------------------------------------------- scores
 
 
-# The caller's random state stays: reading the frames for a network of ours draws from torch's.
+# The caller's random state stays: loaders of frames draw from torch's.
 @torch.random.fork_rng(devices=[])
 def predict(
-    model: str | Path | Run | nn.Module | Callable,
-    data: str | Path | StoredFrames | Pictures,
-    transform: Callable | None = None,
+    model: str | Path | nn.Module, data: str | Path | StoredFrames | Tensor
 ) -> pd.DataFrame:
-    """P(fake) of each frame, by any detector.
+    """P(fake) of each frame, by a detector of this package or by any torch module.
 
     Args:
-        model: Of :func:`create_model`, or its name: it resizes and normalises crops, and computes
-            in the precision, as in its training. Or a torch module in evaluation mode: it takes
-            images (B, 3, H, W) and returns logits of being fake, (B,) or (B, 1), or two per image,
-            real first, (B, 2); or a dict or an object with such ``logits`` or ``cls``. Or a
-            function: it takes crops (B, H, W, 3) uint8 RGB, or a batch of what ``transform``
-            returns, and returns P(fake) in [0, 1], (B,) or (B, 1), or P(real) and P(fake), (B, 2).
-        data: The name of a dataset, whose split test is scored; or one of :func:`load_dataset`, or
-            a slice of it. Or a video, a picture, or a folder of these; or a PIL image, or a list of
-            them, which are read as picture files are: of each, the largest face in at most 32
-            frames is cut out as ``dfnb prepare`` does. Or faces that are cut out already: an array
-            (H, W, 3) uint8 RGB, or a list of them.
-        transform: Turns a PIL image in RGB into what the model takes, for a module (3, H, W), as
-            the transforms of torchvision and timm do. A module that is not ours needs one, a
-            function only where crops differ in size. Tensors are stacked to a tensor, anything else
-            to an array.
+        model: Of :func:`create_model`, or its name. Or a torch module in evaluation mode that takes
+            images (B, 3, H, W), and returns logits of being fake, (B,) or (B, 1), or two per image,
+            real first, (B, 2); or a dict or an object with such ``logits`` or ``cls``.
+        data: One of three things. (1) A dataset: the name of one, whose split test is scored, or
+            one of :func:`load_dataset`, or a slice of it. A detector of ours reads the crops
+            themselves, any other module gets the items that the dataset's ``transform`` makes.
+            (2) For a detector of ours, the path of a video, of a picture, or of a folder of these:
+            of each, the largest face in at most 32 frames is cut out as ``dfnb prepare`` does.
+            (3) A batch (B, 3, H, W) that the model's own ``transform`` has made of faces.
 
     Returns:
         One row per frame: ``video``, ``track``, ``frame``, ``cluster``, ``label`` (NaN but for a
         dataset), ``method`` and ``score`` = P(fake); for a detector of :func:`create_model` also
         ``log_odds``, the ``train_set``, since elsewhere a score says less, and, if it locates
-        forged regions, how well, see :func:`dfnb.training.scoring.predict_frames`.
+        forged regions, how well, see :func:`dfnb.training.scoring.predict_frames`. Of a batch,
+        ``score`` alone, one row per image.
 
     Says once what a detector of :func:`create_model` is, and on what it was trained. Logs a warning
-    where all outputs of a module are in [0, 1], as if they were probabilities, and
-    for each file of a folder that has no face or cannot be read. Raises :class:`DfnbError` for one
-    picture without a face, and for outputs that are not finite, of another shape or, of a function,
-    outside [0, 1].
+    where all outputs of a module are in [0, 1], as if they were probabilities, and for each file of
+    a folder that has no face or cannot be read. Raises :class:`DfnbError` for a picture without a
+    face, for a module in training mode, and for logits that are not finite or of another shape.
 
     Example::
 
         dfnb.predict("plain7.drawn", "clip.mp4")["score"].mean()
     """
-    model = create_model(model) if isinstance(model, str | Path) else model
-    if isinstance(model, Detector):
-        _say_once(model.about)
-    if isinstance(model, Detector):
-        _say_once(model.about)
-    model = Detector(model) if isinstance(model, Run) else model
-    if isinstance(model, nn.Module) and model.training:
+    model = model if isinstance(model, nn.Module) else create_model(model)
+    if model.training:
         raise DfnbError("the module is in training mode, which gives other scores; call its eval()")
-    is_ours = isinstance(model, Detector) and not transform
-    faces = model.info["faces"] if is_ours else {}
+    is_ours = isinstance(model, Detector)
     if is_ours:
-        network = deepcopy(model.network).to(device.DEVICE)
+        _say_once(model.about)
+    if isinstance(data, Tensor):
+        return pd.DataFrame({"score": _p_fake(model, [(data, None)])})
+    network = deepcopy(model.network).to(device.DEVICE) if is_ours else None
     tables = []
-    for frames in _datasets(data, faces):
+    for frames in _datasets(data, model.info["faces"] if is_ours else {}):
         if is_ours:
-            scores = scoring.predict_frames(network, frames.table, model.settings, frames.read)
-            tables.append(scores.assign(train_set=model.info["parameters"]["train_set"]))
+            table = scoring.predict_frames(network, frames.table, model.settings, frames.read)
+            table = table.assign(train_set=model.info["parameters"]["train_set"])
+        elif frames.transform:
+            table = frames.table[[*KEYS]].reset_index(drop=True)
+            table["score"] = _p_fake(model, DataLoader(frames, AT_ONCE))
         else:
-            tables.append(_scores(model, frames, transform))
+            raise DfnbError(
+                "a module that is not of dfnb.create_model needs a dataset of its images: "
+                "dfnb.load_dataset(NAME, transform=...), from a PIL image to (3, H, W)"
+            )
+        tables.append(table)
+    if not tables:
+        raise DfnbError(f"{data} has no video or picture with a face; name another folder")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -338,116 +322,44 @@ def _say_once(about: str) -> None:
     log.warning(about)
 
 
-def _datasets(data: Any, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
-    """The frames of :func:`predict`: of one dataset, or per file, cut as ``faces``.
-
-    Raises :class:`DfnbError` where there is nothing to score.
-    """
+def _datasets(data: str | Path | StoredFrames, faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
+    """The frames of :func:`predict`: of a dataset, or per file, cut as ``faces`` says."""
     if isinstance(data, StoredFrames):
         yield data
-    elif not isinstance(data, str | Path):
-        images = [data] if isinstance(data, Image.Image) else data
-        if isinstance(images, Sequence) and all(isinstance(each, Image.Image) for each in images):
-            yield from _of_images(images, faces)
-        else:
-            is_many = isinstance(data, Sequence) or getattr(data, "ndim", 0) == 4
-            yield frames_in_memory([plain_rgb(crop) for crop in (data if is_many else [data])])
+        return
+    # The one door to what finds faces; it imports PyAV.
+    from facesets import decode, prepare, videos
+
+    path = Path(data).expanduser()
+    if decode.MEDIA.fullmatch(path.name) and not path.is_dir():
+        yield StoredFrames(*prepare.prepare_picture(path, faces, sources.TEST_FRAMES))
+    elif not path.is_dir() or (path / "frames.parquet").exists():
+        yield load_dataset(str(data))
     else:
-        # The one door to what finds faces; it imports PyAV.
-        from facesets import decode, prepare, videos
-
-        path = Path(data).expanduser()
-        if (path / "frames.parquet").exists() or not (
-            path.exists() or decode.MEDIA.fullmatch(path.name)
-        ):
-            yield load_dataset(str(data))
-        elif not path.is_dir():
-            yield StoredFrames(*prepare.prepare_picture(path, faces, sources.TEST_FRAMES))
-        else:
-            names = filter(decode.MEDIA.fullmatch, videos.files_below(path))
-            count = 0
-            for name in names:
-                try:
-                    picture = prepare.prepare_picture(path / name, faces, sources.TEST_FRAMES)
-                    yield StoredFrames(*picture)
-                    count += 1
-                except DfnbError as error:
-                    log.warning("not scored: %s", error)
-            if not count:
-                raise DfnbError(f"{path} has no video or picture with a face; name another folder")
+        for name in filter(decode.MEDIA.fullmatch, videos.files_below(path)):
+            try:
+                picture = prepare.prepare_picture(path / name, faces, sources.TEST_FRAMES)
+                yield StoredFrames(*picture)
+            except DfnbError as error:
+                log.warning("not scored: %s", error)
 
 
-def _of_images(images: Sequence[Image.Image], faces: Mapping[str, Any]) -> Iterator[StoredFrames]:
-    """The frames of PIL images, each named by its number, as of files with the same pixels."""
-    from facesets import prepare
-
-    with TemporaryDirectory() as folder:
-        for number, image in enumerate(images):
-            path = Path(folder, f"{number}.png")
-            Image.fromarray(plain_rgb(image)).save(path)
-            table, read = prepare.prepare_picture(path, faces)
-            name = {"video": str(number), "cluster": str(number), "method": "not known"}
-            yield StoredFrames(table.assign(**name), read)
-
-
-def _scores(model: Callable, frames: StoredFrames, transform: Callable | None) -> pd.DataFrame:
-    """KEYS and P(fake) of frames by a module or function that is not of this package."""
-    batches = []
-    for start in range(0, len(frames), AT_ONCE):
-        crops = [frames.read(path) for path in frames.paths[start : start + AT_ONCE]]
-        batches.append(_outputs(model, crops, transform))
-    outputs = np.concatenate(batches)
-    scores = outputs[:, -1]
-    if isinstance(model, nn.Module):
-        if outputs.min() >= 0 and outputs.max() <= 1:
-            log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
-        # The logit of being fake minus that of being real, which is 0 where there is none.
-        scores = expit(np.diff(outputs, prepend=0)[:, -1])
-    return frames.table[[*KEYS]].reset_index(drop=True).assign(score=scores)
-
-
-def _outputs(
-    model: Callable,
-    crops: Sequence[np.ndarray],
-    transform: Callable | None,
-) -> np.ndarray:
-    """What a module or function returns for crops (H, W, 3) uint8: (B, 1), or (B, 2), real first.
-
-    They are logits of a module and probabilities of a function, see :func:`predict`.
-    """
-    is_module = isinstance(model, nn.Module)
-    if is_module and not transform:
+@torch.inference_mode()
+def _p_fake(module: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> np.ndarray:
+    """P(fake) (n,) of all images in these batches (B, 3, H, W) by a module that gives logits."""
+    logits = []
+    for images, _ in batches:
+        outputs = maps.logits(module, images.to(next(module.parameters(), images).device))
+        # As (B, columns), also where squeeze() at the end of a module leaves no batch of one. On
+        # the CPU first: Apple's GPUs have no float64.
+        logits.append(outputs.cpu().double().numpy().reshape(len(images), -1))
+    logits = np.concatenate(logits)
+    if logits.shape[1] > 2 or not np.isfinite(logits).all():
         raise DfnbError(
-            "a module that is not of dfnb.create_model needs transform=, from a PIL image to its "
-            "input; that of timm: create_transform(**resolve_model_data_config(module))"
+            f"the module returns {logits.shape[1]} numbers per image, {logits.min():.2f} to "
+            f"{logits.max():.2f}; return one finite logit of being fake, or two, real first"
         )
-    if is_module or transform:
-        items = [transform(Image.fromarray(crop)) for crop in crops]
-    else:
-        items = crops
-    is_tensor = is_module or isinstance(items[0], torch.Tensor)
-    batch = torch.stack(items) if is_tensor else np.stack(items)
-    with torch.inference_mode():
-        if is_module:
-            if not batch.is_floating_point():
-                raise DfnbError(f"transform leaves {batch.dtype}; let it scale images to floats")
-            # Of the type and on the device of the module's first parameter, if it has one.
-            batch = batch.to(next(model.parameters(), batch))
-            outputs = maps.logits(model, batch)
-        else:
-            outputs = model(batch)
-    if isinstance(outputs, torch.Tensor):
-        outputs = outputs.cpu()  # first: Apple's GPUs have no float64
-    values = torch.as_tensor(outputs, dtype=torch.float64).numpy(force=True)
-    if len(crops) == 1:  # squeeze() at the end of a detector leaves no batch
-        values = values.reshape(1, -1)
-    lowest, highest = values.min(), values.max()
-    is_valid = np.isfinite(values) if is_module else (values >= 0) & (values <= 1)  # NaN: False
-    count = len(crops)
-    if values.shape not in {(count,), (count, 1), (count, 2)} or not is_valid.all():
-        raise DfnbError(
-            f"the detector returns shape {values.shape}, {lowest:.2f} to {highest:.2f}, for "
-            f"{count} images; return one number per image: a function P(fake) in [0, 1], a module "
-            "finite logits"
-        )
-    return values.reshape(count, -1)
+    if logits.min() >= 0 and logits.max() <= 1:
+        log.warning("All outputs are in [0, 1]: are they probabilities instead of logits?")
+    # The logit of being fake minus that of being real, which is 0 where there is none.
+    return expit(np.diff(logits, prepend=0)[:, -1])

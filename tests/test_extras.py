@@ -57,9 +57,8 @@ def test_the_base_measures_scores_and_reads_a_report(checkout, empty_home):
     """The numbers and the table of a committed report, and a figure of them."""
     code = """
 import dfnb
-assert dfnb.auc([0, 0, 1, 1], [0.2, 0.6, 0.4, 0.9])["value"] == 0.75
-table = {"y_true": [0, 0, 1, 1], "y_score": [0.2, 0.6, 0.4, 0.9]}
-assert dfnb.measure(table)["value"].item() == 0.75
+table = {"label": [0, 0, 1, 1], "score": [0.2, 0.6, 0.4, 0.9]}
+assert dfnb.measure(table)["value"].item() == dfnb.auc(table)["value"] == 0.75
 from pathlib import Path
 from dfnb import results
 from dfnb.results import claims, figures, metrics, published, tables

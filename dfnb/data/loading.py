@@ -91,14 +91,6 @@ class StoredFrames(Dataset):
         return Sample(image, mask, self.landmarks[row], label, has_mask)
 
 
-def frames_in_memory(crops: Sequence[np.ndarray]) -> StoredFrames:
-    """Crops (H, W, 3) uint8 RGB as frames; each counts as a video, and its label is NaN."""
-    names = [str(number) for number in range(len(crops))]
-    table = pd.DataFrame({"video": names, "track": 0, "frame": 0, "cluster": names})
-    table = table.assign(label=np.nan, method="not known", path=names, mask="", landmarks=None)
-    return StoredFrames(table, dict(zip(names, crops)).__getitem__)
-
-
 class FrameDataset(Dataset):
     """Images, labels, masks and landmarks of frames; an item is a batch, given a list of indices.
 

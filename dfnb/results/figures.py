@@ -98,35 +98,20 @@ def wrapped(name: str) -> str:
     return textwrap.fill(name, int(LINE * width()))
 
 
-def arranged(grid: "FacetGrid", height: float, legend_columns: int = 4) -> Figure:
-    """The figure of a seaborn grid in the style of all others, ``height`` inches high.
+def arranged(grid: "FacetGrid", height: float) -> Figure:
+    """The figure of a seaborn grid, as wide as all others and ``height`` inches high.
 
-    It is as wide as the text. The value of a facet is its title, and wraps where it is wider than
-    the panel. The legend has no title and stands above the panels: seaborn would put it at the
-    right, and make the figure wider for it. Long names wrap and have fewer ``legend_columns``; the
-    figure is higher for it.
+    seaborn would make it wider for its legend, which here takes its room from the panels: at their
+    right or, in one column, above them. The value of a facet is its title.
     """
     from seaborn import move_legend  # takes a second to import; most notebooks need none
 
     for name, axis in grid.axes_dict.items():
-        panels_in_a_line = axis.get_gridspec().ncols
         title = ", ".join(name) if isinstance(name, tuple) else str(name)  # row and column
-        # About 10 bold letters to an inch.
-        axis.set_title(textwrap.fill(title, int(10 * width() / panels_in_a_line)))
-    if grid.axes_dict:
-        lines = max(axis.get_title().count("\n") + 1 for axis in grid.axes_dict.values())
-        height += 0.15 * max(0, lines - 2) * axis.get_gridspec().nrows
+        axis.set_title(textwrap.fill(title, int(8 * width() / axis.get_gridspec().ncols)))
     if grid.legend:
-        names = [wrapped(text.get_text()) for text in grid.legend.texts]
-        letters = max(len(line) for name in names for line in name.splitlines())
-        # About 18 letters to an inch; beside a name stand its line and a space, of 8 letters.
-        columns = max(1, min(legend_columns, int(18 * width() / (letters + 8))))
-        planned = -(-len(names) // legend_columns)
-        lines = -(-sum(name.count("\n") + 1 for name in names) // columns)
-        height += 0.14 * max(0, lines - planned)
-        move_legend(grid, "outside upper center", ncols=columns, title="")
-        for text, name in zip(grid.figure.legends[0].texts, names):
-            text.set_text(name)
+        place = "center right" if width() > ONE_COLUMN else "upper center"
+        move_legend(grid, f"outside {place}", title="")
     grid.figure.set_size_inches(width(), height)
     grid.figure.set_layout_engine("constrained")
     return grid.figure

@@ -39,7 +39,6 @@ WITH_THRESHOLD = (AT_THRESHOLD, FALSE_POSITIVE_RATE, CALLED)
 TPR = "TPR at 5% FPR"  # of the test set itself
 TWO_CLASSES = ("AUC", "EER", TPR, ACCURACY, AT_THRESHOLD)  # need real and fake units
 RANKED = ("AUC", "EER", TPR)  # of the order of scores alone
-LESS_IS_BETTER = ("EER", FALSE_POSITIVE_RATE, CALLED)
 CORRELATION = "rank correlation"  # in [-1, 1]
 METRICS = (*TWO_CLASSES, FALSE_POSITIVE_RATE, CALLED)  # any other is the mean of a column
 # Of a reader: (scores, is_fake, weights), each (n,) of the units of a group, to a number.
@@ -78,7 +77,7 @@ class Estimate(NamedTuple):
     # (4,) real units, fake units, clusters, independent observations; in a mean also unpaired ones
     counts: Array
     fewest: int  # clusters of the scarcer class; 1 where there is no interval
-    cluster_of: str  # see the function of this name
+    cluster_of: str  # see dfnb.store.units.people_or_videos
 
     def of_seeds(self, seeds: Array) -> "Estimate":
         """The same of these seeds alone, which it must have."""
@@ -223,10 +222,6 @@ def _refuse_unknown(
 
     ``names`` are the columns of groups and of what is averaged.
     """
-    columns = [*names, *([] if callable(metric) or metric in METRICS else [metric])]
-    for name in columns:
-        if name not in scores:
-            raise DfnbError(f"there is no column {name!r}{suggestion(name, [*scores, *METRICS])}")
     for name, value in chain(*(counterpart.items() for counterpart in minus)):
         if name not in names:
             raise DfnbError(f"what is subtracted has another {name}: add {name} to by or mean_over")
@@ -279,7 +274,7 @@ def _units(
     :func:`measure`.
     """
     column = "score" if callable(metric) or metric in METRICS else metric
-    table = as_table(scores, [column], [*names, "seed"])
+    table = as_table(scores, [column, *names], [*names, "seed"])
     table["value"] = table["log_odds" if metric in RANKED else column]
     table["unit"] = table.groupby([name for name in KEY if name in table], observed=True).ngroup()
     if metric in WITH_THRESHOLD:

@@ -24,8 +24,7 @@ def measure(
 
     Args:
         table: Of :func:`dfnb.predict`, or any other with the columns ``label`` (0 real, 1 fake),
-            also called ``y_true``, and ``score`` = P(fake) in [0, 1], also ``y_score``; or logits
-            of being fake, called ``logit``, ``logits`` or ``log_odds``. A video is named by
+            and ``score`` = P(fake) in [0, 1], or ``log_odds`` of being fake. A video is named by
             ``video``, ``method`` and ``test_set`` together; without ``video`` each row is one. Its
             score is the mean over its frames, which the column ``frame`` numbers. Videos that share
             people must have one value of ``cluster``, by which intervals are made; without it each
@@ -41,7 +40,7 @@ def measure(
 
     Example::
 
-        dfnb.measure({"y_true": [0, 0, 1, 1], "y_score": [0.2, 0.6, 0.4, 0.9]})
+        dfnb.measure({"label": [0, 0, 1, 1], "score": [0.2, 0.6, 0.4, 0.9]})
     """
     groups = [
         name for names in (by, mean_over) for name in ([names] if isinstance(names, str) else names)
@@ -51,17 +50,13 @@ def measure(
 
 
 def auc(
-    table: pd.DataFrame | Mapping[str, Sequence] | Sequence[int],
-    scores: Sequence[float] | None = None,
-    *,
+    table: pd.DataFrame | Mapping[str, Sequence],
     minus: pd.DataFrame | None = None,
 ) -> pd.Series:
     """The AUC of videos with its 95 % interval over clusters, or the difference of two AUCs.
 
     Args:
-        table: As of :func:`measure`; or labels, 0 real and 1 fake, with their ``scores`` beside it,
-            as scikit-learn takes them.
-        scores: P(fake), if ``table`` is labels.
+        table: As of :func:`measure`.
         minus: The scores of another detector for the same videos, in such a table: its AUC is
             subtracted. What is hard for both cancels, so that the interval is narrower than from
             two AUCs.
@@ -80,7 +75,6 @@ def auc(
 
         dfnb.auc(dfnb.predict(network, dataset), minus=dfnb.predict(detector, dataset))
     """
-    table = table if scores is None else {"label": table, "score": scores}
     rows = videos(table).assign(detector="a")
     if minus is not None:
         rows = pd.concat([rows, videos(minus).assign(detector="b")], ignore_index=True)

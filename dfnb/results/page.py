@@ -1,7 +1,7 @@
 """The page of a report: an executed notebook as one HTML file, without its code."""
 
 import re
-from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import nbformat
@@ -12,7 +12,7 @@ from facesets.records import environment
 
 REPORT = "10_report"  # the notebook that is the report
 COMPARISON = "07_cross_dataset"  # the notebook that compares detectors, from scores alone
-STYLE = Path(__file__).with_suffix(".css")
+TEMPLATE = Path(__file__).with_suffix(".html.j2")
 
 
 def sign(path: Path) -> nbformat.NotebookNode:
@@ -52,44 +52,24 @@ def sign(path: Path) -> nbformat.NotebookNode:
 def export(report: str, notebook: str) -> Path:
     """Write ``index.html`` of a report from an executed notebook; returns its path.
 
-    The page has the outputs without the code, a small style sheet of its own, and links nothing
-    that must be loaded from elsewhere. A section that shows nothing is left out with its texts.
+    As ``jupyter nbconvert --no-input`` does; what else differs is in :data:`TEMPLATE`. A section
+    that shows nothing is left out with its texts.
     """
     folder = report_folder(report)
-    path = folder / "notebooks" / f"{notebook}.ipynb"
-    executed = sign(path)
     exporter = HTMLExporter(
-        template_name="basic",
+        template_file=str(TEMPLATE),
         exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
+        exclude_anchor_links=True,  # the template's links are relative to the notebook
     )
-    shown = nbformat.from_dict({**executed, "cells": _sections_that_show(executed.cells)})
-    body, _ = exporter.from_notebook_node(shown)
-    # The notebook's links are relative to its own folder, except those to headings and websites.
-    body = re.sub(r'href="(?!#|[a-z]+:|\.\./)', 'href="notebooks/', body)
-    body = body.replace('href="../', 'href="')
-    texts = (cell.source for cell in executed.cells if cell.cell_type == "markdown")
-    heading = next(text for text in texts if text.startswith("# "))
-    title = heading.splitlines()[0].lstrip("# ")
-    page = (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} · {report}</title>\n"
-        f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n<main>{body}</main>\n</html>\n"
-    )
+    executed = sign(folder / "notebooks" / f"{notebook}.ipynb")
+    headings = (each.source.startswith("## ") for each in executed.cells)
+    sections = [*zip(accumulate(headings), executed.cells)]
+    shown = {0} | {section for section, cell in sections if _shows(cell)}
+    executed.cells = [cell for section, cell in sections if section in shown]
+    page, _ = exporter.from_notebook_node(executed, {"metadata": {"name": report}})  # its title
     return write_bytes(folder / "index.html", page.encode())
-
-
-def _sections_that_show(cells: Sequence[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """The cells before the first heading of level two, and those of sections with an output."""
-    sections = [[]]
-    for cell in cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            sections.append([])
-        sections[-1].append(cell)
-    first, *others = sections
-    return sum(filter(lambda section: any(map(_shows, section)), others), first)
 
 
 def _shows(cell: nbformat.NotebookNode) -> bool:

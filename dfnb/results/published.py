@@ -4,8 +4,8 @@ The manifests of the published datasets say under which names the sources know t
 (``published_as``). Figures of drawn faces are never compared with published ones.
 """
 
-from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import pandas as pd
 
@@ -55,89 +55,55 @@ def numbers(paper: str) -> pd.DataFrame:
     return table[[*WORDS[:-1], *ORIGIN[1:]]]
 
 
-def beside(paper: str, report: str) -> pd.DataFrame:
-    """The table of :func:`numbers` with the columns ``ours``, as text, and ``checkpoint``.
+def compared(report: str, paper: str = "") -> pd.DataFrame:
+    """Published figures merged with ours: the table of :func:`numbers` with three more columns.
 
-    Ours are of the paper's first detector in the report that has the published backbone, was
-    trained on the same dataset and methods, and was tested on the same dataset. They are on the
-    scale of the source, AUC in [0, 1] or percent, with their 95 % interval. Where there is none,
-    the text is NOT_RUN. ``checkpoint`` is the rule by which the epoch of our training was chosen;
-    empty where there is none.
+    ``ours`` is the number of the paper's first main detector in the report that has the published
+    backbone, was trained on the same dataset and methods, and was tested on the same dataset: text,
+    on the scale of the source, AUC in [0, 1] or percent, with its 95 % interval. ``checkpoint`` is
+    the rule by which the epoch of our training was chosen, and ``paper`` the title of the paper.
+
+    Args:
+        report: Its name.
+        paper: As of :func:`numbers`: all of its figures, with NOT_RUN where there is none of ours.
+            Without it the figures of all papers of the report, those that were run alone.
     """
-    table = numbers(paper).assign(ours=NOT_RUN, checkpoint="")
-    candidates = [*_main_of(report, paper)]
-    for row, figure in table.iterrows():
-        for detector in candidates:
-            if figure["metric"] in METRICS and _is_trained_alike(detector, figure["trained on"]):
-                ours = _our_number(detector, figure, report)
-                if ours:
-                    table.loc[row, "ours"] = ours
-                    table.loc[row, "checkpoint"] = detector.runs[0].record.rule
-                    break
-    return table[[*WORDS, *ORIGIN]]
-
-
-def shown(paper: str, report: str) -> pd.DataFrame:
-    """The table of :func:`beside` by test set; without our columns where nothing was run."""
-    table = beside(paper, report).set_index("tested on")
-    is_run = (table["ours"] != NOT_RUN).any()
-    return table if is_run else table.drop(columns=["ours", "checkpoint"])
-
-
-def compared(report: str) -> pd.DataFrame:
-    """Every published figure that a detector of a report can be compared with, beside ours.
-
-    The table is that of :func:`beside` for all papers of the report, with a column ``paper``, its
-    title, and without the figures that were not run; perhaps without a row.
-    """
-    names = {}  # title -> name in published.csv
+    rows = []
     for detector in detectors(report):
-        for run in detector.runs[:1]:  # one is enough
-            names[run.record.detector.title] = run.record.detector.published
-    parts = [pd.DataFrame(columns=["paper", *WORDS, *ORIGIN])]
-    for title, name in names.items():
-        parts.append(beside(name, report).assign(paper=title))
-    table = pd.concat(parts, ignore_index=True)
-    return table[table["ours"] != NOT_RUN]
+        of_paper = detector.runs[0].record.detector
+        if detector.variant not in ("", MAIN):  # main ones, and the main variants of ablations
+            continue
+        about = {"paper": of_paper.title, "checkpoint": detector.runs[0].record.rule}
+        for figure in numbers(of_paper.published).to_dict("records"):
+            if ours := _our_number(detector, figure, report):
+                rows.append({**about, **figure, "ours": ours})
+    table = pd.DataFrame(rows, columns=["paper", *WORDS, *ORIGIN])
+    table = table.drop_duplicates(["paper", *WORDS[:-1]], ignore_index=True)
+    if not paper:
+        return table
+    table = numbers(paper).merge(table.drop(columns="paper"), "left")[[*WORDS, *ORIGIN]]
+    return table.fillna({"ours": NOT_RUN, "checkpoint": ""})
 
 
-def _main_of(report: str, paper: str) -> Iterator[Detector]:
-    """The detectors of a paper in a report: main ones, and the main variants of ablations.
-
-    ``paper`` is its name in ``published.csv``.
-    """
-    for detector in detectors(report):
-        is_main = detector.variant in ("", MAIN)
-        if is_main and detector.runs[0].record.detector.published == paper:
-            yield detector
-
-
-def _is_trained_alike(detector: Detector, trained_on: str) -> bool:
-    """Whether a detector has the published backbone, and was trained on the same data.
-
-    ``trained_on`` is the name of a dataset in the sources.
-    """
-    first = detector.runs[0]
-    dataset, method = datasets_by_source().get(trained_on, ("", ""))
-    methods = None if method == "all" else [method]  # as in the parameter seen_methods
-    backbone = first.record.detector.defaults["backbone"]
-    return (
-        first.parameters.settings["backbone"] == backbone
-        and first.train_set == dataset
-        and first.parameters.seen_methods == methods
-    )
-
-
-def _our_number(detector: Detector, figure: pd.Series, report: str) -> str:
+def _our_number(detector: Detector, figure: dict[str, Any], report: str) -> str:
     """Our number for a published figure as text, ``value [low, high]`` on the source's scale.
 
-    Empty where we do not know its dataset or level, or have no scores for it. A level that is not
-    stated is measured on frames, and the text says so.
+    Empty where the detector has another backbone or was trained on other data, where we do not know
+    the figure's dataset or level, or have no scores for it. A level that is not stated is measured
+    on frames, and the text says so.
     """
-    dataset, method = datasets_by_source().get(figure["tested on"], ("", ""))
+    first = detector.runs[0]
+    trained_on, tested_on = (
+        datasets_by_source().get(figure[name], ("", "")) for name in ("trained on", "tested on")
+    )
+    seen = None if trained_on[1] == "all" else [trained_on[1]]  # as in the parameter seen_methods
+    backbone = first.record.detector.defaults["backbone"]
+    is_trained_alike = (first.train_set, first.parameters.seen_methods) == (trained_on[0], seen)
+    is_trained_alike &= first.parameters.settings["backbone"] == backbone
     level = LEVELS.get(figure["level"])
-    if not dataset or not level:
+    if not (is_trained_alike and tested_on[0] and level and figure["metric"] in METRICS):
         return ""
+    dataset, method = tested_on
     rows = scores(report, level=level)
     rows = rows[(rows["detector"] == detector.name) & (rows["test_set"] == dataset)]
     rows = rows[rows["corruption"] == ""]

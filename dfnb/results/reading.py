@@ -32,7 +32,7 @@ from dfnb.store.scores import (
     rows_of,
     state_of,
 )
-from dfnb.store.units import KEYS, UNITS, cluster_of, per_video
+from dfnb.store.units import KEYS, UNITS, people_or_videos, per_video
 from facesets.checks import DfnbError, suggestion
 from facesets.files import run_folder, stored_report
 
@@ -109,8 +109,6 @@ def scores(
     has a frame twice, where two files disagree on the label, method or cluster of a frame, and
     where :func:`detectors` does.
     """
-    if level not in UNITS:
-        raise DfnbError(f"there is no level {level!r}{suggestion(level, UNITS)}")
     files = sources(report, run)
     wanted = tuple(test_sets) if run or test_sets else None
     _check_versions(files, wanted)
@@ -320,7 +318,7 @@ def _read_parts(
         rows = source.rows()
         # Of all rows: those of maps are of fakes alone, and a cluster may be named by a real video.
         for name in metadata.test_sets.keys() - clusters.keys():
-            clusters[name] = cluster_of(rows[rows["test_set"] == name])
+            clusters[name] = people_or_videos(rows[rows["test_set"] == name])
         is_wanted = (rows["map"] != "") == of_maps
         if test_sets is not None:
             is_wanted &= rows["test_set"].isin(test_sets)

@@ -92,8 +92,7 @@ def pairs(scores: pd.DataFrame, **options: Any) -> pd.DataFrame:
     The :func:`plain` one counts as the first. The table and the ``options`` are those of
     :func:`by_place`.
     """
-    first = plain(scores)
-    names = [first, *(name for name in scores["detector"].unique() if name != first)]
+    names = [*filter(None, dict.fromkeys([plain(scores), *scores["detector"].unique()]))]
     parts = []
     for position, name in enumerate(names[:-1]):  # the last one is later than all others
         rows = scores[scores["detector"].isin(names[position:])]
@@ -118,16 +117,6 @@ def plain(scores: pd.DataFrame) -> str:
     others = trained.loc[~trained["detector"].isin(own), "seed"]
     seeds = dict(iter(trained.groupby("detector", observed=True)["seed"]))
     return max(own, key=lambda name: others.isin(seeds[name]).sum(), default="")
-
-
-def minus_baseline(scores: pd.DataFrame) -> pd.DataFrame:
-    """The AUC of this run minus that of the report's :func:`plain` one, see :func:`by_place`.
-
-    The table has no rows where no plain classifier has the test sets of this run.
-    """
-    two = with_baseline(scores)
-    names = [name for name in two["detector"].unique() if name != THIS_RUN]
-    return by_place(two, minus=names[0]) if names else joined([])
 
 
 def not_compared(scores: pd.DataFrame, minus: str) -> str:

@@ -193,7 +193,7 @@ def finish(
             sha256 of each, by file name.
         run: The :class:`dfnb.training.runs.Run` of a paper's notebook, whose weights are kept, too;
             None for any other notebook.
-        entries: Other entries of the record, such as what had scores, see :func:`scored`.
+        entries: Other entries of the record, such as what had scores, see :func:`scores_id`.
 
     Returns the entries of the record that say what the notebook cost.
     """
@@ -210,7 +210,7 @@ def finish(
 # ---------------------------------------------------------------- what is replaced
 
 
-def scored(report: str) -> str:
+def scores_id(report: str) -> str:
     """Identifies what a report has scores of: its runs, their names and their test sets.
 
     A notebook that shows all of them keeps it in its record, see :func:`outdated`.
@@ -229,7 +229,7 @@ def outdated(report: str) -> dict[str, str]:
     By file name, the notebook that makes each of them anew. A record that does not say what had
     scores, as of a notebook of a single run, is not outdated.
     """
-    now = scored(report)
+    now = scores_id(report)
     names = {}
     for path in sorted(report_folder(report).glob("records/*.json")):
         record = read_json(path)

@@ -29,11 +29,9 @@ KEY_TYPES = {
 }
 KEYS = tuple(KEY_TYPES)
 UNITS = {"video": ["video", "cluster", "label", "method"], "frame": list(KEYS)}
-# Other names of the columns that a table needs.
-ALSO_CALLED = {"y_true": "label", "y_score": "score", "logit": "log_odds", "logits": "log_odds"}
 # Columns that tell tables apart, and what a table without them has.
 DEFAULTS = {"detector": "the table", "test_set": "the table", "seed": 0, "collapsed": False}
-REMEDY = "label: 0 real, 1 fake; score: P(fake) in [0, 1]; logits: logit"
+REMEDY = "label: 0 real, 1 fake; score: P(fake) in [0, 1], or log_odds of being fake"
 
 
 def as_table(
@@ -52,20 +50,20 @@ def as_table(
         source: What a sentence calls the table, such as the name of its file.
 
     Returns the table with columns of DEFAULTS, KEYS (``track`` and ``frame`` only if it had them),
-    ``cluster_of``, see the function of this name, and, if it had one of them, ``log_odds``, by
-    which units are ranked, and ``score`` = P(fake). A row without a video is one; a video without a
+    ``cluster_of``, see :func:`people_or_videos`, and, if it had one of them, ``log_odds``, by which
+    units are ranked, and ``score`` = P(fake). A row without a video is one; a video without a
     cluster is one, and a warning says so.
 
     Raises :class:`DfnbError`, with the value at fault, for columns that are missing or contradict
-    each other, for labels and scores that are none, and for a KEY that occurs twice.
+    each other, for labels and scores that are none, and for a KEY that occurs twice; ValueError for
+    texts in place of numbers.
     """
-    table = data if isinstance(data, pd.DataFrame) else _by_position(data, source)
+    table = data if isinstance(data, pd.DataFrame) else _by_position(data)
     if {*table.index.names} & {*KEYS}:  # as after set_index or groupby
         table = table.reset_index()
     table = table.reset_index(drop=True)
     there = ", ".join(map(str, table))
-    new_names = {old: new for old, new in ALSO_CALLED.items() if new not in table}
-    table = _with_both_scores(table.rename(columns=new_names), source)
+    table = _with_both_scores(table)
     table = table.assign(**{name: each for name, each in DEFAULTS.items() if name not in table})
     # Without names the rows of two detectors cannot be paired.
     is_one = len(table[["detector", "seed"]].drop_duplicates()) < 2
@@ -75,12 +73,12 @@ def as_table(
             f"{source} has no column {' and no '.join(lacking)}; it has {there}: rename them "
             f"({REMEDY}), or add what is missing"
         )
-    table = _completed(table.assign(label=_numbers(table["label"], source)))
+    table = _completed(table.assign(label=table["label"].astype(float)))
     _check(table, [name for name in dict.fromkeys(apart) if name not in KEY], source)
     return table
 
 
-def cluster_of(table: pd.DataFrame) -> str:
+def people_or_videos(table: pd.DataFrame) -> str:
     """What the clusters of a test set are: "people" or, where nobody knows these, "videos".
 
     A cluster of a video of unknown people has the name of this video, or of the real one in it.
@@ -114,46 +112,22 @@ def per_video(frames: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
 # ---------------------------------------------------------------- steps of as_table
 
 
-def _by_position(columns: Mapping[str, Any], source: object) -> pd.DataFrame:
-    """The table with these columns, such as arrays, Series and tensors; raises as as_table."""
+def _by_position(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """The table with these columns, such as arrays, Series and tensors; a shorter one has NaN."""
     table = {}
     for name, values in columns.items():
         values = values.detach().cpu() if hasattr(values, "detach") else values  # of torch
-        if np.ndim(values) != 1:
-            shape = "×".join(map(str, np.shape(values))) or "a single value"
-            raise DfnbError(f"{source}, column {name}: {shape}; give one value per row, of P(fake)")
         table[name] = pd.Series(values).reset_index(drop=True)
-    lengths = {name: len(values) for name, values in table.items()}
-    if len({*lengths.values()}) > 1:
-        counts = ", ".join(f"{length} of {name}" for name, length in lengths.items())
-        raise DfnbError(f"{source} has columns of several lengths: {counts}; each row needs both")
     return pd.DataFrame(table)
 
 
-def _numbers(values: pd.Series, source: object) -> pd.Series:
-    """The column as floats; raises :class:`DfnbError` with values that are no numbers."""
-    try:
-        return values.astype(float)
-    except (TypeError, ValueError):
-        is_number = pd.to_numeric(values, errors="coerce").notna() | values.isna()
-        words = ", ".join(map(repr, values[~is_number].unique()[:3]))
-        raise DfnbError(
-            f"{source}, column {values.name}: {words}, the first in row {is_number.idxmin()}; "
-            f"write numbers ({REMEDY})"
-        ) from None
-
-
-def _with_both_scores(table: pd.DataFrame, source: object) -> pd.DataFrame:
+def _with_both_scores(table: pd.DataFrame) -> pd.DataFrame:
     """The table with ``log_odds`` and ``score``, of which either gives the other."""
     if not {"log_odds", "score"} & {*table}:
         return table
-    unknown = pd.Series(np.nan, table.index)
-    log_odds, score = (
-        _numbers(table[name], source) if name in table else unknown
-        for name in ("log_odds", "score")
-    )
-    score = score.fillna(expit(log_odds))
-    return table.assign(log_odds=log_odds.fillna(logit(score)), score=score)
+    both = table.reindex(columns=["log_odds", "score"]).astype(float)
+    score = both["score"].fillna(expit(both["log_odds"]))
+    return table.assign(log_odds=both["log_odds"].fillna(logit(score)), score=score)
 
 
 def _completed(table: pd.DataFrame) -> pd.DataFrame:
@@ -165,7 +139,7 @@ def _completed(table: pd.DataFrame) -> pd.DataFrame:
         table["cluster"] = table["video"]
     # Some rows lack it where a reader's own were added to those of a report.
     known = table.get("cluster_of", pd.Series(np.nan, table.index)).astype(object)
-    table["cluster_of"] = known.fillna(cluster_of(table))
+    table["cluster_of"] = known.fillna(people_or_videos(table))
     without = [name for name in ("track", "frame") if name in table and table[name].isna().all()]
     table = table.drop(columns=without)
     if "track" in table:

@@ -409,6 +409,21 @@ def test_a_forest_plot_is_legible_in_one_column():
     assert not any(left.overlaps(right) for left, right in pairwise(titles))
 
 
+def test_roc_curves_are_legible_in_one_column():
+    draw = np.random.default_rng(0)
+    rows = []
+    for detector in SIX:
+        for place in ("in-dataset", "cross-dataset"):
+            row = {"label": np.arange(40) % 2, "score": draw.random(40), "place": place}
+            rows.append(pd.DataFrame(row).assign(detector=detector, paper="a"))
+    cells = ("roc-curves", "cell-43", "roc-shown")
+    figure, _ = drawn("07_cross_dataset", *cells, one_column=True, main=pd.concat(rows))
+    check_legible(figure)
+    for texts in ([axes.title for axes in figure.axes], [axes.xaxis.label for axes in figure.axes]):
+        boxes = [text.get_window_extent() for text in texts]
+        assert not any(left.overlaps(right) for left, right in pairwise(boxes))
+
+
 def test_a_heat_map_of_test_sets_is_legible_in_one_column():
     rows = [(each, test_set, 0.5) for each in SIX for test_set in ("a", "b", "photographs")]
     by_set = described(pd.DataFrame(rows, columns=["detector", "test_set", "value"]))

@@ -498,7 +498,6 @@ def test_thresholds_rest_on_enough_people_or_have_no_replicates():
         ),
         ({"score": np.nan}, r"90 rows with a score that is NaN .*\(first: score nan"),
         ({"score": 1.5}, r"90 rows with a score .*outside \[0, 1\] \(first: score 1.5"),
-        ({"score": "87%"}, "column score: '87%', the first in row 0"),
         (
             {"label": 2},
             r"90 rows with a label other than 0 for real and 1 for fake \(first: label 2",

@@ -68,11 +68,11 @@ def test_the_baseline_is_found_by_its_paper():
     scores = results.scores("own")
     run = scores[scores["paper"] == "lae"].assign(detector="this run")
     both = pd.concat([run, scores[scores["paper"] != "lae"].astype({"detector": str})])
-    numbers = tables.minus_baseline(both)
+    numbers = tables.pairs(tables.with_baseline(both))
     assert {*numbers["minus"]} == {"Baseline, lr 0.01"} and (numbers["value"] < 0).all()
     assert {*numbers["detector"]} == {"this run"}
     assert numbers["place"].tolist() == ["in-dataset", "cross-dataset"]
-    assert tables.minus_baseline(run).empty
+    assert tables.pairs(tables.with_baseline(run)).empty
 
 
 def test_differences_subtract_the_plain_classifier_that_shares_seeds():

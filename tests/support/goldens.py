@@ -16,15 +16,13 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import torch
-from networks import batch_of
+from networks import batch_of, frames_table
 from torch import Tensor
 
-from dfnb.data.loading import frames_in_memory
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
 from dfnb.training import scoring
-from facesets.frames import read_crop
 
 COMMITTED = Path(__file__).parent.parent / "golden"
 sys.path.append(str(COMMITTED.parent.parent / "scripts"))
@@ -239,9 +237,7 @@ def saved_scores(folder, kind, settings):
     network = paper.Network(settings)
     released_weights.load_file(network, str(folder / f"{kind}.pth"), paper)
     files = [str(folder / f"{kind}_crops" / name) for name in released_scores]
-    table = frames_in_memory([read_crop(file) for file in files]).table
-    table = table.assign(path=files, label=0)
-    scores = scoring.predict_frames(network.eval(), table, settings)["score"]
+    scores = scoring.predict_frames(network.eval(), frames_table(files, 0), settings)["score"]
     return scores.to_numpy(), np.array([*released_scores.values()])
 
 

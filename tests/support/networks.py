@@ -1,5 +1,6 @@
 """Small networks of the papers and a batch for them, shared by their tests."""
 
+import pandas as pd
 import torch
 
 from dfnb import papers
@@ -23,6 +24,13 @@ def recipe(paper, **changes):
 def small(paper, **changes):
     """A small network of a paper."""
     return papers.module(paper).Network(recipe(paper, **changes))
+
+
+def frames_table(paths, labels):
+    """A frames table of crops, each of which counts as a video."""
+    names = [str(number) for number in range(len(paths))]
+    table = pd.DataFrame({"video": names, "track": 0, "frame": 0, "cluster": names})
+    return table.assign(label=labels, method="", path=paths, mask="", landmarks=None)
 
 
 def batch_of(n=4, size=96, **changes):

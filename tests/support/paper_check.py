@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from networks import FACE, small_settings
+from networks import FACE, frames_table, small_settings
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
-from dfnb.data.loading import FrameDataset, frames_in_memory, prepared
+from dfnb.data.loading import FrameDataset, prepared
 from dfnb.papers import backbones, contract
 
 
@@ -72,8 +72,7 @@ def noise(settings):
     side = settings.image_size
     brightest = np.reshape([64, 128, 192, 256], (4, 1, 1, 1))  # so that the scores differ
     crops = np.random.default_rng(0).integers(0, brightest, (4, side, side, 3), np.uint8)
-    frames = frames_in_memory(crops).table
-    frames["label"] = [0, 1, 0, 1]
+    frames = frames_table(["0", "1", "2", "3"], [0, 1, 0, 1])
     frames["landmarks"] = [(FACE * side).flatten().tolist()] * len(frames)
     # A copy, because a paper may change the image that it gets.
     data = FrameDataset(frames, settings, 0, read=lambda path: crops[int(path)].copy())
