@@ -11,7 +11,15 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count, product, repeat
@@ -29,12 +37,10 @@ from drawnfaces import codecs
 from facesets.checks import TITLE, Closed, DfnbError, check_name
 from facesets.decode import (
     IMAGE,
-    Picture,
     decode,
     explained_as_unusable,
     guess_length,
     read_image,
-    read_picture,
 )
 from facesets.faces import Detection, YuNet, detect
 from facesets.files import (
@@ -232,18 +238,18 @@ def decoded_faces(
     length = 0
     crf = settings.reencode
     images = repeat(None) if crf is None else encoded_again(video.path, crf)
-    for number, ((picture, other), image) in enumerate(zip(frame_pairs(video), images)):
+    for number, (pair, image) in enumerate(zip(frame_pairs(video, wanted), images)):
         length = number + 1
         if number in wanted:
-            frames.append(faces_in_frame(video, number, picture, other, settings, detector, image))
+            frames.append(faces_in_frame(video, number, *pair, settings, detector, image))
     return frames, length
 
 
 def faces_in_frame(
     video: Video,
     number: int,
-    picture: Picture,
-    other: Picture | None,
+    source: np.ndarray,
+    other: np.ndarray | None,
     settings: Settings,
     detector: YuNet,
     image: np.ndarray | None = None,
@@ -252,14 +258,13 @@ def faces_in_frame(
 
     Where the forged region is known, it is the one face that this region covers most.
 
-    ``number`` is that of the frame, and ``other`` the same frame of the mask or of the original,
-    None without either: see :func:`forged_region`. ``image`` (H, W, 3) uint8 is the frame after its
-    video was encoded again, None where it was not.
+    ``number`` is that of the frame, ``source`` its pixels, and ``other`` the same frame of the mask
+    or of the original, None without either: see :func:`forged_region`. ``image`` is the frame after
+    its video was encoded again, None where it was not. All are (H, W, 3) uint8 RGB.
     """
-    source = picture.rgb()
     # How much each pixel differs from the original; None where there is a mask or neither. Both are
     # compared as they are in the files: another compression would hide faint forgeries.
-    difference = None if other is None or video.mask else difference_of(source, other.rgb())
+    difference = None if other is None or video.mask else difference_of(source, other)
     image = source if image is None else image
     region = forged_region(video, other, difference)
     detections = detect(image, settings.min_face, detector)
@@ -335,33 +340,34 @@ def followed(frames: Iterable[Sequence[Face]], scale: float) -> list[dict[int, F
     return people
 
 
-def read_pair(path: Path, region: Path | None) -> tuple[Picture, Picture | None]:
-    """Read the image of a frame, and that of its mask or original.
-
-    The second is None without a file ``region``. Raises :class:`Unusable` as :func:`frame_pairs`.
-    """
-    what = f"its frame {path.name}"
-    with explained_by(what):
-        image = read_picture(path)
-    image = image._replace(rgb=explained_by(what)(image.rgb))
+def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the image of a frame, and that of its mask or original, as :func:`frame_pairs` does."""
+    with explained_by(f"its frame {path.name}"):
+        image = read_image(path)
     # Decoded as a video of one frame, so that an error names the mask or original.
-    other = next(decode_region(region)) if region else None
-    if other is not None and image.shape != other.shape:
-        raise Unusable("the pictures of its mask or original have another size")
-    return image, other
+    return of_one_size(image, next(decode_region(region)) if region else None)
 
 
-def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
+def frame_pairs(
+    video: Video, wanted: Container[int]
+) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
     """The frames of a video, each with that of its mask or original, to the end of the shorter.
 
-    The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
-    cannot be decoded, and when the frames differ in size.
+    Both are None where the number of the frame is not among the ``wanted``; the second of a pair is
+    None where the video has neither. Raises :class:`Unusable` when a file cannot be decoded, and
+    when wanted frames differ in size.
     """
-    others = decode_region(video.region_file) if video.region_file else repeat(None)
-    for image, other in zip(decode(video.path), others):
-        if other is not None and image.shape != other.shape:
-            raise Unusable("the pictures of its mask or original have another size")
-        yield image, other
+    others = decode_region(video.region_file, wanted) if video.region_file else repeat(None)
+    return map(of_one_size, decode(video.path, wanted), others)
+
+
+def of_one_size(
+    image: np.ndarray | None, other: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """A frame, and that of its mask or original; raises :class:`Unusable` where sizes differ."""
+    if image is not None and other is not None and image.shape != other.shape:
+        raise Unusable("the pictures of its mask or original have another size")
+    return image, other
 
 
 def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
@@ -373,27 +379,25 @@ def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
 
     def frames() -> Iterator[np.ndarray]:
         shape = None
-        for picture in decode(file):
-            shape = shape or picture.shape
-            if picture.shape != shape:
+        for image in decode(file):
+            shape = shape or image.shape
+            if image.shape != shape:
                 raise Unusable("its frames differ in size, so it cannot be encoded again")
-            yield picture.rgb()
+            yield image
 
     with explained_as_unusable():
         yield from codecs.h264_frames(frames(), crf, REENCODED_RATE, repeatable=True)
 
 
-def decode_region(file: Path) -> Iterator[Picture]:
+def decode_region(file: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
     """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
-    what = f"its mask or original {file.name}"
-    with explained_by(what):
-        for picture in decode(file):
-            yield picture._replace(rgb=explained_by(what)(picture.rgb))
+    with explained_by(f"its mask or original {file.name}"):
+        yield from decode(file, wanted)
 
 
 @contextmanager
 def explained_by(what: str) -> Iterator[None]:
-    """Begin the reason of an :class:`Unusable` with ``what``; also decorates a function."""
+    """Begin the reason of an :class:`Unusable` with ``what``."""
     try:
         yield
     except Unusable as error:
@@ -429,7 +433,7 @@ def oval(shape: tuple[int, int], detection: Detection, growth: float) -> np.ndar
 
 def forged_region(
     video: Video,
-    other: Picture | None,
+    other: np.ndarray | None,
     difference: np.ndarray | None,
 ) -> np.ndarray | None:
     """Where a frame is forged: (H, W) uint8, 0 or 255; None without ``other``.
@@ -446,7 +450,7 @@ def forged_region(
     if other is None:
         return None
     if video.mask:
-        grey = other.mask()
+        grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
         # For a mask of more levels, half_of_two_levels is 127, the default of mask_threshold.
         threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
