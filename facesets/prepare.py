@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count, product, repeat
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import joblib
@@ -47,6 +48,7 @@ from facesets.files import (
     TEMPORARY,
     dataset_folder,
     digest,
+    explain_writing,
     locked,
     read_json,
     write_bytes,
@@ -110,19 +112,21 @@ class NoFace(Unusable):
 
 
 class Face(NamedTuple):
-    """One face, cut out of a frame of a video, with the crop's pixels."""
+    """One face, cut out of a frame of a video. Its pixels are in a file, see :func:`kept`."""
 
     frame: int  # the number of the frame in the source video
     is_alone: bool  # whether it is the only usable face in the frame
     box: list[int]  # the square that was cut out: left, top, right, bottom in the frame's pixels
     scale: float  # crop pixels per pixel of the frame
     landmarks: np.ndarray  # (5, 2) x and y in crop pixels, in the order of faces.Detection
-    crop: np.ndarray  # (size, size, 3) uint8 RGB
-    mask: np.ndarray  # (size, size) bool, True where forged; all False where that is unknown
     has_region: bool  # whether it is known which region of the frame is forged
     # Share of the crop that is forged, 0 to 1, without the hull that may be in ``mask``; 0: unknown
-    covered: float
+    covered: float = 0.0
     beside: float = 0.0  # share of the pixels beside the face that differ from the original's
+    crop: Callable[[], np.ndarray] | None = None  # reads (size, size, 3) uint8 RGB
+    # Reads (size, size) bool, True where forged, all False where that is unknown in the frame; None
+    # in a video without a mask and an original.
+    mask: Callable[[], np.ndarray] | None = None
 
     @property
     def side(self) -> int:
@@ -146,21 +150,39 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     return cv2.resize(patch, (size, size), interpolation=interpolation)
 
 
+def kept(image: np.ndarray, scratch: BinaryIO) -> Callable[[], np.ndarray]:
+    """Write an image to the end of an open file; the returned function reads it again.
+
+    Which faces of a video are used is known at its end. In memory, all those of a talk of 20
+    minutes would need 16 GB.
+    """
+    place = scratch.seek(0, os.SEEK_END)
+    np.save(scratch, image)
+
+    def read() -> np.ndarray:
+        scratch.seek(place)
+        return np.load(scratch)
+
+    return read
+
+
 # ---------------------------------------------------------------- one video
 
 
-def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
+def cut_faces(
+    video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO
+) -> tuple[list[Face], int]:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     In a fake it is the face that the forged region covers most; where this region is unknown, and
     in a real video, it is that :func:`of_one_person`. Frames without this face are left out.
 
-    Also returns the number of wanted frames, with a face or without. All crops are in memory at
-    once, those of several people in a frame, too: 0.3 MB each at 256 pixels. Raises :class:`NoFace`
-    where no face can be cut out, :class:`Unusable` where a fake does not agree with its original
-    frame by frame, and as :func:`frame_pairs` does.
+    Also returns the number of wanted frames, with a face or without. The pixels are in the file
+    ``scratch``, as long as it is open. Raises :class:`NoFace` where no face can be cut out,
+    :class:`Unusable` where a fake does not agree with its original frame by frame, and as
+    :func:`frame_pairs` does.
     """
-    faces, n_wanted = faces_in(video, settings, detector)
+    faces, n_wanted = faces_in(video, settings, detector, scratch)
     if not faces:
         reason = f"no face of {settings.min_face} pixels or more in {n_wanted} frames"
         raise NoFace(reason, n_wanted)
@@ -196,7 +218,9 @@ def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
     return forged
 
 
-def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
+def faces_in(
+    video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO
+) -> tuple[list[Face], int]:
     """One face, see :func:`of_one_person`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
@@ -209,17 +233,18 @@ def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Fa
         for place in wanted:
             number, (image, region) = numbered[place]
             pair = read_pair(image, region)
-            frames.append(faces_in_frame(video, number, *pair, settings, detector))
+            frames.append(faces_in_frame(video, number, *pair, settings, detector, scratch))
         return of_one_person(frames, settings.scale), len(wanted)
     # The shorter file counts: the video, or that of its mask or original. Its true length is known
     # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
     # is decoded again.
     guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
     wanted = wanted_frames(guess, settings)
-    frames, length = decoded_faces(video, wanted, settings, detector)
+    frames, length = decoded_faces(video, wanted, settings, detector, scratch)
     if length != guess:
         wanted = wanted_frames(length, settings)
-        frames, _ = decoded_faces(video, wanted, settings, detector)
+        scratch.truncate(0)
+        frames, _ = decoded_faces(video, wanted, settings, detector, scratch)
     return of_one_person(frames, settings.scale), len(wanted)
 
 
@@ -228,6 +253,7 @@ def decoded_faces(
     wanted: Sequence[int],
     settings: Settings,
     detector: YuNet,
+    scratch: BinaryIO,
 ) -> tuple[list[list[Face]], int]:
     """The faces of each of the ``wanted`` frames of a video file, and how many frames it has.
 
@@ -241,7 +267,8 @@ def decoded_faces(
     for number, (pair, image) in enumerate(zip(frame_pairs(video, wanted), images)):
         length = number + 1
         if number in wanted:
-            frames.append(faces_in_frame(video, number, *pair, settings, detector, image))
+            found = faces_in_frame(video, number, *pair, settings, detector, scratch, image)
+            frames.append(found)
     return frames, length
 
 
@@ -252,11 +279,14 @@ def faces_in_frame(
     other: np.ndarray | None,
     settings: Settings,
     detector: YuNet,
+    scratch: BinaryIO,
     image: np.ndarray | None = None,
 ) -> list[Face]:
     """Cut the usable faces out of a frame, the largest first, and of them :data:`MOST_PEOPLE`.
 
-    Where the forged region is known, it is the one face that this region covers most.
+    Where the forged region is known, it is the one face that this region covers most. A crop is a
+    square around the middle of the detected box, ``settings.scale`` times as wide as its longer
+    side.
 
     ``number`` is that of the frame, ``source`` its pixels, and ``other`` the same frame of the mask
     or of the original, None without either: see :func:`forged_region`. ``image`` is the frame after
@@ -268,20 +298,55 @@ def faces_in_frame(
     image = source if image is None else image
     region = forged_region(video, other, difference)
     detections = detect(image, settings.min_face, detector)
-    is_alone = len(detections) == 1
-    faces = []
+    found = []
     for detection in detections:
-        face = cut_face(detection, number, is_alone, image, region, settings)
-        if difference is not None:
-            beside = difference[~oval(difference.shape, detection, FACE_OVAL)]
-            share = np.mean(beside > DIFFERENCE_THRESHOLD) if beside.size else 0.0
-            face = face._replace(beside=share)
-            if video.difference == "hull":
-                hull = hull_of_difference(difference, beside, detection)
-                face = face._replace(mask=crop(hull, face.box, settings.size) > 127)
-        faces.append(face)
-    faces.sort(key=lambda face: (face.covered, face.side), reverse=True)
-    return faces[: MOST_PEOPLE if region is None else 1]
+        side = round(max(detection.width, detection.height) * settings.scale)
+        left = round(detection.left + detection.width / 2 - side / 2)
+        top = round(detection.top + detection.height / 2 - side / 2)
+        face = Face(
+            frame=number,
+            is_alone=len(detections) == 1,
+            box=[left, top, left + side, top + side],
+            scale=settings.size / side,
+            landmarks=((detection.landmarks - [left, top]) * (settings.size / side)).round(3),
+            has_region=region is not None,
+        )
+        found.append(with_mask(face, video, detection, region, difference, settings.size))
+    found.sort(key=lambda pair: (pair[0].covered, pair[0].side), reverse=True)
+    return [
+        face._replace(
+            crop=kept(crop(image, face.box, settings.size), scratch),
+            mask=kept(mask, scratch) if video.region_file else None,
+        )
+        for face, mask in found[: MOST_PEOPLE if region is None else 1]
+    ]
+
+
+def with_mask(
+    face: Face,
+    video: Video,
+    detection: Detection,
+    region: np.ndarray | None,
+    difference: np.ndarray | None,
+    size: int,
+) -> tuple[Face, np.ndarray]:
+    """A face with what of it is forged, ``covered`` and ``beside``, and its mask (size, size) bool.
+
+    The mask is all False where the :func:`forged_region` of the frame, ``region``, is unknown;
+    ``difference`` is the :func:`difference_of` the original, None where it is not compared.
+    """
+    if region is None:
+        return face, np.zeros((size, size), bool)
+    # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
+    mask = crop(region, face.box, size) > 127
+    face = face._replace(covered=mask.mean())
+    if difference is None:
+        return face, mask
+    beside = difference[~oval(difference.shape, detection, FACE_OVAL)]
+    if video.difference == "hull":
+        mask = crop(hull_of_difference(difference, beside, detection), face.box, size) > 127
+    share = np.mean(beside > DIFFERENCE_THRESHOLD) if beside.size else 0.0
+    return face._replace(beside=share), mask
 
 
 def of_one_person(frames: Iterable[Sequence[Face]], scale: float) -> list[Face]:
@@ -483,62 +548,19 @@ def hull_of_difference(
     return region
 
 
-def cut_face(
-    detection: Detection,
-    number: int,
-    is_alone: bool,
-    image: np.ndarray,
-    region: np.ndarray | None,
-    settings: Settings,
-) -> Face:
-    """Cut a detected face out of a frame.
-
-    The crop is a square around the middle of the detected box, ``settings.scale`` times as wide as
-    its longer side.
-
-    Args:
-        detection: The face, in pixels of the frame.
-        number: That of the frame.
-        is_alone: Whether no other face was detected in the frame.
-        image: The frame (H, W, 3) uint8 RGB.
-        region: Its :func:`forged_region` (H, W) uint8; None where it is unknown.
-        settings: The size and the scale of crops.
-    """
-    side = round(max(detection.width, detection.height) * settings.scale)
-    left = round(detection.left + detection.width / 2 - side / 2)
-    top = round(detection.top + detection.height / 2 - side / 2)
-    box = [left, top, left + side, top + side]
-    scale = settings.size / side
-    mask = np.zeros((settings.size, settings.size), bool)
-    if region is not None:
-        # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
-        mask = crop(region, box, settings.size) > 127
-    return Face(
-        frame=number,
-        is_alone=is_alone,
-        box=box,
-        scale=scale,
-        landmarks=((detection.landmarks - [left, top]) * scale).round(3),
-        crop=crop(image, box, settings.size),
-        mask=mask,
-        has_region=region is not None,
-        covered=mask.mean(),
-    )
-
-
-def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+def cut_crops(video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO) -> dict:
     """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`facesets.frames.write_video` takes them,
     the number of wanted ``frames``, with a face or without, and of those rows whose frame shows
-    ``several_faces``. The rows still lack what is the
-    same for the whole video, which :func:`prepare_video` adds.
+    ``several_faces``. The rows still lack what is the same for the whole video, which
+    :func:`prepare_video` adds.
     """
-    faces, n_wanted = cut_faces(video, settings, detector)
+    faces, n_wanted = cut_faces(video, settings, detector, scratch)
     return {
         "rows": [row_of(face, video) for face in faces],
-        "crops": np.stack([face.crop for face in faces]),
-        "masks": np.stack([face.mask for face in faces]) if video.region_file else None,
+        "crops": (face.crop() for face in faces),
+        "masks": (face.mask() for face in faces) if video.region_file else None,
         "frames": n_wanted,
         "several_faces": sum(not face.is_alone for face in faces),
     }
@@ -604,7 +626,7 @@ def as_in_training(image: Path) -> np.ndarray:
         raise Unusable("training cannot read it; save it as PNG") from None
 
 
-def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+def make_crops(video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO) -> dict:
     """Cut or list the crops of a video, see :func:`cut_crops` and :func:`delivered_crops`.
 
     A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
@@ -613,7 +635,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
     if video.crops:
         return delivered_crops(video)
     try:
-        return cut_crops(video, settings, detector)
+        return cut_crops(video, settings, detector, scratch)
     except (Unusable, cv2.error) as error:
         if video.mask or not video.original:  # the video was not compared with an original
             raise
@@ -621,7 +643,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
         # still contain it: when its file changes, the video is prepared again.
         without_originals = tuple((image, None) for image, _ in video.frames)
         video = replace(video, original=None, frames=without_originals)
-        content = cut_crops(video, settings, detector)
+        content = cut_crops(video, settings, detector, scratch)
         cause = "no face differs from the original" if isinstance(error, NoFace) else error
         return {**content, "reason": f"without a mask: {cause}"}
 
@@ -650,16 +672,17 @@ def prepare_video(
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         try:
-            content = make_crops(video, settings, detector)
+            with explain_writing(video_folder), TemporaryFile(dir=folder) as scratch:
+                content = make_crops(video, settings, detector, scratch)
+                video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
+                for row in content["rows"]:
+                    # One face per frame, so one track.
+                    row.update(video_values, dataset=folder.name, track=0)
+                write_video(video_folder, inputs=inputs, **content)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             remove_video(video_folder)
             frames = error.frames if isinstance(error, NoFace) else 0
             return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
-        video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
-        for row in content["rows"]:
-            # One face per frame, so one track.
-            row.update(video_values, dataset=folder.name, track=0)
-        write_video(video_folder, inputs=inputs, **content)
     frames = content["frames"]
     result["reason"] = content.get("reason")
     result["several_faces"] = content.get("several_faces", 0)  # crops of others do not say it
@@ -970,14 +993,16 @@ def prepare_picture(
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:
-        found, _ = cut_faces(video, settings, YuNet())
+        with TemporaryFile() as scratch:
+            found, _ = cut_faces(video, settings, YuNet(), scratch)
+            crops = {str(number): face.crop() for number, face in enumerate(found)}
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
     table = pd.DataFrame(
         {
             "frame": [face.frame for face in found],
             "landmarks": [face.landmarks.ravel() for face in found],
-            "path": [str(number) for number in range(len(found))],
+            "path": [*crops],
             "video": str(path),
             "cluster": str(path),
             "label": np.nan,
@@ -986,5 +1011,4 @@ def prepare_picture(
             "track": 0,
         }
     )
-    crops = {key: face.crop for key, face in zip(table["path"], found)}
     return table, crops.__getitem__

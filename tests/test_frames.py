@@ -78,9 +78,9 @@ def test_a_killed_or_failed_writer_leaves_no_video(folder, table):
     (killed / "video.json").write_text("{}")
     record = frames.write_dataset(folder, {"made": "by a test"})
     assert record["fingerprint"] == "8f7b22ddd7db6663"
-    crops = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(cv2.error):
-        frames.write_video(folder / "new/x", toy.rows(2, "x", "swap"), crops, masks="none")
+    crops = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 7), np.uint8)]
+    with pytest.raises(cv2.error):  # at the second
+        frames.write_video(folder / "new/x", toy.rows(2, "x", "swap"), crops)
     assert not list((folder / "new").iterdir())
 
 
