@@ -86,8 +86,8 @@ def write_video(
             They are written one by one, and need not all be in memory.
         masks: Likewise (H, W) bool, or None where the forged region is unknown or the video real.
         files: In place of crops and masks that are written: per row an image and its mask, or None,
-            that others made. They get a second name in the folder, see :func:`_link`, and ``more``
-            has a :func:`crop_hash` of each as ``crop_hashes``.
+            that others made. They are copied, and ``more`` has a :func:`crop_hash` of each as
+            ``crop_hashes``.
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
     refuse_foreign_files(folder)
@@ -103,31 +103,21 @@ def write_video(
             hashes = [[sha256(file) if file else "" for file in pair] for pair in files]
             content["crops_hash"] = digest(hashes, 64)
             rows = [
-                {
-                    **row,
-                    "path": _link(image, temporary / CROP_FILE.format(number)),
-                    "mask": _link(mask, temporary / MASK_FILE.format(number)),
-                }
-                for number, (row, (image, mask)) in enumerate(zip(rows, files))
+                {**row, **_copy(pair, temporary, number)}
+                for number, (row, pair) in enumerate(zip(rows, files))
             ]
         content["rows"] = rows
         write_json(temporary / "video.json", content)
 
 
-def _link(source: Path | None, place: Path) -> str:
-    """Give a file a second name, ``place`` with its own suffix; returns it, or "" without a file.
-
-    No byte is copied where the file system has hard links: such a file is there until both of its
-    names are removed.
-    """
-    if source is None:
-        return ""
-    place = place.with_suffix(source.suffix)
-    try:
-        os.link(source.resolve(), place)  # resolved: a second name of a link may lead nowhere
-    except OSError:
-        shutil.copy(source, place)
-    return place.name
+def _copy(pair: tuple[Path, Path | None], folder: Path, number: int) -> dict[str, str]:
+    """Copy an image and its mask; returns the columns ``path`` and ``mask`` of their frame."""
+    columns = {"path": "", "mask": ""}
+    for column, name, source in zip(columns, (CROP_FILE, MASK_FILE), pair):
+        if source:
+            place = folder / Path(name.format(number)).with_suffix(source.suffix)
+            columns[column] = shutil.copyfile(source, place).name
+    return columns
 
 
 def refuse_foreign_files(folder: Path) -> None:

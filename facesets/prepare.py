@@ -226,8 +226,7 @@ def faces_in(
     Also returns how many frames are wanted.
     """
     if video.frames:  # pairs (image, mask or original) of files: only the wanted ones are read
-        numbers = frame_numbers([image.name for image, _ in video.frames])
-        numbered = sorted(zip(numbers, video.frames))
+        numbered = numbered_frames(video)
         wanted = wanted_frames(len(numbered), settings)
         frames = []
         for place in wanted:
@@ -580,7 +579,7 @@ def row_of(face: Face, video: Video) -> dict:
 
 
 def delivered_crops(video: Video) -> dict:
-    """The frames of a video whose faces others have cut out, in the order of their numbers.
+    """The frames of a video that are faces as others have cut them: each is the whole picture.
 
     An image that cannot be used, or whose mask cannot, counts as a frame without a face.
 
@@ -588,42 +587,32 @@ def delivered_crops(video: Video) -> dict:
     :func:`facesets.frames.write_video` takes them; and ``reason``, why the last of the unusable
     images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
-    frames = sorted(video.frames, key=lambda pair: pair[0])
-    numbers = frame_numbers([image.name for image, _ in frames])
-    rows, files, hashes = [], [], []
+    content = {"rows": [], "files": [], "crop_hashes": []}
     reason = None
-    for place in np.argsort(numbers):
-        image, mask = frames[place]
+    for number, (image, mask) in numbered_frames(video):
         try:
             with explained_by(f"images that cannot be used, such as {image.name}"):
-                pixels = as_in_training(image)
-                if min(pixels.shape[:2]) < MIN_SIZE:
+                if min(read_image(image).shape[:2]) < MIN_SIZE:
                     raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
                 if mask:  # a damaged one is found now, and not in the middle of a training
                     with explained_by("its mask"):
-                        as_in_training(mask)
+                        read_image(mask)
         except Unusable as error:
             reason = str(error)
             continue
-        rows.append({"frame": numbers[place]})
-        files.append((image, mask))
-        hashes.append(crop_hash(pixels))
-    if not rows:
+        content["rows"].append({"frame": number})
+        content["files"].append((image, mask))
+        # As training reads it: decoders of JPEG differ by a level or two.
+        content["crop_hashes"].append(crop_hash(read_crop(str(image))))
+    if not content["rows"]:
         raise Unusable(reason)
-    content = {"rows": rows, "files": files, "crop_hashes": hashes}
-    return {**content, "frames": len(frames), "reason": reason}
+    return {**content, "frames": len(video.frames), "reason": reason}
 
 
-def as_in_training(image: Path) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB as training reads it; raises :class:`Unusable` where it cannot.
-
-    Also for what :func:`read_image` refuses, as OpenCV would read it otherwise than it is shown.
-    """
-    read_image(image)
-    try:
-        return read_crop(str(image))
-    except DfnbError:
-        raise Unusable("training cannot read it; save it as PNG") from None
+def numbered_frames(video: Video) -> list[tuple[int, tuple[Path, Path | None]]]:
+    """The images of a video's frames, each with its mask or original, by their numbers."""
+    frames = sorted(video.frames, key=lambda pair: pair[0])
+    return sorted(zip(frame_numbers([image.name for image, _ in frames]), frames))
 
 
 def make_crops(video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO) -> dict:

@@ -195,12 +195,12 @@ def test_each_layout_is_read_and_prepared(root, name):
         assert 0.02 < read_mask(row.mask, shape).mean() < 0.9
 
 
-def test_crops_of_others_become_frames_that_need_no_further_disk(tmp_path, root, home):
+def test_crops_of_others_become_frames_as_they_are(tmp_path, root, home):
     trees.wilddeepfake(root)
     record, table = prepared(published.scan("wilddeepfake", root)[0])
-    files = [path.resolve(strict=True) for path in home.rglob("*.png")]
-    assert len(files) == len(table) == 12 and {path.stat().st_nlink for path in files} == {2}
-    assert all(path.is_relative_to(home.resolve()) for path in files)
+    files = [path.read_bytes() for path in home.rglob("*.png")]
+    assert sorted(files) == sorted(path.read_bytes() for path in root.rglob("*.png"))
+    assert len(files) == len(table) == 12
     assert table["frame"].tolist()[:3] == [9, 10, 11]  # not in the order of names: 10 before 9
     assert np.isnan(landmarks_array(table)).all()
     assert measuring.describe("set").crop == "crops as delivered"
@@ -209,8 +209,8 @@ def test_crops_of_others_become_frames_that_need_no_further_disk(tmp_path, root,
     assert again["fingerprint"] == record["fingerprint"]
     source = moved / "fake_test/0/fake/104/10.png"
     row = table[(table["method"] == "WildDeepfake") & (table["frame"] == 10)].iloc[0]
-    assert read_crop(row["path"]).any() and Path(row["path"]).samefile(source)
     source.write_bytes(b"")
+    assert read_crop(row["path"]).any()  # the frame is a copy
     trees.image(moved / "real_test/0/real/104/9.png", np.zeros((1, 200, 3), np.uint8))
     record, table = prepared(published.scan("wilddeepfake", moved)[0])
     assert len(table) == 10 and record["faces"]["test/WildDeepfake"]["without_face"] == 1
