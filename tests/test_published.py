@@ -557,18 +557,3 @@ def test_paths_of_deepfakebench_may_be_those_of_another_machine(tmp_path, root, 
     sentence = r"lists no frame below .*; name the folder .*3 frames are below real, and not .*Face"
     with pytest.raises(DfnbError, match=sentence):
         listed(file, root / "real")
-
-
-def test_bytes_per_frame_are_those_of_a_file_beside_the_name_of_its_original(root, monkeypatch):
-    grey = [np.full((64, 64, 3), 99, np.uint8)] * 4
-    paths = [write(root / f"{name}.mp4", grey) for name in ("real", "fake")]
-    paths[1].write_bytes(paths[1].read_bytes() + bytes(4000))
-    real = Video("real", paths[0], label=0, method="real", split="test", cluster="7")
-    fake = replace(real, name="fake", path=paths[1], label=1, method="swap", original=paths[0])
-    other = replace(real, name="other", split="train")
-    monkeypatch.setattr(published, "scan", lambda name, root: ([real, fake, other], []))
-    table = published.bytes_per_frame(["a"], root)
-    size = paths[0].stat().st_size / 4
-    assert table["video"].tolist() == ["real", "fake"] and {*table["cluster"]} == {"7"}
-    assert table["bytes"].tolist() == [size, paths[1].stat().st_size / 4]
-    assert table["original"].tolist() == ["", "real"]
