@@ -815,26 +815,29 @@ def check_classes(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names, of videos or methods, that one dataset cannot have."""
-    videos_of_name = defaultdict(list)
-    for video in videos:
-        videos_of_name[PurePosixPath(video.name)].append(video)
+    names = {PurePosixPath(video.name): video for video in videos}
     for video in videos:
         if video.name != printable(video.name):
             raise DfnbError(f"{printable(video.name)} is a name that is not UTF-8; rename the file")
-        # Tables must be able to show it.
+        # Tables must be able to show it, and would count a fake called real among the real.
         check_name(video.method, f"{video.path}, its method", TITLE)
+        if video.label and video.method.lower() == "real":
+            raise DfnbError(
+                f"{video.name} is a fake of the method {video.method!r}; give this method, or its "
+                "folder in fake/, another name"
+            )
         if not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: a part of the name is empty, hidden or "
                 "too long; rename it"
             )
         path = PurePosixPath(video.name)
-        here = chain(*(videos_of_name.get(place, ()) for place in (path, *path.parents)))
-        if others := [other for other in here if other is not video]:
-            raise DfnbError(
-                f"{video.path} and {others[0].path} cannot both be used: both would be, or be in, "
-                f"{others[0].name!r} (names have no suffixes); rename one"
-            )
+        for other in filter(None, map(names.get, (path, *path.parents))):
+            if other is not video:
+                raise DfnbError(
+                    f"{video.path} and {other.path} cannot both be used: both would be, or be in, "
+                    f"{other.name!r} (names have no suffixes); rename one"
+                )
 
 
 def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> None:

@@ -372,10 +372,9 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(root, home, monkeyp
 def test_a_fake_is_never_called_real(root):
     trees.image(root / "fake/real/a.png", trees.faces(0)[0][0])
     sentence = r"fake/real/a is a fake of the method 'real'; give .* another name"
-    with pytest.raises(DfnbError, match=sentence):
-        published.scan("face-crops", root)
-    with pytest.raises(DfnbError, match=sentence):
-        read_folder(root)
+    for videos in (published.scan("face-crops", root)[0], read_folder(root)):
+        with pytest.raises(DfnbError, match=sentence):
+            prepared(videos)
 
 
 # ---------------------------------------------------------------- masks
