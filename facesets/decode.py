@@ -4,6 +4,7 @@ Pillow decodes pictures, and FFmpeg (PyAV) clips. What is not plain is refused, 
 :mod:`facesets.pictures`.
 """
 
+import os
 import re
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
@@ -107,7 +108,25 @@ def guess_length(file: Path) -> int:
 def read_image(file: Path) -> np.ndarray:
     """Read an image (H, W, 3) uint8 RGB, turned as its EXIF data say; raises as :func:`decode`."""
     with explained_as_unusable(), Image.open(file, formats=IMAGE_FORMATS) as image:
-        return plain_rgb(image)
+        if image.format == "PNG":
+            check_plain("a picture", _colours_of_png(file))
+        return plain_rgb(image, SAVE)
+
+
+def _colours_of_png(file: Path) -> dict[str, str]:
+    """The primaries and the curve of a PNG's chunk cICP, which Pillow does not read; or nothing.
+
+    FFmpeg writes it into the frames of an HDR clip, of which 8 bits may be left.
+    """
+    with file.open("rb") as stream:
+        stream.seek(8)  # the signature
+        while len(header := stream.read(8)) == 8 and header[4:] != b"IDAT":
+            content = stream.read(int.from_bytes(header[:4]))
+            if header[4:] == b"cICP":
+                primaries, curve = ColorPrimaries(content[0]), ColorTrc(content[1])
+                return {"primaries": primaries.name, "transfer curve": curve.name}
+            stream.seek(4, os.SEEK_CUR)  # its checksum
+    return {}
 
 
 # ---------------------------------------------------------------- clips

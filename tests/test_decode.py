@@ -305,6 +305,30 @@ def test_a_picture_in_another_colour_profile_than_srgb_is_unusable(tmp_path):
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "problem"),
+    [
+        ("cHRM", (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000), None),
+        ("cHRM", (31270, 32900, 63000, 34000, 31000, 59500, 15500, 7000), None),  # of NTSC
+        ("cHRM", (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000), "primaries is .*0.68"),
+        ("cICP", (1, 13, 0, 1), None),
+        ("cICP", (9, 16, 0, 1), "primaries is BT2020"),
+        ("cICP", (12, 13, 0, 1), "primaries is SMPTE432"),
+        ("cICP", (1, 18, 0, 1), "transfer curve is ARIB_STD_B67"),
+    ],
+)
+def test_a_png_in_a_wide_gamut_or_hdr_is_unusable(tmp_path, kind, values, problem):
+    width = 4 if kind == "cHRM" else 1
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(kind.encode(), b"".join(value.to_bytes(width, "big") for value in values))
+    Image.fromarray(corners()).save(tmp_path / "a.png", pnginfo=chunks)
+    if problem is None:
+        assert_alike(read_image(tmp_path / "a.png"), corners())
+        return
+    with pytest.raises(Unusable, match=f"{problem}.*; save it as PNG"):
+        read_image(tmp_path / "a.png")
+
+
 def test_what_is_in_memory_passes_the_same_door():
     image = Image.fromarray(corners())
     for plain in (image, image.convert("RGBA"), corners()):
@@ -319,7 +343,7 @@ def test_what_is_in_memory_passes_the_same_door():
         r"last axis is \(4,\)": np.asarray(image.convert("RGBA")),
     }
     for sentence, other in others.items():
-        with pytest.raises(Unusable, match=sentence):
+        with pytest.raises(Unusable, match=f"{sentence}; give a PIL image, or an arr"):
             plain_rgb(other)
 
 
