@@ -7,12 +7,10 @@ folder of its own with an image file per crop, ``000.png`` and so on, and per ma
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -165,10 +163,9 @@ def remove_video(folder: Path) -> None:
 def refuse_foreign_dataset(folder: Path) -> None:
     """Raise :class:`DfnbError` where dfnb would overwrite what others made in a dataset's folder.
 
-    Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`, or a record that names the
-    table of frames: earlier versions made no mark.
+    Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`.
     """
-    if (folder / OWN_MARK).exists() or _names_frames(folder / "record.json"):
+    if (folder / OWN_MARK).exists():
         return
     for name in OWN_FILES:
         if os.path.lexists(folder / name):
@@ -176,14 +173,6 @@ def refuse_foreign_dataset(folder: Path) -> None:
                 f"{folder / name} was not made by dfnb, which would overwrite it; move it away, or "
                 "give the new dataset another name"
             )
-
-
-def _names_frames(record: Path) -> bool:
-    """Whether a file is the record of a dataset."""
-    with suppress(OSError, ValueError):
-        content = json.loads(record.read_bytes())
-        return isinstance(content, dict) and "frames.parquet" in content.get("outputs", ())
-    return False
 
 
 def refuse_overlap(folder: Path, sources: Iterable[Path], videos: Iterable[str] = ()) -> None:
