@@ -166,25 +166,31 @@ def kept(image: np.ndarray, scratch: BinaryIO) -> Callable[[], np.ndarray]:
     return read
 
 
+class Tools(NamedTuple):
+    """What faces are cut out of a video with."""
+
+    settings: Settings
+    detector: YuNet
+    scratch: BinaryIO  # an open file for their pixels, see kept
+
+
 # ---------------------------------------------------------------- one video
 
 
-def cut_faces(
-    video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO
-) -> tuple[list[Face], int]:
+def cut_faces(video: Video, tools: Tools) -> tuple[list[Face], int]:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     In a fake it is the face that the forged region covers most; where this region is unknown, and
     in a real video, it is that :func:`of_one_person`. Frames without this face are left out.
 
-    Also returns the number of wanted frames, with a face or without. The pixels are in the file
-    ``scratch``, as long as it is open. Raises :class:`NoFace` where no face can be cut out,
+    Also returns the number of wanted frames, with a face or without. The pixels can be read as long
+    as the file ``tools.scratch`` is open. Raises :class:`NoFace` where no face can be cut out,
     :class:`Unusable` where a fake does not agree with its original frame by frame, and as
     :func:`frame_pairs` does.
     """
-    faces, n_wanted = faces_in(video, settings, detector, scratch)
+    faces, n_wanted = faces_in(video, tools)
     if not faces:
-        reason = f"no face of {settings.min_face} pixels or more in {n_wanted} frames"
+        reason = f"no face of {tools.settings.min_face} pixels or more in {n_wanted} frames"
         raise NoFace(reason, n_wanted)
     beside = np.mean([face.beside for face in faces])
     # As where the two have other frame rates. A single picture may be edited beside the face.
@@ -218,56 +224,41 @@ def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
     return forged
 
 
-def faces_in(
-    video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO
-) -> tuple[list[Face], int]:
+def faces_in(video: Video, tools: Tools) -> tuple[list[Face], int]:
     """One face, see :func:`of_one_person`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
     """
-    if video.frames:  # pairs (image, mask or original) of files: only the wanted ones are read
-        numbered = numbered_frames(video)
-        wanted = wanted_frames(len(numbered), settings)
-        frames = []
-        for place in wanted:
-            number, (image, region) = numbered[place]
-            pair = read_pair(image, region)
-            frames.append(faces_in_frame(video, number, *pair, settings, detector, scratch))
-        return of_one_person(frames, settings.scale), len(wanted)
     # The shorter file counts: the video, or that of its mask or original. Its true length is known
     # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
     # is decoded again.
-    guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
-    wanted = wanted_frames(guess, settings)
-    frames, length = decoded_faces(video, wanted, settings, detector, scratch)
+    files = filter(None, (video.path, video.region_file))
+    guess = len(video.frames) or min(map(guess_length, files))
+    wanted = wanted_frames(guess, tools.settings)
+    frames, length = faces_in_frames(video, wanted, tools)
     if length != guess:
-        wanted = wanted_frames(length, settings)
-        scratch.truncate(0)
-        frames, _ = decoded_faces(video, wanted, settings, detector, scratch)
-    return of_one_person(frames, settings.scale), len(wanted)
+        wanted = wanted_frames(length, tools.settings)
+        tools.scratch.truncate(0)
+        frames, _ = faces_in_frames(video, wanted, tools)
+    return of_one_person(frames, tools.settings.scale), len(wanted)
 
 
-def decoded_faces(
-    video: Video,
-    wanted: Sequence[int],
-    settings: Settings,
-    detector: YuNet,
-    scratch: BinaryIO,
+def faces_in_frames(
+    video: Video, wanted: Collection[int], tools: Tools
 ) -> tuple[list[list[Face]], int]:
-    """The faces of each of the ``wanted`` frames of a video file, and how many frames it has.
+    """The faces of each of the ``wanted`` frames of a video, and how many frames it has.
 
-    ``wanted`` are numbers of frames. Frames beyond the end of its mask or original do not count.
+    ``wanted`` are places, from 0. Frames beyond the end of its mask or original do not count.
     """
-    wanted = set(wanted)
+    numbers = [number for number, _ in numbered_frames(video)] if video.frames else count()
+    crf = tools.settings.reencode
+    images = repeat(None) if crf is None else encoded_again(video.path, crf)
     frames = []
     length = 0
-    crf = settings.reencode
-    images = repeat(None) if crf is None else encoded_again(video.path, crf)
-    for number, (pair, image) in enumerate(zip(frame_pairs(video, wanted), images)):
-        length = number + 1
-        if number in wanted:
-            found = faces_in_frame(video, number, *pair, settings, detector, scratch, image)
-            frames.append(found)
+    for number, (source, other), image in zip(numbers, frame_pairs(video, {*wanted}), images):
+        length += 1
+        if source is not None:
+            frames.append(faces_in_frame(video, number, source, other, image, tools))
     return frames, length
 
 
@@ -276,10 +267,8 @@ def faces_in_frame(
     number: int,
     source: np.ndarray,
     other: np.ndarray | None,
-    settings: Settings,
-    detector: YuNet,
-    scratch: BinaryIO,
-    image: np.ndarray | None = None,
+    image: np.ndarray | None,
+    tools: Tools,
 ) -> list[Face]:
     """Cut the usable faces out of a frame, the largest first, and of them :data:`MOST_PEOPLE`.
 
@@ -296,7 +285,8 @@ def faces_in_frame(
     difference = None if other is None or video.mask else difference_of(source, other)
     image = source if image is None else image
     region = forged_region(video, other, difference)
-    detections = detect(image, settings.min_face, detector)
+    settings = tools.settings
+    detections = detect(image, settings.min_face, tools.detector)
     found = []
     for detection in detections:
         side = round(max(detection.width, detection.height) * settings.scale)
@@ -314,8 +304,8 @@ def faces_in_frame(
     found.sort(key=lambda pair: (pair[0].covered, pair[0].side), reverse=True)
     return [
         face._replace(
-            crop=kept(crop(image, face.box, settings.size), scratch),
-            mask=kept(mask, scratch) if video.region_file else None,
+            crop=kept(crop(image, face.box, settings.size), tools.scratch),
+            mask=kept(mask, tools.scratch) if video.region_file else None,
         )
         for face, mask in found[: MOST_PEOPLE if region is None else 1]
     ]
@@ -404,34 +394,35 @@ def followed(frames: Iterable[Sequence[Face]], scale: float) -> list[dict[int, F
     return people
 
 
-def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the image of a frame, and that of its mask or original, as :func:`frame_pairs` does."""
-    with explained_by(f"its frame {path.name}"):
-        image = read_image(path)
-    # Decoded as a video of one frame, so that an error names the mask or original.
-    return of_one_size(image, next(decode_region(region)) if region else None)
-
-
 def frame_pairs(
     video: Video, wanted: Container[int]
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
     """The frames of a video, each with that of its mask or original, to the end of the shorter.
 
-    Both are None where the number of the frame is not among the ``wanted``; the second of a pair is
+    Both are None where the place of the frame is not among the ``wanted``; the second of a pair is
     None where the video has neither. Raises :class:`Unusable` when a file cannot be decoded, and
     when wanted frames differ in size.
     """
-    others = decode_region(video.region_file, wanted) if video.region_file else repeat(None)
-    return map(of_one_size, decode(video.path, wanted), others)
+    if video.frames:
+        pairs = (
+            read_pair(*files) if place in wanted else (None, None)
+            for place, (_, files) in enumerate(numbered_frames(video))
+        )
+    else:
+        others = decode_region(video.region_file, wanted) if video.region_file else repeat(None)
+        pairs = zip(decode(video.path, wanted), others)
+    for image, other in pairs:
+        if image is not None and other is not None and image.shape != other.shape:
+            raise Unusable("the pictures of its mask or original have another size")
+        yield image, other
 
 
-def of_one_size(
-    image: np.ndarray | None, other: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """A frame, and that of its mask or original; raises :class:`Unusable` where sizes differ."""
-    if image is not None and other is not None and image.shape != other.shape:
-        raise Unusable("the pictures of its mask or original have another size")
-    return image, other
+def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image of a frame, and that of its mask or original; raises as :func:`frame_pairs`."""
+    with explained_by(f"its frame {path.name}"):
+        image = read_image(path)
+    # Decoded as a video of one frame, so that an error names the mask or original.
+    return image, next(decode_region(region)) if region else None
 
 
 def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
@@ -547,7 +538,7 @@ def hull_of_difference(
     return region
 
 
-def cut_crops(video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO) -> dict:
+def cut_crops(video: Video, tools: Tools) -> dict:
     """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`facesets.frames.write_video` takes them,
@@ -555,7 +546,7 @@ def cut_crops(video: Video, settings: Settings, detector: YuNet, scratch: Binary
     ``several_faces``. The rows still lack what is the same for the whole video, which
     :func:`prepare_video` adds.
     """
-    faces, n_wanted = cut_faces(video, settings, detector, scratch)
+    faces, n_wanted = cut_faces(video, tools)
     return {
         "rows": [row_of(face, video) for face in faces],
         "crops": (face.crop() for face in faces),
@@ -615,7 +606,7 @@ def numbered_frames(video: Video) -> list[tuple[int, tuple[Path, Path | None]]]:
     return sorted(zip(frame_numbers([image.name for image, _ in frames]), frames))
 
 
-def make_crops(video: Video, settings: Settings, detector: YuNet, scratch: BinaryIO) -> dict:
+def make_crops(video: Video, tools: Tools) -> dict:
     """Cut or list the crops of a video, see :func:`cut_crops` and :func:`delivered_crops`.
 
     A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
@@ -624,7 +615,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet, scratch: Binar
     if video.crops:
         return delivered_crops(video)
     try:
-        return cut_crops(video, settings, detector, scratch)
+        return cut_crops(video, tools)
     except (Unusable, cv2.error) as error:
         if video.mask or not video.original:  # the video was not compared with an original
             raise
@@ -632,7 +623,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet, scratch: Binar
         # still contain it: when its file changes, the video is prepared again.
         without_originals = tuple((image, None) for image, _ in video.frames)
         video = replace(video, original=None, frames=without_originals)
-        content = cut_crops(video, settings, detector, scratch)
+        content = cut_crops(video, tools)
         cause = "no face differs from the original" if isinstance(error, NoFace) else error
         return {**content, "reason": f"without a mask: {cause}"}
 
@@ -662,7 +653,7 @@ def prepare_video(
     if content.get("inputs") != inputs:
         try:
             with explain_writing(video_folder), TemporaryFile(dir=folder) as scratch:
-                content = make_crops(video, settings, detector, scratch)
+                content = make_crops(video, Tools(settings, detector, scratch))
                 video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
                 for row in content["rows"]:
                     # One face per frame, so one track.
@@ -986,7 +977,7 @@ def prepare_picture(
     video = Video("picture", path, label=0, method="real")
     try:
         with TemporaryFile() as scratch:
-            found, _ = cut_faces(video, settings, YuNet(), scratch)
+            found, _ = cut_faces(video, Tools(settings, YuNet(), scratch))
             crops = {str(number): face.crop() for number, face in enumerate(found)}
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
