@@ -67,7 +67,7 @@ from facesets.frames import (
 )
 from facesets.pictures import Unusable
 from facesets.videos import Video, frame_numbers, printable, sentences
-from facesets.workers import start_worker
+from facesets.workers import in_parallel
 
 DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
 LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
@@ -737,7 +737,10 @@ def prepare(
         job = joblib.delayed(prepare_video)
         inputs = [inputs_digest(video, parameters) for video in chosen]
         jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
-        results = in_parallel(jobs, name, workers)
+        # Shown on a terminal only; ncols, because some terminals do not state their width.
+        looks = {"unit": "video", "disable": None, "ncols": 80}
+        bar = tqdm(in_parallel(jobs, workers, in_order=True), name, len(jobs), **looks)
+        results = pd.DataFrame(list(bar))  # a row per video
         results["crops"] = results["frames"] - results["without_face"]  # number per video
         quarantine = results[["video", "crops", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
@@ -751,19 +754,6 @@ def prepare(
             about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
         return write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
-
-
-def in_parallel(jobs: Sequence[tuple], name: str, workers: int | None) -> pd.DataFrame:
-    """The results of jobs of joblib, one per row, in their order; a terminal shows a bar ``name``.
-
-    ``workers`` processes do them; None: one per processor.
-    """
-    worker_setup = {"initializer": start_worker, "initargs": [os.getpid()]}
-    # -1: a process per processor. The generator gives results in the order of the jobs.
-    pool = joblib.Parallel(workers or -1, return_as="generator", **worker_setup)
-    # Shown on a terminal only; ncols, because some terminals do not state their width.
-    bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-    return pd.DataFrame(list(bar))
 
 
 def originals_of(videos: Sequence[Video]) -> dict[str, str]:
