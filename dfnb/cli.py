@@ -202,7 +202,6 @@ def data() -> None:
 @commands.command()
 def fetch(
     name: Annotated[str, typer.Argument(help="A dataset of `dfnb data`.")],
-    part: Annotated[str | None, typer.Option(help="Only this part, such as small.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Accept the terms, in a script.")] = False,
 ) -> None:
     """Download a published dataset that needs no form.
@@ -217,15 +216,14 @@ def fetch(
     dataset = published.load_manifest(name)
     if not dataset.fetch:
         raise DfnbError(f"{name} cannot be downloaded by a command; access: {dataset.access}")
-    source = fetch.source_of(dataset.fetch, part, name)
-    size = files.size_in_words(source.bytes)
+    size = files.size_in_words(dataset.fetch.bytes)
     typer.echo(f"{name}: {size}\naccess: {dataset.access}\nterms: {dataset.terms}")
     accepted = fetch.download_folder(name) / ".accepted"  # the terms that were accepted
     if not accepted.exists() or accepted.read_text(encoding="utf-8") != dataset.terms:
         if not yes:
             _ask(f"Do you accept these terms, and download {size}?", name)
         files.write_bytes(accepted, dataset.terms.encode())
-    typer.echo(f"{fetch.fetch_dataset(name, source, part)} is complete; next: dfnb prepare {name}")
+    typer.echo(f"{fetch.fetch_dataset(name, dataset.fetch)} is complete; next: dfnb prepare {name}")
 
 
 def _ask(question: str, name: str) -> None:

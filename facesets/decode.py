@@ -4,14 +4,13 @@ Pillow decodes pictures, and FFmpeg (PyAV) clips. What is not plain is refused, 
 :mod:`facesets.pictures`.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import av
-import cv2
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from PIL import Image
@@ -45,20 +44,6 @@ OPEN_OPTIONS = {
 }
 
 
-class Picture(NamedTuple):
-    """A frame as a viewer shows it. Its pixels are made on demand: that takes as long as decoding.
-
-    ``rgb`` raises :class:`Unusable` where the frame is transparent.
-    """
-
-    shape: tuple[int, ...]  # (H, W, 3)
-    rgb: Callable[[], np.ndarray]  # (H, W, 3) uint8
-
-    def mask(self) -> np.ndarray:
-        """The frame as a mask: grey levels (H, W) uint8, white where forged."""
-        return cv2.cvtColor(self.rgb(), cv2.COLOR_RGB2GRAY)
-
-
 @contextmanager
 def explained_as_unusable() -> Iterator[None]:
     """Turn what FFmpeg and Pillow raise about a file into :class:`Unusable`."""
@@ -81,18 +66,24 @@ def explained_as_unusable() -> Iterator[None]:
 # ---------------------------------------------------------------- files
 
 
-def decode(file: Path) -> Iterator[Picture]:
-    """Yield the frames of a clip; an image is a clip of one frame.
+def decode(file: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
+    """Yield the frames (H, W, 3) uint8 RGB of a clip; an image is a clip of one frame.
 
-    Raises :class:`Unusable` where the file is damaged or cut off, has no frame, or is not on the
-    list of what is read. MPEG, WebM and GIF do not state their number of frames: if they are cut
-    off between two frames, this goes unnoticed.
+    In place of a frame whose number is not among the ``wanted``, None is yielded: to make its
+    pixels takes as long as to decode it. Without ``wanted``, all are.
+
+    Raises :class:`Unusable` where the file is damaged or cut off, has no frame, is transparent, or
+    is not on the list of what is read. MPEG, WebM and GIF do not state their number of frames: if
+    they are cut off between two frames, this goes unnoticed.
     """
     if IMAGE.fullmatch(file.name):
-        yield read_picture(file)
+        yield read_image(file)
     elif CLIP.fullmatch(file.name):
         with explained_as_unusable():
-            yield from _frames_of_clip(file)
+            for number, frame in enumerate(_frames_of_clip(file)):
+                turns = _quarter_turns(frame)
+                is_wanted = wanted is None or number in wanted
+                yield _rgb_of_frame(frame, turns) if is_wanted else None
     else:
         raise Unusable(f"a file {file.suffix}; {SAVE}")
 
@@ -114,16 +105,28 @@ def guess_length(file: Path) -> int:
     return packets
 
 
-def read_picture(file: Path) -> Picture:
-    """The picture of an image file, turned as its EXIF data say; raises as :func:`decode`."""
-    with explained_as_unusable(), Image.open(file, formats=IMAGE_FORMATS) as image:
-        rgb = plain_rgb(image)
-    return Picture(rgb.shape, lambda: rgb)
-
-
 def read_image(file: Path) -> np.ndarray:
-    """Read an image (H, W, 3) uint8 RGB; raises :class:`Unusable` as :func:`decode`."""
-    return read_picture(file).rgb()
+    """Read an image (H, W, 3) uint8 RGB, turned as its EXIF data say; raises as :func:`decode`."""
+    with explained_as_unusable(), Image.open(file, formats=IMAGE_FORMATS) as image:
+        if image.format == "PNG":
+            check_plain("a picture", _colours_of_png(file))
+        return plain_rgb(image, SAVE)
+
+
+def _colours_of_png(file: Path) -> dict[str, str]:
+    """The primaries and the curve of a PNG's chunk cICP, which Pillow does not read; or nothing.
+
+    FFmpeg writes it into the frames of an HDR clip, of which 8 bits may be left.
+    """
+    with file.open("rb") as stream:
+        stream.seek(8)  # the signature
+        while len(header := stream.read(8)) == 8 and header[4:] != b"IDAT":
+            content = stream.read(int.from_bytes(header[:4]))
+            if header[4:] == b"cICP":
+                primaries, curve = ColorPrimaries(content[0]), ColorTrc(content[1])
+                return {"primaries": primaries.name, "transfer curve": curve.name}
+            stream.seek(4, os.SEEK_CUR)  # its checksum
+    return {}
 
 
 # ---------------------------------------------------------------- clips
@@ -143,8 +146,8 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _frames_of_clip(file: Path) -> Iterator[Picture]:
-    """The frames of :func:`decode` of a file that FFmpeg decodes; also raises what FFmpeg does."""
+def _frames_of_clip(file: Path) -> Iterator[av.VideoFrame]:
+    """The frames of a file that FFmpeg decodes; raises :class:`Unusable`, and what FFmpeg does."""
     with open_video(file) as container:
         stream = _video_stream(container)
         stream.codec_context.thread_type = "NONE"  # several videos are decoded in parallel instead
@@ -164,14 +167,17 @@ def _frames_of_clip(file: Path) -> Iterator[Picture]:
             for frame in packet.decode():
                 if frame.is_corrupt or packet.is_corrupt:
                     raise Unusable("truncated or damaged")
-                yield _picture_of_frame(frame)
+                yield frame
         # stream.frames is 0 where the file does not state them.
         if max(packets, place) < stream.frames or frame is None:
             raise Unusable("truncated or damaged")
 
 
-def _picture_of_frame(frame: av.VideoFrame) -> Picture:
-    """A frame of a clip, turned as its metadata say; raises :class:`Unusable` where not plain."""
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """How often numpy.rot90 turns a frame to show it as its metadata say.
+
+    Raises :class:`Unusable` where it is not plain.
+    """
     matrix = np.eye(3)
     if "DISPLAYMATRIX" in frame.side_data:
         matrix = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32).reshape(3, 3) / 2**16
@@ -183,15 +189,13 @@ def _picture_of_frame(frame: av.VideoFrame) -> Picture:
         "scan": "interlaced" if frame.interlaced_frame else "progressive",
     }
     check_plain("a clip", attributes)
-    turns = QUARTER_TURNS[orientation]
+    return QUARTER_TURNS[orientation]
+
+
+def _rgb_of_frame(frame: av.VideoFrame, turns: int) -> np.ndarray:
+    """The pixels (H, W, 3) uint8 of a frame, turned; raises :class:`Unusable` for transparency."""
     has_alpha = any(component.is_alpha for component in frame.format.components)
-
-    def rgb() -> np.ndarray:
-        with explained_as_unusable():
-            # One thread: `dfnb prepare` has a process per processor.
-            pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1)
-            pixels = opaque(pixels) if has_alpha else pixels
-            return np.ascontiguousarray(np.rot90(pixels, turns))
-
-    sides = (frame.height, frame.width) if turns % 2 == 0 else (frame.width, frame.height)
-    return Picture((*sides, 3), rgb)
+    # One thread: `dfnb prepare` has a process per processor.
+    pixels = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", threads=1)
+    pixels = opaque(pixels) if has_alpha else pixels
+    return np.ascontiguousarray(np.rot90(pixels, turns))

@@ -22,7 +22,6 @@ A maker is a package that knows nothing of dfnb. It offers:
 :mod:`drawnfaces` is one. Another is a package and a line in :data:`MAKERS`.
 """
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -46,7 +45,7 @@ from facesets.frames import (
     write_video,
 )
 from facesets.records import Clock, read_record
-from facesets.workers import start_worker
+from facesets.workers import in_parallel
 
 MAKERS: dict[str, ModuleType] = {"drawnfaces": drawnfaces}
 EXCERPT = 10  # people, so that each column of a picture shows another one
@@ -285,13 +284,8 @@ def _write(folder: Path, video: Any) -> None:
 
 def _filmed(takes: list, dataset: str, workers: int | None) -> Iterator[Any]:
     """The videos of films, in the order in which the workers finish these."""
-    parallel = joblib.Parallel(
-        n_jobs=workers or -1,  # -1: one per core
-        return_as="generator_unordered",
-        initializer=start_worker,  # else a killed build would leave its workers running
-        initargs=[os.getpid()],
-    )
-    films = parallel(joblib.delayed(_drawn_videos)(take) for take in takes)
+    jobs = (joblib.delayed(_drawn_videos)(take) for take in takes)
+    films = in_parallel(jobs, workers, in_order=False)
     pause = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log keeps each form of the bar
     looks = {"desc": dataset, "total": len(takes), "unit": " films", "ncols": 80}
     # Its first form comes at once: by it a reader knows what the next minutes are for.

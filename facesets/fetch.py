@@ -17,10 +17,10 @@ from zipfile import ZipFile
 from pydantic import Field, StringConstraints
 from tqdm import tqdm
 
-from facesets.checks import Closed, DfnbError, Name
+from facesets.checks import Closed, DfnbError
 from facesets.files import INSIDE, download, explain_writing, home, locked, read_list, verified
 
-UNFINISHED = ".unfinished"  # of a part: .unfinished-PART
+UNFINISHED = ".unfinished"
 Inside = Annotated[str, StringConstraints(pattern=f"^{INSIDE}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")]
 
@@ -50,8 +50,8 @@ class Hub(Closed):
     files: tuple[str, ...]  # patterns of paths, in which * also matches a slash
 
 
-class Source(Closed):
-    """Where the files of a download, or of a part of one, are; usually one of the three."""
+class Fetch(Closed):
+    """Where the files of a download are; usually one of the three."""
 
     bytes: int = Field(gt=0)  # of all files together, about
     files: tuple[File, ...] = ()
@@ -59,40 +59,20 @@ class Source(Closed):
     hub: Hub | None = None
 
 
-class Fetch(Source):
-    """The whole download, and its parts by name."""
-
-    parts: dict[Name, Source] = Field({})
-
-
 def download_folder(name: str) -> Path:
     """``downloads/<name>`` in the home, where the files of a published dataset are, or will be."""
     return home() / "downloads" / name
 
 
-def source_of(fetch: Fetch, part: str | None, name: str) -> Source:
-    """The whole download or, where ``part`` is given, this part of it; ``name`` is the dataset's.
-
-    Raises :class:`DfnbError` for an unknown part.
-    """
-    if part is None:
-        return fetch
-    if part not in fetch.parts:
-        known = ", ".join(fetch.parts) or "none"
-        raise DfnbError(f"{name} has no part {part!r}; its parts: {known}")
-    return fetch.parts[part]
-
-
-def fetch_dataset(name: str, source: Source, part: str | None = None) -> Path:
+def fetch_dataset(name: str, source: Fetch) -> Path:
     """Download the files of a dataset into :func:`download_folder`, and unpack them; returns it.
 
-    ``source`` is that of ``part``, see :func:`source_of`. What is there already is kept, and not
-    overwritten. Raises :class:`DfnbError` where a file cannot be downloaded, or another one is in
-    its place, where the disk has no room, while another process downloads the same, and at the end
-    where another part, or the whole, has begun before and is not complete.
+    What is there already is kept, and not overwritten. Raises :class:`DfnbError` where a file
+    cannot be downloaded, or another one is in its place, where the disk has no room, and while
+    another process downloads the same.
     """
     folder = download_folder(name)
-    unfinished = folder / (f"{UNFINISHED}-{part}" if part else UNFINISHED)
+    unfinished = folder / UNFINISHED
     with locked(folder):
         there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if shutil.disk_usage(folder).free + there < source.bytes:
@@ -103,23 +83,21 @@ def fetch_dataset(name: str, source: Source, part: str | None = None) -> Path:
             _fetch_from_hub(source.hub, folder)
         for file in tqdm(files, name, disable=None, ncols=80):  # None: a terminal alone shows it
             _fetch_file(file, folder, unfinished)
-        # The whole has the files of all parts.
-        for complete in [unfinished] if part else folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(complete)
-    refuse_unfinished(name)
+        shutil.rmtree(unfinished)
     return folder
 
 
 def refuse_unfinished(name: str) -> None:
-    """Raise :class:`DfnbError` where a dataset, or a part of it, was begun, but not completed."""
+    """Raise :class:`DfnbError` where the download of a dataset was begun, but not completed."""
     folder = download_folder(name)
-    for path in sorted(folder.glob(f"{UNFINISHED}*")):
-        part = path.name.removeprefix(UNFINISHED).replace("-", " --part ", 1)
-        goes_on = f"`dfnb fetch {name}{part}` goes on with the download"
-        raise DfnbError(f"{folder} is not complete; {goes_on}, --root prepares what is there")
+    if (folder / UNFINISHED).exists():
+        raise DfnbError(
+            f"{folder} is not complete; `dfnb fetch {name}` goes on with the download, --root "
+            "prepares what is there"
+        )
 
 
-def _files_of(source: Source) -> list[File]:
+def _files_of(source: Fetch) -> list[File]:
     """The files of a download, but for those of a hub."""
     files = [*source.files]
     if source.list:

@@ -7,12 +7,10 @@ folder of its own with an image file per crop, ``000.png`` and so on, and per ma
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,8 +66,8 @@ REMEDY = "delete frames.parquet and prepare the dataset again"
 def write_video(
     folder: Path,
     rows: Rows,
-    crops: np.ndarray | None = None,
-    masks: np.ndarray | None = None,
+    crops: Iterable[np.ndarray] = (),
+    masks: Iterable[np.ndarray] | None = None,
     files: Sequence[tuple[Path, Path | None]] = (),
     **more: Any,
 ) -> None:
@@ -82,53 +80,42 @@ def write_video(
         folder: ``<dataset>/videos/<video>``.
         rows: One per frame: all of :data:`COLUMNS` but ``video``, ``original``, ``row``, ``path``,
             ``mask`` and ``crop_hash``. A ``mask`` of "" says that it is unknown in this frame.
-        crops: (n, H, W, 3) uint8 RGB; None where there are ``files``.
-        masks: (n, H, W) bool, or None where the forged region is unknown or the video is real.
+        crops: One (H, W, 3) uint8 RGB per row, all of one size; none where there are ``files``.
+            They are written one by one, and need not all be in memory.
+        masks: Likewise (H, W) bool, or None where the forged region is unknown or the video real.
         files: In place of crops and masks that are written: per row an image and its mask, or None,
-            that others made. They get a second name in the folder, see :func:`_link`, and ``more``
-            has a :func:`crop_hash` of each as ``crop_hashes``.
+            that others made. They are copied, and ``more`` has a :func:`crop_hash` of each as
+            ``crop_hashes``.
         more: Other values for ``video.json``, such as the number of wanted frames.
     """
     refuse_foreign_files(folder)
     content = dict(more)
     with atomic(folder) as temporary:  # a path that is renamed to ``folder`` at the end
         temporary.mkdir()
-        if crops is not None:
-            write_images(temporary, CROP_FILE, crops[..., ::-1])  # OpenCV's order is BGR
-            content["crops_hash"] = _array_hash(crops)
-            content["crop_hashes"] = [crop_hash(crop) for crop in crops]
+        if not files:
+            whole, each = _write_images(temporary, CROP_FILE, crops, len(rows))
+            content |= {"crops_hash": whole, "crop_hashes": each}
         if masks is not None:
-            write_images(temporary, MASK_FILE, masks * np.uint8(255))
-            content["masks_hash"] = _array_hash(np.packbits(masks, axis=-1))
+            content["masks_hash"], _ = _write_images(temporary, MASK_FILE, masks, len(rows))
         if files:
             hashes = [[sha256(file) if file else "" for file in pair] for pair in files]
             content["crops_hash"] = digest(hashes, 64)
             rows = [
-                {
-                    **row,
-                    "path": _link(image, temporary / CROP_FILE.format(number)),
-                    "mask": _link(mask, temporary / MASK_FILE.format(number)),
-                }
-                for number, (row, (image, mask)) in enumerate(zip(rows, files))
+                {**row, **_copy(pair, temporary, number)}
+                for number, (row, pair) in enumerate(zip(rows, files))
             ]
         content["rows"] = rows
         write_json(temporary / "video.json", content)
 
 
-def _link(source: Path | None, place: Path) -> str:
-    """Give a file a second name, ``place`` with its own suffix; returns it, or "" without a file.
-
-    No byte is copied where the file system has hard links: such a file is there until both of its
-    names are removed.
-    """
-    if source is None:
-        return ""
-    place = place.with_suffix(source.suffix)
-    try:
-        os.link(source.resolve(), place)  # resolved: a second name of a link may lead nowhere
-    except OSError:
-        shutil.copy(source, place)
-    return place.name
+def _copy(pair: tuple[Path, Path | None], folder: Path, number: int) -> dict[str, str]:
+    """Copy an image and its mask; returns the columns ``path`` and ``mask`` of their frame."""
+    columns = {"path": "", "mask": ""}
+    for column, name, source in zip(columns, (CROP_FILE, MASK_FILE), pair):
+        if source:
+            place = folder / Path(name.format(number)).with_suffix(source.suffix)
+            columns[column] = shutil.copyfile(source, place).name
+    return columns
 
 
 def refuse_foreign_files(folder: Path) -> None:
@@ -176,10 +163,9 @@ def remove_video(folder: Path) -> None:
 def refuse_foreign_dataset(folder: Path) -> None:
     """Raise :class:`DfnbError` where dfnb would overwrite what others made in a dataset's folder.
 
-    Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`, or a record that names the
-    table of frames: earlier versions made no mark.
+    Its :data:`OWN_FILES` are dfnb's where it has the :data:`OWN_MARK`.
     """
-    if (folder / OWN_MARK).exists() or _names_frames(folder / "record.json"):
+    if (folder / OWN_MARK).exists():
         return
     for name in OWN_FILES:
         if os.path.lexists(folder / name):
@@ -187,14 +173,6 @@ def refuse_foreign_dataset(folder: Path) -> None:
                 f"{folder / name} was not made by dfnb, which would overwrite it; move it away, or "
                 "give the new dataset another name"
             )
-
-
-def _names_frames(record: Path) -> bool:
-    """Whether a file is the record of a dataset."""
-    with suppress(OSError, ValueError):
-        content = json.loads(record.read_bytes())
-        return isinstance(content, dict) and "frames.parquet" in content.get("outputs", ())
-    return False
 
 
 def refuse_overlap(folder: Path, sources: Iterable[Path], videos: Iterable[str] = ()) -> None:
@@ -226,26 +204,38 @@ def refuse_overlap(folder: Path, sources: Iterable[Path], videos: Iterable[str] 
             )
 
 
-def write_images(folder: Path, name: str, images: np.ndarray) -> None:
-    """Write uint8 images, (n, H, W, 3) BGR or (n, H, W) grey, as PNG.
+def _write_images(
+    folder: Path, name: str, images: Iterable[np.ndarray], n: int
+) -> tuple[str, list[str]]:
+    """Write ``n`` crops (H, W, 3) uint8 RGB, or masks (H, W) bool, as PNG.
 
     ``name`` is a pattern such as :data:`CROP_FILE`; each image's number fills it. PNG is lossless.
-    JPEG would change what is measured.
+    JPEG would change what is measured. Returns a hash of all images, 32 hexadecimal digits, as of
+    one array (n, ...), and the :func:`crop_hash` of each; masks are hashed as bits.
     """
+    each = []
     for number, image in enumerate(images):
-        _, file = cv2.imencode(".png", image)
+        if image.ndim == 3:
+            stored, hashed = image[..., ::-1], image  # OpenCV's order is BGR
+        else:
+            stored, hashed = image * np.uint8(255), np.packbits(image, axis=-1)
+        _, file = cv2.imencode(".png", stored)
         # cv2.imwrite hides that a disk is full.
         (folder / name.format(number)).write_bytes(file)
+        if not each:
+            whole = _array_hash((n, *hashed.shape))
+        whole.update(hashed.tobytes())
+        each.append(crop_hash(hashed))
+    return whole.hexdigest(), each
 
 
-def _array_hash(array: np.ndarray) -> str:
-    """A hash of the shape and the bytes of an array, 32 hexadecimal digits.
+def _array_hash(shape: tuple[int, ...]) -> hashlib.blake2b:
+    """The beginning of the hash of an array of this shape, which its bytes go on.
 
     It is BLAKE2: on processors without instructions for sha256, sha256 would take a quarter of the
     time in which a dataset is prepared.
     """
-    content = str(array.shape).encode() + array.tobytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    return hashlib.blake2b(str(shape).encode(), digest_size=16)
 
 
 def crop_hash(crop: np.ndarray) -> str:
@@ -253,7 +243,9 @@ def crop_hash(crop: np.ndarray) -> str:
 
     Crops of different splits and datasets are compared by it, see :mod:`facesets.audit`.
     """
-    return _array_hash(crop)[:16]
+    whole = _array_hash(crop.shape)
+    whole.update(crop.tobytes())
+    return whole.hexdigest()[:16]
 
 
 def write_dataset(

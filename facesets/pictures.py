@@ -25,8 +25,8 @@ PLAIN = {
     "lowest alpha": {255},  # what is beneath transparency, or whether it is a mask, is not guessed
     "colour profile": {"", "sRGB"},
     "gamma": {None, 0.45455},
-    # Of frames of clips, in FFmpeg's names. Left out are the curves of HDR and linear light, and
-    # the wide gamuts, BT.2020 and P3.
+    # Of frames of clips and of PNGs, in FFmpeg's names. Left out are the curves of HDR and linear
+    # light, and the wide gamuts, BT.2020 and P3.
     "transfer curve": {
         "UNSPECIFIED",
         "BT709",
@@ -46,10 +46,18 @@ PLAIN = {
     "type": {"uint8"},
     "last axis": {(3,)},
 }
+# What to do with a file, and with what is in memory.
 SAVE = (
     "save it as PNG, JPEG, WebP or BMP of 8 bits, in sRGB, without transparency, or as an upright "
     "clip of whole frames with square pixels"
 )
+GIVE = (
+    "give a PIL image, or an array (H, W, 3) of uint8: RGB or grey of 8 bits, in sRGB, without "
+    "transparency"
+)
+# x and y of white, red, green and blue in sRGB. Those of PAL and NTSC are less than this apart.
+SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+APART = 0.02
 PALETTE = np.stack(np.meshgrid(*[range(0, 256, 51)] * 3), -1).reshape(1, -1, 3).astype(np.uint8)
 
 
@@ -58,50 +66,56 @@ class Unusable(DfnbError):
 
 
 def check_plain(what: str, attributes: dict[str, Any], remedy: str = SAVE) -> None:
-    """Raise :class:`Unusable` with the first attribute that :data:`PLAIN` does not allow."""
+    """Raise :class:`Unusable` with the first attribute that :data:`PLAIN` does not allow.
+
+    ``remedy`` is SAVE or GIVE.
+    """
     for name, value in attributes.items():
         if value not in PLAIN[name]:
             raise Unusable(f"{what} whose {name} is {value}; {remedy}")
 
 
-def plain_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
+def plain_rgb(image: Image.Image | np.ndarray, remedy: str = GIVE) -> np.ndarray:
     """A picture in memory as (H, W, 3) uint8 RGB, upright; raises :class:`Unusable`.
 
     It is a PIL image, also of a file that Pillow has opened, or such an array already.
     """
     if isinstance(image, Image.Image):
-        return _rgb_of_pil(image)
+        return _rgb_of_pil(image, remedy)
     attributes = {
         "type": str(getattr(image, "dtype", "not uint8")),
         "last axis": tuple(getattr(image, "shape", ()))[2:],
     }
-    remedy = "give a PIL image, or an array (H, W, 3) of uint8, RGB"
     check_plain(f"a {type(image).__name__}", attributes, remedy)
     return image
 
 
-def _rgb_of_pil(image: Image.Image) -> np.ndarray:
+def _rgb_of_pil(image: Image.Image, remedy: str) -> np.ndarray:
     """:func:`plain_rgb` of a PIL image, turned as its EXIF data say."""
     # An MPO is a JPEG; its further pictures are previews, depth or another eye.
     is_animated = image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    icc = image.info.get("icc_profile") or b""
+    white_and_primaries = image.info.get("chromaticity", SRGB)  # of a PNG's chunk cHRM
+    is_near = np.abs(np.subtract(white_and_primaries, SRGB)).max() < APART
     attributes = {
         "number of pictures": image.n_frames if is_animated else 1,
         # Of 16 bits Pillow would show the upper 8, also where a camera fills the lower 12.
         "number of bits": 16 if ";16" in f"{image.mode} {getattr(image, 'tile', '')}" else 8,
         "mode": image.mode,
-        "colour profile": _colour_profile(image.info.get("icc_profile") or b"", image.mode),
+        "colour profile": _colour_profile(icc, image.mode),
         "gamma": None if "srgb" in image.info else image.info.get("gamma"),
+        "primaries": "BT709" if is_near or icc or "srgb" in image.info else white_and_primaries,
     }
-    check_plain("a picture", attributes)
+    check_plain("a picture", attributes, remedy)
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:
-        return opaque(np.array(upright.convert("RGBA")))
+        return opaque(np.array(upright.convert("RGBA")), remedy)
     return np.array(upright.convert("RGB"))
 
 
-def opaque(pixels: np.ndarray) -> np.ndarray:
+def opaque(pixels: np.ndarray, remedy: str = SAVE) -> np.ndarray:
     """RGBA pixels (H, W, 4) uint8 as RGB (H, W, 3); raises :class:`Unusable` for others."""
-    check_plain("a picture", {"lowest alpha": int(pixels[..., 3].min())})
+    check_plain("a picture", {"lowest alpha": int(pixels[..., 3].min())}, remedy)
     return np.ascontiguousarray(pixels[..., :3])
 
 

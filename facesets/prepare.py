@@ -11,12 +11,21 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Container,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count, product, repeat
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import joblib
@@ -29,18 +38,17 @@ from drawnfaces import codecs
 from facesets.checks import TITLE, Closed, DfnbError, check_name
 from facesets.decode import (
     IMAGE,
-    Picture,
     decode,
     explained_as_unusable,
     guess_length,
     read_image,
-    read_picture,
 )
 from facesets.faces import Detection, YuNet, detect
 from facesets.files import (
     TEMPORARY,
     dataset_folder,
     digest,
+    explain_writing,
     locked,
     read_json,
     write_bytes,
@@ -59,7 +67,7 @@ from facesets.frames import (
 )
 from facesets.pictures import Unusable
 from facesets.videos import Video, frame_numbers, printable, sentences
-from facesets.workers import start_worker
+from facesets.workers import in_parallel
 
 DIFFERENCE_THRESHOLD = 25  # grey levels; a pixel is forged where it differs more from its original
 LEAST_DIFFERENCE = 6  # grey levels; the threshold of a hull is between this and the one above
@@ -104,19 +112,21 @@ class NoFace(Unusable):
 
 
 class Face(NamedTuple):
-    """One face, cut out of a frame of a video, with the crop's pixels."""
+    """One face, cut out of a frame of a video. Its pixels are in a file, see :func:`kept`."""
 
     frame: int  # the number of the frame in the source video
     is_alone: bool  # whether it is the only usable face in the frame
     box: list[int]  # the square that was cut out: left, top, right, bottom in the frame's pixels
     scale: float  # crop pixels per pixel of the frame
     landmarks: np.ndarray  # (5, 2) x and y in crop pixels, in the order of faces.Detection
-    crop: np.ndarray  # (size, size, 3) uint8 RGB
-    mask: np.ndarray  # (size, size) bool, True where forged; all False where that is unknown
     has_region: bool  # whether it is known which region of the frame is forged
     # Share of the crop that is forged, 0 to 1, without the hull that may be in ``mask``; 0: unknown
-    covered: float
+    covered: float = 0.0
     beside: float = 0.0  # share of the pixels beside the face that differ from the original's
+    crop: Callable[[], np.ndarray] | None = None  # reads (size, size, 3) uint8 RGB
+    # Reads (size, size) bool, True where forged, all False where that is unknown in the frame; None
+    # in a video without a mask and an original.
+    mask: Callable[[], np.ndarray] | None = None
 
     @property
     def side(self) -> int:
@@ -140,23 +150,47 @@ def crop(image: np.ndarray, box: Sequence[int], size: int) -> np.ndarray:
     return cv2.resize(patch, (size, size), interpolation=interpolation)
 
 
+def kept(image: np.ndarray, scratch: BinaryIO) -> Callable[[], np.ndarray]:
+    """Write an image to the end of an open file; the returned function reads it again.
+
+    Which faces of a video are used is known at its end. In memory, all those of a talk of 20
+    minutes would need 16 GB.
+    """
+    place = scratch.seek(0, os.SEEK_END)
+    np.save(scratch, image)
+
+    def read() -> np.ndarray:
+        scratch.seek(place)
+        return np.load(scratch)
+
+    return read
+
+
+class Tools(NamedTuple):
+    """What faces are cut out of a video with."""
+
+    settings: Settings
+    detector: YuNet
+    scratch: BinaryIO  # an open file for their pixels, see kept
+
+
 # ---------------------------------------------------------------- one video
 
 
-def cut_faces(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
+def cut_faces(video: Video, tools: Tools) -> tuple[list[Face], int]:
     """Cut one face out of each wanted frame of a video, wherever the detector finds a usable one.
 
     In a fake it is the face that the forged region covers most; where this region is unknown, and
     in a real video, it is that :func:`of_one_person`. Frames without this face are left out.
 
-    Also returns the number of wanted frames, with a face or without. All crops are in memory at
-    once, those of several people in a frame, too: 0.3 MB each at 256 pixels. Raises :class:`NoFace`
-    where no face can be cut out, :class:`Unusable` where a fake does not agree with its original
-    frame by frame, and as :func:`frame_pairs` does.
+    Also returns the number of wanted frames, with a face or without. The pixels can be read as long
+    as the file ``tools.scratch`` is open. Raises :class:`NoFace` where no face can be cut out,
+    :class:`Unusable` where a fake does not agree with its original frame by frame, and as
+    :func:`frame_pairs` does.
     """
-    faces, n_wanted = faces_in(video, settings, detector)
+    faces, n_wanted = faces_in(video, tools)
     if not faces:
-        reason = f"no face of {settings.min_face} pixels or more in {n_wanted} frames"
+        reason = f"no face of {tools.settings.min_face} pixels or more in {n_wanted} frames"
         raise NoFace(reason, n_wanted)
     beside = np.mean([face.beside for face in faces])
     # As where the two have other frame rates. A single picture may be edited beside the face.
@@ -190,93 +224,118 @@ def forged_faces(video: Video, faces: Sequence[Face]) -> list[Face]:
     return forged
 
 
-def faces_in(video: Video, settings: Settings, detector: YuNet) -> tuple[list[Face], int]:
+def faces_in(video: Video, tools: Tools) -> tuple[list[Face], int]:
     """One face, see :func:`of_one_person`, per wanted frame that has a usable one.
 
     Also returns how many frames are wanted.
     """
-    if video.frames:  # pairs (image, mask or original) of files: only the wanted ones are read
-        numbers = frame_numbers([image.name for image, _ in video.frames])
-        numbered = sorted(zip(numbers, video.frames))
-        wanted = wanted_frames(len(numbered), settings)
-        frames = []
-        for place in wanted:
-            number, (image, region) = numbered[place]
-            pair = read_pair(image, region)
-            frames.append(faces_in_frame(video, number, *pair, settings, detector))
-        return of_one_person(frames, settings.scale), len(wanted)
     # The shorter file counts: the video, or that of its mask or original. Its true length is known
     # only when all of it is decoded. If the guess was wrong, other frames are wanted, and the video
     # is decoded again.
-    guess = min(guess_length(file) for file in (video.path, video.region_file) if file)
-    wanted = wanted_frames(guess, settings)
-    frames, length = decoded_faces(video, wanted, settings, detector)
+    files = filter(None, (video.path, video.region_file))
+    guess = len(video.frames) or min(map(guess_length, files))
+    wanted = wanted_frames(guess, tools.settings)
+    frames, length = faces_in_frames(video, wanted, tools)
     if length != guess:
-        wanted = wanted_frames(length, settings)
-        frames, _ = decoded_faces(video, wanted, settings, detector)
-    return of_one_person(frames, settings.scale), len(wanted)
+        wanted = wanted_frames(length, tools.settings)
+        tools.scratch.truncate(0)
+        frames, _ = faces_in_frames(video, wanted, tools)
+    return of_one_person(frames, tools.settings.scale), len(wanted)
 
 
-def decoded_faces(
-    video: Video,
-    wanted: Sequence[int],
-    settings: Settings,
-    detector: YuNet,
+def faces_in_frames(
+    video: Video, wanted: Collection[int], tools: Tools
 ) -> tuple[list[list[Face]], int]:
-    """The faces of each of the ``wanted`` frames of a video file, and how many frames it has.
+    """The faces of each of the ``wanted`` frames of a video, and how many frames it has.
 
-    ``wanted`` are numbers of frames. Frames beyond the end of its mask or original do not count.
+    ``wanted`` are places, from 0. Frames beyond the end of its mask or original do not count.
     """
-    wanted = set(wanted)
+    numbers = [number for number, _ in numbered_frames(video)] if video.frames else count()
+    crf = tools.settings.reencode
+    images = repeat(None) if crf is None else encoded_again(video.path, crf)
     frames = []
     length = 0
-    crf = settings.reencode
-    images = repeat(None) if crf is None else encoded_again(video.path, crf)
-    for number, ((picture, other), image) in enumerate(zip(frame_pairs(video), images)):
-        length = number + 1
-        if number in wanted:
-            frames.append(faces_in_frame(video, number, picture, other, settings, detector, image))
+    for number, (source, other), image in zip(numbers, frame_pairs(video, {*wanted}), images):
+        length += 1
+        if source is not None:
+            frames.append(faces_in_frame(video, number, source, other, image, tools))
     return frames, length
 
 
 def faces_in_frame(
     video: Video,
     number: int,
-    picture: Picture,
-    other: Picture | None,
-    settings: Settings,
-    detector: YuNet,
-    image: np.ndarray | None = None,
+    source: np.ndarray,
+    other: np.ndarray | None,
+    image: np.ndarray | None,
+    tools: Tools,
 ) -> list[Face]:
     """Cut the usable faces out of a frame, the largest first, and of them :data:`MOST_PEOPLE`.
 
-    Where the forged region is known, it is the one face that this region covers most.
+    Where the forged region is known, it is the one face that this region covers most. A crop is a
+    square around the middle of the detected box, ``settings.scale`` times as wide as its longer
+    side.
 
-    ``number`` is that of the frame, and ``other`` the same frame of the mask or of the original,
-    None without either: see :func:`forged_region`. ``image`` (H, W, 3) uint8 is the frame after its
-    video was encoded again, None where it was not.
+    ``number`` is that of the frame, ``source`` its pixels, and ``other`` the same frame of the mask
+    or of the original, None without either: see :func:`forged_region`. ``image`` is the frame after
+    its video was encoded again, None where it was not. All are (H, W, 3) uint8 RGB.
     """
-    source = picture.rgb()
     # How much each pixel differs from the original; None where there is a mask or neither. Both are
     # compared as they are in the files: another compression would hide faint forgeries.
-    difference = None if other is None or video.mask else difference_of(source, other.rgb())
+    difference = None if other is None or video.mask else difference_of(source, other)
     image = source if image is None else image
     region = forged_region(video, other, difference)
-    detections = detect(image, settings.min_face, detector)
-    is_alone = len(detections) == 1
-    faces = []
+    settings = tools.settings
+    detections = detect(image, settings.min_face, tools.detector)
+    found = []
     for detection in detections:
-        face = cut_face(detection, number, is_alone, image, region, settings)
-        if difference is not None:
-            beside = difference[~oval(difference.shape, detection, FACE_OVAL)]
-            share = np.mean(beside > DIFFERENCE_THRESHOLD) if beside.size else 0.0
-            face = face._replace(beside=share)
-            if video.difference == "hull":
-                hull = hull_of_difference(difference, beside, detection)
-                face = face._replace(mask=crop(hull, face.box, settings.size) > 127)
-        faces.append(face)
-    faces.sort(key=lambda face: (face.covered, face.side), reverse=True)
-    return faces[: MOST_PEOPLE if region is None else 1]
+        side = round(max(detection.width, detection.height) * settings.scale)
+        left = round(detection.left + detection.width / 2 - side / 2)
+        top = round(detection.top + detection.height / 2 - side / 2)
+        face = Face(
+            frame=number,
+            is_alone=len(detections) == 1,
+            box=[left, top, left + side, top + side],
+            scale=settings.size / side,
+            landmarks=((detection.landmarks - [left, top]) * (settings.size / side)).round(3),
+            has_region=region is not None,
+        )
+        found.append(with_mask(face, video, detection, region, difference, settings.size))
+    found.sort(key=lambda pair: (pair[0].covered, pair[0].side), reverse=True)
+    return [
+        face._replace(
+            crop=kept(crop(image, face.box, settings.size), tools.scratch),
+            mask=kept(mask, tools.scratch) if video.region_file else None,
+        )
+        for face, mask in found[: MOST_PEOPLE if region is None else 1]
+    ]
+
+
+def with_mask(
+    face: Face,
+    video: Video,
+    detection: Detection,
+    region: np.ndarray | None,
+    difference: np.ndarray | None,
+    size: int,
+) -> tuple[Face, np.ndarray]:
+    """A face with what of it is forged, ``covered`` and ``beside``, and its mask (size, size) bool.
+
+    The mask is all False where the :func:`forged_region` of the frame, ``region``, is unknown;
+    ``difference`` is the :func:`difference_of` the original, None where it is not compared.
+    """
+    if region is None:
+        return face, np.zeros((size, size), bool)
+    # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
+    mask = crop(region, face.box, size) > 127
+    face = face._replace(covered=mask.mean())
+    if difference is None:
+        return face, mask
+    beside = difference[~oval(difference.shape, detection, FACE_OVAL)]
+    if video.difference == "hull":
+        mask = crop(hull_of_difference(difference, beside, detection), face.box, size) > 127
+    share = np.mean(beside > DIFFERENCE_THRESHOLD) if beside.size else 0.0
+    return face._replace(beside=share), mask
 
 
 def of_one_person(frames: Iterable[Sequence[Face]], scale: float) -> list[Face]:
@@ -335,33 +394,35 @@ def followed(frames: Iterable[Sequence[Face]], scale: float) -> list[dict[int, F
     return people
 
 
-def read_pair(path: Path, region: Path | None) -> tuple[Picture, Picture | None]:
-    """Read the image of a frame, and that of its mask or original.
-
-    The second is None without a file ``region``. Raises :class:`Unusable` as :func:`frame_pairs`.
-    """
-    what = f"its frame {path.name}"
-    with explained_by(what):
-        image = read_picture(path)
-    image = image._replace(rgb=explained_by(what)(image.rgb))
-    # Decoded as a video of one frame, so that an error names the mask or original.
-    other = next(decode_region(region)) if region else None
-    if other is not None and image.shape != other.shape:
-        raise Unusable("the pictures of its mask or original have another size")
-    return image, other
-
-
-def frame_pairs(video: Video) -> Iterator[tuple[Picture, Picture | None]]:
+def frame_pairs(
+    video: Video, wanted: Container[int]
+) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
     """The frames of a video, each with that of its mask or original, to the end of the shorter.
 
-    The second of a pair is None where the video has neither. Raises :class:`Unusable` when a file
-    cannot be decoded, and when the frames differ in size.
+    Both are None where the place of the frame is not among the ``wanted``; the second of a pair is
+    None where the video has neither. Raises :class:`Unusable` when a file cannot be decoded, and
+    when wanted frames differ in size.
     """
-    others = decode_region(video.region_file) if video.region_file else repeat(None)
-    for image, other in zip(decode(video.path), others):
-        if other is not None and image.shape != other.shape:
+    if video.frames:
+        pairs = (
+            read_pair(*files) if place in wanted else (None, None)
+            for place, (_, files) in enumerate(numbered_frames(video))
+        )
+    else:
+        others = decode_region(video.region_file, wanted) if video.region_file else repeat(None)
+        pairs = zip(decode(video.path, wanted), others)
+    for image, other in pairs:
+        if image is not None and other is not None and image.shape != other.shape:
             raise Unusable("the pictures of its mask or original have another size")
         yield image, other
+
+
+def read_pair(path: Path, region: Path | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image of a frame, and that of its mask or original; raises as :func:`frame_pairs`."""
+    with explained_by(f"its frame {path.name}"):
+        image = read_image(path)
+    # Decoded as a video of one frame, so that an error names the mask or original.
+    return image, next(decode_region(region)) if region else None
 
 
 def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
@@ -373,27 +434,25 @@ def encoded_again(file: Path, crf: int) -> Iterator[np.ndarray]:
 
     def frames() -> Iterator[np.ndarray]:
         shape = None
-        for picture in decode(file):
-            shape = shape or picture.shape
-            if picture.shape != shape:
+        for image in decode(file):
+            shape = shape or image.shape
+            if image.shape != shape:
                 raise Unusable("its frames differ in size, so it cannot be encoded again")
-            yield picture.rgb()
+            yield image
 
     with explained_as_unusable():
         yield from codecs.h264_frames(frames(), crf, REENCODED_RATE, repeatable=True)
 
 
-def decode_region(file: Path) -> Iterator[Picture]:
+def decode_region(file: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
     """The frames of a mask or an original, as of :func:`decode`; errors say that it is one."""
-    what = f"its mask or original {file.name}"
-    with explained_by(what):
-        for picture in decode(file):
-            yield picture._replace(rgb=explained_by(what)(picture.rgb))
+    with explained_by(f"its mask or original {file.name}"):
+        yield from decode(file, wanted)
 
 
 @contextmanager
 def explained_by(what: str) -> Iterator[None]:
-    """Begin the reason of an :class:`Unusable` with ``what``; also decorates a function."""
+    """Begin the reason of an :class:`Unusable` with ``what``."""
     try:
         yield
     except Unusable as error:
@@ -429,7 +488,7 @@ def oval(shape: tuple[int, int], detection: Detection, growth: float) -> np.ndar
 
 def forged_region(
     video: Video,
-    other: Picture | None,
+    other: np.ndarray | None,
     difference: np.ndarray | None,
 ) -> np.ndarray | None:
     """Where a frame is forged: (H, W) uint8, 0 or 255; None without ``other``.
@@ -446,7 +505,7 @@ def forged_region(
     if other is None:
         return None
     if video.mask:
-        grey = other.mask()
+        grey = cv2.cvtColor(other, cv2.COLOR_RGB2GRAY)
         # For a mask of more levels, half_of_two_levels is 127, the default of mask_threshold.
         threshold = min(video.mask_threshold, half_of_two_levels(grey))
         return np.uint8(grey > threshold) * 255
@@ -479,62 +538,19 @@ def hull_of_difference(
     return region
 
 
-def cut_face(
-    detection: Detection,
-    number: int,
-    is_alone: bool,
-    image: np.ndarray,
-    region: np.ndarray | None,
-    settings: Settings,
-) -> Face:
-    """Cut a detected face out of a frame.
-
-    The crop is a square around the middle of the detected box, ``settings.scale`` times as wide as
-    its longer side.
-
-    Args:
-        detection: The face, in pixels of the frame.
-        number: That of the frame.
-        is_alone: Whether no other face was detected in the frame.
-        image: The frame (H, W, 3) uint8 RGB.
-        region: Its :func:`forged_region` (H, W) uint8; None where it is unknown.
-        settings: The size and the scale of crops.
-    """
-    side = round(max(detection.width, detection.height) * settings.scale)
-    left = round(detection.left + detection.width / 2 - side / 2)
-    top = round(detection.top + detection.height / 2 - side / 2)
-    box = [left, top, left + side, top + side]
-    scale = settings.size / side
-    mask = np.zeros((settings.size, settings.size), bool)
-    if region is not None:
-        # Resizing blurs the edge of the forged region to levels between 0 and 255: cut at half.
-        mask = crop(region, box, settings.size) > 127
-    return Face(
-        frame=number,
-        is_alone=is_alone,
-        box=box,
-        scale=scale,
-        landmarks=((detection.landmarks - [left, top]) * scale).round(3),
-        crop=crop(image, box, settings.size),
-        mask=mask,
-        has_region=region is not None,
-        covered=mask.mean(),
-    )
-
-
-def cut_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+def cut_crops(video: Video, tools: Tools) -> dict:
     """Cut the crops of a video, see :func:`cut_faces`, whose errors it raises.
 
     Returns ``rows``, ``crops`` and ``masks`` as :func:`facesets.frames.write_video` takes them,
     the number of wanted ``frames``, with a face or without, and of those rows whose frame shows
-    ``several_faces``. The rows still lack what is the
-    same for the whole video, which :func:`prepare_video` adds.
+    ``several_faces``. The rows still lack what is the same for the whole video, which
+    :func:`prepare_video` adds.
     """
-    faces, n_wanted = cut_faces(video, settings, detector)
+    faces, n_wanted = cut_faces(video, tools)
     return {
         "rows": [row_of(face, video) for face in faces],
-        "crops": np.stack([face.crop for face in faces]),
-        "masks": np.stack([face.mask for face in faces]) if video.region_file else None,
+        "crops": (face.crop() for face in faces),
+        "masks": (face.mask() for face in faces) if video.region_file else None,
         "frames": n_wanted,
         "several_faces": sum(not face.is_alone for face in faces),
     }
@@ -554,7 +570,7 @@ def row_of(face: Face, video: Video) -> dict:
 
 
 def delivered_crops(video: Video) -> dict:
-    """The frames of a video whose faces others have cut out, in the order of their numbers.
+    """The frames of a video that are faces as others have cut them: each is the whole picture.
 
     An image that cannot be used, or whose mask cannot, counts as a frame without a face.
 
@@ -562,45 +578,35 @@ def delivered_crops(video: Video) -> dict:
     :func:`facesets.frames.write_video` takes them; and ``reason``, why the last of the unusable
     images cannot be used, None where all can. Raises :class:`Unusable` where none can.
     """
-    frames = sorted(video.frames, key=lambda pair: pair[0])
-    numbers = frame_numbers([image.name for image, _ in frames])
-    rows, files, hashes = [], [], []
+    content = {"rows": [], "files": [], "crop_hashes": []}
     reason = None
-    for place in np.argsort(numbers):
-        image, mask = frames[place]
+    for number, (image, mask) in numbered_frames(video):
         try:
             with explained_by(f"images that cannot be used, such as {image.name}"):
-                pixels = as_in_training(image)
-                if min(pixels.shape[:2]) < MIN_SIZE:
+                if min(read_image(image).shape[:2]) < MIN_SIZE:
                     raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
                 if mask:  # a damaged one is found now, and not in the middle of a training
                     with explained_by("its mask"):
-                        as_in_training(mask)
+                        read_image(mask)
         except Unusable as error:
             reason = str(error)
             continue
-        rows.append({"frame": numbers[place]})
-        files.append((image, mask))
-        hashes.append(crop_hash(pixels))
-    if not rows:
+        content["rows"].append({"frame": number})
+        content["files"].append((image, mask))
+        # As training reads it: decoders of JPEG differ by a level or two.
+        content["crop_hashes"].append(crop_hash(read_crop(str(image))))
+    if not content["rows"]:
         raise Unusable(reason)
-    content = {"rows": rows, "files": files, "crop_hashes": hashes}
-    return {**content, "frames": len(frames), "reason": reason}
+    return {**content, "frames": len(video.frames), "reason": reason}
 
 
-def as_in_training(image: Path) -> np.ndarray:
-    """An image (H, W, 3) uint8 RGB as training reads it; raises :class:`Unusable` where it cannot.
-
-    Also for what :func:`read_image` refuses, as OpenCV would read it otherwise than it is shown.
-    """
-    read_image(image)
-    try:
-        return read_crop(str(image))
-    except DfnbError:
-        raise Unusable("training cannot read it; save it as PNG") from None
+def numbered_frames(video: Video) -> list[tuple[int, tuple[Path, Path | None]]]:
+    """The images of a video's frames, each with its mask or original, by their numbers."""
+    frames = sorted(video.frames, key=lambda pair: pair[0])
+    return sorted(zip(frame_numbers([image.name for image, _ in frames]), frames))
 
 
-def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
+def make_crops(video: Video, tools: Tools) -> dict:
     """Cut or list the crops of a video, see :func:`cut_crops` and :func:`delivered_crops`.
 
     A fake that cannot be compared with its original, frame by frame, has no mask; the ``reason``
@@ -609,7 +615,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
     if video.crops:
         return delivered_crops(video)
     try:
-        return cut_crops(video, settings, detector)
+        return cut_crops(video, tools)
     except (Unusable, cv2.error) as error:
         if video.mask or not video.original:  # the video was not compared with an original
             raise
@@ -617,7 +623,7 @@ def make_crops(video: Video, settings: Settings, detector: YuNet) -> dict:
         # still contain it: when its file changes, the video is prepared again.
         without_originals = tuple((image, None) for image, _ in video.frames)
         video = replace(video, original=None, frames=without_originals)
-        content = cut_crops(video, settings, detector)
+        content = cut_crops(video, tools)
         cause = "no face differs from the original" if isinstance(error, NoFace) else error
         return {**content, "reason": f"without a mask: {cause}"}
 
@@ -646,16 +652,17 @@ def prepare_video(
     content = read_json(file) if file.exists() else {}  # what write_video wrote
     if content.get("inputs") != inputs:
         try:
-            content = make_crops(video, settings, detector)
+            with explain_writing(video_folder), TemporaryFile(dir=folder) as scratch:
+                content = make_crops(video, Tools(settings, detector, scratch))
+                video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
+                for row in content["rows"]:
+                    # One face per frame, so one track.
+                    row.update(video_values, dataset=folder.name, track=0)
+                write_video(video_folder, inputs=inputs, **content)
         except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
             remove_video(video_folder)
             frames = error.frames if isinstance(error, NoFace) else 0
             return {**result, "frames": frames, "without_face": frames, "reason": str(error)}
-        video_values = {column: getattr(video, column) for column in VIDEO_COLUMNS}
-        for row in content["rows"]:
-            # One face per frame, so one track.
-            row.update(video_values, dataset=folder.name, track=0)
-        write_video(video_folder, inputs=inputs, **content)
     frames = content["frames"]
     result["reason"] = content.get("reason")
     result["several_faces"] = content.get("several_faces", 0)  # crops of others do not say it
@@ -730,7 +737,10 @@ def prepare(
         job = joblib.delayed(prepare_video)
         inputs = [inputs_digest(video, parameters) for video in chosen]
         jobs = [job(*pair, folder, settings, detector) for pair in zip(chosen, inputs)]
-        results = in_parallel(jobs, name, workers)
+        # Shown on a terminal only; ncols, because some terminals do not state their width.
+        looks = {"unit": "video", "disable": None, "ncols": 80}
+        bar = tqdm(in_parallel(jobs, workers, in_order=True), name, len(jobs), **looks)
+        results = pd.DataFrame(list(bar))  # a row per video
         results["crops"] = results["frames"] - results["without_face"]  # number per video
         quarantine = results[["video", "crops", "reason"]].dropna()
         write_bytes(folder / "quarantine.csv", quarantine.to_csv(index=False).encode())
@@ -744,19 +754,6 @@ def prepare(
             about["compression"] = f"encoded again as H.264 crf {settings.reencode}"
         chosen_names = {video.name for video in chosen}
         return write_dataset(folder, parameters, originals_of(videos), chosen_names, **about)
-
-
-def in_parallel(jobs: Sequence[tuple], name: str, workers: int | None) -> pd.DataFrame:
-    """The results of jobs of joblib, one per row, in their order; a terminal shows a bar ``name``.
-
-    ``workers`` processes do them; None: one per processor.
-    """
-    worker_setup = {"initializer": start_worker, "initargs": [os.getpid()]}
-    # -1: a process per processor. The generator gives results in the order of the jobs.
-    pool = joblib.Parallel(workers or -1, return_as="generator", **worker_setup)
-    # Shown on a terminal only; ncols, because some terminals do not state their width.
-    bar = tqdm(pool(jobs), name, len(jobs), unit="video", disable=None, ncols=80)
-    return pd.DataFrame(list(bar))
 
 
 def originals_of(videos: Sequence[Video]) -> dict[str, str]:
@@ -799,26 +796,29 @@ def check_classes(
 
 def check_names(videos: Sequence[Video]) -> None:
     """Raise :class:`DfnbError` for names, of videos or methods, that one dataset cannot have."""
-    videos_of_name = defaultdict(list)
-    for video in videos:
-        videos_of_name[PurePosixPath(video.name)].append(video)
+    names = {PurePosixPath(video.name): video for video in videos}
     for video in videos:
         if video.name != printable(video.name):
             raise DfnbError(f"{printable(video.name)} is a name that is not UTF-8; rename the file")
-        # Tables must be able to show it.
+        # Tables must be able to show it, and would count a fake called real among the real.
         check_name(video.method, f"{video.path}, its method", TITLE)
+        if video.label and video.method.lower() == "real":
+            raise DfnbError(
+                f"{video.name} is a fake of the method {video.method!r}; give this method, or its "
+                "folder in fake/, another name"
+            )
         if not VIDEO_NAME.fullmatch(video.name):
             raise DfnbError(
                 f"{video.name!r} cannot name {video.path}: a part of the name is empty, hidden or "
                 "too long; rename it"
             )
         path = PurePosixPath(video.name)
-        here = chain(*(videos_of_name.get(place, ()) for place in (path, *path.parents)))
-        if others := [other for other in here if other is not video]:
-            raise DfnbError(
-                f"{video.path} and {others[0].path} cannot both be used: both would be, or be in, "
-                f"{others[0].name!r} (names have no suffixes); rename one"
-            )
+        for other in filter(None, map(names.get, (path, *path.parents))):
+            if other is not video:
+                raise DfnbError(
+                    f"{video.path} and {other.path} cannot both be used: both would be, or be in, "
+                    f"{other.name!r} (names have no suffixes); rename one"
+                )
 
 
 def check_reencoding(name: str, videos: Iterable[Video], settings: Settings) -> None:
@@ -966,14 +966,16 @@ def prepare_picture(
     # Whether it is fake is unknown: the label is a placeholder, and has no effect on the crops.
     video = Video("picture", path, label=0, method="real")
     try:
-        found, _ = cut_faces(video, settings, YuNet())
+        with TemporaryFile() as scratch:
+            found, _ = cut_faces(video, Tools(settings, YuNet(), scratch))
+            crops = {str(number): face.crop() for number, face in enumerate(found)}
     except (Unusable, cv2.error) as error:  # cv2.error: OpenCV failed on a picture
         raise DfnbError(f"{path}: {error}") from None
     table = pd.DataFrame(
         {
             "frame": [face.frame for face in found],
             "landmarks": [face.landmarks.ravel() for face in found],
-            "path": [str(number) for number in range(len(found))],
+            "path": [*crops],
             "video": str(path),
             "cluster": str(path),
             "label": np.nan,
@@ -982,5 +984,4 @@ def prepare_picture(
             "track": 0,
         }
     )
-    crops = {key: face.crop for key, face in zip(table["path"], found)}
     return table, crops.__getitem__

@@ -20,7 +20,6 @@ import pandas as pd
 from pydantic import Field
 
 from facesets.checks import Closed, DfnbError, Name, explained
-from facesets.decode import guess_length
 from facesets.fetch import Fetch, download_folder, refuse_unfinished
 from facesets.files import find, read_json, verified
 from facesets.manifests import broken_names, manifest, published_names
@@ -214,26 +213,6 @@ def scan(name: str, root: Path) -> tuple[list[Video], list[str]]:
         facts = [f"looked for {looked_for}", *sentences(problems), access]
         raise DfnbError(f"{root} contains {there}, and nothing of {name}; {'; '.join(facts)}")
     return list(videos.values()), sentences(problems)
-
-
-def bytes_per_frame(names: Iterable[str], root: Path) -> pd.DataFrame:
-    """How large the files of test videos are, which may tell real from fake without a look at them.
-
-    ``names`` are datasets whose files are in ``root``. Columns: ``test_set``, ``video``, ``label``,
-    ``cluster``; ``original``, the test video from which a fake was made, empty where it is none of
-    its dataset; ``bytes``, those of the file, soundtrack included, divided by its number of frames.
-    Raises as :func:`scan`.
-    """
-    rows = []
-    for name in names:
-        tested = {video.path: video for video in scan(name, root)[0] if video.split == "test"}
-        for path, video in tested.items():
-            original = tested.get(video.original)
-            size = path.stat().st_size / guess_length(path)
-            of = original.name if original else ""
-            rows.append((name, video.name, video.label, video.cluster, of, size))
-    columns = ["test_set", "video", "label", "cluster", "original", "bytes"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def _as_crops(video: Video) -> Video:

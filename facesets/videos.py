@@ -18,7 +18,7 @@ from typing import Literal
 
 import pandas as pd
 
-from facesets.checks import Closed, DfnbError, Title, explained
+from facesets.checks import Closed, DfnbError, explained
 from facesets.decode import IMAGE, MEDIA
 from facesets.pictures import Unusable
 
@@ -82,14 +82,6 @@ class Video:
     crops: bool = False
     frames: tuple[tuple[Path, Path | None], ...] = ()
 
-    def __post_init__(self) -> None:
-        """Refuse a fake whose method is called real: tables would count it among the real."""
-        if self.label == 1 and self.method.lower() == "real":
-            raise DfnbError(
-                f"{self.name} is a fake of the method {self.method!r}; give this method, or its "
-                "folder in fake/, another name"
-            )
-
     @property
     def region_file(self) -> Path | None:
         """The mask, else the original, which gives the forged region.
@@ -106,7 +98,7 @@ class Row(Closed):
     label: Literal["real", "fake"]
     # The name of the video that an image is a frame of; default: its path below root, no suffix.
     video: str = ""
-    method: Title = "fake"  # the manipulation method of a fake
+    method: str = "fake"  # the manipulation method of a fake
     split: Literal["train", "val", "test"] = "test"
     identity: str = ""  # the person who is shown
     # See Video; default: the identity, else the video; of a fake that of its original in the list.
@@ -293,7 +285,7 @@ def read_folder(root: Path) -> list[Video]:
     _refuse_mixture(root, matches)
     if not rows:
         raise DfnbError(f"{root} contains no video or image that is sorted so: {LAYOUT}")
-    # Not checked as a user's cells: prepare refuses names that are not UTF-8, and titles.
+    # Not checked as a user's cells: prepare refuses names that are not UTF-8.
     made = [Row.model_construct(**cells) for cells in rows.values()]
     with explained(root, "as a sorted folder", f"sort it so: {LAYOUT}"):
         return _videos(made, absolute(root), absolute(root))

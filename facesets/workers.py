@@ -3,8 +3,24 @@
 import os
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import cv2
+import joblib
+
+
+def in_parallel(jobs: Iterable[tuple], workers: int | None, in_order: bool) -> Iterator[Any]:
+    """The results of jobs of joblib, in the order of these or as soon as each is there.
+
+    ``workers`` processes do them; None: one per processor.
+    """
+    return joblib.Parallel(
+        n_jobs=workers or -1,  # -1: one per processor
+        return_as="generator" if in_order else "generator_unordered",
+        initializer=start_worker,
+        initargs=[os.getpid()],
+    )(jobs)
 
 
 def start_worker(parent: int) -> None:

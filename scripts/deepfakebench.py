@@ -1,7 +1,6 @@
 """Use the crops and masks of DeepfakeBench: ``deepfakebench.py FILE.json NAME --root FOLDER``.
 
-NAME becomes a dataset like those of ``dfnb prepare``, whose files are hard links to these, or
-copies where the file system has no such links.
+NAME becomes a dataset like those of ``dfnb prepare``, whose files are copies of these.
 """
 
 import posixpath

@@ -18,7 +18,7 @@ from trees import Centre, faces
 from typer.testing import CliRunner
 
 from dfnb import cli
-from facesets import fetch, prepare, published
+from facesets import prepare, published
 from facesets.checks import DfnbError
 from facesets.files import download, read_json
 from facesets.manifests import published_names
@@ -144,8 +144,7 @@ def dataset(empty_home, server, tmp_path_factory):
         {"url": f"{server.url}/1.mp4", "to": "fake/1.mp4", "digest": sha256(fake)},
     ]
     size = len(real) + len(fake)
-    small = {"bytes": len(fake), "files": files[1:]}
-    describe(empty_home, bytes=size, files=files, parts={"small": small})
+    describe(empty_home, bytes=size, files=files)
     return empty_home / "downloads" / "mine"
 
 
@@ -222,47 +221,6 @@ def test_what_is_in_an_archive_comes_into_its_folder(empty_home, server, names, 
     assert len(list(empty_home.rglob("*.mp4"))) == len(unpacked)
 
 
-def test_a_part_and_a_wrong_one(mine, server):
-    assert "mine has no part 'smal'; its parts: small" in dfnb("fetch", "mine", "--part", "smal")
-    dfnb("fetch", "mine", "--part", "small", "--yes")
-    assert left(mine) == [".accepted", "1.mp4", "fake"]
-
-
-def test_a_complete_part_does_not_make_the_whole_complete(mine, server):
-    archive = server.files.pop("/real.zip")
-    dfnb("fetch", "mine", "--yes")  # stops at the archive
-    unfinished = "is not complete; `dfnb fetch mine` goes on"
-    assert unfinished in dfnb("fetch", "mine", "--part", "small")
-    assert (mine / "fake/1.mp4").exists()
-    assert unfinished in dfnb("prepare", "mine")
-    server.files["/real.zip"] = archive
-    assert "is complete" in dfnb("fetch", "mine") and left(mine) == COMPLETE
-
-
-def test_a_stopped_part_goes_on_as_the_part_and_is_complete_with_the_whole(mine, server):
-    fake = server.files.pop("/1.mp4")
-    dfnb("fetch", "mine", "--part", "small", "--yes")
-    assert "`dfnb fetch mine --part small` goes on" in dfnb("prepare", "mine")
-    server.files["/1.mp4"] = fake
-    for words in (("--part", "small"), ()):
-        assert "is complete" in dfnb("fetch", "mine", *words)
-        fetch.refuse_unfinished("mine")
-    server.files.pop("/1.mp4")
-    (mine / "fake/1.mp4").unlink()
-    dfnb("fetch", "mine", "--part", "small")  # stops again
-    server.files["/1.mp4"] = fake
-    assert "is complete" in dfnb("fetch", "mine")
-    fetch.refuse_unfinished("mine")
-
-
-def test_a_whole_that_has_no_room_leaves_the_part_to_be_fetched(mine, monkeypatch):
-    little = shutil.disk_usage("/")._replace(free=1000)
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: little)
-        assert "has no room" in dfnb("fetch", "mine", "--yes")
-    assert "is complete" in dfnb("fetch", "mine", "--part", "small")
-
-
 def test_room_is_needed_for_what_is_missing(mine, server, monkeypatch):
     room = shutil.disk_usage("/")._replace(free=1000)
     with monkeypatch.context() as patch:
@@ -322,17 +280,16 @@ def dataset_of_the_hub(empty_home, server, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)  # of huggingface_hub, before new attempts
     files = {"clips/a1.mp4": b"one", "clips/b1.mp4": b"two", "README.md": b"card"}
     add_hub(server, "we/clips", COMMIT, files)
-    small = {"bytes": 3, "hub": {**HUB, "files": ["clips/a*"]}}
-    describe(empty_home, bytes=6, hub=HUB, parts={"small": small})
+    describe(empty_home, bytes=6, hub=HUB)
     return empty_home / "downloads/mine/clips"
 
 
 def test_files_of_the_hub_are_those_of_the_pinned_commit(clips, server):
-    printed = dfnb("fetch", "mine", "--yes", "--part", "small")
-    assert left(clips) == ["a1.mp4"], printed
-    assert "is complete" in dfnb("fetch", "mine")
+    clips.mkdir(parents=True)
+    (clips / "a1.mp4").write_bytes(b"one")  # of a call that was stopped
+    assert "is complete" in dfnb("fetch", "mine", "--yes")
     assert left(clips) == ["a1.mp4", "b1.mp4"] and (clips / "b1.mp4").read_bytes() == b"two"
-    assert sum("/resolve/" in path for path in server.asked) == 2
+    assert sum("/resolve/" in path for path in server.asked) == 1  # what is there is not asked for
     assert not (clips.parent / "README.md").exists()
 
 
@@ -373,10 +330,10 @@ def test_what_dfnb_fetch_offers_is_pinned_and_has_terms():
         manifest = published.load_manifest(name)
         if manifest.fetch:
             assert "CC " in manifest.terms and "asked" in manifest.terms
-            for source in (manifest.fetch, *manifest.fetch.parts.values()):
-                addresses = [file.url for file in source.files]
-                addresses += [f"{source.list.base}/"] if source.list else []
-                assert all(map(pinned.search, addresses)) and (addresses or source.hub)
+            source = manifest.fetch
+            addresses = [file.url for file in source.files]
+            addresses += [f"{source.list.base}/"] if source.list else []
+            assert all(map(pinned.search, addresses)) and (addresses or source.hub)
 
 
 HIDF = Path(os.environ.get("DFNB_REAL_DATA", "none")) / "hidf"

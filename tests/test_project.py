@@ -294,16 +294,6 @@ def test_what_is_not_as_released_in_study_recipe_is_in_its_table(checkout):
     assert {*re.findall(r"`(\w+)`", " ".join(settings))} == departing
 
 
-def test_hours_and_memory_on_a_gpu_are_those_of_the_committed_rows(checkout, monkeypatch):
-    monkeypatch.syspath_prepend(checkout / "benchmarks")
-    import hours
-
-    rows = hours.rows()
-    text = (checkout / hours.DOCUMENT).read_text(encoding="utf-8")
-    assert len(rows) >= 4 and hours.with_table(text, hours.HEAD, []) != text
-    assert hours.with_table(text, hours.HEAD, rows) == text
-
-
 def test_the_methods_have_the_committed_differences_from_the_released_codes(checkout, monkeypatch):
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import released
