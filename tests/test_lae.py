@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import batch_of, recipe
 from torch import nn
 
@@ -117,6 +118,95 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
 # ---------------------------------------------------------------- losses
 
 
+def test_activations_score_and_latent_loss_are_those_of_the_example_of_notebook_03():
+    net = network(latent=4).eval()
+    with torch.no_grad():
+        net.to_latent.weight.zero_()
+        net.to_latent.bias.copy_(torch.tensor([0.1, -0.3, 1.2, -0.8]))
+        outputs = net(NOISE[:2])
+        torch.testing.assert_close(outputs["activation"], torch.tensor([[0.2, 1.0]] * 2))
+        assert net.score(outputs).tolist() == pytest.approx([1 / 1.2] * 2, rel=1e-5)
+        loss = lae.latent_loss(outputs, torch.tensor([1, 0]))
+        torch.testing.assert_close(loss, torch.tensor([0.2, 1.8]))
+        net.to_latent.bias.zero_()
+        silent = net(NOISE[:2])
+    torch.testing.assert_close(silent["cls"], torch.full((2, 2), math.log(1e-6)))
+
+
+def test_concepts_are_the_parts_of_both_activations_but_for_the_bias():
+    net = network().eval()
+    with torch.no_grad():
+        net.to_latent.bias.zero_()
+        outputs = net(NOISE)
+    torch.testing.assert_close(outputs["channels"].sum(1), outputs["activation"].sum(1))
+
+
+def test_the_decoder_is_that_of_its_description():
+    """A linear layer; per width twice as large, 3×3, BatchNorm and ReLU; at last a sigmoid."""
+    torch.manual_seed(0)
+    decoder = lae.decoder(6, (8, 4), 16)
+    z = 3 * torch.randn(5, 6)
+    weights = [weight.detach() for weight in decoder.parameters()]
+    linear, bias, first, gain, offset, last, colour = weights
+    x = F.linear(z, linear, bias).view(5, 8, 4, 4)
+    x = F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), first, padding=1)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
+    x = (x - mean) / (variance + 1e-5).sqrt() * gain.view(-1, 1, 1) + offset.view(-1, 1, 1)
+    x = x.clamp(min=0).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = 1 / (1 + torch.exp(-F.conv2d(x, last, colour, padding=1)))
+    torch.testing.assert_close(decoder(z).detach(), expected)
+
+
+def test_the_discriminator_is_that_of_its_description():
+    """Convolutions of 4×4 with stride 2 and a leak of .2, the mean over positions, a logit."""
+    torch.manual_seed(0)
+    discriminator = lae.discriminator((8, 4))
+    *layers, linear, bias = [weight.detach() for weight in discriminator.parameters()]
+    x = NOISE
+    for weight, offset in zip(layers[::2], layers[1::2]):
+        x = F.conv2d(x, weight, offset, stride=2, padding=1)
+        x = torch.where(x > 0, x, 0.2 * x)
+    expected = x.mean((2, 3)) @ linear.T + bias
+    torch.testing.assert_close(discriminator(NOISE).detach(), expected)
+
+
+def test_the_terms_of_the_reconstruction_and_of_the_discriminator_by_hand():
+    net = network()
+    outputs = {name: value.detach() for name, value in net(NOISE).items()}
+    decoded = net.decoder(outputs["latent"]).detach()
+    torch.testing.assert_close(outputs["reconstruction"], (decoded - 0.5) / 0.5)
+    with torch.no_grad():
+        losses = net.losses(outputs, BATCH)
+        of_images, of_restored = [
+            1 / (1 + torch.exp(-net.adversary(images)))  # D, that an image is no reconstruction
+            for images in (NOISE, outputs["reconstruction"])
+        ]
+    pixel = (NOISE - outputs["reconstruction"]).abs().mean()
+    torch.testing.assert_close(losses["pixel"], pixel)
+    torch.testing.assert_close(losses["adversarial"], (1 - of_restored).log().mean())
+    adversary = -of_images.log().mean() - (1 - of_restored).log().mean()
+    torch.testing.assert_close(losses["adversary"], adversary)
+    total = losses["latent"] + 0.1 * pixel + 0.01 * losses["adversarial"] + losses["attention"]
+    torch.testing.assert_close(losses["total"], total)
+
+
+def test_each_term_of_the_reconstruction_reaches_the_encoder():
+    net = network()
+    for name in ("pixel", "adversarial"):
+        losses = losses_of(net)
+        weight = net.encoder.features[0].conv.weight
+        assert torch.autograd.grad(losses[name], weight)[0].any(), name
+
+
+def test_both_phases_have_the_rates_of_the_interpretation():
+    for given, rate in ((lae.Settings(), 1e-4), (lae.Settings().before(), 1e-3)):
+        (first, second), schedule = given.optimisation(network(), 10)
+        assert [group["lr"] for group in first.param_groups] == schedule.get_last_lr() == [rate]
+        (group,) = second.param_groups
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (2e-4, (0.9, 0.999), 0)
+        assert isinstance(second, torch.optim.Adam)
+
+
 def test_neither_loss_reaches_what_the_other_trains():
     net = network(adversarial_weight=1.0)
     losses = losses_of(net)
@@ -144,7 +234,7 @@ class Features(nn.Module):
 
     def forward(self, images):
         self.inputs.append(images)
-        return [self.layer(images)]
+        return [self.layer(images), images.mean((2, 3), keepdim=True)]
 
 
 def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(monkeypatch):
@@ -157,7 +247,11 @@ def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(
     losses = losses_of(net)
     losses["total"].backward()
     assert losses["perceptual"] > 0 and features.layer.weight.grad is None
-    torch.testing.assert_close(features.inputs[1], standardised(NOISE * 0.5 + 0.5))
+    restored, shown = features.inputs
+    torch.testing.assert_close(shown, standardised(NOISE * 0.5 + 0.5))
+    differences = [a - b for a, b in zip(features(restored), features(shown))]
+    expected = sum(difference.abs().mean() for difference in differences) / 2
+    torch.testing.assert_close(losses["perceptual"], expected)
     losses_of(net)
     assert len(made) == 1 and [*net.state_dict()] == names
 
@@ -188,10 +282,10 @@ def test_the_attention_loss_by_hand():
     attention[2, 1] = 0.5  # and here, too
     attention[3, 0] = 1.0  # a real frame on its target
     mask = torch.zeros(4, 1, 4, 4)
-    mask[0, :, :2, :2] = 1
+    mask[0, :, :2, 0] = 1  # half of the first cell
     known = torch.tensor([True, False, True, True])
     frames = {"label": torch.tensor([1, 1, 0, 0]), "mask": mask, "has_mask": known}
-    fake_loss = 0.5**2 / 4
+    fake_loss = (0.5**2 + 0.5**2) / 4
     real_loss = (0.5**2 + 0.5**2) / 4
     loss = net.attention_loss({"attention": attention}, frames)
     assert loss.item() == pytest.approx(0.5 * fake_loss + 0.5 * real_loss)
