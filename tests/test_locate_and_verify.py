@@ -56,6 +56,52 @@ def test_likeness_compares_each_position_with_the_patch_that_covers_it():
             torch.testing.assert_close(found[:, 0, row, column], expected)
 
 
+def test_dropout_stands_behind_the_tanh_of_the_fusion_and_before_the_layer_of_the_class():
+    fusion = lv.HBFusion(5, 6, 8, 4, dropout=0.5)
+    a, b = torch.randn(2, 3, 5), torch.randn(2, 3, 6)
+    torch.manual_seed(1)
+    found = fusion(a, b)
+    torch.manual_seed(1)
+    hidden = F.dropout(torch.tanh(fusion.a(a) * fusion.b(b)), 0.5)
+    torch.testing.assert_close(found, fusion.out(hidden))
+    network = small("locate_and_verify", dropout=0.25)
+    assert network.fusion.dropout.p == 0.25
+    _, layer = network.cls_head
+    features = torch.randn(4, layer.in_features)
+    torch.manual_seed(1)
+    found = network.cls_head(features)
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, layer(F.dropout(features, 0.25)))
+    assert sum(isinstance(part, torch.nn.Dropout) for part in network.modules()) == 2
+
+
+def test_lfga_adds_what_related_positions_have_to_the_second_stream():
+    guide = lv.LFGA(8, 4).double()
+    assert guide.gamma.tolist() == [0]
+    x, y = torch.randn(2, 2, 8, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(guide(x, y), y.clamp(min=0))  # at the start
+    guide.gamma.data.fill_(0.7)
+    query, key, value = [
+        layer(given).flatten(2)  # (B, channels, positions)
+        for layer, given in ((guide.query, x), (guide.key, x), (guide.value, y))
+    ]
+    attention = torch.einsum("bci,bcj->bij", query, key).exp()
+    attention = attention / attention.sum(2, keepdim=True)
+    attended = torch.einsum("bij,bcj->bci", attention, value).view_as(y)
+    torch.testing.assert_close(guide(x, y), (y + 0.7 * attended).clamp(min=0))
+
+
+def test_gradients_pass_through_every_part_of_a_stream():
+    """Of CMCE's cosine, LFGA's queries, MPFF's likeness and the fused maps, by differences."""
+    x, y = torch.randn(2, 1, 4, 2, 2, dtype=torch.float64, requires_grad=True)
+    guide, fusion = lv.LFGA(4, 2).double(), lv.HBFusion(4, 4, 3, 2, 0.0).double()
+    guide.gamma.data.fill_(0.7)
+    assert torch.autograd.gradcheck(lambda x, y: lv.cmce(x, y, "released"), (x, y))
+    assert torch.autograd.gradcheck(guide, (x, y))
+    assert torch.autograd.gradcheck(lambda x, y: lv.likeness(x, y[..., :1, :1], 2), (x, y))
+    assert torch.autograd.gradcheck(fusion, (lv.positions(x), lv.positions(y)))
+
+
 def test_the_augmentation_of_july_2023_moves_every_image():
     july = lv.Settings(augmentation_of="2023-07").released_transform()
     november = lv.Settings().released_transform()
