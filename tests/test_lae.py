@@ -276,7 +276,7 @@ def test_the_attention_loss_by_hand():
     net = network()
     attention = torch.zeros(4, 2, 2, 2)
     # An annotated fake: divided by the maximum, without what is negative, it is 1, .5, 0, 0.
-    attention[0, 1] = torch.tensor([[4.0, 2.0], [-1.0, 0.0]])
+    attention[0, 1] = torch.tensor([[0.4, 0.2], [-0.1, 0.0]])
     attention[1] = 3.0  # a fake without a mask
     attention[2, 0] = 1.5  # a real frame: .5 above its target
     attention[2, 1] = 0.5  # and here, too
@@ -299,16 +299,28 @@ def test_the_attention_loss_of_a_sigmoid_by_hand():
     attention = torch.zeros(3, 2, 1, 2)
     attention[0, 1] = torch.tensor([[math.log(3), 0.0]])  # an annotated fake: A is .75 and .5
     attention[1] = 3.0  # a fake without a mask
-    attention[2, 0] = 1.5  # a real frame: .5 above its target, and A is .5
+    attention[2, 0] = 1.5  # a real frame: .5 above its target
+    attention[2, 1] = math.log(3)  # A is .75
     mask = torch.tensor([1.0, 0.0]).expand(3, 1, 1, 2)
     known = torch.tensor([True, False, True])
     frames = {"label": torch.tensor([1, 1, 0]), "mask": mask, "has_mask": known}
     outputs = {"attention": attention}
     torch.testing.assert_close(net.localise(outputs)[0], torch.tensor([[0.75, 0.5]]))
     fake_loss = (math.log(4 / 3) + math.log(2)) / 2
-    real_loss = (0.5**2 + math.log(2)) / 2
+    real_loss = (0.5**2 + math.log(4)) / 2
     loss = net.attention_loss(outputs, frames)
     assert loss.item() == pytest.approx(0.5 * fake_loss + 0.5 * real_loss)
+
+
+@pytest.mark.parametrize("attention_map", ["scaled", "sigmoid"])
+def test_the_attention_loss_has_its_whole_gradient(attention_map):
+    net = network(attention_map=attention_map)
+    frames = {"label": torch.tensor([1, 0]), "mask": torch.rand(2, 1, 4, 4).double()}
+    frames["has_mask"] = torch.tensor([True, True])
+    attention = torch.randn(2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda attention: net.attention_loss({"attention": attention}, frames), attention
+    )
 
 
 @pytest.mark.parametrize("attention_map", ["scaled", "sigmoid"])

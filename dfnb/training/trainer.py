@@ -138,8 +138,7 @@ class Trainer:
         network = papers.module(training.paper).Network(self.settings)
         if start:  # its network has the same layers
             network.load_state_dict(start.network().state_dict())
-        # With channels last, convolutions are faster.
-        self.network = network.to(device.DEVICE, memory_format=torch.channels_last)
+        self.network = network.to(device.DEVICE, memory_format=device.LAYOUT)
         # Optimisers.
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
@@ -410,7 +409,7 @@ def mixed(batch: Batch, partner: Tensor, weight: float) -> Batch:
 
 def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tensor]:
     """The losses of a batch by name, in float32 also where the forward pass is in bfloat16."""
-    images = batch["image"].contiguous(memory_format=torch.channels_last)
+    images = batch["image"].contiguous(memory_format=device.LAYOUT)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         outputs = network(images)
     for name, value in outputs.items():
