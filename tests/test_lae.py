@@ -181,12 +181,16 @@ def test_the_terms_of_the_reconstruction_and_of_the_discriminator_by_hand():
             1 / (1 + torch.exp(-net.adversary(images)))  # D, that an image is no reconstruction
             for images in (NOISE, outputs["reconstruction"])
         ]
+    real, fake = outputs["activation"].T
+    label = BATCH["label"]
+    latent = ((real - (1 - label)).abs() + (fake - label).abs()).mean()
+    torch.testing.assert_close(losses["latent"], latent)
     pixel = (NOISE - outputs["reconstruction"]).abs().mean()
     torch.testing.assert_close(losses["pixel"], pixel)
     torch.testing.assert_close(losses["adversarial"], (1 - of_restored).log().mean())
     adversary = -of_images.log().mean() - (1 - of_restored).log().mean()
     torch.testing.assert_close(losses["adversary"], adversary)
-    total = losses["latent"] + 0.1 * pixel + 0.01 * losses["adversarial"] + losses["attention"]
+    total = latent + 0.1 * pixel + 0.01 * losses["adversarial"] + losses["attention"]
     torch.testing.assert_close(losses["total"], total)
 
 
@@ -394,16 +398,20 @@ def test_concepts_are_outputs_of_the_network_in_the_order_of_the_table(table, st
 
 def test_candidates_come_from_challenging_clusters_in_turn(table, start, monkeypatch):
     place = np.arange(len(table))
-    vectors = np.stack([place % 4 * 100.0, place * 0.01], 1)  # four clusters
-    losses = np.array([0.5, 2.0, 3.0, 0.4])[place % 4]  # of which two are challenging
+    vectors = np.stack([place % 6 * 100.0, place * 0.01], 1)  # six clusters
+    # Two are challenging, above the mean of 1.7; the median is 1.25.
+    means = np.array([0.5, 3.0, 4.0, 0.4, 1.2, 1.3])
+    losses = means[place % 6] + 0.04 * (-1.0) ** (place // 6)
     monkeypatch.setattr(lae, "concepts", lambda network, table: (vectors, losses))
-    order = lae.candidates(start, table, 4, seed=3)
+    order = lae.candidates(start, table, 6, seed=3)
     is_fake = table["label"].to_numpy() == 1
     assert sorted(order["row"]) == np.flatnonzero(is_fake).tolist()
-    challenging = order[order["challenge"] > losses.mean()]
+    challenging = order[order["challenge"] > 1.7]
     others = order[len(challenging) :]
-    assert challenging["challenge"].iloc[:4].tolist() == [3.0, 2.0, 3.0, 2.0]
-    assert others["challenge"].iloc[:4].tolist() == [0.5, 0.4, 0.5, 0.4]
+    first = challenging["challenge"].iloc[:4].tolist()
+    assert first == pytest.approx([4.0, 3.0, 4.0, 3.0], abs=0.02)
+    first = others["challenge"].iloc[:4].tolist()
+    assert first == pytest.approx([1.3, 1.2, 0.5, 0.4], abs=0.02)
     for _, members in order.groupby("cluster"):
         assert members["distance"].is_monotonic_increasing
 
@@ -451,7 +459,9 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
 
 def test_the_perceptual_term_has_a_comparator_that_ships():
     net = network(perceptual_weight=1.0, comparator="dfnb_plain7.drawn_faces")
-    maps = lae.comparator("dfnb_plain7.drawn_faces", NOISE.device)(NOISE)
+    comparator = lae.comparator("dfnb_plain7.drawn_faces", NOISE.device)
+    maps = comparator(NOISE)
+    torch.testing.assert_close(comparator(NOISE[:1])[-1], maps[-1][:1])  # images do not mix
     assert [tuple(values.shape[2:]) for values in maps] == [(96, 96), (48, 48), (24, 24), (12, 12)]
     losses = losses_of(net)
     losses["perceptual"].backward()
