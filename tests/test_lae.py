@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import batch_of, recipe
+from sklearn.cluster import KMeans
 from torch import nn
 
 from dfnb.data.loading import as_batch
@@ -414,6 +415,16 @@ def test_candidates_come_from_challenging_clusters_in_turn(table, start, monkeyp
     assert first == pytest.approx([1.3, 1.2, 0.5, 0.4], abs=0.02)
     for _, members in order.groupby("cluster"):
         assert members["distance"].is_monotonic_increasing
+        centre = place[place % 6 == members["row"].iloc[0] % 6].mean()  # of real frames, too
+        from_centre = 0.01 * (members["row"] - centre).abs()
+        np.testing.assert_allclose(members["distance"], from_centre, atol=1e-9)
+
+
+def test_clusters_are_the_best_of_several_starts():
+    points = np.random.default_rng(0).random((60, 2))
+    one_start = [KMeans(10, n_init=1, random_state=s).fit(points).inertia_ for s in range(60)]
+    spread = [(lae.clustered(points, 10, seed)[1] ** 2).sum() for seed in range(12)]
+    assert np.mean(spread) < np.quantile(one_start, 0.4)
 
 
 def test_a_size_that_the_decoder_cannot_reach_is_refused():
