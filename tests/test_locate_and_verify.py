@@ -32,6 +32,9 @@ def test_cmce_updates_the_second_stream_from_the_first_as_named():
     s = 24 / 25
     torch.testing.assert_close(lv.cmce(x, y, "released"), (x + s * y, y + s * (x + s * y)))
     torch.testing.assert_close(lv.cmce(x, y, "corrected"), (x + s * y, y + s * x))
+    nothing = torch.zeros(1, 2, 1, 1)  # of ReLU
+    torch.testing.assert_close(lv.cmce(x, -x, "released"), (2 * x, nothing))
+    torch.testing.assert_close(lv.cmce(-x, x, "released"), (nothing, 3 * x))
 
 
 @pytest.mark.parametrize("modules", [*WITHOUT_ONE, ("mpff",), ()])
@@ -43,14 +46,29 @@ def test_each_module_can_be_left_out(modules):
     assert ("SRM stream" in network.maps()) == ("second_stream" in modules)
 
 
+def test_maps_are_normed_and_lose_what_is_negative_before_they_are_compared_or_judged():
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
+    normed = (x - mean) / (variance + 1e-5).sqrt()
+    head = lv.patch_head(3, 2).double()
+    expected = torch.einsum("oc,bchw->bohw", head[2].weight[:, :, 0, 0], normed.clamp(min=0))
+    torch.testing.assert_close(head(x), expected)
+    projection = lv.MPFF([3] * 6, [1] * 6, 5).double().project[2]
+    mapped = torch.einsum("oc,bchw->bohw", projection[0].weight[:, :, 0, 0], x)
+    mean = mapped.mean((0, 2, 3), keepdim=True)
+    variance = mapped.var((0, 2, 3), False, keepdim=True)
+    expected = ((mapped - mean) / (variance + 1e-5).sqrt()).clamp(min=0)
+    torch.testing.assert_close(projection(x), expected)
+
+
 def test_likeness_compares_each_position_with_the_patch_that_covers_it():
     last = torch.rand(2, 3, 2, 3, dtype=torch.float64)
-    fine = torch.rand(2, 3, 6, 10, dtype=torch.float64)  # of 8 rows and 12 columns
+    fine = torch.rand(2, 3, 5, 10, dtype=torch.float64)  # of 8 rows and 12 columns
     found = lv.likeness(fine, last, 4)
     assert found.shape == (2, 1, 8, 12)
     for row in range(8):
         for column in range(12):
-            inside = fine[..., min(max(row - 1, 0), 5), min(max(column - 1, 0), 9)]
+            inside = fine[..., min(max(row - 1, 0), 4), min(max(column - 1, 0), 9)]
             patch = last[..., row // 4, column // 4]
             expected = torch.tanh(inside * patch).sum(1)
             torch.testing.assert_close(found[:, 0, row, column], expected)
@@ -89,6 +107,34 @@ def test_lfga_adds_what_related_positions_have_to_the_second_stream():
     attention = attention / attention.sum(2, keepdim=True)
     attended = torch.einsum("bij,bcj->bci", attention, value).view_as(y)
     torch.testing.assert_close(guide(x, y), (y + 0.7 * attended).clamp(min=0))
+
+
+def test_the_second_stream_classifies_from_its_maps_but_the_fourth():
+    """Seven stages: CMCE thrice, both go on from the sum, LFGA thrice; logits and gradients."""
+    network = small("locate_and_verify").eval().double()
+    for guide in network.lfga:
+        guide.gamma.data.fill_(0.7)
+    images = torch.randn(2, 3, 96, 96, dtype=torch.float64, requires_grad=True)
+    x, y, ys = images, lv.srm_residual(images), []
+    for i in range(3):
+        x, y = lv.cmce(network.rgb[i](x), network.srm[i](y), "released")
+        ys.append(y)
+    y = x = x + y
+    for i in range(3):
+        x = network.rgb[3 + i](x)
+        y = network.lfga[i](x, network.srm[3 + i](y))
+        ys.append(y)
+    last = network.srm[6](y)
+    fine = [F.adaptive_max_pool2d(ys[i], 12) for i in (0, 1, 2, 3, 5)]
+    by_position = [each.flatten(2).mT for each in (torch.cat(fine, 1), last)]
+    norm = network.cls_norm
+    fused = network.fusion(*by_position) - norm.running_mean
+    normed = fused / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    expected = network.cls_head[1](normed.clamp(min=0).mean(1))
+    found = network(images)["cls"]
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(each[:, 1].sum(), images)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_gradients_pass_through_every_part_of_a_stream():
