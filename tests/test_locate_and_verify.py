@@ -26,6 +26,23 @@ def seeded():
 # ---------------------------------------------------------------- parts
 
 
+def test_noise_residuals_are_those_of_the_three_published_filters():
+    square = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+    wide = torch.tensor([[-1.0, 2, -2], [2, -6, 8], [-2, 8, -12]]) / 12  # a corner with the middle
+    line = torch.tensor([1.0, -2, 1]) / 2
+    dot = torch.zeros(1, 3, 9, 9)
+    dot[0, 1, 4, 4] = 0.6
+    found = lv.srm_residual(dot)[0] / 0.6
+    torch.testing.assert_close(found[0, 3:6, 3:6], square)
+    torch.testing.assert_close(found[1, 2:5, 2:5], wide)
+    torch.testing.assert_close(found[1], found[1].rot90())
+    torch.testing.assert_close(found[2, 4, 3:6], line)
+    assert [int(each.count_nonzero()) for each in found] == [9, 25, 3]
+    bright = lv.srm_residual(100 * dot)
+    assert (bright.min(), bright.max()) == (-3, 3)
+    torch.testing.assert_close(lv.srm_residual(dot.roll(1, 1))[0], 0.6 * found)  # of any colour
+
+
 def test_cmce_updates_the_second_stream_from_the_first_as_named():
     x = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
     y = torch.tensor([4.0, 3.0]).view(1, 2, 1, 1)

@@ -1,7 +1,8 @@
 """The networks, losses and training steps beside the golden files of the released codes.
 
 tests/golden/README.md has the rule of weights and inputs. Without ``DFNB_GOLDEN``, a folder of
-golden files, those of tests/golden are compared: one seed, and one training step of each kind.
+golden files, those of tests/golden are compared: one seed, one training step of each kind at
+published size, and three steps of Exposing the Deception with smaller images.
 """
 
 import copy
@@ -66,7 +67,8 @@ def sizes(kind):
     """The seed and the size in pixels of each file of golden steps that is compared."""
     files = [path.stem.split("_") for path in GOLDEN.glob(f"{kind}_[0-9]*_steps_*.json")]
     found = sorted((int(seed), -int(size)) for *_, seed, _, size in files)
-    return [(seed, -size) for seed, size in (found if IS_WHOLE else found[:1])]
+    first = [each for each in found if each[0] == found[0][0]]
+    return [(seed, -size) for seed, size in (found if IS_WHOLE else first)]
 
 
 def golden_weights(kind):
@@ -421,9 +423,13 @@ def released_steps(kind, seed, size):
 
 
 def compared_steps(kind, seed, size):
-    """The :func:`released_steps` that are compared, as a list."""
+    """The :func:`released_steps` that are compared, as a list: of the published sizes the first.
+
+    Those of smaller images are all compared: these see the schedule and the start of an epoch.
+    """
     steps = released_steps(kind, seed, size)
-    return [*(steps if IS_WHOLE else islice(steps, 1))]
+    is_published = size == settings_of(kind).image_size
+    return [*(islice(steps, 1) if is_published and not IS_WHOLE else steps)]
 
 
 def updates_off(network, before, kind, golden):
