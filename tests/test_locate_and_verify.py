@@ -219,6 +219,18 @@ def test_a_crop_one_pixel_larger_is_cut_and_not_resized():
 # ---------------------------------------------------------------- labels
 
 
+def test_a_patch_is_forged_if_any_of_its_pixels_is():
+    mask = torch.zeros(1, 1, 11, 11)
+    mask[0, 0, 2, 3] = mask[0, 0, 5, 8] = mask[0, 0, 10, 10] = 1  # the last is in no patch
+    assert lv.patch_labels(mask, (3, 3))[0].tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
+def test_the_located_map_is_the_probability_of_forged_patches():
+    logits = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
+    located = small("locate_and_verify").localise({"seg": logits})
+    assert located.item() == pytest.approx(1 / (1 + np.exp(-2)))
+
+
 def test_images_without_a_mask_do_not_count_in_seg():
     network = small("locate_and_verify").eval()
     batch = batch_of(has_mask=torch.tensor([True, False, True, True]))
@@ -263,16 +275,28 @@ def test_points_are_seen_from_the_face_in_eye_distances():
     torch.testing.assert_close(seen, torch.tensor(expected))
 
 
-@pytest.mark.parametrize(("part", "inside"), [("mouth", [3, 4]), ("nose", [2]), ("eyes", [0, 1])])
-def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(part, inside):
+EYES = FACE[:2].mean(0)
+
+
+@pytest.mark.parametrize(
+    ("part", "inside", "centre", "half_width", "half_height"),
+    [
+        ("mouth", [3, 4], FACE[3:].mean(0), 0.5, 0.3),
+        ("nose", [2], (FACE[2] + EYES) / 2, 0.32, 0.4),
+        ("eyes", [0, 1], EYES, 0.8, 0.2),
+    ],
+)
+def test_the_reference_region_is_the_named_part_of_the_face_and_turns_with_it(
+    part, inside, centre, half_width, half_height
+):
     region = region_of(FACE, part)
     x, y = FACE.round().long().T
     assert region[y, x].nonzero().flatten().tolist() == inside
     rows, columns = region.numpy().nonzero()
     eye_distance = (FACE[1] - FACE[0]).norm().item()
-    half_width, half_height = lv.REFERENCE[part]
     assert np.ptp(columns) + 1 == pytest.approx(2 * half_width * eye_distance, abs=1.5)
     assert np.ptp(rows) + 1 == pytest.approx(2 * half_height * eye_distance, abs=1.5)
+    assert (columns.mean(), rows.mean()) == pytest.approx(centre.tolist(), abs=0.6)
     tilted = (FACE - 56) @ torch.tensor([[0.9, 0.3], [-0.3, 0.9]]) + 53
     before = region_of(tilted, part, grid=14)
     quarter_turn = torch.stack([tilted[:, 1], 111 - tilted[:, 0]], 1)
@@ -334,6 +358,8 @@ def unmasked():
 def test_sspsl_without_an_anchor_ignores_the_fakes(name, value):
     network, batch = sspsl(), {**unmasked(), name: value}
     outputs = network(batch["image"])
+    lengths = outputs["projection"].square().sum(1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
     labels = network.pseudo(outputs, batch)
     fake = batch["label"] == 1
     assert (labels[fake] == IGNORED).all()
