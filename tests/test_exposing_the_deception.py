@@ -101,6 +101,28 @@ def test_two_predictions_are_compared_without_a_network():
     assert moved.item() == pytest.approx(0.125, rel=1e-3)  # of both probabilities by .25
 
 
+def transport_by_hand(x, y, epsilon=0.01, tolerance=0.1, iterations=100):
+    """Sinkhorn's iterations for points of equal weight: the potentials in turn, then the cost."""
+    cost = ((x[:, None] - y[None]) ** 2).sum(2)
+    u, v = np.zeros(len(x)), np.zeros(len(x))
+    for _ in range(iterations):
+        before = u
+        plan = np.exp((u[:, None] + v[None] - cost) / epsilon)
+        u = u - epsilon * np.log(len(x) * (plan.sum(1) + 1e-6))
+        plan = np.exp((u[:, None] + v[None] - cost) / epsilon)
+        v = v - epsilon * np.log(len(x) * (plan.sum(0) + 1e-6))
+        if np.abs(u - before).sum() < tolerance:
+            break
+    return (np.exp((u[:, None] + v[None] - cost) / epsilon) * cost).sum()
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.4, 3.0])
+def test_the_transport_is_that_of_sinkhorn_s_iterations(spread):
+    x, y = spread * torch.randn(2, 6, 2, dtype=torch.float64)
+    expected = transport_by_hand(x.numpy(), y.numpy())
+    assert etd.sinkhorn(x, y).item() == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_term_keeps_its_fixed_weight_without_the_others(outputs):
     outputs.pop("balance")
     weights = (0.5, 3.0, 7.0)  # of CE, GIL and LIL
