@@ -25,18 +25,11 @@ TITLES = {
 SEED = 0
 
 
-def of_outputs(kind: str) -> list[dict[str, object]]:
+def of_outputs(kind: str, images: Sequence[int]) -> list[dict[str, object]]:
     """Rows of outputs with losses and of gradients, for noise of the published size."""
-    paper, network, batch = goldens.released(kind, SEED)
-    outputs, losses = goldens.run(network, batch)
-    golden = np.load(goldens.GOLDEN / f"{kind}_{SEED}.npz")
-    pairs = goldens.pairs(kind, batch, outputs, losses, golden).values()
-    gradients = goldens.gradients_off(network, paper, f"{kind}_{SEED}")
-    images = batch["image"].shape
-    elements = [array.size for _, array in pairs]
-    off = [goldens.off(*pair) for pair in pairs]
+    outputs, gradients, _ = goldens.network_off(kind, SEED)
     return [
-        row(kind, images, "outputs and losses", elements, off),
+        row(kind, images, "outputs and losses", outputs["elements"], outputs["difference"]),
         row(kind, images, "gradients", gradients["elements"], gradients[["norm", "products"]]),
     ]
 
@@ -77,8 +70,8 @@ def row(
 def rows() -> list[dict[str, object]]:
     """All rows; of Exposing the Deception two sizes of steps."""
     found = []
-    for kind, size in (("lv", 299), ("lv_semi", 299), ("etd", 224)):
-        found += of_outputs(kind) + of_steps(kind, size)
+    for kind, n, size in (("lv", 2, 299), ("lv_semi", 2, 299), ("etd", 4, 224)):
+        found += of_outputs(kind, (n, 3, size, size)) + of_steps(kind, size)
     return found + of_steps("etd", 96)
 
 

@@ -18,6 +18,8 @@ import torch
 from facesets.records import device, threads
 
 DEVICE = device()
+# How networks and images lie in memory: channels last, so that convolutions are faster.
+LAYOUT = torch.channels_last
 
 
 def name() -> str:

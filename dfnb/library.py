@@ -158,7 +158,7 @@ class Detector(nn.Module):
         super().__init__()
         # As scoring.predict_frames has it: in bfloat16, another order of the sums gives other
         # scores.
-        self.network = run.network(weights).to(memory_format=torch.channels_last)
+        self.network = run.network(weights).to(memory_format=device.LAYOUT)
         self.settings = run.settings
         self.info = {"id": run.id, **run.record.model_dump(mode="json")}
         self.eval()

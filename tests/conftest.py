@@ -4,6 +4,8 @@ import gc
 import os
 import socket
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,18 @@ def one_thread():
 
     os.environ["DFNB_THREADS"] = "1"  # also of the processes that tests start
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def apart():
+    """Calls a function in a process that ends with the module: so its memory is free again.
+
+    Networks of published size take gigabytes, which a worker would keep for all other tests.
+    """
+    import torch
+
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,6 +31,14 @@ def test_stages_together_are_the_backbone(name):
         assert strides == [2, 2, 4, 8, 16, 16, 32]
 
 
+def test_the_small_network_begins_blind_to_an_area_of_one_grey_value():
+    torch.manual_seed(0)
+    network = backbones.create(backbones.SMALL, pretrained=False).double()
+    grey = torch.full((1, 3, 8, 8), 0.7, dtype=torch.float64)
+    inside = network.features[0].conv(grey)[..., 1:-1, 1:-1]
+    assert inside.abs().max() < 1e-6 < network.features[0].conv.weight.abs().mean()
+
+
 def test_an_efficientnet_shows_where_it_looks_at_stride_16():
     stages, _, _ = backbones.stages("tf_efficientnet_lite0", pretrained=False)
     assert backbones.last_map(stages) is stages[5]

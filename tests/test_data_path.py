@@ -1,4 +1,4 @@
-"""What feeds the networks of the two papers with released codes, beside the lists of these codes.
+"""What feeds the networks whose codes were released, beside the lists of these codes.
 
 Pixels are not compared: the packages differ. Notebooks 04 and 05 have what this changes.
 """
@@ -14,15 +14,15 @@ from torchvision.transforms import v2
 from dfnb.data.loading import EpochSampler
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
-from dfnb.papers import released
+from dfnb.papers import released, xception
 
 HUE = ("hue_saturation_value", 40, 30 / 255, 20 / 255)  # degrees; shares of the range
 COLOURS = {("brightness_contrast", 0.2, 0.2), ("pca_lighting",), HUE}
 NOISE = ("noise", 20)  # of the variance, around 30
 FLIPS = {("left and right", 1), ("top and bottom", 1), ("turn", 180)}
 TURNS = {("turn", angle) for angle in (0, 90, 180, 270)}
-# In the order of the released codes: the probability and the step with its limits, of several
-# equally probable ones a set.
+# In the order of the released codes: the probability and the step with its limits; of several a
+# set, with their shares where these differ.
 RELEASED = {
     lv: [
         (0.5, FLIPS),
@@ -43,6 +43,12 @@ RELEASED = {
         (0.7, COLOURS),
         (0.2, ("grey_of_blue_first",)),
         (0.5, ("affine", [-10, 10], (0.1, 0.1), (0.8, 1.2), "bilinear", 0)),
+    ],
+    xception: [  # of DeepfakeBench
+        (0.5, ("left and right", 1)),
+        (0.5, {(0.2, ("blur", (3, 3))), (0.4, ("blur", (5, 5))), (0.4, ("blur", (7, 7)))}),
+        (0.5, {("brightness_contrast", 0.1, 0.1), ("pca_lighting",), HUE}),
+        (0.5, ("jpeg", 40, 100)),
     ],
 }
 
@@ -69,8 +75,9 @@ def described(step, drawn):
     """A step of an augmentation: its name and its limits; of a choice the set of its steps."""
     match step:
         case v2.RandomChoice():
-            assert len({*(step.p or [1])}) == 1  # equally probable
             steps = [described(each, drawn) for each in step.transforms]
+            if len({*step.p}) > 1:  # not equally probable
+                steps = [*zip(step.p, steps, strict=True)]
             assert len({*steps}) == len(steps)
             return {*steps}
         case v2.RandomHorizontalFlip():
@@ -91,7 +98,10 @@ def described(step, drawn):
         case v2.Grayscale():
             return "grey", step.num_output_channels
         case v2.GaussianBlur():
-            assert step.sigma == pytest.approx([0.8, 0.8])  # OpenCV's, where none is stated
+            sigma = (
+                0.3 * ((step.kernel_size[0] - 1) / 2 - 1) + 0.8
+            )  # OpenCV's, where none is stated
+            assert step.sigma == pytest.approx([sigma] * 2)
             return "blur", step.kernel_size
     (change,) = step.lambd.args
     drawn.clear()

@@ -101,6 +101,28 @@ def test_two_predictions_are_compared_without_a_network():
     assert moved.item() == pytest.approx(0.125, rel=1e-3)  # of both probabilities by .25
 
 
+def transport_by_hand(x, y, epsilon=0.01, tolerance=0.1, iterations=100):
+    """Sinkhorn's iterations for points of equal weight: the potentials in turn, then the cost."""
+    cost = ((x[:, None] - y[None]) ** 2).sum(2)
+    u, v = np.zeros(len(x)), np.zeros(len(x))
+    for _ in range(iterations):
+        before = u
+        plan = np.exp((u[:, None] + v[None] - cost) / epsilon)
+        u = u - epsilon * np.log(len(x) * (plan.sum(1) + 1e-6))
+        plan = np.exp((u[:, None] + v[None] - cost) / epsilon)
+        v = v - epsilon * np.log(len(x) * (plan.sum(0) + 1e-6))
+        if np.abs(u - before).sum() < tolerance:
+            break
+    return (np.exp((u[:, None] + v[None] - cost) / epsilon) * cost).sum()
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.4, 3.0])
+def test_the_transport_is_that_of_sinkhorn_s_iterations(spread):
+    x, y = spread * torch.randn(2, 6, 2, dtype=torch.float64)
+    expected = transport_by_hand(x.numpy(), y.numpy())
+    assert etd.sinkhorn(x, y).item() == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_term_keeps_its_fixed_weight_without_the_others(outputs):
     outputs.pop("balance")
     weights = (0.5, 3.0, 7.0)  # of CE, GIL and LIL
@@ -122,7 +144,73 @@ def test_certainty_gives_no_nan(estimator, direction):
     assert torch.isfinite(sure.grad).all()
 
 
+def test_learned_weights_begin_at_one_and_fall_with_the_square():
+    network = small("exposing_the_deception")
+    balance = network(batch_of()["image"])["balance"]
+    assert network.balance.tolist() == balance.tolist() == [1, 1, 1]
+    with torch.no_grad():
+        network.balance.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    s_squared = network(batch_of()["image"])["balance"]
+    terms = {"ce": torch.tensor(3.0), "gil": torch.tensor(0.8), "lil": torch.tensor(0.5)}
+    expected = 3 / 2 + 0.8 / 8 + 0.5 / 0.5 + np.log(2) + np.log(5) + np.log(1.25)
+    assert network.weighted_sum(terms, s_squared).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("estimator", ["kl", "sinkhorn"])
+def test_no_gradient_passes_through_the_teacher(outputs, estimator):
+    network = small("exposing_the_deception", cross_entropy="figure", estimator=estimator)
+    for logits in outputs.values():
+        logits.requires_grad_()
+    network.losses(outputs, batch_of())["total"].backward()
+    assert outputs["joint"].grad is None
+    assert outputs["cls"].grad.any() and outputs["left_out"].grad.any()
+
+
 # ---------------------------------------------------------------- the network
+
+
+def test_dropout_stands_behind_two_layers_of_the_fusion_and_before_the_class():
+    fusion = etd.fusion(5, (8, 6, 4), dropout=0.5)
+    z = torch.randn(16, 5)
+    torch.manual_seed(1)
+    found = fusion(z)
+    first, first_norm, second, second_norm, last = [
+        layer for layer in fusion if [*layer.parameters()]
+    ]
+    torch.manual_seed(1)
+    g = F.dropout(F.relu(first_norm(first(z))), 0.5)
+    g = F.dropout(F.relu(second_norm(second(g))), 0.5)
+    torch.testing.assert_close(found, last(g))
+    network = small("exposing_the_deception", dropout=0.25)
+    _, layer = network.cls_head
+    features = torch.randn(4, layer.in_features)
+    torch.manual_seed(1)
+    found = network.cls_head(features)
+    torch.manual_seed(1)
+    torch.testing.assert_close(found, layer(F.dropout(features, 0.25)))
+    shares = [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)]
+    assert shares == [0.25] * 3
+
+
+def test_heads_see_the_local_representations_that_their_names_say():
+    network = small("exposing_the_deception").eval()
+    outputs = network(batch_of()["image"])
+    a, b, c = outputs["local"]
+    joint, heads = network.joint_head, network.left_out_heads
+    torch.testing.assert_close(outputs["joint"], joint(torch.cat([a, b, c], 1)))
+    for i, others in enumerate(([b, c], [a, c], [a, b])):
+        torch.testing.assert_close(outputs["left_out"][i], heads[i](torch.cat(others, 1)))
+    for name in ("joint", "left_out", "cls"):  # each trains the branches
+        weight = network.branches[2].features[0].conv.weight
+        gradient = torch.autograd.grad(outputs[name].sum(), weight, retain_graph=True)[0]
+        assert gradient.any(), name
+
+
+def test_grey_weighs_red_and_blue_as_if_they_were_exchanged():
+    colours = 200 * torch.eye(3)[:, :, None]  # a pixel each of red, green and blue
+    grey = etd.grey_of_blue_first(colours)
+    torch.testing.assert_close(grey[0, :, 0], 200 * torch.tensor([0.114, 0.587, 0.299]))
+    assert torch.equal(grey[0], grey[1]) and torch.equal(grey[0], grey[2])
 
 
 def test_released_channels_are_blue_first():

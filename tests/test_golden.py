@@ -6,7 +6,6 @@ numbers that it gave before.
 """
 
 import json
-from itertools import islice
 
 import goldens
 import numpy as np
@@ -21,15 +20,12 @@ from goldens import (
     STEP_LOSSES,
     UPDATE_NORMS,
     UPDATES,
-    forged,
     golden_batch,
     golden_tensor,
     loaded,
     normal,
     off,
-    pairs,
     read_json,
-    released_steps,
     run,
     seeds,
 )
@@ -37,69 +33,25 @@ from networks import recipe
 from torch import nn
 
 from dfnb import papers
-from dfnb.papers import exposing_the_deception as etd
-from dfnb.papers import locate_and_verify as lv
 from dfnb.training import train
 
 TRANSPORT = 1e-7  # relative; the released optimal transport takes log(1/B) in float32
 STEP = 1e-12  # relative; another processor moves no number of float64 by more than 1e-14
 
 
-def check_gradients(network, paper, stem):
-    differences = goldens.gradients_off(network, paper, stem)
-    assert (differences[["norm", "products"]] <= GRADIENTS).all(axis=None)
-
-
-def check_outputs(compared):
-    for name, (ours, golden) in compared.items():
-        assert off(ours, golden) <= OUTPUTS, name
-
-
 def test_there_are_golden_files_of_each_kind():
     assert all(seeds(kind) for kind in ("lv", "lv_semi", "etd"))
 
 
-@pytest.mark.parametrize("seed", seeds("lv"))
-def test_locate_and_verify_is_the_released_network(seed):
-    golden = np.load(GOLDEN / f"lv_{seed}.npz")
-    paper, network, batch = goldens.released("lv", seed)
-    outputs, losses = run(network, batch)
-    labels = lv.patch_labels(forged(seed), (19, 19))
-    assert np.array_equal(labels.numpy(), golden["mask"][:, 0])
-    check_outputs(pairs("lv", batch, outputs, losses, golden))
-    check_gradients(network, paper, f"lv_{seed}")
-
-
-@pytest.mark.parametrize("seed", seeds("lv_semi"))
-def test_sspsl_is_the_released_one(seed):
-    golden = np.load(GOLDEN / f"lv_semi_{seed}.npz")
-    _, network, batch = goldens.released("lv_semi", seed)
-    outputs, losses = run(network, batch)
-    check_outputs(pairs("lv_semi", batch, outputs, losses, golden))
-    labels = lv.pseudo_labels(outputs["projection"], batch["label"], batch["region"])
-    assert labels.flatten().tolist() == golden["sspsl_targets"].tolist()
-    check_gradients(network, lv, f"lv_semi_{seed}")
-
-
-@pytest.mark.parametrize("seed", seeds("etd"))
-def test_exposing_the_deception_is_the_released_network(seed):
-    golden = np.load(GOLDEN / f"etd_{seed}.npz")
-    paper, network, batch = goldens.released("etd", seed)
-    outputs, losses = run(network, batch)
-    check_outputs(pairs("etd", batch, outputs, losses, golden))
-    assert off(network.balance.grad, golden["awl_grad"]) <= OUTPUTS
-    check_gradients(network, paper, f"etd_{seed}")
-
-    settings = network.settings
-    network.settings = settings.model_copy(update={"estimator": "sinkhorn"})
-    transport = network.losses(outputs, batch)
-    # the exponent of LIL, which is near exp(-30)
-    ours = [transport["ce"].item(), transport["gil"].item(), transport["lil"].log().item()]
-    ce, gil, lil = golden["losses_w"]
-    assert ours == pytest.approx([ce, gil, np.log(lil)], rel=TRANSPORT)
-    outputs.pop("balance")  # without learned weights, the fixed ones of the settings count
-    network.settings = settings
-    assert off(network.losses(outputs, batch)["total"], golden["total_hyper"]) <= OUTPUTS
+@pytest.mark.parametrize(
+    ("kind", "seed"), [(kind, seed) for kind in ("lv", "lv_semi", "etd") for seed in seeds(kind)]
+)
+def test_it_is_the_released_network(kind, seed, apart):
+    outputs, gradients, others = apart(goldens.network_off, kind, seed)
+    assert (outputs["difference"] <= OUTPUTS).all()
+    assert (gradients[["norm", "products"]] <= GRADIENTS).all(axis=None)
+    for name, difference in others.items():
+        assert difference <= (TRANSPORT if name.startswith("transport") else OUTPUTS), name
 
 
 SAVED = [kind for kind in ("lv", "etd") if (GOLDEN / f"{kind}_scores.json").exists()]
@@ -107,9 +59,8 @@ SAVED = [kind for kind in ("lv", "etd") if (GOLDEN / f"{kind}_scores.json").exis
 if SAVED:  # by golden.py --save, in a folder of one's own
 
     @pytest.mark.parametrize("kind", SAVED)
-    def test_saved_weights_give_the_released_scores_from_the_picture_on(kind):
-        paper = etd if kind == "etd" else lv
-        scores, released = goldens.saved_scores(GOLDEN, kind, paper.Settings(pretrained=False))
+    def test_saved_weights_give_the_released_scores_from_the_picture_on(kind, apart):
+        scores, released = apart(goldens.saved_scores, GOLDEN, kind, goldens.settings_of(kind))
         np.testing.assert_allclose(scores, released, rtol=0, atol=1e-5)  # float32
 
 
@@ -141,27 +92,15 @@ def test_deepfakebench_s_xception_is_timm_s():
 # ---------------------------------------------------------------- training steps
 
 
-def check_steps(kind, seed, size):
-    steps = released_steps(kind, seed, size)
-    for _, losses, updates in steps if goldens.IS_WHOLE else islice(steps, 1):
+@pytest.mark.parametrize(
+    ("kind", "seed", "size"),
+    [(kind, *which) for kind in ("lv", "lv_semi", "etd") for which in goldens.sizes(kind)],
+)
+def test_steps_of_a_training_are_those_of_the_released_code(kind, seed, size, apart):
+    for _, losses, updates in apart(goldens.compared_steps, kind, seed, size):
         assert max(losses.values()) <= STEP_LOSSES
         assert (updates["norm"] <= UPDATE_NORMS).all()
         assert (updates["products"] <= UPDATES).all()
-
-
-@pytest.mark.parametrize(("seed", "size"), goldens.sizes("lv"))
-def test_steps_of_locate_and_verify_are_those_of_the_released_code(seed, size):
-    check_steps("lv", seed, size)
-
-
-@pytest.mark.parametrize(("seed", "size"), goldens.sizes("lv_semi"))
-def test_a_step_of_sspsl_is_that_of_the_released_code(seed, size):
-    check_steps("lv_semi", seed, size)
-
-
-@pytest.mark.parametrize(("seed", "size"), goldens.sizes("etd"))
-def test_steps_of_exposing_the_deception_are_those_of_the_released_code(seed, size):
-    check_steps("etd", seed, size)
 
 
 # A further case is named "<paper> with ...".

@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import batch_of, recipe
+from sklearn.cluster import KMeans
 from torch import nn
 
 from dfnb.data.loading import as_batch
@@ -117,6 +119,99 @@ def test_the_encoder_sees_images_as_its_weights_were_trained(weights_from, monke
 # ---------------------------------------------------------------- losses
 
 
+def test_activations_score_and_latent_loss_are_those_of_the_example_of_notebook_03():
+    net = network(latent=4).eval()
+    with torch.no_grad():
+        net.to_latent.weight.zero_()
+        net.to_latent.bias.copy_(torch.tensor([0.1, -0.3, 1.2, -0.8]))
+        outputs = net(NOISE[:2])
+        torch.testing.assert_close(outputs["activation"], torch.tensor([[0.2, 1.0]] * 2))
+        assert net.score(outputs).tolist() == pytest.approx([1 / 1.2] * 2, rel=1e-5)
+        loss = lae.latent_loss(outputs, torch.tensor([1, 0]))
+        torch.testing.assert_close(loss, torch.tensor([0.2, 1.8]))
+        net.to_latent.bias.zero_()
+        silent = net(NOISE[:2])
+    torch.testing.assert_close(silent["cls"], torch.full((2, 2), math.log(1e-6)))
+
+
+def test_concepts_are_the_parts_of_both_activations_but_for_the_bias():
+    net = network().eval()
+    with torch.no_grad():
+        net.to_latent.bias.zero_()
+        outputs = net(NOISE)
+    torch.testing.assert_close(outputs["channels"].sum(1), outputs["activation"].sum(1))
+
+
+def test_the_decoder_is_that_of_its_description():
+    """A linear layer; per width twice as large, 3×3, BatchNorm and ReLU; at last a sigmoid."""
+    torch.manual_seed(0)
+    decoder = lae.decoder(6, (8, 4), 16)
+    z = 3 * torch.randn(5, 6)
+    weights = [weight.detach() for weight in decoder.parameters()]
+    linear, bias, first, gain, offset, last, colour = weights
+    x = F.linear(z, linear, bias).view(5, 8, 4, 4)
+    x = F.conv2d(x.repeat_interleave(2, 2).repeat_interleave(2, 3), first, padding=1)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), False, keepdim=True)
+    x = (x - mean) / (variance + 1e-5).sqrt() * gain.view(-1, 1, 1) + offset.view(-1, 1, 1)
+    x = x.clamp(min=0).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = 1 / (1 + torch.exp(-F.conv2d(x, last, colour, padding=1)))
+    torch.testing.assert_close(decoder(z).detach(), expected)
+
+
+def test_the_discriminator_is_that_of_its_description():
+    """Convolutions of 4×4 with stride 2 and a leak of .2, the mean over positions, a logit."""
+    torch.manual_seed(0)
+    discriminator = lae.discriminator((8, 4))
+    *layers, linear, bias = [weight.detach() for weight in discriminator.parameters()]
+    x = NOISE
+    for weight, offset in zip(layers[::2], layers[1::2]):
+        x = F.conv2d(x, weight, offset, stride=2, padding=1)
+        x = torch.where(x > 0, x, 0.2 * x)
+    expected = x.mean((2, 3)) @ linear.T + bias
+    torch.testing.assert_close(discriminator(NOISE).detach(), expected)
+
+
+def test_the_terms_of_the_reconstruction_and_of_the_discriminator_by_hand():
+    net = network()
+    outputs = {name: value.detach() for name, value in net(NOISE).items()}
+    decoded = net.decoder(outputs["latent"]).detach()
+    torch.testing.assert_close(outputs["reconstruction"], (decoded - 0.5) / 0.5)
+    with torch.no_grad():
+        losses = net.losses(outputs, BATCH)
+        of_images, of_restored = [
+            1 / (1 + torch.exp(-net.adversary(images)))  # D, that an image is no reconstruction
+            for images in (NOISE, outputs["reconstruction"])
+        ]
+    real, fake = outputs["activation"].T
+    label = BATCH["label"]
+    latent = ((real - (1 - label)).abs() + (fake - label).abs()).mean()
+    torch.testing.assert_close(losses["latent"], latent)
+    pixel = (NOISE - outputs["reconstruction"]).abs().mean()
+    torch.testing.assert_close(losses["pixel"], pixel)
+    torch.testing.assert_close(losses["adversarial"], (1 - of_restored).log().mean())
+    adversary = -of_images.log().mean() - (1 - of_restored).log().mean()
+    torch.testing.assert_close(losses["adversary"], adversary)
+    total = latent + 0.1 * pixel + 0.01 * losses["adversarial"] + losses["attention"]
+    torch.testing.assert_close(losses["total"], total)
+
+
+def test_each_term_of_the_reconstruction_reaches_the_encoder():
+    net = network()
+    for name in ("pixel", "adversarial"):
+        losses = losses_of(net)
+        weight = net.encoder.features[0].conv.weight
+        assert torch.autograd.grad(losses[name], weight)[0].any(), name
+
+
+def test_both_phases_have_the_rates_of_the_interpretation():
+    for given, rate in ((lae.Settings(), 1e-4), (lae.Settings().before(), 1e-3)):
+        (first, second), schedule = given.optimisation(network(), 10)
+        assert [group["lr"] for group in first.param_groups] == schedule.get_last_lr() == [rate]
+        (group,) = second.param_groups
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (2e-4, (0.9, 0.999), 0)
+        assert isinstance(second, torch.optim.Adam)
+
+
 def test_neither_loss_reaches_what_the_other_trains():
     net = network(adversarial_weight=1.0)
     losses = losses_of(net)
@@ -144,7 +239,7 @@ class Features(nn.Module):
 
     def forward(self, images):
         self.inputs.append(images)
-        return [self.layer(images)]
+        return [self.layer(images), images.mean((2, 3), keepdim=True)]
 
 
 def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(monkeypatch):
@@ -157,7 +252,11 @@ def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(
     losses = losses_of(net)
     losses["total"].backward()
     assert losses["perceptual"] > 0 and features.layer.weight.grad is None
-    torch.testing.assert_close(features.inputs[1], standardised(NOISE * 0.5 + 0.5))
+    restored, shown = features.inputs
+    torch.testing.assert_close(shown, standardised(NOISE * 0.5 + 0.5))
+    differences = [a - b for a, b in zip(features(restored), features(shown))]
+    expected = sum(difference.abs().mean() for difference in differences) / 2
+    torch.testing.assert_close(losses["perceptual"], expected)
     losses_of(net)
     assert len(made) == 1 and [*net.state_dict()] == names
 
@@ -182,16 +281,16 @@ def test_the_attention_loss_by_hand():
     net = network()
     attention = torch.zeros(4, 2, 2, 2)
     # An annotated fake: divided by the maximum, without what is negative, it is 1, .5, 0, 0.
-    attention[0, 1] = torch.tensor([[4.0, 2.0], [-1.0, 0.0]])
+    attention[0, 1] = torch.tensor([[0.4, 0.2], [-0.1, 0.0]])
     attention[1] = 3.0  # a fake without a mask
     attention[2, 0] = 1.5  # a real frame: .5 above its target
     attention[2, 1] = 0.5  # and here, too
     attention[3, 0] = 1.0  # a real frame on its target
     mask = torch.zeros(4, 1, 4, 4)
-    mask[0, :, :2, :2] = 1
+    mask[0, :, :2, 0] = 1  # half of the first cell
     known = torch.tensor([True, False, True, True])
     frames = {"label": torch.tensor([1, 1, 0, 0]), "mask": mask, "has_mask": known}
-    fake_loss = 0.5**2 / 4
+    fake_loss = (0.5**2 + 0.5**2) / 4
     real_loss = (0.5**2 + 0.5**2) / 4
     loss = net.attention_loss({"attention": attention}, frames)
     assert loss.item() == pytest.approx(0.5 * fake_loss + 0.5 * real_loss)
@@ -205,16 +304,28 @@ def test_the_attention_loss_of_a_sigmoid_by_hand():
     attention = torch.zeros(3, 2, 1, 2)
     attention[0, 1] = torch.tensor([[math.log(3), 0.0]])  # an annotated fake: A is .75 and .5
     attention[1] = 3.0  # a fake without a mask
-    attention[2, 0] = 1.5  # a real frame: .5 above its target, and A is .5
+    attention[2, 0] = 1.5  # a real frame: .5 above its target
+    attention[2, 1] = math.log(3)  # A is .75
     mask = torch.tensor([1.0, 0.0]).expand(3, 1, 1, 2)
     known = torch.tensor([True, False, True])
     frames = {"label": torch.tensor([1, 1, 0]), "mask": mask, "has_mask": known}
     outputs = {"attention": attention}
     torch.testing.assert_close(net.localise(outputs)[0], torch.tensor([[0.75, 0.5]]))
     fake_loss = (math.log(4 / 3) + math.log(2)) / 2
-    real_loss = (0.5**2 + math.log(2)) / 2
+    real_loss = (0.5**2 + math.log(4)) / 2
     loss = net.attention_loss(outputs, frames)
     assert loss.item() == pytest.approx(0.5 * fake_loss + 0.5 * real_loss)
+
+
+@pytest.mark.parametrize("attention_map", ["scaled", "sigmoid"])
+def test_the_attention_loss_has_its_whole_gradient(attention_map):
+    net = network(attention_map=attention_map)
+    frames = {"label": torch.tensor([1, 0]), "mask": torch.rand(2, 1, 4, 4).double()}
+    frames["has_mask"] = torch.tensor([True, True])
+    attention = torch.randn(2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda attention: net.attention_loss({"attention": attention}, frames), attention
+    )
 
 
 @pytest.mark.parametrize("attention_map", ["scaled", "sigmoid"])
@@ -288,18 +399,32 @@ def test_concepts_are_outputs_of_the_network_in_the_order_of_the_table(table, st
 
 def test_candidates_come_from_challenging_clusters_in_turn(table, start, monkeypatch):
     place = np.arange(len(table))
-    vectors = np.stack([place % 4 * 100.0, place * 0.01], 1)  # four clusters
-    losses = np.array([0.5, 2.0, 3.0, 0.4])[place % 4]  # of which two are challenging
+    vectors = np.stack([place % 6 * 100.0, place * 0.01], 1)  # six clusters
+    # Two are challenging, above the mean of 1.7; the median is 1.25.
+    means = np.array([0.5, 3.0, 4.0, 0.4, 1.2, 1.3])
+    losses = means[place % 6] + 0.04 * (-1.0) ** (place // 6)
     monkeypatch.setattr(lae, "concepts", lambda network, table: (vectors, losses))
-    order = lae.candidates(start, table, 4, seed=3)
+    order = lae.candidates(start, table, 6, seed=3)
     is_fake = table["label"].to_numpy() == 1
     assert sorted(order["row"]) == np.flatnonzero(is_fake).tolist()
-    challenging = order[order["challenge"] > losses.mean()]
+    challenging = order[order["challenge"] > 1.7]
     others = order[len(challenging) :]
-    assert challenging["challenge"].iloc[:4].tolist() == [3.0, 2.0, 3.0, 2.0]
-    assert others["challenge"].iloc[:4].tolist() == [0.5, 0.4, 0.5, 0.4]
+    first = challenging["challenge"].iloc[:4].tolist()
+    assert first == pytest.approx([4.0, 3.0, 4.0, 3.0], abs=0.02)
+    first = others["challenge"].iloc[:4].tolist()
+    assert first == pytest.approx([1.3, 1.2, 0.5, 0.4], abs=0.02)
     for _, members in order.groupby("cluster"):
         assert members["distance"].is_monotonic_increasing
+        centre = place[place % 6 == members["row"].iloc[0] % 6].mean()  # of real frames, too
+        from_centre = 0.01 * (members["row"] - centre).abs()
+        np.testing.assert_allclose(members["distance"], from_centre, atol=1e-9)
+
+
+def test_clusters_are_the_best_of_several_starts():
+    points = np.random.default_rng(0).random((60, 2))
+    one_start = [KMeans(10, n_init=1, random_state=s).fit(points).inertia_ for s in range(60)]
+    spread = [(lae.clustered(points, 10, seed)[1] ** 2).sum() for seed in range(12)]
+    assert np.mean(spread) < np.quantile(one_start, 0.4)
 
 
 def test_a_size_that_the_decoder_cannot_reach_is_refused():
@@ -345,7 +470,9 @@ def test_phase_two_starts_from_phase_one_and_needs_no_mask_but_the_annotated(
 
 def test_the_perceptual_term_has_a_comparator_that_ships():
     net = network(perceptual_weight=1.0, comparator="dfnb_plain7.drawn_faces")
-    maps = lae.comparator("dfnb_plain7.drawn_faces", NOISE.device)(NOISE)
+    comparator = lae.comparator("dfnb_plain7.drawn_faces", NOISE.device)
+    maps = comparator(NOISE)
+    torch.testing.assert_close(comparator(NOISE[:1])[-1], maps[-1][:1])  # images do not mix
     assert [tuple(values.shape[2:]) for values in maps] == [(96, 96), (48, 48), (24, 24), (12, 12)]
     losses = losses_of(net)
     losses["perceptual"].backward()

@@ -1,5 +1,6 @@
 """What all papers share: losses that reach every weight, scores, mixing, published settings."""
 
+import numpy as np
 import pytest
 import torch
 from networks import FACE, batch_of, small
@@ -176,9 +177,43 @@ def test_changes_of_colour_stay_in_their_ranges():
 
 
 def test_pca_lighting_adds_the_transposed_axes_times_the_variances():
-    """Of colours on one line with the direction v, red gets α · λ · v_red, the rest the others."""
-    line = torch.linspace(0, 255, 400).view(1, 20, 20)
-    pixels = line * torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)
-    shift = (released.pca_lighting(pixels) - pixels)[:, 0, 0]
-    assert shift.norm() > 0.01
-    assert abs(shift[0] / shift.norm()).item() == pytest.approx(0.8**0.5, abs=1e-3)
+    """Channel i gets α · v_i · λ, up to the sign of v_i, the i-th axis; α has a deviation of .1."""
+    draw = np.random.default_rng(0)
+    mixed = draw.normal(size=(400, 3)) @ [[60, 20, 5], [0, 30, 12], [0, 0, 10]]
+    pixels = torch.tensor(mixed.T.reshape(3, 20, 20)).float()
+    variances, axes = np.linalg.eigh(np.cov(mixed.T / 255))
+    expected = np.abs([axes[:, i] @ variances[::-1] for i in (2, 1, 0)])  # the largest comes first
+    for seed in range(3):
+        torch.manual_seed(seed)
+        shift = (released.pca_lighting(pixels) - pixels)[:, 0, 0] / 255
+        torch.manual_seed(seed)
+        alpha = 0.1 * torch.randn(()).item()
+        assert shift.abs().numpy() == pytest.approx(np.abs(alpha) * expected, rel=1e-2)
+
+
+def test_brightness_and_contrast_stay_in_their_ranges():
+    pixels = torch.tensor([0.0, 100.0]).expand(3, 1, 2)
+    brightness, contrast = [], []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        low, high = released.brightness_contrast(pixels, 0.2)[0, 0].tolist()
+        brightness.append(low)
+        contrast.append((high - low) / 100)
+    assert -51 <= min(brightness) < -50 and 50 < max(brightness) <= 51  # a fifth of 255
+    assert 0.8 <= min(contrast) < 0.81 and 1.19 < max(contrast) <= 1.2
+
+
+def test_changed_pixels_are_rounded():
+    image = tv_tensors.Image(torch.full((3, 1, 2), 100, dtype=torch.uint8))
+    changed = released.of_pixels(lambda pixels: pixels + torch.tensor([0.6, 200.0]))(image)
+    assert changed[0].tolist() == [[101, 255]]
+
+
+def test_hues_go_round():
+    red = torch.tensor([200.0, 10, 10]).view(3, 1, 1)
+    directions = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        _, green, blue = released.hue_saturation_value(red)[:, 0, 0].tolist()
+        directions.add(np.sign(green - blue))  # toward yellow, or below zero toward magenta
+    assert {-1, 1} <= directions

@@ -467,6 +467,20 @@ def test_mixup_mixes_images_as_often_as_it_should(new_home, monkeypatch):
         assert torch.equal(batch["image"], mixture)
 
 
+@pytest.mark.parametrize(("alpha", "variance"), [(0.5, 1 / 8), (1.0, 1 / 12)])
+def test_shares_of_mixup_are_of_the_beta_distribution(alpha, variance):
+    """Beta(α, α) has the mean ½ and the variance 1 / (4 (2 α + 1))."""
+    mixing = settings(mixup_probability=0.75, mixup_alpha=alpha)
+    item = {"image": torch.zeros(4, 3, 8, 8).byte(), "mask": torch.zeros(4, 1, 8, 8).byte()}
+    state = SimpleNamespace(settings=mixing, training=SimpleNamespace(seed=3))
+    state.progress = trainer.Progress()
+    batches = [trainer.Trainer._mixed(state, item, 0) for state.global_step in range(1500)]
+    shares = np.array([batch["weight"] for batch in batches if batch["partner"] is not None])
+    assert len(shares) / len(batches) == pytest.approx(0.75, abs=0.05)
+    assert shares.mean() == pytest.approx(0.5, abs=0.05)
+    assert shares.var() == pytest.approx(variance, rel=0.1)
+
+
 # ---------------------------------------------------------------- epochs and records
 
 

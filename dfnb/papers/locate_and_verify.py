@@ -638,12 +638,13 @@ def face_coordinates(points: Tensor, landmarks: Tensor, origin: Tensor) -> Tenso
 
 @torch.no_grad()
 def pseudo_labels(projection: Tensor, label: Tensor, region: Tensor) -> Tensor:
-    """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged; as in the released code.
+    """SSPSL's labels (B, h, w), int64, of patches: 0 real, 1 forged.
 
     The fake anchor f̄ is the mean of the fakes' patches in ``region``, the real anchor r̄ the mean
     of all patches of real images. A patch p of a fake is forged if cos(p, f̄) > cos(p, r̄). Patches
-    of real images are real. If the batch has no patch for one of the anchors, the fakes' patches
-    are ``IGNORED``.
+    of real images are real. So far it is the released code. If the batch has no patch for one of
+    the anchors, the fakes' patches are ``IGNORED``; there the missing anchor has the cosine 0 with
+    every patch, or without real images NaN.
 
     Args:
         projection: (B, C, h, w), of length 1 at each patch.

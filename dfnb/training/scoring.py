@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from dfnb.data.corrupt import Corrupted
 from dfnb.data.loading import Read, loader_in_order, prepared
-from dfnb.device import DEVICE, fixed_threads, precision, to_numpy, workers
+from dfnb.device import DEVICE, LAYOUT, fixed_threads, precision, to_numpy, workers
 from dfnb.papers import contract
 from dfnb.store.scores import check_scores
 from dfnb.store.units import KEYS
@@ -51,7 +51,7 @@ def predict_frames(
         of being fake, ``score`` = P(fake), and where localisation is measured the columns of
         :func:`localisation`, which are NaN for real frames and for fakes without a mask.
     """
-    network = network.eval().to(memory_format=torch.channels_last)
+    network = network.eval().to(memory_format=LAYOUT)
     device = next(network.parameters()).device.type
     localises = locate and read is read_crop and hasattr(network, "localise")
     is_mixed = settings.precision == "bf16-mixed"
@@ -63,7 +63,7 @@ def predict_frames(
     with line:
         for item in line:
             batch = prepared(item, settings, device)
-            images = batch["image"].contiguous(memory_format=torch.channels_last)
+            images = batch["image"].contiguous(memory_format=LAYOUT)
             with precision(settings.precision), torch.autocast(device, torch.bfloat16, is_mixed):
                 outputs = contract.outputs_of(network, images)
             if localises:

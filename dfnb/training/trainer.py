@@ -138,8 +138,7 @@ class Trainer:
         network = papers.module(training.paper).Network(self.settings)
         if start:  # its network has the same layers
             network.load_state_dict(start.network().state_dict())
-        # With channels last, convolutions are faster.
-        self.network = network.to(device.DEVICE, memory_format=torch.channels_last)
+        self.network = network.to(device.DEVICE, memory_format=device.LAYOUT)
         # Optimisers.
         self.optimisers, self.scheduler = self.settings.optimisation(self.network, self.steps)
         # Checkpoint.
@@ -150,6 +149,16 @@ class Trainer:
 
     def train_epoch(self, line: tqdm) -> None:
         """Train on the rest of an epoch, show it in ``line``, and save from time to time."""
+        self.begin_epoch()
+        for item in self.loader:
+            self.train_step(item)
+            self.show(line)
+            line.update(self.settings.batch_size)
+            if time.monotonic() - self.saved_at > CHECKPOINT_S:
+                self.save()
+
+    def begin_epoch(self) -> None:
+        """Make network, optimisers and sampler ready for the steps of an epoch, or for its rest."""
         progress = self.progress
         # One released code makes optimisers and schedule anew in every epoch. An epoch that is
         # resumed after its first step (step > 0) goes on with those of the checkpoint.
@@ -160,24 +169,26 @@ class Trainer:
             backbones.freeze_statistics(self.network)
         self.sampler.epoch = progress.epoch
         self.sampler.skip = progress.step
-        for item in self.loader:
-            self.train_step(item)
-            self.show(line)
-            line.update(self.settings.batch_size)
-            if time.monotonic() - self.saved_at > CHECKPOINT_S:
-                self.save()
 
     def train_step(self, item: dict[str, Tensor]) -> None:
-        """One step of all optimisers, for a batch as the loader gives it.
+        """One step of all optimisers, for a batch as the loader gives it, and its count.
 
         Raises :class:`DfnbError` when the loss is not finite.
         """
         progress = self.progress
-        global_step = progress.epoch * self.steps + progress.step  # counts from the first epoch
-        batches = [
-            self._mixed(part, global_step, number) for number, part in enumerate(self._parts(item))
-        ]
-        losses = self._backward(batches, global_step)
+        losses = self.step([self._mixed(part, i) for i, part in enumerate(self._parts(item))])
+        for name, value in losses.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        progress.step += 1
+        progress.images_seen += self.settings.batch_size
+
+    def step(self, batches: list[Batch]) -> dict[str, float]:
+        """One step of all optimisers and the schedule, for the parts of a batch; its losses.
+
+        The parts are prepared and mixed. The losses, by name, are means over the parts. Raises
+        :class:`DfnbError` when their total is not finite.
+        """
+        losses = self._backward(batches)
         # Read all at once: each value that is read waits for the GPU.
         values = dict(zip(losses, torch.stack([*losses.values()]).tolist()))
         self._check_finite(values["total"], "loss")
@@ -185,10 +196,12 @@ class Trainer:
             optimiser.step()
             optimiser.zero_grad()
         self.scheduler.step()
-        progress.step += 1
-        progress.images_seen += self.settings.batch_size
-        for name, value in values.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        return values
+
+    @property
+    def global_step(self) -> int:
+        """The number of the step in the whole training, from 0: it seeds mixup and dropout."""
+        return self.progress.epoch * self.steps + self.progress.step
 
     def _parts(self, item: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """A batch of the loader in ``accumulate`` parts, to which its frames go in turn.
@@ -201,37 +214,29 @@ class Trainer:
             {name: tensor[part::count] for name, tensor in item.items()} for part in range(count)
         ]
 
-    def _mixed(self, item: dict[str, Tensor], global_step: int, part: int) -> Batch:
+    def _mixed(self, item: dict[str, Tensor], part: int) -> Batch:
         """A part of a batch, on the device; with ``mixup_probability`` its images are mixed.
 
-        ``global_step``, the number of the step in the whole training, and that of the part seed the
-        draws.
-
-        Mixup (Zhang et al., ICLR 2018): x' = λ x + (1 − λ) x_partner with λ ~ Beta(α, α). The
-        targets are mixed by ``contract.cross_entropy``.
+        The number of the part seeds the draws beside that of the step; λ ~ Beta(α, α).
         """
         batch = {"epoch": self.progress.epoch, "partner": None, "weight": 1.0}
         batch.update(prepared(item, self.settings, device.DEVICE))
-        draw = rng("mixup", self.training.seed, global_step, part)
+        draw = rng("mixup", self.training.seed, self.global_step, part)
         if draw.random() >= self.settings.mixup_probability:
             return batch
-        image = batch["image"]
         alpha = self.settings.mixup_alpha
         weight = float(draw.beta(alpha, alpha))  # λ
-        partner = torch.from_numpy(draw.permutation(len(image)))
-        partner = partner.to(image.device, non_blocking=True)
-        mixture = weight * image + (1 - weight) * image[partner]
-        return {**batch, "image": mixture, "partner": partner, "weight": weight}
+        partner = torch.from_numpy(draw.permutation(len(batch["image"])))
+        return mixed(batch, partner.to(batch["image"].device, non_blocking=True), weight)
 
-    def _backward(self, batches: list[Batch], global_step: int) -> dict[str, Tensor]:
+    def _backward(self, batches: list[Batch]) -> dict[str, Tensor]:
         """Compute the losses of a batch's parts and add their gradients to those of the weights.
 
-        Returns the losses by name, means over the parts: scalars without a graph. ``global_step``
-        seeds dropout.
+        Returns the losses by name, means over the parts: scalars without a graph.
         """
         losses_of_parts = []
         for part, batch in enumerate(batches):
-            torch.manual_seed(torch_seed("dropout", self.training.seed, global_step, part))
+            torch.manual_seed(torch_seed("dropout", self.training.seed, self.global_step, part))
             losses = losses_of(self.network, batch, self.settings.precision)
             # total and adversary (the loss of a discriminator, where a paper has one) have disjoint
             # gradients, so one backward pass serves both.
@@ -386,17 +391,31 @@ def few_steps(
     splits = {"train": frames, "val": frames}  # only train is used
     with torch.random.fork_rng(), device.fixed_threads(), device.reproducible():
         trainer = Trainer(Path("a few steps"), training, splits, None)
+        trainer.begin_epoch()
         for item in batches:
             trainer.train_step(item)
     return trainer
 
 
+def mixed(batch: Batch, partner: Tensor, weight: float) -> Batch:
+    """Mixup (Zhang et al., ICLR 2018): the images become λ x + (1 − λ) x_partner.
+
+    ``partner`` (B,) has the index of each image's partner, ``weight`` is λ. The targets are mixed
+    by ``contract.cross_entropy``.
+    """
+    image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
+    return {**batch, "image": image, "partner": partner, "weight": weight}
+
+
 def losses_of(network: Network, batch: Batch, precision: str) -> dict[str, Tensor]:
-    """The losses of a batch by name, in float32 whatever the precision of the forward pass."""
-    images = batch["image"].contiguous(memory_format=torch.channels_last)
+    """The losses of a batch by name, in float32 also where the forward pass is in bfloat16."""
+    images = batch["image"].contiguous(memory_format=device.LAYOUT)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         outputs = network(images)
-    return network.losses({name: value.float() for name, value in outputs.items()}, batch)
+    for name, value in outputs.items():
+        if value.dtype == torch.bfloat16:
+            outputs[name] = value.float()
+    return network.losses(outputs, batch)
 
 
 def _write_record(folder: Path, training: Training, clock: Clock, **values: Any) -> None:

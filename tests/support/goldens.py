@@ -1,7 +1,8 @@
 """The networks, losses and training steps beside the golden files of the released codes.
 
 tests/golden/README.md has the rule of weights and inputs. Without ``DFNB_GOLDEN``, a folder of
-golden files, those of tests/golden are compared: one seed, and one training step of each kind.
+golden files, those of tests/golden are compared: one seed, one training step of each kind at
+published size, and three steps of Exposing the Deception with smaller images.
 """
 
 import copy
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -19,11 +21,15 @@ import torch
 from networks import batch_of, frames_table
 from torch import Tensor
 
+from dfnb import device
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released_weights
+from dfnb.store.runs import Training
 from dfnb.training import scoring
+from dfnb.training.trainer import Trainer, mixed
 
+PAPERS = {"lv": lv, "lv_semi": lv, "etd": etd}  # by kind of golden files
 COMMITTED = Path(__file__).parent.parent / "golden"
 sys.path.append(str(COMMITTED.parent.parent / "scripts"))
 
@@ -59,7 +65,8 @@ def sizes(kind):
     """The seed and the size in pixels of each file of golden steps that is compared."""
     files = [path.stem.split("_") for path in GOLDEN.glob(f"{kind}_[0-9]*_steps_*.json")]
     found = sorted((int(seed), -int(size)) for *_, seed, _, size in files)
-    return [(seed, -size) for seed, size in (found if IS_WHOLE else found[:1])]
+    first = [each for each in found if each[0] == found[0][0]]
+    return [(seed, -size) for seed, size in (found if IS_WHOLE else first)]
 
 
 def golden_weights(kind):
@@ -75,6 +82,14 @@ def golden_batch(seed, label, size, mask=None):
     if mask is None:
         mask = torch.zeros(n, 1, size, size)
     return batch_of(n, size, image=image, label=torch.tensor(label), mask=mask, epoch=9)
+
+
+def to_device(batch):
+    """A batch on the device of trainings."""
+    return {
+        name: value.to(device.DEVICE) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def forged(seed):
@@ -101,13 +116,17 @@ def exact():
         torch.set_default_dtype(torch.float32)
 
 
-def network_of(kind, **changes):
-    """The network of ``lv``, ``lv_semi`` or ``etd``, in float64, with the golden weights."""
-    paper = etd if kind == "etd" else lv
+def settings_of(kind, **changes):
+    """The published settings of ``lv``, ``lv_semi`` or ``etd``, but for these changes."""
     if kind == "lv_semi":
         changes |= {"sspsl": True, "mixup_probability": 0.0}
+    return PAPERS[kind].Settings(pretrained=False, **changes)
+
+
+def network_of(kind):
+    """The network of ``lv``, ``lv_semi`` or ``etd``, in float64, with the golden weights."""
     with exact():
-        network = paper.Network(paper.Settings(pretrained=False, **changes))
+        network = PAPERS[kind].Network(settings_of(kind))
     return loaded(network, golden_weights(kind))
 
 
@@ -138,21 +157,33 @@ def released(kind, seed):
     return etd, network_of(kind), {**batch, "image": red_first(batch["image"])}
 
 
+def typed(batch, precision):
+    """A batch with its numbers in this precision."""
+    typed = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            typed[name] = value.to(precision)
+    return typed
+
+
+def stated_region(batch):
+    """A context in which SSPSL takes the ``region`` of a batch that has one."""
+    if "region" in batch:
+        return patch.object(lv, "reference_region", lambda *_: batch["region"])
+    return nullcontext()
+
+
 def run(network, batch, precision=torch.float64, backward=True):
     """Outputs and losses, and after ``backward`` the gradients in the network.
 
     In float64 the order of sums decides nothing, and the golden gradients are of float64.
     """
-    typed = dict(batch)
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and value.is_floating_point():
-            typed[name] = value.to(precision)
+    batch = typed(batch, precision)
     network = network.to(precision)
     network.zero_grad()
-    outputs = network(typed["image"])
-    stated = patch.object(lv, "reference_region", lambda *_: batch["region"])
-    with stated if "region" in batch else nullcontext():
-        losses = network.losses(outputs, typed)
+    outputs = network(batch["image"])
+    with stated_region(batch):
+        losses = network.losses(outputs, batch)
     if backward:
         losses["total"].backward()
     return outputs, losses
@@ -227,15 +258,60 @@ def gradients_off(network, paper, stem):
     return elements_off(gradients, paper, golden, NO_GRADIENT)
 
 
+def network_off(kind, seed):
+    """How far the golden network of ``lv``, ``lv_semi`` or ``etd`` is from the released one.
+
+    Returns a table of outputs and losses with the columns ``difference`` (see :func:`off`) and
+    ``elements``, the gradients (:func:`elements_off`), and differences of what the golden files
+    have besides: patch labels, or the other forms of the losses.
+    """
+    golden = np.load(GOLDEN / f"{kind}_{seed}.npz")
+    paper, network, batch = released(kind, seed)
+    outputs, losses = run(network, batch)
+    rows = {}
+    for name, pair in pairs(kind, batch, outputs, losses, golden).items():
+        rows[name] = {"difference": off(*pair), "elements": pair[1].size}
+    gradients = gradients_off(network, paper, f"{kind}_{seed}")
+    if kind == "lv":
+        labels = lv.patch_labels(forged(seed), (19, 19))
+        others = {"patch labels": off(labels, golden["mask"][:, 0])}
+    elif kind == "lv_semi":
+        labels = lv.pseudo_labels(outputs["projection"], batch["label"], batch["region"])
+        others = {"pseudo-labels": off(labels.flatten(), golden["sspsl_targets"])}
+    else:
+        others = other_losses_off(network, batch, outputs, golden)
+    return pd.DataFrame.from_dict(rows, orient="index"), gradients, others
+
+
+def other_losses_off(network, batch, outputs, golden):
+    """Of Exposing the Deception: learned weights, fixed ones, and the optimal transport."""
+    learned = off(network.balance.grad, golden["awl_grad"])
+    settings = network.settings
+    network.settings = settings.model_copy(update={"estimator": "sinkhorn"})
+    transport = network.losses(outputs, batch)
+    network.settings = settings
+    ce, gil, lil = golden["losses_w"]
+    # the exponent of LIL, which is near exp(-30)
+    compared = {"gil": (transport["gil"], gil), "lil": (transport["lil"].log(), np.log(lil))}
+    others = {f"transport {name}": off(*pair) for name, pair in compared.items()}
+    outputs.pop("balance")  # without learned weights, the fixed ones of the settings count
+    fixed = network.losses(outputs, batch)["total"]
+    return {
+        "weights": learned,
+        "fixed": off(fixed, golden["total_hyper"]),
+        "ce": off(transport["ce"], ce),
+        **others,
+    }
+
+
 def saved_scores(folder, kind, settings):
     """P(fake) of the pictures that ``golden.py --save`` drew: ours and the released network's.
 
     Ours has the saved weights, and reads the pictures as the project scores any others.
     """
     released_scores = read_json(folder / f"{kind}_scores.json")
-    paper = etd if kind == "etd" else lv
-    network = paper.Network(settings)
-    released_weights.load_file(network, str(folder / f"{kind}.pth"), paper)
+    network = PAPERS[kind].Network(settings)
+    released_weights.load_file(network, str(folder / f"{kind}.pth"), PAPERS[kind])
     files = [str(folder / f"{kind}_crops" / name) for name in released_scores]
     scores = scoring.predict_frames(network.eval(), frames_table(files, 0), settings)["score"]
     return scores.to_numpy(), np.array([*released_scores.values()])
@@ -276,11 +352,6 @@ def pixel_batch(seed, step, shape):
     return mixed(batch, partner, (0.3, 0.8, 0.55)[step])
 
 
-def mixed(batch, partner, weight):
-    image = weight * batch["image"] + (1 - weight) * batch["image"][partner]
-    return {**batch, "image": image, "partner": partner, "weight": weight}
-
-
 # By kind of golden steps: the batch of a step, and our names of the losses of the released code.
 STEPS = {
     "lv": (noise_batch, {"Loss_ce": "cls", "Loss_seg": "seg", "Loss": "total"}),
@@ -289,34 +360,82 @@ STEPS = {
 }
 
 
+def released_trainer(kind, images):
+    """The Trainer of ``lv``, ``lv_semi`` or ``etd``, in float64, with the golden weights.
+
+    The settings are the published ones but for dropout, which draws other random numbers. Its
+    frames only say how many steps an epoch has: two of the golden batches, (B, 3, H, W) ``images``.
+    """
+    settings = settings_of(kind, dropout=0.0, batch_size=images[0], images_per_epoch=2 * images[0])
+    training = Training(
+        paper=PAPERS[kind].__name__.rpartition(".")[2],
+        train_set="golden",
+        seed=0,
+        seen_methods=None,
+        frames_per_video=None,
+        data="",
+        settings=settings,
+        start_weights="",
+        version=0,
+        numbers=0,
+    )
+    frames = frames_in_memory([np.zeros((8, 8, 3), np.uint8)] * 2 * images[0]).table
+    frames["label"] = np.arange(len(frames)) % 2
+    with exact():
+        trainer = Trainer(Path("golden"), training, {"train": frames, "val": frames}, None)
+    loaded(trainer.network, golden_weights(kind)).to(memory_format=torch.contiguous_format)
+    return trainer
+
+
+@contextmanager
+def as_golden(batch):
+    """A step on a golden batch, whose region of reference may be stated, in float64.
+
+    In float64 a depthwise convolution with channels last takes four times as long.
+    """
+    with stated_region(batch), patch.object(device, "LAYOUT", torch.contiguous_format):
+        yield
+
+
 def released_steps(kind, seed, size):
     """Per training step of the released code: shape of the images, differences of the losses and
     of the changes of all tensors since the start, see :func:`elements_off`.
-
-    All are of float64, with the published settings but for dropout, which draws other random
-    numbers.
     """
-    paper = etd if kind == "etd" else lv
     batch_of_step, names = STEPS[kind]
-    network = network_of(kind, dropout=0.0).train()
-    settings = network.settings
-    before = copy.deepcopy(network.state_dict())
-    for step, golden in enumerate(read_json(GOLDEN / f"{kind}_{seed}_steps_{size}.json")):
-        if step in (0, 2):  # the released Exposing the Deception starts again in each epoch
-            [optimiser], schedule = settings.optimisation(network, 10)
-        _, losses = run(network, batch_of_step(seed, step, golden["images"]))
-        optimiser.step()
-        schedule.step()
-        changes = {name: tensor - before[name] for name, tensor in network.state_dict().items()}
-        golden_updates, compared = {}, set()
-        for name, numbers in golden["updates"].items():
-            ours = released_weights.our_name(name, paper)
-            if ours in changes:  # else the released code has it without using it
-                golden_updates[name] = numbers
-                compared.add(ours)
-        assert compared == {name for name in changes if "num_batches_tracked" not in name}
+    steps = read_json(GOLDEN / f"{kind}_{seed}_steps_{size}.json")
+    trainer = released_trainer(kind, steps[0]["images"])
+    before = copy.deepcopy(trainer.network.state_dict())
+    for step, golden in enumerate(steps):
+        trainer.progress.epoch = step // 2
+        if step % 2 == 0:
+            trainer.begin_epoch()
+        batch = typed(batch_of_step(seed, step, golden["images"]), torch.float64)
+        with as_golden(batch):
+            losses = trainer.step([to_device(batch)])
         off_losses = {
-            name: abs(losses[ours].item() / golden["losses"][name] - 1)
-            for name, ours in names.items()
+            name: abs(losses[ours] / golden["losses"][name] - 1) for name, ours in names.items()
         }
-        yield golden["images"], off_losses, elements_off(changes, paper, golden_updates, NO_UPDATE)
+        yield golden["images"], off_losses, updates_off(trainer.network, before, kind, golden)
+
+
+def compared_steps(kind, seed, size):
+    """The :func:`released_steps` that are compared, as a list: of the published sizes the first.
+
+    Those of smaller images are all compared: these see the schedule and the start of an epoch.
+    """
+    steps = released_steps(kind, seed, size)
+    is_published = size == settings_of(kind).image_size
+    return [*(islice(steps, 1) if is_published and not IS_WHOLE else steps)]
+
+
+def updates_off(network, before, kind, golden):
+    """:func:`elements_off` of what has changed in a network since its tensors were ``before``."""
+    changes = {name: tensor - before[name] for name, tensor in network.state_dict().items()}
+    golden_updates, compared = {}, set()
+    for name, numbers in golden["updates"].items():
+        ours = released_weights.our_name(name, PAPERS[kind])
+        if ours in changes:  # else the released code has it without using it
+            golden_updates[name] = numbers
+            compared.add(ours)
+    assert compared == {name for name in changes if "num_batches_tracked" not in name}
+    return elements_off(changes, PAPERS[kind], golden_updates, NO_UPDATE)
