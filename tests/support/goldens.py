@@ -379,8 +379,8 @@ def released_trainer(kind, images):
         version=0,
         numbers=0,
     )
-    frames = frames_in_memory([np.zeros((8, 8, 3), np.uint8)] * 2 * images[0]).table
-    frames["label"] = np.arange(len(frames)) % 2
+    labels = np.arange(2 * images[0]) % 2
+    frames = frames_table([""] * len(labels), labels)
     with exact():
         trainer = Trainer(Path("golden"), training, {"train": frames, "val": frames}, None)
     loaded(trainer.network, golden_weights(kind)).to(memory_format=torch.contiguous_format)
