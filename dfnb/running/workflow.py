@@ -20,6 +20,8 @@ from facesets import files, records
 from facesets.checks import DfnbError
 from facesets.manifests import is_available
 
+DRY_RUN = ["--dry-run", "--quiet", "host", "reason"]  # with the messages of rules: the commands
+
 
 def run(
     profile: str,
@@ -51,7 +53,7 @@ def run(
         for each in planned:  # papermill makes no folder
             (files.home() / each.executed).parent.mkdir(parents=True, exist_ok=True)
         _say(f"{len(planned)} calls, {sum(each.done for each in planned)} done")
-        is_done = _run_snakemake(plan, cores, main, [*(["--dry-run"] * dry_run), *options])
+        is_done = _run_snakemake(plan, cores, main, [*(DRY_RUN if dry_run else ()), *options])
     if not is_done:
         raise DfnbError(
             f"profile {profile} did not finish; the logs named above end with the reasons, and the "
