@@ -593,7 +593,6 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
         assert (own_home / output).parent.is_dir()
         passed = {name: _resolve_type(value) for name, value in zip(options[1::3], options[2::3])}
         assert dict(load(call.call.notebook, **passed)) == dict(call.parameters)
-    assert not [*own_home.glob("reports/mine/*.yaml")]
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
