@@ -35,7 +35,7 @@ report: $(VENV)/.installed
 
 hours: $(VENV)/.installed
 	@mkdir -p .hours
-	@setsid nohup $(BIN)/python scripts/train_in_background.py $(PROFILES) >> .hours/log.txt 2>&1 < /dev/null &
+	@setsid nohup $(BIN)/python scripts/train_in_background.py $(PROFILES) $(if $(CORES),--cores $(CORES)) >> .hours/log.txt 2>&1 < /dev/null &
 
 book: $(VENV)/.installed
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r pyproject.toml --extra book -c requirements.lock

@@ -58,11 +58,11 @@ def run(
 ) -> int:
     """Run a profile in the clone, copy each training that ends; returns the exit status.
 
-    ``options`` are those of ``dfnb run``: ``--main`` leaves the variants out.
+    ``options`` are those of ``dfnb run``: ``--main`` leaves the variants out, ``--cores N``.
     """
     # PYTHONPATH, because the installed package is that of the checkout.
     own = {**os.environ, "DFNB_HOME": str(clone), "PYTHONPATH": str(clone)}
-    arguments = [*command, "run", profile, *options, "--cores", "1"]
+    arguments = [*command, "run", profile, *options]
     process = subprocess.Popen(arguments, cwd=clone, env=own)
     while process.returncode is None:
         with suppress(subprocess.TimeoutExpired):
@@ -71,8 +71,11 @@ def run(
     return process.returncode
 
 
-def main(profiles: Annotated[list[str], typer.Argument(help="In the order to run them.")]) -> None:
-    """Train PROFILES on one core, in a clone of this commit: main detectors first, then variants.
+def main(
+    profiles: Annotated[list[str], typer.Argument(help="In the order to run them.")],
+    cores: Annotated[int, typer.Option(min=1, help="Trainings at a time, of one core each.")] = 1,
+) -> None:
+    """Train PROFILES in the background, in a clone of this commit: main detectors, then variants.
 
     What has ended is copied to reports/; the same command goes on after an interruption.
     """
@@ -80,8 +83,9 @@ def main(profiles: Annotated[list[str], typer.Argument(help="In the order to run
     os.nice(19)
     with files.locked(CHECKOUT / ".hours"):  # a second process would train the same
         clone = clone_of(CHECKOUT, CHECKOUT / ".hours")
-        failed = [name for name in profiles if run(name, clone, CHECKOUT, "--main")]
-        failed += [name for name in profiles if run(name, clone, CHECKOUT)]
+        at_a_time = ("--cores", str(cores))
+        failed = [name for name in profiles if run(name, clone, CHECKOUT, "--main", *at_a_time)]
+        failed += [name for name in profiles if run(name, clone, CHECKOUT, *at_a_time)]
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}; the reasons are above")
 
