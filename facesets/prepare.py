@@ -583,21 +583,34 @@ def delivered_crops(video: Video) -> dict:
     for number, (image, mask) in numbered_frames(video):
         try:
             with explained_by(f"images that cannot be used, such as {image.name}"):
-                if min(read_image(image).shape[:2]) < MIN_SIZE:
+                pixels = as_in_training(image)
+                if min(pixels.shape[:2]) < MIN_SIZE:
                     raise Unusable(f"a crop has fewer than {MIN_SIZE} x {MIN_SIZE} pixels")
                 if mask:  # a damaged one is found now, and not in the middle of a training
                     with explained_by("its mask"):
-                        read_image(mask)
+                        as_in_training(mask)
         except Unusable as error:
             reason = str(error)
             continue
         content["rows"].append({"frame": number})
         content["files"].append((image, mask))
-        # As training reads it: decoders of JPEG differ by a level or two.
-        content["crop_hashes"].append(crop_hash(read_crop(str(image))))
+        content["crop_hashes"].append(crop_hash(pixels))
     if not content["rows"]:
         raise Unusable(reason)
     return {**content, "frames": len(video.frames), "reason": reason}
+
+
+def as_in_training(image: Path) -> np.ndarray:
+    """A plain image (H, W, 3) uint8 RGB by training's decoder, which reads some files otherwise.
+
+    Decoders of JPEG differ by a level or two, and OpenCV refuses a PNG that Pillow completes.
+    Raises :class:`Unusable` where either cannot read it.
+    """
+    read_image(image)
+    try:
+        return read_crop(str(image))
+    except DfnbError:
+        raise Unusable("training cannot read it; save it as PNG again") from None
 
 
 def numbered_frames(video: Video) -> list[tuple[int, tuple[Path, Path | None]]]:

@@ -1,7 +1,9 @@
 """scripts/train_in_background.py with a command that stands for ``dfnb``."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import train_in_background as hours
@@ -13,7 +15,7 @@ STAND_IN = """
 import os, sys, time
 from pathlib import Path
 
-assert sys.argv[1:] == ["run", "mine", "--main", "--cores", "1"], sys.argv
+assert sys.argv[1:] == ["run", "mine", "--main"], sys.argv
 assert os.environ["DFNB_HOME"] == os.environ["PYTHONPATH"] == os.getcwd()
 for folder in ("scores", "records"):
     Path("reports/mine", folder).mkdir(parents=True)
@@ -59,6 +61,7 @@ def test_the_clone_keeps_its_commit_and_what_was_trained(checkout, capsys):
 
 def test_what_has_ended_is_copied_while_the_rest_trains(checkout, tmp_path, monkeypatch):
     monkeypatch.setattr(hours, "COPIES_S", 0.05)
+    monkeypatch.setattr(hours, "yield_to_others", lambda: None)  # else the tests would
     clone = tmp_path / "clone"
     clone.mkdir()
     stand_in = tmp_path / "stand_in.py"
@@ -90,6 +93,23 @@ def test_only_one_process_trains(tmp_path, monkeypatch):
             hours.main(["mine"])
         other.stdin.close()
     assert not (tmp_path / ".hours" / "clone").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+def test_a_kernel_with_a_session_of_its_own_yields_too():
+    program = "import sys; from pathlib import Path; from subprocess import PIPE, Popen\n"
+    program += "import train_in_background as hours\n"
+    program += "with Popen(['cat'], stdin=PIPE, start_new_session=True) as kernel:\n"
+    program += "    hours.yield_to_others()\n"
+    program += "    print(Path(f'/proc/{kernel.pid}/autogroup').read_text())\n"
+    program += "    kernel.stdin.close()\n"
+    command = [sys.executable, "-c", program]
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # In a session of its own, as the tests would yield otherwise.
+    shown = subprocess.run(
+        command, env=own, capture_output=True, text=True, check=True, start_new_session=True
+    ).stdout
+    assert shown.strip().endswith("nice 19")
 
 
 def test_the_command_explains_itself():
