@@ -223,7 +223,7 @@ def frames_panel(
         run: A finished training; without one there are no scores and maps.
         map_names: For :func:`dfnb.attribution.maps.of`.
     """
-    crops, masks = _crops_and_masks(frames)
+    crops, masks = crops_and_masks(frames)
     rows = [Row("frame", crops, [0 * mask for mask in masks])]
     if not (run and map_names):  # else the maps have the outlines
         rows.append(Row("true mask", crops, masks))
@@ -245,7 +245,7 @@ def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
 
     Above a frame stand its method and P(fake) by each run. ``runs`` has them by their labels.
     """
-    crops, masks = _crops_and_masks(frames)
+    crops, masks = crops_and_masks(frames)
     rows = [Row("frame, true mask", crops, masks)]
     titles = _titles(frames)
     for label, run in runs.items():
@@ -266,7 +266,7 @@ def _titles(frames: pd.DataFrame) -> list[str]:
     return methods.mask(is_generated & (methods == "real"), "original").tolist()
 
 
-def _crops_and_masks(frames: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def crops_and_masks(frames: pd.DataFrame) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The images of frames and their true masks, which are all zero where unknown or real."""
     samples = [*map(StoredFrames(frames).sample, range(len(frames)))]
     return [sample.image for sample in samples], [sample.mask for sample in samples]

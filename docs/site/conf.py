@@ -49,7 +49,6 @@ include_patterns = [
     "notebooks/*.ipynb",
     "reports/study*/tables/*.md",
     "tests/golden/README.md",
-    "workflow/README.md",
 ]
 exclude_patterns = ["docs/_build", ".*", "datasets", "lab", "runs"]
 
