@@ -10,7 +10,16 @@ Example::
 
 from dfnb.results.detectors import detectors
 from dfnb.results.metrics import measure
-from dfnb.results.reading import ablations, maps, scores, thresholds
+from dfnb.results.reading import ablations, maps, scores, stored, thresholds
 from dfnb.store.scores import check_scores
 
-__all__ = ["ablations", "check_scores", "detectors", "maps", "measure", "scores", "thresholds"]
+__all__ = [
+    "ablations",
+    "check_scores",
+    "detectors",
+    "maps",
+    "measure",
+    "scores",
+    "stored",
+    "thresholds",
+]

@@ -221,6 +221,19 @@ def _remedy(report: str) -> str:
     return f"execute notebooks of papers with `-p report {report} -p save True` first"
 
 
+def stored(report: str, table: str) -> pd.DataFrame:
+    """The numbers of one table of a report, such as "claims", as ``dfnb report`` has stored them.
+
+    A row is one of :func:`dfnb.results.metrics.measure`; of claims one of
+    :func:`dfnb.results.claims.judge`. Empty where the report was never made or has no such table.
+    """
+    path = stored_report(report) / "results.parquet"
+    if not path.exists():
+        return pd.DataFrame()
+    rows = pd.read_parquet(path, filters=[("table", "==", table)])
+    return rows.dropna(axis=1, how="all")  # columns of the report's other tables
+
+
 def maps(
     report: str,
     run: StoredRun | None = None,
