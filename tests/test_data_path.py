@@ -15,6 +15,7 @@ from dfnb.data.loading import EpochSampler
 from dfnb.papers import exposing_the_deception as etd
 from dfnb.papers import locate_and_verify as lv
 from dfnb.papers import released, xception
+from dfnb.papers.contract import IGNORED, Batch, cross_entropy
 
 HUE = ("hue_saturation_value", 40, 30 / 255, 20 / 255)  # degrees; shares of the range
 COLOURS = {("brightness_contrast", 0.2, 0.2), ("pca_lighting",), HUE}
@@ -172,6 +173,41 @@ def test_the_rate_of_exposing_the_deception_swings_and_starts_again_with_each_ep
         assert epoch == pytest.approx(swing, abs=1e-12)
 
 
+def test_one_cycle_is_highest_after_three_tenths_of_the_steps():
+    settings = xception.Settings(schedule="onecycle", lr=0.1, epochs=2)
+    (optimiser,), schedule = settings.optimisation(small("xception"), 50)
+    found = []
+    for _ in range(100):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert max(found) == found[29] == pytest.approx(0.1)
+    assert found[0] == pytest.approx(0.1 / 25) and found[-1] < 1e-6  # as fastai's
+
+
+def test_sgd_keeps_nine_tenths_of_its_step():
+    settings = xception.Settings(optimiser="sgd", lr=0.1, weight_decay=0, schedule="constant")
+    network = torch.nn.Linear(1, 1, bias=False)
+    network.parameter_groups = lambda decay: [{"params": network.parameters()}]
+    (optimiser,), _ = settings.optimisation(network, 10)
+    before = network.weight.item()
+    moved = []
+    for _ in range(3):
+        optimiser.zero_grad()
+        network.weight.sum().backward()  # a gradient of 1
+        optimiser.step()
+        moved.append(before - network.weight.item())
+    assert moved == pytest.approx([0.1, 0.1 * (1 + 1.9), 0.1 * (1 + 1.9 + 2.71)], rel=1e-5)
+
+
+def test_an_ignored_target_does_not_count_in_the_mean():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 5.0]])
+    target = torch.tensor([0, IGNORED, 1])
+    batch = Batch(partner=None, weight=1.0)
+    of_two = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-2))) / 2
+    assert cross_entropy(logits, target, batch).item() == pytest.approx(of_two)
+
+
 def test_weights_decay_as_in_the_released_codes():
     for paper, name, decay in (
         (lv, "locate_and_verify", 1e-5),
@@ -181,7 +217,8 @@ def test_weights_decay_as_in_the_released_codes():
         (optimiser,), _ = paper.Settings().optimisation(network, 10)
         decays = {}
         for group in optimiser.param_groups:
-            assert isinstance(optimiser, torch.optim.Adam) and group["betas"] == (0.9, 0.999)
+            # AdamW, which decays otherwise, is a subclass.
+            assert type(optimiser) is torch.optim.Adam and group["betas"] == (0.9, 0.999)
             decays |= {id(weight): group["weight_decay"] for weight in group["params"]}
         for weight in network.parameters():
             assert decays[id(weight)] == (0 if paper is lv and weight.ndim == 1 else decay)

@@ -164,6 +164,7 @@ def test_light_augmentation_moves_image_mask_and_landmarks_together():
     is_mirrored = draws[:, 0] < 0.5
     assert 60 < is_mirrored.sum() < 140
     marked = moved["landmarks"][:, 0]
+    assert ((marked[:, 0] < side / 2) == is_mirrored).all()
     for image, mask, (column, row) in zip(moved["image"], moved["mask"], marked):
         rows, columns = mask[0].nonzero().float().T
         assert rows.mean() == row and columns.mean() == column

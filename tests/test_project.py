@@ -211,7 +211,7 @@ def test_every_number_of_a_text_is_in_a_table_that_it_links_to(checkout, name):
 
 
 def test_texts_count_the_verdicts_of_the_committed_claims(checkout):
-    """README all; results those on interpretations apart, but LAE's reading that passes its test."""
+    """README counts all; results apart those on interpretations that pass no test."""
     paths = checkout.glob("reports/*/results.parquet")
     reports = [pd.read_parquet(path).assign(study=path.parent.name) for path in paths]
     claims = pd.concat([each.query("p_gain.notna()") for each in reports if "p_gain" in each])
