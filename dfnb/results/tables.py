@@ -610,6 +610,7 @@ IN_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "×": r"$\times$",
     "…": r"\ldots{}",
     "|": "$|$",
+    "†": r"$^\dagger$",
 }
 
 
