@@ -134,6 +134,17 @@ def report(
 
 
 @commands.command()
+def published() -> None:
+    """Print what the papers report as one table, as Markdown and as LaTeX with BibTeX keys.
+
+    docs/published-numbers.md is its output.
+    """
+    from dfnb.results.published import page
+
+    typer.echo(page(), nl=False)
+
+
+@commands.command()
 def synth(
     preset: Annotated[str, typer.Argument(help="A dataset, such as smoke-b.")],
     portraits: Annotated[

@@ -63,20 +63,6 @@ def _count_shared(frames: pd.DataFrame, columns: list[str], is_unknown: pd.Serie
     return count if count or is_known else np.nan
 
 
-def leaks(checks: pd.DataFrame) -> dict[str, int | str]:
-    """The leaks of each dataset in a table of :func:`audit`: their number, or UNKNOWN.
-
-    The number is that of people, clusters and crops together; masks do not count. UNKNOWN is the
-    answer where no leak was found, and one of the checks could not be made.
-    """
-    between_splits = checks[checks.index.str.contains("split")]  # not the one of masks
-    totals = {}
-    for name, counts in between_splits.items():
-        total = int(counts.sum())  # without NaN
-        totals[name] = total if total or counts.notna().all() else UNKNOWN
-    return totals
-
-
 def shared_crops(train: pd.DataFrame, test: pd.DataFrame) -> int | None:
     """How many frames of a test set have a crop that a training set has, too, pixel by pixel.
 

@@ -52,11 +52,13 @@ def sign(path: Path) -> nbformat.NotebookNode:
 def export(report: str, notebook: str) -> Path:
     """Write ``index.html`` of a report from an executed notebook; returns its path.
 
-    As ``jupyter nbconvert --no-input`` does; what else differs is in :data:`TEMPLATE`. A section
-    that shows nothing is left out with its texts.
+    As ``jupyter nbconvert --no-input`` does; what else differs is in :data:`TEMPLATE`. Cells with
+    the tag ``notebook`` are left out, and with its texts each section that shows nothing. A section
+    begins with a heading in Markdown, or with a cell tagged ``section`` that displays its own.
     """
     folder = report_folder(report)
     exporter = HTMLExporter(
+        template_name="classic",
         template_file=str(TEMPLATE),
         exclude_input=True,
         exclude_input_prompt=True,
@@ -64,12 +66,18 @@ def export(report: str, notebook: str) -> Path:
         exclude_anchor_links=True,  # the template's links are relative to the notebook
     )
     executed = sign(folder / "notebooks" / f"{notebook}.ipynb")
-    headings = (each.source.startswith("## ") for each in executed.cells)
-    sections = [*zip(accumulate(headings), executed.cells)]
+    cells = [each for each in executed.cells if "notebook" not in _tags(each)]
+    headings = (each.source.startswith("## ") or "section" in _tags(each) for each in cells)
+    sections = [*zip(accumulate(headings), cells)]
     shown = {0} | {section for section, cell in sections if _shows(cell)}
     executed.cells = [cell for section, cell in sections if section in shown]
     page, _ = exporter.from_notebook_node(executed, {"metadata": {"name": report}})  # its title
     return write_bytes(folder / "index.html", page.encode())
+
+
+def _tags(cell: nbformat.NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return cell.metadata.get("tags", [])
 
 
 def _shows(cell: nbformat.NotebookNode) -> bool:

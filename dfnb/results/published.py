@@ -1,4 +1,4 @@
-"""Published figures, ``data_manifest/published.csv``, and ours beside them.
+"""Published figures, ``data_manifest/published.csv``: as related work, and ours beside them.
 
 The manifests of the published datasets say under which names the sources know them
 (``published_as``). Figures of drawn faces are never compared with published ones.
@@ -12,7 +12,7 @@ import pandas as pd
 from dfnb.results.detectors import MAIN, Detector, detectors
 from dfnb.results.metrics import measure
 from dfnb.results.reading import Level, scores
-from dfnb.results.tables import cells
+from dfnb.results.tables import cells, latex
 from facesets.files import find
 from facesets.manifests import manifest, published_names
 
@@ -22,6 +22,53 @@ LEVELS: dict[str, Level] = {"video": "video", "frame": "frame", "not stated": "f
 METRICS = {"AUC": "AUC", "accuracy (%)": "accuracy"}  # in the source, and ours
 WORDS = ["trained on", "tested on", "metric", "level", "published", "ours"]
 ORIGIN = ["checkpoint", "source", "confidence"]
+# Columns of the table of related work: what the sources call their test sets.
+TEST_SETS = {
+    "FF++": ["FF++", "FF++_c23"],
+    "F2F": ["FF++ Face2Face HQ", "FF-F2F"],
+    "FS": ["FF++ FaceSwap HQ (unseen)", "FF-FS"],
+    "CDF-v1": ["Celeb-DF-v1"],
+    "CDF-v2": ["Celeb-DF-v2"],
+    "CDF-?": ["Celeb-DF (version not stated; config default is v2)"],
+    "DFD": ["DFD"],
+    "DFDC-P": ["DFDC-P"],
+    "DFDC": ["DFDC"],
+    "FFIW": ["FFIW"],
+}
+SECOND_HAND = "†"
+PAGE = """\
+# Published numbers
+
+What the three papers report, beside two references: Self-Blended Images, and the Xception of
+[DeepfakeBench](https://arxiv.org/abs/2307.01426), which is our Baseline at published size. Nothing
+here was measured by us. A row is a method, its training set and its metric, in per cent; the other
+columns are test sets. `dfnb published` prints this page from
+[published.csv](../data_manifest/published.csv).
+
+{table}
+
+- {mark}: read in another paper or on a summary page, not in the paper or its authors' README.
+- F2F and FS: Face2Face and FaceSwap of FaceForensics++ (FF++) alone. CDF: Celeb-DF; of *CDF-?* the
+  version is not stated.
+- *FF++*, in training, has four manipulations; *FF++ Face2Face* this one alone; *real videos* no
+  forgery. Results on the dataset trained on are in-dataset, all others cross-dataset.
+- A *frame AUC* ranks single frames, a *video AUC* the scores of whole videos. Where a metric names
+  neither, its source does not say. Sources differ in crops, frames per video and test splits, and
+  DeepfakeBench chose the epoch on the test sets: quote them side by side, but do not rank them.
+- LAE's abstract has gains alone, in percentage points of accuracy over the best other method, on
+  the unseen manipulation of three tasks: {gains}.
+
+Sources:
+
+{sources}
+
+## For LaTeX
+
+The table needs the package booktabs, and [papers.bib](site/papers.bib), which has its keys.
+
+```latex
+{latex}```
+"""
 
 
 @cache
@@ -34,6 +81,12 @@ def datasets_by_source() -> dict[str, tuple[str, str]]:
     return by_source
 
 
+def _read() -> pd.DataFrame:
+    """The file of figures, under our names of columns."""
+    ours = {"train_set": "trained on", "test_set": "tested on", "value": "published"}
+    return pd.read_csv(find("data_manifest/published.csv")).rename(columns=ours)
+
+
 def numbers(paper: str) -> pd.DataFrame:
     """The published figures of a paper, a row each, as the sources give them.
 
@@ -44,10 +97,7 @@ def numbers(paper: str) -> pd.DataFrame:
 
     Columns: WORDS without ours, ``source`` and ``confidence``.
     """
-    path = find("data_manifest/published.csv")
-    table = pd.read_csv(path)
-    table = table.rename(columns={"train_set": "trained on", "test_set": "tested on"})
-    table = table.rename(columns={"value": "published"})
+    table = _read()
     of_paper = table["paper"].str.startswith(paper) & table["method"].str.startswith(paper)
     table = table[of_paper | (table["method"] == paper)]
     # One figure may be in the abstract and in a README.
@@ -116,3 +166,67 @@ def _our_number(detector: Detector, figure: dict[str, Any], report: str) -> str:
         number[["value", "low", "high"]] *= 100
     [text] = cells(number)
     return f"{text}, {level}s" if figure["level"] != level else text
+
+
+# ---------------------------------------------------------------- related work
+
+
+def related_work() -> pd.DataFrame:
+    """The figures of methods with a key of papers.bib, as text in per cent; "" where there is none.
+
+    One row per method, training set and metric, which are the first columns; a column per one of
+    TEST_SETS. A figure that was read
+    in a secondary source has the mark SECOND_HAND.
+    """
+    rows = _figures().dropna(subset="column")
+    rows["metric"] = rows["metric"].str.replace(r"metric| \(%\)", "", regex=True).str.strip()
+    is_known = rows["level"].isin(["frame", "video"])
+    rows["metric"] = (rows["level"] + " " + rows["metric"]).where(is_known, rows["metric"])
+    of_row = ["method", "trained on", "metric"]
+    is_fine = (10 * rows["percent"]).round(1) % 1 > 0  # it has a second decimal
+    is_fine = is_fine.groupby([rows[name] for name in of_row]).transform("any")
+    digits = is_fine.map({True: 2, False: 1})
+    marks = rows["confidence"].str.contains("secondary").map({True: SECOND_HAND, False: ""})
+    figures = zip(rows["percent"], digits, marks)
+    rows["text"] = [f"{value:.{count}f}{mark}" for value, count, mark in figures]
+    table = rows.pivot(index=of_row, columns="column", values="text")
+    table = table.loc[[*rows[of_row].drop_duplicates().itertuples(index=False, name=None)]]
+    table = table[[*TEST_SETS]].fillna("")
+    return table.rename_axis(columns=None).reset_index()
+
+
+def _figures() -> pd.DataFrame:
+    """The rows that have a ``key`` of papers.bib: those of a method itself.
+
+    ``method`` is its name alone; ``column`` is that of TEST_SETS, or NaN; and there is ``percent``.
+    """
+    figures = _read().dropna(subset="key")
+    # One figure may be in the abstract and in a README.
+    figures = figures.drop_duplicates(["key", *WORDS[:-1]], ignore_index=True)
+    names = figures["method"].str.replace(r" minus.*| \(.*|, .*", "", regex=True)
+    columns = {theirs: ours for ours, names in TEST_SETS.items() for theirs in names}
+    column = figures["tested on"].map(columns)
+    is_percent = figures["metric"].str.contains("%")
+    percent = figures["published"].where(is_percent, 100 * figures["published"])
+    return figures.assign(method=names, column=column, percent=percent)
+
+
+def page() -> str:
+    """``docs/published-numbers.md``: the table as Markdown and as LaTeX, and where it is from."""
+    table, figures = related_work(), _figures()
+    in_tex = latex(table)
+    for name, key in figures[["method", "key"]].drop_duplicates().itertuples(index=False):
+        in_tex = in_tex.replace(f"\n{name} &", f"\n{name}~\\cite{{{key}}} &")
+    of_gains = figures["metric"].str.contains("gain")
+    sources = []
+    shown = figures[of_gains | figures["column"].notna()]
+    for name, texts in shown.groupby("method", sort=False)["source"]:
+        parts = dict.fromkeys("; ".join(texts).split("; "))  # two may be named together
+        sources.append(f"- {name}: {'; '.join(parts)}.")
+    return PAGE.format(
+        table=table.to_markdown(index=False, disable_numparse=True),
+        mark=SECOND_HAND,
+        gains=", ".join(map("{:.2f}".format, figures.loc[of_gains, "published"])),
+        sources="\n".join(sources),
+        latex=in_tex,
+    )

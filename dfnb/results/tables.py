@@ -399,15 +399,32 @@ def listed(differences: pd.DataFrame, index: Sequence[str]) -> pd.DataFrame:
     return table[["difference", "seeds"]]
 
 
-def outside(differences: pd.DataFrame, material: float) -> str:
-    """A sentence: which of these differences have their interval wholly above or below a band.
+def finding(differences: pd.DataFrame, material: float) -> str:
+    """A sentence per place: which differences have their interval wholly outside a band.
 
-    The band is from -material to material; ``differences`` are rows of :func:`by_place`.
+    The band is from -material to material; ``differences`` are rows of :func:`by_place`. A place of
+    which all numbers are of one training each says so.
     """
-    names = differences["detector"].astype(str) + " (" + differences["place"].astype(str) + ")"
-    above = ", ".join(names[differences["low"] > material])
-    below = ", ".join(names[differences["high"] < -material])
-    return f"Wholly above the band: {above or 'none'}; below it: {below or 'none'}."
+    sentences = []
+    for (place, minus), rows in differences.groupby(["place", "minus"], observed=True, sort=False):
+        parts = []
+        sides = {"above": rows["low"] > material, "below": rows["high"] < -material}
+        for side, is_there in sides.items():
+            if names := [*rows.loc[is_there, "detector"].astype(str)]:
+                last = f"{' and' if len(names) > 1 else ''} {names[-1]}"
+                verb = "are" if len(names) > 1 else "is"
+                listed = f"{', '.join(names[:-1])}{last}".strip()
+                parts.append(f"{listed} {verb} more than {material} {side} {minus}")
+        text = (
+            "; ".join(parts)
+            or f"no detector is shown to differ from {minus} by more than {material}"
+        )
+        where = place if place in ("in-dataset", "cross-dataset") else f"on {place}"
+        alone = " (one training each)" if rows["seeds"].max() == 1 else ""
+        sentences.append(
+            f"{where[0].upper()}{where[1:]}, {text} in {rows['metric'].iloc[0]}{alone}."
+        )
+    return " ".join(sentences)
 
 
 def _seeds_text(seeds: Sequence[int]) -> str:
@@ -610,6 +627,7 @@ IN_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     "×": r"$\times$",
     "…": r"\ldots{}",
     "|": "$|$",
+    "†": r"$^\dagger$",
 }
 
 

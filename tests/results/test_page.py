@@ -55,7 +55,7 @@ def test_the_page_has_outputs_without_code_and_loads_nothing():
     # Links are those of the notebook, from its folder.
     assert '<base href="notebooks/"/>' in text and 'href="01_data.ipynb"' in text
     assert 'href="../../../docs/a.md"' in text
-    assert not LOADS.search(text)
+    assert not LOADS.search(text) and len(text) < 5_000  # a few rules of CSS alone
 
 
 def test_an_executed_notebook_begins_with_how_it_was_made():
@@ -94,6 +94,25 @@ def test_a_section_that_shows_nothing_is_left_out_with_its_texts():
     assert "Seconds" in text and "12 s" in text and "0.85 [0.8, 0.9]" in text
     assert "Claims" not in text and "Holm" not in text and "and its family" not in text
     assert len(nbformat.read(path, 4).cells) == 9  # the executed notebook has all
+
+
+def test_a_heading_of_a_section_may_be_what_a_cell_displays():
+    """What is for readers of the notebook alone is not on the page."""
+    path = executed("2030-01-01T00:00:00")
+    notebook = nbformat.read(path, 4)
+    heading = v4.new_output("display_data", {"text/markdown": "## Two of three are found"})
+    tagged = {"tags": ["section"]}
+    notebook.cells[0].metadata["tags"] = ["notebook"]
+    notebook.cells += [
+        v4.new_code_cell("found", outputs=[heading], metadata=tagged),
+        v4.new_markdown_cell("How to read it"),
+        v4.new_code_cell("none", metadata=tagged),
+        v4.new_markdown_cell("How to read nothing"),
+    ]
+    nbformat.write(notebook, path)
+    text = page.export("demo", "n").read_text(encoding="utf-8")
+    assert "<h2>Two of three are found" in text and "How to read it" in text
+    assert "The report" not in text and "How to read nothing" not in text
 
 
 def test_a_table_of_other_scores_than_the_page_is_left_out():

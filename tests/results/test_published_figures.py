@@ -1,11 +1,14 @@
 """Published figures beside ours: of the same backbone, training and test set alone."""
 
+import re
 import shutil
 
 import pandas as pd
 import planted
 import pytest
+from typer.testing import CliRunner
 
+from dfnb import cli
 from dfnb.results import published
 from dfnb.store.scores import Condition
 from facesets.files import find
@@ -90,3 +93,45 @@ def test_each_name_of_a_dataset_in_a_manifest_is_in_the_list_of_figures():
     table = pd.read_csv(find("data_manifest/published.csv"))
     known = {*table["train_set"], *table["test_set"]}
     assert {*published.datasets_by_source()} <= known
+
+
+def rows_of(lines, separator):
+    """The cells of lines of a table, without the marks around them."""
+    return [[cell.strip(" \\") for cell in line.strip("|").split(separator)] for line in lines]
+
+
+def test_the_committed_table_of_related_work_has_the_published_figures(checkout):
+    """Each cell, in Markdown and in LaTeX, is a row of the CSV; second-hand ones are marked."""
+    text = (checkout / "docs" / "published-numbers.md").read_text(encoding="utf-8")
+    assert CliRunner().invoke(cli.commands, ["published"]).stdout == text
+    header, _, *rows = rows_of(re.findall(r"^\|.*", text, re.MULTILINE), "|")
+    rows_of_tex = rows_of(re.findall(r"^.* & .*\\\\$", text, re.MULTILINE), "&")
+    assert rows_of_tex[0] == header and len(rows_of_tex) == len(rows) + 1
+    source = pd.read_csv(checkout / "data_manifest/published.csv", dtype=str)
+    source["value"] = source["value"].astype(float)
+    shown = 0
+    for row, in_tex in zip(rows, rows_of_tex[1:]):
+        key = re.fullmatch(re.escape(row[0]) + r"~\\cite\{(\w+)\}", in_tex[0])[1]
+        assert f"{{{key}," in (checkout / "docs/site/papers.bib").read_text(encoding="utf-8")
+        for name, cell, tex_cell in zip(header[3:], row[3:], in_tex[3:]):
+            assert tex_cell == cell.replace("†", r"$^\dagger$")
+            if cell:
+                tested = source["test_set"].isin(published.TEST_SETS[name])
+                found = source[tested & (source["train_set"] == row[1])]
+                found = found[found["method"].str.startswith(row[0])]
+                values = found["value"].where(found["value"] > 1, 100 * found["value"])
+                is_same = (values - float(cell.strip("†"))).abs() < 0.006
+                of_cell = found[is_same]["confidence"].str.contains("secondary")
+                assert {*of_cell} == {cell.endswith("†")}
+                shown += 1
+    assert shown == 31 and {"84.52", "90.9†", "86.0"} <= {cell for row in rows for cell in row}
+    # None of the papers' own figures on these sets is missing.
+    of_papers = source[source["paper"].str.match("LAE|Locate and Verify|Exposing the Deception")]
+    of_papers = of_papers[
+        [a.startswith(b[:3]) for a, b in zip(of_papers["method"], of_papers["paper"])]
+    ]
+    kept = of_papers["test_set"].isin(
+        [name for each in published.TEST_SETS.values() for name in each]
+    )
+    left_out = {*of_papers.loc[~kept, "test_set"]}
+    assert all("task" in name or "DFFD" in name or "Seq" in name for name in left_out)

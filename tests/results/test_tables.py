@@ -35,11 +35,16 @@ def scores():
 def test_differences_wholly_outside_a_band_are_named():
     rows = {"Wide": (0.021, 0.05), "LAE": (-0.05, -0.021), "Near": (-0.019, 0.5)}
     table = pd.DataFrame.from_dict(rows, "index", columns=["low", "high"])
-    table = table.rename_axis("detector").reset_index().assign(place="cross-dataset")
-    text = "Wholly above the band: Wide (cross-dataset); below it: LAE (cross-dataset)."
-    assert tables.outside(table, 0.02) == text
-    nothing = "Wholly above the band: none; below it: none."
-    assert tables.outside(table, 0.6) == nothing == tables.outside(table.head(0), 0.02)
+    table = table.rename_axis("detector").reset_index()
+    table = table.assign(place="cross-dataset", minus="A", metric="AUC", seeds=5)
+    two = pd.concat([table, table.assign(detector="B", place="old", seeds=1)])
+    both = "Wide and Near are more than 0.02 above A; LAE is more than 0.02 below A in AUC."
+    table.loc[2, "low"] = 0.03
+    assert tables.finding(table, 0.02) == f"Cross-dataset, {both}"
+    nothing = "no detector is shown to differ from A by more than 0.6 in AUC"
+    two = two[two["detector"].isin(["Wide", "B"])]
+    once = f"Cross-dataset, {nothing}. On old, {nothing} (one training each)."
+    assert tables.finding(two, 0.6) == once and tables.finding(table.head(0), 0.02) == ""
 
 
 def test_numbers_as_tables_print_them():
