@@ -10,6 +10,7 @@ import paper_check
 import paper_files
 import profiles
 import pytest
+from networks import batch_of
 from paper_files import EXAMPLE
 from papermill.inspection import inspect_notebook
 from sklearn.metrics import roc_auc_score
@@ -69,6 +70,24 @@ def test_the_paper_is_short_and_is_found_by_its_entry_point(home):
     names = [call.parameters.variant for call in trainings]
     assert names == ["main", "main", "widths: narrow"] and len(calls.trainings) == 5
     assert [call.name for call in calls.shown] == SHOWN
+
+
+def test_a_variant_of_a_paper_takes_fourteen_lines(own_home, tmp_path, blocks, capsys):
+    """It trains as the page says, and its loss is the paper's with LIL three times."""
+    code = blocks["dfnb/papers/louder.py"]
+    assert len(code.splitlines()) == 13  # the first line has the place
+    with paper_files.installed(tmp_path, louder=code):
+        exec(blocks["from"], {})
+        louder = papers.module("louder")
+        small = {**papers.module("exposing_the_deception").PAPER.small, "pretrained": False}
+        network = louder.Network(louder.Settings(**small, backbone="dfnb_plain7", image_size=96))
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["1", "2"]  # the second epoch
+    batch = batch_of()
+    outputs = network(batch["image"])
+    losses = network.losses(outputs, batch)
+    of_paper = super(louder.Network, network).losses(outputs, batch)
+    expected = of_paper["total"] + 2 * of_paper["lil"]
+    assert losses["total"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_two_papers_of_one_name_title_or_notebook_are_refused(tmp_path):

@@ -1,6 +1,6 @@
 """What feeds the networks whose codes were released, beside the lists of these codes.
 
-Pixels are not compared: the packages differ. Notebooks 04 and 05 have what this changes.
+Pixels are not compared: the packages differ. docs/methods.md has what this changes.
 """
 
 import math

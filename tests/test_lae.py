@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from networks import batch_of, recipe
 from sklearn.cluster import KMeans
+from steps import few_steps
 from torch import nn
 
-from dfnb.data.loading import as_batch
+from dfnb import device
+from dfnb.data.loading import EpochSampler, FrameDataset, as_batch, loader, prepared
 from dfnb.papers import backbones, contract, lae
 from dfnb.training import train
 from facesets.checks import DfnbError
 from facesets.frames import keep_masks, load_frames, masked_positions, select
+from facesets.seeds import torch_seed
 
 SHORT = {
     "batch_size": 16,
@@ -240,6 +243,37 @@ class Features(nn.Module):
     def forward(self, images):
         self.inputs.append(images)
         return [self.layer(images), images.mean((2, 3), keepdim=True)]
+
+
+def test_steps_of_phase_two_are_those_of_a_plain_loop(own_home):
+    """The discriminator has an optimiser of its own and learns from its own loss alone."""
+    weights = {"pixel_weight": 0.1, "adversarial_weight": 0.01, "attention_weight": 1.0}
+    settings = recipe("lae", batch_size=8, images_per_epoch=24, **weights)
+    frames = select(load_frames("smoke-a"), "train")
+    batches = [*loader(FrameDataset(frames, settings, 0), EpochSampler(frames, settings, 0))]
+    training = train.make_training("lae", "smoke-a", settings, 0)
+    by_package = few_steps(training, frames, batches).network.state_dict()
+    with torch.random.fork_rng(), device.fixed_threads(), device.reproducible():
+        torch.manual_seed(torch_seed("init", 0))
+        plain = lae.Network(settings).to(device.DEVICE, memory_format=torch.channels_last)
+        descents, rates = settings.optimisation(plain, len(batches))
+        for item in batches:
+            batch = prepared(item, settings, device.DEVICE)
+            x, D = batch["image"], plain.adversary
+            out = plain(x.contiguous(memory_format=torch.channels_last))
+            wanted = F.one_hot(batch["label"], 2)  # of a_T and a_F
+            total = (out["activation"] - wanted).abs().sum(1).mean()
+            total = total + 0.1 * (out["reconstruction"] - x).abs().mean()
+            total = total + 0.01 * F.logsigmoid(-D(out["reconstruction"])).mean()
+            (total + plain.attention_loss(out, batch)).backward()
+            D.zero_grad()
+            restored = D(out["reconstruction"].detach())
+            (F.softplus(-D(x)).mean() + F.softplus(restored).mean()).backward()
+            for descent in descents:
+                descent.step()
+                descent.zero_grad()
+            rates.step()
+    torch.testing.assert_close(by_package, plain.state_dict())
 
 
 def test_the_perceptual_term_compares_features_of_a_network_that_does_not_learn(monkeypatch):

@@ -69,8 +69,9 @@ def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(p
     about_call = {*parameters.DESCRIBED, "report", "save"}
     assert {values[name] for name in values.keys() - about_call} <= {None}
     assert not values["save"] and values["report"] in (None, "study-bed")
-    of_call = values.items() & parameters.DESCRIBED.items()
-    assert dict(of_call) == (parameters.DESCRIBED if "profile" in values else {})
+    described = parameters.described(path.stem)
+    of_call = values.items() & described.items()
+    assert dict(of_call) == (described if "profile" in values else {})
     known = {*parameters.schema(path.stem).model_fields} - {"paper"}
     assert values.keys() == (known | {*parameters.DESCRIBED} if "profile" in values else known)
     for cell in code_cells(path):

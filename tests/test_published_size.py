@@ -1,11 +1,11 @@
 """The papers at published size, by the profile for a GPU; batches are small, and people few."""
 
 import torch
+from steps import few_steps
 
 from dfnb.data.loading import EpochSampler, FrameDataset, loader
 from dfnb.running.planning import plan
 from dfnb.training.train import make_training
-from dfnb.training.trainer import few_steps
 from facesets.frames import load_frames, select
 
 IMAGES = 2  # of a batch: the published one of Exposing the Deception has 256

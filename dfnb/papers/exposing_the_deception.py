@@ -4,7 +4,7 @@ Ba, Liu, Liu, Wu, Lin, Lu, Ren: "Exposing the Deception: Uncovering More Forgery
 Detection", AAAI 2024, arXiv 2403.01786. Written from the arithmetic of the released code
 (QingyuLiu/Exposing-the-Deception, commit c361f1c) and equal to it but for its data path:
 tests/test_golden.py compares outputs, both estimators, both weightings, gradients and training
-steps. Notebook 05 lists what deviates.
+steps. docs/methods.md lists what differs.
 
 The names are those of the paper's framework figure. *Local disentanglement*: n Local Information
 Blocks, the branches, each make a local representation z_i (B, C) of the whole image. *Global

@@ -4,7 +4,7 @@ Shuai, Zhong, Wu, Lin, Wang, Ba, Liu, Cavallaro, Ren: "Locate and Verify: A Two-
 Improved Deepfake Detection", ACM MM 2023, arXiv 2309.11131. Written from the arithmetic of the
 released code (sccsok/Locate-and-Verify, commit bb13f08) and equal to it but for its data path and
 the last stage of the RGB stream, which has no effect: tests/test_golden.py compares outputs,
-gradients and training steps. Notebook 04 lists what deviates.
+gradients and training steps. docs/methods.md lists what differs.
 
 Below, x is the RGB stream, which localises, and y the SRM stream, which sees noise residuals and
 classifies. x0 to x5 and y0 to y6 are their maps after the seven stages of the backbone

@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -379,22 +378,6 @@ class Trainer:
         if self.settings.chosen == "last":
             return "the last epoch"
         return f"highest frame AUC on the validation split of {self.training.train_set}"
-
-
-def few_steps(
-    training: Training, frames: pd.DataFrame, batches: Iterable[dict[str, Tensor]]
-) -> Trainer:
-    """A :class:`Trainer` after a step on each of these batches of ``frames``; writes no file.
-
-    So a notebook can compare steps that it writes out with those of the package.
-    """
-    splits = {"train": frames, "val": frames}  # only train is used
-    with torch.random.fork_rng(), device.fixed_threads(), device.reproducible():
-        trainer = Trainer(Path("a few steps"), training, splits, None)
-        trainer.begin_epoch()
-        for item in batches:
-            trainer.train_step(item)
-    return trainer
 
 
 def mixed(batch: Batch, partner: Tensor, weight: float) -> Batch:

@@ -53,7 +53,7 @@ def namespace(notebook, **changes):
     values = dict.fromkeys(expected.model_fields)
     if issubclass(expected, parameters.TrainingParameters):
         del values["paper"]
-        values |= parameters.DESCRIBED
+        values |= parameters.described(notebook)
     else:
         values["report"] = "study-bed"
     return {**values, "save": False, **changes}
