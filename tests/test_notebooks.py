@@ -281,9 +281,7 @@ def check_this_run(name, home, parameters, times=1):
     return run
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in papers.notebooks() if name != "04_locate_and_verify"]
-)
+@pytest.mark.parametrize("name", papers.notebooks())
 def test_another_backbone_is_another_run_also_by_run_all_twice(name, own):
     parameters = {**small(name), "backbone": "test_resnet", "pretrained": False}
     run = check_this_run(name, own, parameters, times=2)
@@ -306,7 +304,7 @@ def test_a_loop_of_papermill_is_a_study(own, monkeypatch):
     found = [(each.name, len(each.runs)) for each in results.detectors("loop")]
     assert found == [("Baseline", 3), ("Exposing the Deception", 1)]
     for name in ("07_cross_dataset", "10_report"):
-        shown, _ = notebooks.execute(name, own, times=2, **LOOP)
+        shown, _ = notebooks.execute(name, own, **LOOP)
         text = "\n".join(shown)
         assert "Baseline" in text and "this run" not in text and "Empty DataFrame" not in text
         assert "Not compared with Baseline: Exposing the Deception (no shared seed)." in text
@@ -393,10 +391,7 @@ OWN = {"report": "own", "save": True}
 
 
 def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monkeypatch, capfd):
-    """One detector, one seed, one test set, without masks: all notebooks, none stops.
-
-    Each is run twice in its kernel, where no other test does that.
-    """
+    """One detector, one seed, one test set, without masks: all notebooks, none stops."""
     own = {"train_set": "my-videos", "test_sets": ["my-videos"], **OWN}
     parameters = {**small("02_xception_baseline"), **own}
     shown, names = notebooks.execute("02_xception_baseline", poorest, **parameters)
@@ -406,9 +401,8 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     leak = f"Leak: {count} of {total} frames of my-videos are also in the training set my-videos"
     assert leak in "\n".join(shown)
     for name in ("00_start_here", *TABULATING[:-1]):
-        times = 1 if name == "07_cross_dataset" else 2  # as in the loop of papermill
-        notebooks.execute(name, poorest, times=times, **{**FEW.get(name, {}), **OWN})
-    shown, _ = notebooks.execute("01_data", poorest, times=2, **OWN, datasets=["my-videos"])
+        notebooks.execute(name, poorest, **{**FEW.get(name, {}), **OWN})
+    shown, _ = notebooks.execute("01_data", poorest, **OWN, datasets=["my-videos"])
     assert "not known" in "\n".join(shown)
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
@@ -465,8 +459,7 @@ def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatc
 @pytest.mark.parametrize("name", ["03_lae", "04_locate_and_verify"])
 def test_papers_that_learn_from_masks_run_without(poorest, name):
     own = {"train_set": "my-videos", "test_sets": ["my-videos"], "report": "without-masks"}
-    times = 1 if name == "03_lae" else 2  # as with another backbone
-    notebooks.execute(name, poorest, times=times, **{**small(name), **own, "annotated": 0.0})
+    notebooks.execute(name, poorest, **{**small(name), **own, "annotated": 0.0})
 
 
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
