@@ -281,7 +281,9 @@ def check_this_run(name, home, parameters, times=1):
     return run
 
 
-@pytest.mark.parametrize("name", papers.notebooks())
+@pytest.mark.parametrize(
+    "name", [name for name in papers.notebooks() if name != "04_locate_and_verify"]
+)
 def test_another_backbone_is_another_run_also_by_run_all_twice(name, own):
     parameters = {**small(name), "backbone": "test_resnet", "pretrained": False}
     run = check_this_run(name, own, parameters, times=2)
@@ -459,7 +461,8 @@ def test_four_lines_lead_from_a_folder_of_clips_to_a_page(empty_home, monkeypatc
 @pytest.mark.parametrize("name", ["03_lae", "04_locate_and_verify"])
 def test_papers_that_learn_from_masks_run_without(poorest, name):
     own = {"train_set": "my-videos", "test_sets": ["my-videos"], "report": "without-masks"}
-    notebooks.execute(name, poorest, **{**small(name), **own, "annotated": 0.0})
+    times = 1 if name == "03_lae" else 2  # as with another backbone
+    notebooks.execute(name, poorest, times=times, **{**small(name), **own, "annotated": 0.0})
 
 
 def test_the_profile_of_the_documents_trains_on_own_data(poorest, monkeypatch):
