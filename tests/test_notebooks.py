@@ -143,6 +143,20 @@ def test_what_is_said_below_an_output_says_of_which_run_it_is(name):
     assert unsaid == OF_EVERY_RUN[name]
 
 
+@pytest.mark.parametrize("name", papers.notebooks())
+def test_no_other_cell_needs_what_a_few_steps_leave(name):
+    """So tests may leave these cells out."""
+    of_others, of_steps = set(), set()
+    for cell in nbformat.read(CHECKOUT / "notebooks" / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            read, assigned = notebooks.names_of(cell.source)
+            if "steps" in notebooks.tags(cell):
+                of_steps |= assigned
+            else:
+                of_others |= read
+    assert not of_steps & of_others
+
+
 def imported(code):
     """The names that a cell imports."""
     parts = [

@@ -173,6 +173,9 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     parameter but ``report`` changes them. They are run with the defaults and with a report that
     ``parameters`` name; all other parameters would only repeat them.
 
+    Cells tagged ``steps``, which train small copies of the network and show them, are run with the
+    defaults and wherever all cells are run twice: most parameters change nothing in them.
+
     With ``times`` of 2 all cells are run a second time in the same kernel. Returns what each cell
     shows as text, and the namespace at the end; the first cell that fails raises its own error.
     Nothing but progress may be on standard error.
@@ -187,6 +190,8 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     shell.reset(new_session=True)
     shown, errors = [], []
     left_out = {"committed"} if parameters and "report" not in parameters else set()
+    if parameters and times == 1:
+        left_out |= {"steps"}
     share_excerpts(home)
     with working_in(home), _restored(main), _warning_as_in_a_kernel() as written:
         for cell in times * nbformat.from_dict(notebook).cells:
