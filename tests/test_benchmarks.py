@@ -1,5 +1,6 @@
 """The benchmarks run at small sizes, and compare what is the same."""
 
+import os
 from itertools import product
 
 import pandas as pd
@@ -70,6 +71,7 @@ def tiny_benchmark(out):
     """The benchmark of a GPU at tiny sizes, but for its golden networks of published size."""
     import gpu
 
+    os.environ["LOKY_MAX_CPU_COUNT"] = "1"  # joblib's workers would live on for five minutes
     gpu.PROFILED = 1  # the profiler takes seconds for each step
     # On a busy machine its fifteen minutes would leave parts out.
     gpu.main(paper=["xception"], tiny=True, out=out, minutes=60)

@@ -15,6 +15,7 @@ from dfnb.running import measuring
 from facesets.files import read_json
 
 SIDE = 96
+SHOWN = ("07_cross_dataset", "10_report")  # tests/test_notebooks.py executes all others
 
 
 @pytest.mark.usefixtures("detector", "figures_without_a_screen")
@@ -34,7 +35,7 @@ def test_downloads_become_the_table_of_published_figures_and_ours(empty_home, mo
         of_paper[paper] = {"backbone": "dfnb_plain7", **papers.module(paper).PAPER.small}
     miniature.write_profile(empty_home, of_paper, **small)
     for call in profiles.trained("paper").shown:
-        if call.name == "08_attribution":  # tests/test_notebooks.py measures small networks
+        if call.name not in SHOWN:
             continue
         notebooks.execute(call.call.notebook, empty_home, **profiles.injected(call))
         assert read_json(empty_home / call.record)["parameters"] == call.parameters.model_dump(

@@ -274,7 +274,7 @@ def test_a_detector_that_lacks_a_registered_seed_is_in_no_table(judge, capsys):
 
 # ---------------------------------------------------------------- what is committed
 
-REPORTS = ["study-bed", "study-ff-like", "study-lae", "study-papers", "study-recipe"]
+REPORTS = ["study-ff-like", "study-lae", "study-papers", "study-recipe"]
 # What decides nothing: the text of a claim, and its name where no other claim rests on it.
 FREE = {"id", "says", "source"}
 

@@ -166,7 +166,7 @@ def share_excerpts(home):
         (home / "cache").symlink_to(shared)
 
 
-def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
+def execute(name, home, folder=CHECKOUT / "notebooks", steps=False, **parameters):
     """Run All of a notebook of a folder with parameters as papermill injects them.
 
     Cells tagged ``committed`` show other reports than that of the notebook, or it as a whole: no
@@ -174,9 +174,7 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     ``parameters`` name; all other parameters would only repeat them.
 
     Cells tagged ``steps``, which train small copies of the network and show them, are run with the
-    defaults and wherever all cells are run twice: most parameters change nothing in them.
-
-    With ``times`` of 2 all cells are run a second time in the same kernel. Returns what each cell
+    defaults and with ``steps``: most parameters change nothing in them. Returns what each cell
     shows as text, and the namespace at the end; the first cell that fails raises its own error.
     Nothing but progress may be on standard error.
     """
@@ -190,11 +188,11 @@ def execute(name, home, folder=CHECKOUT / "notebooks", times=1, **parameters):
     shell.reset(new_session=True)
     shown, errors = [], []
     left_out = {"committed"} if parameters and "report" not in parameters else set()
-    if parameters and times == 1:
+    if parameters and not steps:
         left_out |= {"steps"}
     share_excerpts(home)
     with working_in(home), _restored(main), _warning_as_in_a_kernel() as written:
-        for cell in times * nbformat.from_dict(notebook).cells:
+        for cell in nbformat.from_dict(notebook).cells:
             if cell.cell_type == "code" and left_out.isdisjoint(tags(cell)):
                 with capture_output() as captured:
                     result = shell.run_cell(cell.source, store_history=True)
