@@ -505,10 +505,11 @@ def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame,
     parts = [
         f"{name} {value}" for name, value in of_rows.loc[:, is_shared].iloc[0].items() if value
     ]
-    covered = (
-        numbers.loc[of_numbers.index, "over"].str.replace(", ", " and ").replace("", "nothing")
-    )
-    text = "; ".join([*parts, f"95 % intervals over {_either(covered)}"])
+    over = numbers.loc[of_numbers.index, "over"].str.replace(", ", " and ")
+    covered = f"95 % intervals over {_either(over.replace('', 'nothing'))}"
+    if not over.any():
+        covered = "no interval, which needs three clusters"
+    text = "; ".join([*parts, covered])
     columns = of_rows.loc[:, ~is_shared]
     table = table.join(columns).fillna(dict.fromkeys(columns, "–"))
     return table, f"{text[0].upper()}{text[1:]}."
