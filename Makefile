@@ -1,6 +1,6 @@
 # make demo   installs, trains on generated portraits, runs ten notebooks, ends with the path of the report
 # make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
-# make hours  trains PROFILES="one another" in the background, in a clone of this commit; the log is .hours/log.txt
+# make hours  trains PROFILES="one another" in the background, CORES=1 at a time, in a clone of this commit; the log is .hours/log.txt
 # make test   the whole test suite
 # make test-paper FILE=dfnb/papers/mine.py   whether a paper's file keeps the contract (docs/add-a-paper.md)
 # make test-golden   all golden numbers of the released codes, more than make test compares (GOLDEN=a folder of scripts/golden.py)

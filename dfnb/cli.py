@@ -135,13 +135,10 @@ def report(
 
 @commands.command()
 def published() -> None:
-    """Print what the papers report as one table, as Markdown and as LaTeX with BibTeX keys.
+    """Print what the papers report as one table, as Markdown and as LaTeX with BibTeX keys."""
+    from dfnb.results.published import as_latex, as_markdown
 
-    docs/published-numbers.md is its output.
-    """
-    from dfnb.results.published import page
-
-    typer.echo(page(), nl=False)
+    typer.echo(f"{as_markdown()}\n{as_latex()}", nl=False)
 
 
 @commands.command()

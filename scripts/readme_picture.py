@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dfnb.attribution import maps
-from dfnb.attribution.pictures import MAP, Row, crops_and_masks, panel, visible
+from dfnb.attribution.pictures import MAP, Row, crops_and_masks, panel, titles_of, visible
 from dfnb.device import DEVICE
 from dfnb.results import figures
 from dfnb.training.runs import Run
@@ -46,11 +46,9 @@ def main(target: Annotated[Path, typer.Argument()] = Path("docs/maps.jpg")) -> N
         title = run.record.detector.title.replace(" ", "\n", 1)
         rows.append(Row(title, views, masks, MAP, crops))
     figures.style()
-    titles = ["original" if each == "real" else each for each in chosen["method"]]
+    figure = panel(rows, titles_of(chosen), chosen["dataset"])
     with atomic(target) as temporary:
-        panel(rows, titles, chosen["dataset"]).savefig(
-            temporary, format="jpeg", dpi=110, pil_kwargs={"quality": 88}
-        )
+        figure.savefig(temporary, format="jpeg", dpi=110, pil_kwargs={"quality": 88})
 
 
 if __name__ == "__main__":

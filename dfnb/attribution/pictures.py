@@ -227,7 +227,7 @@ def frames_panel(
     rows = [Row("frame", crops, [0 * mask for mask in masks])]
     if not (run and map_names):  # else the maps have the outlines
         rows.append(Row("true mask", crops, masks))
-    titles = _titles(frames)
+    titles = titles_of(frames)
     if run:
         network = run.network().to(DEVICE)
         for name in map_names:
@@ -247,7 +247,7 @@ def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
     """
     crops, masks = crops_and_masks(frames)
     rows = [Row("frame, true mask", crops, masks)]
-    titles = _titles(frames)
+    titles = titles_of(frames)
     for label, run in runs.items():
         network = run.network().to(DEVICE)
         views = visible(maps.of(run, frames, map_name, network), map_name)
@@ -259,7 +259,7 @@ def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str)
     return panel(rows, titles, frames["dataset"])
 
 
-def _titles(frames: pd.DataFrame) -> list[str]:
+def titles_of(frames: pd.DataFrame) -> list[str]:
     """The method of each frame; "original" of one that is not forged, where faces are generated."""
     is_generated = frames["dataset"].map(sources.shows_generated_faces).astype(bool)
     methods = frames["method"].astype(str)

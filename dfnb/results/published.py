@@ -36,39 +36,6 @@ TEST_SETS = {
     "FFIW": ["FFIW"],
 }
 SECOND_HAND = "†"
-PAGE = """\
-# Published numbers
-
-What the three papers report, beside two references: Self-Blended Images, and the Xception of
-[DeepfakeBench](https://arxiv.org/abs/2307.01426), which is our Baseline at published size. Nothing
-here was measured by us. A row is a method, its training set and its metric, in per cent; the other
-columns are test sets. `dfnb published` prints this page from
-[published.csv](../data_manifest/published.csv).
-
-{table}
-
-- {mark}: read in another paper or on a summary page, not in the paper or its authors' README.
-- F2F and FS: Face2Face and FaceSwap of FaceForensics++ (FF++) alone. CDF: Celeb-DF; of *CDF-?* the
-  version is not stated.
-- *FF++*, in training, has four manipulations; *FF++ Face2Face* this one alone; *real videos* no
-  forgery. Results on the dataset trained on are in-dataset, all others cross-dataset.
-- A *frame AUC* ranks single frames, a *video AUC* the scores of whole videos. Where a metric names
-  neither, its source does not say. Sources differ in crops, frames per video and test splits, and
-  DeepfakeBench chose the epoch on the test sets: quote them side by side, but do not rank them.
-- LAE's abstract has gains alone, in percentage points of accuracy over the best other method, on
-  the unseen manipulation of three tasks: {gains}.
-
-Sources:
-
-{sources}
-
-## For LaTeX
-
-The table needs the package booktabs, and [papers.bib](site/papers.bib), which has its keys.
-
-```latex
-{latex}```
-"""
 
 
 @cache
@@ -174,9 +141,8 @@ def _our_number(detector: Detector, figure: dict[str, Any], report: str) -> str:
 def related_work() -> pd.DataFrame:
     """The figures of methods with a key of papers.bib, as text in per cent; "" where there is none.
 
-    One row per method, training set and metric, which are the first columns; a column per one of
-    TEST_SETS. A figure that was read
-    in a secondary source has the mark SECOND_HAND.
+    One row per method, training set and metric, which are the first columns; then a column per one
+    of TEST_SETS. A figure that was read in a secondary source has the mark SECOND_HAND.
     """
     rows = _figures().dropna(subset="column")
     rows["metric"] = rows["metric"].str.replace(r"metric| \(%\)", "", regex=True).str.strip()
@@ -211,22 +177,26 @@ def _figures() -> pd.DataFrame:
     return figures.assign(method=names, column=column, percent=percent)
 
 
-def page() -> str:
-    """``docs/published-numbers.md``: the table as Markdown and as LaTeX, and where it is from."""
-    table, figures = related_work(), _figures()
-    in_tex = latex(table)
-    for name, key in figures[["method", "key"]].drop_duplicates().itertuples(index=False):
-        in_tex = in_tex.replace(f"\n{name} &", f"\n{name}~\\cite{{{key}}} &")
+def as_markdown() -> str:
+    """:func:`related_work` as Markdown; below it where it is from, and gains without a test set."""
+    figures = _figures()
     of_gains = figures["metric"].str.contains("gain")
-    sources = []
+    lines = []
+    for (name, metric), rows in figures[of_gains].groupby(["method", "metric"], sort=False):
+        values = ", ".join(map("{:.2f}".format, rows["published"]))
+        lines.append(f"- {name}, {metric}: {values}.")
     shown = figures[of_gains | figures["column"].notna()]
+    lines += ["", "Sources:", ""]
     for name, texts in shown.groupby("method", sort=False)["source"]:
         parts = dict.fromkeys("; ".join(texts).split("; "))  # two may be named together
-        sources.append(f"- {name}: {'; '.join(parts)}.")
-    return PAGE.format(
-        table=table.to_markdown(index=False, disable_numparse=True),
-        mark=SECOND_HAND,
-        gains=", ".join(map("{:.2f}".format, figures.loc[of_gains, "published"])),
-        sources="\n".join(sources),
-        latex=in_tex,
-    )
+        lines.append(f"- {name}: {'; '.join(parts)}.")
+    table = related_work().to_markdown(index=False, disable_numparse=True)
+    return "\n".join([table, "", *lines, ""])
+
+
+def as_latex() -> str:
+    """:func:`related_work` for the package booktabs; each method cites its key of papers.bib."""
+    text = latex(related_work())
+    for name, key in _figures()[["method", "key"]].drop_duplicates().itertuples(index=False):
+        text = text.replace(f"\n{name} &", f"\n{name}~\\cite{{{key}}} &")
+    return text

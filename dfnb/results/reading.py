@@ -34,7 +34,7 @@ from dfnb.store.scores import (
 )
 from dfnb.store.units import KEYS, UNITS, people_or_videos, per_video
 from facesets.checks import DfnbError, suggestion
-from facesets.files import run_folder, stored_report
+from facesets.files import read_table, run_folder, stored_report
 
 Level = Literal["video", "frame"]
 # Columns of a table of scores: the fields of a Detector, but its runs, and the rule by which their
@@ -225,13 +225,11 @@ def stored(report: str, table: str) -> pd.DataFrame:
     """The numbers of one table of a report, such as "claims", as ``dfnb report`` has stored them.
 
     A row is one of :func:`dfnb.results.metrics.measure`; of claims one of
-    :func:`dfnb.results.claims.judge`. Empty where the report was never made or has no such table.
+    :func:`dfnb.results.claims.judge`. Raises :class:`DfnbError` where the report was never made.
     """
-    path = stored_report(report) / "results.parquet"
-    if not path.exists():
-        return pd.DataFrame()
-    rows = pd.read_parquet(path, filters=[("table", "==", table)])
-    return rows.dropna(axis=1, how="all")  # columns of the report's other tables
+    _, rows = read_table(stored_report(report) / "results.parquet")
+    # The report's other tables have columns that this one lacks.
+    return rows[rows["table"] == table].dropna(axis=1, how="all")
 
 
 def maps(

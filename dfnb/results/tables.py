@@ -410,21 +410,24 @@ def finding(differences: pd.DataFrame, material: float) -> str:
         parts = []
         sides = {"above": rows["low"] > material, "below": rows["high"] < -material}
         for side, is_there in sides.items():
-            if names := [*rows.loc[is_there, "detector"].astype(str)]:
-                last = f"{' and' if len(names) > 1 else ''} {names[-1]}"
+            names = [*rows.loc[is_there, "detector"].astype(str)]
+            if names:
                 verb = "are" if len(names) > 1 else "is"
-                listed = f"{', '.join(names[:-1])}{last}".strip()
-                parts.append(f"{listed} {verb} more than {material} {side} {minus}")
-        text = (
-            "; ".join(parts)
-            or f"no detector is shown to differ from {minus} by more than {material}"
-        )
+                parts.append(f"{_listed(names)} {verb} more than {material} {side} {minus}")
+        if not parts:
+            parts = [f"no detector is shown to differ from {minus} by more than {material}"]
         where = place if place in ("in-dataset", "cross-dataset") else f"on {place}"
         alone = " (one training each)" if rows["seeds"].max() == 1 else ""
-        sentences.append(
-            f"{where[0].upper()}{where[1:]}, {text} in {rows['metric'].iloc[0]}{alone}."
-        )
+        metric = rows["metric"].iloc[0]
+        sentence = f"{where}, {'; '.join(parts)} in {metric}{alone}."
+        sentences.append(sentence[0].upper() + sentence[1:])
     return " ".join(sentences)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as in a sentence: "A", "A and B", "A, B and C"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _seeds_text(seeds: Sequence[int]) -> str:

@@ -28,10 +28,8 @@ from facesets.manifests import check_known, check_tested, is_available, present
 
 Names = Annotated[list[Name], Field(min_length=1)]
 
-# The call of the cell of a paper's notebook, which its texts describe.
+# The call of the cell of a notebook; a paper may name another profile.
 DESCRIBED = {"profile": "study-bed", "variant": MAIN, "seed": 30, "fold": 0}
-# Of a notebook with another profile. LAE as study-bed trains it does not pass its own test.
-PROFILES = {"03_lae": "study-lae"}
 PLAIN = (str, int, float, list, tuple, dict, NoneType)  # the types of parameters
 
 
@@ -320,8 +318,9 @@ def load(notebook: str, namespace: dict[str, Any]) -> Parameters:
 
 
 def described(notebook: str) -> dict[str, Any]:
-    """The call in the cell of a paper's notebook, by the names of its parameters."""
-    return {**DESCRIBED, "profile": PROFILES.get(notebook, DESCRIBED["profile"])}
+    """The call in the cell of a notebook, by the names of its parameters; its texts describe it."""
+    paper = papers.of_notebook(notebook)
+    return {**DESCRIBED, "profile": papers.module(paper).PAPER.profile} if paper else DESCRIBED
 
 
 def _load_paper(
