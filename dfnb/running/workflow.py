@@ -59,8 +59,8 @@ def run(
             f"profile {profile} did not finish; the logs named above end with the reasons, and the "
             "same command continues"
         )
-    if dry_run:
-        return
+    if dry_run or not all(each.done for each in plan.shown):
+        return  # some of the options make Snakemake execute nothing
     for each in plan.shown:  # and no others, which may be a reader's own
         page.sign(files.home() / each.executed)
     report = files.report_folder(profile)
