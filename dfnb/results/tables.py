@@ -509,7 +509,7 @@ def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame,
         f"{name} {value}" for name, value in of_rows.loc[:, is_shared].iloc[0].items() if value
     ]
     over = numbers.loc[of_numbers.index, "over"].str.replace(", ", " and ")
-    covered = f"95 % intervals over {_either(over.replace('', 'nothing'))}"
+    covered = f"95 % intervals over {_either(over[over != ''])}"
     if not over.any():
         covered = "no interval, which needs three clusters"
     text = "; ".join([*parts, covered])

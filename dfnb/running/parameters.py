@@ -102,6 +102,17 @@ class DataParameters(Parameters):
     datasets: Names = Field(["smoke-a", "smoke-b", "smoke-tasks", "smoke-tasks-unseen"])
 
 
+class RealFacesParameters(Parameters):
+    """The parameters of the notebook on real faces.
+
+    Attributes:
+        clips: A prepared dataset whose split test the detectors at hand score.
+    """
+
+    report: Name = "study-hidf"
+    clips: Name = "hidf-sample-fold-1"
+
+
 class MeasuringParameters(Parameters):
     """The parameters of a notebook that measures the first run of each main detector.
 
@@ -171,6 +182,7 @@ def _known(parameter: str, names: list[str], known: Collection[str]) -> list[str
 NOTEBOOKS = {
     "00_start_here": Parameters,
     "01_data": DataParameters,
+    "06_real_faces": RealFacesParameters,
     "07_cross_dataset": Parameters,
     "08_attribution": AttributionParameters,
     "09_robustness": RobustnessParameters,
