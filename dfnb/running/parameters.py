@@ -170,6 +170,15 @@ class RobustnessParameters(MeasuringParameters):
         return _known("corruptions", names, CORRUPTIONS)
 
 
+class ReportParameters(Parameters):
+    """The parameters of a report's page.
+
+    ``ensembles``: of how many trainings of the plain classifier the mean is a control of size.
+    """
+
+    ensembles: list[Annotated[int, Field(ge=2)]] = Field([3])
+
+
 def _known(parameter: str, names: list[str], known: Collection[str]) -> list[str]:
     """The names; raises ValueError with the nearest for one that is not ``known``."""
     for name in names:
@@ -186,7 +195,7 @@ NOTEBOOKS = {
     "07_cross_dataset": Parameters,
     "08_attribution": AttributionParameters,
     "09_robustness": RobustnessParameters,
-    "10_report": Parameters,
+    "10_report": ReportParameters,
 }
 
 

@@ -127,7 +127,7 @@ def kinds():
     limits = {"thresholds": results.thresholds("hand")}
     of_scores = partial(rows_of, scores)
     three = pd.concat(
-        [main.astype({"detector": str}), averaged(main[main["detector"] == "Baseline"])]
+        [main.astype({"detector": str}), averaged(main[main["detector"] == "Baseline"], 3)]
     )
     by_method = tables.by_place(scores, by=["detector", "method"])
     yield "main", tables.by_place(main), of_scores

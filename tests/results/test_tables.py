@@ -176,13 +176,13 @@ def test_an_ensemble_has_the_mean_log_odds_of_three_seeds_in_turn():
     facts = {"detector": "A", "test_set": "a", "collapsed": False}
     rows = rows.assign(video=["x"] * 4 + ["y"] * 4, **facts)
     averaged = notebooks.cells("_report", "averaged")["averaged"]
-    ensembles = averaged(rows).pivot(index="video", columns="seed", values="log_odds")
+    ensembles = averaged(rows, 3).pivot(index="video", columns="seed", values="log_odds")
     cyclic = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
     expected = log_odds[:, cyclic].mean(axis=2)
     np.testing.assert_allclose(ensembles, expected)
-    assert {*averaged(rows)["detector"]} == {"A × 3"}
+    assert {*averaged(rows, 3)["detector"]} == {"A × 3"}
     collapsed = rows.assign(collapsed=rows["seed"] < 6)  # the other two are too few
-    assert averaged(collapsed).empty
+    assert averaged(collapsed, 3).empty
 
 
 def test_variants_are_compared_with_main_or_with_the_paper_s_detector(scores):
