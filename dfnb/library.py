@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_model
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -29,6 +28,7 @@ from dfnb.attribution import maps
 from dfnb.data.loading import StoredFrames, to_input
 from dfnb.papers.contract import INPUT
 from dfnb.results.reading import of_file
+from dfnb.results.tables import by_place, cell
 from dfnb.store.runs import TrainingRecord
 from dfnb.store.units import KEYS
 from dfnb.training import scoring
@@ -109,18 +109,20 @@ def list_models(pattern: str = "*") -> pd.DataFrame:
     They are those that come with the package, then each run that has weights on this machine.
 
     Columns: ``name``, for :func:`create_model`; the ``paper``; ``train_set``; ``image_size`` in
-    pixels; ``in-dataset`` and ``cross-dataset``, the AUC of videos on datasets like that of the
-    training and the mean over others, NaN where no report has scores; ``weights``, whether they are
-    here, and the paper that can open them.
+    pixels; ``weights``, whether they are here, and the paper that can open them. Then, where a
+    report has scores: one per place, such as ``in-dataset`` and ``cross-dataset``, a text with the
+    AUC of videos and its 95 % interval over people, which says "chance" where .5 is in it, and with
+    the share of real videos above the detector's threshold.
     """
     ids = _ids()
     rows = []
     for name in matching(ids, pattern):
         if run := Run.find(ids[name]):
-            size, title = run.parameters.settings["image_size"], run.record.detector.title
-            rows.append((name, title, run.train_set, size, *_aucs(run), run.has_weights))
-    columns = ["name", "paper", "train_set", "image_size", "in-dataset", "cross-dataset", "weights"]
-    return pd.DataFrame(rows, columns=columns)
+            row = {"name": name, "paper": run.record.detector.title, "train_set": run.train_set}
+            row["image_size"] = run.parameters.settings["image_size"]
+            rows.append({**row, "weights": run.has_weights, **_at_places(run)})
+    columns = ["name", "paper", "train_set", "image_size", "weights"]
+    return pd.DataFrame(rows).fillna("–") if rows else pd.DataFrame(columns=columns)
 
 
 def _ids() -> dict[str, str]:
@@ -131,16 +133,20 @@ def _ids() -> dict[str, str]:
     return ids | {run_id: run_id for run_id in here if run_id not in ids.values()}
 
 
-def _aucs(run: Run) -> tuple[float, float]:
-    """The AUC of videos of a run in- and cross-dataset, by the report with most of its scores."""
+def _at_places(run: Run) -> dict[str, str]:
+    """What a run does at each place, see :func:`list_models`, by the report with most scores."""
     tables = [of_file(run, path) for path in in_reports(f"scores/{run.id}.parquet")]
     scores = max(tables, key=len, default=pd.DataFrame())
     if scores.empty:
-        return np.nan, np.nan
-    sets = scores[scores["corruption"] == ""].groupby(["place", "test_set"], observed=True)
-    aucs = sets[["label", "score"]].apply(lambda rows: roc_auc_score(*rows.to_numpy().T))
-    means = aucs.groupby("place", observed=True).mean()
-    return means.get("in-dataset", np.nan), means.get("cross-dataset", np.nan)
+        return {}
+    scores = scores[scores["corruption"] == ""]
+    called = (scores[scores["label"] == 0]["score"] > run.limit).groupby(scores["place"])
+    texts = {}
+    for row in by_place(scores).itertuples():
+        text = cell(row.value, row.low, row.high)
+        text += ", chance" if row.low < 0.5 < row.high else ""
+        texts[row.place] = f"{text}; {called.mean()[row.place]:.0%} of real called fake"
+    return texts
 
 
 class Detector(nn.Module):
