@@ -429,7 +429,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
     code = "import clips, dfnb, facesets.prepare as prepare; prepare.YuNet = clips.Blobs\n"
     code += "assert dfnb.list_models()['weights'].sum() == 4\n" + block
-    code += "from dfnb import results; results.scores('study-bed')"
+    code += "from dfnb import results; results.scores('study-ff-like')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
     call = [sys.executable, "-c", code]
     done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)
