@@ -715,18 +715,6 @@ def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_ho
         assert (own_home / reports.record_path("mine", BASELINE)).exists() == keeps
 
 
-def test_a_profile_may_keep_the_weights_of_all_trainings(done, own_home):
-    call = copied(done, own_home, "notebooks", "runs")
-    weights = reports.weights_path(files.report_folder("mine"), call.name)
-    measuring.open_or_train(call.parameters)
-    assert not weights.exists()
-    profile = own_home / "notebooks" / "profiles" / "mine.yaml"
-    profile.write_text(profile.read_text("utf-8") + "weights: all\n", "utf-8")
-    profiles.keep_copy("mine")
-    run = measuring.open_or_train(call.parameters)
-    assert files.sha256(weights) == run.record.weights_sha256
-
-
 def test_an_unreadable_crop_fails_the_call_instead_of_losing_its_maps(done, own_home, monkeypatch):
     def unreadable(*_):
         raise DfnbError("a crop is damaged")
