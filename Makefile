@@ -1,5 +1,5 @@
 # make demo   installs, trains on generated portraits, runs ten notebooks, ends with the path of the report
-# make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-bed)
+# make report makes the tables and figures of reports/$(PROFILE) again from its score files (PROFILE=study-ff-like)
 # make hours  trains PROFILES="one another" in the background, CORES=1 at a time, in a clone of this commit; the log is .hours/log.txt
 # make test   the whole test suite
 # make test-paper FILE=dfnb/papers/mine.py   whether a paper's file keeps the contract (docs/add-a-paper.md)

@@ -140,14 +140,19 @@ def is_available(dataset: str, *splits: str) -> bool:
     return record is not None and {*splits} <= {*record["fingerprints"]}
 
 
+def is_known(dataset: str) -> bool:
+    """Whether a dataset is prepared or in ``data_manifest``."""
+    return dataset in [*embedded_names(), *published_names()] or is_available(dataset)
+
+
 def check_known(datasets: Iterable[str], source: str) -> None:
     """Raise :class:`DfnbError` for a name that is neither prepared nor in ``data_manifest``.
 
     A published dataset that is not prepared is known: the caller leaves it out, or fails later.
     """
-    known = [*embedded_names(), *published_names()]
     for dataset in datasets:
-        if dataset not in known and not is_available(dataset):
+        if not is_known(dataset):
+            known = [*embedded_names(), *published_names()]
             paths = sorted(home().glob("datasets/*/record.json"))
             prepared = [path.parent.name for path in paths]  # suggested first: the reader's own
             raise DfnbError(

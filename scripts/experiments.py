@@ -26,7 +26,7 @@ KINDS = (
 )
 NOT_RUN = "not run"
 NOT_JUDGED = "not judged: {} of {} registered seeds"
-RUN = "run"  # on drawn faces
+RUN = "run"  # on generated portraits
 NO_EXPERIMENT = "–"  # none of this kind is known of the paper
 HEAD = """# Each paper's experiments
 
@@ -35,11 +35,13 @@ published data, once [they are prepared](published-data.md). **None was run on t
 published data**, so no published number is reproduced, and ours are not to be compared with them.
 What we found stands in [results](results.md), [words](methods.md#glossary) in methods.
 
-Numbers have their 95 % interval and seeds; those of fewer than five seeds are exploratory, and one
-seed is one training. Of fewer seeds than were registered no number is shown.
+Numbers have their 95 % interval and seeds; those of fewer than five seeds are exploratory. Of fewer
+seeds than are registered no number is shown, and none of a study that is in training.
 `python scripts/experiments.py` writes this page from
-[experiments.yaml](../data_manifest/experiments.yaml) and the scores of
-[study-bed](../reports/study-bed) and [study-papers](../reports/study-papers).
+[experiments.yaml](../data_manifest/experiments.yaml) and the scores of the studies
+[study-portraits](../notebooks/profiles/study-portraits.yaml) and
+[study-tasks](../notebooks/profiles/study-tasks.yaml). What was run on drawn faces is
+[withdrawn](../reports/README.md#withdrawn-studies).
 
 Which kinds of experiments were run (–: none of this kind is known in that paper):
 """
@@ -101,7 +103,7 @@ def text(entry: dict) -> str:
 
 
 def status(done: int, planned: int) -> str:
-    """How many of the planned numbers and figures there are: RUN, "2 of 4 run" or NOT_RUN."""
+    """How many of the planned numbers there are: RUN, "2 of 4 run" or NOT_RUN."""
     if done == planned:
         return RUN
     return f"{done} of {planned} {RUN}" if done else NOT_RUN
@@ -112,22 +114,16 @@ def row_of(experiment: dict) -> dict:
     results = {name: text(each) for name, each in experiment["ours"].items()}
     ours = [f"{name}: {result}" for name, result in results.items()]
     done = sum(result != NOT_RUN for result in results.values())
-    planned = len(results)
-    if "figure" in experiment:
-        planned += 1
-        if (CHECKOUT / experiment["figure"]).exists():
-            done += 1
-            ours.append(f"[figure](../{experiment['figure']})")
     is_main = not any(":" in name for name in experiment["detectors"])  # else it is a variant
     return {
         "paper": experiment["paper"],
         "method": experiment["method"],
         "kind": experiment["kind"],
         "done": done,
-        "planned": planned,
+        "planned": len(results) or 1,
         "experiment": f"{experiment['kind']}: {experiment['what']}",
         "reported": experiment["reported"],
-        "ours, drawn faces": "; ".join(ours) or NOT_RUN,
+        "ours, generated portraits": "; ".join(ours) or NOT_RUN,
         "on the published data": f"`dfnb run {experiment['profile']}{' --main' * is_main}`",
     }
 
@@ -136,8 +132,8 @@ def row_of(experiment: dict) -> dict:
 def experiments() -> pd.DataFrame:
     """All experiments, paper after paper.
 
-    Columns: ``paper``, its ``method``, ``kind``, how many numbers and figures are ``done`` and
-    ``planned``, and the columns of the tables of ``docs/experiments.md``.
+    Columns: ``paper``, its ``method``, ``kind``, how many numbers are ``done`` and ``planned`` (one
+    where an experiment names none), and the columns of the tables of ``docs/experiments.md``.
     """
     content = read_yaml(CHECKOUT / "data_manifest" / "experiments.yaml")
     return pd.DataFrame([row_of(experiment) for experiment in content["experiments"]])

@@ -1,6 +1,6 @@
 """Draw the finding of README: what each paper's method adds to a plain classifier.
 
-``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of three studies, and
+``python scripts/finding_figure.py [TARGET.png]`` reads the committed results of two studies, and
 saves a PDF beside the PNG.
 """
 
@@ -17,31 +17,25 @@ from dfnb.results import figures
 from facesets.files import atomic
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-# Report -> trained on.
-STUDIES = {"study-ff-like": "forged photographs", "study-bed": "drawn faces"}
+STUDY = "study-ff-like"
 RECIPES = "study-recipe"  # compares with two classifiers
 BASELINE = "Baseline"
-LONGER = f"{BASELINE}, controls: twice the budget"
 WIDE = "Wide baseline"
 ENSEMBLE = f"{BASELINE} × 3"
-CONTROLS = (WIDE, LONGER, ENSEMBLE)  # they are green
-# What the figure calls them.
-NAMES = {
-    LONGER: "Baseline, twice the training",
-    ENSEMBLE: "three Baselines averaged",
-}
+CONTROLS = (WIDE, ENSEMBLE)  # they are green
+NAMES = {ENSEMBLE: "three Baselines averaged"}  # what the figure calls them
 MATERIAL = 0.02  # the difference across datasets that the claims call material
 
 
-def differences(study: str) -> pd.DataFrame:
-    """The paired differences in video AUC from the plain classifier in a study.
+def differences() -> pd.DataFrame:
+    """The paired differences in video AUC from the plain classifier in STUDY.
 
     Each main detector is compared with the baseline, and each control with the baseline on the same
     seeds. The column ``place`` is "in-dataset" or "cross-dataset", the mean over other datasets;
     ``judged`` says whether a claim on the difference was preregistered and tested;
     :func:`dfnb.results.measure` explains the others.
     """
-    results = pd.read_parquet(CHECKOUT / "reports" / study / "results.parquet")
+    results = pd.read_parquet(CHECKOUT / "reports" / STUDY / "results.parquet")
     claims = results.query("table == 'claims' and against == @BASELINE and p_gain.notna()")
     judged = set(zip(claims["detector"], claims["on"]))
     results = results.query("place in ['in-dataset', 'cross-dataset']")
@@ -49,8 +43,7 @@ def differences(study: str) -> pd.DataFrame:
     turned = results.query("table == 'equal_size' and detector == @BASELINE")
     turned = turned.assign(detector=ENSEMBLE, value=-turned["value"])
     turned = turned.assign(low=-turned["high"], high=-turned["low"])
-    results = results.query("minus == @BASELINE")
-    rows = results.query("table == 'differences' or detector == @LONGER")
+    rows = results.query("minus == @BASELINE and table == 'differences'")
     rows = pd.concat([rows, turned])
     return rows.assign(judged=[pair in judged for pair in zip(rows["detector"], rows["place"])])
 
@@ -94,15 +87,17 @@ def forest(axes: Axes, rows: pd.DataFrame, detectors: list[str]) -> None:
 def main(target: Annotated[Path, typer.Argument()] = Path("reports/finding.png")) -> None:
     """Save the picture as PNG and PDF, with a row of two panels for each study."""
     figures.style()
-    rows_by_title = {title: differences(study) for study, title in STUDIES.items()}
-    rows_by_title["released recipes, photographs"] = of_recipes()
+    rows_by_title = {
+        "forged photographs": differences(),
+        "released recipes, photographs": of_recipes(),
+    }
     lines = [rows["detector"].nunique() for rows in rows_by_title.values()]
     figure, panels = plt.subplots(
         len(lines),
         2,
         sharex=True,
         sharey="row",
-        figsize=(figures.width(), 4.9),
+        figsize=(figures.width(), 3.4),
         height_ratios=lines,
     )
     for axes_of_study, (title, rows) in zip(panels, rows_by_title.items()):
@@ -114,8 +109,8 @@ def main(target: Annotated[Path, typer.Argument()] = Path("reports/finding.png")
             of_sets = "" if place == "in-dataset" else f", {sets:g} others"
             axes.set_title(f"{title}:\n{place}{of_sets}")
     figure.supxlabel(
-        "difference in video AUC, with 95 % interval, over five seeds (twice the training: three): "
-        "minus the Baseline;\nwith released recipes, minus the classifier that is named "
+        "difference in video AUC, with 95 % interval, over five seeds: minus the Baseline;\n"
+        "with released recipes, minus the classifier that is named "
         f"(filled: judged claim; green: control; band: ±{MATERIAL:g})",
         fontsize="small",
     )

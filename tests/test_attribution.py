@@ -497,7 +497,7 @@ def test_a_registered_method_is_a_map_like_the_others(planted, frames, monkeypat
     views = maps.compute(nn.Flatten().eval(), crops, "brightness")
     np.testing.assert_allclose(views, crops.mean(1) / crops.mean(1).amax((1, 2), keepdim=True))
     assert maps.of(planted, frames.head(2), "brightness").shape[0] == 2
-    namespace = {"report": "study-bed", "other_maps": ["brightness"]}
+    namespace = {"report": "study-ff-like", "other_maps": ["brightness"]}
     assert parameters.load("08_attribution", namespace).other_maps == ["brightness"]
     for name in ("Grad-CAM", "random"):
         with pytest.raises(DfnbError, match="choose another name"):

@@ -6,8 +6,10 @@ from itertools import product
 import pandas as pd
 import pytest
 import torch
+from profiles import SETTINGS, trained, write_profile
 
-from dfnb.training.train import make_training, train
+from dfnb import papers
+from facesets.frames import load_frames
 
 SMALL = {"locate_and_verify": "dfnb_plain7", "exposing_the_deception": "resnet10t"}
 
@@ -99,85 +101,26 @@ def test_the_benchmark_of_a_gpu_runs_at_tiny_sizes(step, tmp_path, apart):
     assert per_step.tolist() == pytest.approx([2] * len(loops), rel=0.02)  # both are rounded
 
 
-@pytest.fixture
-def readings(checkout, monkeypatch, tmp_path):
-    """The readings of LAE at sizes that take seconds: two epochs of phase two, or one."""
+def test_a_reading_of_lae_is_measured_on_validation_people(checkout, own_home, monkeypatch):
     monkeypatch.syspath_prepend(checkout / "benchmarks")
     import lae_readings
 
-    small = {"images_per_epoch": 64, "epochs": 2, "representation_epochs": 1}
-    settings_of = lae_readings.settings_of
-    monkeypatch.setattr(
-        lae_readings,
-        "settings_of",
-        lambda reading, **changes: settings_of(reading, **{**small, **changes}),
-    )
-    monkeypatch.setattr(lae_readings, "SHORT", {"epochs": 1})
-    monkeypatch.setattr(lae_readings, "DATASET", "smoke-tasks")
-    monkeypatch.setattr(lae_readings, "SWAP", ["FaceSwap-like"])
-    monkeypatch.setattr(lae_readings, "OUT", tmp_path)
-    lae_readings.phase_one.cache_clear()
-    return lae_readings
-
-
-def losses_by_hand(attention, mask):
-    """The attention loss of one real frame and one annotated fake, by reading."""
-    real, fake = attention[0], attention[1, 1]
-    scaled = fake.clamp(min=0) / fake.max()
-    squares = ((real[0] - 1) ** 2).mean() / 2 + (real[1] ** 2).mean() / 2
-    inside = scaled.clamp(1e-6, 1 - 1e-6)
-    of_zero = -(1 - real[1].sigmoid()).log().mean()
-    of_sigmoid = -(mask * fake.sigmoid().log() + (1 - mask) * (1 - fake.sigmoid()).log()).mean()
-    return {
-        "squares, weights of study-papers": ((scaled - mask) ** 2).mean() + squares,
-        "absolute differences": (scaled - mask).abs().mean() + squares,
-        "squares, not divided by the maximum": ((fake.clamp(0, 1) - mask) ** 2).mean() + squares,
-        "cross-entropy": -(mask * inside.log() + (1 - mask) * (1 - inside).log()).mean() + squares,
-        "cross-entropy of a sigmoid": of_sigmoid + ((real[0] - 1) ** 2).mean() / 2 + of_zero / 2,
-    }
-
-
-def test_readings_of_lae_have_the_losses_that_they_are_called_by(readings):
-    torch.manual_seed(0)
-    mask = torch.rand(2, 1, 12, 12)
-    batch = {"label": torch.tensor([0, 1]), "has_mask": torch.tensor([False, True]), "mask": mask}
-    outputs = {"attention": torch.randn(2, 2, 12, 12)}
-    settings = readings.settings_of(readings.Reading())
-    by_hand = losses_by_hand(outputs["attention"], mask[1, 0])
-    for name, expected in by_hand.items():
-        reading = readings.READINGS[name]
-        network = readings.Network(readings.settings_of(reading), reading)
-        torch.testing.assert_close(network.attention_loss(outputs, batch), expected / 2)
-    committed = readings.lae.Network(settings).attention_loss(outputs, batch)
-    torch.testing.assert_close(committed, by_hand["squares, weights of study-papers"] / 2)
-    fine = readings.Network(settings, readings.READINGS["squares, 24 × 24"])
-    assert fine(torch.rand(1, 3, 96, 96))["attention"].shape == (1, 2, 24, 24)
-
-
-def test_the_readings_with_the_best_maps_are_trained_to_the_end(readings, monkeypatch):
-    names = [*readings.COMMITTED, "absolute differences", "cross-entropy, 24 × 24"]
-    monkeypatch.setattr(readings, "READINGS", {name: readings.READINGS[name] for name in names})
-    monkeypatch.setattr(readings, "CHOSEN", 1)
-    readings.main()
-    table = pd.read_csv(readings.OUT / "lae-readings.csv")
-    short, full = table[:4], table[4:]
-    best = short[2:].sort_values("gain")["reading"].iloc[-1]
-    assert [*short["reading"]] == names and [*full["reading"]] == [*readings.COMMITTED, best]
-    assert {*zip(short["people"], short["epochs"])} == {("val", 1)}
-    assert {*zip(full["people"], full["epochs"])} == {("test", 2)}
-    gain = table["pixel_ap"] - table["constant pixel_ap"]  # each cluster has as many swaps
-    assert gain.tolist() == pytest.approx(table["gain"].tolist(), abs=2e-4)
-    reconstructs = table["to_reconstruction"] < table["to_average_face"]
-    assert [*table["passes"]] == [*((table["gain_low"] > 0) & reconstructs)]
-
-
-def test_a_reading_without_changes_is_trained_as_the_package_trains_lae(readings):
-    readings.sources.ensure_datasets("smoke-tasks")
-    reading = readings.Reading()
-    settings = readings.settings_of(reading)
-    ours = readings.trained(reading, settings, readings.phase_one(False, settings.before()))
-    run = train(make_training("lae", "smoke-tasks", settings, readings.SEED, readings.SWAP))
-    packaged = run.network().state_dict()
-    assert packaged.keys() == ours.state_dict().keys()
-    for name, weight in ours.state_dict().items():
-        torch.testing.assert_close(weight.contiguous(), packaged[name], rtol=0, atol=0)
+    (own_home / "datasets").unlink()  # the link to those of others
+    small = {**papers.module("lae").PAPER.small, "representation_epochs": 1, "annotated": 1.0}
+    shared = {"train_set": "smoke-tasks", "test_sets": ["smoke-tasks"], "seeds": [0]}
+    notebooks = {"03_lae": {**SETTINGS, **small, "seen_methods": ["FaceSwap-like"]}}
+    few = {"other: few masks": {"annotated": 0.5}}
+    write_profile(own_home, shared, notebooks, variants={"03_lae": few})
+    trained()
+    monkeypatch.setattr(lae_readings, "OUT", own_home)
+    lae_readings.main("mine")
+    (row,) = pd.read_csv(own_home / "lae-readings-mine.csv").to_dict("records")  # with all masks
+    assert [row[name] for name in ("reading", "people", "dataset")] == ["LAE", "val", "smoke-tasks"]
+    frames = load_frames("smoke-tasks").query("split == 'val'")
+    forged = frames[frames["method"] == "FaceSwap-like"]
+    assert (row["forged_frames"], row["clusters"]) == (len(forged), forged["cluster"].nunique())
+    # Each cluster has as many swaps.
+    assert row["gain"] == pytest.approx(row["pixel_ap"] - row["constant pixel_ap"], abs=2e-4)
+    assert row["gain_low"] < row["gain"] < row["gain_high"]
+    reconstructs = row["to_reconstruction"] < row["to_average_face"]
+    assert row["passes"] == (row["gain_low"] > 0 and reconstructs)

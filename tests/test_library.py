@@ -568,7 +568,7 @@ def study_home(empty_home, monkeypatch):
     Returns the table of the CSV: a video of the study's test set in each row.
     """
     monkeypatch.chdir(empty_home)
-    frames = results.scores("study-bed", test_sets=["bed"])
+    frames = results.scores("study-ff-like", test_sets=["ff-like"])
     table = frames[["video", "label"]].drop_duplicates(ignore_index=True)
     noise = np.random.default_rng(0).normal(size=len(table))
     table["score"] = expit(table["label"] + noise)
@@ -588,7 +588,7 @@ def test_the_python_of_the_documents_works_as_it_is_typed(
     exec("\n".join(python_of(checkout / name)), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     if name == "docs/methods.md":  # pandas alone gives the AUC of the report
-        scores = results.scores("study-bed", test_sets=["bed"])
+        scores = results.scores("study-ff-like", test_sets=["ff-like"])
         scores = scores.query("detector == 'Baseline' and seed == 30 and corruption == ''")
         expected = results.measure(scores, "AUC", "test_set")["value"]
         assert float(printed) == pytest.approx(expected.item(), abs=1e-9)

@@ -69,10 +69,9 @@ def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(p
     values = notebooks.literals(path)
     about_call = {*parameters.DESCRIBED, "report", "save"}
     assert {values[name] for name in values.keys() - about_call} <= {None}
-    assert not values["save"] and values["report"] in (None, "study-bed")
-    described = parameters.described(path.stem)
-    of_call = values.items() & described.items()
-    assert dict(of_call) == (described if "profile" in values else {})
+    assert not values["save"] and values["report"] in (None, parameters.DESCRIBED["profile"])
+    of_call = values.items() & parameters.DESCRIBED.items()
+    assert dict(of_call) == (parameters.DESCRIBED if "profile" in values else {})
     known = {*parameters.schema(path.stem).model_fields} - {"paper"}
     assert values.keys() == (known | {*parameters.DESCRIBED} if "profile" in values else known)
     for cell in code_cells(path):
@@ -93,16 +92,16 @@ def load(notebook, **changes):
         ({"lr": float("nan")}, "lr = nan: Input should be a finite number"),
         ({"images_per_epoch": "all"}, "images_per_epoch = 'all'"),
         ({"seed": -1}, "seed = -1"),
-        ({"seed": 1}, "no dataset 'bed-1'.* did you mean bed-31"),
-        ({"variant": "modules: no CMCE"}, "study-bed has no variant 'modules: no CMCE'.* known"),
+        ({"profile": "study-recipe", "seed": 1}, "no dataset 'ff-like-1'.* you mean ff-like-31"),
+        ({"variant": "masks: no"}, "study-portraits has no variant 'masks: no'.* known"),
         ({"profile": "smok"}, "there is no profile 'smok'.* did you mean smoke"),
         ({"profile": "study-ff-like", "variant": "x"}, "study-ff-like has no variant"),
-        ({"profile": "study-lae"}, "study-lae has no notebook '04_locate_and_verify'"),
+        ({"notebook": "03_lae", "profile": "study-recipe"}, "recipe has no notebook '03_lae'"),
     ],
 )
 def test_wrong_values_are_refused_in_one_sentence(change, sentence):
     with pytest.raises(DfnbError, match=sentence) as error:
-        load(LOCATE, **change)
+        load(**{"notebook": LOCATE, **change})
     assert "\n" not in str(error.value)
 
 
@@ -117,7 +116,7 @@ def test_the_settings_of_the_paper_are_a_part_of_the_parameters():
 def test_none_as_a_word_is_none_where_a_parameter_may_be():
     """None itself stands for what the profile says; ``augmentation`` has a value of this name."""
     p = load(BASELINE, images_per_epoch="none", augmentation="none", lr=None)
-    assert (p.images_per_epoch, p.augmentation, p.lr) == (None, "none", 0.002)
+    assert (p.images_per_epoch, p.augmentation, p.lr) == (None, "none", 0.001)
     assert load("09_robustness", videos="none").videos is None
     assert load("09_robustness").videos == 200
 
@@ -146,7 +145,7 @@ def test_a_mistyped_name_is_gone_when_it_was_mended_and_a_deleted_line_has_no_ef
         parameters.load(LOCATE, kernel)
     cell = namespace(LOCATE)
     del cell["epochs"]
-    assert kernel["p"].epochs == 1 and parameters.load(LOCATE, kernel | cell).epochs == 32
+    assert kernel["p"].epochs == 1 and parameters.load(LOCATE, kernel | cell).epochs == 10
 
 
 @pytest.mark.parametrize("heading", ["", "# Parameters\n"])
@@ -165,7 +164,7 @@ def test_values_of_papermill_are_taken_unless_the_defaults_overwrite_them(headin
         return {name: value for name, value in values.items() if name != "__builtins__"}
 
     p = parameters.load(LOCATE, kernel())
-    assert (p.seed, p.train_set, p.epochs) == (31, "bed-31", 3)
+    assert (p.seed, p.train_set, p.epochs) == (31, "portraits", 3)
     cell.metadata.tags = []
     with pytest.raises(DfnbError, match="give it its tag `parameters`"):
         parameters.load(LOCATE, kernel())
@@ -192,7 +191,7 @@ def test_a_notebook_of_the_home_is_called_with_the_parameters_of_its_own_cell(ow
     assert [call.name for call in calls.shown] == [BASELINE, "11_strength", "10_report"]
     own = calls.shown[1].parameters
     assert dict(own) == {"report": "mine", "save": True, "strength": 0.7}
-    cell = {"report": "study-bed", "save": False, "strength": 0.5}
+    cell = {"report": "study-ff-like", "save": False, "strength": 0.5}
     called = parameters.load("11_strength", {**cell, **injected(calls.shown[1])})
     assert dict(called) == dict(own)  # as the profile says
     assert parameters.load("11_strength", {**cell, "strength": 0.6}).strength == 0.6
@@ -229,7 +228,9 @@ def test_a_notebook_of_the_home_leaves_its_table_and_record(own_home):
 # ---------------------------------------------------------------- calls
 
 
-@pytest.mark.parametrize("name", ["smoke", "demo", "study-bed", "study-hidf", "study-ff-like"])
+@pytest.mark.parametrize(
+    "name", ["smoke", "demo", "study-portraits", "study-hidf", "study-ff-like"]
+)
 def test_a_notebook_has_the_parameters_of_its_call(name, empty_home, capsys):
     """With what papermill injects, over its own cell. No embedded dataset is there."""
     if name == "study-hidf":  # with folds, of real data
@@ -379,15 +380,15 @@ def test_a_detector_without_a_test_set_is_refused(own_home):
 
 
 def test_the_name_of_a_training_set_may_have_the_seed(own_home):
-    shared = {"train_set": "bed-{seed}", "test_sets": ["bed"], "seeds": [30, 31]}
+    shared = {"train_set": "ff-like-{seed}", "test_sets": ["ff-like"], "seeds": [30, 31]}
     slow = {"lr": 0.001, "seeds": [31]}
-    variants = {"learning: slow": slow, "learning: all of 30": {"train_set": "bed-30"}}
+    variants = {"learning: slow": slow, "learning: all of 30": {"train_set": "ff-like-30"}}
     write_profile(own_home, shared, variants={BASELINE: variants})
     calls = planning.plan("mine").trainings
     found = [(call.parameters.seed, call.parameters.train_set) for call in calls]
-    assert found == [(30, "bed-30"), (31, "bed-31"), (31, "bed-31")]
-    write_profile(own_home, {**SHARED, "train_set": "bed-{run}"})
-    with pytest.raises(DfnbError, match=r"train_set = 'bed-\{run\}'"):
+    assert found == [(30, "ff-like-30"), (31, "ff-like-31"), (31, "ff-like-31")]
+    write_profile(own_home, {**SHARED, "train_set": "ff-like-{run}"})
+    with pytest.raises(DfnbError, match=r"train_set = 'ff-like-\{run\}'"):
         planning.plan("mine")
 
 
@@ -398,19 +399,20 @@ def test_a_setting_that_is_recorded_only_where_it_differs_is_a_change(own_home):
 
 
 def test_each_fold_has_its_training_set_and_its_test_set(own_home):
-    shared = {"train_set": "world-0{fold}", "test_sets": ["world-0{fold}"], "seeds": [30, 31]}
-    one = {"train_set": "world-01", "test_sets": ["bed"]}
+    world = "portraits-world-0{fold}"
+    shared = {"train_set": world, "test_sets": [world], "seeds": [30, 31]}
+    one = {"train_set": "portraits-world-01", "test_sets": ["portraits"]}
     variants = {"learning: slow": {"lr": 0.001}, "one: fold": one}
     write_profile(own_home, {**shared, "folds": [1, 2]}, variants={BASELINE: variants})
     trainings = planning.plan("mine").trainings
     found = [(call.parameters.seed, call.parameters.train_set) for call in trainings]
-    by_fold = [*product((30, 31), ("world-01", "world-02"))]
+    by_fold = [*product((30, 31), ("portraits-world-01", "portraits-world-02"))]
     assert found == [*by_fold, *by_fold[:2]]
     assert [call.parameters.test_sets for call in trainings[:2]] == [
-        ["world-01", "bed"],
-        ["world-02"],
+        ["portraits-world-01", "portraits"],
+        ["portraits-world-02"],
     ]
-    write_profile(own_home, {**shared, "folds": [1, 2], "test_sets": ["bed"]})
+    write_profile(own_home, {**shared, "folds": [1, 2], "test_sets": ["portraits"]})
     with pytest.raises(DfnbError, match=r"write \{fold\} in each test set"):
         planning.plan("mine")
 
@@ -598,7 +600,7 @@ def test_commands_of_a_dry_run_are_those_of_the_calls(own_home, capfd):
 
 
 def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
-    """What is only left out, as its dataset is not prepared, stays, and so do runs of no paper."""
+    """What is only left out stays, and so do runs of a paper or a training set that has left."""
     variants = {BASELINE: {"more: elsewhere": {"train_set": "celeb-df-v2"}}}
     write_profile(own_home, variants=variants)
     calls = planned()
@@ -613,10 +615,12 @@ def test_what_no_call_makes_any_more_is_set_aside(own_home, capsys):
         planted.write("mine", "xception", 0, "gone: variant", detector=notebook),
     ]
     of_no_paper = planted.write("mine", "left", 0)
+    of_no_dataset = planted.write("mine", "xception", 0, detector=notebook, train_set="left")
     folder = files.report_folder("mine")
     weights = files.write_bytes(reports.weights_path(folder, "old"), b"weights")
     planning.set_replaced_aside(calls)
-    assert {path.stem for path in reports.score_files(folder)} == {kept, left_out, of_no_paper}
+    stay = {kept, left_out, of_no_paper, of_no_dataset}
+    assert {path.stem for path in reports.score_files(folder)} == stay
     assert {path.stem for path in folder.glob("replaced/scores/*")} == {*others}
     assert not weights.exists() and (folder / "replaced/weights" / weights.name).exists()
     assert capsys.readouterr().out.count("its files are now in") == 3
@@ -709,18 +713,6 @@ def test_the_report_keeps_the_weights_of_the_notebook_that_is_shown(done, own_ho
         assert reports.weights_path(folder, run.id).exists() == keeps
         assert reports.mean_mask_path(folder, run.id).exists() == keeps
         assert (own_home / reports.record_path("mine", BASELINE)).exists() == keeps
-
-
-def test_a_profile_may_keep_the_weights_of_all_trainings(done, own_home):
-    call = copied(done, own_home, "notebooks", "runs")
-    weights = reports.weights_path(files.report_folder("mine"), call.name)
-    measuring.open_or_train(call.parameters)
-    assert not weights.exists()
-    profile = own_home / "notebooks" / "profiles" / "mine.yaml"
-    profile.write_text(profile.read_text("utf-8") + "weights: all\n", "utf-8")
-    profiles.keep_copy("mine")
-    run = measuring.open_or_train(call.parameters)
-    assert files.sha256(weights) == run.record.weights_sha256
 
 
 def test_an_unreadable_crop_fails_the_call_instead_of_losing_its_maps(done, own_home, monkeypatch):
@@ -863,21 +855,21 @@ def in_process(work, *arguments):
 
 @pytest.mark.parametrize(
     ("profile", "apart"),
-    [("", {"photographs"}), ("apart: []", set()), ("apart: [bed]", {"bed"})],
+    [("", {"portraits-val"}), ("apart: []", set()), ("apart: [portraits]", {"portraits"})],
 )
 def test_a_report_decides_what_its_means_leave_out(made, empty_home, profile, apart):
     """Without a profile that says so the manifests do; ``runs/`` and other reports stay."""
     run = StoredRun("x", planted.record("xception", train_set="other"))
-    conditions = [Condition("photographs"), Condition("bed")]
+    conditions = [Condition("portraits-val"), Condition("portraits")]
     measuring.ensure_scores(run, "mine", conditions)
     elsewhere = reports.keep("elsewhere", run, conditions, [], lambda name: True)
     content = f"description: mine\n{profile}\n"
     files.write_bytes(empty_home / "reports/mine/profile.yaml", content.encode())
     path = reports.keep("mine", run, conditions, [], measuring._is_apart("mine"))
-    for file, names in ((path, apart), (elsewhere, {"photographs", "bed"})):
+    for file, names in ((path, apart), (elsewhere, {"portraits-val", "portraits"})):
         test_sets = read_about(file).test_sets
         assert {name for name, kept in test_sets.items() if kept.apart} == names
-    table = scores("mine", run, ["photographs", "bed"])
+    table = scores("mine", run, ["portraits-val", "portraits"])
     this = table[table["detector"] == "this run"]
     assert {*this["test_set"]} - {*this.loc[this["place"] == "cross-dataset", "test_set"]} == apart
 
@@ -1026,19 +1018,19 @@ def test_a_loop_makes_the_rows_of_a_profile(own_home):
 
 
 def test_the_values_and_what_was_changed_of_them_are_said(home, capsys):
-    p = load(BASELINE)
+    p = load(BASELINE, profile="study-ff-like")
     values, how_to_keep = capsys.readouterr().out.rstrip().rsplit("\n", 1)
     assert how_to_keep.startswith("Nothing is kept")
-    assert values.startswith("study-bed, main, seed 30: train_set bed-30, ")
+    assert values.startswith("study-ff-like, main, seed 30: train_set ff-like-30, ")
     text = " ".join(values.split())
-    assert "test_sets ['bed', 'world-01', 'world-02'], map_frames 100" in text
+    assert "test_sets ['ff-like', 'ff-like-world-01', " in text and "], map_frames 0, " in text
     for name in papers.module(p.paper).Settings.model_fields.keys() & p.model_dump().keys():
         assert f" {name} {p.model_dump(mode='json')[name]}" in text
     own = {"test_sets": ["smoke-b", "celeb-df-v2"], "report": "mine", "save": True}
-    p = load(BASELINE, seed=31, **own)
+    p = load(BASELINE, profile="study-ff-like", seed=31, **own)
     left_out, *values, changed, about = capsys.readouterr().out.splitlines()
-    assert values[0].startswith("study-bed, main, seed 31: train_set bed-31, ")
-    assert "test_sets ['smoke-b'], map_frames 100" in " ".join(values)
+    assert values[0].startswith("study-ff-like, main, seed 31: train_set ff-like-31, ")
+    assert "test_sets ['smoke-b'], map_frames 0" in " ".join(values)
     assert changed == "Changed: test_sets = ['smoke-b', 'celeb-df-v2']"
     assert about == "The texts describe the defaults."
     assert (
@@ -1054,8 +1046,8 @@ def test_the_values_and_what_was_changed_of_them_are_said(home, capsys):
 
 def test_a_run_of_ones_own_has_the_name_of_its_variant(home):
     assert load(BASELINE, lr=0.0005).variants == []
-    swap = {"profile": "study-papers", "variant": "methods: swap"}
-    assert load(BASELINE, **swap, lr=0.5).variants == ["methods: swap"]
+    swap = {"profile": "study-tasks", "variant": "face swap: main"}
+    assert load(BASELINE, **swap, lr=0.5).variants == ["face swap: main"]
 
 
 plan_of = cache(planning.plan)  # that of a committed profile takes seconds
@@ -1069,7 +1061,7 @@ def test_the_defaults_open_the_committed_detector(notebook, checkout, monkeypatc
     run_id = measuring.training_of(p).id
     (call,) = [call for call in plan_of(cell["profile"]).trainings if call.name == run_id]
     assert call.done and call.call.variant == "main"
-    assert p.test_sets[:3] == ["bed", "world-01", "world-02"]
+    assert p.test_sets == ["portraits", "portraits-world-01", "portraits-world-02"]
     assert reports.weights_path(checkout / "reports" / cell["profile"], run_id).exists()
 
 
@@ -1145,6 +1137,6 @@ def test_each_call_has_a_gpu_of_its_own(tmp_path):
 
 
 def test_snakemake_reads_calls_whose_names_have_braces(own_home, capfd):
-    """Such as bed-{seed}, which Snakemake would take for a wildcard."""
-    workflow.run("study-bed", cores=1, dry_run=True)
+    """Such as ff-like-{seed}, which Snakemake would take for a wildcard."""
+    workflow.run("study-ff-like", cores=1, dry_run=True)
     assert "DFNB_THREADS=1 papermill" in "".join(capfd.readouterr())

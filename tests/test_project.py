@@ -1,5 +1,6 @@
 """What a stranger meets: lists of packages that agree, links that lead somewhere, a small tree."""
 
+import ast
 import itertools
 import json
 import os
@@ -33,8 +34,8 @@ COMMANDS = set(get_command(cli.commands).commands)
 # The tables of texts whose every cell is compared with the reports: where, and how many columns.
 TABLES = [
     ("README.md", "## What was found", 3),
-    ("docs/results.md", "## Video AUC", 5),
-    ("docs/results.md", "## Size, time", 4),
+    ("docs/results.md", "## Video AUC", 2),
+    ("docs/results.md", "## Size, time", 3),
 ]
 # What the rows of a report's table are called in documents; empty: as the place.
 WHAT = {"cross_dataset": "", "differences": "", "false_positive_rate": "false positive rate"}
@@ -78,7 +79,7 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
         if path.suffix in TEXTS:
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
-    # Of it in MB the reports, 81: scores 53, weights for pictures 16, notebooks 6, figures 6.
+    # Of it in MB the reports, 37: scores 23, weights 10, figures 2.
     assert sum(path.stat().st_size for path in tracked) < 90 * 2**20
 
 
@@ -140,21 +141,14 @@ def cells_of(checkout):
     for row in transfer.query("trained == 'real swaps' and tested == 'hidf-sample'").itertuples():
         cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
         cells[row.network, "real swaps"] = cell
-    studies = {"study-lae": "drawn faces", "study-bed": "drawn faces"}
-    for study, faces in {**studies, "study-ff-like": "forged photographs"}.items():
-        report = checkout / "reports" / study
-        cells |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
-        results = pd.read_parquet(report / "results.parquet").query("minus == ''")
-        if "method" in results:
-            results = results.query("table in @WHAT or (table == 'unseen' and method == 'reshape')")
-        for row in results[results["table"].isin([*WHAT, "unseen"])].itertuples():
-            what = WHAT.get(row.table, "unseen") or row.place
-            column = f"{faces}: {what}"
-            if what == "in-dataset" or row.place == "cross-dataset":
-                cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
-                detector = row.detector.partition(", ")[0]
-                second = ", second reading" if (study, detector) == ("study-lae", "LAE") else ""
-                cells[f"{detector}{second}", column] = cell
+    report = checkout / "reports/study-ff-like"
+    cells |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
+    results = pd.read_parquet(report / "results.parquet").query("minus == '' and table in @WHAT")
+    for row in results.itertuples():
+        what = WHAT[row.table] or row.place
+        if what == "in-dataset" or row.place == "cross-dataset":
+            cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
+            cells[row.detector, f"forged photographs: {what}"] = cell
     return cells
 
 
@@ -211,19 +205,24 @@ def test_every_number_of_a_text_is_in_a_table_that_it_links_to(checkout, name):
         assert numbers_in(re.sub(r"\]\([^)]*\)", "]", block)) <= known, block
 
 
-def test_texts_count_the_verdicts_of_the_committed_claims(checkout):
+def judged_claims(checkout):
+    """Every claim that was tested: of the committed studies, and of those that were withdrawn."""
+    paths = checkout.glob("reports/study-*/tables/claims.csv")
+    tested = [pd.read_csv(path).query("p_gain.notna()") for path in paths]
+    return pd.concat([*tested, pd.read_csv(checkout / "reports/withdrawn.csv")])
+
+
+def test_texts_count_the_verdicts_of_all_judged_claims(checkout):
     """README counts all; results apart those on interpretations that pass no test."""
-    paths = checkout.glob("reports/*/results.parquet")
-    reports = [pd.read_parquet(path).assign(study=path.parent.name) for path in paths]
-    claims = pd.concat([each.query("p_gain.notna()") for each in reports if "p_gain" in each])
+    claims = judged_claims(checkout)
     readme = " ".join((checkout / "README.md").read_text(encoding="utf-8").split())
     said = re.search(r"Of \d+ claims, [^.]*\*undecided\*", readme)[0]
     results = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| .*" + r"\| (\d+) " * 5 + r"\|$", results, re.MULTILINE)
     assert len(rows) == 2
-    is_apart = claims["paper"].isin(["lae", "self_blended_images"]) & (
-        claims["study"] != "study-lae"
-    )
+    # Of LAE, what the first two studies trained.
+    is_apart = claims["paper"].isin(["lae", "self_blended_images"])
+    is_apart &= claims["study"].isin(["study-bed", "study-papers"])
     verdicts = ["better", "worse", "no material gain", "undecided"]
     for of_kind, row in zip((claims[~is_apart], claims[is_apart]), rows):
         counts = of_kind["verdict"].value_counts().reindex(verdicts, fill_value=0)
@@ -233,10 +232,25 @@ def test_texts_count_the_verdicts_of_the_committed_claims(checkout):
     assert [int(number) for number in re.findall(r"\d+", said)] == total
 
 
+def test_every_withdrawn_claim_has_its_row(checkout):
+    claims = pd.read_csv(checkout / "reports/withdrawn.csv").fillna({"minus": ""})
+    shown = claims[["study", "detector", "minus", "claim"]].assign(
+        difference=[cell.replace("\u00a0", " ") for cell in tables.cells(claims)],
+        **{name: claims[name].map(tables.p_text) for name in ("p_gain", "p_worse", "p_small_gain")},
+        verdict=claims["verdict"],
+        detectable=claims["detectable"].map("{:.3f}".format),
+        seeds=claims["of_seeds"].map(ast.literal_eval).map(tables.ranges),
+    )
+    text = (checkout / "reports" / "README.md").read_text(encoding="utf-8")
+    withdrawn = text.partition("\n## Withdrawn studies\n")[2]
+    lines = [line for line in withdrawn.splitlines() if line.startswith("| study-")]
+    assert lines == [f"| {' | '.join(row)} |" for row in shown.to_numpy()]
+
+
 def test_the_table_of_studies_counts_their_trainings(checkout):
     text = (checkout / "reports" / "README.md").read_text(encoding="utf-8")
     rows = {}
-    for line in text.splitlines():
+    for line in text.partition("\n## Withdrawn studies\n")[0].splitlines():
         if line.startswith("| study-"):
             study, _, _, trainings, *_ = (cell.strip() for cell in line.strip("|").split("|"))
             rows[study] = trainings.partition(",")[0]
@@ -415,7 +429,7 @@ def test_the_wheel_works_in_an_empty_folder(checkout, tmp_path):
     block = re.search(r"^import dfnb\n.*?^```", own, re.DOTALL | re.MULTILINE)[0][:-3]
     code = "import clips, dfnb, facesets.prepare as prepare; prepare.YuNet = clips.Blobs\n"
     code += "assert dfnb.list_models()['weights'].sum() == 4\n" + block
-    code += "from dfnb import results; results.scores('study-bed')"
+    code += "from dfnb import results; results.scores('study-ff-like')"
     environment["PYTHONPATH"] += os.pathsep + str(checkout / "tests" / "support")
     call = [sys.executable, "-c", code]
     done = subprocess.run(call, cwd=empty, env=environment, capture_output=True, text=True)

@@ -122,8 +122,8 @@ def dfnb_plain7(pretrained: bool = False, **kwargs: Any) -> Plain7:
 def dfnb_plain7_wide(pretrained: bool = False, **kwargs: Any) -> Plain7:
     """:class:`Plain7` with 0.24 M weights, about as many as Exposing the Deception with 3 branches.
 
-    In the profiles study-bed and study-ff-like, the baseline with this backbone shows what so many
-    weights do by themselves.
+    In the profile study-ff-like, the baseline with this backbone shows what so many weights do by
+    themselves.
     """
     channels = (32, 40, 56, 72, 72, 88, 88)
     return build_model_with_cfg(

@@ -69,7 +69,6 @@ class Paper:
     # Part of the id of its runs: raise it when a change of its file changes the numbers of a
     # training. None: any change of the file does. tests/test_golden.py finds out who forgets.
     version: PositiveInt | None = None
-    profile: str = "study-bed"  # whose first training its notebook opens
     # Settings with which its network is small, for tests, with the backbone backbones.SMALL.
     small: dict[str, Any] = Field(default_factory=dict)
 

@@ -4,7 +4,7 @@ Example::
 
     from dfnb import results
 
-    scores = results.scores("study-bed")
+    scores = results.scores("study-ff-like")
     results.measure(scores, "AUC", by=["detector", "test_set"])
 """
 

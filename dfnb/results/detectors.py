@@ -32,7 +32,7 @@ class Detector(NamedTuple):
     paper: str
     ablation: str  # both are empty for main detectors
     variant: str
-    train_set: str  # that of the runs; bed-{seed} where each seed has its own
+    train_set: str  # that of the runs; ff-like-{seed} where each seed has its own
     runs: tuple[StoredRun, ...]  # in the order of their seeds and folds
     is_beside: bool = False  # whether it stands beside the papers' own, as ResNet-50 does
 
@@ -142,9 +142,9 @@ def _facts(run: StoredRun) -> dict[str, str]:
 def _pooled_train_sets(runs: Iterable[StoredRun]) -> dict[StoredRun, str]:
     """The training set of each run, under one name where each seed or fold has its own.
 
-    It is ``bed-{seed}`` for bed-30 of seed 30 if another of the runs has, for example, bed-31 of
-    seed 31, and ``hidf-sample-fold-{fold}`` for the folds of a cross-fitted dataset. A single set
-    that happens to end so is a set like any other.
+    It is ``ff-like-{seed}`` for ff-like-30 of seed 30 if another of the runs has, for example,
+    ff-like-31 of seed 31, and ``hidf-sample-fold-{fold}`` for the folds of a cross-fitted dataset.
+    A single set that happens to end so is a set like any other.
     """
     own_sets = defaultdict(set)  # name with {seed} or {fold} -> the training sets it stands for
     pooled = {}

@@ -427,7 +427,7 @@ def _named_unless_whole(table: pd.DataFrame, files: Iterable[Source]) -> pd.Data
 def _described(means: pd.DataFrame, source: Source, metadata: About) -> pd.DataFrame:
     """The rows of :func:`_means` with DETECTOR_COLUMNS, ``place``, ``seed`` and ``collapsed``."""
     places = {name: _place(source, metadata, name) for name in means["test_set"].unique()}
-    # The rule names the seed's own set, bed-30; named bed-{seed}, all seeds have one rule.
+    # The rule names the seed's own set, ff-like-30; named ff-like-{seed}, all seeds have one rule.
     rule = source.run.record.rule.replace(source.run.train_set, source.detector.train_set)
     constants = {
         name: pd.Categorical([value]).repeat(len(means))

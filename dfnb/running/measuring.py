@@ -70,8 +70,6 @@ def scored(p: TrainingParameters) -> Run | None:
 def add(p: TrainingParameters, run: Run) -> None:
     """Add a run to the report of its notebook, with the scores that this shows."""
     reports.keep(p.report, run, _conditions(p, run), p.variants, _is_apart(p.report))
-    if reports.profile_of(p.report).get("weights") == "all" and run.has_weights:
-        reports.keep_weights(p.report, run)
     if reports.has_profile(p.report):
         _record_addition(p, run)
 

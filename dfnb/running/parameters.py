@@ -28,8 +28,8 @@ from facesets.manifests import check_known, check_tested, is_available, present
 
 Names = Annotated[list[Name], Field(min_length=1)]
 
-# The call of the cell of a notebook; a paper may name another profile.
-DESCRIBED = {"profile": "study-bed", "variant": MAIN, "seed": 30, "fold": 0}
+# The call in the cell of a paper's notebook; the texts describe it.
+DESCRIBED = {"profile": "study-portraits", "variant": MAIN, "seed": 30, "fold": 0}
 PLAIN = (str, int, float, list, tuple, dict, NoneType)  # the types of parameters
 
 
@@ -338,12 +338,6 @@ def load(notebook: str, namespace: dict[str, Any]) -> Parameters:
     return p
 
 
-def described(notebook: str) -> dict[str, Any]:
-    """The call in the cell of a notebook, by the names of its parameters; its texts describe it."""
-    paper = papers.of_notebook(notebook)
-    return {**DESCRIBED, "profile": papers.module(paper).PAPER.profile} if paper else DESCRIBED
-
-
 def _load_paper(
     notebook: str,
     given: dict[str, Any],
@@ -351,7 +345,7 @@ def _load_paper(
     save: bool,
 ) -> TrainingParameters:
     """:func:`load` of a paper's notebook."""
-    coordinates = {name: given.pop(name, default) for name, default in described(notebook).items()}
+    coordinates = {name: given.pop(name, default) for name, default in DESCRIBED.items()}
     call = Call.check({**coordinates, "notebook": notebook}, notebook)
     profile = profiles.read(call.profile)
     changes = _changes(notebook, given)
@@ -371,7 +365,7 @@ def _load_paper(
         check_tested(p.test_sets, notebook)
         p._is_shown = p.save
     _print(p, changes, call)
-    if changes or coordinates != described(notebook):
+    if changes or coordinates != DESCRIBED:
         print("The texts describe the defaults.")
     return p
 

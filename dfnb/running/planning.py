@@ -23,7 +23,7 @@ from dfnb.store import reports, scores
 from facesets import files, manifests, sources
 from facesets.checks import DfnbError
 from facesets.frames import dataset_record
-from facesets.manifests import check_known, check_tested, is_available
+from facesets.manifests import check_known, check_tested, is_available, is_known
 
 
 class Planned(NamedTuple):
@@ -212,7 +212,8 @@ def set_replaced_aside(planned: Plan) -> None:
     """Move the runs of the report that no call makes any more to its folder ``replaced``.
 
     They had other settings or data, or the profile does not name them any more. What is only left
-    out now stays, and so does a run of a paper that is no longer there: nothing makes it again.
+    out now stays. So does what nothing can make again: a run of a paper or of a training set that
+    is no longer there.
     """
     made = {training.name for training in planned.trainings}
     left_out = {(call.notebook, call.variant, call.seed) for call in planned.left_out}
@@ -220,6 +221,7 @@ def set_replaced_aside(planned: Plan) -> None:
         about = scores.read_about(path)
         notebook, seed = about.record.detector.notebook, about.record.parameters.seed
         is_left_out = any((notebook, variant, seed) in left_out for variant in about.variants)
-        is_of_paper = about.record.parameters.paper in papers.modules()
-        if path.stem not in made and not is_left_out and is_of_paper:
+        trained = about.record.parameters
+        can_be_made = trained.paper in papers.modules() and is_known(trained.train_set)
+        if path.stem not in made and not is_left_out and can_be_made:
             reports.set_aside(planned.profile, path.stem)

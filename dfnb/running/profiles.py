@@ -77,8 +77,6 @@ class Profile(Closed):
             an ablation, such as ``ResNet-50``, stands beside the papers.
         faces: ``real`` if its frames show people: pictures of them, and notebooks with these, are
             then saved where git ignores them.
-        weights: ``all`` if the report keeps the weights of all trainings; otherwise of those whose
-            notebooks are executed whole.
         apart: test sets that the report leaves out of means over datasets; None: those whose
             manifests say ``apart: true``.
         claims: file in ``data_manifest/claims/``, without suffix, that the report judges; None: no
@@ -94,7 +92,6 @@ class Profile(Closed):
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
     faces: Literal["drawn", "real"] = "drawn"
-    weights: Literal["shown", "all"] = "shown"
     apart: list[Name] | None = None
     claims: Name | None = None
 

@@ -275,7 +275,7 @@ def test_a_detector_that_lacks_a_registered_seed_is_in_no_table(judge, capsys):
 
 # ---------------------------------------------------------------- what is committed
 
-REPORTS = ["study-bed", "study-ff-like", "study-lae", "study-papers", "study-recipe"]
+REPORTS = ["study-ff-like", "study-recipe"]
 # What decides nothing: the text of a claim, and its name where no other claim rests on it.
 FREE = {"id", "says", "source"}
 
@@ -359,24 +359,24 @@ def test_one_wrong_letter_is_refused_or_leaves_the_other_claims_alone(committed,
 
 
 def test_a_paper_that_has_left_is_read_and_judged_by_what_is_stored(committed, capsys):
-    """By the name in its records. Its claims are in Holm's family; nothing opens its weights."""
+    """By the name in its records; nothing opens its weights."""
     title, paper = "Self-Blended Images", "self_blended_images"
     assert paper not in papers.modules()
-    (detector,) = [each for each in results.detectors("study-bed") if each.paper == paper]
+    (detector,) = [each for each in results.detectors("study-ff-like") if each.paper == paper]
     assert detector.name == title and [run.seed for run in detector.runs] == [30, 31, 32, 33, 34]
-    table = results.scores("study-bed")
-    assert table.query("detector == @title")["test_set"].nunique() == 26
-    judged = claims.judge("study-bed", video=table).set_index("id")
-    assert judged.loc["sbi-unseen-reshape", "verdict"] == "undecided"
-    assert judged["family"].eq(True).mul(judged["kind"] == "gain").sum() == 8
+    table = results.scores("study-ff-like")
+    assert table.query("detector == @title")["test_set"].nunique() == 13
+    judged = claims.judge("study-ff-like", video=table).set_index("id")
+    assert judged.loc["sbi-ff-like", "value"].notna().all()
     first = Run.find(detector.runs[0].id)
-    assert score_path(committed / "reports/study-bed", first.id).exists() and not first.has_weights
-    assert title not in measuring.first_runs("study-bed")
+    folder = committed / "reports/study-ff-like"
+    assert score_path(folder, first.id).exists() and not first.has_weights
+    assert title not in measuring.first_runs("study-ff-like")
     with pytest.raises(DfnbError, match=f"there is no paper '{paper}'"):
-        first.network()
-    planning.plan("study-bed")
+        first.network(folder / "a.safetensors")
+    planning.plan("study-ff-like")
     said = capsys.readouterr().err
-    assert f"claims-bed, claim sbi-across: the paper {paper} is not here" in said
+    assert f"claims-ff-like, claim sbi-ff-like: the paper {paper} is not here" in said
 
 
 def test_the_family_of_claims_that_were_never_run_is_fixed_too(committed):
@@ -395,29 +395,31 @@ def test_the_family_of_claims_that_were_never_run_is_fixed_too(committed):
 @pytest.fixture
 def copied(checkout, empty_home):
     """A committed report and its claims as those of the home, whose files may be changed."""
-    for folder in ("reports/study-lae/scores", "data_manifest/claims"):
+    for folder in ("reports/study-recipe/scores", "data_manifest/claims"):
         shutil.copytree(checkout / folder, empty_home / folder)
-    profile = "reports/study-lae/profile.yaml"
+    profile = "reports/study-recipe/profile.yaml"
     shutil.copy(checkout / profile, empty_home / profile)
-    return empty_home / "reports/study-lae/scores"
+    return empty_home / "reports/study-recipe/scores"
 
 
 @pytest.mark.parametrize("fault", ["away", "of another seed", "damaged"])
 def test_a_claim_is_not_judged_without_one_of_its_runs(copied, fault):
-    (path,) = copied.glob("lae-bed-31-s31-*.parquet")
+    paths = copied.glob("exposing_the_deception-ff-like-31-s31-*.parquet")
+    (path,) = [path for path in paths if read_about(path).variants == ["main"]]
     about = read_about(path)
     if fault == "away":
         path.unlink()
     elif fault == "damaged":
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(DfnbError, match=path.name):
-            claims.judge("study-lae")
+            claims.judge("study-recipe")
         return
     else:
-        other = {"seed": 39, "train_set": "bed-39"}
+        other = {"seed": 39, "train_set": "ff-like-39"}
         parameters = about.record.parameters.model_copy(update=other)
         record = about.record.model_copy(update={"parameters": parameters})
         write(path, pd.read_parquet(path), about.model_copy(update={"record": record}))
-    judged = claims.judge("study-lae").set_index("id")
-    assert judged["verdict"].str.startswith("not judged: 4 of 5 seeds of LAE, without [31]").all()
-    assert judged[["value", "p_gain"]].isna().all(axis=None)
+    judged = claims.judge("study-recipe").set_index("id")
+    assert judged.loc["etd-across-recipe", "verdict"] == "not judged: 4 of 5 seeds"
+    assert judged.loc["etd-across-recipe", ["value", "p_gain"]].isna().all()
+    assert judged.loc["lv-across-recipe", ["value", "p_gain"]].notna().all()

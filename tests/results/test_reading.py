@@ -102,20 +102,17 @@ def test_the_log_odds_of_a_video_have_no_limit():
 
 
 def test_places_follow_the_manifests():
-    """Made alike: within. Photographs are made like the bed, and set apart."""
-    sets = ["bed", "bed-31", "world-01", "photographs", "my-own"]
+    """Made alike: within. The validation portraits are made like portraits, and set apart."""
+    sets = ["ff-like", "ff-like-31", "ff-like-world-01", "portraits", "portraits-val", "my-own"]
     more = {Condition(name): planted.table(name) for name in sets}
-    planted.write("demo", "xception", more=more, train_set="bed-30")
-    table = scores("demo")
-    places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
-    expected = {
-        "bed": "in-dataset",
-        "bed-31": "in-dataset",
-        "world-01": "cross-dataset",
-        "my-own": "cross-dataset",
-    }
-    expected |= {A: "cross-dataset", B: "cross-dataset", "photographs": "photographs"}
-    assert places == expected
+    alike = {"ff-like-30": ["ff-like", "ff-like-31"], "portraits": ["portraits"]}
+    for train_set, within in alike.items():
+        planted.write(train_set, "xception", more=more, train_set=train_set)
+        table = scores(train_set)
+        places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
+        expected = dict.fromkeys([A, B, *sets], "cross-dataset")
+        expected |= dict.fromkeys(within, "in-dataset") | {"portraits-val": "portraits-val"}
+        assert places == expected
 
 
 def test_detectors_stand_in_the_order_of_notebooks_and_names():
@@ -411,13 +408,13 @@ def test_a_run_that_is_added_again_gets_the_names_of_its_variants():
 
 def test_training_sets_that_differ_by_the_seed_are_one_detector():
     for seed in (30, 31):
-        add("mine", run_of(seed=seed, train_set=f"bed-{seed}"))
+        add("mine", run_of(seed=seed, train_set=f"ff-like-{seed}"))
     (detector,) = detectors("mine")
-    assert detector.train_set == "bed-{seed}" and len(detector.runs) == 2
+    assert detector.train_set == "ff-like-{seed}" and len(detector.runs) == 2
     for seed in (0, 1, 30):  # one set that ends in the seed of one of the runs
-        add("yours", run_of(seed=seed, train_set="bed-30"))
+        add("yours", run_of(seed=seed, train_set="ff-like-30"))
     (detector,) = detectors("yours")
-    assert detector.train_set == "bed-30" and len(detector.runs) == 3
+    assert detector.train_set == "ff-like-30" and len(detector.runs) == 3
 
 
 def test_folds_are_one_detector_whose_clips_have_a_place_of_their_own():
@@ -587,8 +584,8 @@ def test_a_column_alone_is_checked_and_a_file_without_a_digest_is_read():
 
 
 def test_a_shipped_report_is_read_until_the_home_has_scores_of_its_own(empty_home, checkout):
-    figures = empty_home / "reports" / "study-papers" / "figures"
+    figures = empty_home / "reports" / "study-recipe" / "figures"
     figures.mkdir(parents=True)  # as a notebook saves them that shows the shipped report
-    assert stored_report("study-papers") == checkout / "reports" / "study-papers"
+    assert stored_report("study-recipe") == checkout / "reports" / "study-recipe"
     (figures.parent / "scores").mkdir()
-    assert stored_report("study-papers") == figures.parent
+    assert stored_report("study-recipe") == figures.parent

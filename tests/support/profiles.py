@@ -53,9 +53,9 @@ def namespace(notebook, **changes):
     values = dict.fromkeys(expected.model_fields)
     if issubclass(expected, parameters.TrainingParameters):
         del values["paper"]
-        values |= parameters.described(notebook)
+        values |= parameters.DESCRIBED
     else:
-        values["report"] = "study-bed"
+        values["report"] = parameters.DESCRIBED["profile"]
     return {**values, "save": False, **changes}
 
 
