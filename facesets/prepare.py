@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from drawnfaces import codecs
+from facesets import codecs
 from facesets.checks import TITLE, Closed, DfnbError, check_name
 from facesets.decode import (
     IMAGE,

@@ -93,7 +93,7 @@ class Profile(Closed):
     folds: list[PositiveInt] = Field([])
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
-    faces: Literal["drawn", "real"] = "drawn"
+    faces: Literal["generated", "real"] = "generated"
     weights: Literal["shown", "all"] = "shown"
     apart: list[Name] | None = None
     claims: Name | None = None
