@@ -58,7 +58,7 @@ def output_of(monkeypatch, capsys):
         (("prepare", "nowhere.csv"), "there is no file or folder nowhere.csv"),
         (("prepare", "set.csv", "--set", "size"), "write KEY=VALUE, as in --set size=256"),
         (("prepare", "set.csv", "celeb-df-v2"), "celeb-df-v2 is another dataset, which"),
-        (("prepare", "uadfv", "bed", "--root", "."), "made from uadfv a name of its own"),
+        (("prepare", "uadfv", "portraits", "--root", "."), "made from uadfv a name of its own"),
         (("synth", "smoke-a", "--name", "dfd"), "made from smoke-a a name of its own"),
     ],
 )

@@ -102,20 +102,21 @@ def test_the_log_odds_of_a_video_have_no_limit():
 
 
 def test_places_follow_the_manifests():
-    """Made alike: within. Photographs are made like the bed, and set apart."""
-    sets = ["bed", "bed-31", "world-01", "photographs", "my-own"]
-    more = {Condition(name): planted.table(name) for name in sets}
-    planted.write("demo", "xception", more=more, train_set="bed-30")
-    table = scores("demo")
-    places = table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
-    expected = {
-        "bed": "in-dataset",
-        "bed-31": "in-dataset",
-        "world-01": "cross-dataset",
-        "my-own": "cross-dataset",
-    }
-    expected |= {A: "cross-dataset", B: "cross-dataset", "photographs": "photographs"}
-    assert places == expected
+    """Made alike: within. Validation people are filmed like the others, and set apart."""
+
+    def places_of(train_set, *sets):
+        """The place of each of these test sets, in the report of one training."""
+        more = {Condition(name): planted.table(name) for name in sets}
+        planted.write(train_set, "xception", more=more, train_set=train_set)
+        table = scores(train_set)
+        return table.groupby("test_set", observed=True)["place"].unique().explode().to_dict()
+
+    expected = {"ff-like": "in-dataset", "ff-like-31": "in-dataset"}
+    expected |= dict.fromkeys([A, B, "ff-like-world-01", "my-own"], "cross-dataset")
+    assert places_of("ff-like-30", *expected) == expected
+    expected = {"portraits": "in-dataset", "portraits-val": "portraits-val"}
+    expected |= dict.fromkeys([A, B, "portraits-world-01"], "cross-dataset")
+    assert places_of("portraits", *expected) == expected
 
 
 def test_detectors_stand_in_the_order_of_notebooks_and_names():
@@ -210,7 +211,7 @@ def test_a_score_file_is_read_by_pandas_alone():
 def test_places_are_those_of_the_day_when_it_was_scored(empty_home):
     planted.write("demo", "xception", more={Condition("mine"): planted.table("mine")})
     before = scores("demo")
-    manifest = "maker: drawnfaces\nnames: [mine]\ndomain: synth-a\n"
+    manifest = "parameters: {}\nnames: [mine]\ndomain: synth-a\n"
     write_bytes(empty_home / "data_manifest" / "embedded" / "mine.yaml", manifest.encode())
     pd.testing.assert_frame_equal(scores("demo"), before)
 
