@@ -113,7 +113,7 @@ def _has_its_outputs(folder: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _originals(films: Iterable[Take]) -> dict[str, str]:
-    """By forged video, the real one of the same film: ``{"swap/003a_007": "real/003a"}``."""
+    """By forged video, the real one of the same film: ``{"aged/003a_007": "real/003a"}``."""
     originals = {}
     for take in films:
         for method, name in take.names.items():

@@ -33,7 +33,7 @@ PLACE = 9  # of the forged part of the face, the same for all methods
 class Video(NamedTuple):
     """A video, real or forged."""
 
-    name: str  # the method, the film and, if forged, the donor, such as swap/012a_007
+    name: str  # the method, the film and, if forged, the donor, such as FaceSwap-like/012a_007
     rows: list[dict[str, Any]]  # what is known of each frame, see _Filmed.rows
     frames: np.ndarray  # (n, S, S, 3) uint8 RGB
     masks: np.ndarray | None  # (n, S, S) bool, True where forged; None: a real video
