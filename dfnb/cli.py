@@ -149,13 +149,13 @@ def synth(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the new dataset; by default PRESET.")] = None,
 ) -> None:
-    """Make a dataset of drawn faces, or of forged photographs.
+    """Make a dataset of forged portraits.
 
-    PRESET is a dataset of the benchmark, such as synth-a. It is made from drawn faces or, with
-    --portraits FOLDER, from the photographs in that folder: that is another dataset, so also give
-    it a --name. Give each person a folder in it; without folders, each file counts as a person.
-    Datasets whose names begin with photographs or ff-like use photographs, which are
-    downloaded unless --portraits is given; ff-like forges along a face mesh, as FaceForensics++.
+    PRESET is a dataset of the benchmark, such as synth-a. It is made from the generated portraits
+    that ship or, with --portraits FOLDER, from the photographs in that folder: that is another
+    dataset, so also give it a --name. Give each person a folder in it; without folders, each file
+    counts as a person. Datasets whose names begin with ff-like use photographs, which are
+    downloaded unless --portraits is given.
 
     Photographs without a usable face are listed, and the exit status is 0 all the same.
     """
@@ -167,7 +167,7 @@ def synth(
     changes = {"portraits": str(portraits.expanduser())} if portraits else {}
     settings = sources.preset(preset, **changes)
     record = embedded.build(name, settings)
-    if settings.portraits and photographs.is_folder(settings.portraits):
+    if photographs.is_folder(settings.portraits):
         typer.echo(photographs.count(settings.portraits))
     _print_record(record, name)
 

@@ -113,7 +113,7 @@ def _network(path: str) -> cv2.FaceDetectorYN:
         path,
         "",  # no second file with the architecture: ONNX contains it
         (1, 1),  # the size of an image, which each call sets
-        score_threshold=0.3,  # low: detect() and synth.portraits.inspect apply limits of their own
+        score_threshold=0.3,  # low: detect() and portraits.inspect apply limits of their own
         nms_threshold=0.3,
     )
 

@@ -348,16 +348,13 @@ def dataset_record(name: str | Path, *splits: str) -> dict:
 
 
 def faces_of(name: str | Path) -> dict[str, Any]:
-    """How a dataset's faces were cut: ``size`` and ``scale``, as far as known; and ``drawn``.
+    """How a dataset's faces were cut: ``size`` and ``scale``, as far as known.
 
-    ``size`` is the side of a crop in pixels; ``scale`` is side of a crop / longer side of the face;
-    ``drawn`` is True where the faces are no photographs.
+    ``size`` is the side of a crop in pixels; ``scale`` is side of a crop / longer side of the face.
     Raises :class:`DfnbError` when the dataset is missing.
     """
     made_with = dataset_record(name)["parameters"]
-    cut = {key: made_with[key] for key in ("size", "scale") if key in made_with}
-    # Only a synthetic dataset has a generator; one that is made of portraits shows photographs.
-    return {**cut, "drawn": "generator" in made_with and not made_with.get("portraits")}
+    return {key: made_with[key] for key in ("size", "scale") if key in made_with}
 
 
 def load_frames(name: str | Path) -> pd.DataFrame:
@@ -381,7 +378,7 @@ def load_frames(name: str | Path) -> pd.DataFrame:
     for column in ("path", "mask"):
         files = frames[column]
         frames[column] = (f"{folder}/" + files).where(files != "", "")
-    if shown := record.get("shown"):  # by number, see embedded.cast
+    if shown := record.get("shown"):  # by number, see casts.cast
         for column in ("identity", "source"):
             people = [shown.get(number, "") for number in frames[column]]
             frames[column] = pd.Categorical(people)

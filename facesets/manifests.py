@@ -1,6 +1,6 @@
 """Which datasets there are, by their names, and what describes each: the files of data_manifest.
 
-A name is one of the embedded benchmark, which a maker films when it is needed (``maker`` in its
+A name is one of the embedded benchmark, which is made when it is needed (``parameters`` in its
 manifest), one of a published dataset (``kind: real``), which must be prepared from a download, or
 that of a dataset that was prepared from the reader's own files. :mod:`facesets.sources` makes and
 reads them; nothing here needs a library for pictures.
@@ -16,7 +16,7 @@ from facesets.checks import DfnbError, read_yaml, suggestion
 from facesets.files import dataset_folder, find, home
 from facesets.records import read_record
 
-# Of a file in data_manifest/. Embedded: a maker makes its datasets. Broken: it cannot be read.
+# Of a file in data_manifest/. Embedded: made when needed. Broken: it cannot be read.
 Kind = Literal["embedded", "published", "broken"]
 
 # ---------------------------------------------------------------- manifests
@@ -25,8 +25,8 @@ Kind = Literal["embedded", "published", "broken"]
 def manifest(name: str) -> dict[str, Any]:
     """The content of the file in ``data_manifest/`` or its folders that describes a dataset.
 
-    A file with the entry ``maker`` or ``kind`` describes the dataset of its own name or, if there
-    are several, those that its entry ``names`` lists. Other files, such as claims, describe none.
+    A file with the entry ``parameters`` or ``kind`` describes the dataset of its own name or, if
+    there are several, those that its entry ``names`` lists. Others, such as claims, describe none.
     The entry ``like`` names another dataset, whose manifest gives the entries that this one lacks
     and, within ``parameters``, the parameters that it lacks. Raises :class:`DfnbError` when no
     manifest describes ``name``, or several do.
@@ -121,7 +121,7 @@ def _declared(file: str) -> tuple[Kind, list[str]]:
     except DfnbError:
         return "broken", [path.stem]
     names = content.get("names", [path.stem])
-    if "maker" in content:
+    if "parameters" in content:
         return "embedded", names
     return "published", names if content.get("kind") == "real" else []
 
@@ -164,7 +164,7 @@ def check_known(datasets: Iterable[str], source: str) -> None:
 def refuse_taken(name: str, source: str) -> None:
     """Raise :class:`DfnbError` where what ``source`` makes would bear the name of another dataset.
 
-    Tables show figures of that one beside it: those of a paper, or of other drawn faces.
+    Tables show figures of that one beside it: those of a paper, or of other portraits.
     """
     if name != source and name in [*embedded_names(), *published_names()]:
         raise DfnbError(

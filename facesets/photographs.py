@@ -10,14 +10,20 @@ prints it. What it names is fetched into ``photographs/`` below :func:`facesets.
 report shows one of these, or of a user's own, or its name, which may identify the person.
 """
 
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote
 
 from tqdm import tqdm
 
-from facesets import generated
+from facesets import faces, generated
+from facesets.camera import Array
 from facesets.checks import DfnbError
 from facesets.files import download, home, read_list, sha256
+from facesets.portraits import landmarks_of_one_face
 
 GENERATED = "generated"  # the portraits that ship
 SUFFIX = ".sha256"  # of a list
@@ -114,3 +120,69 @@ def photograph_folder(source: str) -> Path:
     for name, expected in listed:
         download(f"{URL}/{quote(name)}", folder / name, f"sha256:{expected}")
     return folder
+
+
+# ---------------------------------------------------------------- faces
+
+
+class Photographs(NamedTuple):
+    """Photographs of which people are made, and what finds the faces in them."""
+
+    folder: Path
+    # Image files, relative to the folder: "ada/1.jpg" shows the person ada, and "1.jpg" a person of
+    # its own. People are numbered in this order.
+    files: Sequence[str]
+    # A file and its image (H, W, 3) uint8 BGR to the landmarks (5, 2) of the face, or to the reason
+    # why the file cannot be used, see portraits.inspect.
+    landmarks: Callable[[str, Array], Array | str]
+    # A file, its image (H, W, 3) uint8 RGB and these landmarks to the mesh (468, 2) of the face.
+    mesh: Callable[[str, Array, Array], Array]
+    # Whether forgeries of a grey photograph are grey, too. False: like others, they get the donor's
+    # colours and a cast.
+    keep_grey: bool = True
+    # The split and the stratum of each person, by name, where a list says it; else the name alone
+    # decides the split, and there is one stratum.
+    listed: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+    def split_of(self, person: str) -> str:
+        """The split of a person, by the name."""
+        return self.listed[person][0] if self.listed else _split_of(person)
+
+
+def _split_of(name: str) -> str:
+    """The split of a person in photographs: train for half of all, val and test for a quarter each.
+
+    The name alone decides it, so that no face is trained on in one dataset and tested in another.
+    """
+    # Some names are not UTF-8; surrogateescape gives their bytes back.
+    content = name.encode(errors="surrogateescape")
+    quarter = int(hashlib.sha256(content).hexdigest(), 16) % 4
+    return ("train", "train", "val", "test")[quarter]
+
+
+def with_faces(source: str) -> Photographs:
+    """The photographs of a ``source``, with what finds the faces in them.
+
+    In the portraits that ship, the points of the faces are stored: no network looks for them.
+    Raises :class:`DfnbError` as :func:`photograph_folder` does, and where the face detector cannot
+    be had.
+    """
+    folder, files = photograph_folder(source), names(source)
+    if source == GENERATED:
+        people = generated.people().itertuples()
+        return Photographs(
+            folder,
+            files,
+            landmarks=lambda file, _: generated.landmarks(Path(file).stem),
+            mesh=lambda file, *_: generated.mesh(Path(file).stem),
+            listed={f"{person.Index}.webp": (person.split, person.stratum) for person in people},
+        )
+    detect = faces.YuNet() if files else None  # it may have to be downloaded
+    return Photographs(
+        folder,
+        files,
+        landmarks=lambda _, image: landmarks_of_one_face(image, detect),
+        mesh=lambda _, image, landmarks: faces.face_mesh(image, landmarks),
+        # Committed results rest on datasets of lists, in which a forgery of a grey one has colours.
+        keep_grey=not is_list(source),
+    )

@@ -34,7 +34,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
-from drawnfaces import codecs
+from facesets import codecs
 from facesets.checks import TITLE, Closed, DfnbError, check_name
 from facesets.decode import (
     IMAGE,
@@ -88,7 +88,7 @@ VIDEO_NAME = re.compile(r"[^/.][^/]{0,200}(/[^/.][^/]{0,200})*")
 class Settings(Closed):
     """How crops are cut; the videos and the detector decide the rest."""
 
-    # Side of a crop in pixels. The limit is that of drawn frames: prepare_picture cuts alike.
+    # Side of a crop in pixels. The limit is that of forged frames: prepare_picture cuts alike.
     size: int = Field(256, ge=MIN_SIZE, le=2048)
     scale: float = Field(1.3, ge=1, le=4)  # side of a crop / longer side of the face
     stride: int = Field(1, ge=1)  # only every stride-th frame is used

@@ -6,39 +6,37 @@
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel
 
 from facesets import embedded
-from facesets.checks import DfnbError, checked, suggestion
+from facesets.checks import DfnbError, suggestion
 from facesets.frames import data_identity, dataset_record, load_frames, select, thinned
 from facesets.manifests import embedded_names, is_embedded, manifest
 from facesets.photographs import GENERATED
 from facesets.seeds import rng
+from facesets.settings import Settings, preset_identity
 
 TEST_FRAMES = 32  # per test video at most, evenly spaced: as in DeepfakeBench
 
 # ---------------------------------------------------------------- the embedded benchmark
 
 
-def preset(name: str, **changes: Any) -> BaseModel:
+def preset(name: str, **changes: Any) -> Settings:
     """The settings of an embedded dataset, with ``changes`` in place of some of them.
 
-    They are the ``Settings`` of its maker, see :mod:`facesets.embedded`. The manifest states them,
-    or ranges from which they are chosen at random by the dataset's name. A change to a group, such
-    as ``camera``, replaces the whole group. Raises :class:`DfnbError` when no embedded dataset has
-    that name, or for a setting that is unknown or impossible.
+    The manifest states them, or ranges from which they are chosen at random by the dataset's name.
+    A change to a group, such as ``camera``, replaces the whole group. Raises :class:`DfnbError`
+    when no embedded dataset has that name, or for a setting that is unknown or impossible.
     """
     source = f"dataset {name}"  # in messages
     names = embedded_names()
     if name not in names:
         raise DfnbError(f"no embedded dataset is named {name}{suggestion(name, names)}")
     content = manifest(name)
-    maker = embedded.MAKERS[content["maker"]]
-    parameters = content.get("parameters", {})
+    parameters = content["parameters"]
     # A value that was chosen at random replaces a written one; a group's other values stay.
     for group, values in _drawn_parameters(name, content.get("drawn", {})).items():
         parameters[group] = {**parameters.get(group, {}), **values}
-    settings = checked(maker.Settings, {**parameters, **changes}, source)
+    settings = Settings.check({**parameters, **changes}, source)
     if settings.people_of not in (None, *names):
         choice = f"people_of = {settings.people_of!r} is none of {', '.join(names)}"
         raise DfnbError(f"{source}: {choice}; correct its manifest in data_manifest")
@@ -82,7 +80,7 @@ def identity(name: str, *splits: str) -> str:
     :class:`DfnbError` for any other one that is not prepared.
     """
     if is_embedded(name):
-        return embedded.preset_identity(name, preset(name))
+        return preset_identity(name, preset(name))
     return data_identity(dataset_record(name, *splits), splits)
 
 
@@ -113,24 +111,19 @@ def ensure_datasets(*names: str) -> None:
 def frames_to_show(name: str, split: str = "test") -> pd.DataFrame:
     """Frames of a split of a dataset, for pictures and examples.
 
-    Of a dataset that is made of what ships these are the frames of its first people, whether it is
+    Of a dataset of generated portraits these are the frames of its first people, whether it is
     built or not. So a notebook shows the same frames anywhere, and need not build a dataset to show
     ten. Of any other dataset, such as one of photographs, they are all frames of the split, after
     :func:`ensure_datasets`.
     """
-    if ships(name):
+    if shows_generated_faces(name):
         return load_frames(embedded.excerpt(name, preset(name), split))
     ensure_datasets(name)
     return select(load_frames(name), split)
 
 
-def ships(name: str) -> bool:
-    """Whether a dataset is made of what ships: without a download, and of nobody who exists."""
-    return is_embedded(name) and preset(name).portraits in (None, GENERATED)
-
-
 def shows_generated_faces(name: str) -> bool:
-    """Whether a dataset is made of the generated portraits: its originals are no photographs."""
+    """Whether a dataset is made of the generated portraits, which ship and show nobody."""
     return is_embedded(name) and preset(name).portraits == GENERATED
 
 

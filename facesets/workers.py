@@ -1,4 +1,4 @@
-"""The worker processes that prepare or draw datasets."""
+"""The worker processes that make datasets."""
 
 import os
 import threading

@@ -27,8 +27,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from drawnfaces import portraits
-from facesets import faces, generated
+from facesets import faces, generated, portraits
 from facesets.checks import DfnbError
 from facesets.files import verified
 from facesets.seeds import rng
@@ -71,11 +70,10 @@ class Crop(NamedTuple):
 def crop_of(path: Path, detect: faces.YuNet) -> Crop:
     """The crop of a portrait with its points; raises :class:`DfnbError` where it has no face."""
     landmarks_of = partial(portraits.landmarks_of_one_face, detect=detect)
-    portrait = portraits.inspect(path, landmarks_of, FRAME)
+    portrait = portraits.inspect(path, landmarks_of, faces.face_mesh, FRAME)
     if isinstance(portrait, str):
         raise DfnbError(f"{path}: {portrait}")
     image = cv2.imread(str(path))
-    mesh = faces.face_mesh(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), portrait.landmarks)
     left, top, side = square(portrait.landmarks, image.shape)
     small_side = min(LONGEST, side)
     small = cv2.resize(
@@ -85,7 +83,7 @@ def crop_of(path: Path, detect: faces.YuNet) -> Crop:
     )
     zoom = small_side / side
     # A point between pixels: the middle of a pixel is a whole number in both pictures.
-    points = [(p - (left, top) + 0.5) * zoom - 0.5 for p in (portrait.landmarks, mesh)]
+    points = [(p - (left, top) + 0.5) * zoom - 0.5 for p in (portrait.landmarks, portrait.mesh)]
     _, webp = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     landmarks, mesh = (np.rint(generated.PER_PIXEL * p).astype(np.int16) for p in points)
     shown = cv2.imdecode(webp, cv2.IMREAD_COLOR)
@@ -278,18 +276,13 @@ def seen(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     All are float32, and the last two are RGB in [0, 1].
     """
-    image = cv2.imread(str(generated.crops() / f"{name}.webp"))
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    path = generated.crops() / f"{name}.webp"
+    grey = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2GRAY)
     picture = np.float32(cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA)).ravel()
-    portrait = portraits.Portrait(
-        str(generated.crops() / f"{name}.webp"),
-        generated.landmarks(name),
-        brightness=0,
-        likeness=picture,
-    )
+    image, landmarks = portraits.pixels(path), generated.landmarks(name)
     close = replace(portraits.UPRIGHT, scale=2.2)  # the face without hair
-    upright = portraits.placed(portrait, portraits.pixels(portrait), close, FRAME)
-    return picture, portraits.thumbnail(portrait), upright.transpose(2, 0, 1)
+    upright = portraits.placed(landmarks, image, close, FRAME)
+    return picture, portraits.thumbnail(landmarks, image), upright.transpose(2, 0, 1)
 
 
 def features_of(images: np.ndarray, weights: Path) -> np.ndarray:

@@ -18,7 +18,7 @@ LONGEST = (
     "test_notebooks",
     "test_golden",
     "test_miniature",
-    "test_drawnfaces",
+    "test_embedded",
     "test_cli",
     "test_all_notebooks",
     "test_benchmarks",

@@ -42,7 +42,7 @@ PAPERS = set(papers.modules())
 
 def trees(checkout):
     """The syntax tree of each Python file of the packages and the workflow, by its path."""
-    for folder in ("dfnb", "drawnfaces", "facesets", "workflow"):
+    for folder in ("dfnb", "facesets", "workflow"):
         for path in sorted((checkout / folder).rglob("*.py")):
             yield path, ast.parse(path.read_text(encoding="utf-8"))
 
@@ -140,7 +140,6 @@ def test_no_module_imports_itself_by_way_of_others(modules):
 
 def test_a_package_knows_nothing_of_what_uses_it(modules):
     assert importing(modules, {"facesets"}, {"dfnb"}) == set()
-    assert importing(modules, {"drawnfaces"}, {"dfnb", "facesets"}) == set()
 
 
 def test_preparing_is_entered_by_its_doors_alone(modules):

@@ -8,14 +8,16 @@ import convert_weights
 import pytest
 import timm
 import torch
+import yaml
 from networks import recipe, small
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dfnb import papers
 from dfnb.papers import backbones, xception
 from dfnb.papers.contract import Settings
 from facesets.checks import DfnbError
-from facesets.files import sha256
+from facesets.files import find, read_json, sha256
 
 
 @pytest.mark.parametrize("name", ["dfnb_plain7", "tf_efficientnet_lite0", "tf_efficientnetv2_b0"])
@@ -101,6 +103,42 @@ def test_without_a_network_pretrained_weights_are_refused_and_the_hub_is_asked_o
         backbones.create("resnet18", pretrained=True)
     assert len(asked) == 1
     assert backbones.create("resnet18", pretrained=False).weights_from == "random weights"
+
+
+@pytest.mark.parametrize("name", ["drawn_faces", "drawn_faces_wide"])
+def test_the_committed_start_is_what_its_record_says(name):
+    path = backbones.STARTS / f"{name}.safetensors"
+    record = read_json(path.with_suffix(".json"))
+    assert record["sha256"] == sha256(path)
+    starts = yaml.safe_load((find("data_manifest") / "starts.yaml").read_text(encoding="utf-8"))
+    assert starts[name]["parameters"].items() <= record["parameters"].items()
+    assert min(record["r2"][name] for name in ("blur", "noise", "quality", "yaw")) > 0.5
+    model = backbones.create(record.get("network", backbones.SMALL), True, num_classes=2)
+    weights = load_file(path)
+    assert weights
+    for name, value in weights.items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+STARTED = [
+    name
+    for name, paper in papers.modules().items()
+    if paper.Settings.model_fields["pretrained"].default
+]
+
+
+@pytest.mark.parametrize("paper", STARTED)
+def test_every_detector_starts_from_the_drawn_faces_in_all_its_parts(paper):
+    network = small(paper, pretrained=True)
+    assert network.weights_from == "drawn faces"
+    # The last layer of the start is in every backbone of the network.
+    last = load_file(backbones.STARTS / "drawn_faces.safetensors")["features.3.conv.weight"]
+    copies = [
+        torch.equal(value, last)
+        for name, value in network.named_parameters()
+        if re.search(r"\bfeatures[._]3\.conv\.weight$", name)
+    ]
+    assert copies and all(copies)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from dfnb.data import corrupt
 from dfnb.data.corrupt import CORRUPTIONS, Corrupted
 from dfnb.data.loading import StoredFrames
-from drawnfaces import codecs
+from facesets import codecs
 from facesets.seeds import rng
 
 

@@ -46,8 +46,8 @@ def make_crops(home):
     return prepare.prepare("set", videos, clips.SMALL, trees.Centre(), 1, source=source)
 
 
-def make_drawn(home):
-    """Build a dataset of drawn faces; a second call finds its table damaged and a video gone."""
+def make_embedded(home):
+    """Build an embedded dataset; a second call finds its table damaged and a video gone."""
     data = home / "datasets" / "set"
     if (data / OWN_MARK).exists():
         (data / "frames.parquet").write_bytes(b"damaged")
@@ -56,7 +56,7 @@ def make_drawn(home):
     return embedded.build("set", settings, workers=1)
 
 
-@pytest.fixture(params=[make_folder, make_crops, make_drawn])
+@pytest.fixture(params=[make_folder, make_crops, make_embedded])
 def make(request, empty_home):
     return lambda: request.param(empty_home)
 

@@ -8,9 +8,9 @@ import pandas as pd
 import portraits as script
 import pytest
 
-from drawnfaces.mesh_forgeries import LEFT_EYE, LIPS, RIGHT_EYE
-from drawnfaces.portraits import MIN_EYE_DISTANCE
 from facesets import faces, generated
+from facesets.forge import LEFT_EYE, LIPS, RIGHT_EYE
+from facesets.portraits import MIN_EYE_DISTANCE
 
 NAMES = generated.people().index
 

@@ -17,8 +17,7 @@ import trees
 from clips import SMALL, Blobs, draw, moving, without_first, write
 from PIL import Image
 
-from drawnfaces import codecs
-from facesets import frames, prepare
+from facesets import codecs, frames, prepare
 from facesets.checks import DfnbError
 from facesets.decode import decode, guess_length
 from facesets.frames import (

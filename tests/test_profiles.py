@@ -551,10 +551,10 @@ def test_a_profile_that_is_no_yaml_is_named(own_home):
     ("shared", "notebook", "sentence"),
     [
         (SHARED, {"03_lae": {**SETTINGS, "perceptual_weight": 1.0}}, "perceptual_weight = 0"),
-        ({**SHARED, "test_sets": ["photographs"]}, None, "jpg could not"),
+        ({**SHARED, "test_sets": ["ff-like"]}, None, "jpg could not"),
         (
             SHARED,
-            {BASELINE: SETTINGS, "09_robustness": {"measured_on": "photographs"}},
+            {BASELINE: SETTINGS, "09_robustness": {"measured_on": "ff-like"}},
             "jpg could not",
         ),
     ],

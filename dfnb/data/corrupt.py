@@ -14,7 +14,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from drawnfaces import codecs
+from facesets import codecs
 from facesets.frames import read_crop
 from facesets.seeds import rng
 

@@ -91,7 +91,7 @@ class Plain7(nn.Module):
         return self.fc(self.global_pool(self.forward_features(x)))
 
 
-# The pretrained weights, which scripts/pretrain.py made. @register_model looks for their
+# The pretrained weights, see data_manifest/starts.yaml. @register_model looks for their
 # configuration under this name.
 default_cfgs = generate_default_cfgs(
     {

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from drawnfaces import codecs
+from facesets import codecs
 
 
 def of_pixels(change: Callable[[Tensor], Tensor]) -> v2.Transform:

@@ -91,7 +91,7 @@ class Profile(Closed):
     folds: list[PositiveInt] = Field([])
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[Title, Variant]] = Field({})
-    faces: Literal["drawn", "real"] = "drawn"
+    faces: Literal["generated", "real"] = "generated"
     apart: list[Name] | None = None
     claims: Name | None = None
 

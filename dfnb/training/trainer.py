@@ -438,7 +438,7 @@ def adopt(folder: Path, training: Training) -> None:
         folder,
         training,
         clock,
-        faces={"drawn": False},  # they trained on photographs; how these were cut is not known
+        faces={},  # they trained on photographs; how these were cut is not known
         rule="the authors' choice, perhaps on test sets",  # by which the epoch was chosen
         weights_from=network.weights_from,
     )

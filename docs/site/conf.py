@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dfnb
-import drawnfaces
 
 SITE = Path(__file__).resolve().parent
 sys.path.insert(0, str(SITE))  # for the extension executed
@@ -34,16 +33,14 @@ extensions = [
 
 # All at once: autodoc adds annotations to the classes that it documents, and pydantic then refuses
 # subclasses of them in modules that are imported later.
-for package in (dfnb, drawnfaces):
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        import_module(module.name)
+for module in pkgutil.walk_packages(dfnb.__path__, "dfnb."):
+    import_module(module.name)
 
 root_doc = "docs/site/index"
 include_patterns = [
     "*.md",
     "data_manifest/claims/README.md",
     "docs/**",
-    "drawnfaces/README.md",
     "reports/README.md",
     "reports/study*/README.md",
     "notebooks/*.ipynb",
@@ -63,13 +60,12 @@ suppress_warnings = [
 # Paths of modules are relative to this file, destinations to the source of the site.
 apidoc_modules = [
     {
-        "path": f"../../{package}",
-        "destination": f"docs/api/{package}",
+        "path": "../../dfnb",
+        "destination": "docs/api/dfnb",
         "separate_modules": True,
         "module_first": True,
         "automodule_options": {"members"},
     }
-    for package in ("dfnb", "drawnfaces")
 ]
 autodoc_member_order = "bysource"
 # A function of dfnb.results is documented in its module, which has the same name.

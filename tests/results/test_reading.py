@@ -207,7 +207,7 @@ def test_a_score_file_is_read_by_pandas_alone():
 def test_places_are_those_of_the_day_when_it_was_scored(empty_home):
     planted.write("demo", "xception", more={Condition("mine"): planted.table("mine")})
     before = scores("demo")
-    manifest = "maker: drawnfaces\nnames: [mine]\ndomain: synth-a\n"
+    manifest = "parameters: {}\nnames: [mine]\ndomain: synth-a\n"
     write_bytes(empty_home / "data_manifest" / "embedded" / "mine.yaml", manifest.encode())
     pd.testing.assert_frame_equal(scores("demo"), before)
 

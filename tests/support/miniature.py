@@ -17,10 +17,10 @@ from clips import write
 from conftest import CHECKOUT
 from sklearn.metrics import roc_auc_score
 
-import drawnfaces
 from dfnb import papers
 from dfnb.results import detectors
-from facesets import embedded
+from facesets.casts import cast
+from facesets.films import Take
 from facesets.frames import dataset_record, load_frames
 from facesets.manifests import manifest
 from facesets.sources import preset
@@ -76,7 +76,7 @@ class Studio:
     def __init__(self, number, side, frames):
         sizes = {"identities": {"test": 80}, "videos": 1, "frames": frames, "size": side}
         self.settings = preset(PEOPLE_OF, **sizes, parts=0, people_of=PEOPLE_OF)
-        self.everybody, _ = embedded.cast(PEOPLE_OF, self.settings)
+        self.everybody, _ = cast(PEOPLE_OF, self.settings)
         self.people = self.everybody[PEOPLE * number :][:PEOPLE]
         self.films = {}  # {number: {method: (frames, masks)}}
 
@@ -85,7 +85,7 @@ class Studio:
         if number not in self.films:
             person = self.people[len(self.films)]
             donor = self.everybody[person.donor]
-            take = drawnfaces.Take(PEOPLE_OF, person, donor, 0, self.settings)
+            take = Take(PEOPLE_OF, person, donor, 0, self.settings)
             self.films[number] = {
                 method: (video.frames, video.masks)
                 for method, video in zip(take.names, take.videos())

@@ -156,7 +156,7 @@ def names_of(code):
 
 
 def share_excerpts(home):
-    """Give a home the checkout's excerpts of drawn datasets, unless it has its own.
+    """Give a home the checkout's excerpts of embedded datasets, unless it has its own.
 
     They are kept by the identity of their dataset; each home would draw the same ones.
     """

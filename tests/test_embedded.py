@@ -1,57 +1,42 @@
 """The embedded benchmark: repeatable, with exact masks, without leaks, shortcuts or lost files."""
 
 import http.server
-import itertools
-import json
 import os
-import re
 import shutil
 import threading
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import drawnfaces
 import notebooks
 from dfnb.cli import commands
 from dfnb.training.localisation import localisation
-from drawnfaces import films, mesh_forgeries, people
-from drawnfaces.portraits import (
-    Portrait,
-    inspect,
-    landmarks_of_one_face,
-    move,
-    pixels,
-    placed,
-)
-from facesets import embedded, faces, photographs
+from facesets import casts, embedded, faces, films, forge, photographs
 from facesets.audit import audit
-from facesets.checks import Closed, DfnbError
+from facesets.camera import motion
+from facesets.checks import DfnbError
 from facesets.files import dataset_folder, digest, find, sha256
 from facesets.frames import data_identity, load_frames, mean_mask, read_crop, read_mask, select
 from facesets.manifests import embedded_names, manifest
+from facesets.portraits import inspect, landmarks_of_one_face, move, pixels, placed
 from facesets.seeds import rng
 from facesets.sources import frames_to_show, identity, preset
 
 FEW = {"identities": {"train": 4, "test": 3}, "videos": 2, "frames": 2, "size": 96}
-FORGERIES = preset("bed").forgery
+FORGERIES = preset("ff-like").forgery
 # What identified datasets of the committed studies when these were made: their records have it.
 STUDIED = {
-    "bed-30": "be89669712fdbb41",
-    "bed": "6d311b0e073ab5d9",
-    "world-01": "db576b7906743e94",
-    "tasks-study": "0e0cf88f63940321",
-    "photographs": "cfac15f703b6db1c",
+    "portraits": "cccbe7a1576a8d6f",
+    "portraits-world-01": "0f78904eed05d19d",
+    "portraits-tasks": "ae3beb2c2b38c1c0",
     "ff-like-30": "4d0fbeb900d8f628",
+    "ff-like-160": "42692322ce42c2f5",
     "ff-like-world-01": "11d42f47df372c9f",
 }
-
 
 pytestmark = pytest.mark.usefixtures("empty_home")
 
@@ -60,15 +45,6 @@ def make(name="synth-a", workers=1, **changes):
     """Build a small dataset with the settings of synth-a but for the changes; its record."""
     settings = preset("synth-a", **{**FEW, **changes})
     return embedded.build(name, settings, workers)
-
-
-def shot_of(number):
-    """A captured frame of a drawn person; all are in one scene, that of video 0 of person 0."""
-    settings = preset("bed", frames=1)
-    streams = (0, 7)  # how the keys of random streams begin
-    person = drawnfaces.Person(number, "test", tone=1.5)
-    [shot] = drawnfaces.film(person, 0, 0, streams, settings)
-    return shot
 
 
 def masks_of(table):
@@ -107,7 +83,7 @@ def test_a_finished_dataset_is_kept_and_other_settings_are_refused():
 
 @pytest.mark.parametrize("name", embedded_names())
 def test_every_preset_builds(name):
-    if photographs.is_list(preset(name).portraits or ""):
+    if photographs.is_list(preset(name).portraits):
         pytest.skip("needs photographs, which are fetched; see the tests of portraits below")
     settings = preset(name, identities={"test": 2}, frames=1)
     assert embedded.build(name, settings, 1)["n"]
@@ -118,13 +94,6 @@ def test_a_dataset_is_identified_before_it_is_built():
     assert {name: identity(name) for name in STUDIED} == STUDIED
 
 
-def declare(home, maker="drawnfaces", **parameters):
-    """Write the manifest of a dataset "mine" into the home."""
-    (home / "data_manifest").mkdir()
-    content = json.dumps({"maker": maker, "parameters": parameters})  # which is YAML, too
-    (home / "data_manifest/mine.yaml").write_text(content)
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -132,13 +101,12 @@ def declare(home, maker="drawnfaces", **parameters):
         (
             "smoke-a",
             {"people_of": "nobody"},
-            "dataset smoke-a: people_of = 'nobody' is none of bed-",
+            "dataset smoke-a: people_of = 'nobody' is none of face-swap",
         ),
         ("smoke-a", {"identities": {"test": 1}}, "generated gives 1 people for the split test"),
-        ("bed", {"identities": {"test": 1}}, "identities.test gives 1 people"),
         ("smoke-a", {"identities": {}}, "identities has no people for train or val or test; add"),
         (
-            "tasks-study-unmarked",
+            "portraits-tasks-unmarked",
             {"identities": {"train": 4}},
             "identities has no people for test; add some",
         ),
@@ -150,24 +118,9 @@ def declare(home, maker="drawnfaces", **parameters):
 def test_a_mistake_is_explained_in_one_sentence(empty_home, monkeypatch, name, changes, message):
     monkeypatch.chdir(empty_home)
     with pytest.raises(DfnbError) as error:
-        embedded.cast("mine", preset(name, **changes))
+        casts.cast("mine", preset(name, **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-# ---------------------------------------------------------------- forgeries
-
-
-@pytest.mark.parametrize("method", drawnfaces.METHODS)
-@pytest.mark.parametrize("blend", ["alpha", "poisson"])
-def test_masks_are_exact(method, blend):
-    target = shot_of(0)
-    forgery = FORGERIES.model_copy(update={"blend": blend})
-    image, mask = drawnfaces.forge(method, target, shot_of(1), forgery, rng(3))
-    differs = (image != target.image).any(axis=-1)
-    assert not (differs & ~mask).any()
-    assert differs[mask].mean() > 0.99  # a value may come out the same by chance
-    assert 0.01 < mask.mean() < 0.35
 
 
 # ---------------------------------------------------------------- datasets
@@ -241,18 +194,7 @@ def test_nothing_but_the_face_tells_real_from_fake(monkeypatch):
     assert (ends[0] > 0.45).all() and (ends[1] < 0.55).all() and len(ends) == 4, table
 
 
-# ---------------------------------------------------------------- the test bed
-
-
-def test_the_place_of_a_forgery_does_not_depend_on_its_method(empty_home, monkeypatch):
-    masks = []
-    for method in preset("bed").methods:
-        monkeypatch.setenv("DFNB_HOME", str(empty_home / method))
-        few = {"identities": {"test": 12}, "frames": 1, "methods": [method]}
-        embedded.build("bed", preset("bed", **few), 1)
-        masks.append(masks_of(load_frames("bed").query("label == 1")))
-    assert all((others == masks[0]).all() for others in masks)
-    assert masks[0].any(axis=(1, 2)).all()
+# ---------------------------------------------------------------- scenes and worlds
 
 
 def test_the_mean_mask_of_training_guesses_few_masks():
@@ -266,36 +208,52 @@ def test_the_mean_mask_of_training_guesses_few_masks():
 
 
 def test_a_larger_crop_of_the_head_moves_the_landmarks_along():
-    person = drawnfaces.Person(0, "test", tone=1.5)
-    landmarks = []
+    people, _ = casts.cast("smoke-b", preset("smoke-b"))
+    eye_distances = []
     for zoom in (1.0, 1.25):
-        settings = preset("bed", crop={"zoom": [zoom, zoom]}, frames=1)
-        [shot] = drawnfaces.film(person, 0, 0, (0, 7), settings)
-        landmarks.append(shot.landmarks)
-    usual, larger = (np.linalg.norm(points[1] - points[0]) for points in landmarks)
+        settings = preset("smoke-b", crop={"zoom": [zoom, zoom]}, frames=1)
+        [row] = next(films.takes("smoke-b", people, settings)).videos()[0].rows
+        right_eye, left_eye, *_ = np.reshape(row["landmarks"], (5, 2))
+        eye_distances.append(np.linalg.norm(left_eye - right_eye))
+    usual, larger = eye_distances
     assert larger / usual == pytest.approx(1.25, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["experiments", "claims-bed", "starts", "worlds"])
+def test_a_few_frames_are_shown_before_the_dataset_is_built():
+    shown = frames_to_show("smoke-b")
+    assert not dataset_folder("smoke-b").exists()
+    embedded.build("smoke-b", preset("smoke-b"), workers=1)
+    table = load_frames("smoke-b")
+    first = sorted(table["identity"].unique())[: embedded.EXCERPT]
+    table = table[table["identity"].isin(first)]
+    assert len(first) == embedded.EXCERPT and [*shown["video"]] == [*table["video"]]
+    for path, built in zip(shown["path"], table["path"]):
+        assert (read_crop(path) == read_crop(built)).all()
+
+
+@pytest.mark.parametrize("name", ["experiments", "claims-tasks", "starts", "portraits-worlds"])
 def test_a_file_of_the_manifests_that_describes_no_dataset_of_its_name_is_none(name):
     with pytest.raises(DfnbError, match=f"describes a dataset '{name}'"):
         manifest(name)
 
 
 def test_each_world_is_drawn_from_the_ranges():
-    ranges = manifest("world-01")["drawn"]
-    names = [f"world-{number:02d}" for number in range(1, 25)]
-    worlds = [preset(name).model_dump() for name in names]
-    for group, spans in ranges["spans"].items():
-        for key, (low, high) in spans.items():
-            drawn = [world[group][key] for world in worlds]
-            assert all(low <= start < end <= high for start, end in drawn)
-            assert len(set(drawn)) == len(worlds)
-    for group, choices in ranges["choices"].items():
-        for key, options in choices.items():
-            drawn = [world[group][key] for world in worlds]
-            expected = [tuple(option) if isinstance(option, list) else option for option in options]
-            assert {*drawn} == {*expected}  # all occur
+    chosen = {}  # by parameter, the options that some world has
+    for family in ("portraits", "ff-like"):
+        ranges = manifest(f"{family}-world-01")["drawn"]
+        worlds = [preset(f"{family}-world-{number:02d}").model_dump() for number in range(1, 13)]
+        for group, spans in ranges["spans"].items():
+            for key, (low, high) in spans.items():
+                drawn = [world[group][key] for world in worlds]
+                assert all(low <= start < end <= high for start, end in drawn)
+                assert len(set(drawn)) == len(worlds)
+        for group, choices in ranges["choices"].items():
+            for key, options in choices.items():
+                drawn = {world[group][key] for world in worlds}
+                expected = {tuple(each) if isinstance(each, list) else each for each in options}
+                assert drawn <= expected
+                chosen.setdefault((group, key, *expected), set()).update(drawn)
+    assert all(drawn == {*options} for (_, _, *options), drawn in chosen.items())  # all occur
 
 
 # ---------------------------------------------------------------- portraits
@@ -309,15 +267,14 @@ SPIRAL = (RADII * [np.cos(TURNS), np.sin(TURNS)]).T
 
 
 @pytest.mark.usefixtures("detector")
-@pytest.mark.parametrize("method", mesh_forgeries.METHODS)
+@pytest.mark.parametrize("method", forge.METHODS)
 def test_masks_of_forged_photographs_are_exact(samples, method):
     faces_there = []
     for path in sorted((samples / "portraits").iterdir())[:2]:
-        portrait = inspect(path, partial(landmarks_of_one_face, detect=faces.YuNet()), 96)
-        image = pixels(portrait)
-        mesh = faces.face_mesh(np.uint8(255 * image), portrait.landmarks)
-        faces_there.append(mesh_forgeries.MeshedFace(image, mesh))
-    image, opacity = mesh_forgeries.forge(method, *faces_there, FORGERIES, rng(1))
+        landmarks_of = partial(landmarks_of_one_face, detect=faces.YuNet())
+        portrait = inspect(path, landmarks_of, faces.face_mesh, 96)
+        faces_there.append(forge.MeshedFace(pixels(path), portrait.mesh))
+    image, opacity = forge.forge(method, *faces_there, FORGERIES, rng(1))
     differs = (image != faces_there[0].image).any(axis=-1)
     assert not differs[opacity == 0].any()
     least = 0.005 if method == "recoloured" else 0.01  # lips alone are small
@@ -325,53 +282,36 @@ def test_masks_of_forged_photographs_are_exact(samples, method):
 
 
 @pytest.mark.parametrize("size", [64, 96])  # 64: the film reduces the photograph, with a blur
-@pytest.mark.parametrize("method", mesh_forgeries.METHODS)
+@pytest.mark.parametrize("method", forge.METHODS)
 def test_nothing_is_forged_beside_a_photograph_that_is_cut_close(method, size):
     draw = rng("close", size)
     images = draw.uniform(0, 1, (2, 160, 160, 3)).astype(np.float32)
     # The mesh reaches over the photograph's left and lower edge.
     mesh = np.float32([50, 110] + 70 * SPIRAL)
     landmarks = np.float32([(30, 90), (70, 90), (50, 105), (35, 125), (65, 125)])
-    target, donor = (mesh_forgeries.MeshedFace(image, mesh) for image in images)
-    image, opacity = mesh_forgeries.forge(method, target, donor, FORGERIES, draw)
-    portrait = Portrait("", landmarks, 128.0, np.zeros(256))
+    target, donor = (forge.MeshedFace(image, mesh) for image in images)
+    image, opacity = forge.forge(method, target, donor, FORGERIES, draw)
     on_photograph = np.zeros((160, 160), np.float32)
     # A film blurs this by up to 5 pixels, and repeats the outermost, which stay 0, beside it.
     on_photograph[6:-6, 6:-6] = 1
-    poses = people.motion(draw, draw, n=4)
-    real, fake = (move(portrait, of, poses, size) for of in (target.image, image))
+    poses = motion(draw, draw, n=4)
+    real, fake = (move(landmarks, of, poses, size) for of in (target.image, image))
     forged = 0
     for pose, before, after in zip(poses, real, fake):
-        opacity_in_frame = placed(portrait, opacity, pose, size)
+        opacity_in_frame = placed(landmarks, opacity, pose, size)
         differs = (before.image != after.image).any(axis=-1)
         assert not differs[opacity_in_frame == 0].any()
-        is_beside = placed(portrait, on_photograph, pose, size) == 0
+        is_beside = placed(landmarks, on_photograph, pose, size) == 0
         assert is_beside.any() and not differs[is_beside].any()
         assert not opacity_in_frame[is_beside].any()
         forged += (opacity_in_frame > 0.05).sum()
     assert forged
 
 
-@pytest.mark.parametrize(("name", "donors"), [("ff-like", 0), ("photographs", 1)])
-def test_a_donor_is_filmed_for_methods_that_forge_frames_alone(
-    portraits, monkeypatch, name, donors
-):
-    settings = preset(name, portraits=str(portraits), videos=1, frames=1)
-    persons, _ = embedded.cast(name, settings)
-    filmed = []
-    film = films.film
-    monkeypatch.setattr(
-        films, "film", lambda who, *more: filmed.append(who.number) or film(who, *more)
-    )
-    take = next(films.takes(name, persons, settings))
-    assert len(take.videos()) == 2
-    assert filmed.count(take.donor.number) == donors and take.target.number in filmed
-
-
 def test_every_portrait_is_used_or_listed(samples):
     folder = samples / "portraits"
-    settings = preset("photographs", portraits=str(folder), videos=1, frames=1)
-    record = embedded.build("photographs", settings)
+    settings = preset("ff-like", portraits=str(folder), videos=1, frames=1)
+    record = embedded.build("mine", settings)
     unused = [entry["file"] for entry in record["quarantine"]]
     names = sorted(path.name for path in folder.iterdir())
     assert sorted([*files_of(record), *unused]) == names
@@ -393,13 +333,13 @@ TOO_CLOSE = "it is cut so close to the face that more than half of a frame would
 def test_an_unusable_portrait_is_listed_with_the_reason(empty_home, detected, size, reason):
     cv2.imwrite(str(empty_home / "grey.png"), np.zeros((160, 160)))
     landmarks_of = partial(landmarks_of_one_face, detect=lambda image: detected)
-    assert inspect(empty_home / "grey.png", landmarks_of, size) == reason
+    assert inspect(empty_home / "grey.png", landmarks_of, faces.face_mesh, size) == reason
 
 
 def test_a_picture_that_is_a_thin_line_has_no_face(empty_home):
     cv2.imwrite(str(empty_home / "line.png"), np.zeros((1, 1400)))
     landmarks_of = partial(landmarks_of_one_face, detect=faces.YuNet.__call__)
-    assert inspect(empty_home / "line.png", landmarks_of, 96) == "no face found"
+    assert inspect(empty_home / "line.png", landmarks_of, faces.face_mesh, 96) == "no face found"
 
 
 @pytest.fixture
@@ -445,7 +385,7 @@ def files_of(facts):
 
 def pairs_of(name, portraits):
     """The cluster of each portrait of a test person, by its file."""
-    persons, facts = embedded.cast(name, preset(name, portraits=str(portraits)))
+    persons, facts = casts.cast(name, preset(name, portraits=str(portraits)))
     assert len(files_of(facts)) + len(facts["quarantine"]) == 25  # all files
     test_people = [person for person in persons if person.split == "test"]
     return {facts["portraits"][f"{one.number:03d}"][0]: one.pair for one in test_people}
@@ -454,12 +394,12 @@ def pairs_of(name, portraits):
 def test_a_portrait_keeps_its_split_in_every_dataset_and_a_test_person_the_pair(portraits):
     assert {*pairs_of("synth-a", portraits)} == {*pairs_of("synth-b", portraits)} != set()
     world = pairs_of("ff-like-world-01", portraits)
-    assert pairs_of("photographs", portraits) == world != {}
+    assert pairs_of("ff-like", portraits) == world != {}
 
 
 def test_the_people_of_a_flat_folder_keep_numbers_splits_and_donors(portraits):
     """As they were before a folder could have folders; the identity hashes names and contents."""
-    persons, facts = embedded.cast("mine", preset("photographs", portraits=str(portraits)))
+    persons, facts = casts.cast("mine", preset("ff-like", portraits=str(portraits)))
     cast = []
     for person in persons:
         [file] = facts["portraits"][f"{person.number:03d}"]
@@ -469,30 +409,33 @@ def test_the_people_of_a_flat_folder_keep_numbers_splits_and_donors(portraits):
     assert [*photographs.hashes(str(portraits)).items()] == [(p.name, sha256(p)) for p in paths]
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), [("ff-like", "FaceSwap-like"), ("photographs", "swap")]
-)
 def test_a_grey_photograph_has_grey_forgeries_unless_committed_results_rest_on_others(
-    portraits, name, method
+    portraits, empty_home
 ):
-    def colourfulness(keep_grey):
+    """Those of the committed list, whose forgeries of grey ones have colours."""
+
+    def colourfulness(source):
         """The largest difference of two channels' means, 0 to 255, in the forged region."""
         settings = preset(
-            name,
-            portraits=str(portraits),
-            methods=[method],
+            "ff-like",
+            portraits=source,
+            methods=["FaceSwap-like"],
             videos=1,
             frames=1,
             delivery={"white_balance": 0},
         )
-        files = [*photographs.hashes(str(portraits))]
-        passed = embedded._photographs(str(portraits))._replace(keep_grey=keep_grey, files=files)
-        real, fake = itertools.islice(drawnfaces.videos("mine", settings, passed), 2)
+        persons, _ = casts.cast("mine", settings)
+        real, fake = next(films.takes("mine", persons, settings)).videos()
         assert real.masks is None
         return np.ptp(fake.frames[fake.masks].mean(axis=0))
 
-    assert colourfulness(keep_grey=True) < 2
-    assert colourfulness(keep_grey=False) > 6
+    assert colourfulness(str(portraits)) < 2
+    shutil.copytree(portraits, empty_home / "photographs")  # as if they were fetched
+    listed = {path.name: sha256(path) for path in portraits.glob("[0-9]*.png")}
+    shutil.copytree(find("data_manifest"), empty_home / "data_manifest")
+    text = "".join(f"{value}  {name}\n" for name, value in listed.items())
+    (empty_home / "data_manifest/mine.sha256").write_text(text)
+    assert colourfulness("mine.sha256") > 6
 
 
 @pytest.fixture
@@ -530,7 +473,7 @@ def test_a_folder_per_person_keeps_a_person_in_one_split_and_never_as_their_own_
     split_of = table.groupby("identity", observed=True)["split"].first()
     for folder in person_folders.iterdir():
         (folder / "0.png").rename(folder / "another.png")
-    _, facts = embedded.cast("mine", preset(name, portraits=str(person_folders)))
+    _, facts = casts.cast("mine", preset(name, portraits=str(person_folders)))
     named = {number: files[0].split("/")[0] for number, files in record["portraits"].items()}
     now = {number: files[0].split("/")[0] for number, files in facts["portraits"].items()}
     assert named == now and {*split_of} == {"train", "val", "test"}
@@ -538,7 +481,7 @@ def test_a_folder_per_person_keeps_a_person_in_one_split_and_never_as_their_own_
 
 def test_a_person_with_many_photographs_has_as_many_films(person_folders):
     settings = preset("synth-a", portraits=str(person_folders), videos=26)
-    persons, _ = embedded.cast("mine", settings)
+    persons, _ = casts.cast("mine", settings)
     films_there = [*films.takes("mine", persons, settings)]
     assert len({take.film for take in films_there}) == len(films_there) == 26 * 22
     by_portrait = {}
@@ -583,9 +526,9 @@ def test_nobody_knows_who_is_shown_in_a_flat_folder_but_a_copy_is_found(person_f
 def test_copies_of_copies_show_one_person():
     portraits = {number: [f"{number}.png"] for number in "abcde"}
     pairs = [["a.png", "b.png"], ["c.png", "d.png"], ["b.png", "d.png"]]
-    shown = embedded._shown(portraits, pairs, are_named=False)
+    shown = casts._shown(portraits, pairs, are_named=False)
     assert len({shown[number] for number in "abcd"}) == 1 and shown["a"] and shown["e"] == ""
-    shown = embedded._shown(portraits, pairs, are_named=True)
+    shown = casts._shown(portraits, pairs, are_named=True)
     assert len({shown[number] for number in "abcd"}) == 1 and shown["e"] == "e"
 
 
@@ -652,89 +595,7 @@ def test_a_portrait_in_motion_keeps_its_landmarks_on_the_face(empty_home):
     for x, y in landmarks.astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
     cv2.imwrite(str(empty_home / "dots.png"), image)
-    portrait = Portrait(str(empty_home / "dots.png"), landmarks, 0.0, np.zeros(256))
-    poses = people.motion(rng(0), rng(1), 5)
-    for shot in move(portrait, pixels(portrait), poses, 128):
+    poses = motion(rng(0), rng(1), 5)
+    for shot in move(landmarks, pixels(empty_home / "dots.png"), poses, 128):
         for x, y in shot.landmarks.round().astype(int):
             assert shot.image[y, x].min() > 0.5
-
-
-# ---------------------------------------------------------------- the package, and others like it
-
-
-def code_of_the_readme(checkout):
-    """The two blocks of Python in the package's README: the three lines, and the picture."""
-    text = (checkout / "drawnfaces" / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
-def test_three_lines_make_100_faces_half_of_them_forged(checkout):
-    values = {}
-    exec(code_of_the_readme(checkout)[0], values)
-    videos = values["videos"]
-    frames = np.concatenate([video.frames for video in videos])
-    assert frames.shape == (100, 96, 96, 3) and len(np.unique(frames, axis=0)) == 100
-    for video in videos:
-        [row] = video.rows
-        assert row["label"] == (row["method"] != "real") == (video.masks is not None)
-        assert video.masks is None or video.masks.any()
-    assert sum(row["label"] for video in videos for row in video.rows) == 50
-
-
-def test_the_picture_of_the_readme_is_made_by_its_code(checkout, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "drawnfaces").mkdir()
-    exec(code_of_the_readme(checkout)[1], {})
-    made, kept = (cv2.imread(str(root / "drawnfaces/faces.png")) for root in (tmp_path, checkout))
-    assert cv2.absdiff(made, kept).mean() < 4  # of 255: processors round differently
-
-
-class Squares(Closed):
-    """The settings of another maker, which draws squares and forges them by another grey."""
-
-    people: int = 3
-    portraits: None = None
-    people_of: None = None
-    along_mesh: bool = False
-    compression: str = "none"
-
-
-class Square(NamedTuple):
-    number: int
-    split: str = "test"
-
-
-class Squared(NamedTuple):
-    dataset: str
-    target: Square
-
-    @property
-    def names(self):
-        return {method: f"{method}/{self.target.number}" for method in ("real", "grey")}
-
-    def videos(self):
-        for label, (method, name) in enumerate(self.names.items()):
-            frames = np.full((1, 64, 64, 3), 100 + 50 * label + self.target.number, np.uint8)
-            row = {"dataset": self.dataset, "split": self.target.split, "method": method}
-            row |= {"label": label, "cluster": name, "identity": name, "source": "", "track": 0}
-            row |= {"frame": 0, "landmarks": None, "crop_box": None, "scale": None}
-            yield drawnfaces.Video(name, [row], frames, frames[..., 0] > 0 if label else None)
-
-
-def test_another_maker_is_a_package_and_a_line(empty_home, monkeypatch):
-    squares = SimpleNamespace(
-        Settings=Squares,
-        SettingsError=ValueError,
-        GENERATOR=1,
-        cast=lambda name, settings, _: ([Square(n) for n in range(settings.people)], {}),
-        takes=lambda name, people, _: (Squared(name, person) for person in people),
-    )
-    declare(empty_home, "squares", people=12)
-    monkeypatch.setitem(embedded.MAKERS, "squares", squares)
-    record = embedded.build("mine", preset("mine"), workers=1)
-    assert identity("mine", "test") == data_identity(record)
-    table = frames_to_show("mine")  # of its first people
-    fakes = table[table["label"] == 1]
-    assert len(fakes) == embedded.EXCERPT and len(load_frames("mine")) == 2 * 12
-    assert [read_crop(path)[0, 0, 0] for path in fakes["path"]] == [*range(150, 160)]
-    assert [*fakes["original"]] == [f"real/{n}" for n in range(10)]

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from drawnfaces.people import Array, Pose, Shot
+from facesets.camera import Array, Pose, Shot
+from facesets.faces import Detection
 
 MIN_CONFIDENCE = 0.8  # of a detected face in a portrait
 DETECTOR_SIZE = 640  # longest side of a portrait for YuNet, which finds faces of up to 300 pixels
@@ -21,7 +22,7 @@ GREY = 4
 # Largest share of a frame that may lie beside the photograph, where its outermost pixels are
 # repeated as streaks. The head is upright, in the middle of the frame, and of the usual size.
 MAX_BESIDE = 0.5
-# That pose; the rest of it, such as the light, has no effect on the share.
+# That pose; its light has no effect on the share.
 UPRIGHT = Pose(**{**dict.fromkeys(Pose.__annotations__, 0), "scale": 1})
 BRIGHTNESS_OF_BGR = np.float64([0.114, 0.587, 0.299])  # ITU-R BT.601
 
@@ -31,21 +32,27 @@ class Portrait(NamedTuple):
 
     path: str
     landmarks: Array  # (5, 2) in pixels of the photograph, in the order of Shot's
+    mesh: Array  # (468, 2) in pixels of the photograph, see facesets.forge
     brightness: float  # mean over the face, 0 dark to 255 light
     likeness: Array  # (256,), from the function _likeness
+    thumbnail: Array  # (768,), from the function thumbnail
     is_grey: bool = False  # if so, its forgeries are grey, too
-    # None unless a dataset's methods forge along the mesh.
-    mesh: Array | None = None  # (468, 2) in pixels of the photograph, see mesh_forgeries
-    thumbnail: Array | None = None  # (768,), from the function thumbnail
 
 
-def inspect(path: Path, landmarks_of: Callable[[Array], Array | str], size: int) -> Portrait | str:
+def inspect(
+    path: Path,
+    landmarks_of: Callable[[Array], Array | str],
+    mesh_of: Callable[[Array, Array], Array],
+    size: int,
+) -> Portrait | str:
     """The portrait in an image file, or the reason why frames of ``size`` cannot be made of it.
 
     Args:
         path: An image file.
         landmarks_of: An image (H, W, 3) uint8 BGR to the landmarks (5, 2) of its face, or to the
             reason why it has none that can be used, such as :func:`landmarks_of_one_face`.
+        mesh_of: An image (H, W, 3) uint8 RGB and these landmarks to the mesh (468, 2) of the face,
+            such as :func:`facesets.faces.face_mesh`.
         size: Side of the frames that are to be made, in pixels.
     """
     image = _photograph(path)
@@ -60,21 +67,25 @@ def inspect(path: Path, landmarks_of: Callable[[Array], Array | str], size: int)
     eye_distance = np.linalg.norm(landmarks[1] - landmarks[0])
     if eye_distance < MIN_EYE_DISTANCE * size:
         return f"the face is too small for frames of {size} pixels"
-    brightness = _brightness(image, landmarks)
-    is_grey = bool(np.ptp(image, axis=2).mean() < GREY)
-    portrait = Portrait(str(path), landmarks, brightness, _likeness(image), is_grey)
-    if _beside(portrait, width, height) > MAX_BESIDE:
+    if _beside(landmarks, width, height) > MAX_BESIDE:
         return "it is cut so close to the face that more than half of a frame would lie beside it"
-    return portrait
+    return Portrait(
+        str(path),
+        landmarks,
+        mesh=mesh_of(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), landmarks),
+        brightness=_brightness(image, landmarks),
+        likeness=_likeness(image),
+        thumbnail=thumbnail(landmarks, pixels(path)),
+        is_grey=bool(np.ptp(image, axis=2).mean() < GREY),
+    )
 
 
-def landmarks_of_one_face(image: Array, detect: Callable[[Array], list[Any]]) -> Array | str:
+def landmarks_of_one_face(image: Array, detect: Callable[[Array], list[Detection]]) -> Array | str:
     """The landmarks (5, 2) of the only face in an image, or the reason why there is no such face.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        detect: An image like this to its faces, each with width and height of its box, landmarks
-            (5, 2) as in people.Shot, and a score, 0 to 1.
+        detect: An image like this to its faces, such as :class:`facesets.faces.YuNet`.
     """
     shrink = min(1, DETECTOR_SIZE / max(image.shape))  # a small photograph stays as it is
     if min(image.shape[:2]) * shrink < 1:  # a thin line; resize raises if nothing is left of it
@@ -98,9 +109,9 @@ def landmarks_of_one_face(image: Array, detect: Callable[[Array], list[Any]]) ->
     return np.float32(face.landmarks) / shrink  # in pixels of the photograph
 
 
-def _beside(portrait: Portrait, width: int, height: int) -> float:
+def _beside(landmarks: Array, width: int, height: int) -> float:
     """The share of a frame, the head UPRIGHT, that lies beside a photograph of this size."""
-    matrix, shift, _ = _placement(portrait, UPRIGHT, size=1)
+    matrix, shift, _ = _placement(landmarks, UPRIGHT, size=1)
     corners = np.float32([(0, 0), (width, 0), (width, height), (0, height)])
     frame = np.float32([(0, 0), (1, 0), (1, 1), (0, 1)])
     covered, _ = cv2.intersectConvexConvex(np.float32(corners @ matrix.T + shift), frame)
@@ -138,38 +149,34 @@ def _photograph(path: str | Path) -> Array | None:
     return cv2.imdecode(content, cv2.IMREAD_COLOR)
 
 
-def pixels(portrait: Portrait) -> Array:
+def pixels(path: str | Path) -> Array:
     """The photograph (H, W, 3) float32 RGB in [0, 1]."""
-    image = cv2.cvtColor(_photograph(portrait.path), cv2.COLOR_BGR2RGB)
+    image = cv2.cvtColor(_photograph(path), cv2.COLOR_BGR2RGB)
     return image.astype(np.float32) / 255
 
 
-def thumbnail(portrait: Portrait) -> Array:
+def thumbnail(landmarks: Array, image: Array) -> Array:
     """The face as 16 x 16 RGB pixels, flattened (768,), by which similar people are found.
 
-    Eyes and mouth are at the same places in all faces.
+    Eyes and mouth are at the same places in all faces. The image is the portrait's :func:`pixels`.
     """
-    middle_of_mouth = portrait.landmarks[3:].mean(axis=0)
-    here = np.float32([*portrait.landmarks[:2], middle_of_mouth])
+    here = np.float32([*landmarks[:2], landmarks[3:].mean(axis=0)])
     there = np.float32([(5, 5), (11, 5), (8, 11)])
     # The eyes come to lie 6 pixels apart, so this blurs by half a pixel, against aliasing.
-    image = cv2.GaussianBlur(pixels(portrait), (0, 0), math.dist(here[0], here[1]) / 12)
+    image = cv2.GaussianBlur(image, (0, 0), math.dist(here[0], here[1]) / 12)
     return cv2.warpAffine(image, cv2.getAffineTransform(here, there), (16, 16)).ravel()
 
 
 def move(
-    portrait: Portrait,
+    landmarks: Array,
     image: Array,
     poses: Sequence[Pose],
     size: int,
 ) -> list[Shot]:
     """A portrait in motion: shifted, rolled, scaled, narrowed by yaw and pitch, in changing light.
 
-    A photograph has no depth and no other expression, so the rest of a pose, such as its smile, has
-    no effect.
-
     Args:
-        portrait: Its landmarks place the face.
+        landmarks: (5, 2) of the portrait.
         image: Its :func:`pixels`, perhaps forged.
         poses: One per frame.
         size: Side of the frames in pixels.
@@ -179,27 +186,26 @@ def move(
     x = np.linspace(-1, 1, size, dtype=np.float32)  # of the frame's columns, from left to right
     shots = []
     for pose in poses:
-        frame = placed(portrait, image, pose, size)
+        frame = placed(landmarks, image, pose, size)
         darkness = 0.3 * (0.6 - pose.ambient)  # about 0 to 0.06: less ambient light, darker
         from_the_side = 0.12 * math.sin(pose.azimuth)  # positive: brighter on the image's right
         # (W,), one factor per column, from 0.92 to 1.22. 1.1 was chosen by eye: on average the
         # frame is a little brighter than the photograph. Another value would change the pixels.
         light = 1.1 - darkness + from_the_side * x
         frame = np.clip(frame * light[:, None], 0, 1)
-        matrix, shift, _ = _placement(portrait, pose, size)
-        landmarks = portrait.landmarks @ matrix.T + shift
-        shots.append(Shot(frame, landmarks))
+        matrix, shift, _ = _placement(landmarks, pose, size)
+        shots.append(Shot(frame, landmarks @ matrix.T + shift))
     return shots
 
 
 def placed(
-    portrait: Portrait,
+    landmarks: Array,
     image: Array,
     pose: Pose,
     size: int,
 ) -> Array:
     """A photograph's pixels (H, W, 3), or opacity (H, W), as they lie in a frame of that pose."""
-    matrix, shift, zoom = _placement(portrait, pose, size)
+    matrix, shift, zoom = _placement(landmarks, pose, size)
     # A pixel of the frame spans 1 / zoom pixels of the photograph. If that is more than two,
     # warping without a blur would alias. The blur's deviation is 0.4 pixels of the frame.
     if zoom < 0.5:
@@ -212,19 +218,18 @@ def placed(
     )
 
 
-def _placement(portrait: Portrait, pose: Pose, size: int) -> tuple[Array, Array, float]:
+def _placement(landmarks: Array, pose: Pose, size: int) -> tuple[Array, Array, float]:
     """Map from a portrait's pixels p to a frame's, ``matrix @ p + shift``, for a pose.
 
-    At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes, about as in the
-    drawn faces. The middle between eyes and mouth comes to x = 0.5 and y = 0.52 of the side,
-    plus the pose's shift.
+    At ``pose.scale`` = 1, the mouth is 0.22 of the frame's side below the eyes. The middle between
+    eyes and mouth comes to x = 0.5 and y = 0.52 of the side, plus the pose's shift.
 
     Returns:
         The matrix (2, 2), the shift (2,) in the frame's pixels, and the number of the frame's
         pixels per pixel of the portrait.
     """
-    eyes = portrait.landmarks[:2].mean(axis=0)
-    mouth = portrait.landmarks[3:].mean(axis=0)
+    eyes = landmarks[:2].mean(axis=0)
+    mouth = landmarks[3:].mean(axis=0)
     down = mouth - eyes
     length = np.linalg.norm(down)
     zoom = 0.22 * size * pose.scale / length

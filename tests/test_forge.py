@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
-from drawnfaces import Person, Settings, Take, mesh_forgeries
-from drawnfaces.forgeries import Forgery
-from drawnfaces.mesh_forgeries import HOLES, METHODS, MIRROR, PARTS, MeshedFace, Part, forge
-from drawnfaces.portraits import Portrait
+from facesets import forge as forging
+from facesets.casts import Person
+from facesets.films import Take
+from facesets.forge import HOLES, METHODS, MIRROR, PARTS, Forgery, MeshedFace, Part, forge
+from facesets.portraits import Portrait
 from facesets.seeds import rng
+from facesets.settings import Settings
 
 STORED = np.load(Path(__file__).parent / "support/mesh.npz")
 MESH, LANDMARKS = (np.float32(STORED[name] / 16) for name in ("mesh", "landmarks"))
@@ -29,10 +31,10 @@ SKIN = (0.8, 0.6, 0.5)
 def photograph(mesh=MESH, seed="photograph"):
     """A photograph (384, 384, 3) of a face that is lit from one side, with a fine texture."""
     image = np.full((384, 384, 3), (0.3, 0.5, 0.3), np.float32)
-    features = [(mesh_forgeries.OVAL, SKIN), (mesh_forgeries.LIPS, (0.6, 0.3, 0.3))]
-    for eye in (mesh_forgeries.RIGHT_EYE, mesh_forgeries.LEFT_EYE):
+    features = [(forging.OVAL, SKIN), (forging.LIPS, (0.6, 0.3, 0.3))]
+    for eye in (forging.RIGHT_EYE, forging.LEFT_EYE):
         features.append((eye, (0.9, 0.9, 0.9)))
-    for brow in (mesh_forgeries.RIGHT_BROW, mesh_forgeries.LEFT_BROW):
+    for brow in (forging.RIGHT_BROW, forging.LEFT_BROW):
         features.append((brow, (0.2, 0.15, 0.1)))
     for points, colour in features:
         cv2.fillConvexPoly(image, cv2.convexHull(np.int32(mesh[points])), colour)
@@ -46,7 +48,7 @@ TARGET = MeshedFace(photograph(), MESH)
 # A larger, tilted face with a wider mouth.
 ROTATION = cv2.getRotationMatrix2D((192, 192), 8, 1.15)
 DONOR_MESH = cv2.transform(MESH[None], ROTATION)[0]
-DONOR_MESH[mesh_forgeries.LIPS] += 0.2 * (DONOR_MESH[mesh_forgeries.LIPS] - DONOR_MESH[13])
+DONOR_MESH[forging.LIPS] += 0.2 * (DONOR_MESH[forging.LIPS] - DONOR_MESH[13])
 DONOR = MeshedFace(photograph(DONOR_MESH, "donor"), DONOR_MESH)
 
 
@@ -67,13 +69,13 @@ def hull_of(points):
 
 def test_each_point_of_one_half_has_its_mate_in_the_other():
     assert (MIRROR[MIRROR] == np.arange(468)).all()
-    assert np.flatnonzero(np.arange(468) == MIRROR).tolist() == mesh_forgeries.MIDLINE
-    assert MIRROR[mesh_forgeries.RIGHT_EYE].tolist() == mesh_forgeries.LEFT_EYE
-    assert MIRROR[mesh_forgeries.RIGHT_BROW].tolist() == mesh_forgeries.LEFT_BROW
-    assert {*MIRROR[mesh_forgeries.MOUTH]} == {*mesh_forgeries.MOUTH}
+    assert np.flatnonzero(np.arange(468) == MIRROR).tolist() == forging.MIDLINE
+    assert MIRROR[forging.RIGHT_EYE].tolist() == forging.LEFT_EYE
+    assert MIRROR[forging.RIGHT_BROW].tolist() == forging.LEFT_BROW
+    assert {*MIRROR[forging.MOUTH]} == {*forging.MOUTH}
     # A face that looks straight ahead, and its reflection: the mates coincide.
     reflected = MESH[MIRROR] * (-1, 1)
-    fitted = mesh_forgeries._aligned(reflected, reflected, MESH)
+    fitted = forging._aligned(reflected, reflected, MESH)
     eye_distance = np.linalg.norm(LANDMARKS[1] - LANDMARKS[0])
     assert np.linalg.norm(fitted - MESH, axis=1).max() < 0.02 * eye_distance
 
@@ -90,7 +92,7 @@ def test_a_photograph_is_forged_inside_the_mask_alone(method):
         assert (
             differs[opacity > 0.5].mean() > 0.9
         )  # pasted or filled colours may be equal by chance
-        assert not differs[~hull_of(MESH[mesh_forgeries.OVAL])].any()
+        assert not differs[~hull_of(MESH[forging.OVAL])].any()
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -137,7 +139,7 @@ def test_a_grey_photograph_stays_grey(method):
 
 def test_a_brow_that_is_filled_is_gone():
     image, opacity = forged("inpainted", Part("brow", False, 1.5))
-    brow = hull_of(MESH[mesh_forgeries.RIGHT_BROW]) & (opacity > 0.9)
+    brow = hull_of(MESH[forging.RIGHT_BROW]) & (opacity > 0.9)
     assert TARGET.image[brow].mean() < 0.45 and image[brow].mean() > 0.5
 
 
@@ -158,12 +160,12 @@ def test_a_freckle_is_mirrored_to_the_other_cheek():
 def test_lips_are_recoloured_without_the_mouth():
     for seed in range(20):
         image, opacity = forge("recoloured", TARGET, DONOR, FORGERY, rng("lips", seed))
-        if not (opacity > 0)[~hull_of(MESH[mesh_forgeries.LIPS])].any():  # else it is the skin
+        if not (opacity > 0)[~hull_of(MESH[forging.LIPS])].any():  # else it is the skin
             break
     change = (image - TARGET.image)[opacity > 0.5].mean(axis=0)
     assert change[0] > 0.02 > change[1]  # redder, not greener
     mouth = np.zeros((384, 384), np.uint8)
-    cv2.fillPoly(mouth, [np.int32(np.round(MESH[mesh_forgeries.MOUTH]))], 1)
+    cv2.fillPoly(mouth, [np.int32(np.round(MESH[forging.MOUTH]))], 1)
     assert mouth.any() and not opacity[mouth > 0].any()
 
 
@@ -188,11 +190,12 @@ def take(tmp_path):
         path = tmp_path / f"{number}.png"
         cv2.imwrite(str(path), cv2.cvtColor(np.uint8(255 * face.image), cv2.COLOR_RGB2BGR))
         landmarks = LANDMARKS if face is TARGET else cv2.transform(LANDMARKS[None], ROTATION)[0]
-        portrait = Portrait(str(path), landmarks, 128.0, np.zeros(256), mesh=face.mesh)
-        persons.append(Person(number, "test", 1.0, 1 - number, "0_1", (portrait,)))
+        looks = np.zeros(256), np.zeros(768)
+        portrait = Portrait(str(path), landmarks, face.mesh, 128.0, *looks)
+        persons.append(Person(number, "test", -128.0, (portrait,), "", 1 - number, "0_1"))
 
     def of(number, **changes):
-        fixed = {"portraits": "painted", "frames": 1, "forgery": FORGERY}
+        fixed = {"portraits": "painted", "identities": {"test": 2}, "frames": 1, "forgery": FORGERY}
         settings = Settings(**{**fixed, "methods": ("Face2Face-like",), **changes})
         return Take("mine", *persons, number, settings)
 

@@ -1,4 +1,4 @@
-"""Forgeries of photographs along the mesh of a face.
+"""Forgeries of portraits along the mesh of a face, with exact masks.
 
 Four methods work in the manner of FaceForensics++. Rössler et al. (FaceForensics++, ICCV 2019,
 section 3) forge videos by two swaps of the face (FaceSwap, Deepfakes) and two transfers of an
@@ -22,16 +22,17 @@ MediaPipe's face mesh, x and y in pixels. Right and left are the person's.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 import scipy  # loads scipy.interpolate where it is used first: the few forgeries from photographs
 from numpy.random import Generator
 
-from drawnfaces.forgeries import VISIBLE, Forgery, Inputs, blended, grey, resolved, to_bytes
-from drawnfaces.people import Array, Shot
+from facesets.camera import Array, PositiveSpan, Span, resolved, to_bytes
+from facesets.checks import Closed
 
+VISIBLE = 0.05  # a pixel counts as forged where the opacity is above this
 # Points of MediaPipe's mesh.
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377]
 OVAL += [152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
@@ -66,6 +67,18 @@ LIPSTICK = np.float32([-6, 22, 4])
 TAN = np.float32([-10, 1, 4])
 SKIN_CONTRAST = 0.12  # differences of colour up to about this count as skin texture, not as an edge
 GENERATED_FACE = 64  # a generated face is this many pixels wide, times Forgery.low_resolution
+
+
+class Forgery(Closed):
+    """How well forgeries are made; each draws its value from each span that its method uses."""
+
+    blend: Literal["alpha", "poisson"] = "alpha"  # of PASTED; mirrored always is "poisson"
+    feather: PositiveSpan = (0.05, 0.15)  # width of the blended rim, share of the region's radius
+    cast: Span = (0.04, 0.08)  # relative error of each channel of the matched colours, of PASTED
+    low_resolution: PositiveSpan = (0.55, 0.75)  # of generated images, as a share of GENERATED_FACE
+    # Standard deviation of a blur, in parts of the face's width: there are GENERATED_FACE of these.
+    soften: PositiveSpan = (0.6, 0.9)
+    motion: Span = (0.4, 0.6)  # of the point that moves most, in halves of the eyes' distance
 
 
 class MeshedFace(NamedTuple):
@@ -136,11 +149,7 @@ def forge(
         method: One of :data:`METHODS`.
         target: The photograph to forge.
         donor: Whose face or expression is used.
-        forgery: The settings. ``cast`` and ``blend`` only affect PASTED (``mirrored`` is always
-            blended by Poisson's equation), ``anywhere`` and ``regrain`` nothing. ``low_resolution``
-            is a share of GENERATED_FACE. ``soften`` is the standard deviation of a blur, in 64ths
-            of the face's width. ``motion`` limits how far a feature moves, in halves of the
-            distance between the eyes.
+        forgery: The settings.
         draw: The random stream.
         part: The part of the face to forge; None: the method's own region. ``inpainted`` only
             forges HOLES: it takes another part for None.
@@ -162,10 +171,9 @@ def forge(
     if method == "mirrored":  # the light comes from the other side: other blends leave a seam
         forgery = forgery.model_copy(update={"blend": "poisson"})
     if method in PASTED:  # the others are not matched in colour
-        shot = Shot(target.image, np.empty(0))  # blended() looks at the image alone
-        image, opacity = blended(image, Inputs(shot, shot, opacity, forgery, draw))
+        image, opacity = _blended(image, target.image, opacity, forgery, draw)
         if target.is_grey:
-            image = grey(image)
+            image = _grey(image)
     opacity = np.where(opacity > VISIBLE, opacity, 0)[..., None]
     forged = np.clip(target.image + opacity * (image - target.image), 0, 1)
     return forged.astype(np.float32), opacity[..., 0]
@@ -298,7 +306,7 @@ def recoloured(
     generated = _generated(target.image, target, forgery, draw)
     lab = cv2.cvtColor(generated, cv2.COLOR_RGB2LAB) + np.float32(change)
     image = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).clip(0, 1)
-    return grey(image) if target.is_grey else image, region
+    return _grey(image) if target.is_grey else image, region
 
 
 def aged(
@@ -488,3 +496,80 @@ def _off_edge(region: Array, face_width: float) -> Array:
     inside = np.zeros_like(region)
     inside[margin:-margin, margin:-margin] = region[margin:-margin, margin:-margin]
     return inside
+
+
+# ---------------------------------------------------------------- blending
+
+
+def _blended(
+    image: Array,
+    target: Array,
+    opacity: Array,
+    forgery: Forgery,
+    draw: Generator,
+) -> tuple[Array, Array]:
+    """Fit an image to the region of the target that it replaces.
+
+    Each channel gets the target's mean and deviation in the region, and a *cast*: it is multiplied
+    by 1 ± an error, since real forgeries match colours imperfectly.
+
+    Args:
+        image: (H, W, 3), already in place.
+        target: (H, W, 3), the photograph that is forged.
+        opacity: (H, W) of the region.
+        forgery: The settings.
+        draw: The random stream.
+
+    Returns:
+        The fitted image, and its opacity. With the blend "alpha" it is the region's; with
+        "poisson" it is 1 wherever the region is visible, since cloning blends by itself.
+    """
+    weight = opacity[..., None] / opacity.sum()  # (H, W, 1), sums to 1
+    mean, variance = _moments(image, weight)
+    target_mean, target_variance = _moments(target, weight)
+    ratio = target_variance / np.maximum(variance, 1e-6)
+    gain = np.sqrt(np.clip(ratio, 0.25, 4))  # contrast is halved or doubled at most
+    error = draw.uniform(*forgery.cast)
+    signs = draw.choice([-1, 1], 3)  # one per channel
+    cast = 1 + error * signs
+    matched = ((image - mean) * gain + target_mean) * cast
+    matched = matched.astype(np.float32)
+    if forgery.blend == "alpha":
+        return matched, opacity
+    return _poisson(matched, target, opacity > VISIBLE)
+
+
+def _moments(image: Array, weight: Array) -> tuple[Array, Array]:
+    """Weighted mean (3,) and variance (3,) of an image's channels; weights (H, W, 1) sum to 1."""
+    mean = (weight * image).sum(axis=(0, 1))
+    squared = (image - mean) ** 2
+    variance = (weight * squared).sum(axis=(0, 1))
+    return mean, variance
+
+
+def _poisson(image: Array, background: Array, region: Array) -> tuple[Array, Array]:
+    """The image cloned into a region (H, W) bool of the background by Poisson's equation.
+
+    That keeps the image's gradients and takes the background's colours at the region's rim, so the
+    seam has no step. Both images are (H, W, 3) in [0, 1]; OpenCV needs them rounded to bytes.
+    """
+    mask = region.astype(np.uint8) * 255
+    x, y, width, height = cv2.boundingRect(mask)
+    # OpenCV puts the middle of the mask's bounding box at this pixel: the image stays in place. It
+    # ignores the frame's outermost pixels, so a region that reaches one edge may move by a pixel;
+    # correcting that would change the pixels of datasets.
+    middle = (x + width // 2, y + height // 2)
+    cloned = cv2.seamlessClone(
+        to_bytes(image),
+        to_bytes(background),
+        mask,
+        middle,
+        cv2.NORMAL_CLONE,
+    )
+    cloned = cloned.astype(np.float32) / 255
+    return cloned, region.astype(np.float32)
+
+
+def _grey(image: Array) -> Array:
+    """The image (H, W, 3) float32 RGB without its colours."""
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
