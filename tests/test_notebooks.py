@@ -419,8 +419,10 @@ def test_own_data_at_its_poorest_runs_from_the_folder_to_the_page(poorest, monke
     shown, _ = notebooks.execute("01_data", poorest, **OWN, datasets=["my-videos"])
     assert "not known" in "\n".join(shown)
     _, names = notebooks.execute("06_real_faces", poorest, **OWN, clips="my-videos")
-    of_kind = names["of_clips"].groupby("label")["video"].nunique()
-    assert names["at_hand"].iloc[0]["real"].endswith(f" of {of_kind[0]}")
+    counts = names["by_clip"].groupby("label").size()
+    first = next(iter(names["at_hand"]))
+    assert names["at_hand"][first]["real called fake"].endswith(f" of {counts[0]}")
+    assert len(names["scored"][first]) == counts.sum()
     monkeypatch.setenv("DFNB_HOME", str(poorest))
     (detector,) = results.detectors("own")
     assert detector.name == "Baseline"
