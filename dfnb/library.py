@@ -211,8 +211,8 @@ class Detector(nn.Module):
         title, data = self.info["detector"]["title"], self.info["parameters"]["train_set"]
         side = self.settings.image_size
         text = f"{title}, {weights:,} weights for {side} × {side} pixels, trained on {data}"
-        if self.info["faces"].get("drawn"):
-            text += ", drawn faces: it is no judge of real ones"
+        if sources.shows_generated_faces(data):
+            text += ", generated portraits: it is no judge of real faces"
         return f"{text}."
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -242,7 +242,7 @@ def create_model(name: str | Path) -> Detector:
 
     Example::
 
-        model = dfnb.create_model("plain7.drawn")
+        model = dfnb.create_model("baseline.portraits")
         model(model.transform(face)[None]).softmax(1)[:, 1]  # P(fake)
     """
     config = Path(name).expanduser() / "config.json"
@@ -292,7 +292,7 @@ def predict(
 
     Example::
 
-        dfnb.predict("plain7.drawn", "clip.mp4")["score"].mean()
+        dfnb.predict("baseline.portraits", "clip.mp4")["score"].mean()
     """
     model = model if isinstance(model, nn.Module) else create_model(model)
     if model.training:

@@ -125,8 +125,8 @@ def test_what_prepares_lists_the_published_datasets(checkout):
 def test_what_trains_opens_a_detector(checkout):
     code = """
 import dfnb, torch
-model = dfnb.create_model("plain7.drawn")
-print(model(torch.zeros(1, 3, 96, 96)).shape)
+model = dfnb.create_model("baseline.portraits")
+print(model(torch.zeros(1, 3, 128, 128)).shape)
 """
     assert "torch.Size([1, 2])" in printed(code, checkout, "prepare", "train")
 

@@ -216,12 +216,13 @@ def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
 
 def test_the_table_of_models_has_the_numbers_of_the_report(own_home, run):
     table = dfnb.list_models()
-    assert table["name"].str.endswith(".drawn").tolist() == [True] * 4 + [False] * (len(table) - 4)
+    is_shipped = table["name"].str.endswith(".portraits").tolist()
+    assert is_shipped == [True] * 4 + [False] * (len(table) - 4)
     assert run.id in {*table["name"]}
-    drawn = dfnb.list_models("*.drawn").set_index("name")
-    assert len(drawn) == 4 and drawn["weights"].all() and {*drawn["image_size"]} == {96}
-    scores = results.scores("study-bed").query("corruption == ''")
-    for name, row in drawn.iterrows():
+    shipped = dfnb.list_models("*.portraits").set_index("name")
+    assert len(shipped) == 4 and shipped["weights"].all() and {*shipped["image_size"]} == {128}
+    scores = results.scores("study-portraits").query("corruption == ''")
+    for name, row in shipped.iterrows():
         seed_30 = scores[(scores["seed"] == 30) & (scores["detector"] == row["paper"])]
         for place in ("in-dataset", "cross-dataset"):
             rows = seed_30[seed_30["place"] == place]
@@ -230,19 +231,19 @@ def test_the_table_of_models_has_the_numbers_of_the_report(own_home, run):
             real = rows[rows["label"] == 0]["score"]
             share = (real > Run.find(library._ids()[name]).limit).mean()
             assert row[place].endswith(f"; {share:.0%} of real called fake")
-    assert "chance" not in drawn.loc["plain7.drawn", "in-dataset"]
+    assert "chance" not in shipped.loc["baseline.portraits", "in-dataset"]
     assert dfnb.list_models("nobody").empty
 
 
 def test_predict_says_once_what_a_detector_is_and_on_what_it_was_trained(dataset, caplog):
-    """A name such as xception must not stand for a network of 75,330 weights."""
+    """A name such as xception must not stand for a small network."""
     library._say_once.cache_clear()
-    model = dfnb.create_model("plain7.drawn")
+    model = dfnb.create_model("baseline.portraits")
     for data in (dataset[:1], dataset[1:2]):
         dfnb.predict(model, data)
     said = [record.getMessage() for record in caplog.records]
-    what = "Baseline, 75,330 weights for 96 × 96 pixels, trained on bed-30"
-    assert said == [f"{what}, drawn faces: it is no judge of real ones."]
+    what = "Baseline, 3,373,570 weights for 128 × 128 pixels, trained on portraits"
+    assert said == [f"{what}, generated portraits: it is no judge of real faces."]
     assert dfnb.list_models("xception.*").empty
     with pytest.raises(DfnbError, match="there is no trained detector 'xception'"):
         dfnb.create_model("xception")
@@ -336,7 +337,7 @@ def test_nothing_global_changes(model, images, monkeypatch):
         (Redness(lambda red: red[:, None].repeat(1, 3)), "3 numbers per image"),
         (Redness(lambda red: red / 0), "inf"),
         (Redness(lambda red: red).train(), "training mode"),
-        ("plain7.drwan", "there is no trained detector 'plain7.drwan'; did you mean plain7.drawn"),
+        ("lae.portrait", "there is no trained detector 'lae.portrait'; did you mean lae.portraits"),
     ],
 )
 def test_outputs_that_are_no_scores_are_refused(images, model, sentence):

@@ -100,7 +100,8 @@ class Run(StoredRun):
             return self._weights
         raise DfnbError(
             f"{self.folder / 'best.safetensors'} is missing or is not what the record describes, "
-            "and no report has the weights; put them there, or move the folder away and train again"
+            "and no report has the weights, as a clone has those of data_manifest/models.yaml; put "
+            "them there, or move the folder away and train again"
         )
 
     @property

@@ -448,12 +448,12 @@ def test_each_detector_has_a_heat_map_of_methods(one_column):
                 rows.append({**row, "value": 0.5 + (9 * k + 4 * i + j) / 100})
     scores = pd.DataFrame(rows)
     results = SimpleNamespace(
-        ablations=lambda report, _: scores if report == "study-papers" else scores.head(0),
+        ablations=lambda report, _: scores,
         measure=lambda scores, *_: described(scores).assign(
             low=0.4, high=0.9, minus="", metric="AUC"
         ),
     )
-    place = SimpleNamespace(report="study-bed", folder_of=lambda _: None)
+    place = SimpleNamespace(report="a", folder=None)
     shown = []
     with kept_in(shown):
         values = {"results": results, "p": place, "saved": [], "display": lambda _: None}
