@@ -69,7 +69,8 @@ def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(p
     values = notebooks.literals(path)
     about_call = {*parameters.DESCRIBED, "report", "save"}
     assert {values[name] for name in values.keys() - about_call} <= {None}
-    assert not values["save"] and values["report"] in (None, "study-bed")
+    default = parameters.schema(path.stem).model_fields["report"].default
+    assert not values["save"] and values["report"] in (None, default)
     described = parameters.described(path.stem)
     of_call = values.items() & described.items()
     assert dict(of_call) == (described if "profile" in values else {})
