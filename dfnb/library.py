@@ -223,7 +223,10 @@ class Detector(nn.Module):
         """
         weights = Path(folder).expanduser() / "model.safetensors"
         weights.parent.mkdir(parents=True, exist_ok=True)
-        save_model(self.network, str(weights))
+        halves = deepcopy(self.network).half()  # as the trainer keeps weights that it rounded
+        pairs = zip(halves.state_dict().values(), self.network.state_dict().values())
+        is_rounded = self.settings.half_weights and all(torch.equal(a.to(b), b) for a, b in pairs)
+        save_model(halves if is_rounded else self.network, str(weights))
         info = {**self.info, "weights_sha256": sha256(weights)}
         if info["weights_sha256"] != self.info["weights_sha256"]:
             info["id"] = f"{info['id'].removesuffix('-changed')}-changed"

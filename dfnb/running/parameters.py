@@ -187,6 +187,8 @@ def _known(parameter: str, names: list[str], known: Collection[str]) -> list[str
     return names
 
 
+# The parameters of notebooks that show numbers, and no face of a dataset.
+OF_NUMBERS = (Parameters, RealFacesParameters, ReportParameters)
 # All notebooks but those of the papers.
 NOTEBOOKS = {
     "00_start_here": Parameters,

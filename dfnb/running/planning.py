@@ -134,7 +134,7 @@ def plan(name: str, main: bool = False) -> Plan:
 
 def _executed(notebook: str, p: Parameters, profile: Profile) -> Path:
     """The place of the executed copy of a notebook that is shown, relative to the home."""
-    shows_faces = profile.faces == "real" and {*type(p).model_fields} != reports.READING
+    shows_faces = profile.faces == "real" and type(p) not in parameters.OF_NUMBERS
     inner = "faces/notebooks" if shows_faces else "notebooks"  # as reports.pictures_folder
     return Path("reports", p.report, inner, f"{notebook}.ipynb")
 
