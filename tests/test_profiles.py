@@ -71,6 +71,8 @@ def test_a_notebook_is_committed_without_outputs_and_leaves_all_to_its_profile(p
     assert {values[name] for name in values.keys() - about_call} <= {None}
     default = parameters.schema(path.stem).model_fields["report"].default
     assert not values["save"] and values["report"] in (None, default)
+    of_call = values.items() & parameters.DESCRIBED.items()
+    assert dict(of_call) == (parameters.DESCRIBED if "profile" in values else {})
     known = {*parameters.schema(path.stem).model_fields} - {"paper"}
     assert values.keys() == (known | {*parameters.DESCRIBED} if "profile" in values else known)
     for cell in code_cells(path):
