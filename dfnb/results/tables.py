@@ -510,6 +510,8 @@ def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame,
     ]
     over = numbers.loc[of_numbers.index, "over"].str.replace(", ", " and ")
     covered = f"95 % intervals over {_either(over[over != ''])}"
+    if not over.all():
+        covered += ", where there is one"
     if not over.any():
         covered = "no interval, which needs three clusters"
     text = "; ".join([*parts, covered])

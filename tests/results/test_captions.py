@@ -212,7 +212,7 @@ def test_what_all_rows_share_is_one_sentence_and_the_rest_columns():
     both["over"] = ["people, seeds", ""]
     assert described(both, "place")[0] == {"clusters": ["3", "9"]}
     assert tables.caption(both).endswith(
-        "clusters 3 or 9; 95 % intervals over people and seeds or nothing."
+        "clusters 3 or 9; 95 % intervals over people and seeds, where there is one."
     )
     assert tables.caption(both[1:]).endswith("clusters 9; no interval, which needs three clusters.")
 
