@@ -129,17 +129,17 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
 
 
 def test_a_test_set_in_no_mean_has_a_place_of_its_own():
-    more = {Condition(name): planted.table(name) for name in (B, "photographs", "tasks-unseen")}
+    more = {Condition(name): planted.table(name) for name in (B, "face-swap-unseen", "portraits-val")}
     planted.write("aside", "xception", more=more)
     scores = tables.main(results.scores("aside"))
-    places = ["in-dataset", "cross-dataset", "photographs", "tasks-unseen"]
+    places = ["in-dataset", "cross-dataset", "face-swap-unseen", "portraits-val"]
     assert tables.by_place(scores)["place"].tolist() == places
     kept = tables.test_sets("aside")["in the mean"].to_dict()
     assert kept == {
         A: "in-dataset",
         B: "cross-dataset",
-        "photographs": "none",
-        "tasks-unseen": "none",
+        "face-swap-unseen": "none",
+        "portraits-val": "none",
     }
 
 
