@@ -10,13 +10,14 @@ Example::
 
 from dfnb.results.detectors import detectors
 from dfnb.results.metrics import measure
-from dfnb.results.reading import ablations, maps, scores, stored, thresholds
+from dfnb.results.reading import ablations, made, maps, scores, stored, thresholds
 from dfnb.store.scores import check_scores
 
 __all__ = [
     "ablations",
     "check_scores",
     "detectors",
+    "made",
     "maps",
     "measure",
     "scores",

@@ -232,6 +232,18 @@ def stored(report: str, table: str) -> pd.DataFrame:
     return rows[rows["table"] == table].dropna(axis=1, how="all")
 
 
+def made(*names: str) -> list[str]:
+    """Those of these reports that ``dfnb report`` has made; a line names the others.
+
+    So a notebook shows a study of several, of which one is in training.
+    """
+    there = [name for name in names if (stored_report(name) / "results.parquet").exists()]
+    for name in names:
+        if name not in there:
+            print(f"{name} is left out until its report is made.")
+    return there
+
+
 def maps(
     report: str,
     run: StoredRun | None = None,

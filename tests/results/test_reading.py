@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from dfnb.results import detectors, measure
-from dfnb.results.reading import GAIN, maps, scores, thresholds
+from dfnb.results.reading import GAIN, made, maps, scores, thresholds
 from dfnb.results.tables import by_place
 from dfnb.store import reports
 from dfnb.store.reports import score_path
@@ -404,6 +404,13 @@ def test_a_run_that_is_added_again_gets_the_names_of_its_variants():
     assert [each.name for each in detectors("mine")] == names
     reports.keep("mine", run, [Condition(A)])  # None: the names stay
     assert [each.name for each in detectors("mine")] == names
+
+
+def test_a_study_that_has_scores_alone_is_not_made(capsys):
+    add("mine", run_of())
+    write_bytes(report_folder("yours") / "results.parquet", b"")
+    assert made("mine", "yours") == ["yours"]
+    assert capsys.readouterr().out == "mine is left out until its report is made.\n"
 
 
 def test_training_sets_that_differ_by_the_seed_are_one_detector():
