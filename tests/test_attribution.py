@@ -20,7 +20,6 @@ from dfnb.running import parameters
 from dfnb.store.runs import Training
 from dfnb.store.units import KEYS
 from dfnb.training.runs import Run
-from dfnb.training.scoring import predict_frames
 from facesets.checks import DfnbError
 from facesets.frames import write_dataset, write_video
 from facesets.seeds import rng
@@ -311,16 +310,6 @@ def test_frames_have_the_outlines_of_their_masks_where_no_map_has_them(planted, 
         figure = pictures.frames_panel(frames.head(2), run, names)
         labels = [axis.get_ylabel() for axis in figure.axes[0:4:2]]  # two pictures per row
         assert labels == ["frame", "Grad-CAM" if run else "true mask"]
-
-
-def test_several_trainings_are_contrasted_on_the_same_frames(planted, frames):
-    few = frames.head(2)
-    figure = pictures.contrast_panel(few, {"one": planted, "again": planted}, "Grad-CAM")
-    labels = [axis.get_ylabel().replace("\n", " ") for axis in figure.axes[0:6:2]]
-    assert labels == ["frame, true mask", "one", "again"]
-    score = predict_frames(planted.network(), few, planted.settings)["score"].iloc[0]
-    title = f"{few['method'].iloc[0]}\none: {score:.2f}\nagain: {score:.2f}"
-    assert figure.axes[0].get_title() == title
 
 
 def a_face_with_maps(views):

@@ -240,25 +240,6 @@ def frames_panel(
     return panel(rows, titles, frames["dataset"])
 
 
-def contrast_panel(frames: pd.DataFrame, runs: Mapping[str, Run], map_name: str) -> Figure:
-    """The same frames by several trainings: a row per run with its map, on the frames.
-
-    Above a frame stand its method and P(fake) by each run. ``runs`` has them by their labels.
-    """
-    crops, masks = crops_and_masks(frames)
-    rows = [Row("frame, true mask", crops, masks)]
-    titles = titles_of(frames)
-    for label, run in runs.items():
-        network = run.network().to(DEVICE)
-        views = visible(maps.of(run, frames, map_name, network), map_name)
-        rows.append(Row(label, views, masks, MAP, crops, scale_of(network, map_name)))
-        scores = predict_frames(network, frames, run.settings, locate=False)[
-            "score"
-        ]  # after the map
-        titles = [f"{title}\n{label}: {score:.2f}" for title, score in zip(titles, scores)]
-    return panel(rows, titles, frames["dataset"])
-
-
 def titles_of(frames: pd.DataFrame) -> list[str]:
     """The method of each frame; "original" of one that is not forged, where faces are generated."""
     is_generated = frames["dataset"].map(sources.shows_generated_faces).astype(bool)

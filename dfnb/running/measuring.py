@@ -3,7 +3,7 @@
 What a run was scored on before is read, not made again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -125,16 +125,14 @@ def _record_addition(p: TrainingParameters, run: Run) -> None:
 # ---------------------------------------------------------------- the first runs of a report
 
 
-def first_runs(report: str, names: Collection[str] = ()) -> dict[str, Run]:
-    """The first run of each detector that has its weights on this machine, by detector.
+def first_runs(report: str) -> dict[str, Run]:
+    """The first run of each main detector that has its weights on this machine, by detector.
 
-    They are those with these ``names``, or else all main ones; of the latter, detectors that stand
-    beside the papers, such as ResNet-50, are left out.
+    Detectors that stand beside the papers, such as ResNet-50, are left out.
     """
     firsts = {}
     for detector in detectors(report):
-        is_main = not detector.ablation and not detector.is_beside
-        if detector.name in names if names else is_main:
+        if not detector.ablation and not detector.is_beside:
             for run in with_weights(detector.runs)[:1]:
                 firsts[detector.name] = run
     return firsts
