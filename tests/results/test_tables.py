@@ -129,7 +129,9 @@ def test_a_detector_without_a_mean_across_is_named_with_the_test_sets_it_lacks(c
 
 
 def test_a_test_set_in_no_mean_has_a_place_of_its_own():
-    more = {Condition(name): planted.table(name) for name in (B, "face-swap-unseen", "portraits-val")}
+    more = {
+        Condition(name): planted.table(name) for name in (B, "face-swap-unseen", "portraits-val")
+    }
     planted.write("aside", "xception", more=more)
     scores = tables.main(results.scores("aside"))
     places = ["in-dataset", "cross-dataset", "face-swap-unseen", "portraits-val"]
