@@ -33,12 +33,20 @@ TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".ht
 COMMANDS = set(get_command(cli.commands).commands)
 # The tables of texts whose every cell is compared with the reports: where, and how many columns.
 TABLES = [
-    ("README.md", "## What was found", 3),
+    ("README.md", "## What was found", 4),
     ("docs/results.md", "## Video AUC", 2),
     ("docs/results.md", "## Size, time", 3),
 ]
 # What the rows of a report's table are called in documents; empty: as the place.
 WHAT = {"cross_dataset": "", "differences": "", "false_positive_rate": "false positive rate"}
+
+# What the columns of README's table are called, by place.
+COLUMNS = {
+    "in-dataset": "portraits",
+    "cross-dataset": "12 simulated cameras",
+    "ff-like-160": "photographs of real people",
+    "hidf-sample": "real swaps",
+}
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +145,10 @@ def table_of(text):
 def cells_of(checkout):
     """What a text's table may show: (detector, column) -> cell, from the committed reports."""
     cells = {}
-    transfer = pd.read_csv(checkout / "reports/study-hidf/tables/transfer.csv")
-    for row in transfer.query("trained == 'real swaps' and tested == 'hidf-sample'").itertuples():
+    results = pd.read_parquet(checkout / "reports/study-portraits/results.parquet")
+    for row in results.query("table in ('cross_dataset', 'apart')").itertuples():
         cell = tables.cell(row.value, row.low, row.high).replace("\u00a0", " ")
-        cells[row.network, "real swaps"] = cell
+        cells[row.detector, COLUMNS[row.place]] = cell
     report = checkout / "reports/study-ff-like"
     cells |= table_of((report / "tables/compared.md").read_text()).stack().to_dict()
     results = pd.read_parquet(report / "results.parquet").query("minus == '' and table in @WHAT")
