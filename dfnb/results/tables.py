@@ -513,7 +513,7 @@ def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame,
     if not over.all():
         covered += ", where there is one"
     if not over.any():
-        covered = "no interval, which needs three clusters"
+        covered = "too few clusters for an interval"
     text = "; ".join([*parts, covered])
     columns = of_rows.loc[:, ~is_shared]
     table = table.join(columns).fillna(dict.fromkeys(columns, "–"))
