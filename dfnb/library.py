@@ -140,12 +140,13 @@ def _at_places(run: Run) -> dict[str, str]:
     if scores.empty:
         return {}
     scores = scores[scores["corruption"] == ""]
-    called = (scores[scores["label"] == 0]["score"] > run.limit).groupby(scores["place"])
+    real = scores[scores["label"] == 0]
+    called = (real["score"] > run.limit).groupby(real["place"], observed=True).mean()
     texts = {}
     for row in by_place(scores).itertuples():
         text = cell(row.value, row.low, row.high)
         text += ", chance" if row.low < 0.5 < row.high else ""
-        texts[row.place] = f"{text}; {called.mean()[row.place]:.0%} of real called fake"
+        texts[row.place] = f"{text}; {called[row.place]:.0%} of real called fake"
     return texts
 
 
@@ -223,14 +224,24 @@ class Detector(nn.Module):
         """
         weights = Path(folder).expanduser() / "model.safetensors"
         weights.parent.mkdir(parents=True, exist_ok=True)
-        halves = deepcopy(self.network).half()  # as the trainer keeps weights that it rounded
-        pairs = zip(halves.state_dict().values(), self.network.state_dict().values())
-        is_rounded = self.settings.half_weights and all(torch.equal(a.to(b), b) for a, b in pairs)
-        save_model(halves if is_rounded else self.network, str(weights))
+        save_model(self._as_trained(), str(weights))
         info = {**self.info, "weights_sha256": sha256(weights)}
         if info["weights_sha256"] != self.info["weights_sha256"]:
             info["id"] = f"{info['id'].removesuffix('-changed')}-changed"
         write_json(weights.with_name("config.json"), info)
+
+    def _as_trained(self) -> nn.Module:
+        """The network in the precision in which the trainer keeps its weights.
+
+        That is float16 with ``half_weights``, unless they have changed since and would lose digits.
+        """
+        if not self.settings.half_weights:
+            return self.network
+        halves = deepcopy(self.network).half()
+        restored = deepcopy(halves).float().state_dict()
+        weights = self.network.state_dict()
+        is_same = all(torch.equal(value, restored[name]) for name, value in weights.items())
+        return halves if is_same else self.network
 
 
 def create_model(name: str | Path) -> Detector:

@@ -19,7 +19,7 @@ from captum.attr import IntegratedGradients
 from conftest import CHECKOUT
 from networks import recipe
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -213,6 +213,19 @@ def test_a_model_is_saved_and_opened(run, dataset, tmp_path):
     shutil.copy(tmp_path / "same/model.safetensors", tmp_path / "changed")
     with pytest.raises(DfnbError, match=r"model\.safetensors is not valid .* another sha256"):
         dfnb.create_model(tmp_path / "changed")
+
+
+def test_weights_that_the_trainer_rounded_are_saved_as_it_keeps_them(run, tmp_path):
+    """In float32 their sha256 would be another, and the id would say that they have changed."""
+    model = library.Detector(run)
+    model.settings = model.settings.model_copy(update={"half_weights": True})
+    model.network.half().float()
+    weight = next(model.parameters())
+    for change, precision in ((0, torch.float16), (1e-6, torch.float32)):
+        weight.data += change
+        model.save_pretrained(tmp_path)
+        saved = load_file(tmp_path / "model.safetensors").values()
+        assert {each.dtype for each in saved if each.is_floating_point()} == {precision}
 
 
 def test_the_table_of_models_has_the_numbers_of_the_report(own_home, run):

@@ -15,7 +15,7 @@ from IPython.display import Markdown, display
 
 from dfnb.results import reading
 from dfnb.results.detectors import FOLD, MAIN, THIS_RUN, detectors
-from dfnb.results.metrics import CORRELATION, FEWEST_SEEDS, SUMMARY, measure
+from dfnb.results.metrics import CORRELATION, FEWEST_CLUSTERS, FEWEST_SEEDS, SUMMARY, measure
 from dfnb.store import reports
 from dfnb.store.runs import StoredRun
 from facesets.checks import DfnbError
@@ -513,7 +513,9 @@ def described(table: pd.DataFrame, numbers: pd.DataFrame) -> tuple[pd.DataFrame,
     if not over.all():
         covered += ", where there is one"
     if not over.any():
-        covered = "too few clusters for an interval"
+        covered = "no interval"
+        if (numbers.loc[of_numbers.index, "clusters"] < FEWEST_CLUSTERS).all():
+            covered += ", which needs three clusters"
     text = "; ".join([*parts, covered])
     columns = of_rows.loc[:, ~is_shared]
     table = table.join(columns).fillna(dict.fromkeys(columns, "–"))

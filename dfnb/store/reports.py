@@ -85,8 +85,8 @@ def pictures_folder(report: str) -> Path:
     """The folder with a report's pictures of frames, and the notebooks that show them.
 
     It is the report's own or, where its profile says ``faces: real``, ``faces/`` in it, which no
-    git adds: nobody asked the people in it. Figures of numbers, the page and
-    notebooks of numbers alone show nobody, and are in the report's own folder.
+    git adds: nobody asked the people in it. Figures of numbers, the page and notebooks of
+    numbers alone show nobody, and are in the report's own folder.
     """
     folder = report_folder(report)
     if profile_of(report).get("faces") != "real":

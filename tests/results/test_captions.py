@@ -214,7 +214,9 @@ def test_what_all_rows_share_is_one_sentence_and_the_rest_columns():
     assert tables.caption(both).endswith(
         "clusters 3 or 9; 95 % intervals over people and seeds, where there is one."
     )
-    assert tables.caption(both[1:]).endswith("clusters 9; too few clusters for an interval.")
+    assert tables.caption(both[1:]).endswith("clusters 9; no interval.")  # a threshold has none
+    few = both[1:].assign(clusters=2)
+    assert tables.caption(few).endswith("clusters 2; no interval, which needs three clusters.")
 
 
 def test_networks_of_one_fold_are_called_so():
