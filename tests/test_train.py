@@ -1,6 +1,7 @@
 """Training: the same weights after a kill, and a refusal of what cannot be trained."""
 
 import dataclasses
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from dfnb.data.loading import EpochSampler, FrameDataset, loader, prepared
 from dfnb.papers import contract, released_weights, xception
 from dfnb.running import measuring
 from dfnb.running.planning import plan
+from dfnb.store import reports
 from dfnb.store.runs import Training, TrainingRecord
 from dfnb.training import progress, runs, scoring, train, trainer
 from dfnb.training.runs import Run, with_weights
@@ -556,6 +558,9 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home, monkeypatch):
     other = trained("lae", changes={"epochs": 1, "attention_weight": 2.0}, frames_per_video=1)
     assert other.record.start == first.id and other.id != run.id
     assert (first.folder / "record.json").stat().st_mtime_ns == written
+    reports.keep_weights("mine", run)
+    shutil.rmtree(first.folder)
+    assert run.phase_before == first and first.network()  # by the report's copies
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
     # Not of another version of the training set; and no report has the mask.

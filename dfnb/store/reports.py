@@ -9,6 +9,7 @@
                    logs/                        of calls, and the executed notebooks of trainings
                    weights/<run id>.safetensors of the runs whose notebooks were executed whole
                    weights/<run id>-mean-mask.png  their mean masks, see mean_mask_path
+                   weights/<run id>.json        the record of a phase before, which has no scores
                    notebooks/, figures/, tables/, index.html
                    paper/                       figures and tables for LaTeX; git ignores it
                    faces/                       of these, what shows real people: git ignores it
@@ -37,6 +38,7 @@ from facesets.files import (
     report_folder,
     stored_report,
     write_bytes,
+    write_json,
 )
 from facesets.records import Clock, write_record
 
@@ -158,10 +160,14 @@ def keep(
 def keep_weights(report: str, run: Any) -> None:
     """Put the weights and the mean mask of a :class:`dfnb.training.runs.Run` into a report.
 
-    Notebooks need them to draw maps on a machine without ``runs/``.
+    Notebooks need them to draw maps on a machine without ``runs/``, and those of the phase before.
     """
     folder = report_folder(report)
     write_bytes(weights_path(folder, run.id), run.weights().read_bytes())
+    if before := run.phase_before:
+        write_bytes(weights_path(folder, before.id), before.weights().read_bytes())
+        path = weights_path(folder, before.id).with_suffix(".json")
+        write_json(path, before.record.model_dump(mode="json"))
     mask = run.mean_mask()
     if mask is not None:
         import cv2  # of the extra train, as the weights

@@ -16,7 +16,7 @@ import pandas as pd
 from dfnb import papers
 from dfnb.store.runs import StoredRun, Training, TrainingRecord
 from facesets.checks import DfnbError, explained
-from facesets.files import dataset_folder, in_reports, read_metadata, run_folder, sha256
+from facesets.files import dataset_folder, in_reports, read_json, read_metadata, run_folder, sha256
 from facesets.frames import data_identity, load_frames, mean_mask, select, thinned
 from facesets.records import read_record
 
@@ -52,6 +52,13 @@ class Run(StoredRun):
         Those of a paper that is no longer there are of no use, and do not count.
         """
         return self.parameters.paper in papers.modules() and self._weights is not None
+
+    @property
+    def phase_before(self) -> "Run | None":
+        """The run that its training started from, if its weights are on this machine."""
+        start = self.record.start
+        run = Run.find(start) if start else None
+        return run if run and run.has_weights else None
 
     @property
     def folder(self) -> Path:
@@ -176,6 +183,8 @@ def _records(run_id: str) -> Iterator[dict[str, Any]]:
         yield content
     for path in in_reports(f"scores/{escape(run_id)}.parquet"):
         yield read_metadata(path)["record"]
+    for path in in_reports(f"weights/{escape(run_id)}.json"):  # a phase before, without scores
+        yield read_json(path)
 
 
 @cache
