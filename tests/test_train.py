@@ -558,14 +558,14 @@ def test_a_phase_before_is_trained_once_and_started_from(new_home, monkeypatch):
     other = trained("lae", changes={"epochs": 1, "attention_weight": 2.0}, frames_per_video=1)
     assert other.record.start == first.id and other.id != run.id
     assert (first.folder / "record.json").stat().st_mtime_ns == written
-    reports.keep_weights("mine", run)
-    shutil.rmtree(first.folder)
-    assert run.phase_before == first and first.network()  # by the report's copies
     table = frames.thinned(frames.select(frames.load_frames("smoke-a"), "train"), 1)
     np.testing.assert_array_equal(run.mean_mask(), frames.mean_mask(table))
     # Not of another version of the training set; and no report has the mask.
     monkeypatch.setattr("dfnb.training.runs.data_identity", lambda *_: "another")
     assert type(run).mean_mask.__wrapped__(run) is None
+    reports.keep_weights("mine", run)
+    shutil.rmtree(first.folder)
+    assert run.phase_before == first and first.network()  # by the report's copies
 
 
 def test_a_training_computes_as_its_settings_say(new_home, monkeypatch):
