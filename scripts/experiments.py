@@ -41,7 +41,9 @@ seeds than are registered no number is shown, and none of a study that is in tra
 [experiments.yaml](../data_manifest/experiments.yaml) and the scores of the studies
 [study-portraits](../notebooks/profiles/study-portraits.yaml) and
 [study-tasks](../notebooks/profiles/study-tasks.yaml). What was run on drawn faces is
-[withdrawn](../reports/README.md#withdrawn-studies).
+[withdrawn](../reports/README.md#withdrawn-studies). Corruptions and maps of one training per
+detector are in notebooks [08](../notebooks/08_attribution.ipynb) and
+[09](../notebooks/09_robustness.ipynb).
 
 Which kinds of experiments were run (–: none of this kind is known in that paper):
 """
