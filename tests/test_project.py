@@ -165,7 +165,7 @@ def test_tables_in_texts_have_the_numbers_of_the_committed_reports(
     checkout, name, heading, columns
 ):
     text = (checkout / name).read_text(encoding="utf-8")
-    shown = table_of(text.partition(heading)[2].partition("\n## ")[0]).drop(
+    shown = table_of(re.split(r"\n##+ ", text.partition(heading)[2])[0]).drop(
         columns="fidelity", errors="ignore"
     )
     cells = cells_of(checkout)
