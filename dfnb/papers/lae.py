@@ -58,11 +58,10 @@ class Settings(contract.Settings):
     """The values of this interpretation; the abstract gives only ``annotated``: below 3 %.
 
     Fixed without a setting: the decoder sees all of z. Pixels and features are compared by L1. The
-    attention is that of the fake half, with its units weighted by sign(z). Before it is compared
-    with the mask, its negative values are cut off and it is divided by its maximum. The attention
-    loss is L2; annotated fakes and real frames have a weight of one half each. The abstract does
-    not say where the attention should be on real frames: here the fake half's should be zero and
-    the real half's one everywhere, because no single region makes a real face real.
+    attention is that of the fake half, with its units weighted by sign(z). In its loss annotated
+    fakes and real frames have a weight of one half each. The abstract does not say where the
+    attention should be on real frames: here the fake half's should be zero and the real half's one
+    everywhere, because no single region makes a real face real.
 
     Attributes:
         phase: representation: all terms but the attention loss; regularisation: all terms, from
