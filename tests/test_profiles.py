@@ -94,7 +94,7 @@ def load(notebook, **changes):
         ({"images_per_epoch": "all"}, "images_per_epoch = 'all'"),
         ({"seed": -1}, "seed = -1"),
         ({"profile": "study-recipe", "seed": 1}, "no dataset 'ff-like-1'.* you mean ff-like-31"),
-        ({"variant": "masks: no"}, "study-portraits has no variant 'masks: no'.* known"),
+        ({"variant": "heads: two"}, "study-portraits has no variant 'heads: two'.* known"),
         ({"profile": "smok"}, "there is no profile 'smok'.* did you mean smoke"),
         ({"profile": "study-ff-like", "variant": "x"}, "study-ff-like has no variant"),
         ({"notebook": "03_lae", "profile": "study-recipe"}, "recipe has no notebook '03_lae'"),
@@ -1047,8 +1047,8 @@ def test_the_values_and_what_was_changed_of_them_are_said(home, capsys):
 
 def test_a_run_of_ones_own_has_the_name_of_its_variant(home):
     assert load(BASELINE, lr=0.0005).variants == []
-    swap = {"profile": "study-tasks", "variant": "face swap: main"}
-    assert load(BASELINE, **swap, lr=0.5).variants == ["face swap: main"]
+    inpainting = {"profile": "study-tasks", "variant": "inpainting: main"}
+    assert load(BASELINE, **inpainting, lr=0.5).variants == ["inpainting: main"]
 
 
 plan_of = cache(planning.plan)  # that of a committed profile takes seconds
