@@ -64,9 +64,10 @@ def yield_to_others() -> None:
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         autogroup = Path(f"/proc/{process.pid}/autogroup")
         with suppress(OSError):  # it has ended, or the system has no autogroups
-            if not autogroup.read_bytes().endswith(b"nice 19\n"):
-                autogroup.write_bytes(b"19")
-                time.sleep(0.2)  # Linux takes one change in .1 s from whoever is not root
+            while not autogroup.read_bytes().endswith(b"nice 19\n"):
+                with suppress(BlockingIOError):  # Linux takes one change in .1 s, but from root
+                    autogroup.write_bytes(b"19")
+                time.sleep(0.1)
 
 
 def run(
