@@ -54,12 +54,12 @@ class Source(NamedTuple):
     path: Path  # of this run the folder of its scores
     state: State  # of the file: a table of files that are as before is remembered
     found: dict[Condition, Found] | None = None  # of this run: where its scores are
-    apart: dict[str, bool] | None = None  # of this run: what the report beside it decides
+    apart: tuple[str, ...] | None = None  # what the profile leaves out of means; None: manifests
 
     @property
     def about(self) -> About:
         """What is known of the scores."""
-        return about_of(self.found, self.apart) if self.found else read_about(self.path)
+        return about_of(self.found) if self.found else read_about(self.path)
 
     def rows(self) -> pd.DataFrame:
         """The scores, a row per frame and condition, with TEXTS as categories."""
@@ -137,14 +137,14 @@ def scores(
 def sources(report: str, run: StoredRun | None = None) -> list[Source]:
     """The scores of a report by run, in the order of its detectors; before them, of this run."""
     files = []
+    listed = reports.profile_of(report).get("apart")
+    apart = None if listed is None else tuple(listed)
     for detector in detectors(report):
         for each in detector.runs:
             path = reports.score_path(stored_report(report), each.id)
-            files.append(Source(detector, each, path, state_of(path)))
+            files.append(Source(detector, each, path, state_of(path), apart=apart))
     if run and (found := find_scores(run, report)):
         this = Detector(THIS_RUN, run.parameters.paper, "", "", run.train_set, (run,))
-        kept = [each for source in files for each in source.about.test_sets.items()]
-        apart = {name: of_report.apart for name, of_report in kept}
         folder = run_folder(run.id) / "scores"
         files.insert(0, Source(this, run, folder, (0, 0, 0), found, apart))
     return files
@@ -413,7 +413,8 @@ def _place(source: Source, metadata: About, test_set: str) -> str:
     kept = metadata.test_sets[test_set]
     if re.search(FOLD, test_set):
         return re.sub(FOLD, "", test_set)
-    if kept.apart and test_set != source.run.train_set:
+    is_apart = kept.apart if source.apart is None else test_set in source.apart
+    if is_apart and test_set != source.run.train_set:
         return test_set
     return "in-dataset" if kept.domain == metadata.train_domain else "cross-dataset"
 

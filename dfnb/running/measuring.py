@@ -3,7 +3,7 @@
 What a run was scored on before is read, not made again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ def scored(p: TrainingParameters) -> Run | None:
 
 def add(p: TrainingParameters, run: Run) -> None:
     """Add a run to the report of its notebook, with the scores that this shows."""
-    reports.keep(p.report, run, _conditions(p, run), p.variants, _is_apart(p.report))
+    reports.keep(p.report, run, _conditions(p, run), p.variants)
     if reports.has_profile(p.report):
         _record_addition(p, run)
 
@@ -100,15 +100,6 @@ def _say_other_weights(p: TrainingParameters, run: Run) -> None:
             f"`this run` has the weights in {run.weights().parent}; report {p.report} has "
             f"{run.id} with other weights: {then}"
         )
-
-
-def _is_apart(report: str) -> Callable[[str], bool]:
-    """Whether means over datasets leave out a test set, as the report decides.
-
-    That is its profile or, without one that says so, the manifest of the test set.
-    """
-    apart = reports.profile_of(report).get("apart")
-    return lambda name: manifests.domain_of(name)[1] if apart is None else name in apart
 
 
 def _record_addition(p: TrainingParameters, run: Run) -> None:
@@ -167,7 +158,7 @@ def measure_maps(p: AttributionParameters) -> dict[str, Run]:
             pairs = product((False, True), names)
             wanted = [Condition(test_set, map=name, sanity=sanity) for sanity, name in pairs]
             ensure_scores(run, p.report, wanted, counts)
-            reports.keep(p.report, run, wanted, is_apart=_is_apart(p.report))
+            reports.keep(p.report, run, wanted)
     return firsts
 
 
@@ -180,7 +171,7 @@ def score_corrupted(p: RobustnessParameters) -> None:
         wanted = [Condition(test_set, name, severity) for name, severity in pairs]
         for run in firsts.values():
             ensure_scores(run, p.report, wanted, Counts(videos=p.videos))
-            reports.keep(p.report, run, wanted, is_apart=_is_apart(p.report))
+            reports.keep(p.report, run, wanted)
 
 
 def refuse_unmeasured(rows: pd.DataFrame, p: AttributionParameters | RobustnessParameters) -> None:

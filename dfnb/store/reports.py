@@ -19,7 +19,7 @@ Where a profile has the report's name, the report has what the calls of this pro
 nothing else is saved in it. Any other report is a reader's own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,6 @@ def keep(
     run: StoredRun,
     shown: Iterable[Condition],
     variants: Sequence[str] | None = None,
-    is_apart: Callable[[str], bool] | None = None,
 ) -> Path:
     """Show a run in a report under the conditions ``shown``, too; returns its score file there.
 
@@ -133,7 +132,6 @@ def keep(
         run: A finished training. A file by other weights is replaced.
         shown: The conditions; those without scores are left out.
         variants: The names under which the report shows the run; None: those that it has.
-        is_apart: Whether means over datasets leave a test set out; None: as the scores say.
     """
     path = score_path(report_folder(report), run.id)
     with locked(path.parent.parent, wait_s=600):  # 08 and 09 may add to it at the same time
@@ -147,10 +145,9 @@ def keep(
             key=lambda each: (bool(each.corruption), bool(each.map), each.sanity),
         )
         found = {each: there[each] for each in wanted if each in there}
-        apart = {each.test_set: is_apart(each.test_set) for each in found} if is_apart else {}
         if variants is None:
             variants = old.variants if old else []
-        about = scores.about_of(found, apart).model_copy(update={"variants": [*variants]})
+        about = scores.about_of(found).model_copy(update={"variants": [*variants]})
         is_there = {each.path for each in found.values()} == {path} and len(found) == len(before)
         if about != old or not is_there:
             scores.write(path, scores.rows_of(found), about)

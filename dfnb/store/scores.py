@@ -61,8 +61,8 @@ class StoredSet(Closed):
     Attributes:
         fingerprint: Identifies its frames, see ``frames.data_identity``.
         domain: Datasets of one domain are made alike, see ``manifests.domain_of``.
-        apart: Whether means over datasets leave it out: in a report as its profile decides, in
-            ``runs/`` as its manifest says.
+        apart: Whether its manifest leaves it out of means over datasets. A report whose profile has
+            ``apart`` decides by that.
         compression: In words, for captions.
         crop: How faces were cut, in words.
         n: Frames that are scored where no corruption or map takes a part of them.
@@ -240,11 +240,8 @@ def find_scores(run: StoredRun, report: str = "") -> dict[Condition, Found]:
     return found
 
 
-def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> About:
-    """The metadata of a file with these scores of :func:`find_scores`.
-
-    ``apart`` is what a report decides of test sets, see :class:`StoredSet`.
-    """
+def about_of(found: Mapping[Condition, Found]) -> About:
+    """The metadata of a file with these scores of :func:`find_scores`."""
     first = read_about(next(iter(found.values())).path)
     test_sets, asked = {}, {}
     for condition, each in found.items():
@@ -260,7 +257,6 @@ def about_of(found: Mapping[Condition, Found], apart: Mapping[str, bool]) -> Abo
             # They are not known of rows that were made where the training set was not.
             "shared_crops": kept.shared_crops if shared is None else shared,
             "asked": asked.get(name, {}),
-            "apart": apart.get(name, kept.apart),
         }
         test_sets[name] = test_sets.get(name, kept).model_copy(update=facts)
     return first.model_copy(update={"test_sets": test_sets, "variants": []})

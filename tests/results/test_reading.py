@@ -153,7 +153,7 @@ def test_a_test_set_of_another_version_replaces_none_that_nobody_asked_for():
     for report, version in (("a-old", "old"), ("z-new", "new")):
         about = read_about(score_path(report_folder(report), run.id))
         assert about.test_sets[B].fingerprint == version
-        assert about_of(find_scores(run, report), {}).test_sets[B].fingerprint == version
+        assert about_of(find_scores(run, report)).test_sets[B].fingerprint == version
 
 
 def test_scores_by_other_weights_are_those_of_another_run():
@@ -175,7 +175,7 @@ def test_a_known_leak_and_a_place_outlast_what_is_known_today():
     jpeg = Condition(A, "JPEG", 3)
     planted.add(run, {jpeg: planted.table(A)})
     planted.add(run, {Condition(A): planted.table(A)}, {A: 7})
-    assert about_of(find_scores(run), {}).test_sets[A].shared_crops == 7
+    assert about_of(find_scores(run)).test_sets[A].shared_crops == 7
     tables = {Condition(B): planted.table(B), Condition(A, map="CAM"): planted.measured(A, x=1)}
     planted.add(run, tables)
     for condition in tables:
@@ -232,7 +232,7 @@ def test_scores_are_written_once_and_those_of_a_changed_test_set_do_not_count():
     for condition, table in tables.items():
         planted.add(run, {condition: table})
     found = find_scores(run)
-    assert about_of(found, {}) == planted.about(run.record, tables)
+    assert about_of(found) == planted.about(run.record, tables)
     stored = rows_of(found)
     for (name, *_), table in tables.items():
         own = stored.loc[stored["test_set"] == name, [*KEYS]].reset_index(drop=True)
@@ -245,7 +245,7 @@ def test_scores_are_written_once_and_those_of_a_changed_test_set_do_not_count():
     assert {*find_scores(run)} == {Condition(A), Condition(B), edges}
     planted.add(run, {Condition(A): planted.table(A, 3)}, **{A: "second"})
     assert {*find_scores(run)} == {Condition(A), Condition(B)}
-    assert about_of(find_scores(run), {}).test_sets[A].fingerprint == "second"
+    assert about_of(find_scores(run)).test_sets[A].fingerprint == "second"
     assert files == {path: path.read_bytes() for path in files}
     run.versions[A] = A  # the test set is what it was
     assert {*find_scores(run)} == {Condition(A), Condition(B), edges}

@@ -20,8 +20,10 @@ def frames_of(path):
     (variant,) = metadata["variants"]
     title = record["detector"]["title"]
     name = title if variant == "main" else f"{title}, {variant}" if ":" in variant else variant
-    rows = pd.read_parquet(path, columns=["test_set", "video", "label", "log_odds"])
-    return rows.assign(
+    columns = ["test_set", "corruption", "map", "video", "cluster", "label", "log_odds"]
+    rows = pd.read_parquet(path, columns=columns)
+    rows = rows[(rows["corruption"] == "") & (rows["map"] == "")]
+    return rows.drop(columns=["corruption", "map"]).assign(
         detector=name,
         seed=record["parameters"]["seed"],
         threshold=record["validation_threshold"]["threshold"],
@@ -116,3 +118,38 @@ def test_the_frames_of_a_committed_study_counted_again(checkout, frames, results
     assert len(numbers) == len(again) == 30 * 13
     for row in numbers.itertuples():
         assert again[row.detector, row.seed, row.test_set] == pytest.approx(row.value, abs=1e-9)
+
+
+def won(rows):
+    """How many comparisons of a fake with a real the fake wins, of how many.
+
+    In a fold, which has few people, none is of two videos of one cluster.
+    """
+    fake, real = rows[rows["label"] == 1], rows[rows["label"] == 0]
+    margin = np.subtract.outer(fake["score"].to_numpy(), real["score"].to_numpy())
+    counts = np.full(margin.shape, True)
+    if "-fold-" in rows["test_set"].iloc[0]:
+        counts = fake["cluster"].to_numpy()[:, None] != real["cluster"].to_numpy()
+    wins = (margin > 0) + 0.5 * (margin == 0)
+    return pd.Series({"wins": wins[counts].sum(), "pairs": counts.sum()})
+
+
+@pytest.mark.parametrize("study", ["study-portraits"])
+def test_what_training_sets_make_of_an_auc_counted_again(checkout, study):
+    files = sorted((checkout / "reports" / study / "scores").iterdir())
+    frames = pd.concat(map(frames_of, files))
+    name, _, trained = frames["detector"].str.partition(", training set: ").T.to_numpy()
+    frames = frames.assign(detector=name, trained=trained)
+    frames["place"] = frames["test_set"].replace(
+        {"portraits-world-..": "mean of 12 others", "hidf-sample-fold-.": "hidf-sample"}, regex=True
+    )
+    of_video = ["trained", "detector", "seed", "place", "test_set", "video", "label", "cluster"]
+    videos = frames.groupby(of_video, as_index=False)["score"].mean().round({"score": 12})
+    counted = videos.groupby(of_video[:5])[videos.columns].apply(won)
+    of_seed = counted.groupby(level=of_video[:4]).sum()  # all worlds have as many pairs
+    mean = (of_seed["wins"] / of_seed["pairs"]).groupby(["trained", "detector", "place"]).mean()
+    table = pd.read_csv(checkout / "reports" / study / "tables/by_training.csv")
+    main = table["trained"].iloc[0]
+    for row in table.itertuples():
+        again = mean["" if row.trained == main else row.trained, row.detector, row.place]
+        assert again == pytest.approx(row.value, abs=1e-9)
