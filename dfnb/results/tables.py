@@ -315,7 +315,13 @@ def deviations(run: StoredRun) -> pd.DataFrame:
         "default": {**defaults, "initial weights": pretrained},
         "this run": {**record.parameters.settings, "initial weights": record.weights_from},
     }
-    table = pd.DataFrame(settings, dtype=object).map(str)  # a row per setting
+    names = list(dict.fromkeys([*settings["default"], *settings["this run"]]))
+    # A setting that was added later has no default in an older record.
+    texts = {
+        column: [str(values.get(name, "–")) for name in names]
+        for column, values in settings.items()
+    }
+    table = pd.DataFrame(texts, names)
     return table[table["default"] != table["this run"]]
 
 
