@@ -88,7 +88,7 @@ def test_no_file_names_a_machine_and_the_tree_is_small(checkout, tracked):
             text = path.read_text(encoding="utf-8")
             assert not home.search(text) and str(checkout) not in text, path
     # Of it in MB the weights of four detectors: 42.
-    assert sum(path.stat().st_size for path in tracked) < 120e6
+    assert sum(path.stat().st_size for path in tracked) < 100e6
 
 
 def text_of(path):
